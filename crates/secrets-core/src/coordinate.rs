@@ -1,0 +1,619 @@
+//! Names of secret values: ours, and those of others that we may only read.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Every managed coordinate begins with this, case-sensitively.
+pub const MANAGED_PREFIX: &str = "airbyte_";
+
+/// The longest managed coordinate in bytes: Azure's limit for a secret's name, the smallest of all
+/// stores. <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates>
+pub const MAX_MANAGED_BYTES: usize = 127;
+
+/// The longest external name in bytes: an ARN's limit, the largest of all stores.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
+pub const MAX_EXTERNAL_BYTES: usize = 2048;
+
+/// The name of one secret value.
+///
+/// Anything that is not [managed](ManagedCoordinate) is external: kept verbatim and read-only,
+/// which the types say by taking [`ManagedCoordinate`] wherever something is written or deleted.
+///
+/// ```
+/// use secrets_core::{Coordinate, ErrorKind};
+///
+/// assert!(Coordinate::parse("airbyte_workspace_1_secret_2_v3")?.managed().is_some());
+/// assert!(Coordinate::parse("team/database-password")?.managed().is_none());
+/// // An alias of a managed name is refused, whoever asks.
+/// let error = Coordinate::parse("arn:aws:secretsmanager:eu-west-1:1:secret:airbyte_x_v1").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidCoordinate);
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Coordinate {
+    /// A name of somebody else's secret.
+    External(ExternalName),
+    /// A name of ours.
+    Managed(ManagedCoordinate),
+}
+
+impl Coordinate {
+    /// Reads a name: managed where it is one, external otherwise.
+    ///
+    /// # Errors
+    /// `InvalidCoordinate` for an empty name, one above [`MAX_EXTERNAL_BYTES`], and one that could
+    /// be an alias of a managed secret or a path trick, as [`ExternalName::parse`] says.
+    pub fn parse(name: &str) -> Result<Self> {
+        match ManagedCoordinate::parse(name) {
+            Ok(managed) => Ok(Self::Managed(managed)),
+            Err(_) => ExternalName::parse(name).map(Self::External),
+        }
+    }
+
+    /// The name as it is.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::External(name) => name.as_str(),
+            Self::Managed(coordinate) => coordinate.as_str(),
+        }
+    }
+
+    /// The managed coordinate, if it is one.
+    #[must_use]
+    pub fn managed(&self) -> Option<&ManagedCoordinate> {
+        match self {
+            Self::External(_) => None,
+            Self::Managed(coordinate) => Some(coordinate),
+        }
+    }
+
+    /// The name, shared, as errors carry it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        match self {
+            Self::External(name) => Arc::clone(&name.0),
+            Self::Managed(coordinate) => coordinate.shared(),
+        }
+    }
+}
+
+impl From<ManagedCoordinate> for Coordinate {
+    fn from(coordinate: ManagedCoordinate) -> Self {
+        Self::Managed(coordinate)
+    }
+}
+
+impl FromStr for Coordinate {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::parse(name)
+    }
+}
+
+impl fmt::Display for Coordinate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `airbyte_<base>_v<version>`: the name of one value, for ever.
+///
+/// Parsing is strict so that printing gives the same bytes, always: the version has ASCII digits
+/// only, no sign, no leading zero and fits `i64`; the rest is `[A-Za-z0-9_-]`; at most
+/// [`MAX_MANAGED_BYTES`] in all.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ManagedCoordinate {
+    name: Arc<str>,
+    base_len: usize,
+    version: i64,
+}
+
+impl ManagedCoordinate {
+    /// Makes the coordinate of a new value: `airbyte_<prefix><base id>_secret_<uuid>_v<version>`.
+    ///
+    /// # Errors
+    /// `InvalidCoordinate` for a version below 1, or a name that would be too long.
+    pub fn new(scope: &Scope, id: Uuid, version: i64) -> Result<Self> {
+        if version < 1 {
+            return Err(Error::new(
+                ErrorKind::InvalidCoordinate,
+                "versions start at 1",
+            ));
+        }
+        let base = format!("{scope}_secret_{}", id.hyphenated());
+        let name = format!("{base}_v{version}");
+        if name.len() > MAX_MANAGED_BYTES {
+            return Err(too_long(&name));
+        }
+        Ok(Self {
+            name: name.into(),
+            base_len: base.len(),
+            version,
+        })
+    }
+
+    /// Reads a managed coordinate.
+    ///
+    /// # Errors
+    /// `InvalidCoordinate`, saying which rule the name breaks.
+    pub fn parse(name: &str) -> Result<Self> {
+        let invalid = |reason: &'static str| {
+            Error::new(ErrorKind::InvalidCoordinate, reason).with_coordinate(printable(name))
+        };
+        let rest = name
+            .strip_prefix(MANAGED_PREFIX)
+            .ok_or_else(|| invalid("a managed coordinate begins with airbyte_"))?;
+        if name.len() > MAX_MANAGED_BYTES {
+            return Err(too_long(name));
+        }
+        let (base, digits) = rest
+            .rsplit_once("_v")
+            .ok_or_else(|| invalid("a managed coordinate ends in _v and its version"))?;
+        if base.is_empty() {
+            return Err(invalid("nothing stands between airbyte_ and the version"));
+        }
+        if !base.bytes().all(is_name_byte) {
+            return Err(invalid(
+                "a managed coordinate has only A-Z, a-z, 0-9, _ and -",
+            ));
+        }
+        if digits.is_empty()
+            || digits.starts_with('0')
+            || !digits.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            return Err(invalid(
+                "a version has ASCII digits only, without sign or leading zero",
+            ));
+        }
+        let version = digits
+            .parse()
+            .map_err(|_| invalid("the version does not fit 63 bits"))?;
+        Ok(Self {
+            name: name.into(),
+            base_len: MANAGED_PREFIX.len() + base.len(),
+            version,
+        })
+    }
+
+    /// The whole name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The name without its version, the form under which Airbyte once stored it.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.name[..self.base_len]
+    }
+
+    /// The version, at least 1.
+    #[must_use]
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// The name, shared, as errors carry it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+}
+
+impl FromStr for ManagedCoordinate {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::parse(name)
+    }
+}
+
+impl fmt::Display for ManagedCoordinate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for ManagedCoordinate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ManagedCoordinate({})", self.name)
+    }
+}
+
+/// The name of a secret that belongs to somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExternalName(Arc<str>);
+
+impl ExternalName {
+    /// Reads an external name, keeping it verbatim.
+    ///
+    /// # Errors
+    /// `InvalidCoordinate` for a name that is empty or above [`MAX_EXTERNAL_BYTES`], that holds
+    /// control characters or `..`, or in which any segment, lower-cased and with `-` read as `_`,
+    /// begins with `airbyte_`: it would be an alias of a managed secret (an ARN, Azure's spelling,
+    /// a resource name, a path).
+    pub fn parse(name: &str) -> Result<Self> {
+        let invalid = |reason: &'static str| {
+            Error::new(ErrorKind::InvalidCoordinate, reason).with_coordinate(printable(name))
+        };
+        if name.is_empty() {
+            return Err(invalid("a name is empty"));
+        }
+        if name.len() > MAX_EXTERNAL_BYTES {
+            return Err(invalid("an external name has at most 2,048 bytes"));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(invalid("a name holds a control character"));
+        }
+        if name.contains("..") {
+            return Err(invalid(
+                "a name holds `..`, which stores collapse as a path",
+            ));
+        }
+        if name
+            .split(|char: char| !is_segment_char(char))
+            .any(begins_like_managed)
+        {
+            return Err(invalid(
+                "an external name must not be an alias of a managed secret",
+            ));
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as it is.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ExternalName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who a secret belongs to: a prefix and a base id, the workspace for example.
+///
+/// ```
+/// use secrets_core::{ManagedCoordinate, Scope};
+/// use uuid::Uuid;
+///
+/// let scope = Scope::workspace(Uuid::from_u128(1));
+/// let ours = ManagedCoordinate::new(&scope, Uuid::from_u128(2), 1)?;
+/// assert!(scope.contains(&ours));
+/// assert!(!Scope::workspace(Uuid::from_u128(3)).contains(&ours));
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    prefix: Arc<str>,
+    base_id: Uuid,
+}
+
+impl Scope {
+    /// The scope of a workspace: prefix `workspace_`.
+    #[must_use]
+    pub fn workspace(id: Uuid) -> Self {
+        Self {
+            prefix: "workspace_".into(),
+            base_id: id,
+        }
+    }
+
+    /// A scope under another prefix, such as `organization_` or `storage_organization_`.
+    ///
+    /// # Errors
+    /// `InvalidCoordinate` where the prefix has other characters than `[A-Za-z0-9_-]`, or is so long
+    /// that no coordinate of the scope would fit [`MAX_MANAGED_BYTES`].
+    pub fn new(prefix: &str, id: Uuid) -> Result<Self> {
+        if !prefix.bytes().all(is_name_byte) {
+            return Err(Error::new(
+                ErrorKind::InvalidCoordinate,
+                "a scope's prefix has only A-Z, a-z, 0-9, _ and -",
+            ));
+        }
+        let scope = Self {
+            prefix: prefix.into(),
+            base_id: id,
+        };
+        // The longest version has 19 digits, but room for a million is what a scope needs at least.
+        ManagedCoordinate::new(&scope, Uuid::nil(), 999_999)?;
+        Ok(scope)
+    }
+
+    /// The scope of short-lived secrets, which belong to nobody: the all-zero id.
+    #[must_use]
+    pub fn ephemeral() -> Self {
+        Self::workspace(Uuid::nil())
+    }
+
+    /// Whether this is a scope of short-lived secrets.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        self.base_id.is_nil()
+    }
+
+    /// The prefix.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The base id.
+    #[must_use]
+    pub fn base_id(&self) -> Uuid {
+        self.base_id
+    }
+
+    /// Whether a coordinate is of this scope: exactly
+    /// `airbyte_<prefix><lower-case base id>_secret_<uuid>_v<n>`, and the base id is not all-zero.
+    #[must_use]
+    pub fn contains(&self, coordinate: &ManagedCoordinate) -> bool {
+        let mut buffer = Uuid::encode_buffer();
+        let base_id: &str = self.base_id.hyphenated().encode_lower(&mut buffer);
+        !self.is_ephemeral()
+            && coordinate
+                .base()
+                .strip_prefix(MANAGED_PREFIX)
+                .and_then(|rest| rest.strip_prefix(&*self.prefix))
+                .and_then(|rest| rest.strip_prefix(base_id))
+                .and_then(|rest| rest.strip_prefix("_secret_"))
+                .is_some_and(|id| id.len() == 36 && Uuid::try_parse(id).is_ok())
+    }
+}
+
+/// What every coordinate of the scope begins with: `airbyte_<prefix><base id>`.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{MANAGED_PREFIX}{}{}",
+            self.prefix,
+            self.base_id.hyphenated()
+        )
+    }
+}
+
+/// The id of one installation, written with every secret where the store has room for it.
+///
+/// At most 63 of `[a-z0-9_-]`, beginning with a letter: the grammar of a Google label's value, the
+/// narrowest of all stores. <https://cloud.google.com/secret-manager/docs/creating-and-managing-labels>
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner(Arc<str>);
+
+impl Owner {
+    /// Reads an owner.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the text does not follow the grammar.
+    pub fn parse(text: &str) -> Result<Self> {
+        let allowed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        if text.len() <= 63
+            && text.starts_with(|first: char| first.is_ascii_lowercase())
+            && text.bytes().all(allowed)
+        {
+            return Ok(Self(text.into()));
+        }
+        Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "the owner is not a valid installation id",
+        )
+        .with_hint(
+            "set SECRETS_OWNER to 1 to 63 of a-z, 0-9, _ and -, beginning with a letter, \
+             different for every installation",
+        ))
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+fn is_segment_char(char: char) -> bool {
+    char.is_alphanumeric() || char == '_' || char == '-'
+}
+
+fn begins_like_managed(segment: &str) -> bool {
+    // Full Unicode lower-casing: stores fold case in their own ways, so fold as widely as we can.
+    let mut folded = segment
+        .chars()
+        .flat_map(char::to_lowercase)
+        .map(|char| match char {
+            '-' => '_',
+            other => other,
+        });
+    MANAGED_PREFIX
+        .chars()
+        .all(|expected| folded.next() == Some(expected))
+}
+
+fn too_long(name: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidCoordinate,
+        "a managed coordinate has at most 127 bytes",
+    )
+    .with_coordinate(printable(name))
+}
+
+/// A name for an error: shortened, and without characters that could forge a line of a log.
+fn printable(name: &str) -> Arc<str> {
+    let short: String = name
+        .chars()
+        .take(160)
+        .flat_map(char::escape_debug)
+        .collect();
+    if name.chars().nth(160).is_some() {
+        format!("{short}…").into()
+    } else {
+        short.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn managed_names_parse_strictly_and_print_the_same_bytes() {
+        let longest = format!("airbyte_{}_v1", "a".repeat(MAX_MANAGED_BYTES - 11));
+        for (name, base, version) in [
+            (
+                "airbyte_workspace_1_secret_2_v1",
+                "airbyte_workspace_1_secret_2",
+                1,
+            ),
+            ("airbyte_a_v2_v10", "airbyte_a_v2", 10),
+            ("airbyte_a_v9223372036854775807", "airbyte_a", i64::MAX),
+            (longest.as_str(), &longest[..longest.len() - 3], 1),
+        ] {
+            let parsed = ManagedCoordinate::parse(name).unwrap();
+            assert_eq!(
+                (parsed.as_str(), parsed.base(), parsed.version()),
+                (name, base, version)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_strictly_managed_is_neither_managed_nor_external() {
+        for name in [
+            "airbyte_x_v01",
+            "airbyte_x_v+5",
+            "airbyte_x_v-1",
+            "airbyte_x_v٣",
+            "airbyte_x_v0",
+            "airbyte_x_v",
+            "airbyte_x_v9223372036854775808",
+            "airbyte_v1",
+            "airbyte_x",
+            "airbyte_x y_v1",
+            "airbyte_é_v1",
+            &format!("airbyte_{}_v1", "a".repeat(MAX_MANAGED_BYTES - 10)),
+        ] {
+            assert_eq!(
+                Coordinate::parse(name).unwrap_err().kind(),
+                ErrorKind::InvalidCoordinate,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn external_names_are_kept_verbatim() {
+        for name in [
+            "db-password",
+            "team/db password",
+            "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/db-AbCdEf",
+            "projects/p/secrets/s/versions/3",
+            "Airbytes_x_v1",
+            "my_airbyte_x_v1",
+            "ключ",
+        ] {
+            let parsed = Coordinate::parse(name).unwrap();
+            assert!(parsed.managed().is_none(), "{name}");
+            assert_eq!(parsed.as_str(), name);
+        }
+    }
+
+    #[test]
+    fn aliases_of_managed_secrets_and_path_tricks_are_refused() {
+        for name in [
+            "",
+            "arn:aws:secretsmanager:eu-west-1:123456789012:secret:airbyte_w_v1-AbCdEf",
+            "airbyte-workspace-1-secret-2-v1",
+            "AIRBYTE_workspace_1_secret_2_v1",
+            "projects/p/secrets/airbyte_w_v1/versions/1",
+            "folder/airbyte_w_v1#value",
+            "secret/data/Airbyte-w",
+            "https://v.vault.azure.net/secrets/airbyte-w-v1",
+            "x?name=airbyte_w_v1",
+            "a/../b",
+            "a\nb",
+            "a\0b",
+            "a\u{85}b",
+            &"x".repeat(MAX_EXTERNAL_BYTES + 1),
+        ] {
+            assert_eq!(
+                Coordinate::parse(name).unwrap_err().kind(),
+                ErrorKind::InvalidCoordinate,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_scope_contains_exactly_its_own() {
+        let id = Uuid::from_u128(0xabcd);
+        let scope = Scope::workspace(id);
+        let secret = Uuid::from_u128(7);
+        assert!(scope.contains(&ManagedCoordinate::new(&scope, secret, 3).unwrap()));
+        let longer = Scope::new("workspace_x", id).unwrap();
+        assert!(!scope.contains(&ManagedCoordinate::new(&longer, secret, 1).unwrap()));
+        for foreign in [
+            format!(
+                "airbyte_workspace_{}_secret_{secret}_v1",
+                id.to_string().to_uppercase()
+            ),
+            format!("airbyte_workspace_{id}_secret_{secret}x_v1"),
+            format!("airbyte_workspace_{id}_secret_{}_v1", secret.simple()),
+            format!("airbyte_workspace_{id}_other_{secret}_v1"),
+        ] {
+            assert!(
+                !scope.contains(&ManagedCoordinate::parse(&foreign).unwrap()),
+                "{foreign}"
+            );
+        }
+        let nobody = Scope::ephemeral();
+        assert!(!nobody.contains(&ManagedCoordinate::new(&nobody, secret, 1).unwrap()));
+    }
+
+    #[test]
+    fn a_scope_refuses_a_prefix_that_leaves_no_room() {
+        assert!(Scope::new("organization_", Uuid::nil()).is_ok());
+        for prefix in ["a b", "a/b", "é", &"a".repeat(60)] {
+            assert_eq!(
+                Scope::new(prefix, Uuid::nil()).unwrap_err().kind(),
+                ErrorKind::InvalidCoordinate
+            );
+        }
+    }
+
+    #[test]
+    fn an_owner_fits_every_store() {
+        assert_eq!(Owner::parse("prod-eu_1").unwrap().as_str(), "prod-eu_1");
+        for text in ["", "Prod", "1prod", "prod eu", "é", &"a".repeat(64)] {
+            assert_eq!(
+                Owner::parse(text).unwrap_err().kind(),
+                ErrorKind::InvalidConfig
+            );
+        }
+    }
+
+    #[test]
+    fn names_in_errors_cannot_forge_log_lines() {
+        let error = Coordinate::parse("a\nERROR forged").unwrap_err();
+        assert!(!error.to_string().contains('\n'));
+    }
+}

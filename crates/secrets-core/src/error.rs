@@ -1,0 +1,341 @@
+//! What a store answers when it cannot do what was asked.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Operation;
+
+/// The result of a store operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a store operation failed, in terms that a caller can act on.
+///
+/// Callers match the kind and never the message. New kinds may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The coordinate already names another value, and a managed coordinate names one value for ever.
+    AlreadyExists,
+    /// Somebody else was changing the same thing; the same call may succeed later.
+    Conflict,
+    /// What the store returned is not what was written: moved, swapped, altered or damaged.
+    Integrity,
+    /// A setting is missing, contradictory or refused. Nothing was sent.
+    InvalidConfig,
+    /// The name is neither a managed coordinate nor a permitted external one, or not valid in this store.
+    InvalidCoordinate,
+    /// This store cannot hold the value, for a reason other than its size.
+    InvalidValue,
+    /// The store has nothing under this name.
+    NotFound,
+    /// The value is larger than the store accepts.
+    PayloadTooLarge,
+    /// The name is scheduled for deletion: neither readable nor free until it is restored or gone.
+    PendingDeletion,
+    /// The caller is known and may not do this.
+    PermissionDenied,
+    /// The store asks for fewer requests.
+    Throttled,
+    /// The store does not know the caller: no credentials, or refused or expired ones.
+    Unauthenticated,
+    /// The store did not answer, or answered that it cannot serve at present.
+    Unavailable,
+    /// An answer that this library has no place for; a defect here or there.
+    Unexpected,
+    /// This store has no such ability.
+    Unsupported,
+}
+
+impl ErrorKind {
+    /// The kind in `snake_case`, stable, for logs, metrics and reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AlreadyExists => "already_exists",
+            Self::Conflict => "conflict",
+            Self::Integrity => "integrity",
+            Self::InvalidConfig => "invalid_config",
+            Self::InvalidCoordinate => "invalid_coordinate",
+            Self::InvalidValue => "invalid_value",
+            Self::NotFound => "not_found",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::PendingDeletion => "pending_deletion",
+            Self::PermissionDenied => "permission_denied",
+            Self::Throttled => "throttled",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unavailable => "unavailable",
+            Self::Unexpected => "unexpected",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    const fn is_retryable(self) -> bool {
+        matches!(self, Self::Conflict | Self::Throttled | Self::Unavailable)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The failure of one store operation.
+///
+/// It says what was tried, where, on which coordinate, why it failed and what to do next. It never
+/// holds a secret value, a credential or a response body; whoever builds one answers for that, also
+/// for the [`source`](StdError::source). Cloning is cheap and shares everything.
+///
+/// ```
+/// use secrets_core::{Error, ErrorKind, Operation};
+///
+/// let error = Error::new(ErrorKind::PermissionDenied, "the role may not read this secret")
+///     .with_operation(Operation::Read)
+///     .with_store("aws us-east-1")
+///     .with_hint("grant secretsmanager:GetSecretValue on it");
+/// assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+/// assert!(!error.is_retryable());
+/// assert_eq!(
+///     error.to_string(),
+///     "read in aws us-east-1: the role may not read this secret (permission_denied); \
+///      grant secretsmanager:GetSecretValue on it"
+/// );
+/// ```
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    retryable: bool,
+    message: Cow<'static, str>,
+    hint: Option<Cow<'static, str>>,
+    operation: Option<Operation>,
+    store: Option<Arc<str>>,
+    coordinate: Option<Arc<str>>,
+    retry_after: Option<Duration>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of a kind, with a message of our own making: what is wrong, without a capital and
+    /// without a full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            retryable: kind.is_retryable(),
+            message: message.into(),
+            hint: None,
+            operation: None,
+            store: None,
+            coordinate: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what was tried.
+    #[must_use]
+    pub fn with_operation(mut self, operation: Operation) -> Self {
+        self.0.operation = Some(operation);
+        self
+    }
+
+    /// Adds which store it was, as its `Display` shows it.
+    #[must_use]
+    pub fn with_store(mut self, store: impl Into<Arc<str>>) -> Self {
+        self.0.store = Some(store.into());
+        self
+    }
+
+    /// Adds the coordinate, which is a name and no secret.
+    #[must_use]
+    pub fn with_coordinate(mut self, coordinate: impl Into<Arc<str>>) -> Self {
+        self.0.coordinate = Some(coordinate.into());
+        self
+    }
+
+    /// Adds how long the store asked to be left alone.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Overrules what the kind says about trying again.
+    #[must_use]
+    pub fn with_retryable(mut self, retryable: bool) -> Self {
+        self.0.retryable = retryable;
+        self
+    }
+
+    /// Adds the cause. Neither its `Display` nor its `Debug` may show a value, a credential or a
+    /// response body.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Why it failed.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+
+    /// What went wrong, without the context.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// What was tried.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        self.0.operation
+    }
+
+    /// In which store.
+    #[must_use]
+    pub fn store(&self) -> Option<&str> {
+        self.0.store.as_deref()
+    }
+
+    /// On which coordinate.
+    #[must_use]
+    pub fn coordinate(&self) -> Option<&str> {
+        self.0.coordinate.as_deref()
+    }
+
+    /// How long the store asked to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            kind,
+            message,
+            hint,
+            operation,
+            store,
+            coordinate,
+            ..
+        } = &*self.0;
+        if let Some(operation) = operation {
+            write!(f, "{operation}")?;
+        }
+        if let Some(coordinate) = coordinate {
+            write!(
+                f,
+                "{}`{coordinate}`",
+                if operation.is_some() { " " } else { "" }
+            )?;
+        }
+        if let Some(store) = store {
+            let separator = if operation.is_some() || coordinate.is_some() {
+                " "
+            } else {
+                ""
+            };
+            write!(f, "{separator}in {store}")?;
+        }
+        if operation.is_some() || coordinate.is_some() || store.is_some() {
+            f.write_str(": ")?;
+        }
+        write!(f, "{message} ({kind})")?;
+        if let Some(hint) = hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        f.debug_struct("Error")
+            .field("kind", &inner.kind)
+            .field("message", &inner.message)
+            .field("hint", &inner.hint)
+            .field("operation", &inner.operation)
+            .field("store", &inner.store)
+            .field("coordinate", &inner.coordinate)
+            .field("retryable", &inner.retryable)
+            .field("retry_after", &inner.retry_after)
+            .field("source", &inner.source.as_ref().map(ToString::to_string))
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_operation_coordinate_store_and_remedy_once() {
+        let error = Error::new(ErrorKind::NotFound, "the store has nothing under this name")
+            .with_operation(Operation::Read)
+            .with_coordinate("airbyte_workspace_x_secret_y_v1")
+            .with_store("memory")
+            .with_hint("copy it again")
+            .with_source(std::io::Error::other("cause"));
+        assert_eq!(
+            error.to_string(),
+            "read `airbyte_workspace_x_secret_y_v1` in memory: \
+             the store has nothing under this name (not_found); copy it again"
+        );
+        // The cause stands in `source`, never in `Display` too.
+        assert_eq!(
+            StdError::source(&error).map(ToString::to_string).as_deref(),
+            Some("cause")
+        );
+    }
+
+    #[test]
+    fn kinds_decide_about_retry_until_overruled() {
+        assert!(Error::new(ErrorKind::Throttled, "slow down").is_retryable());
+        assert!(!Error::new(ErrorKind::NotFound, "missing").is_retryable());
+        assert!(
+            !Error::new(ErrorKind::Unavailable, "gone")
+                .with_retryable(false)
+                .is_retryable()
+        );
+    }
+}

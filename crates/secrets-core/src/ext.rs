@@ -1,0 +1,273 @@
+//! The conveniences on top of the trait: chunking, bounded fan-out, listing as a stream, sweeping.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+
+use crate::{
+    Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions, Operation, Read, Recovery,
+    Result, SecretPersistence, Timestamp, Write, Written,
+};
+
+/// What users of a store call. Implemented for every [`SecretPersistence`], `dyn` included.
+#[async_trait]
+pub trait SecretPersistenceExt: SecretPersistence {
+    /// Reads one value.
+    async fn read(&self, coordinate: &Coordinate) -> Result<Read> {
+        self.read_many(std::slice::from_ref(coordinate))
+            .await
+            .remove(0)
+    }
+
+    /// Reads any number of values: same length and order as asked, each name fetched once however
+    /// often it occurs, chunks in flight together up to [`Capabilities::concurrency`].
+    ///
+    /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
+    async fn read_many(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        let (unique, places) = unique_by(coordinates, |coordinate| coordinate);
+        let names: Vec<Coordinate> = unique.iter().map(|&at| coordinates[at].clone()).collect();
+        let capabilities = self.capabilities();
+        let results = fan_out(
+            &names,
+            capabilities.read_batch,
+            capabilities.concurrency,
+            |chunk| {
+                Box::pin(async move {
+                    let results = self.read_batch(chunk).await;
+                    checked_length(results, chunk, Coordinate::shared, || {
+                        Error::new(
+                            ErrorKind::Unexpected,
+                            "the store answered another number of reads",
+                        )
+                        .with_operation(Operation::Read)
+                        .with_store(self.to_string())
+                    })
+                })
+            },
+        )
+        .await;
+        places.into_iter().map(|at| results[at].clone()).collect()
+    }
+
+    /// Writes one value.
+    async fn write(&self, write: Write) -> Result<Written> {
+        self.write_many(std::slice::from_ref(&write))
+            .await
+            .remove(0)
+    }
+
+    /// Writes any number of values, each succeeding or failing alone: same length and order as
+    /// given, chunks in flight together up to [`Capabilities::concurrency`]. An entry that stands
+    /// twice is written once; one name with two values is an error for both, before any request.
+    ///
+    /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
+    async fn write_many(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        let (unique, places) = unique_by(writes, |write| &write.coordinate);
+        let contradictory: Vec<bool> = {
+            let mut contradictory = vec![false; unique.len()];
+            for (write, &at) in writes.iter().zip(&places) {
+                contradictory[at] |= *write != writes[unique[at]];
+            }
+            contradictory
+        };
+        let sent: Vec<usize> = (0..unique.len()).filter(|&at| !contradictory[at]).collect();
+        let entries: Vec<Write> = sent.iter().map(|&at| writes[unique[at]].clone()).collect();
+        let capabilities = self.capabilities();
+        let results = fan_out(
+            &entries,
+            capabilities.write_batch,
+            capabilities.concurrency,
+            |chunk| {
+                Box::pin(async move {
+                    let results = self.write_batch(chunk).await;
+                    checked_length(
+                        results,
+                        chunk,
+                        |write| write.coordinate.shared(),
+                        || {
+                            Error::new(
+                                ErrorKind::Unexpected,
+                                "the store answered another number of writes",
+                            )
+                            .with_operation(Operation::Write)
+                            .with_store(self.to_string())
+                        },
+                    )
+                })
+            },
+        )
+        .await;
+        let mut by_unique: Vec<Option<Result<Written>>> = vec![None; unique.len()];
+        for (at, result) in sent.into_iter().zip(results) {
+            by_unique[at] = Some(result);
+        }
+        places
+            .into_iter()
+            .zip(writes)
+            .map(|(at, write)| {
+                by_unique[at].clone().unwrap_or_else(|| {
+                    Err(Error::new(
+                        ErrorKind::InvalidValue,
+                        "one batch gives this name two values or two expiries",
+                    )
+                    .with_operation(Operation::Write)
+                    .with_store(self.to_string())
+                    .with_coordinate(write.coordinate.shared()))
+                })
+            })
+            .collect()
+    }
+
+    /// Lists managed names, page after page. Names of others are left out.
+    fn list<'a>(&'a self, options: &'a ListOptions) -> BoxStream<'a, Result<Entry>> {
+        enum Next {
+            First,
+            After(crate::Cursor),
+            End,
+        }
+        stream::try_unfold(Next::First, move |next| async move {
+            let cursor = match next {
+                Next::First => None,
+                Next::After(cursor) => Some(cursor),
+                Next::End => return Ok(None),
+            };
+            let page = self.list_page(options, cursor.as_ref()).await?;
+            if page.next.is_some() && page.next == cursor {
+                return Err(Error::new(
+                    ErrorKind::Unexpected,
+                    "the store's listing does not move on: it answered the same cursor again",
+                )
+                .with_operation(Operation::List)
+                .with_store(self.to_string()));
+            }
+            let next = page.next.map_or(Next::End, Next::After);
+            Ok(Some((stream::iter(page.entries.into_iter().map(Ok)), next)))
+        })
+        .try_flatten()
+        .boxed()
+    }
+
+    /// Deletes what has expired at `now` and belongs to `owner`: the collector of ephemeral secrets.
+    ///
+    /// Names the store marks with another owner are left and counted; those without one are deleted.
+    /// One that fails does not stop the others.
+    ///
+    /// # Errors
+    /// Where the listing fails; `Unsupported` where the store keeps no expiry or cannot list.
+    async fn sweep(&self, now: Timestamp, owner: Option<&str>) -> Result<Sweep> {
+        let options = ListOptions::default().with_details(true);
+        let delete = DeleteOptions::default().with_recovery(Recovery::Immediate);
+        let concurrency = self.capabilities().concurrency.max(1);
+        let expired = self.list(&options).try_filter(move |entry| {
+            let expired = entry.expires.is_some_and(|expires| expires <= now);
+            futures::future::ready(expired && !entry.pending_deletion)
+        });
+        let outcomes = expired.map_ok(|entry| {
+            let delete = &delete;
+            async move {
+                match (&entry.owner, owner) {
+                    (Some(theirs), Some(ours)) if theirs != ours => {
+                        Ok(SweepOutcome::Foreign(entry))
+                    }
+                    (Some(_), None) => Ok(SweepOutcome::Foreign(entry)),
+                    _ => Ok(match self.delete(&entry.coordinate, delete).await {
+                        Ok(()) => SweepOutcome::Deleted(entry),
+                        Err(error) => SweepOutcome::Failed(error),
+                    }),
+                }
+            }
+        });
+        let mut sweep = Sweep::default();
+        let mut outcomes = outcomes.try_buffer_unordered(concurrency);
+        while let Some(outcome) = outcomes.try_next().await? {
+            match outcome {
+                SweepOutcome::Deleted(entry) => sweep.deleted.push(entry.coordinate),
+                SweepOutcome::Failed(error) => sweep.failed.push(error),
+                SweepOutcome::Foreign(entry) => sweep.foreign.push(entry.coordinate),
+            }
+        }
+        Ok(sweep)
+    }
+}
+
+impl<T: SecretPersistence + ?Sized> SecretPersistenceExt for T {}
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Sweep {
+    /// Expired and deleted.
+    pub deleted: Vec<crate::ManagedCoordinate>,
+    /// Expired, and could not be deleted.
+    pub failed: Vec<Error>,
+    /// Expired, but marked with another owner: left.
+    pub foreign: Vec<crate::ManagedCoordinate>,
+}
+
+enum SweepOutcome {
+    Deleted(Entry),
+    Failed(Error),
+    Foreign(Entry),
+}
+
+type Chunk<'a, R> = futures::future::BoxFuture<'a, Vec<R>>;
+
+/// Runs chunks of `items` concurrently, at most `concurrency` at once; results in the items' order.
+async fn fan_out<'a, T: Sync, R: Send>(
+    items: &'a [T],
+    chunk_size: usize,
+    concurrency: usize,
+    run: impl Fn(&'a [T]) -> Chunk<'a, R> + Send,
+) -> Vec<R> {
+    // One chunk needs no machinery, and it is the usual case.
+    if items.len() <= chunk_size.max(1) {
+        return if items.is_empty() {
+            Vec::new()
+        } else {
+            run(items).await
+        };
+    }
+    let chunks: Vec<Chunk<'a, R>> = items.chunks(chunk_size.max(1)).map(run).collect();
+    let results: Vec<Vec<R>> = stream::iter(chunks)
+        .buffered(concurrency.max(1))
+        .collect()
+        .await;
+    results.into_iter().flatten().collect()
+}
+
+/// The index of the first occurrence of each key, and for every item which of those it is.
+fn unique_by<'a, T, K: Eq + std::hash::Hash + 'a>(
+    items: &'a [T],
+    key: impl Fn(&'a T) -> &'a K,
+) -> (Vec<usize>, Vec<usize>) {
+    let mut first: HashMap<&K, usize> = HashMap::with_capacity(items.len());
+    let mut unique = Vec::with_capacity(items.len());
+    let places = items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| {
+            *first.entry(key(item)).or_insert_with(|| {
+                unique.push(index);
+                unique.len() - 1
+            })
+        })
+        .collect();
+    (unique, places)
+}
+
+/// A store that answers another number of results than it was asked for has answered nothing.
+fn checked_length<T, R>(
+    results: Vec<Result<R>>,
+    chunk: &[T],
+    name: impl Fn(&T) -> std::sync::Arc<str>,
+    error: impl Fn() -> Error,
+) -> Vec<Result<R>> {
+    if results.len() == chunk.len() {
+        return results;
+    }
+    chunk
+        .iter()
+        .map(|item| Err(error().with_coordinate(name(item))))
+        .collect()
+}

@@ -1,0 +1,26 @@
+//! Splits connector configurations into coordinate pointers, and hydrates them again.
+//!
+//! A *store* keeps secret values under *coordinates*; [`SecretPersistence`] is what every store
+//! implements, [`SecretPersistenceExt`] what callers use. No store's SDK and no network is in here.
+
+mod coordinate;
+mod error;
+mod ext;
+mod memory;
+mod persistence;
+mod secret;
+mod timestamp;
+
+pub use coordinate::{
+    Coordinate, ExternalName, MANAGED_PREFIX, MAX_EXTERNAL_BYTES, MAX_MANAGED_BYTES,
+    ManagedCoordinate, Owner, Scope,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use ext::{SecretPersistenceExt, Sweep};
+pub use memory::Memory;
+pub use persistence::{
+    Capabilities, Cost, Cursor, DeleteOptions, Entry, Expiry, Identity, ListOptions, Listing,
+    Operation, Page, Read, Recovery, SecretPersistence, Write, Written,
+};
+pub use secret::{SecretValue, WeakSecret};
+pub use timestamp::Timestamp;

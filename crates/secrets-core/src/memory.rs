@@ -1,0 +1,305 @@
+//! A store in memory: for tests, for demonstrations, and as the shortest complete backend to read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::{
+    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry, Identity,
+    ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Recovery, Result,
+    SecretPersistence, SecretValue, Timestamp, Write, Written,
+};
+
+const DEFAULT_PAGE: usize = 1000;
+
+/// A [`SecretPersistence`] that forgets everything when it drops.
+///
+/// It keeps every promise of the trait, with a recovery window that never ends.
+///
+/// ```
+/// use secrets_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let store = Memory::new();
+/// let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
+/// store.write(Write::new(coordinate.clone(), SecretValue::new("hunter2".to_owned()))).await?;
+/// assert_eq!(store.read(&coordinate.into()).await?.value.expose(), "hunter2");
+/// # Ok::<(), secrets_core::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Memory {
+    capabilities: Capabilities,
+    owner: Option<Owner>,
+    secrets: Mutex<BTreeMap<String, Stored>>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    value: SecretValue,
+    owner: Option<Owner>,
+    created: Timestamp,
+    expires: Option<Timestamp>,
+    pending_deletion: bool,
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            capabilities: Capabilities {
+                read_batch: 1000,
+                write_batch: 1000,
+                atomic_create: true,
+                nul: true,
+                owner: true,
+                recovery: true,
+                expiry: Expiry::Swept,
+                listing: Listing::Immediate,
+                ..Capabilities::LEAST
+            },
+            owner: None,
+            secrets: Mutex::default(),
+        }
+    }
+
+    /// The same store with other limits: batch sizes, value size, concurrency, cost.
+    ///
+    /// Abilities that are switched off (recovery, owner, expiry, listing, NUL) are then refused, as a
+    /// store without them would.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// The same store, marking what it writes with this owner.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// Stores a value the way somebody else would have: external names, empty values, no owner.
+    pub fn plant(&self, name: &str, value: SecretValue) {
+        self.locked().insert(
+            name.to_owned(),
+            Stored {
+                value,
+                owner: None,
+                created: Timestamp::now(),
+                expires: None,
+                pending_deletion: false,
+            },
+        );
+    }
+
+    /// How many secrets there are, those scheduled for deletion not counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.locked()
+            .values()
+            .filter(|stored| !stored.pending_deletion)
+            .count()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
+        // No code that holds the lock can panic halfway through a change.
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, operation: Operation, kind: ErrorKind, message: &'static str) -> Error {
+        Error::new(kind, message)
+            .with_operation(operation)
+            .with_store(self.to_string())
+    }
+
+    fn read_one(&self, coordinate: &Coordinate) -> Result<Read> {
+        let fail = |kind, message| {
+            Err(self
+                .error(Operation::Read, kind, message)
+                .with_coordinate(coordinate.shared()))
+        };
+        match self.locked().get(coordinate.as_str()) {
+            None => fail(ErrorKind::NotFound, "the store has nothing under this name"),
+            Some(stored) if stored.pending_deletion => fail(
+                ErrorKind::PendingDeletion,
+                "the secret is scheduled for deletion",
+            ),
+            Some(stored) => Ok(Read::new(stored.value.clone()).with_expires(stored.expires)),
+        }
+    }
+
+    fn write_one(&self, write: &Write) -> Result<Written> {
+        let fail = |kind, message| {
+            Err(self
+                .error(Operation::Write, kind, message)
+                .with_coordinate(write.coordinate.shared()))
+        };
+        if let Err(error) = self.capabilities.accepts(write) {
+            return Err(error.with_store(self.to_string()));
+        }
+        let mut secrets = self.locked();
+        match secrets.get(write.coordinate.as_str()) {
+            Some(stored) if stored.pending_deletion => fail(
+                ErrorKind::PendingDeletion,
+                "the secret is scheduled for deletion",
+            ),
+            Some(stored) if stored.value == write.value => Ok(Written::AlreadySame),
+            Some(_) => fail(
+                ErrorKind::AlreadyExists,
+                "the name already has another value",
+            ),
+            None => {
+                secrets.insert(
+                    write.coordinate.as_str().to_owned(),
+                    Stored {
+                        value: write.value.clone(),
+                        owner: self.owner.clone().filter(|_| self.capabilities.owner),
+                        created: Timestamp::now(),
+                        expires: write.expires,
+                        pending_deletion: false,
+                    },
+                );
+                Ok(Written::Created)
+            }
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("memory")
+    }
+}
+
+#[async_trait]
+impl SecretPersistence for Memory {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        coordinates
+            .iter()
+            .map(|coordinate| self.read_one(coordinate))
+            .collect()
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        writes.iter().map(|write| self.write_one(write)).collect()
+    }
+
+    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+        let mut secrets = self.locked();
+        if self.capabilities.recovery && options.recovery != Recovery::Immediate {
+            if let Some(stored) = secrets.get_mut(coordinate.as_str()) {
+                stored.pending_deletion = true;
+            }
+        } else {
+            secrets.remove(coordinate.as_str());
+        }
+        Ok(())
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        let fail = |kind, message| {
+            Err(self
+                .error(Operation::Restore, kind, message)
+                .with_coordinate(coordinate.shared()))
+        };
+        if !self.capabilities.recovery {
+            return fail(ErrorKind::Unsupported, "this store has no recovery");
+        }
+        match self.locked().get_mut(coordinate.as_str()) {
+            None => fail(ErrorKind::NotFound, "the store has nothing under this name"),
+            Some(stored) => {
+                stored.pending_deletion = false;
+                Ok(())
+            }
+        }
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        if self.capabilities.listing == Listing::None {
+            return Err(self.error(
+                Operation::List,
+                ErrorKind::Unsupported,
+                "this store cannot list",
+            ));
+        }
+        let secrets = self.locked();
+        let from = match after {
+            Some(cursor) => Bound::Excluded(cursor.as_str()),
+            None => Bound::Included(options.prefix.as_str()),
+        };
+        let limit = options.page_size.unwrap_or(DEFAULT_PAGE).max(1);
+        let mut page = Page::default();
+        let mut last = None;
+        for (seen, (name, stored)) in secrets
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(name, _)| name.starts_with(&options.prefix))
+            .enumerate()
+        {
+            if seen == limit {
+                page.next = last.map(Cursor::new);
+                break;
+            }
+            last = Some(name.clone());
+            match ManagedCoordinate::parse(name) {
+                Err(_) => page.skipped += 1,
+                Ok(_) if stored.pending_deletion && !options.deleted => {}
+                Ok(coordinate) => page.entries.push(stored.entry(coordinate)),
+            }
+        }
+        Ok(page)
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        self.locked()
+            .get(coordinate.as_str())
+            .map(|stored| stored.entry(coordinate.clone()))
+            .ok_or_else(|| {
+                self.error(
+                    Operation::Describe,
+                    ErrorKind::NotFound,
+                    "the store has nothing under this name",
+                )
+                .with_coordinate(coordinate.shared())
+            })
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        Ok(Identity::new(
+            "memory",
+            "this process",
+            "this process's memory",
+        ))
+    }
+}
+
+impl Stored {
+    fn entry(&self, coordinate: ManagedCoordinate) -> Entry {
+        Entry::new(coordinate)
+            .with_owner(self.owner.as_ref().map(ToString::to_string))
+            .with_created(Some(self.created))
+            .with_expires(self.expires)
+            .with_pending_deletion(self.pending_deletion)
+    }
+}

@@ -1,0 +1,155 @@
+//! Points in time, in whole seconds.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::{Error, ErrorKind};
+
+/// A point in time, UTC, in whole seconds from year 1 to 9999.
+///
+/// Whole seconds, because that is what every store can keep (an Azure attribute holds no more).
+/// Text form is RFC 3339.
+///
+/// ```
+/// use secrets_core::Timestamp;
+///
+/// let expires: Timestamp = "2026-11-21T06:47:53Z".parse()?;
+/// assert_eq!(expires.to_string(), "2026-11-21T06:47:53Z");
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp(OffsetDateTime);
+
+impl Timestamp {
+    /// The present second.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::truncate(OffsetDateTime::now_utc())
+    }
+
+    /// From seconds since 1970-01-01T00:00:00Z.
+    ///
+    /// # Errors
+    /// `InvalidValue` outside the years 1 to 9999.
+    pub fn from_unix_seconds(seconds: i64) -> Result<Self, Error> {
+        OffsetDateTime::from_unix_timestamp(seconds)
+            .ok()
+            .filter(|time| (1..=9999).contains(&time.year()))
+            .map(Self)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidValue,
+                    "a time outside the years 1 to 9999",
+                )
+            })
+    }
+
+    /// Seconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn unix_seconds(self) -> i64 {
+        self.0.unix_timestamp()
+    }
+
+    /// This time moved into the future, at most to the end of year 9999.
+    #[must_use]
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        Self::from_unix_seconds(self.unix_seconds().saturating_add(seconds))
+            .unwrap_or(Self(time::macros::datetime!(9999-12-31 23:59:59 UTC)))
+    }
+
+    fn truncate(time: OffsetDateTime) -> Self {
+        // A nanosecond of zero is always in range.
+        Self(time.replace_nanosecond(0).unwrap_or(time))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self::truncate(time.into())
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> Self {
+        time.to_string()
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|cause| {
+                Error::new(ErrorKind::InvalidValue, "not an RFC 3339 time")
+                    .with_hint("write it like 2026-11-21T06:47:53Z")
+                    .with_source(cause)
+            })
+            .and_then(|time| Self::from_unix_seconds(time.unix_timestamp()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (date, time) = (self.0.date(), self.0.time());
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            date.year(),
+            u8::from(date.month()),
+            date.day(),
+            time.hour(),
+            time.minute(),
+            time.second()
+        )
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips_and_offsets_are_understood() {
+        for (text, printed) in [
+            ("2026-11-21T06:47:53Z", "2026-11-21T06:47:53Z"),
+            ("2026-11-21T08:47:53.9+02:00", "2026-11-21T06:47:53Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), printed);
+        }
+        for text in ["", "tomorrow", "2026-11-21", "2026-13-01T00:00:00Z"] {
+            assert_eq!(
+                text.parse::<Timestamp>().unwrap_err().kind(),
+                ErrorKind::InvalidValue
+            );
+        }
+    }
+
+    #[test]
+    fn addition_stops_at_the_end_of_time() {
+        let end = Timestamp::now().saturating_add(Duration::MAX);
+        assert_eq!(end.to_string(), "9999-12-31T23:59:59Z");
+    }
+}

@@ -9,6 +9,7 @@ mod ext;
 mod memory;
 mod persistence;
 mod secret;
+pub mod settings;
 mod timestamp;
 
 pub use coordinate::{

@@ -1,0 +1,449 @@
+//! Key tables: one row per setting of a backend, for every source that a setting can come from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use crate::{Error, ErrorKind, Operation, Result, SecretValue};
+
+/// One setting of a backend: a row of its key table.
+///
+/// A backend writes its table as a `const`, so that URL, environment, map and documentation all
+/// come from it:
+///
+/// ```
+/// use secrets_core::settings::Setting;
+///
+/// const SETTINGS: &[Setting] = &[
+///     Setting::new("region", "the region the secrets are in").with_env(&["AWS_SECRET_MANAGER_REGION"]),
+///     Setting::new("endpoint", "another endpoint than Amazon's").operator_only(),
+///     Setting::new("secret-access-key", "the secret half of the access key").secret(),
+///     Setting::new("recovery-days", "how long a deleted secret can be restored").with_default("30"),
+/// ];
+/// # assert!(SETTINGS[2].secret);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// Its name in kebab-case, as in the query of a URL and as a key of a map.
+    pub name: &'static str,
+    /// One line for people, beginning with a small letter and ending without a full stop.
+    pub doc: &'static str,
+    /// The environment variables it is read from; the first that is set and not empty wins.
+    pub env: &'static [&'static str],
+    /// What holds when it is not set, as text. `None` where nothing does, or where `doc` says what.
+    pub default: Option<&'static str>,
+    /// Whether its value is a secret: never part of a URL, never shown.
+    pub secret: bool,
+    /// Whether only the operator may set it: files, endpoints, credential chains; never a tenant.
+    pub operator_only: bool,
+}
+
+impl Setting {
+    /// A setting without environment variable and default, neither secret nor the operator's alone.
+    #[must_use]
+    pub const fn new(name: &'static str, doc: &'static str) -> Self {
+        Self {
+            name,
+            doc,
+            env: &[],
+            default: None,
+            secret: false,
+            operator_only: false,
+        }
+    }
+
+    /// The same setting, read from these environment variables too.
+    #[must_use]
+    pub const fn with_env(mut self, names: &'static [&'static str]) -> Self {
+        self.env = names;
+        self
+    }
+
+    /// The same setting with a documented default. Whoever reads the setting applies it.
+    #[must_use]
+    pub const fn with_default(mut self, text: &'static str) -> Self {
+        self.default = Some(text);
+        self
+    }
+
+    /// The same setting, holding a secret.
+    #[must_use]
+    pub const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// The same setting, refused where a tenant gives it.
+    #[must_use]
+    pub const fn operator_only(mut self) -> Self {
+        self.operator_only = true;
+        self
+    }
+}
+
+/// Values for the settings of one table, whatever source they came from.
+///
+/// What is set first stays: explicit values before the environment. `Debug` shows no secret.
+///
+/// ```
+/// use secrets_core::ErrorKind;
+/// use secrets_core::settings::{Setting, Settings, StoreUrl};
+///
+/// const TABLE: &[Setting] = &[
+///     Setting::new("table", "the table").with_default("secrets"),
+///     Setting::new("password", "the password").with_env(&["DATABASE_PASSWORD"]).secret(),
+/// ];
+/// let mut settings = Settings::new(TABLE);
+/// settings.set_query(&StoreUrl::parse("postgres://localhost/airbyte?table=public.secrets")?)?;
+/// settings.set_env(|name| (name == "DATABASE_PASSWORD").then(|| "hunter2".to_owned()));
+/// assert_eq!(settings.text("table"), Some("public.secrets"));
+/// assert!(!format!("{settings:?}").contains("hunter2"));
+/// // Unknown names are errors that say what was probably meant.
+/// let error = settings.set("tabel", "x").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// assert!(error.hint().unwrap().contains("`table`"));
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Settings {
+    table: &'static [Setting],
+    values: BTreeMap<&'static str, SecretValue>,
+}
+
+impl Settings {
+    /// No values yet.
+    #[must_use]
+    pub fn new(table: &'static [Setting]) -> Self {
+        Self {
+            table,
+            values: BTreeMap::new(),
+        }
+    }
+
+    /// The table the values are for.
+    #[must_use]
+    pub fn table(&self) -> &'static [Setting] {
+        self.table
+    }
+
+    /// Sets a value by its name, unless it is set already to the same one.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a name that the table does not have, with the nearest it has, and for a
+    /// second, different value.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<()> {
+        let setting = self.lookup(name)?;
+        let value = SecretValue::new(value.into());
+        match self.values.get(setting.name) {
+            Some(present) if *present != value => {
+                Err(invalid(format!("`{}` is set twice", setting.name)))
+            }
+            _ => {
+                self.values.insert(setting.name, value);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets what stands in a URL's query.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set); and `InvalidConfig` for a secret setting, whose place is never a URL.
+    pub fn set_query(&mut self, url: &StoreUrl) -> Result<()> {
+        for (name, value) in url.query() {
+            let setting = self.lookup(&name)?;
+            if setting.secret {
+                return Err(
+                    invalid(format!("`{name}` is a secret and must not stand in a URL")).with_hint(
+                        match setting.env.first() {
+                            Some(variable) => format!("set {variable} in the environment"),
+                            None => String::from("give it as a setting of its own"),
+                        },
+                    ),
+                );
+            }
+            self.set(&name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Sets what is not set yet from the environment, asked through `variable`, so that the caller
+    /// decides about prefixes. An empty variable counts as unset.
+    pub fn set_env(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        for setting in self.table {
+            if self.values.contains_key(setting.name) {
+                continue;
+            }
+            let found = setting
+                .env
+                .iter()
+                .find_map(|name| variable(name).filter(|value| !value.is_empty()));
+            if let Some(value) = found {
+                self.values.insert(setting.name, SecretValue::new(value));
+            }
+        }
+    }
+
+    /// A value that is no secret, as it was given; `None` where it is unset or a secret.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let setting = self.table.iter().find(|setting| setting.name == name)?;
+        if setting.secret {
+            return None;
+        }
+        self.values.get(name).map(SecretValue::expose)
+    }
+
+    /// A value, secret or not.
+    #[must_use]
+    pub fn secret(&self, name: &str) -> Option<SecretValue> {
+        self.values.get(name).cloned()
+    }
+
+    /// A value that is no secret, parsed.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting and what it is for. The value is not echoed.
+    pub fn parse<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| {
+            let doc = self
+                .table
+                .iter()
+                .find(|setting| setting.name == name)
+                .map_or("", |setting| setting.doc);
+            invalid(format!("`{name}` cannot be understood")).with_hint(format!("it says {doc}"))
+        })
+    }
+
+    /// Which settings have a value, in the order of their names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.values.keys().copied()
+    }
+
+    fn lookup(&self, name: &str) -> Result<&'static Setting> {
+        self.table
+            .iter()
+            .find(|setting| setting.name == name)
+            .ok_or_else(|| unknown(name, self.table.iter().map(|setting| setting.name)))
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(
+                self.names()
+                    .map(|name| (name, self.text(name).unwrap_or("redacted"))),
+            )
+            .finish()
+    }
+}
+
+/// The error for a name that is not known, with the nearest one that is.
+///
+/// The name is shown only where it looks like one: what stands in its place may be a pasted secret.
+pub fn unknown(name: &str, known: impl Iterator<Item = &'static str> + Clone) -> Error {
+    let looks_like_a_name = (1..=40).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphabetic() || b"-_.".contains(&byte));
+    let message = if looks_like_a_name {
+        format!("unknown setting `{name}`")
+    } else {
+        String::from("unknown setting")
+    };
+    let nearest = known
+        .clone()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| looks_like_a_name && *distance <= candidate.len() / 2);
+    let hint = match nearest {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None => format!("known are: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    invalid(message).with_hint(hint)
+}
+
+/// The URL of a store: scheme, host, port, path and query, and never a credential.
+///
+/// ```
+/// use secrets_core::settings::StoreUrl;
+///
+/// let url = StoreUrl::parse("vault://vault.example:8200/secret/airbyte/?namespace=team")?;
+/// assert_eq!((url.scheme(), url.host(), url.port()), ("vault", Some("vault.example"), Some(8200)));
+/// assert_eq!(url.path(), "/secret/airbyte/");
+/// // A URL with a password in it is refused, and not echoed.
+/// let error = StoreUrl::parse("postgres://airbyte:hunter2@db/airbyte").unwrap_err();
+/// assert!(!format!("{error} {error:?}").contains("hunter2"));
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl {
+    url: Url,
+    path: String,
+}
+
+impl StoreUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for what is no URL, for one with a user or a password, and for one with a
+    /// fragment. The text is never echoed: it may hold what should not be in it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let url = Url::parse(text).map_err(|_| {
+            invalid("this is not the URL of a store")
+                .with_hint("write it like sqlite:///path/to/file or aws://us-east-1")
+        })?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid("a store's URL must not hold credentials")
+                .with_hint("take them out of the URL, change them, and set them in the environment")
+                .with_operation(Operation::Open));
+        }
+        if url.fragment().is_some() {
+            return Err(invalid("a store's URL has no fragment")
+                .with_hint("write `#` in a path or a value as %23"));
+        }
+        let path = percent_decode_str(url.path())
+            .decode_utf8()
+            .map_err(|_| invalid("the path of a store's URL is not UTF-8"))?
+            .into_owned();
+        Ok(Self { url, path })
+    }
+
+    /// The scheme, in lower case: which backend it is for.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        self.url.scheme()
+    }
+
+    /// The host, if there is one. An IPv6 address has its brackets.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.url.host_str().filter(|host| !host.is_empty())
+    }
+
+    /// The port, if it is given.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.url.port()
+    }
+
+    /// The path, percent-decoded, with its leading slash.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the scheme is followed by `//`.
+    #[must_use]
+    pub fn has_authority(&self) -> bool {
+        self.url.has_authority()
+    }
+
+    /// Names and values of the query, decoded, in their order.
+    pub fn query(&self) -> impl Iterator<Item = (String, String)> {
+        self.url
+            .query_pairs()
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+    }
+}
+
+/// Scheme, host, port and path. The query is left out: somebody may have pasted a secret there.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.url.clone();
+        shown.set_query(None);
+        write!(f, "{shown}")
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreUrl({self})")
+    }
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[Setting] = &[
+        Setting::new("mode", "plain or encrypted").with_env(&["MODE", "OLD_MODE"]),
+        Setting::new("password", "the password")
+            .with_env(&["PASSWORD"])
+            .secret(),
+        Setting::new("pool-size", "how many connections"),
+    ];
+
+    #[test]
+    fn explicit_values_come_before_the_environment_and_first_variables_before_later_ones() {
+        let mut settings = Settings::new(TABLE);
+        settings.set("pool-size", "3").unwrap();
+        settings.set_env(|name| match name {
+            "MODE" => Some(String::new()),
+            "OLD_MODE" => Some("plain".to_owned()),
+            _ => None,
+        });
+        assert_eq!(settings.text("mode"), Some("plain"));
+        assert_eq!(settings.parse::<u32>("pool-size").unwrap(), Some(3));
+        settings.set("mode", "plain").unwrap();
+        assert!(settings.set("mode", "encrypted").is_err());
+    }
+
+    #[test]
+    fn secrets_stay_out_of_urls_debug_and_errors() {
+        let mut settings = Settings::new(TABLE);
+        let url = StoreUrl::parse("x://host/?password=canary").unwrap();
+        let error = settings.set_query(&url).unwrap_err();
+        assert!(error.hint().unwrap().contains("PASSWORD"));
+        settings.set("password", "canary").unwrap();
+        assert_eq!(settings.text("password"), None);
+        let pasted = settings.set("canary=12", "x").unwrap_err();
+        for shown in [
+            format!("{url} {url:?}"),
+            format!("{error} {error:?}"),
+            format!("{settings:?}"),
+            format!("{pasted} {pasted:?}"),
+        ] {
+            assert!(!shown.contains("canary"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn urls_are_taken_apart_or_refused() {
+        for (text, host, port, path) in [
+            ("sqlite:///var/lib/a%20b.db", None, None, "/var/lib/a b.db"),
+            ("sqlite://data.db", Some("data.db"), None, ""),
+            ("aws://eu-west-1", Some("eu-west-1"), None, ""),
+            ("vault://[::1]:8200/kv/", Some("[::1]"), Some(8200), "/kv/"),
+        ] {
+            let url = StoreUrl::parse(text).unwrap();
+            assert_eq!((url.host(), url.port(), url.path()), (host, port, path));
+        }
+        for text in [
+            "",
+            "/path",
+            "postgres://user:canary@host/db",
+            "postgres://canary@host/db",
+            "vault://:canary@host",
+            "sqlite:///a#canary",
+            "sqlite:///%ff?canary",
+            "postgres://host:canary/",
+        ] {
+            let error = StoreUrl::parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(!format!("{error} {error:?}").contains("canary"));
+        }
+    }
+}

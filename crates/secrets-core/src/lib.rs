@@ -7,6 +7,7 @@ mod coordinate;
 mod error;
 mod ext;
 mod memory;
+pub mod migrate;
 mod persistence;
 mod secret;
 pub mod settings;

@@ -1,0 +1,98 @@
+//! What a run tells while it works.
+
+use std::fmt::{self, Debug};
+
+use serde::Serialize;
+
+use super::{Failure, Finding};
+
+/// Is told what a run is doing. Called often and from several tasks; must return quickly.
+pub trait Observer: Debug + Send + Sync {
+    /// Something happened. Events hold names and counts, never a value.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// An observer that does nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _: &Event<'_>) {}
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// So much of a phase is done since its beginning.
+    Advanced {
+        /// Which phase.
+        phase: Phase,
+        /// How many units since the phase began.
+        done: u64,
+    },
+    /// A phase begins.
+    Began {
+        /// Which phase.
+        phase: Phase,
+        /// How many units there are, where that is known.
+        total: Option<u64>,
+    },
+    /// A phase has ended, be it for good or because the run was stopped.
+    Ended {
+        /// Which phase.
+        phase: Phase,
+        /// How many units since the phase began.
+        done: u64,
+    },
+    /// Something failed on one secret or one configuration.
+    Failed(&'a Failure),
+    /// Something of a class that has to be decided, or be known.
+    Found(&'a Finding),
+}
+
+/// A part of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Secrets are compared between source and target.
+    Compare,
+    /// Secrets are copied.
+    Copy,
+    /// Secrets are deleted: from the target by rollback, from the source by retire.
+    Delete,
+    /// Configurations are hydrated.
+    Hydrate,
+    /// The source is listed.
+    List,
+    /// Configurations are read.
+    Scan,
+    /// Configurations are split.
+    Split,
+    /// Configurations get copies of their own of what they shared.
+    Unshare,
+}
+
+impl Phase {
+    /// The phase in lower case, stable, for progress and reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compare => "compare",
+            Self::Copy => "copy",
+            Self::Delete => "delete",
+            Self::Hydrate => "hydrate",
+            Self::List => "list",
+            Self::Scan => "scan",
+            Self::Split => "split",
+            Self::Unshare => "unshare",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

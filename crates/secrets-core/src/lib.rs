@@ -3,6 +3,8 @@
 //! A *store* keeps secret values under *coordinates*; [`SecretPersistence`] is what every store
 //! implements, [`SecretPersistenceExt`] what callers use. No store's SDK and no network is in here.
 
+#[cfg(any(feature = "conformance", test))]
+pub mod conformance;
 mod coordinate;
 mod error;
 mod ext;

@@ -98,6 +98,11 @@ impl Memory {
         );
     }
 
+    /// Removes what [`plant`](Self::plant) stored, whatever its name.
+    pub fn uproot(&self, name: &str) {
+        self.locked().remove(name);
+    }
+
     /// How many secrets there are, those scheduled for deletion not counted.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,0 +1,186 @@
+//! Deleting, and what comes between there and gone.
+
+use uuid::Uuid;
+
+use crate::conformance::context::{
+    Context, Patience, Verdict, ensure, failed, not_applicable, passed, reads_as, refused,
+};
+use crate::{ErrorKind, ManagedCoordinate, Recovery, Write};
+
+pub(super) async fn deleted_is_gone(cx: &Context) -> Verdict {
+    for recovery in [
+        Recovery::Immediate,
+        Recovery::Configured,
+        Recovery::Window { days: 7 },
+    ] {
+        let write = cx.written().await?;
+        // Read first, so that a layer that keeps values has one to forget.
+        let read = cx.read_managed(&write.coordinate).await;
+        reads_as(read, &write.value, "reading before the delete")?;
+        passed(
+            cx.delete(&write.coordinate, recovery).await,
+            &format!("deleting ({recovery:?})"),
+        )?;
+        is_gone(cx, &write.coordinate).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn missing_succeeds(cx: &Context) -> Verdict {
+    for recovery in [Recovery::Configured, Recovery::Immediate] {
+        passed(
+            cx.delete(&cx.name(), recovery).await,
+            "deleting a missing name",
+        )?;
+        let write = cx.written().await?;
+        for what in ["deleting", "deleting again", "deleting a third time"] {
+            passed(cx.delete(&write.coordinate, recovery).await, what)?;
+        }
+        is_gone(cx, &write.coordinate).await?;
+    }
+    // What is scheduled for deletion may still be deleted at once.
+    let write = cx.written().await?;
+    for recovery in [Recovery::Configured, Recovery::Immediate] {
+        passed(
+            cx.delete(&write.coordinate, recovery).await,
+            &format!("deleting ({recovery:?}) what is being deleted"),
+        )?;
+    }
+    is_gone(cx, &write.coordinate).await
+}
+
+pub(super) async fn takes_that_one_name(cx: &Context) -> Verdict {
+    let id = Uuid::new_v4();
+    let mut kept = Vec::new();
+    for name in [cx.version_of(id, 2), cx.version_of(id, 10), cx.name()] {
+        let write = Write::new(name, cx.value());
+        cx.create(&write).await?;
+        kept.push(write);
+    }
+    let write = Write::new(cx.version_of(id, 1), cx.value());
+    cx.create(&write).await?;
+    passed(
+        cx.delete(&write.coordinate, Recovery::Immediate).await,
+        "deleting version 1",
+    )?;
+    is_gone(cx, &write.coordinate).await?;
+    for other in kept {
+        let read = cx.read_managed(&other.coordinate).await;
+        reads_as(read, &other.value, "reading another name after a delete")?;
+    }
+    Ok(())
+}
+
+pub(super) async fn pending_is_told_apart(cx: &Context) -> Verdict {
+    let write = pending(cx).await?;
+    match cx.describe(&write.coordinate).await {
+        Ok(entry) => ensure!(
+            entry.pending_deletion,
+            "a name that is scheduled for deletion is described as if it were not"
+        ),
+        Err(error) => ensure!(
+            error.kind() == ErrorKind::PendingDeletion,
+            "describing a name that is scheduled for deletion: {error}"
+        ),
+    }
+    Ok(())
+}
+
+pub(super) async fn pending_name_is_not_free(cx: &Context) -> Verdict {
+    let write = pending(cx).await?;
+    let other = Write::new(write.coordinate.clone(), cx.value());
+    for (what, attempt) in [("the same value", &write), ("another value", &other)] {
+        refused(
+            cx.write(attempt).await,
+            &[ErrorKind::PendingDeletion],
+            &format!("writing {what} under a name that is scheduled for deletion"),
+        )?;
+        refused(
+            cx.read_managed(&write.coordinate).await,
+            &[ErrorKind::PendingDeletion],
+            "reading after that write",
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) async fn restore_brings_back(cx: &Context) -> Verdict {
+    let restore =
+        async |coordinate: &ManagedCoordinate| cx.retrying(|| cx.writer.restore(coordinate)).await;
+    if !cx.capabilities().recovery {
+        let write = cx.written().await?;
+        passed(
+            cx.delete(&write.coordinate, Recovery::Configured).await,
+            "deleting",
+        )?;
+        refused(
+            restore(&write.coordinate).await,
+            &[ErrorKind::Unsupported],
+            "restoring where there is no recovery",
+        )?;
+        not_applicable!("the store has no recovery, and says so when asked to restore");
+    }
+    refused(
+        restore(&cx.name()).await,
+        &[ErrorKind::NotFound],
+        "restoring a missing name",
+    )?;
+    let write = pending(cx).await?;
+    for what in ["restoring", "restoring what is readable"] {
+        passed(restore(&write.coordinate).await, what)?;
+        let read = cx.read_managed(&write.coordinate).await;
+        reads_as(read, &write.value, &format!("reading after {what}"))?;
+    }
+    Ok(())
+}
+
+/// A secret that is scheduled for deletion, once the store says so.
+async fn pending(cx: &Context) -> Verdict<Write> {
+    if !cx.capabilities().recovery {
+        not_applicable!("the store deletes at once");
+    }
+    let write = cx.written().await?;
+    passed(
+        cx.delete(&write.coordinate, Recovery::Configured).await,
+        "deleting",
+    )?;
+    let patience = cx.patience();
+    loop {
+        match cx.read_managed(&write.coordinate).await {
+            Err(error) if error.kind() == ErrorKind::PendingDeletion => return Ok(write),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let complaint = || {
+                    "a name that can be restored reads as not found instead of pending_deletion"
+                        .to_owned()
+                };
+                patience.wait(complaint).await?;
+            }
+            Err(error) => return failed(format!("reading after a delete: {error}")),
+            Ok(_) => return failed("a deleted secret is still read".to_owned()),
+        }
+    }
+}
+
+/// Succeeds where a name reads as deleted, for good or for now.
+pub(super) async fn is_gone(cx: &Context, coordinate: &ManagedCoordinate) -> Verdict {
+    let kinds: &[ErrorKind] = if cx.capabilities().recovery {
+        &[ErrorKind::NotFound, ErrorKind::PendingDeletion]
+    } else {
+        &[ErrorKind::NotFound]
+    };
+    let read = cx.read_managed(coordinate).await;
+    refused(read, kinds, "reading what was deleted").map(drop)
+}
+
+/// Waits until a name reads as deleted.
+pub(super) async fn becomes_gone(
+    cx: &Context,
+    coordinate: &ManagedCoordinate,
+    patience: &Patience,
+    complaint: &str,
+) -> Verdict {
+    while cx.read_managed(coordinate).await.is_ok() {
+        patience.wait(|| complaint.to_owned()).await?;
+    }
+    is_gone(cx, coordinate).await
+}

@@ -1,0 +1,413 @@
+//! What a case works with: the store, names and values of its own, and a list of what to clean up.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Options;
+use crate::{
+    Capabilities, Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions, Listing,
+    ManagedCoordinate, Operation, Read, Recovery, Result, Scope, SecretPersistence, SecretValue,
+    Write, Written,
+};
+
+/// Why a case ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Failed(String),
+    NotApplicable(String),
+}
+
+/// How a case, or a step of it, ends.
+pub(super) type Verdict<T = ()> = std::result::Result<T, Stop>;
+
+/// Fails the case unless a condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err($crate::conformance::context::Stop::Failed(format!($($message)+)));
+        }
+    };
+}
+pub(super) use ensure;
+
+/// Ends the case as one that does not apply.
+macro_rules! not_applicable {
+    ($($reason:tt)+) => {
+        return Err($crate::conformance::context::Stop::NotApplicable(format!($($reason)+)))
+    };
+}
+pub(super) use not_applicable;
+
+/// One case's own corner of the store.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// The store that is tried.
+    pub(super) store: Arc<dyn SecretPersistence>,
+    /// Where changes go: the same store, unless only the reading half is tried.
+    pub(super) writer: Arc<dyn SecretPersistence>,
+    pub(super) options: Options,
+    pub(super) scope: Scope,
+    written: Mutex<Vec<ManagedCoordinate>>,
+    planted: Mutex<Vec<Coordinate>>,
+}
+
+impl Context {
+    pub(super) fn new(
+        store: Arc<dyn SecretPersistence>,
+        writer: Arc<dyn SecretPersistence>,
+        options: Options,
+    ) -> Self {
+        Self {
+            store,
+            writer,
+            options,
+            // The prefix is ours, short, and of the permitted characters: it cannot be refused.
+            scope: Scope::new("conformance_", Uuid::new_v4())
+                .unwrap_or_else(|_| Scope::workspace(Uuid::new_v4())),
+            written: Mutex::default(),
+            planted: Mutex::default(),
+        }
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    /// A new name of this case.
+    pub(super) fn name(&self) -> ManagedCoordinate {
+        self.version_of(Uuid::new_v4(), 1)
+    }
+
+    /// A name of this case with a version.
+    pub(super) fn version_of(&self, id: Uuid, version: i64) -> ManagedCoordinate {
+        let name = format!("{}_secret_{}_v{version}", self.scope, id.hyphenated());
+        self.own(&name)
+    }
+
+    /// A name of this case, as it is, remembered for cleaning up.
+    ///
+    /// # Panics
+    /// If the case made an invalid name, which is a defect of the suite.
+    pub(super) fn own(&self, name: &str) -> ManagedCoordinate {
+        let coordinate = ManagedCoordinate::parse(name)
+            .unwrap_or_else(|error| panic!("the suite made an invalid name: {error}"));
+        lock(&self.written).push(coordinate.clone());
+        coordinate
+    }
+
+    /// All names this case has made.
+    pub(super) fn names(&self) -> Vec<ManagedCoordinate> {
+        lock(&self.written).clone()
+    }
+
+    /// A value that occurs nowhere else.
+    pub(super) fn value(&self) -> SecretValue {
+        SecretValue::new(format!("canary {}", Uuid::new_v4().simple()))
+    }
+
+    /// A new name with a value, written.
+    pub(super) async fn written(&self) -> Verdict<Write> {
+        let write = Write::new(self.name(), self.value());
+        self.create(&write).await?;
+        Ok(write)
+    }
+
+    /// `count` new names with values, written.
+    pub(super) async fn written_many(&self, count: usize) -> Verdict<Vec<Write>> {
+        let concurrency = self.writer.capabilities().concurrency.clamp(1, 16);
+        let all: Vec<Verdict<Write>> = stream::iter(0..count)
+            .map(|_| self.written())
+            .buffered(concurrency)
+            .collect()
+            .await;
+        all.into_iter().collect()
+    }
+
+    /// Writes a new name.
+    pub(super) async fn create(&self, write: &Write) -> Verdict {
+        match self.write(write).await {
+            // A repetition after an answer that was lost finds the value already there.
+            Ok(_) => Ok(()),
+            Err(error) => failed(format!("a new value was not written: {error}")),
+        }
+    }
+
+    /// One write, as a batch of one.
+    pub(super) async fn write(&self, write: &Write) -> Result<Written> {
+        self.retrying(|| async {
+            let results = self.writer.write_batch(std::slice::from_ref(write)).await;
+            one_of(results, Operation::Write)
+        })
+        .await
+    }
+
+    /// One read, as a batch of one.
+    pub(super) async fn read(&self, coordinate: &Coordinate) -> Result<Read> {
+        read_from(self, &self.store, coordinate).await
+    }
+
+    /// One read of a managed name.
+    pub(super) async fn read_managed(&self, coordinate: &ManagedCoordinate) -> Result<Read> {
+        self.read(&coordinate.clone().into()).await
+    }
+
+    /// One batch call; entries that failed in a retryable way are read again, one by one.
+    pub(super) async fn read_batch(
+        &self,
+        coordinates: &[Coordinate],
+    ) -> Verdict<Vec<Result<Read>>> {
+        let mut results = self.store.read_batch(coordinates).await;
+        ensure!(
+            results.len() == coordinates.len(),
+            "a batch of {} reads got {} answers",
+            coordinates.len(),
+            results.len()
+        );
+        for (result, coordinate) in results.iter_mut().zip(coordinates) {
+            if result.as_ref().is_err_and(Error::is_retryable) {
+                *result = self.read(coordinate).await;
+            }
+        }
+        Ok(results)
+    }
+
+    /// One batch call; entries that failed in a retryable way are written again, one by one.
+    pub(super) async fn write_batch(&self, writes: &[Write]) -> Verdict<Vec<Result<Written>>> {
+        let mut results = self.writer.write_batch(writes).await;
+        ensure!(
+            results.len() == writes.len(),
+            "a batch of {} writes got {} answers",
+            writes.len(),
+            results.len()
+        );
+        for (result, write) in results.iter_mut().zip(writes) {
+            if result.as_ref().is_err_and(Error::is_retryable) {
+                *result = self.write(write).await;
+            }
+        }
+        Ok(results)
+    }
+
+    pub(super) async fn delete(
+        &self,
+        coordinate: &ManagedCoordinate,
+        recovery: Recovery,
+    ) -> Result<()> {
+        let options = DeleteOptions::default().with_recovery(recovery);
+        self.retrying(|| self.writer.delete(coordinate, &options))
+            .await
+    }
+
+    pub(super) async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        self.retrying(|| self.store.describe(coordinate)).await
+    }
+
+    /// Every page of a listing, each checked for its size.
+    pub(super) async fn list(&self, options: &ListOptions) -> Verdict<Vec<Entry>> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page = self
+                .retrying(|| self.store.list_page(options, cursor.as_ref()))
+                .await;
+            let page = passed(page, "a page of the listing")?;
+            if let Some(limit) = options.page_size {
+                ensure!(
+                    page.entries.len() <= limit,
+                    "a page of at most {limit} entries has {}",
+                    page.entries.len()
+                );
+            }
+            ensure!(
+                page.next.is_none() || page.next != cursor,
+                "the listing answers the same cursor again"
+            );
+            entries.extend(page.entries);
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(entries),
+            }
+        }
+    }
+
+    /// The names of this case that the listing shows, sorted.
+    pub(super) async fn listed_names(&self) -> Verdict<Vec<ManagedCoordinate>> {
+        let options = self.listing_of_scope();
+        let entries = self.list(&options).await?;
+        let mut names: Vec<_> = entries.into_iter().map(|entry| entry.coordinate).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    pub(super) fn listing_of_scope(&self) -> ListOptions {
+        ListOptions::default()
+            .with_prefix(self.scope.to_string())
+            .with_page_size(self.options.page_size)
+    }
+
+    /// How long a listing may lag on this store: not at all where it is immediate.
+    pub(super) fn lag(&self) -> Patience {
+        self.patience_of(match self.capabilities().listing {
+            Listing::Immediate => Duration::ZERO,
+            _ => self.options.list_lag,
+        })
+    }
+
+    /// How long a state may take to settle.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience_of(self.options.patience)
+    }
+
+    fn patience_of(&self, patience: Duration) -> Patience {
+        Patience {
+            deadline: Instant::now() + patience,
+            interval: self.options.poll_interval,
+        }
+    }
+
+    /// Lets the outsider store a value.
+    pub(super) async fn plant(&self, value: &SecretValue) -> Verdict<Coordinate> {
+        let Some(outsider) = &self.options.outsider else {
+            not_applicable!("the options name no outsider who stores external secrets");
+        };
+        let name = format!("conformance-{}", Uuid::new_v4());
+        match outsider.plant(&name, value).await {
+            Ok(coordinate) => {
+                lock(&self.planted).push(coordinate.clone());
+                Ok(coordinate)
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidValue => {
+                not_applicable!("nobody can store such a value: {error}")
+            }
+            Err(error) => failed(format!("the outsider could not store a value: {error}")),
+        }
+    }
+
+    /// Repeats what fails in a retryable way, as long as the options' patience lasts.
+    pub(super) async fn retrying<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let deadline = Instant::now() + self.options.patience;
+        loop {
+            match attempt().await {
+                Err(error) if error.is_retryable() && Instant::now() < deadline => {
+                    let pause = error.retry_after().unwrap_or(self.options.poll_interval);
+                    tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Deletes whatever the case may have written.
+    pub(super) async fn clean_up(&self) -> std::result::Result<(), String> {
+        let concurrency = self.writer.capabilities().concurrency.clamp(1, 16);
+        let names = self.names();
+        let mut failures: Vec<String> = stream::iter(&names)
+            .map(|name| self.delete(name, Recovery::Immediate))
+            .buffer_unordered(concurrency)
+            .filter_map(async |result| result.err().map(|error| error.to_string()))
+            .collect()
+            .await;
+        if let Some(outsider) = &self.options.outsider {
+            let planted = lock(&self.planted).clone();
+            for coordinate in &planted {
+                if let Err(error) = outsider.remove(coordinate).await {
+                    failures.push(error.to_string());
+                }
+            }
+        }
+        match failures.first() {
+            None => Ok(()),
+            Some(first) => Err(format!("{} secrets stay behind: {first}", failures.len())),
+        }
+    }
+}
+
+/// A bounded wait for something that takes time.
+#[derive(Debug)]
+pub(super) struct Patience {
+    deadline: Instant,
+    interval: Duration,
+}
+
+impl Patience {
+    /// Waits a moment, or fails the case where there is no time left.
+    pub(super) async fn wait(&self, complaint: impl FnOnce() -> String) -> Verdict {
+        if Instant::now() >= self.deadline {
+            return failed(complaint());
+        }
+        tokio::time::sleep(self.interval).await;
+        Ok(())
+    }
+}
+
+pub(super) fn failed<T>(message: String) -> Verdict<T> {
+    Err(Stop::Failed(message))
+}
+
+/// The value of a success, or a failed case.
+pub(super) fn passed<T>(result: Result<T>, what: &str) -> Verdict<T> {
+    result.or_else(|error| failed(format!("{what} failed: {error}")))
+}
+
+/// Succeeds where a read gave this very value.
+pub(super) fn reads_as(result: Result<Read>, value: &SecretValue, what: &str) -> Verdict {
+    let read = passed(result, what)?;
+    // Never the values themselves, not even ours: this is printed.
+    ensure!(
+        read.value == *value,
+        "{what} gave another value ({} bytes instead of {})",
+        read.value.len(),
+        value.len()
+    );
+    Ok(())
+}
+
+/// Succeeds where a call was refused for one of these reasons.
+pub(super) fn refused<T>(result: Result<T>, kinds: &[ErrorKind], what: &str) -> Verdict<Error> {
+    let expected = || {
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+        names.join(" or ")
+    };
+    match result {
+        Ok(_) => failed(format!("{what} succeeded instead of {}", expected())),
+        Err(error) if kinds.contains(&error.kind()) => Ok(error),
+        Err(error) => failed(format!("{what} is not {}: {error}", expected())),
+    }
+}
+
+/// One read through a given handle.
+pub(super) async fn read_from(
+    context: &Context,
+    store: &Arc<dyn SecretPersistence>,
+    coordinate: &Coordinate,
+) -> Result<Read> {
+    context
+        .retrying(|| async {
+            let results = store.read_batch(std::slice::from_ref(coordinate)).await;
+            one_of(results, Operation::Read)
+        })
+        .await
+}
+
+fn one_of<T>(mut results: Vec<Result<T>>, operation: Operation) -> Result<T> {
+    match results.pop() {
+        Some(result) if results.is_empty() => result,
+        _ => Err(Error::new(
+            ErrorKind::Unexpected,
+            "a batch of one did not get one answer",
+        )
+        .with_operation(operation)),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

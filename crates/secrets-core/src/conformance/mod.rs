@@ -1,0 +1,119 @@
+//! The suite of promises that every backend and every layer keeps, ours or a third party's.
+//!
+//! A store that passes may be trusted with everything else in this library. Running it takes a dozen
+//! lines, here over [`Memory`](crate::Memory):
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use secrets_core::conformance::{self, Options};
+//! use secrets_core::{Memory, SecretPersistence};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let store: Arc<dyn SecretPersistence> = Arc::new(Memory::new());
+//! let report = conformance::run(&store, &Options::default()).await;
+//! println!("{report}");
+//! report.assert_passed();
+//! # }
+//! ```
+//!
+//! What it does to the store:
+//! - It only ever touches names of its own, `airbyte_conformance_<random>_secret_<random>_v<n>` and
+//!   what the [`Outsider`] plants: a store in use loses nothing.
+//! - It deletes whatever it may have written after every case, whether the case passed or not. Where
+//!   the process is killed, everything that begins with `airbyte_conformance_` may be deleted.
+//! - It adapts to [`Capabilities`](crate::Capabilities) visibly: a case that does not apply stands
+//!   in the [`Report`] with the reason.
+//! - It repeats what fails in a retryable way for [`Options::patience`], so that a provider's quota
+//!   fails no case. Everything else that is unexpected does.
+//!
+//! It needs a Tokio runtime with time enabled. Races show best on one with several threads.
+
+mod cases;
+mod context;
+#[cfg(test)]
+mod defects;
+mod options;
+mod report;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+
+use crate::SecretPersistence;
+use cases::{CASES, Case, Half};
+use context::{Context, Stop};
+pub use options::{Opener, Options, Outsider, Progress};
+pub use report::{CaseReport, Outcome, Report};
+
+/// Runs every case over `store`.
+pub async fn run(store: &Arc<dyn SecretPersistence>, options: &Options) -> Report {
+    run_cases(store, store, options, CASES.iter()).await
+}
+
+/// Runs the reading half over `store`, which refuses every change; what is to be read is written and
+/// deleted through `writer`, another handle on the same secrets.
+pub async fn run_reading(
+    store: &Arc<dyn SecretPersistence>,
+    writer: &Arc<dyn SecretPersistence>,
+    options: &Options,
+) -> Report {
+    let reading = CASES.iter().filter(|case| case.half == Half::Reading);
+    run_cases(store, writer, options, reading).await
+}
+
+async fn run_cases(
+    store: &Arc<dyn SecretPersistence>,
+    writer: &Arc<dyn SecretPersistence>,
+    options: &Options,
+    cases: impl Iterator<Item = &'static Case>,
+) -> Report {
+    let mut report = Report::new(store.to_string());
+    for case in cases {
+        let outcome = run_case(store, writer, options, case).await;
+        if let Some(progress) = &options.progress {
+            progress(&outcome);
+        }
+        report.cases.push(outcome);
+    }
+    report
+}
+
+async fn run_case(
+    store: &Arc<dyn SecretPersistence>,
+    writer: &Arc<dyn SecretPersistence>,
+    options: &Options,
+    case: &'static Case,
+) -> CaseReport {
+    let context = Context::new(Arc::clone(store), Arc::clone(writer), options.clone());
+    let started = Instant::now();
+    // A store that panics or hangs has failed the case, not the suite.
+    let run = AssertUnwindSafe((case.run)(&context)).catch_unwind();
+    let outcome = match tokio::time::timeout(options.case_timeout, run).await {
+        Ok(Ok(Ok(()))) => Outcome::Passed,
+        Ok(Ok(Err(Stop::NotApplicable(reason)))) => Outcome::NotApplicable(reason),
+        Ok(Ok(Err(Stop::Failed(message)))) => Outcome::Failed(message),
+        Ok(Err(_panic)) => Outcome::Failed("it panicked".to_owned()),
+        Err(_elapsed) => Outcome::Failed(format!(
+            "it was not done after {} s",
+            options.case_timeout.as_secs()
+        )),
+    };
+    let clean_up = AssertUnwindSafe(context.clean_up()).catch_unwind();
+    let leftovers = match tokio::time::timeout(options.case_timeout, clean_up).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_panic)) => Err("it panicked".to_owned()),
+        Err(_elapsed) => Err("it was not done in time".to_owned()),
+    };
+    let outcome = match (outcome, leftovers) {
+        (outcome, Ok(())) => outcome,
+        (Outcome::Failed(message), Err(leftover)) => {
+            Outcome::Failed(format!("{message}; cleaning up: {leftover}"))
+        }
+        (_, Err(leftover)) => Outcome::Failed(format!("cleaning up: {leftover}")),
+    };
+    CaseReport::new(case.name, outcome, started.elapsed())
+}

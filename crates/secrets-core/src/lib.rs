@@ -5,6 +5,7 @@
 
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
+pub mod connector;
 mod coordinate;
 mod error;
 mod ext;

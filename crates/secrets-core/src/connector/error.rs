@@ -1,0 +1,345 @@
+//! What is wrong with a configuration or a specification, place by place.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use super::limits::MAX_PROBLEMS;
+use super::place::Place;
+
+/// Why a configuration or a specification was refused: every problem of it, none of them repaired.
+///
+/// No message holds a value of the configuration. Cloning is cheap.
+///
+/// ```
+/// use secrets_core::connector::{ConnectorSpec, ProblemKind};
+/// use serde_json::json;
+///
+/// let error = ConnectorSpec::compile(&json!({"$ref": "https://example.com/other.json"})).unwrap_err();
+/// assert_eq!(error.problems().len(), 1);
+/// assert_eq!(error.problems()[0].kind(), ProblemKind::UnsupportedSchema);
+/// ```
+#[derive(Clone)]
+pub struct ConnectorError(Arc<[Problem]>);
+
+impl ConnectorError {
+    /// An error of these problems, in this order; `None` where there are none.
+    #[must_use]
+    pub fn of(problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then(|| Self(problems.into()))
+    }
+
+    /// What is wrong; never empty.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+
+    /// Whether the same call may succeed later: only where that is so of every problem.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.iter().all(Problem::is_retryable)
+    }
+}
+
+impl From<Problem> for ConnectorError {
+    fn from(problem: Problem) -> Self {
+        Self(Arc::new([problem]))
+    }
+}
+
+impl fmt::Display for ConnectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 20;
+        for (index, problem) in self.0.iter().take(SHOWN).enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        if self.0.len() > SHOWN {
+            write!(f, "; and {} more", self.0.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ConnectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ConnectorError").field(&&*self.0).finish()
+    }
+}
+
+impl StdError for ConnectorError {
+    /// The first failure of a store, where there is one; [`problems`](Self::problems) has all.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.iter().find_map(StdError::source)
+    }
+}
+
+/// One problem: where, of which kind, and on which coordinate where there is one.
+#[derive(Clone)]
+pub struct Problem {
+    place: Place,
+    kind: ProblemKind,
+    message: Cow<'static, str>,
+    coordinate: Option<Arc<str>>,
+    error: Option<crate::Error>,
+}
+
+impl Problem {
+    /// A problem, with a message of our own making that says what is wrong and what to do about it,
+    /// without any value of the configuration.
+    pub fn new(place: Place, kind: ProblemKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            place,
+            kind,
+            message: message.into(),
+            coordinate: None,
+            error: None,
+        }
+    }
+
+    /// The failure of a store on the secret of a place.
+    #[must_use]
+    pub fn of_store(place: Place, error: crate::Error) -> Self {
+        Self::new(place, ProblemKind::Store, "the store failed").with_error(error)
+    }
+
+    /// Adds the coordinate, which is a name and no secret.
+    #[must_use]
+    pub fn with_coordinate(mut self, coordinate: impl Into<Arc<str>>) -> Self {
+        self.coordinate = Some(coordinate.into());
+        self
+    }
+
+    /// Adds what the store said, and its coordinate where none is known yet.
+    #[must_use]
+    pub fn with_error(mut self, error: crate::Error) -> Self {
+        if self.coordinate.is_none() {
+            self.coordinate = error.coordinate().map(Arc::from);
+        }
+        self.error = Some(error);
+        self
+    }
+
+    /// Where in the configuration, or in the specification for what compiling refuses.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Of which kind.
+    #[must_use]
+    pub fn kind(&self) -> ProblemKind {
+        self.kind
+    }
+
+    /// What is wrong, without the context.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// On which coordinate.
+    #[must_use]
+    pub fn coordinate(&self) -> Option<&str> {
+        self.coordinate.as_deref()
+    }
+
+    /// What the store said.
+    #[must_use]
+    pub fn error(&self) -> Option<&crate::Error> {
+        self.error.as_ref()
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.error.as_ref().is_some_and(crate::Error::is_retryable)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)?;
+        if let Some(coordinate) = &self.coordinate {
+            write!(f, " (`{}`)", coordinate.escape_debug())?;
+        }
+        // The store's error says which store and what to do; in a list of problems nobody would
+        // find it by walking sources, so it stands here and its own causes stay in `source`.
+        if let Some(error) = &self.error {
+            write!(f, ": {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Problem({} {self})", self.kind)
+    }
+}
+
+impl StdError for Problem {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.as_ref().and_then(StdError::source)
+    }
+}
+
+/// What sort of problem it is. Callers match the kind and never the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// A secret that was stored as JSON is no JSON, or no longer.
+    DecodingFailed,
+    /// An external secret that no prefix of the storage's list allows.
+    ExternalNotAllowed,
+    /// A pointer to a managed secret, or a reference, that the saved configuration does not hold:
+    /// permission denied.
+    ForeignPointer,
+    /// A mask or a kept pointer, though a guarded place has changed: the secret must be entered again.
+    GuardedPlaceChanged,
+    /// Too deep, or too many.
+    LimitExceeded,
+    /// A pointer that breaks a rule of pointers.
+    MalformedPointer,
+    /// The mask text where no secret stands.
+    MaskOutsideSecret,
+    /// A mask for which there is no saved secret.
+    MaskWithoutValue,
+    /// A secret that is no string, though only strings are wanted.
+    NotAString,
+    /// An object with a pointer's keys where no secret stands.
+    PointerOutsideSecret,
+    /// A reference that names one coordinate while the pointer beside it names another.
+    ReferenceMismatch,
+    /// A store failed.
+    Store,
+    /// A value of a type that no schema of its place admits, where secrets lie below.
+    TypeMismatch,
+    /// A property that the specification does not know, though only known ones are wanted.
+    UnknownProperty,
+    /// A reference that nobody resolves.
+    UnknownReference,
+    /// A storage id that names no store.
+    UnknownStorage,
+    /// A specification in which secrets could be missed.
+    UnsupportedSchema,
+}
+
+impl ProblemKind {
+    /// The kind in `snake_case`, stable, for logs, metrics and reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DecodingFailed => "decoding_failed",
+            Self::ExternalNotAllowed => "external_not_allowed",
+            Self::ForeignPointer => "foreign_pointer",
+            Self::GuardedPlaceChanged => "guarded_place_changed",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::MalformedPointer => "malformed_pointer",
+            Self::MaskOutsideSecret => "mask_outside_secret",
+            Self::MaskWithoutValue => "mask_without_value",
+            Self::NotAString => "not_a_string",
+            Self::PointerOutsideSecret => "pointer_outside_secret",
+            Self::ReferenceMismatch => "reference_mismatch",
+            Self::Store => "store",
+            Self::TypeMismatch => "type_mismatch",
+            Self::UnknownProperty => "unknown_property",
+            Self::UnknownReference => "unknown_reference",
+            Self::UnknownStorage => "unknown_storage",
+            Self::UnsupportedSchema => "unsupported_schema",
+        }
+    }
+}
+
+impl fmt::Display for ProblemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Problems as a walk finds them, bounded.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(crate) fn push(&mut self, problem: impl FnOnce() -> Problem) {
+        match self.0.len() {
+            len if len < MAX_PROBLEMS => self.0.push(problem()),
+            MAX_PROBLEMS => self.0.push(Problem::new(
+                Place::root(),
+                ProblemKind::LimitExceeded,
+                "more than 10,000 problems; the rest is not listed",
+            )),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The error of what was found, by place.
+    pub(crate) fn into_result(self) -> Result<(), ConnectorError> {
+        let mut problems = self.0;
+        problems.sort_by(|a, b| a.place.cmp(&b.place));
+        ConnectorError::of(problems).map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn problem(kind: ErrorKind) -> Problem {
+        Problem::of_store(
+            Place::root().child("password"),
+            crate::Error::new(kind, "no answer").with_coordinate("airbyte_x_v1"),
+        )
+    }
+
+    #[test]
+    fn retryable_only_if_all_are() {
+        let busy = problem(ErrorKind::Throttled);
+        let gone = problem(ErrorKind::NotFound);
+        let error = |problems: Vec<Problem>| ConnectorError::of(problems).unwrap();
+        assert!(error(vec![busy.clone()]).is_retryable());
+        assert!(!error(vec![busy.clone(), gone]).is_retryable());
+        let own = Problem::new(Place::root(), ProblemKind::TypeMismatch, "wrong");
+        assert!(!error(vec![busy, own]).is_retryable());
+        assert!(ConnectorError::of(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn display_names_every_place_with_its_coordinate() {
+        let error = ConnectorError::of(vec![
+            problem(ErrorKind::NotFound),
+            Problem::new(
+                Place::root().child("a").index(1),
+                ProblemKind::TypeMismatch,
+                "wrong",
+            ),
+        ])
+        .unwrap();
+        let shown = error.to_string();
+        for part in ["/password", "airbyte_x_v1", "not_found", "/a/1", "wrong"] {
+            assert!(shown.contains(part), "{part} is missing in {shown}");
+        }
+        assert_eq!(error.problems()[0].coordinate(), Some("airbyte_x_v1"));
+    }
+
+    #[test]
+    fn a_million_problems_take_the_room_of_ten_thousand() {
+        let mut problems = Problems::default();
+        for _ in 0..1_000_000 {
+            problems.push(|| Problem::new(Place::root(), ProblemKind::TypeMismatch, "wrong"));
+        }
+        let error = problems.into_result().unwrap_err();
+        assert_eq!(error.problems().len(), MAX_PROBLEMS + 1);
+        assert!(error.to_string().len() < 1000);
+    }
+}

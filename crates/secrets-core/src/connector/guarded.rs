@@ -1,0 +1,181 @@
+//! JSON values that hold secrets: wiped when they drop, never shown, taken apart without recursion.
+
+use std::fmt::{self, Write};
+use std::mem;
+use std::ops::{Deref, DerefMut};
+
+use serde::Deserialize;
+use serde_json::Value;
+use zeroize::Zeroize;
+
+use super::limits::MAX_DEPTH;
+
+/// A JSON value that holds secrets.
+///
+/// Its strings and keys are wiped when it drops, its `Debug` is redacted, and dropping it never
+/// recurses, however deeply it is nested. Numbers and booleans are dropped as they are.
+///
+/// ```
+/// use secrets_core::connector::GuardedValue;
+/// use serde_json::json;
+///
+/// let full = GuardedValue::new(json!({"password": "hunter2"}));
+/// assert_eq!(full["password"], "hunter2");
+/// assert_eq!(format!("{full:?}"), "GuardedValue(redacted)");
+/// ```
+pub struct GuardedValue(Value);
+
+impl GuardedValue {
+    /// Takes a value over.
+    #[must_use]
+    pub fn new(value: Value) -> Self {
+        Self(value)
+    }
+
+    /// Gives the value back, which is then the caller's to wipe.
+    #[must_use]
+    pub fn into_inner(mut self) -> Value {
+        mem::take(&mut self.0)
+    }
+}
+
+impl Deref for GuardedValue {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl DerefMut for GuardedValue {
+    fn deref_mut(&mut self) -> &mut Value {
+        &mut self.0
+    }
+}
+
+impl Drop for GuardedValue {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl fmt::Debug for GuardedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GuardedValue(redacted)")
+    }
+}
+
+/// Leaves `null`, every string and key of the value wiped. Iterative: a deep value would overflow
+/// the stack when it drops.
+pub(crate) fn wipe(value: &mut Value) {
+    let mut open = match mem::take(value) {
+        Value::String(mut text) => return text.zeroize(),
+        container @ (Value::Array(_) | Value::Object(_)) => vec![container],
+        _ => return,
+    };
+    while let Some(value) = open.pop() {
+        match value {
+            Value::String(mut text) => text.zeroize(),
+            Value::Array(items) => open.extend(items),
+            Value::Object(members) => {
+                for (mut name, member) in members {
+                    name.zeroize();
+                    open.push(member);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The JSON text of a value, in one allocation: one that grew would leave copies behind.
+pub(crate) fn json_text(value: &Value) -> String {
+    let mut length = Length(0);
+    // Formatting a `Value` fails only where the writer does, and these two cannot.
+    let counted = write!(length, "{value}");
+    let mut text = String::with_capacity(length.0);
+    let written = write!(text, "{value}");
+    debug_assert!(counted.is_ok() && written.is_ok() && text.len() == length.0);
+    text
+}
+
+/// Reads the JSON text of a secret, up to the depth that a configuration may have.
+pub(crate) fn parse_json(text: &str) -> Option<Value> {
+    // The parser recurses, so the depth is known before it starts.
+    if deepest(text) > MAX_DEPTH {
+        return None;
+    }
+    let mut parser = serde_json::Deserializer::from_str(text);
+    parser.disable_recursion_limit();
+    let value = Value::deserialize(&mut parser).ok()?;
+    match parser.end() {
+        Ok(()) => Some(value),
+        Err(_) => {
+            wipe(&mut { value });
+            None
+        }
+    }
+}
+
+/// How many brackets of a JSON text are open at most.
+fn deepest(text: &str) -> usize {
+    let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b']' | b'}' if !in_string => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+struct Length(usize);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_of_a_million_levels_is_taken_apart_on_a_small_stack() {
+        std::thread::Builder::new()
+            .stack_size(128 << 10)
+            .spawn(|| {
+                let mut value = json!("core");
+                for level in 0..1_000_000 {
+                    value = if level % 2 == 0 {
+                        Value::Array(vec![value])
+                    } else {
+                        Value::Object([("a".to_owned(), value)].into_iter().collect())
+                    };
+                }
+                drop(GuardedValue::new(value));
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+    }
+
+    #[test]
+    fn json_text_is_one_allocation_of_the_right_size() {
+        let value = json!({"a": [1, 2.5, true, null, "\u{1}\"ü"], "": {}});
+        let text = json_text(&value);
+        assert_eq!(text, serde_json::to_string(&value).unwrap());
+        assert_eq!(text.capacity(), text.len());
+    }
+}

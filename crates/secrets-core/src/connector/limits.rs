@@ -1,0 +1,57 @@
+//! How much a configuration or a specification may ask of us.
+
+use serde_json::Value;
+
+use super::error::{ConnectorError, Problem, ProblemKind};
+use super::place::Place;
+
+/// How many objects and arrays may stand inside one another, in configurations and specifications.
+pub const MAX_DEPTH: usize = 512;
+
+/// How many merged nodes a compiled specification may have.
+pub const MAX_MERGED_NODES: usize = 10_000;
+
+/// How many problems of one configuration are reported. A hostile one could have millions.
+pub(crate) const MAX_PROBLEMS: usize = 10_000;
+
+/// Refuses a value that is nested too deeply, without recursion.
+///
+/// # Errors
+/// `LimitExceeded`.
+pub(crate) fn check_depth(value: &Value) -> Result<(), ConnectorError> {
+    let mut open = vec![(value, 0_usize)];
+    while let Some((value, depth)) = open.pop() {
+        if depth >= MAX_DEPTH && is_container(value) {
+            return Err(too_deep(Place::root()).into());
+        }
+        match value {
+            Value::Array(items) => open.extend(
+                items
+                    .iter()
+                    .filter(|item| is_container(item))
+                    .map(|item| (item, depth + 1)),
+            ),
+            Value::Object(members) => open.extend(
+                members
+                    .values()
+                    .filter(|member| is_container(member))
+                    .map(|member| (member, depth + 1)),
+            ),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The problem of a value at `place` that is nested too deeply.
+pub(crate) fn too_deep(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::LimitExceeded,
+        "more than 512 levels of objects and arrays",
+    )
+}
+
+fn is_container(value: &Value) -> bool {
+    matches!(value, Value::Array(_) | Value::Object(_))
+}

@@ -1,0 +1,457 @@
+//! The JSON object that stands where a secret stood.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::error::{ConnectorError, Problem, ProblemKind, Problems};
+use super::limits::{MAX_DEPTH, too_deep};
+use super::place::{Path, Place};
+use crate::Coordinate;
+
+const SECRET: &str = "_secret";
+const STORAGE_ID: &str = "_secret_storage_id";
+const REFERENCE_ID: &str = "_secret_reference_id";
+const ENCODING: &str = "_secret_encoding";
+
+/// A text at a secret place that begins with this names a coordinate, in input only.
+pub(crate) const TEXT_POINTER: &str = "secret_coordinate::";
+
+/// The id of a storage other than the default one, as pointers and settings name it: not empty, at
+/// most 255 bytes, no control character.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StorageId(Arc<str>);
+
+impl StorageId {
+    /// Reads a storage id.
+    ///
+    /// # Errors
+    /// [`InvalidStorageId`] for a text that is empty, longer than 255 bytes or holds control characters.
+    pub fn parse(text: &str) -> Result<Self, InvalidStorageId> {
+        if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+            return Err(InvalidStorageId);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The id as it is.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StorageId {
+    type Err = InvalidStorageId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStorageId> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for StorageId {
+    type Error = InvalidStorageId;
+
+    fn try_from(text: String) -> Result<Self, InvalidStorageId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<StorageId> for String {
+    fn from(id: StorageId) -> Self {
+        id.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for StorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StorageId({})", self.0)
+    }
+}
+
+/// A text that is no storage id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidStorageId;
+
+impl fmt::Display for InvalidStorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a storage id has 1 to 255 bytes and no control character")
+    }
+}
+
+impl std::error::Error for InvalidStorageId {}
+
+/// How a secret's text becomes the value of the configuration again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Encoding {
+    /// The text is JSON: a number, a boolean, an object or an array was stored.
+    Json,
+    /// The text is the value.
+    #[default]
+    Text,
+}
+
+/// What stands in a configuration in place of a secret.
+///
+/// A pointer is a whole: two are the same only if all fields are. At least one of coordinate and
+/// reference id is there.
+///
+/// ```
+/// use secrets_core::connector::{Encoding, Pointer};
+/// use serde_json::json;
+///
+/// let stored = json!({"_secret": "airbyte_workspace_1_secret_2_v1", "_secret_encoding": "json"});
+/// let pointer = Pointer::parse(&stored).expect("it has the keys of one")?;
+/// assert_eq!(pointer.encoding, Encoding::Json);
+/// assert_eq!(pointer.to_value(), stored);
+///
+/// assert!(Pointer::parse(&json!({"host": "db"})).is_none());
+/// assert!(Pointer::parse(&json!({"_secret": "x", "host": "db"})).unwrap().is_err());
+/// # Ok::<(), secrets_core::connector::MalformedPointer>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Pointer {
+    /// The name of the secret; may be missing beside a reference id.
+    pub coordinate: Option<Coordinate>,
+    /// The storage that has it; the default one where it is missing.
+    pub storage_id: Option<StorageId>,
+    /// The caller's row that names the secret; where it is there, it decides.
+    pub reference_id: Option<Uuid>,
+    /// How the text becomes the value.
+    pub encoding: Encoding,
+}
+
+impl Pointer {
+    /// A pointer to a secret of the default storage that is text.
+    #[must_use]
+    pub fn new(coordinate: Coordinate) -> Self {
+        Self {
+            coordinate: Some(coordinate),
+            storage_id: None,
+            reference_id: None,
+            encoding: Encoding::Text,
+        }
+    }
+
+    /// The same pointer, to a storage.
+    #[must_use]
+    pub fn with_storage_id(mut self, storage_id: Option<StorageId>) -> Self {
+        self.storage_id = storage_id;
+        self
+    }
+
+    /// The same pointer, to what a row of the caller names.
+    #[must_use]
+    pub fn with_reference_id(mut self, reference_id: Option<Uuid>) -> Self {
+        self.reference_id = reference_id;
+        self
+    }
+
+    /// The same pointer, to text in this encoding.
+    #[must_use]
+    pub fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// Reads a pointer object; `None` for a value that has neither `_secret` nor
+    /// `_secret_reference_id` as a key, and therefore is none.
+    ///
+    /// # Errors
+    /// [`MalformedPointer`] for an unknown key, a field of a wrong type, a coordinate, storage id,
+    /// reference id or encoding that is not valid.
+    #[must_use]
+    pub fn parse(value: &Value) -> Option<Result<Self, MalformedPointer>> {
+        let members = value.as_object()?;
+        if !is_pointer_object(members) {
+            return None;
+        }
+        Some(Self::of_members(members))
+    }
+
+    fn of_members(members: &Map<String, Value>) -> Result<Self, MalformedPointer> {
+        let mut pointer = Self {
+            coordinate: None,
+            storage_id: None,
+            reference_id: None,
+            encoding: Encoding::Text,
+        };
+        for (key, value) in members {
+            let text = value
+                .as_str()
+                .ok_or(MalformedPointer("a pointer's fields are strings"))?;
+            match key.as_str() {
+                SECRET => pointer.coordinate = Some(parse_coordinate(text)?),
+                STORAGE_ID => {
+                    pointer.storage_id = Some(StorageId::parse(text).map_err(|_| {
+                        MalformedPointer("`_secret_storage_id` is not a storage id")
+                    })?);
+                }
+                REFERENCE_ID => {
+                    pointer.reference_id =
+                        Some(Uuid::try_parse(text).map_err(|_| {
+                            MalformedPointer("`_secret_reference_id` is not a UUID")
+                        })?);
+                }
+                ENCODING if text == "json" => pointer.encoding = Encoding::Json,
+                ENCODING => {
+                    return Err(MalformedPointer(
+                        "an encoding other than `json`, which this version does not know",
+                    ));
+                }
+                _ => {
+                    return Err(MalformedPointer(
+                        "a pointer has other keys beside `_secret`, `_secret_storage_id`, \
+                         `_secret_reference_id` and `_secret_encoding`",
+                    ));
+                }
+            }
+        }
+        Ok(pointer)
+    }
+
+    /// Reads the text form `secret_coordinate::<name>`, which is input only; `None` for another text.
+    pub(crate) fn of_text(text: &str) -> Option<Result<Self, MalformedPointer>> {
+        let name = text.strip_prefix(TEXT_POINTER)?;
+        Some(parse_coordinate(name).map(Self::new))
+    }
+
+    /// The JSON object.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let mut members = Map::new();
+        let mut put = |key: &str, text: &str| {
+            members.insert(key.to_owned(), Value::String(text.to_owned()));
+        };
+        if let Some(coordinate) = &self.coordinate {
+            put(SECRET, coordinate.as_str());
+        }
+        if let Some(storage_id) = &self.storage_id {
+            put(STORAGE_ID, storage_id.as_str());
+        }
+        if let Some(reference_id) = &self.reference_id {
+            put(REFERENCE_ID, &reference_id.to_string());
+        }
+        if self.encoding == Encoding::Json {
+            put(ENCODING, "json");
+        }
+        Value::Object(members)
+    }
+
+    /// What it names, where it names that itself; `None` for a reference, which has to be resolved.
+    #[must_use]
+    pub fn identity(&self) -> Option<PointerIdentity> {
+        match (&self.coordinate, self.reference_id) {
+            (Some(coordinate), None) => Some(PointerIdentity {
+                storage_id: self.storage_id.clone(),
+                coordinate: coordinate.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// What a pointer names: identity everywhere is the storage id and the coordinate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PointerIdentity {
+    /// The storage; `None` is the default one.
+    pub storage_id: Option<StorageId>,
+    /// The name in it.
+    pub coordinate: Coordinate,
+}
+
+/// An object with the keys of a pointer that breaks a rule; it says which, without any content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedPointer(&'static str);
+
+impl MalformedPointer {
+    pub(crate) fn at(self, place: Place) -> Problem {
+        Problem::new(place, ProblemKind::MalformedPointer, self.0)
+    }
+}
+
+impl fmt::Display for MalformedPointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for MalformedPointer {}
+
+/// Lists every pointer object of a value with its place, in the order in which hydration meets them.
+///
+/// # Errors
+/// Every malformed pointer with its place; a value that is nested too deeply.
+pub fn pointers(value: &Value) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
+    let mut found = Vec::new();
+    let mut problems = Problems::default();
+    visit_pointers(value, &mut |path, pointer| match pointer {
+        Ok(pointer) => found.push((path.place(), pointer)),
+        Err(malformed) => problems.push(|| malformed.at(path.place())),
+    })?;
+    problems.into_result()?;
+    Ok(found)
+}
+
+/// Calls `visit` with every pointer object of a value.
+pub(crate) fn visit_pointers(
+    value: &Value,
+    visit: &mut dyn FnMut(&Path<'_>, Result<Pointer, MalformedPointer>),
+) -> Result<(), ConnectorError> {
+    fn walk(
+        value: &Value,
+        path: &Path<'_>,
+        depth: usize,
+        visit: &mut dyn FnMut(&Path<'_>, Result<Pointer, MalformedPointer>),
+    ) -> Result<(), ConnectorError> {
+        match value {
+            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+                return Err(too_deep(path.place()).into());
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    walk(item, &Path::Index(path, index), depth + 1, visit)?;
+                }
+            }
+            Value::Object(members) if is_pointer_object(members) => {
+                visit(path, Pointer::of_members(members));
+            }
+            Value::Object(members) => {
+                for (name, member) in members {
+                    walk(member, &Path::Key(path, name), depth + 1, visit)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+    walk(value, &Path::Root, 0, visit)
+}
+
+/// Whether an object has one of the keys that make it a pointer, well-formed or not.
+pub(crate) fn is_pointer_object(members: &Map<String, Value>) -> bool {
+    members.contains_key(SECRET) || members.contains_key(REFERENCE_ID)
+}
+
+/// Whether a key makes the object that has it a pointer.
+pub(crate) fn is_pointer_key(key: &str) -> bool {
+    key == SECRET || key == REFERENCE_ID
+}
+
+/// Whether a value is an object with a pointer's keys.
+pub(crate) fn is_pointer(value: &Value) -> bool {
+    value.as_object().is_some_and(is_pointer_object)
+}
+
+fn parse_coordinate(name: &str) -> Result<Coordinate, MalformedPointer> {
+    // The error of the coordinate shows the name; what stands here may have been meant as a value.
+    Coordinate::parse(name).map_err(|_| {
+        MalformedPointer(
+            "the name is neither a managed coordinate nor a permitted external one: it is empty, \
+             too long, a path trick or an alias of a managed secret",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MANAGED: &str = "airbyte_workspace_1_secret_2_v1";
+    const UUID: &str = "00000000-0000-0000-0000-00000000000a";
+
+    #[test]
+    fn every_valid_form_reads_and_prints_the_same() {
+        let forms = [
+            json!({"_secret": MANAGED}),
+            json!({"_secret": "team/password"}),
+            json!({"_secret": MANAGED, "_secret_storage_id": "other"}),
+            json!({"_secret_reference_id": UUID}),
+            json!({"_secret": MANAGED, "_secret_reference_id": UUID}),
+            json!({"_secret": MANAGED, "_secret_storage_id": "s", "_secret_reference_id": UUID, "_secret_encoding": "json"}),
+        ];
+        for form in forms {
+            assert_eq!(Pointer::parse(&form).unwrap().unwrap().to_value(), form);
+        }
+    }
+
+    #[test]
+    fn what_has_a_pointers_key_and_breaks_a_rule_is_malformed() {
+        let malformed = [
+            json!({"_secret": 5}),
+            json!({"_secret": null}),
+            json!({"_secret": ""}),
+            json!({"_secret": "a/../b"}),
+            json!({"_secret": "AIRBYTE_x_v1"}),
+            json!({"_secret": "airbyte_x_v01"}),
+            json!({"_secret": MANAGED, "x": "y"}),
+            json!({"_secret": MANAGED, "_secret_other": "y"}),
+            json!({"_secret": MANAGED, "_secret_encoding": "text"}),
+            json!({"_secret": MANAGED, "_secret_encoding": null}),
+            json!({"_secret": MANAGED, "_secret_storage_id": ""}),
+            json!({"_secret": MANAGED, "_secret_storage_id": null}),
+            json!({"_secret": MANAGED, "_secret_reference_id": "x"}),
+            json!({"_secret_reference_id": null}),
+        ];
+        for value in malformed {
+            assert!(Pointer::parse(&value).unwrap().is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn other_values_are_no_pointers() {
+        for value in [
+            json!({}),
+            json!({"_secret_storage_id": "s"}),
+            json!({"secret": MANAGED}),
+            json!([{"x": 1}]),
+            json!("secret_coordinate::x"),
+            json!(null),
+        ] {
+            assert!(Pointer::parse(&value).is_none(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_pointer_never_shows_what_stands_in_it() {
+        let value = json!({"a": {"_secret": "hunter2/../x"}, "b": {"_secret": "x", "hunter2": 1}});
+        let error = pointers(&value).unwrap_err();
+        assert_eq!(error.problems().len(), 2);
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn pointers_are_found_at_the_root_and_in_arrays_of_arrays() {
+        let root = json!({"_secret": MANAGED});
+        assert_eq!(pointers(&root).unwrap()[0].0, Place::root());
+        let nested = json!({"a": [[{"_secret": MANAGED}], {"b.c": {"_secret": "x"}}]});
+        let places: Vec<String> = pointers(&nested)
+            .unwrap()
+            .into_iter()
+            .map(|(place, _)| place.to_string())
+            .collect();
+        assert_eq!(places, ["/a/0/0", "/a/1/b.c"]);
+    }
+
+    #[test]
+    fn storage_ids_are_refused_where_they_could_confuse() {
+        assert!(StorageId::parse("a b/c").is_ok());
+        for text in ["", "a\nb", &"x".repeat(256)] {
+            assert_eq!(StorageId::parse(text), Err(InvalidStorageId));
+        }
+    }
+}

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::{
-    Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions, Operation, Read, Recovery,
-    Result, SecretPersistence, Timestamp, Write, Written,
+    CheckOptions, CheckReport, Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions,
+    Operation, Read, Recovery, Result, SecretPersistence, Timestamp, Write, Written,
 };
 
 /// What users of a store call. Implemented for every [`SecretPersistence`], `dyn` included.
@@ -188,6 +188,28 @@ pub trait SecretPersistenceExt: SecretPersistence {
             }
         }
         Ok(sweep)
+    }
+
+    /// Proves the store end to end with one test secret: says who we are and where, writes it, reads
+    /// it, its tags, key and expiry back, lists it, deletes it.
+    ///
+    /// Every step is taken whatever became of the others, and none is retried: what a report shows
+    /// is what the store answered. The test secret has a random name and a random value, expires
+    /// within the hour where the store keeps expiry, and stays only if the options say so or the
+    /// report that it could not be deleted.
+    ///
+    /// ```
+    /// use secrets_core::{CheckOptions, Memory, SecretPersistenceExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let report = Memory::new().check(&CheckOptions::default()).await;
+    /// println!("{report}");
+    /// assert_eq!(report.summary(), "works");
+    /// # }
+    /// ```
+    async fn check(&self, options: &CheckOptions) -> CheckReport {
+        crate::check::check(self, options).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! A *store* keeps secret values under *coordinates*; [`SecretPersistence`] is what every store
 //! implements, [`SecretPersistenceExt`] what callers use. No store's SDK and no network is in here.
 
+mod check;
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
 pub mod connector;
@@ -16,6 +17,7 @@ mod secret;
 pub mod settings;
 mod timestamp;
 
+pub use check::{CheckOptions, CheckReport, CheckStep, StepOutcome};
 pub use coordinate::{
     Coordinate, ExternalName, MANAGED_PREFIX, MAX_EXTERNAL_BYTES, MAX_MANAGED_BYTES,
     ManagedCoordinate, Owner, Scope,

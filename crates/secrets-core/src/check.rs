@@ -1,0 +1,627 @@
+//! Proves a store end to end, the way an operator would: one test secret, written, read, listed, deleted.
+
+use std::fmt;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use uuid::Uuid;
+
+use crate::{
+    DeleteOptions, Entry, Error, ErrorKind, Expiry, Identity, ListOptions, Listing,
+    ManagedCoordinate, Operation, Recovery, Result, Scope, SecretPersistence, SecretPersistenceExt,
+    SecretValue, Timestamp, Write,
+};
+
+/// How often a listing that lags is looked at.
+const LIST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How to check a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckOptions {
+    /// Whether the test secret stays, so that it can be seen in the provider's console.
+    pub keep: bool,
+    /// How long to wait for a listing that may lag, 10 seconds unless told.
+    pub list_lag: Duration,
+    /// How long each step may take, 1 minute unless told.
+    pub step_timeout: Duration,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self {
+            keep: false,
+            list_lag: Duration::from_secs(10),
+            step_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl CheckOptions {
+    /// Whether the test secret stays.
+    #[must_use]
+    pub fn with_keep(mut self, keep: bool) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// How long to wait for a listing that may lag.
+    #[must_use]
+    pub fn with_list_lag(mut self, lag: Duration) -> Self {
+        self.list_lag = lag;
+        self
+    }
+
+    /// How long each step may take.
+    #[must_use]
+    pub fn with_step_timeout(mut self, timeout: Duration) -> Self {
+        self.step_timeout = timeout;
+        self
+    }
+}
+
+/// What a check found, step by step.
+///
+/// `Display` prints one line per step and the [`summary`](Self::summary).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// The store, as its `Display` shows it.
+    pub store: String,
+    /// Who we are and where, if the store said so.
+    pub identity: Option<Identity>,
+    /// The name of the test secret.
+    pub coordinate: ManagedCoordinate,
+    /// Whether the test secret is, or may be, still there.
+    pub left_behind: bool,
+    /// The steps in the order in which they were taken.
+    pub steps: Vec<CheckStep>,
+}
+
+impl CheckReport {
+    /// Whether secrets can be written and read, whatever else is missing.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        self.steps.iter().all(|step| {
+            !matches!(step.operation, Operation::Write | Operation::Read)
+                || matches!(step.outcome, StepOutcome::Done(_))
+        })
+    }
+
+    /// The steps that failed.
+    pub fn failures(&self) -> impl Iterator<Item = (&CheckStep, &Error)> {
+        self.steps.iter().filter_map(|step| match &step.outcome {
+            StepOutcome::Failed(error) => Some((step, error)),
+            StepOutcome::Done(_) | StepOutcome::NotApplicable(_) => None,
+        })
+    }
+
+    /// The result in one sentence, with what each missing ability means.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let failed: Vec<Operation> = self.failures().map(|(step, _)| step.operation).collect();
+        if !self.works() {
+            let broken = failed
+                .iter()
+                .find(|operation| matches!(operation, Operation::Write | Operation::Read))
+                .map_or("write", |operation| operation.as_str());
+            return format!("does not work: cannot {broken}");
+        }
+        let meaning = |operation: &Operation| match operation {
+            Operation::Delete => "cannot delete: superseded secrets will stay",
+            Operation::Describe => "cannot describe: tags, key and expiry stay unknown",
+            Operation::Identity => "cannot say who we are",
+            Operation::List => "cannot list: nothing can be swept or collected",
+            _ => "cannot do everything",
+        };
+        let missing: Vec<&str> = failed.iter().map(meaning).collect();
+        if missing.is_empty() {
+            "works".to_owned()
+        } else {
+            format!("works, {}", missing.join("; "))
+        }
+    }
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        write!(f, "{}: {}", self.store, self.summary())?;
+        if self.left_behind {
+            write!(f, "; the test secret `{}` is left behind", self.coordinate)?;
+        }
+        Ok(())
+    }
+}
+
+/// One step of a check.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CheckStep {
+    /// What was tried.
+    pub operation: Operation,
+    /// What became of it.
+    pub outcome: StepOutcome,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl fmt::Display for CheckStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mark, text) = match &self.outcome {
+            StepOutcome::Done(what) => ("ok", what.clone()),
+            // With the hint, which names the missing permission.
+            StepOutcome::Failed(error) => ("FAILED", error.to_string()),
+            StepOutcome::NotApplicable(reason) => ("-", reason.clone()),
+        };
+        let operation = self.operation.as_str();
+        let took = self.took.as_millis();
+        write!(f, "{mark:6}  {operation:8}  {took:>6} ms  {text}")
+    }
+}
+
+/// What became of a step.
+#[derive(Clone, Debug)]
+pub enum StepOutcome {
+    /// It worked; what was done or found.
+    Done(String),
+    /// It failed. The error's hint names the permission or setting that is missing.
+    Failed(Error),
+    /// It was not taken; why.
+    NotApplicable(String),
+}
+
+/// Takes all steps, each whatever became of the others.
+pub(crate) async fn check<S>(store: &S, options: &CheckOptions) -> CheckReport
+where
+    S: SecretPersistence + ?Sized,
+{
+    Check {
+        store,
+        options,
+        steps: Vec::new(),
+    }
+    .run()
+    .await
+}
+
+struct Check<'a, S: ?Sized> {
+    store: &'a S,
+    options: &'a CheckOptions,
+    steps: Vec<CheckStep>,
+}
+
+impl<S: SecretPersistence + ?Sized> Check<'_, S> {
+    async fn run(mut self) -> CheckReport {
+        let (store, keep) = (self.store, self.options.keep);
+        let capabilities = store.capabilities();
+        let coordinate = test_coordinate();
+        let mut write = Write::new(coordinate.clone(), test_value());
+        if capabilities.expiry != Expiry::None {
+            // Should it stay behind, the store or the sweeper removes it.
+            let hours = if keep { 7 * 24 } else { 1 };
+            let expires = Timestamp::now().saturating_add(Duration::from_secs(hours * 3600));
+            write = write.with_expires(Some(expires));
+        }
+
+        let identity = self
+            .step(Operation::Identity, store.identity(), ToString::to_string)
+            .await;
+        let written = self
+            .step(Operation::Write, store.write(write.clone()), |_| {
+                format!("wrote `{coordinate}`")
+            })
+            .await
+            .is_some();
+        if written {
+            self.step(Operation::Read, read_back(store, &write), |()| {
+                "read the same value back".to_owned()
+            })
+            .await;
+            self.step(Operation::Describe, describe_back(store, &write), described)
+                .await;
+        } else {
+            self.skip(Operation::Read, "nothing was written");
+            self.skip(Operation::Describe, "nothing was written");
+        }
+        if capabilities.listing == Listing::None {
+            self.skip(Operation::List, "the store cannot list");
+        } else {
+            let lag = self.options.list_lag;
+            let wanted = written.then_some(&coordinate);
+            self.step(
+                Operation::List,
+                list_back(store, wanted, lag),
+                |found| match found {
+                    Some(true) => "the listing shows it".to_owned(),
+                    Some(false) => "the listing works and does not show it yet".to_owned(),
+                    None => "the listing works".to_owned(),
+                },
+            )
+            .await;
+        }
+        // Also after a write that failed: it may have arrived all the same.
+        let deleted = if keep && written {
+            self.skip(Operation::Delete, "kept, as asked");
+            false
+        } else {
+            let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
+            let delete = async {
+                match store.delete(&coordinate, &immediate).await {
+                    Ok(()) => Ok("deleted it at once"),
+                    // Deleting without recovery may be a right of its own.
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => store
+                        .delete(&coordinate, &DeleteOptions::default())
+                        .await
+                        .map(|()| "deleted it, with the recovery window as configured"),
+                    Err(error) => Err(error),
+                }
+            };
+            self.step(Operation::Delete, delete, |what| (*what).to_owned())
+                .await
+                .is_some()
+        };
+        let unknown = self.failures_of(Operation::Write);
+        CheckReport {
+            store: store.to_string(),
+            identity,
+            left_behind: !deleted && (written || unknown),
+            coordinate,
+            steps: self.steps,
+        }
+    }
+
+    /// Takes one step, bounded in time, and notes what became of it.
+    async fn step<T>(
+        &mut self,
+        operation: Operation,
+        action: impl Future<Output = Result<T>>,
+        say: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        let started = Instant::now();
+        let limit = self.options.step_timeout;
+        let result = tokio::time::timeout(limit, action)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("no answer within {} s", limit.as_secs()),
+                )
+                .with_operation(operation)
+                .with_store(self.store.to_string())
+                .with_hint("check the address, the network and the proxy"))
+            });
+        let (outcome, value) = match result {
+            Ok(value) => (StepOutcome::Done(say(&value)), Some(value)),
+            Err(error) => (StepOutcome::Failed(error), None),
+        };
+        self.steps.push(CheckStep {
+            operation,
+            outcome,
+            took: started.elapsed(),
+        });
+        value
+    }
+
+    fn skip(&mut self, operation: Operation, reason: &str) {
+        self.steps.push(CheckStep {
+            operation,
+            outcome: StepOutcome::NotApplicable(reason.to_owned()),
+            took: Duration::ZERO,
+        });
+    }
+
+    /// Whether an operation failed in a way that leaves open what the store did.
+    fn failures_of(&self, operation: Operation) -> bool {
+        self.steps.iter().any(|step| {
+            step.operation == operation
+                && matches!(&step.outcome, StepOutcome::Failed(error) if error.is_retryable())
+        })
+    }
+}
+
+async fn read_back<S>(store: &S, write: &Write) -> Result<()>
+where
+    S: SecretPersistence + ?Sized,
+{
+    let read = store.read(&write.coordinate.clone().into()).await?;
+    if read.value == write.value {
+        return Ok(());
+    }
+    Err(altered(
+        store,
+        Operation::Read,
+        write,
+        "the value that was read is not the one that was written",
+    ))
+}
+
+async fn describe_back<S>(store: &S, write: &Write) -> Result<Entry>
+where
+    S: SecretPersistence + ?Sized,
+{
+    let entry = store.describe(&write.coordinate).await?;
+    if entry.expires == write.expires {
+        return Ok(entry);
+    }
+    Err(altered(
+        store,
+        Operation::Describe,
+        write,
+        "the expiry that is stored is not the one that was written",
+    ))
+}
+
+fn altered<S>(store: &S, operation: Operation, write: &Write, message: &'static str) -> Error
+where
+    S: SecretPersistence + ?Sized,
+{
+    Error::new(ErrorKind::Integrity, message)
+        .with_operation(operation)
+        .with_store(store.to_string())
+        .with_coordinate(write.coordinate.shared())
+}
+
+/// Whether the listing shows a name, as soon as it does; nothing where there is no name to look for.
+async fn list_back<S>(
+    store: &S,
+    wanted: Option<&ManagedCoordinate>,
+    lag: Duration,
+) -> Result<Option<bool>>
+where
+    S: SecretPersistence + ?Sized,
+{
+    let Some(wanted) = wanted else {
+        let options = ListOptions::default().with_page_size(1);
+        store.list_page(&options, None).await?;
+        return Ok(None);
+    };
+    let options = ListOptions::default().with_prefix(wanted.base());
+    let deadline = tokio::time::Instant::now() + lag;
+    loop {
+        let entries: Vec<Entry> = store.list(&options).try_collect().await?;
+        if entries.iter().any(|entry| entry.coordinate == *wanted) {
+            return Ok(Some(true));
+        }
+        if store.capabilities().listing == Listing::Immediate {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                "the listing does not show what was just written",
+            )
+            .with_operation(Operation::List)
+            .with_store(store.to_string())
+            .with_coordinate(wanted.shared()));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Ok(Some(false));
+        }
+        tokio::time::sleep(LIST_INTERVAL).await;
+    }
+}
+
+/// Tags, key, owner and expiry, as the store has them.
+fn described(entry: &Entry) -> String {
+    let mut parts = vec![match &entry.owner {
+        Some(owner) => format!("owner {owner}"),
+        None => "no owner".to_owned(),
+    }];
+    parts.push(match &entry.expires {
+        Some(expires) => format!("expires {expires}"),
+        None => "never expires".to_owned(),
+    });
+    parts.push(match &entry.key {
+        Some(key) => format!("key {key}"),
+        None => "the store's default key".to_owned(),
+    });
+    let tags: Vec<String> = entry
+        .tags
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    parts.push(if tags.is_empty() {
+        "no tags".to_owned()
+    } else {
+        format!("tags {}", tags.join(", "))
+    });
+    parts.join("; ")
+}
+
+fn test_coordinate() -> ManagedCoordinate {
+    let id = Uuid::new_v4();
+    // A short prefix of permitted characters cannot be refused, nor can version 1.
+    Scope::new("check_", Uuid::new_v4())
+        .and_then(|scope| ManagedCoordinate::new(&scope, id, 1))
+        .expect("a name of ours is valid")
+}
+
+fn test_value() -> SecretValue {
+    SecretValue::new(format!("check {} {}", Uuid::new_v4(), Uuid::new_v4()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{
+        Capabilities, Coordinate, Cursor, Memory, Owner, Page, Read, SecretPersistence, Written,
+    };
+
+    #[tokio::test]
+    async fn a_good_store_works_and_nothing_stays() {
+        let store = Memory::new().with_owner(Owner::parse("prod").unwrap());
+        let report = store.check(&CheckOptions::default()).await;
+        assert!(report.works() && !report.left_behind, "{report}");
+        assert_eq!(report.summary(), "works");
+        let text = report.to_string();
+        assert!(text.contains("owner prod; expires 20"), "{text}");
+        assert!(text.contains("the listing shows it"), "{text}");
+        assert_eq!(text.lines().count(), 7, "{text}");
+        assert!(store.is_empty());
+    }
+
+    #[tokio::test]
+    async fn steps_that_do_not_apply_say_so_and_keep_keeps() {
+        let store = Memory::new().with_capabilities(Capabilities::LEAST);
+        let report = store.check(&CheckOptions::default().with_keep(true)).await;
+        assert_eq!(report.summary(), "works");
+        let text = report.to_string();
+        assert!(text.contains("the store cannot list"), "{text}");
+        assert!(text.contains("kept, as asked"), "{text}");
+        assert!(text.contains("never expires"), "{text}");
+        assert!(text.ends_with("is left behind"), "{text}");
+        assert_eq!(store.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn each_denial_is_named_with_its_meaning_and_its_permission() {
+        for (denied, summary, left) in [
+            (
+                Operation::Delete,
+                "works, cannot delete: superseded secrets will stay",
+                1,
+            ),
+            (
+                Operation::Describe,
+                "works, cannot describe: tags, key and expiry stay unknown",
+                0,
+            ),
+            (Operation::Identity, "works, cannot say who we are", 0),
+            (
+                Operation::List,
+                "works, cannot list: nothing can be swept or collected",
+                0,
+            ),
+            (Operation::Read, "does not work: cannot read", 0),
+            (Operation::Write, "does not work: cannot write", 0),
+        ] {
+            let store = denying(denied);
+            let report = store.check(&CheckOptions::default()).await;
+            assert_eq!(report.summary(), summary);
+            let text = report.to_string();
+            assert!(
+                text.contains(&format!("grant the right to {denied}")),
+                "{text}"
+            );
+            assert_eq!(store.inner.len(), left, "{text}");
+            assert_eq!(report.left_behind, left == 1);
+            assert_eq!(report.failures().count(), 1, "{text}");
+            assert!(!text.contains("check 0") && !format!("{report:?}").contains("SecretValue"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_hangs_or_lags_ends_in_time() {
+        let mut store = denying(Operation::Open);
+        store.hangs = Some(Operation::Read);
+        let report = store.check(&CheckOptions::default()).await;
+        assert_eq!(report.summary(), "does not work: cannot read");
+        assert!(report.to_string().contains("no answer within 60 s"));
+
+        let mut store = denying(Operation::Open);
+        store.hides = true;
+        let report = store.check(&CheckOptions::default()).await;
+        assert_eq!(report.summary(), "works");
+        assert!(report.to_string().contains("does not show it yet"));
+    }
+
+    fn denying(denied: Operation) -> Denying {
+        Denying {
+            inner: Arc::new(Memory::new()),
+            denied,
+            hangs: None,
+            hides: false,
+        }
+    }
+
+    #[derive(Debug)]
+    struct Denying {
+        inner: Arc<Memory>,
+        denied: Operation,
+        hangs: Option<Operation>,
+        hides: bool,
+    }
+
+    impl Denying {
+        async fn allow(&self, operation: Operation) -> Result<()> {
+            if self.hangs == Some(operation) {
+                std::future::pending::<()>().await;
+            }
+            if self.denied == operation {
+                return Err(Error::new(ErrorKind::PermissionDenied, "no")
+                    .with_hint(format!("grant the right to {operation}")));
+            }
+            Ok(())
+        }
+    }
+
+    impl fmt::Display for Denying {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("memory with denials")
+        }
+    }
+
+    #[async_trait]
+    impl SecretPersistence for Denying {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities {
+                listing: if self.hides {
+                    Listing::Eventual
+                } else {
+                    Listing::Immediate
+                },
+                ..self.inner.capabilities()
+            }
+        }
+
+        async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+            match self.allow(Operation::Read).await {
+                Ok(()) => self.inner.read_batch(coordinates).await,
+                Err(error) => vec![Err(error); coordinates.len()],
+            }
+        }
+
+        async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+            match self.allow(Operation::Write).await {
+                Ok(()) => self.inner.write_batch(writes).await,
+                Err(error) => vec![Err(error); writes.len()],
+            }
+        }
+
+        async fn delete(
+            &self,
+            coordinate: &ManagedCoordinate,
+            options: &DeleteOptions,
+        ) -> Result<()> {
+            self.allow(Operation::Delete).await?;
+            self.inner.delete(coordinate, options).await
+        }
+
+        async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+            self.inner.restore(coordinate).await
+        }
+
+        async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+            self.allow(Operation::List).await?;
+            if self.hides {
+                return Ok(Page::default());
+            }
+            self.inner.list_page(options, after).await
+        }
+
+        async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+            self.allow(Operation::Describe).await?;
+            self.inner.describe(coordinate).await
+        }
+
+        async fn identity(&self) -> Result<Identity> {
+            self.allow(Operation::Identity).await?;
+            self.inner.identity().await
+        }
+    }
+}

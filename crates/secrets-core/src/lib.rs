@@ -15,6 +15,7 @@ pub mod migrate;
 mod persistence;
 mod secret;
 pub mod settings;
+mod stores;
 mod timestamp;
 
 pub use check::{CheckOptions, CheckReport, CheckStep, StepOutcome};
@@ -30,4 +31,5 @@ pub use persistence::{
     Operation, Page, Read, Recovery, SecretPersistence, Write, Written,
 };
 pub use secret::{SecretValue, WeakSecret};
+pub use stores::{OpenStore, Stores};
 pub use timestamp::Timestamp;

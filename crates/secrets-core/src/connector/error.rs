@@ -192,6 +192,8 @@ impl StdError for Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ProblemKind {
+    /// The audit is required, and its sink failed.
+    AuditFailed,
     /// A secret that was stored as JSON is no JSON, or no longer.
     DecodingFailed,
     /// An external secret that no prefix of the storage's list allows.
@@ -215,6 +217,8 @@ pub enum ProblemKind {
     PointerOutsideSecret,
     /// A reference that names one coordinate while the pointer beside it names another.
     ReferenceMismatch,
+    /// A plan that is older than a change may take.
+    StalePlan,
     /// A store failed.
     Store,
     /// A value of a type that no schema of its place admits, where secrets lie below.
@@ -234,6 +238,7 @@ impl ProblemKind {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::AuditFailed => "audit_failed",
             Self::DecodingFailed => "decoding_failed",
             Self::ExternalNotAllowed => "external_not_allowed",
             Self::ForeignPointer => "foreign_pointer",
@@ -245,6 +250,7 @@ impl ProblemKind {
             Self::NotAString => "not_a_string",
             Self::PointerOutsideSecret => "pointer_outside_secret",
             Self::ReferenceMismatch => "reference_mismatch",
+            Self::StalePlan => "stale_plan",
             Self::Store => "store",
             Self::TypeMismatch => "type_mismatch",
             Self::UnknownProperty => "unknown_property",

@@ -1,23 +1,43 @@
 //! Connector configurations: where their secrets are, and how they become pointers and values again.
 //!
-//! This is the half without any store: [`ConnectorSpec`] knows the secret places of a specification,
+//! [`ConnectorSecrets`] makes the calls that reach the stores: hydrate, and changes in stages. Below
+//! it is the half without any store: [`ConnectorSpec`] knows the secret places of a specification,
 //! [`plan_create`] and [`plan_update`] split, [`hydrate_with`] puts values back,
 //! [`ConnectorSpec::mask`] and [`scrub`] make configurations presentable.
 
+mod audit;
+mod by_storage;
+mod cleanup;
+mod collect;
 mod error;
+mod fresh;
 mod guarded;
+mod heal;
 mod hydrate;
+#[cfg(test)]
+mod interleavings;
 mod limits;
 mod mask;
 mod place;
 mod plan;
+mod planning;
 mod pointer;
 mod policy;
+mod read;
+mod record;
+mod references;
+mod secrets;
 mod spec;
 mod split;
+mod staged;
 mod update;
 
+pub use audit::{Actor, AuditEvent, AuditMode, AuditSink};
+pub use cleanup::{Cleanup, Foreign, Undeleted};
+pub use collect::Collected;
+
 pub use error::{ConnectorError, Problem, ProblemKind};
+pub use fresh::FreshError;
 pub use guarded::GuardedValue;
 pub use hydrate::hydrate_with;
 pub use limits::{MAX_DEPTH, MAX_MERGED_NODES};
@@ -28,6 +48,10 @@ pub use pointer::{
     Encoding, InvalidStorageId, MalformedPointer, Pointer, PointerIdentity, StorageId, pointers,
 };
 pub use policy::Policy;
+pub use record::{Location, Record, RecordState};
+pub use references::{ResolveReferences, ResolvedReference};
+pub use secrets::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
 pub use spec::ConnectorSpec;
 pub use split::plan_create;
+pub use staged::{Planned, Settled, Staged};
 pub use update::{plan_update, saved_pointers_needed};

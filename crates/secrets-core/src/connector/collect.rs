@@ -1,0 +1,74 @@
+//! The second line: finds secrets that no configuration refers to, whatever became of their change.
+
+use std::collections::HashSet;
+
+use futures::TryStreamExt;
+
+use super::cleanup::{Cleanup, Reason};
+use super::error::{ConnectorError, Problem};
+use super::place::Place;
+use super::pointer::StorageId;
+use super::record::Location;
+use super::secrets::ActingSecrets;
+use crate::{ListOptions, Scope, SecretPersistenceExt, Timestamp};
+
+/// What a collection found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Collected {
+    /// What became of the secrets that nothing refers to.
+    pub cleanup: Cleanup,
+    /// Nothing refers to them, but the store does not say when they were created: left.
+    pub undated: Vec<Location>,
+    /// Nothing refers to them, but they are too young: left.
+    pub young: Vec<Location>,
+}
+
+impl ActingSecrets {
+    /// Deletes the secrets of one scope in one store that nothing refers to and that were created
+    /// before a time.
+    ///
+    /// `referenced` holds what [`locations`](Self::locations) says of every configuration that may
+    /// refer to the scope's secrets, those in backups that must stay restorable included, and what
+    /// records of open changes write. `before` lies further back than the moment at which the first
+    /// of them was read, by the longest time that a change takes: a younger secret may belong to a
+    /// change that is not saved yet. A secret of another owner is left, and so is one whose age the
+    /// store does not tell.
+    ///
+    /// # Errors
+    /// Where the store is unknown or cannot list; where the audit is required and its sink fails.
+    pub async fn collect(
+        &self,
+        storage_id: Option<&StorageId>,
+        scope: &Scope,
+        referenced: &HashSet<Location>,
+        before: Timestamp,
+    ) -> Result<Collected, ConnectorError> {
+        let failed = |error| ConnectorError::from(Problem::of_store(Place::root(), error));
+        let store = self.stores().store(storage_id).await.map_err(failed)?;
+        let options = ListOptions::default()
+            .with_prefix(scope.to_string())
+            .with_details(true);
+        let mut collected = Collected::default();
+        let mut superfluous = Vec::new();
+        let mut entries = store.list(&options);
+        while let Some(entry) = entries.try_next().await.map_err(failed)? {
+            let created = entry.created;
+            let location = Location::new(entry.coordinate).with_storage_id(storage_id.cloned());
+            if entry.pending_deletion
+                || !scope.contains(&location.coordinate)
+                || referenced.contains(&location)
+            {
+                continue;
+            }
+            match created {
+                None => collected.undated.push(location),
+                Some(created) if created >= before => collected.young.push(location),
+                Some(_) => superfluous.push(location),
+            }
+        }
+        drop(entries);
+        collected.cleanup = self.clean_up(&superfluous, Reason::Superseded).await?;
+        Ok(collected)
+    }
+}

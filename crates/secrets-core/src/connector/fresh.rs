@@ -1,0 +1,118 @@
+//! Hydrates a row that others may be changing meanwhile.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+
+use serde_json::Value;
+
+use super::error::{ConnectorError, ProblemKind};
+use super::guarded::GuardedValue;
+use super::read::is_gone;
+use super::secrets::ActingSecrets;
+
+/// How often a row that has moved is read again.
+const ROUNDS: usize = 3;
+
+impl ActingSecrets {
+    /// Reads a row and hydrates it; where its secrets are gone because another change was committed
+    /// in between, reads the row again and, if its revision has moved, hydrates that one, at most
+    /// three times.
+    ///
+    /// `read_row` gives the revision and the saved configuration. The result says of which revision
+    /// it is.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use secrets_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
+    /// # use secrets_core::{Memory, SecretValue, Stores};
+    /// # use serde_json::json;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # let store = Memory::new();
+    /// # store.plant("airbyte_workspace_1_secret_3_v2", SecretValue::new("new".to_owned()));
+    /// # let stores = Stores::new(Arc::new(store));
+    /// # let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default())
+    /// #     .acting_as(&Actor::new("job 7"));
+    /// // The first read is of a row that another change replaces before its secret is read.
+    /// let rows = [
+    ///     (1, json!({"password": {"_secret": "airbyte_workspace_1_secret_2_v1"}})),
+    ///     (2, json!({"password": {"_secret": "airbyte_workspace_1_secret_3_v2"}})),
+    /// ];
+    /// let mut rows = rows.into_iter();
+    /// let read_row = || std::future::ready(rows.next().ok_or(std::io::Error::other("no row")));
+    /// let (revision, full) = secrets.hydrate_fresh(read_row).await?;
+    /// assert_eq!((revision, &full["password"]), (2, &json!("new")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`FreshError::Row`] where the row cannot be read; [`FreshError::Secrets`] where it does not
+    /// hydrate: as [`hydrate`](Self::hydrate) says of the last row that was read.
+    pub async fn hydrate_fresh<R, E, F, Fut>(
+        &self,
+        mut read_row: F,
+    ) -> Result<(R, GuardedValue), FreshError<E>>
+    where
+        R: PartialEq,
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<(R, Value), E>>,
+    {
+        let (mut revision, mut saved) = read_row().await.map_err(FreshError::Row)?;
+        for _ in 0..ROUNDS {
+            let error = match self.hydrate(saved).await {
+                Ok(full) => return Ok((revision, full)),
+                Err(error) => error,
+            };
+            if !names_what_is_gone(&error) {
+                return Err(FreshError::Secrets(error));
+            }
+            let (current, row) = read_row().await.map_err(FreshError::Row)?;
+            if current == revision {
+                // The row is as it was, so its secret is missing in truth.
+                return Err(FreshError::Secrets(error));
+            }
+            (revision, saved) = (current, row);
+        }
+        match self.hydrate(saved).await {
+            Ok(full) => Ok((revision, full)),
+            Err(error) => Err(FreshError::Secrets(error)),
+        }
+    }
+}
+
+/// Why a fresh row was not hydrated.
+#[derive(Clone, Debug)]
+pub enum FreshError<E> {
+    /// The row could not be read.
+    Row(E),
+    /// The row was read, and does not hydrate.
+    Secrets(ConnectorError),
+}
+
+impl<E: fmt::Display> fmt::Display for FreshError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row(error) => error.fmt(f),
+            Self::Secrets(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for FreshError<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Row(error) => error.source(),
+            Self::Secrets(error) => error.source(),
+        }
+    }
+}
+
+/// Whether a secret is gone that a newer row may not need.
+fn names_what_is_gone(error: &ConnectorError) -> bool {
+    error.problems().iter().any(|problem| {
+        problem.kind() == ProblemKind::Store
+            && problem.error().is_some_and(|error| is_gone(error.kind()))
+    })
+}

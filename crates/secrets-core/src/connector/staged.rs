@@ -1,0 +1,372 @@
+//! Staged changes: secrets written, nothing yet deleted, until the caller has saved or has not.
+
+use std::fmt;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::cleanup::{Cleanup, Reason, Undeleted};
+use super::error::{ConnectorError, Problem, ProblemKind};
+use super::guarded::GuardedValue;
+use super::place::Place;
+use super::plan::PlannedWrite;
+use super::pointer::StorageId;
+use super::record::{Location, Record};
+use super::secrets::ActingSecrets;
+use crate::{
+    Coordinate, ErrorKind, Operation, Result, SecretPersistenceExt, Timestamp, Write, Written,
+};
+
+/// A change that is worked out and has written nothing yet.
+///
+/// Between the plan and the writes the caller stores [`record`](Self::record) in its outbox, so that
+/// a crash at any later moment can be healed exactly.
+#[must_use = "nothing is written before `stage`"]
+pub struct Planned {
+    pub(super) secrets: ActingSecrets,
+    pub(super) change: Change,
+    pub(super) writes: Vec<PlannedWrite>,
+    pub(super) expires: Option<Timestamp>,
+}
+
+/// What a change is besides its values.
+pub(super) struct Change {
+    /// The new configuration; `None` where the row is to be deleted.
+    pub(super) config: Option<Value>,
+    /// The saved configuration; `None` where the row is to be created. It may hold raw secrets.
+    pub(super) saved: Option<GuardedValue>,
+    pub(super) record: Record,
+    pub(super) released_references: Vec<Uuid>,
+}
+
+impl Planned {
+    /// What the change will write and will supersede, for the outbox.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.change.record
+    }
+
+    /// Lets the written secrets expire: for short-lived ones, of the [ephemeral
+    /// scope](crate::Scope::ephemeral).
+    pub fn with_expires(mut self, expires: Option<Timestamp>) -> Self {
+        self.expires = expires;
+        self
+    }
+
+    /// Writes the secrets. Deletes nothing, unless a write fails: then everything that was attempted
+    /// is deleted again.
+    ///
+    /// A future that is dropped midway leaves at worst secrets that nobody refers to: the healer finds
+    /// them by the record, the collector without.
+    ///
+    /// # Errors
+    /// One that names every place whose write failed, and every secret that could not be deleted
+    /// again; `StalePlan` where the plan is older than [`ConnectorOptions::deadline`].
+    ///
+    /// [`ConnectorOptions::deadline`]: crate::connector::ConnectorOptions::deadline
+    pub async fn stage(self) -> Result<Staged, ConnectorError> {
+        let Self {
+            secrets,
+            change,
+            writes,
+            expires,
+        } = self;
+        if !writes.is_empty() {
+            let mut unended = Unended::new(&change.record, "staging stopped midway");
+            let written = write(&secrets, &change.record, &writes, expires).await;
+            unended.disarm();
+            written?;
+        }
+        Ok(Staged {
+            unended: Unended::new(
+                &change.record,
+                "a staged change was dropped without commit, abort or settle",
+            ),
+            secrets,
+            change,
+        })
+    }
+}
+
+impl fmt::Debug for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planned")
+            .field("record", &self.change.record)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A change whose secrets are written, and which is not yet known to be saved.
+///
+/// It ends in [`commit`](Self::commit) once the caller has saved [`config`](Self::config), in
+/// [`abort`](Self::abort) if the caller certainly has not and never will, and in
+/// [`settle`](Self::settle) if the caller does not know.
+#[must_use = "it must end in `commit`, `abort` or `settle`"]
+pub struct Staged {
+    secrets: ActingSecrets,
+    change: Change,
+    unended: Unended,
+}
+
+impl Staged {
+    /// The configuration to save: pointers where secrets stood. `null` where the change deletes it.
+    #[must_use]
+    pub fn config(&self) -> &Value {
+        self.change.config.as_ref().unwrap_or(&Value::Null)
+    }
+
+    /// What the change has written and will supersede.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.change.record
+    }
+
+    /// Deletes what the saved change has superseded, with the store's configured recovery window; or
+    /// leaves it for the time that [`ConnectorOptions::retention`] says.
+    ///
+    /// Only for a change that is certainly saved. What cannot be deleted does not fail the change: it
+    /// is in the result.
+    ///
+    /// # Errors
+    /// Only where the audit is required and its sink fails.
+    ///
+    /// [`ConnectorOptions::retention`]: crate::connector::ConnectorOptions::retention
+    pub async fn commit(mut self) -> Result<Cleanup, ConnectorError> {
+        let mut cleanup = self
+            .secrets
+            .supersede(&self.change.record, Timestamp::now())
+            .await?;
+        self.unended.disarm();
+        cleanup.released_references = std::mem::take(&mut self.change.released_references);
+        Ok(cleanup)
+    }
+
+    /// Deletes what the change has written, at once where store and rights allow.
+    ///
+    /// Only for a change that is certainly not saved, and will not be: its compare-and-swap was
+    /// refused, or its record is claimed. No other change ever chose the same names, so nothing of
+    /// another can be hit.
+    ///
+    /// # Errors
+    /// Only where the audit is required and its sink fails.
+    pub async fn abort(mut self) -> Result<Cleanup, ConnectorError> {
+        let cleanup = self
+            .secrets
+            .undo(&self.change.record, Reason::Attempted, Timestamp::now())
+            .await?;
+        self.unended.disarm();
+        Ok(cleanup)
+    }
+
+    /// Ends a change whose save has an unknown outcome, by the row as it is now; `None` where there is
+    /// no row.
+    ///
+    /// The row must be read in a way that waits for the save, should it still be under way: with a
+    /// lock (`SELECT … FOR UPDATE`), or after the database has ended the transaction. A save that
+    /// arrives after a plain read would find its secrets deleted.
+    ///
+    /// # Errors
+    /// Only where the audit is required and its sink fails.
+    pub async fn settle(mut self, current: Option<&Value>) -> Result<Settled, ConnectorError> {
+        if current == self.change.config.as_ref() {
+            return self.commit().await.map(Settled::Committed);
+        }
+        if current == self.change.saved.as_deref() {
+            return self.abort().await.map(Settled::Aborted);
+        }
+        self.unended.disarm();
+        tracing::warn!(
+            writes = self.change.record.writes().len(),
+            supersedes = self.change.record.supersedes().len(),
+            "the row is neither as before nor as staged: its secrets are left to the collector",
+        );
+        Ok(Settled::Undecided)
+    }
+}
+
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staged")
+            .field("record", &self.change.record)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a change of unknown outcome ended.
+#[derive(Clone, Debug)]
+#[must_use = "it names what could not be deleted"]
+pub enum Settled {
+    /// It was not saved, and what it wrote is deleted.
+    Aborted(Cleanup),
+    /// It was saved, and what it superseded is deleted.
+    Committed(Cleanup),
+    /// The row has been changed by others since; nothing is deleted. The healer decides by the record,
+    /// the collector without.
+    Undecided,
+}
+
+/// Writes a change's secrets, and takes them back if any of them fails.
+async fn write(
+    secrets: &ActingSecrets,
+    record: &Record,
+    planned: &[PlannedWrite],
+    expires: Option<Timestamp>,
+) -> Result<(), ConnectorError> {
+    let storage_id = secrets.options().policy.write_storage.as_ref();
+    let deadline = secrets.options().deadline;
+    if record.before(deadline, Timestamp::now()).is_none() {
+        return Err(Problem::new(
+            Place::root(),
+            ProblemKind::StalePlan,
+            "the plan is older than the deadline of a change; plan it again",
+        )
+        .into());
+    }
+    let writes: Vec<Write> = planned
+        .iter()
+        .map(|write| {
+            Write::new(write.coordinate.clone(), write.value.clone()).with_expires(expires)
+        })
+        .collect();
+    let results = match attempt(secrets, &writes, storage_id).await {
+        Ok(results) => results,
+        // The store could not even be opened: nothing was attempted.
+        Err(problem) => return Err(problem.into()),
+    };
+
+    let mut events = secrets.events(Operation::Write);
+    let mut problems = Vec::new();
+    let mut attempted = Vec::new();
+    for (write, result) in planned.iter().zip(results) {
+        let coordinate = || Coordinate::Managed(write.coordinate.clone());
+        match result {
+            Ok(_) => events.succeeded(storage_id, coordinate),
+            Err(error) => {
+                events.failed(storage_id, coordinate, error.kind());
+                let left = may_have_written(error.kind());
+                problems.push(
+                    Problem::of_store(write.place.clone(), error)
+                        .with_coordinate(write.coordinate.shared()),
+                );
+                if !left {
+                    continue;
+                }
+            }
+        }
+        attempted.push(write);
+    }
+    if let Err(unaudited) = events.record().await {
+        problems.extend_from_slice(unaudited.problems());
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let locations: Vec<Location> = attempted
+        .iter()
+        .map(|write| Location::new(write.coordinate.clone()).with_storage_id(storage_id.cloned()))
+        .collect();
+    match secrets.clean_up(&locations, Reason::Attempted).await {
+        Ok(cleanup) => {
+            // Both are in the same order.
+            let mut attempted = attempted.iter();
+            for Undeleted { location, error } in cleanup.failed {
+                let place = attempted
+                    .find(|write| write.coordinate == location.coordinate)
+                    .map_or_else(Place::root, |write| write.place.clone());
+                problems.push(
+                    Problem::new(
+                        place,
+                        ProblemKind::Store,
+                        "what was written could not be deleted again",
+                    )
+                    .with_coordinate(location.coordinate.shared())
+                    .with_error(error),
+                );
+            }
+        }
+        Err(unaudited) => problems.extend_from_slice(unaudited.problems()),
+    }
+    ConnectorError::of(problems).map_or(Ok(()), Err)
+}
+
+/// Writes, once more in a store opened anew where the first one refused our credentials.
+async fn attempt(
+    secrets: &ActingSecrets,
+    writes: &[Write],
+    storage_id: Option<&StorageId>,
+) -> Result<Vec<Result<Written>>, Problem> {
+    let open = || async {
+        match secrets.stores().find(storage_id).await {
+            Ok(Some(store)) => Ok(store),
+            Ok(None) => Err(Problem::new(
+                Place::root(),
+                ProblemKind::UnknownStorage,
+                "no storage has the id that new secrets are to be written to; give it its settings",
+            )),
+            Err(error) => Err(Problem::of_store(Place::root(), error)),
+        }
+    };
+    let store = open().await?;
+    let results = store.write_many(writes).await;
+    let refused = results.iter().any(|result| {
+        result
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Unauthenticated)
+    });
+    if refused && secrets.stores().refused(storage_id, &store) {
+        // Writing a value again under its name is no harm.
+        return match open().await {
+            Ok(store) => Ok(store.write_many(writes).await),
+            Err(_) => Ok(results),
+        };
+    }
+    Ok(results)
+}
+
+/// Whether a write that failed may have left something. What the contract refuses before any request
+/// has not, and a name that has another value is another's.
+fn may_have_written(kind: ErrorKind) -> bool {
+    !matches!(
+        kind,
+        ErrorKind::AlreadyExists
+            | ErrorKind::InvalidCoordinate
+            | ErrorKind::InvalidValue
+            | ErrorKind::PayloadTooLarge
+            | ErrorKind::Unsupported
+    )
+}
+
+/// Says so when a change is dropped before its end.
+struct Unended {
+    message: &'static str,
+    writes: usize,
+    supersedes: usize,
+}
+
+impl Unended {
+    fn new(record: &Record, message: &'static str) -> Self {
+        Self {
+            message,
+            writes: record.writes().len(),
+            supersedes: record.supersedes().len(),
+        }
+    }
+
+    fn disarm(&mut self) {
+        (self.writes, self.supersedes) = (0, 0);
+    }
+}
+
+impl Drop for Unended {
+    fn drop(&mut self) {
+        let Self {
+            message,
+            writes,
+            supersedes,
+        } = *self;
+        if writes + supersedes > 0 {
+            tracing::warn!(writes, supersedes, "{message}: heal its record, or collect");
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! The default store and others by storage id, opened on first use and kept.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+
+use crate::connector::{AuditEvent, AuditMode, AuditSink, StorageId};
+use crate::{Error, ErrorKind, Operation, Owner, Result, SecretPersistence};
+
+type Store = Arc<dyn SecretPersistence>;
+
+/// The stores of an installation: the default one, and others by [`StorageId`].
+///
+/// Another store is opened by the [`OpenStore`] when it is first asked for, once however many ask at
+/// the same time, and then kept. It is opened anew after [`reopen`](Self::reopen), and after it has
+/// answered `Unauthenticated` to a connector call: its credentials may have been replaced. An id that
+/// nobody knows is an error, never the default store.
+///
+/// Clones share what is open.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use async_trait::async_trait;
+/// use secrets_core::connector::StorageId;
+/// use secrets_core::{Memory, OpenStore, Result, SecretPersistence, Stores};
+///
+/// struct Settings;
+///
+/// #[async_trait]
+/// impl OpenStore for Settings {
+///     async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>> {
+///         // A service reads its row of this id here, and connects.
+///         Ok((id.as_str() == "team-a").then(|| Arc::new(Memory::new()) as _))
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let stores = Stores::new(Arc::new(Memory::new())).with_opener(Arc::new(Settings));
+/// assert!(stores.store(None).await.is_ok());
+/// assert!(stores.store(Some(&StorageId::parse("team-a")?)).await.is_ok());
+/// assert!(stores.store(Some(&StorageId::parse("team-b")?)).await.is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Stores {
+    default: Store,
+    opener: Option<Arc<dyn OpenStore>>,
+    others: Arc<Mutex<HashMap<StorageId, Slot>>>,
+    owner: Option<Owner>,
+    audit: Option<(Arc<dyn AuditSink>, AuditMode)>,
+    unaudited: Arc<AtomicU64>,
+}
+
+/// Opens the store of a storage id: reads its settings and builds its layers.
+#[async_trait]
+pub trait OpenStore: Send + Sync + 'static {
+    /// Opens a store; `None` for an id that does not exist.
+    ///
+    /// # Errors
+    /// Where the settings are refused or the store cannot be reached. All who wait for this id get
+    /// the same error, and the next one to ask tries again.
+    async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>>;
+}
+
+enum Slot {
+    /// Handed in by the caller, who alone replaces it.
+    Given(Store),
+    /// Opened by us.
+    Open(Store),
+    /// Kept alive by those who wait: where all of them go away, so does the attempt.
+    Opening(WeakShared<Opening>),
+}
+
+type Opening = BoxFuture<'static, Result<Option<Store>>>;
+
+enum Found {
+    Open(Store),
+    Opening(Shared<Opening>),
+    Unknown,
+}
+
+impl Stores {
+    /// Only a default store.
+    pub fn new(default: Arc<dyn SecretPersistence>) -> Self {
+        Self {
+            default,
+            opener: None,
+            others: Arc::default(),
+            owner: None,
+            audit: None,
+            unaudited: Arc::default(),
+        }
+    }
+
+    /// Opens stores of other ids through this.
+    #[must_use]
+    pub fn with_opener(mut self, opener: Arc<dyn OpenStore>) -> Self {
+        self.opener = Some(opener);
+        self
+    }
+
+    /// Adds a store that is open already.
+    #[must_use]
+    pub fn with_store(self, id: StorageId, store: Arc<dyn SecretPersistence>) -> Self {
+        self.locked().insert(id, Slot::Given(store));
+        self
+    }
+
+    /// Says which installation this is. Without it, a secret that a store marks with any owner counts
+    /// as another's and is not deleted when it is superseded.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// Sends audit events here. Direct use of a store is not audited: only connector calls know who
+    /// acts.
+    #[must_use]
+    pub fn with_audit(mut self, sink: Arc<dyn AuditSink>, mode: AuditMode) -> Self {
+        self.audit = Some((sink, mode));
+        self
+    }
+
+    /// The default store.
+    #[must_use]
+    pub fn default_store(&self) -> &Arc<dyn SecretPersistence> {
+        &self.default
+    }
+
+    /// The store of an id, opened if it is not open yet; `None` is the default store.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for an id that nobody knows; whatever opening it ended in.
+    pub async fn store(&self, id: Option<&StorageId>) -> Result<Arc<dyn SecretPersistence>> {
+        match (self.find(id).await?, id) {
+            (Some(store), _) => Ok(store),
+            (None, id) => Err(
+                Error::new(ErrorKind::InvalidConfig, "no storage has this id")
+                    .with_operation(Operation::Open)
+                    .with_store(id.map_or("default", StorageId::as_str))
+                    .with_hint("give the storage its settings, or correct the id"),
+            ),
+        }
+    }
+
+    /// Lets go of what is open under an id: whoever asks next opens it anew, with its settings of
+    /// then. Calls under way end with the store they began with. Stores that were
+    /// [handed in](Self::with_store) stay.
+    pub fn reopen(&self, id: &StorageId) {
+        let mut others = self.locked();
+        if !matches!(others.get(id), Some(Slot::Given(_))) {
+            others.remove(id);
+        }
+    }
+
+    /// The id of this installation.
+    #[must_use]
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    /// How many audit events have been lost under [`AuditMode::BestEffort`].
+    #[must_use]
+    pub fn unaudited(&self) -> u64 {
+        self.unaudited.load(Ordering::Relaxed)
+    }
+
+    /// As [`store`](Self::store), with an unknown id told apart from a failure.
+    pub(crate) async fn find(&self, id: Option<&StorageId>) -> Result<Option<Store>> {
+        let Some(id) = id else {
+            return Ok(Some(Arc::clone(&self.default)));
+        };
+        let opening = match self.look_up(id) {
+            Found::Open(store) => return Ok(Some(store)),
+            Found::Opening(opening) => opening,
+            Found::Unknown => return Ok(None),
+        };
+        let result = opening.clone().await;
+        self.land(id, &opening, &result);
+        result
+    }
+
+    /// Lets go of a store that refused our credentials, unless it has been replaced already. Whether
+    /// asking again makes sense: another one will be opened.
+    pub(crate) fn refused(&self, id: Option<&StorageId>, store: &Store) -> bool {
+        let Some(id) = id else { return false };
+        let mut others = self.locked();
+        match others.get(id) {
+            Some(Slot::Given(_)) => false,
+            Some(Slot::Open(open)) if Arc::ptr_eq(open, store) => {
+                others.remove(id);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether anybody wants audit events.
+    pub(crate) fn is_audited(&self) -> bool {
+        self.audit.is_some()
+    }
+
+    /// Sends events to the sink. An error is the sink's, and means that the operation must fail.
+    pub(crate) async fn record(&self, events: &[AuditEvent]) -> Result<()> {
+        let Some((sink, mode)) = &self.audit else {
+            return Ok(());
+        };
+        if events.is_empty() {
+            return Ok(());
+        }
+        match (sink.record(events).await, mode) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), AuditMode::Required) => Err(error),
+            (Err(error), AuditMode::BestEffort) => {
+                let lost = events.len() as u64;
+                self.unaudited.fetch_add(lost, Ordering::Relaxed);
+                tracing::warn!(lost, %error, "audit events were lost");
+                Ok(())
+            }
+        }
+    }
+
+    fn look_up(&self, id: &StorageId) -> Found {
+        let mut others = self.locked();
+        match others.get(id) {
+            Some(Slot::Given(store) | Slot::Open(store)) => return Found::Open(Arc::clone(store)),
+            Some(Slot::Opening(opening)) => {
+                if let Some(opening) = opening.upgrade() {
+                    return Found::Opening(opening);
+                }
+            }
+            None => {}
+        }
+        let Some(opener) = self.opener.clone() else {
+            return Found::Unknown;
+        };
+        let opening = open(opener, id.clone()).boxed().shared();
+        // Only a future that has ended has nothing to downgrade to, and this one has not begun.
+        if let Some(weak) = opening.downgrade() {
+            others.insert(id.clone(), Slot::Opening(weak));
+        }
+        Found::Opening(opening)
+    }
+
+    /// Keeps what an attempt opened, if it still is the attempt that counts.
+    fn land(&self, id: &StorageId, attempt: &Shared<Opening>, result: &Result<Option<Store>>) {
+        let mut others = self.locked();
+        let ours = match others.get(id) {
+            Some(Slot::Opening(current)) => current
+                .upgrade()
+                .is_some_and(|current| current.ptr_eq(attempt)),
+            _ => false,
+        };
+        if !ours {
+            return;
+        }
+        match result {
+            Ok(Some(store)) => others.insert(id.clone(), Slot::Open(Arc::clone(store))),
+            Ok(None) | Err(_) => others.remove(id),
+        };
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<StorageId, Slot>> {
+        // No code that holds the lock can panic halfway through a change.
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut others: Vec<String> = self.locked().keys().map(ToString::to_string).collect();
+        others.sort_unstable();
+        f.debug_struct("Stores")
+            .field("default", &format_args!("{}", self.default))
+            .field("others", &others)
+            .field("owner", &self.owner)
+            .field("audit", &self.audit.as_ref().map(|(_, mode)| mode))
+            .finish_non_exhaustive()
+    }
+}
+
+async fn open(opener: Arc<dyn OpenStore>, id: StorageId) -> Result<Option<Store>> {
+    opener.open(&id).await.map_err(|error| {
+        let error = match error.operation() {
+            Some(_) => error,
+            None => error.with_operation(Operation::Open),
+        };
+        match error.store() {
+            Some(_) => error,
+            None => error.with_store(id.as_str()),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::Memory;
+
+    struct Opener {
+        opened: AtomicUsize,
+        failing: AtomicUsize,
+        gate: tokio::sync::Semaphore,
+    }
+
+    impl Opener {
+        fn new(permits: usize) -> Arc<Self> {
+            Arc::new(Self {
+                opened: AtomicUsize::new(0),
+                failing: AtomicUsize::new(0),
+                gate: tokio::sync::Semaphore::new(permits),
+            })
+        }
+
+        fn opened(&self) -> usize {
+            self.opened.load(Ordering::SeqCst)
+        }
+    }
+
+    #[async_trait]
+    impl OpenStore for Opener {
+        async fn open(&self, id: &StorageId) -> Result<Option<Store>> {
+            self.opened.fetch_add(1, Ordering::SeqCst);
+            self.gate.acquire().await.unwrap().forget();
+            if id.as_str() == "unknown" {
+                return Ok(None);
+            }
+            if self.failing.load(Ordering::SeqCst) > 0 {
+                self.failing.fetch_sub(1, Ordering::SeqCst);
+                return Err(Error::new(ErrorKind::Unavailable, "down"));
+            }
+            Ok(Some(Arc::new(Memory::new())))
+        }
+    }
+
+    fn id(text: &str) -> StorageId {
+        StorageId::parse(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_id_is_opened_once_however_many_ask_and_then_kept() {
+        let opener = Opener::new(0);
+        let stores = Stores::new(Arc::new(Memory::new())).with_opener(opener.clone());
+        let name = id("a");
+        let asked = futures::future::join_all((0..50).map(|_| stores.store(Some(&name))));
+        let (answers, ()) = tokio::join!(asked, async {
+            tokio::task::yield_now().await;
+            opener.gate.add_permits(1);
+        });
+        let answers: Vec<Store> = answers.into_iter().map(Result::unwrap).collect();
+        assert!(answers.iter().all(|store| Arc::ptr_eq(store, &answers[0])));
+        let again = stores.clone().store(Some(&name)).await.unwrap();
+        assert!(Arc::ptr_eq(&again, &answers[0]));
+        assert_eq!(opener.opened(), 1);
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_share_a_failure_and_the_next_tries_again() {
+        let opener = Opener::new(0);
+        opener.failing.store(1, Ordering::SeqCst);
+        let stores = Stores::new(Arc::new(Memory::new())).with_opener(opener.clone());
+        let name = id("a");
+        let asked = futures::future::join_all((0..5).map(|_| stores.store(Some(&name))));
+        let (answers, ()) = tokio::join!(asked, async { opener.gate.add_permits(1) });
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "open in a: down (unavailable)",
+                "who failed is named"
+            );
+        }
+        assert_eq!(opener.opened(), 1);
+        opener.gate.add_permits(1);
+        stores.store(Some(&name)).await.unwrap();
+        assert_eq!(opener.opened(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_all_have_left_does_not_block_the_next() {
+        let opener = Opener::new(0);
+        let stores = Stores::new(Arc::new(Memory::new())).with_opener(opener.clone());
+        let name = id("a");
+        assert!(stores.store(Some(&name)).now_or_never().is_none());
+        opener.gate.add_permits(1);
+        stores.store(Some(&name)).await.unwrap();
+        assert_eq!(opener.opened(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_id_is_an_error_and_never_the_default_store() {
+        let stores = Stores::new(Arc::new(Memory::new()));
+        let error = stores.store(Some(&id("unknown"))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let stores = stores.with_opener(Opener::new(10));
+        let error = stores.store(Some(&id("unknown"))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[tokio::test]
+    async fn reopening_beats_an_attempt_under_way_and_spares_what_was_handed_in() {
+        let opener = Opener::new(0);
+        let given: Store = Arc::new(Memory::new());
+        let stores = Stores::new(Arc::new(Memory::new()))
+            .with_store(id("given"), given.clone())
+            .with_opener(opener.clone());
+        let name = id("a");
+        let (first, ()) = tokio::join!(stores.store(Some(&name)), async {
+            stores.reopen(&name);
+            opener.gate.add_permits(1);
+        });
+        opener.gate.add_permits(1);
+        let second = stores.store(Some(&name)).await.unwrap();
+        // The first attempt read its settings before they changed, so it must not be the one kept.
+        assert!(!Arc::ptr_eq(&first.unwrap(), &second));
+
+        assert!(stores.refused(Some(&name), &second));
+        opener.gate.add_permits(1);
+        let third = stores.store(Some(&name)).await.unwrap();
+        assert!(!Arc::ptr_eq(&second, &third));
+        assert!(
+            stores.refused(Some(&name), &second),
+            "one that is gone already"
+        );
+        assert!(Arc::ptr_eq(
+            &third,
+            &stores.store(Some(&name)).await.unwrap()
+        ));
+
+        stores.reopen(&id("given"));
+        assert!(!stores.refused(Some(&id("given")), &given));
+        let kept = stores.store(Some(&id("given"))).await.unwrap();
+        assert!(Arc::ptr_eq(&kept, &given));
+    }
+}

@@ -1,0 +1,425 @@
+//! Credentials: loaded once, kept until they end, loaded again when their files change or AWS
+//! refuses them.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::Credentials as Keys;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_sdk_sts::config::Region as SdkRegion;
+use secrets_core::{Error, ErrorKind};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use crate::client::quiet;
+use crate::config::{AssumeRole, Config, Credentials};
+use crate::error::{Fault, Nature};
+use crate::policy::{Action, Denial};
+
+/// How long before their end credentials are renewed: long enough for several attempts, short
+/// enough for the fifteen minutes that the shortest sessions last.
+const RENEW_BEFORE: Duration = Duration::from_secs(300);
+
+/// How long a failed renewal is not repeated while the old credentials still hold.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long looking for credentials may take in all. Where nothing answers at the address of the
+/// metadata service, the SDK gives up after some seconds.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Our credentials, shared by all clients. Cloning shares the state.
+#[derive(Clone)]
+pub(crate) struct CredentialCache(Arc<Inner>);
+
+struct Inner {
+    source: Source,
+    held: RwLock<Option<Arc<Held>>>,
+    /// Taken while loading, so that any number of callers load once.
+    loading: Mutex<()>,
+}
+
+/// What makes credentials anew, from the start, each time: the SDK's providers keep what they have
+/// read from files.
+struct Source {
+    credentials: Credentials,
+    role: Option<(AssumeRole, aws_sdk_sts::config::Builder)>,
+    region: crate::naming::Region,
+}
+
+struct Held {
+    keys: Keys,
+    /// What the files looked like when the credentials were loaded.
+    files: Vec<FileStamp>,
+    /// When to try to renew them, if they end at all.
+    renew_at: Option<Instant>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileStamp {
+    path: PathBuf,
+    /// Time of change and length; `None` where there is no such file.
+    state: Option<(SystemTime, u64)>,
+}
+
+impl CredentialCache {
+    /// Nothing is loaded yet. `sts` sets up the client that assumes the role.
+    pub(crate) fn new(config: &Config, sts: aws_sdk_sts::config::Builder) -> Self {
+        Self(Arc::new(Inner {
+            source: Source {
+                credentials: config.credentials.clone(),
+                role: config.role.clone().map(|role| (role, sts)),
+                region: config.region.clone(),
+            },
+            held: RwLock::default(),
+            loading: Mutex::default(),
+        }))
+    }
+
+    /// Credentials that are good now, as far as we can tell, loaded if need be.
+    pub(crate) async fn current(&self) -> Result<Keys, Error> {
+        if let Some(held) = self.held()
+            && held.is_fresh()
+        {
+            return Ok(held.keys.clone());
+        }
+        let _loading = self.0.loading.lock().await;
+        // Somebody else may have loaded while we waited.
+        let old = self.held();
+        if let Some(held) = &old
+            && held.is_fresh()
+        {
+            return Ok(held.keys.clone());
+        }
+        match self.0.source.load().await {
+            Ok(held) => Ok(self.hold(held)),
+            // What has not ended is better than nothing, until it ends.
+            Err(error) => match old.filter(|held| held.is_valid() && !held.is_stale()) {
+                Some(held) => {
+                    warn!(%error, "AWS credentials could not be renewed; the old ones still hold");
+                    Ok(self.hold(Held {
+                        keys: held.keys.clone(),
+                        files: held.files.clone(),
+                        renew_at: Some(Instant::now() + RENEW_AGAIN),
+                    }))
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    /// AWS has refused these credentials: looks for others. Whether there are.
+    pub(crate) async fn refused(&self, refused: &Keys) -> bool {
+        let _loading = self.0.loading.lock().await;
+        if let Some(held) = self.held()
+            && !same(&held.keys, refused)
+        {
+            return true;
+        }
+        match self.0.source.load().await {
+            Ok(held) => {
+                let others = !same(&held.keys, refused);
+                self.hold(held);
+                others
+            }
+            Err(_) => {
+                *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = None;
+                false
+            }
+        }
+    }
+
+    fn held(&self) -> Option<Arc<Held>> {
+        // Only whole values are ever stored: a panic elsewhere leaves nothing half done.
+        self.0
+            .held
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn hold(&self, held: Held) -> Keys {
+        let keys = held.keys.clone();
+        *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(held));
+        keys
+    }
+}
+
+impl fmt::Debug for CredentialCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CredentialCache")
+            .field("source", &self.0.source.credentials)
+            .field("role", &self.0.source.role.as_ref().map(|(role, _)| role))
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProvideCredentials for CredentialCache {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let loaded: provider::Result = self
+                .current()
+                .await
+                .map_err(CredentialsError::provider_error);
+            loaded
+        })
+    }
+}
+
+impl Held {
+    fn new(keys: Keys, files: Vec<FileStamp>) -> Self {
+        let renew_at = keys.expiry().map(|end| {
+            let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+            // Of a session shorter than the margin, half is used.
+            Instant::now() + left.saturating_sub(RENEW_BEFORE).max(left / 2)
+        });
+        Self {
+            keys,
+            files,
+            renew_at,
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.is_valid() && self.renew_at.is_none_or(|at| Instant::now() < at) && !self.is_stale()
+    }
+
+    fn is_valid(&self) -> bool {
+        self.keys.expiry().is_none_or(|end| SystemTime::now() < end)
+    }
+
+    /// Whether the files have changed since.
+    fn is_stale(&self) -> bool {
+        self.files
+            .iter()
+            .any(|stamp| stamp.state != state(&stamp.path))
+    }
+}
+
+impl Source {
+    async fn load(&self) -> Result<Held, Error> {
+        // Stamped before reading: a file that changes meanwhile is read once more, not missed.
+        let files: Vec<FileStamp> = self
+            .files()
+            .into_iter()
+            .map(|path| FileStamp {
+                state: state(&path),
+                path,
+            })
+            .collect();
+        let loading = async {
+            let base = self.load_base().await?;
+            match &self.role {
+                Some((role, sts)) => self.assume(role, sts.clone(), base).await,
+                None => Ok(base),
+            }
+        };
+        let keys = timeout(LOAD_TIMEOUT, quiet(loading)).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "credentials could not be loaded in time",
+            )
+            .with_hint(self.tried())
+        })??;
+        Ok(Held::new(keys, files))
+    }
+
+    async fn load_base(&self) -> Result<Keys, Error> {
+        let region = SdkRegion::new(self.region.as_str().to_owned());
+        let setup = ProviderConfig::default().with_region(Some(region.clone()));
+        match &self.credentials {
+            Credentials::AccessKey(key) => Ok(Keys::new(
+                key.id.expose(),
+                key.secret.expose(),
+                key.session_token
+                    .as_ref()
+                    .map(|token| token.expose().to_owned()),
+                None,
+                "settings",
+            )),
+            Credentials::DefaultChain { profile } => {
+                let mut chain = DefaultCredentialsChain::builder()
+                    .region(region)
+                    .configure(setup);
+                if let Some(profile) = profile {
+                    chain = chain.profile_name(profile);
+                }
+                let chain = chain.build().await;
+                self.provided(chain.provide_credentials()).await
+            }
+            Credentials::InstanceMetadata => {
+                let service = ImdsCredentialsProvider::builder().configure(&setup).build();
+                self.provided(service.provide_credentials()).await
+            }
+        }
+    }
+
+    async fn provided(
+        &self,
+        provider: impl Future<Output = Result<Keys, CredentialsError>>,
+    ) -> Result<Keys, Error> {
+        // The SDK's error may carry the answer of a metadata service or the output of a process, so
+        // its kind is all that is taken over.
+        provider.await.map_err(|error| {
+            let (kind, message) = match error {
+                CredentialsError::CredentialsNotLoaded(_) => {
+                    (ErrorKind::Unauthenticated, "no AWS credentials were found")
+                }
+                CredentialsError::InvalidConfiguration(_) => (
+                    ErrorKind::InvalidConfig,
+                    "the AWS configuration files or variables contradict themselves",
+                ),
+                CredentialsError::ProviderTimedOut(_) => (
+                    ErrorKind::Unavailable,
+                    "the source of AWS credentials did not answer in time",
+                ),
+                // The source was there, and failed: an expired SSO login, a refused web identity.
+                _ => (
+                    ErrorKind::Unauthenticated,
+                    "a source of AWS credentials was found and failed",
+                ),
+            };
+            Error::new(kind, message).with_hint(self.tried())
+        })
+    }
+
+    async fn assume(
+        &self,
+        role: &AssumeRole,
+        sts: aws_sdk_sts::config::Builder,
+        base: Keys,
+    ) -> Result<Keys, Error> {
+        let client = aws_sdk_sts::Client::from_conf(sts.credentials_provider(base).build());
+        let answer = client
+            .assume_role()
+            .role_arn(&role.arn)
+            .role_session_name(&role.session_name)
+            .set_external_id(role.external_id.clone())
+            .send()
+            .await
+            .map_err(|error| {
+                let denial = Denial {
+                    action: Action::AssumeRole,
+                    region: &self.region,
+                    resource: Some(&role.arn),
+                    tag_key: None,
+                    kms_key: None,
+                };
+                Fault::from_sdk(Action::AssumeRole, &error).explain("STS", || denial.advice())
+            })?;
+        let session = answer.credentials.ok_or_else(|| {
+            Fault::new(Action::AssumeRole, Nature::Garbled).explain("STS", Default::default)
+        })?;
+        Ok(Keys::new(
+            session.access_key_id,
+            session.secret_access_key,
+            Some(session.session_token),
+            SystemTime::try_from(session.expiration).ok(),
+            "assumed role",
+        ))
+    }
+
+    /// The files that the credentials come from, whether they exist or not. A container's and a web
+    /// identity's token are files too, but the session made of them has an end of its own.
+    fn files(&self) -> Vec<PathBuf> {
+        match self.credentials {
+            Credentials::DefaultChain { .. } => [credentials_file(), config_file()]
+                .into_iter()
+                .flatten()
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What was tried, for people: which variables are set and which files exist, not what is in
+    /// them.
+    fn tried(&self) -> String {
+        let named = |name: &str| {
+            let state = if is_set(name) { "set" } else { "not set" };
+            format!("{name} ({state})")
+        };
+        let existing = |path: Option<PathBuf>| match path {
+            Some(path) => {
+                let state = if path.exists() {
+                    "exists"
+                } else {
+                    "does not exist"
+                };
+                format!("{} ({state})", path.display())
+            }
+            None => "no home folder".to_owned(),
+        };
+        let metadata = if env::var("AWS_EC2_METADATA_DISABLED")
+            .is_ok_and(|value| value.eq_ignore_ascii_case("true"))
+        {
+            "the instance metadata service (switched off by AWS_EC2_METADATA_DISABLED)"
+        } else {
+            "the instance metadata service"
+        };
+        match &self.credentials {
+            Credentials::AccessKey(_) => "tried: the access key of the settings".to_owned(),
+            Credentials::InstanceMetadata => format!("tried: {metadata}, and nothing else"),
+            Credentials::DefaultChain { profile } => {
+                let profile = profile
+                    .clone()
+                    .or_else(|| env::var("AWS_PROFILE").ok())
+                    .unwrap_or_else(|| "default".to_owned());
+                format!(
+                    "tried, in this order: {}, {}; profile `{profile}` in {} and {} (`aws sso login` \
+                     renews SSO); {}; {}, {}; {metadata}",
+                    named("AWS_ACCESS_KEY_ID"),
+                    named("AWS_SECRET_ACCESS_KEY"),
+                    existing(credentials_file()),
+                    existing(config_file()),
+                    named("AWS_WEB_IDENTITY_TOKEN_FILE"),
+                    named("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+                    named("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+                )
+            }
+        }
+    }
+}
+
+fn same(ours: &Keys, theirs: &Keys) -> bool {
+    ours.access_key_id() == theirs.access_key_id()
+        && ours.secret_access_key() == theirs.secret_access_key()
+        && ours.session_token() == theirs.session_token()
+}
+
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/file-location.html>
+fn credentials_file() -> Option<PathBuf> {
+    aws_file("AWS_SHARED_CREDENTIALS_FILE", "credentials")
+}
+
+fn config_file() -> Option<PathBuf> {
+    aws_file("AWS_CONFIG_FILE", "config")
+}
+
+fn aws_file(variable: &str, name: &str) -> Option<PathBuf> {
+    if is_set(variable) {
+        return env::var_os(variable).map(PathBuf::from);
+    }
+    env::home_dir().map(|home| home.join(".aws").join(name))
+}
+
+/// Symbolic links are followed: Kubernetes swaps them when a mounted secret changes.
+fn state(path: &PathBuf) -> Option<(SystemTime, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}

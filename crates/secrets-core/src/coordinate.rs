@@ -121,22 +121,7 @@ impl ManagedCoordinate {
     /// # Errors
     /// `InvalidCoordinate` for a version below 1, or a name that would be too long.
     pub fn new(scope: &Scope, id: Uuid, version: i64) -> Result<Self> {
-        if version < 1 {
-            return Err(Error::new(
-                ErrorKind::InvalidCoordinate,
-                "versions start at 1",
-            ));
-        }
-        let base = format!("{scope}_secret_{}", id.hyphenated());
-        let name = format!("{base}_v{version}");
-        if name.len() > MAX_MANAGED_BYTES {
-            return Err(too_long(&name));
-        }
-        Ok(Self {
-            name: name.into(),
-            base_len: base.len(),
-            version,
-        })
+        NewCoordinates::of(scope).with_id(id, version)
     }
 
     /// Reads a managed coordinate.
@@ -204,6 +189,67 @@ impl ManagedCoordinate {
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+}
+
+/// Makes the coordinates of new values of one scope.
+pub(crate) struct NewCoordinates {
+    /// What all begin with, then the last one made.
+    name: String,
+    common: usize,
+}
+
+impl NewCoordinates {
+    pub(crate) fn of(scope: &Scope) -> Self {
+        let mut name = String::with_capacity(MAX_MANAGED_BYTES);
+        name.push_str(MANAGED_PREFIX);
+        name.push_str(&scope.prefix);
+        name.push_str(
+            scope
+                .base_id
+                .hyphenated()
+                .encode_lower(&mut Uuid::encode_buffer()),
+        );
+        name.push_str("_secret_");
+        let common = name.len();
+        Self { name, common }
+    }
+
+    /// A name that nobody has: with a random UUID.
+    pub(crate) fn fresh(&mut self, version: i64) -> Result<ManagedCoordinate> {
+        self.with_id(Uuid::new_v4(), version)
+    }
+
+    fn with_id(&mut self, id: Uuid, version: i64) -> Result<ManagedCoordinate> {
+        if version < 1 {
+            return Err(Error::new(
+                ErrorKind::InvalidCoordinate,
+                "versions start at 1",
+            ));
+        }
+        self.name.truncate(self.common);
+        self.name
+            .push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        let base_len = self.name.len();
+        self.name.push_str("_v");
+        if version < 10 {
+            // The usual one, without the machinery of formatting.
+            self.name.extend(
+                u32::try_from(version)
+                    .ok()
+                    .and_then(|digit| char::from_digit(digit, 10)),
+            );
+        } else {
+            self.name.push_str(&version.to_string());
+        }
+        if self.name.len() > MAX_MANAGED_BYTES {
+            return Err(too_long(&self.name));
+        }
+        Ok(ManagedCoordinate {
+            name: self.name.as_str().into(),
+            base_len,
+            version,
+        })
     }
 }
 

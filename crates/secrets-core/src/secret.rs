@@ -47,6 +47,11 @@ impl SecretValue {
         self.0.is_empty()
     }
 
+    /// Whether it is this text, compared as two values are.
+    pub(crate) fn is(&self, text: &str) -> bool {
+        equal(&self.0, text)
+    }
+
     /// A handle that does not keep the value alive, to prove that it has been wiped.
     #[must_use]
     pub fn downgrade(&self) -> WeakSecret {
@@ -63,13 +68,7 @@ impl From<String> for SecretValue {
 /// Compares without leaving at the first difference, so that timing tells nothing of the content.
 impl PartialEq for SecretValue {
     fn eq(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.0.as_bytes(), other.0.as_bytes());
-        ours.len() == theirs.len()
-            && std::hint::black_box(
-                ours.iter()
-                    .zip(theirs)
-                    .fold(0, |diff, (a, b)| diff | (a ^ b)),
-            ) == 0
+        equal(&self.0, &other.0)
     }
 }
 
@@ -79,6 +78,15 @@ impl fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretValue(redacted)")
     }
+}
+
+fn equal(ours: &str, theirs: &str) -> bool {
+    ours.len() == theirs.len()
+        && std::hint::black_box(
+            ours.bytes()
+                .zip(theirs.bytes())
+                .fold(0, |diff, (a, b)| diff | (a ^ b)),
+        ) == 0
 }
 
 /// A handle on a [`SecretValue`] that does not keep it alive.

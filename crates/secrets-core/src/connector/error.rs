@@ -284,10 +284,6 @@ impl Problems {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The error of what was found, by place.
     pub(crate) fn into_result(self) -> Result<(), ConnectorError> {
         let mut problems = self.0;

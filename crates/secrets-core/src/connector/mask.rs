@@ -1,14 +1,21 @@
 //! Configurations made presentable.
 
-use serde_json::Value;
+use std::mem;
 
-use super::error::ConnectorError;
-use super::place::Place;
+use serde_json::Value;
+use zeroize::Zeroize;
+
+use super::error::{ConnectorError, Problem, ProblemKind, Problems};
+use super::guarded::{GuardedValue, wipe};
+use super::limits::{MAX_DEPTH, too_deep};
+use super::place::{Path, Place};
+use super::pointer::{is_pointer, is_pointer_key, is_text_pointer};
+use super::spec::{ConnectorSpec, Cursor, Position, Types};
 
 /// What stands where a secret is not shown.
 pub const MASK: &str = "**********";
 
-/// JSON without pointers.
+/// JSON without pointers, and what was found on the way.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Scrubbed {
@@ -16,18 +23,284 @@ pub struct Scrubbed {
     pub value: Value,
     /// How many pointers there were.
     pub masked: usize,
-    /// Where raw secrets stood, as far as a specification told.
+    /// Where secrets stood in clear, as far as a specification told; they are masked too.
     pub raw: Vec<Place>,
 }
 
-/// Replaces every pointer object by [`MASK`]; needs no specification.
+/// Replaces every pointer by [`MASK`], in any JSON; needs no specification.
+///
+/// Secrets in clear cannot be recognised this way: what has a specification is scrubbed with
+/// [`ConnectorSpec::scrub`].
+///
+/// ```
+/// use secrets_core::connector::scrub;
+/// use serde_json::json;
+///
+/// let rows = json!([{"id": 1, "config": {"password": {"_secret": "airbyte_workspace_1_secret_2_v1"}}}]);
+/// let scrubbed = scrub(rows)?;
+/// assert_eq!(scrubbed.value, json!([{"id": 1, "config": {"password": "**********"}}]));
+/// assert_eq!(scrubbed.masked, 1);
+/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// ```
 ///
 /// # Errors
-/// `LimitExceeded`.
+/// `LimitExceeded` for JSON that is nested too deeply.
 pub fn scrub(value: Value) -> Result<Scrubbed, ConnectorError> {
+    let mut value = GuardedValue::new(value);
+    let mut masked = 0;
+    let mut open = vec![(&mut *value, 0)];
+    while let Some((value, depth)) = open.pop() {
+        if is_pointer(value) || value.as_str().is_some_and(is_text_pointer) {
+            conceal(value);
+            masked += 1;
+            continue;
+        }
+        match value {
+            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+                return Err(too_deep(Place::root()).into());
+            }
+            Value::Array(items) => open.extend(items.iter_mut().map(|item| (item, depth + 1))),
+            Value::Object(members) => {
+                open.extend(members.values_mut().map(|member| (member, depth + 1)));
+            }
+            _ => {}
+        }
+    }
     Ok(Scrubbed {
-        value,
-        masked: 0,
-        raw: vec![],
+        value: value.into_inner(),
+        masked,
+        raw: Vec::new(),
     })
+}
+
+impl ConnectorSpec {
+    /// Replaces every secret of a configuration by [`MASK`]: at every secret place what is neither
+    /// `null` nor `""`, and every pointer anywhere.
+    ///
+    /// Works on configurations with pointers and with values. The result can be fed back as the
+    /// edited configuration of an update, and changes nothing there.
+    ///
+    /// # Errors
+    /// `TypeMismatch` for a value that may carry a secret where nobody can tell; `LimitExceeded`.
+    pub fn mask(&self, config: Value) -> Result<Value, ConnectorError> {
+        Masker::new(self).run(config, None).map(|(value, _)| value)
+    }
+
+    /// Masks a configuration with values, given the saved one with pointers: what stands where that
+    /// has a pointer is secret too, even if the specification no longer says so.
+    ///
+    /// # Errors
+    /// As for [`mask`](Self::mask).
+    pub fn mask_hydrated(&self, full: Value, saved: &Value) -> Result<Value, ConnectorError> {
+        Masker::new(self)
+            .run(full, Some(saved))
+            .map(|(value, _)| value)
+    }
+
+    /// Masks a configuration and scrubs it, for an export; says where secrets stood in clear.
+    ///
+    /// # Errors
+    /// As for [`mask`](Self::mask).
+    pub fn scrub(&self, config: Value) -> Result<Scrubbed, ConnectorError> {
+        let mut masker = Masker::new(self);
+        masker.raw = Some(Vec::new());
+        let (value, masker) = masker.run(config, None)?;
+        let rest = scrub(value)?;
+        Ok(Scrubbed {
+            value: rest.value,
+            masked: masker.pointers + rest.masked,
+            raw: masker.raw.unwrap_or_default(),
+        })
+    }
+
+    /// Lists the places of a configuration that are secret by this specification and hold something:
+    /// neither `null` nor `""`.
+    ///
+    /// # Errors
+    /// As for [`mask`](Self::mask).
+    pub fn secret_places(&self, config: &Value) -> Result<Vec<Place>, ConnectorError> {
+        fn walk(
+            cursor: &mut Cursor<'_>,
+            value: &Value,
+            at: Position,
+            path: &Path<'_>,
+            depth: usize,
+            found: &mut Vec<Place>,
+            problems: &mut Problems,
+        ) {
+            if is_nothing(value) {
+                return;
+            }
+            if cursor.is_secret(at) {
+                return found.push(path.place());
+            }
+            if let Some(problem) = refusal(cursor, value, at, depth) {
+                return problems.push(|| problem(path.place()));
+            }
+            match value {
+                Value::Array(items) => {
+                    for (index, item) in items.iter().enumerate() {
+                        let element = cursor.element(at, index);
+                        let path = Path::Index(path, index);
+                        walk(cursor, item, element, &path, depth + 1, found, problems);
+                    }
+                }
+                Value::Object(members) => {
+                    for (name, member) in members {
+                        let position = cursor.member(at, name);
+                        let path = Path::Key(path, name);
+                        walk(cursor, member, position, &path, depth + 1, found, problems);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut cursor = self.cursor(false);
+        let root = cursor.root();
+        let (mut found, mut problems) = (Vec::new(), Problems::default());
+        walk(
+            &mut cursor,
+            config,
+            root,
+            &Path::Root,
+            0,
+            &mut found,
+            &mut problems,
+        );
+        problems.into_result()?;
+        Ok(found)
+    }
+}
+
+struct Masker<'a> {
+    cursor: Cursor<'a>,
+    problems: Problems,
+    pointers: usize,
+    /// Where secrets stood in clear, if somebody wants to know.
+    raw: Option<Vec<Place>>,
+}
+
+impl<'a> Masker<'a> {
+    fn new(spec: &'a ConnectorSpec) -> Self {
+        Self {
+            cursor: spec.cursor(false),
+            problems: Problems::default(),
+            pointers: 0,
+            raw: None,
+        }
+    }
+
+    fn run(
+        mut self,
+        config: Value,
+        saved: Option<&Value>,
+    ) -> Result<(Value, Self), ConnectorError> {
+        let mut config = GuardedValue::new(config);
+        let root = self.cursor.root();
+        self.walk(&mut config, saved, root, &Path::Root, 0);
+        mem::take(&mut self.problems).into_result()?;
+        Ok((config.into_inner(), self))
+    }
+
+    fn walk(
+        &mut self,
+        value: &mut Value,
+        saved: Option<&Value>,
+        at: Position,
+        path: &Path<'_>,
+        depth: usize,
+    ) {
+        if self.cursor.is_secret(at) || saved.is_some_and(is_pointer) {
+            return self.secret(value, path);
+        }
+        if is_nothing(value) {
+            return;
+        }
+        if let Some(problem) = refusal(&self.cursor, value, at, depth) {
+            // A pointer is no value, whatever the types say.
+            if is_pointer(value) {
+                return self.secret(value, path);
+            }
+            return self.problems.push(|| problem(path.place()));
+        }
+        match value {
+            Value::Array(items) => {
+                let old = saved.and_then(Value::as_array);
+                for (index, item) in items.iter_mut().enumerate() {
+                    let element = self.cursor.element(at, index);
+                    let old = old.and_then(|old| old.get(index));
+                    self.walk(item, old, element, &Path::Index(path, index), depth + 1);
+                }
+            }
+            Value::Object(members) => {
+                let old = saved.and_then(Value::as_object);
+                for (name, member) in members {
+                    if is_pointer_key(name) {
+                        return self.secret(value, path);
+                    }
+                    let position = self.cursor.member(at, name);
+                    let old = old.and_then(|old| old.get(name));
+                    self.walk(member, old, position, &Path::Key(path, name), depth + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn secret(&mut self, value: &mut Value, path: &Path<'_>) {
+        if is_nothing(value) || value == MASK {
+            return;
+        }
+        if is_pointer(value) || value.as_str().is_some_and(is_text_pointer) {
+            self.pointers += 1;
+        } else if let Some(raw) = &mut self.raw {
+            raw.push(path.place());
+        }
+        conceal(value);
+    }
+}
+
+/// Why a walk does not go on below a value that is not secret.
+fn refusal(
+    cursor: &Cursor<'_>,
+    value: &Value,
+    at: Position,
+    depth: usize,
+) -> Option<fn(Place) -> Problem> {
+    if depth >= MAX_DEPTH && (value.is_array() || value.is_object()) {
+        return Some(too_deep);
+    }
+    if !cursor.admits(at, Types::of(value)) {
+        return Some(mismatch);
+    }
+    None
+}
+
+/// The problem of a value that may carry a secret where nobody can tell.
+pub(super) fn mismatch(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::TypeMismatch,
+        "no schema admits a value of this type, and secrets lie below; correct the value",
+    )
+}
+
+/// Whether there is nothing to protect.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+fn conceal(value: &mut Value) {
+    // A string's own buffer serves again once it is wiped.
+    if let Value::String(text) = value {
+        text.zeroize();
+        text.push_str(MASK);
+    } else {
+        wipe(value);
+        *value = Value::String(MASK.to_owned());
+    }
 }

@@ -18,6 +18,7 @@ mod hydrate;
 mod interleavings;
 mod limits;
 mod mask;
+mod matching;
 mod place;
 mod plan;
 mod planning;

@@ -13,13 +13,13 @@ use super::limits::{MAX_DEPTH, too_deep};
 use super::place::{Path, Place};
 use crate::Coordinate;
 
-const SECRET: &str = "_secret";
-const STORAGE_ID: &str = "_secret_storage_id";
+pub(super) const SECRET: &str = "_secret";
+pub(super) const STORAGE_ID: &str = "_secret_storage_id";
 const REFERENCE_ID: &str = "_secret_reference_id";
-const ENCODING: &str = "_secret_encoding";
+pub(super) const ENCODING: &str = "_secret_encoding";
 
 /// A text at a secret place that begins with this names a coordinate, in input only.
-pub(crate) const TEXT_POINTER: &str = "secret_coordinate::";
+const TEXT_POINTER: &str = "secret_coordinate::";
 
 /// The id of a storage other than the default one, as pointers and settings name it: not empty, at
 /// most 255 bytes, no control character.
@@ -348,6 +348,11 @@ pub(crate) fn is_pointer_object(members: &Map<String, Value>) -> bool {
 /// Whether a key makes the object that has it a pointer.
 pub(crate) fn is_pointer_key(key: &str) -> bool {
     key == SECRET || key == REFERENCE_ID
+}
+
+/// Whether a text is the input form of a pointer.
+pub(crate) fn is_text_pointer(text: &str) -> bool {
+    text.starts_with(TEXT_POINTER)
 }
 
 /// Whether a value is an object with a pointer's keys.

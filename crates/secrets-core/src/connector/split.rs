@@ -1,27 +1,616 @@
-//! From values to pointers.
+//! From values to pointers: the one walk that creates and updates share.
 
-use serde_json::Value;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::mem;
 
-use super::error::ConnectorError;
-use super::plan::SplitPlan;
+use serde_json::{Map, Value};
+
+use super::error::{ConnectorError, Problem, ProblemKind, Problems};
+use super::guarded::{GuardedValue, json_text, parse_json, wipe};
+use super::hydrate::{decode, undecodable};
+use super::limits::{MAX_DEPTH, too_deep};
+use super::mask::{MASK, mismatch};
+use super::matching::{Elements, Matches};
+use super::place::{Path, Place};
+use super::plan::{PlannedWrite, SplitPlan};
+use super::pointer::{
+    ENCODING, Encoding, Pointer, SECRET, STORAGE_ID, is_pointer, is_pointer_key, is_text_pointer,
+};
 use super::policy::Policy;
-use super::spec::ConnectorSpec;
-use crate::Scope;
+use super::spec::{ConnectorSpec, Cursor, Position, Types};
+use crate::coordinate::NewCoordinates;
+use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue};
 
-/// Splits a new configuration.
+/// Splits a new configuration: every secret becomes a write, a pointer stays in its place.
+///
+/// What stands at a secret place: nothing, `null` and `""` stay; a string is stored byte for byte,
+/// anything else as its JSON text; an external pointer stays if the policy allows it; a pointer to a
+/// managed secret, a reference or a mask is an error.
+///
+/// ```
+/// use secrets_core::Scope;
+/// use secrets_core::connector::{ConnectorSpec, Policy, plan_create};
+/// use serde_json::json;
+/// use uuid::Uuid;
+///
+/// let spec = ConnectorSpec::compile(&json!({
+///     "properties": {"host": {}, "password": {"type": "string", "airbyte_secret": true}},
+/// }))?;
+/// let scope = Scope::workspace(Uuid::from_u128(1));
+/// let config = json!({"host": "db", "password": "hunter2"});
+/// let plan = plan_create(&spec, &scope, &Policy::default(), config)?;
+/// assert_eq!(plan.writes.len(), 1);
+/// assert_eq!(plan.config["password"]["_secret"], plan.writes[0].coordinate.as_str());
+/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// ```
 ///
 /// # Errors
-/// Every problem, by place.
+/// Every problem of the configuration, by place; the configuration is wiped then.
 pub fn plan_create(
-    _spec: &ConnectorSpec,
-    _scope: &Scope,
-    _policy: &Policy,
+    spec: &ConnectorSpec,
+    scope: &Scope,
+    policy: &Policy,
     config: Value,
 ) -> Result<SplitPlan, ConnectorError> {
+    let mut config = GuardedValue::new(config);
+    let mut splitter = Splitter::new(spec, scope, policy, None);
+    splitter.split(&mut config, None);
+    splitter.problems.into_result()?;
     Ok(SplitPlan {
-        config,
-        writes: vec![],
-        superseded: vec![],
-        released_references: vec![],
+        config: config.into_inner(),
+        writes: splitter.writes,
+        superseded: Vec::new(),
+        released_references: Vec::new(),
     })
+}
+
+/// What an update knows of the saved configuration.
+pub(super) struct Saved<'a> {
+    /// Its well-formed pointers.
+    pub(super) pointers: HashSet<Pointer>,
+    /// What was read of them.
+    pub(super) values: Values<'a>,
+    /// Which saved element an edited one corresponds to.
+    pub(super) matches: Matches,
+    /// Whether a guarded place has changed.
+    pub(super) guarded_place_changed: bool,
+}
+
+/// The saved values, or the question which are needed.
+pub(super) enum Values<'a> {
+    Asked(BTreeSet<(Place, Pointer)>),
+    Known(&'a HashMap<Pointer, SecretValue>),
+}
+
+/// The walk.
+pub(super) struct Splitter<'a> {
+    cursor: Cursor<'a>,
+    policy: &'a Policy,
+    coordinates: NewCoordinates,
+    saved: Option<Saved<'a>>,
+    pub(super) problems: Problems,
+    pub(super) writes: Vec<PlannedWrite>,
+}
+
+/// What the saved configuration has at the place of an edited value.
+enum Old<'a> {
+    /// A pointer that breaks a rule, so that nobody knows what it names.
+    Malformed,
+    Nothing,
+    Pointer(Pointer),
+    /// A value that was never split.
+    Raw(&'a Value),
+}
+
+impl<'a> Splitter<'a> {
+    pub(super) fn new(
+        spec: &'a ConnectorSpec,
+        scope: &Scope,
+        policy: &'a Policy,
+        saved: Option<Saved<'a>>,
+    ) -> Self {
+        Self {
+            cursor: spec.cursor(policy.refuse_unknown_properties),
+            policy,
+            coordinates: NewCoordinates::of(scope),
+            saved,
+            problems: Problems::default(),
+            writes: Vec::new(),
+        }
+    }
+
+    pub(super) fn split(&mut self, config: &mut Value, saved: Option<&Value>) {
+        let root = self.cursor.root();
+        self.walk(config, saved, root, &Path::Root, 0);
+    }
+
+    /// What was needed of the saved values, where that was the question.
+    pub(super) fn into_needed(self) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
+        self.problems.into_result()?;
+        Ok(match self.saved.map(|saved| saved.values) {
+            Some(Values::Asked(needed)) => needed.into_iter().collect(),
+            _ => Vec::new(),
+        })
+    }
+
+    fn walk(
+        &mut self,
+        value: &mut Value,
+        saved: Option<&Value>,
+        at: Position,
+        path: &Path<'_>,
+        depth: usize,
+    ) {
+        if self.cursor.is_secret(at) || saved.is_some_and(is_pointer) {
+            return self.secret(value, saved, path, depth);
+        }
+        match value {
+            Value::Null => return,
+            Value::String(text) if text.is_empty() => return,
+            Value::String(text) if text == MASK => {
+                return self.problems.push(|| {
+                    Problem::new(
+                        path.place(),
+                        ProblemKind::MaskOutsideSecret,
+                        "the mask stands where no secret is; enter the value",
+                    )
+                });
+            }
+            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+                return self.problems.push(|| too_deep(path.place()));
+            }
+            _ => {}
+        }
+        if !self.cursor.admits(at, Types::of(value)) {
+            return self.problems.push(|| mismatch(path.place()));
+        }
+        match value {
+            Value::Array(_) => {
+                let old = saved.and_then(Value::as_array);
+                let matches = self.matches(old.is_some(), value);
+                for (index, item) in value.as_array_mut().into_iter().flatten().enumerate() {
+                    let old = old.and_then(|old| matches.old(old, index));
+                    let element = self.cursor.element(at, index);
+                    self.walk(item, old, element, &Path::Index(path, index), depth + 1);
+                }
+            }
+            Value::Object(members) => {
+                let old = saved.and_then(Value::as_object);
+                for (name, member) in members {
+                    if is_pointer_key(name) {
+                        self.problems.push(|| outside(path.place()));
+                        continue;
+                    }
+                    let position = self.cursor.member(at, name);
+                    let path = Path::Key(path, name);
+                    if self.policy.refuse_unknown_properties
+                        && position == Position::UNKNOWN
+                        && at != Position::UNKNOWN
+                    {
+                        self.problems.push(|| unknown(path.place()));
+                    }
+                    let old = old.and_then(|old| old.get(name));
+                    self.walk(member, old, position, &path, depth + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What an edited array's elements correspond to, where there is a saved array at all.
+    fn matches(&self, has_old: bool, array: &Value) -> Elements {
+        match &self.saved {
+            Some(saved) if has_old => saved.matches.of(array),
+            _ => Elements::default(),
+        }
+    }
+
+    /// A secret place, of the specification or of the saved configuration.
+    fn secret(&mut self, value: &mut Value, saved: Option<&Value>, path: &Path<'_>, depth: usize) {
+        match value {
+            Value::Null => return,
+            Value::String(text) if text.is_empty() => return,
+            _ => {}
+        }
+        let old = match saved {
+            None | Some(Value::Null) => Old::Nothing,
+            Some(Value::String(text)) if text.is_empty() => Old::Nothing,
+            Some(saved) => match Pointer::parse(saved) {
+                None => Old::Raw(saved),
+                Some(Ok(pointer)) => Old::Pointer(pointer),
+                Some(Err(_)) => Old::Malformed,
+            },
+        };
+        match value {
+            Value::String(text) if text == MASK => return self.masked(value, saved, &old, path),
+            Value::String(text) if is_text_pointer(text) => {
+                return match Pointer::of_text(text) {
+                    Some(Ok(pointer)) => self.pointer(value, pointer, &old, path),
+                    Some(Err(malformed)) => self.problems.push(|| malformed.at(path.place())),
+                    None => {}
+                };
+            }
+            Value::Array(_) | Value::Object(_) => {
+                match Pointer::parse(value) {
+                    Some(Ok(pointer)) => return self.pointer(value, pointer, &old, path),
+                    Some(Err(malformed)) => {
+                        return self.problems.push(|| malformed.at(path.place()));
+                    }
+                    None => {}
+                }
+                if !self.restore(value, saved, path, depth) {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        if !value.is_string() && self.policy.strings_only {
+            return self.problems.push(|| not_a_string(path.place()));
+        }
+        if let (Old::Pointer(pointer), Some(saved)) = (&old, saved) {
+            if self.is_unchanged(value, pointer, path) {
+                wipe(value);
+                *value = saved.clone();
+                return;
+            }
+        }
+        self.store(value, &old, path);
+    }
+
+    /// A mask: the saved secret stays.
+    fn masked(&mut self, value: &mut Value, saved: Option<&Value>, old: &Old<'_>, path: &Path<'_>) {
+        match (old, saved) {
+            (Old::Pointer(_), Some(saved)) => {
+                if self.may_keep(path) {
+                    *value = saved.clone();
+                }
+            }
+            (Old::Raw(Value::String(text)), _) if is_text_pointer(text) => {
+                // Never split: it is split now, as if it had been entered.
+                if let Some(Ok(pointer)) = Pointer::of_text(text) {
+                    *value = pointer.to_value();
+                    self.pointer(value, pointer, &Old::Nothing, path);
+                } else {
+                    self.problems.push(|| mask_without_value(path.place()));
+                }
+            }
+            (Old::Raw(raw), _) if **raw != MASK => {
+                if !self.may_keep(path) {
+                    return;
+                }
+                let mut restored = GuardedValue::new((*raw).clone());
+                // Its own counterpart: what it holds of pointers is saved by definition.
+                if self.restore(&mut restored, Some(raw), path, 0) {
+                    *value = restored.into_inner();
+                    if !value.is_string() && self.policy.strings_only {
+                        wipe(value);
+                        return self.problems.push(|| not_a_string(path.place()));
+                    }
+                    self.store(value, old, path);
+                }
+            }
+            (Old::Malformed, _) => self.problems.push(|| {
+                Problem::new(
+                    path.place(),
+                    ProblemKind::MalformedPointer,
+                    "the saved pointer breaks a rule, so that no secret stands behind this mask; \
+                     enter the value again",
+                )
+            }),
+            _ => self.problems.push(|| mask_without_value(path.place())),
+        }
+    }
+
+    /// A pointer as the value: it has to be one of the saved ones, or an external one.
+    fn pointer(&mut self, value: &mut Value, pointer: Pointer, old: &Old<'_>, path: &Path<'_>) {
+        let own = match &pointer.coordinate {
+            _ if pointer.reference_id.is_some() => true,
+            Some(coordinate) => coordinate.managed().is_some(),
+            None => true,
+        };
+        let stands = if own {
+            self.is_saved(&pointer)
+        } else {
+            matches!(old, Old::Pointer(old) if *old == pointer)
+        };
+        if stands {
+            if self.may_keep(path) && value.is_string() {
+                *value = pointer.to_value();
+            }
+        } else if own {
+            self.problems.push(|| foreign(path.place(), &pointer));
+        } else if !self.policy.allows_external(&pointer) {
+            self.problems.push(|| not_allowed(path.place(), &pointer));
+        } else if value.is_string() {
+            *value = pointer.to_value();
+        }
+    }
+
+    /// Puts the values of saved pointers back that stand inside of a secret object or array, which is
+    /// stored as a whole; false where something else stands there that is no value.
+    fn restore(
+        &mut self,
+        value: &mut Value,
+        saved: Option<&Value>,
+        path: &Path<'_>,
+        depth: usize,
+    ) -> bool {
+        match value {
+            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+                self.problems.push(|| too_deep(path.place()));
+                return false;
+            }
+            Value::String(text) if text == MASK => {
+                return match saved.and_then(Pointer::parse) {
+                    Some(Ok(pointer)) => self.put_back(value, &pointer, path),
+                    Some(Err(malformed)) => {
+                        self.problems.push(|| malformed.at(path.place()));
+                        false
+                    }
+                    None => {
+                        self.problems.push(|| mask_without_value(path.place()));
+                        false
+                    }
+                };
+            }
+            Value::String(text) if is_text_pointer(text) => {
+                self.problems.push(|| inside(path.place()));
+                return false;
+            }
+            _ => {}
+        }
+        match Pointer::parse(value) {
+            Some(Ok(pointer)) => {
+                let own = pointer.reference_id.is_some()
+                    || matches!(pointer.coordinate, Some(Coordinate::Managed(_)));
+                let corresponds =
+                    || matches!(saved.and_then(Pointer::parse), Some(Ok(old)) if old == pointer);
+                return if self.is_saved(&pointer) && (own || corresponds()) {
+                    self.put_back(value, &pointer, path)
+                } else {
+                    if own {
+                        self.problems.push(|| foreign(path.place(), &pointer));
+                    } else {
+                        self.problems.push(|| inside(path.place()));
+                    }
+                    false
+                };
+            }
+            Some(Err(malformed)) => {
+                self.problems.push(|| malformed.at(path.place()));
+                return false;
+            }
+            None => {}
+        }
+        let mut whole = true;
+        match value {
+            Value::Array(_) => {
+                let old = saved.and_then(Value::as_array);
+                let matches = self.matches(old.is_some(), value);
+                for (index, item) in value.as_array_mut().into_iter().flatten().enumerate() {
+                    let old = old.and_then(|old| matches.old(old, index));
+                    whole &= self.restore(item, old, &Path::Index(path, index), depth + 1);
+                }
+            }
+            Value::Object(members) => {
+                let old = saved.and_then(Value::as_object);
+                for (name, member) in members {
+                    let old = old.and_then(|old| old.get(name));
+                    whole &= self.restore(member, old, &Path::Key(path, name), depth + 1);
+                }
+            }
+            _ => {}
+        }
+        whole
+    }
+
+    /// Replaces a saved pointer, or the mask of one, by its value.
+    fn put_back(&mut self, value: &mut Value, pointer: &Pointer, path: &Path<'_>) -> bool {
+        if !self.may_keep(path) {
+            return false;
+        }
+        let Some(saved) = &mut self.saved else {
+            return false;
+        };
+        let secret = match &mut saved.values {
+            Values::Asked(needed) => {
+                needed.insert((path.place(), pointer.clone()));
+                // What it is does not matter for what else is needed.
+                return true;
+            }
+            Values::Known(values) => values.get(pointer),
+        };
+        let Some(secret) = secret else {
+            self.problems.push(|| {
+                with_coordinate(
+                    Problem::new(
+                        path.place(),
+                        ProblemKind::Store,
+                        "the store no longer has the saved secret; enter the value again",
+                    ),
+                    pointer,
+                )
+            });
+            return false;
+        };
+        match decode(secret, pointer.encoding) {
+            Some(decoded) => {
+                *value = decoded.into_inner();
+                true
+            }
+            None => {
+                self.problems
+                    .push(|| with_coordinate(undecodable(path.place()), pointer));
+                false
+            }
+        }
+    }
+
+    /// Whether a value is what the saved pointer stands for: by bytes, or as a value where it is JSON.
+    fn is_unchanged(&mut self, value: &Value, pointer: &Pointer, path: &Path<'_>) -> bool {
+        // A text is a string; nothing else can be equal to it.
+        if pointer.encoding == Encoding::Text && !value.is_string() {
+            return false;
+        }
+        let secret = match self.saved.as_mut().map(|saved| &mut saved.values) {
+            Some(Values::Asked(needed)) => {
+                needed.insert((path.place(), pointer.clone()));
+                None
+            }
+            Some(Values::Known(values)) => values.get(pointer),
+            None => None,
+        };
+        match (secret, pointer.encoding, value) {
+            (Some(secret), Encoding::Text, Value::String(text)) => secret.is(text),
+            (Some(secret), Encoding::Json, _) => parse_json(secret.expose())
+                .map(GuardedValue::new)
+                .is_some_and(|saved| *saved == *value),
+            _ => false,
+        }
+    }
+
+    /// Takes a value out under a new name.
+    fn store(&mut self, value: &mut Value, old: &Old<'_>, path: &Path<'_>) {
+        let version = match old {
+            Old::Pointer(Pointer {
+                coordinate: Some(Coordinate::Managed(coordinate)),
+                reference_id: None,
+                ..
+            }) => coordinate.version().saturating_add(1),
+            _ => 1,
+        };
+        // A version so high that the name gets too long starts again: the UUID makes it unique.
+        let fresh = self
+            .coordinates
+            .fresh(version)
+            .or_else(|_| self.coordinates.fresh(1));
+        let coordinate = match fresh {
+            Ok(coordinate) => coordinate,
+            Err(error) => {
+                return self
+                    .problems
+                    .push(|| Problem::of_store(path.place(), error));
+            }
+        };
+        let (secret, encoding) = match value {
+            Value::String(text) => (mem::take(text), Encoding::Text),
+            _ => {
+                let text = json_text(value);
+                wipe(value);
+                (text, Encoding::Json)
+            }
+        };
+        *value = self.new_pointer(&coordinate, encoding);
+        self.writes.push(PlannedWrite {
+            place: path.place(),
+            coordinate,
+            value: SecretValue::new(secret),
+        });
+    }
+
+    fn new_pointer(&self, coordinate: &ManagedCoordinate, encoding: Encoding) -> Value {
+        let mut members = Map::new();
+        let mut put = |key: &str, text: &str| {
+            members.insert(key.to_owned(), Value::String(text.to_owned()));
+        };
+        put(SECRET, coordinate.as_str());
+        if let Some(storage_id) = &self.policy.write_storage {
+            put(STORAGE_ID, storage_id.as_str());
+        }
+        if encoding == Encoding::Json {
+            put(ENCODING, "json");
+        }
+        Value::Object(members)
+    }
+
+    /// Whether saved secrets may be kept without being entered; a problem where not.
+    fn may_keep(&mut self, path: &Path<'_>) -> bool {
+        let changed = self
+            .saved
+            .as_ref()
+            .is_some_and(|saved| saved.guarded_place_changed);
+        if changed {
+            self.problems.push(|| {
+                Problem::new(
+                    path.place(),
+                    ProblemKind::GuardedPlaceChanged,
+                    "a guarded place has changed, so the secret must be entered again",
+                )
+            });
+        }
+        !changed
+    }
+
+    fn is_saved(&self, pointer: &Pointer) -> bool {
+        self.saved
+            .as_ref()
+            .is_some_and(|saved| saved.pointers.contains(pointer))
+    }
+}
+
+fn outside(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::PointerOutsideSecret,
+        "an object with a pointer's keys stands where no secret is; hydration would resolve it",
+    )
+}
+
+fn inside(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::PointerOutsideSecret,
+        "a pointer stands inside of a secret object or array, which is stored as a whole; enter \
+         the value",
+    )
+}
+
+fn unknown(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::UnknownProperty,
+        "the specification does not know this property; remove it",
+    )
+}
+
+fn not_a_string(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::NotAString,
+        "only strings can be stored as secrets here; enter it as a string",
+    )
+}
+
+fn mask_without_value(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::MaskWithoutValue,
+        "no saved secret corresponds to this mask; enter the value again",
+    )
+}
+
+fn foreign(place: Place, pointer: &Pointer) -> Problem {
+    let problem = Problem::new(
+        place,
+        ProblemKind::ForeignPointer,
+        "permission denied: the saved configuration does not hold this pointer; enter the value",
+    );
+    with_coordinate(problem, pointer)
+}
+
+fn not_allowed(place: Place, pointer: &Pointer) -> Problem {
+    let problem = Problem::new(
+        place,
+        ProblemKind::ExternalNotAllowed,
+        "the list of external secrets does not allow this one; add a prefix of its name to the list \
+         of the storage, or enter the value",
+    );
+    with_coordinate(problem, pointer)
+}
+
+fn with_coordinate(problem: Problem, pointer: &Pointer) -> Problem {
+    match &pointer.coordinate {
+        Some(coordinate) => problem.with_coordinate(coordinate.shared()),
+        None => problem,
+    }
 }

@@ -1,50 +1,165 @@
 //! From a saved configuration and an edited one to the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::error::ConnectorError;
+use super::error::{ConnectorError, Problem, ProblemKind, Problems};
+use super::guarded::GuardedValue;
+use super::limits::check_depth;
+use super::matching::Matches;
 use super::place::Place;
 use super::plan::SplitPlan;
-use super::pointer::{Pointer, PointerIdentity};
+use super::pointer::{Pointer, PointerIdentity, visit_pointers};
 use super::policy::Policy;
 use super::spec::ConnectorSpec;
+use super::split::{Saved, Splitter, Values};
 use crate::{Scope, SecretValue};
 
-/// Lists the pointers of the saved configuration whose values an update has to know.
+/// Lists the pointers of the saved configuration whose values an update has to know, each with the
+/// edited place that asks for it: those that stand behind values which were entered, to tell whether
+/// these are new, and those that are stored again as part of a larger secret.
 ///
 /// # Errors
-/// `LimitExceeded`.
+/// What [`plan_update`] would refuse whatever the values are, so that it is refused before anything
+/// is read.
 pub fn saved_pointers_needed(
-    _spec: &ConnectorSpec,
+    spec: &ConnectorSpec,
+    policy: &Policy,
     saved: &Value,
-    _edited: &Value,
+    edited: &Value,
 ) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
-    super::pointers(saved)
+    check_depth(edited)?;
+    // The very walk of the update, on a copy and without values: it cannot ask for other ones.
+    let mut edited = GuardedValue::new(edited.clone());
+    let asked = Values::Asked(BTreeSet::new());
+    let known = known(spec, policy, saved, &edited, asked)?;
+    let mut splitter = Splitter::new(spec, &Scope::ephemeral(), policy, Some(known));
+    splitter.split(&mut edited, Some(saved));
+    splitter.into_needed()
 }
 
-/// Splits an edited configuration, given the saved one.
+/// Splits an edited configuration, given the saved one: masks and unchanged values keep their
+/// pointers, changed values become writes.
 ///
 /// `values` has what was read of [`saved_pointers_needed`]; one that the store no longer has is left
-/// out, and counts as changed. `references` has what the references of the saved configuration name.
+/// out, and a value entered for it counts as changed. `references` has what the references of the
+/// saved configuration name, as far as they are resolved.
+///
+/// Secret places are those of the specification and every place where the saved configuration holds
+/// a pointer. A changed value gets a new name, its version one above that of the managed secret it
+/// replaces. In arrays elements correspond by their content without secrets where that is unique, by
+/// position only where nothing has moved; a mask on an element that corresponds to none is an error.
 ///
 /// # Errors
-/// Every problem, by place.
+/// Every problem of the edited configuration, by place; the configuration is wiped then.
 pub fn plan_update(
-    _spec: &ConnectorSpec,
-    _scope: &Scope,
-    _policy: &Policy,
-    _saved: &Value,
-    _values: &HashMap<Pointer, SecretValue>,
-    _references: &HashMap<Uuid, PointerIdentity>,
+    spec: &ConnectorSpec,
+    scope: &Scope,
+    policy: &Policy,
+    saved: &Value,
+    values: &HashMap<Pointer, SecretValue>,
+    references: &HashMap<Uuid, PointerIdentity>,
     edited: Value,
 ) -> Result<SplitPlan, ConnectorError> {
+    let mut config = GuardedValue::new(edited);
+    check_depth(&config)?;
+    let known = known(spec, policy, saved, &config, Values::Known(values))?;
+    let mut splitter = Splitter::new(spec, scope, policy, Some(known));
+    splitter.split(&mut config, Some(saved));
+    splitter.problems.into_result()?;
+    let left = Left::of(&config, scope, saved, references)?;
     Ok(SplitPlan {
-        config: edited,
-        writes: vec![],
-        superseded: vec![],
-        released_references: vec![],
+        config: config.into_inner(),
+        writes: splitter.writes,
+        superseded: left.superseded,
+        released_references: left.released_references,
     })
+}
+
+fn known<'a>(
+    spec: &ConnectorSpec,
+    policy: &Policy,
+    saved: &Value,
+    edited: &Value,
+    values: Values<'a>,
+) -> Result<Saved<'a>, ConnectorError> {
+    check_depth(saved)?;
+    let mut pointers = HashSet::new();
+    visit_pointers(saved, &mut |_, pointer| pointers.extend(pointer))?;
+    let (matches, guarded_place_changed) =
+        Matches::find(spec, saved, edited, &policy.guarded_places);
+    Ok(Saved {
+        pointers,
+        values,
+        matches,
+        guarded_place_changed,
+    })
+}
+
+/// What the new configuration no longer has of the saved one.
+struct Left {
+    superseded: Vec<Pointer>,
+    released_references: Vec<(Place, Pointer)>,
+}
+
+impl Left {
+    fn of(
+        config: &Value,
+        scope: &Scope,
+        saved: &Value,
+        references: &HashMap<Uuid, PointerIdentity>,
+    ) -> Result<Self, ConnectorError> {
+        let mut named = HashSet::new();
+        let mut referring = HashSet::new();
+        let mut problems = Problems::default();
+        visit_pointers(config, &mut |path, pointer| {
+            let Ok(pointer) = pointer else { return };
+            let resolved = pointer.reference_id.and_then(|id| references.get(&id));
+            if let (Some(resolved), Some(beside)) = (resolved, &pointer.coordinate) {
+                if resolved.coordinate != *beside {
+                    problems.push(|| {
+                        Problem::new(
+                            path.place(),
+                            ProblemKind::ReferenceMismatch,
+                            "the reference names another coordinate than `_secret` beside it",
+                        )
+                        .with_coordinate(beside.shared())
+                    });
+                }
+            }
+            named.extend(pointer.identity());
+            named.extend(resolved.cloned());
+            referring.extend(pointer.reference_id);
+        })?;
+        problems.into_result()?;
+
+        let mut left = Self {
+            superseded: Vec::new(),
+            released_references: Vec::new(),
+        };
+        visit_pointers(saved, &mut |path, pointer| {
+            let Ok(pointer) = pointer else { return };
+            match (pointer.identity(), pointer.reference_id) {
+                (_, Some(id)) => {
+                    if !referring.contains(&id) {
+                        left.released_references.push((path.place(), pointer));
+                    }
+                }
+                (Some(identity), None) => {
+                    let ours = identity
+                        .coordinate
+                        .managed()
+                        .is_some_and(|coordinate| scope.contains(coordinate));
+                    // What is named now counts as named, so that nothing is listed twice.
+                    if ours && named.insert(identity) {
+                        left.superseded.push(pointer);
+                    }
+                }
+                (None, None) => {}
+            }
+        })?;
+        Ok(left)
+    }
 }

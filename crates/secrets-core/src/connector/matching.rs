@@ -1,0 +1,295 @@
+//! Which element of a saved array an element of the edited one corresponds to.
+
+use std::collections::{HashMap, HashSet};
+use std::ptr;
+use std::rc::Rc;
+
+use serde_json::{Number, Value};
+
+use super::mask::MASK;
+use super::place::Place;
+use super::pointer::is_pointer;
+use super::spec::{ConnectorSpec, Cursor, Position};
+
+/// For every edited array that has a saved counterpart, what its elements correspond to.
+///
+/// One to one: first elements whose content without secrets is equal, and unique on both sides;
+/// position serves for the rest only where the length is unchanged and every match by content is at
+/// its own index. Elements with schemas of their own (`prefixItems`) correspond by position only.
+#[derive(Debug, Default)]
+pub(super) struct Matches(HashMap<usize, Rc<[Option<usize>]>>);
+
+/// What the elements of one array correspond to.
+#[derive(Debug, Default)]
+pub(super) enum Elements {
+    /// To the saved elements of the same index: the array is the saved one itself.
+    ByIndex,
+    /// To these.
+    Matched(Rc<[Option<usize>]>),
+    /// To nothing: there is no saved array.
+    #[default]
+    New,
+}
+
+impl Elements {
+    pub(super) fn old<'v>(&self, saved: &'v [Value], index: usize) -> Option<&'v Value> {
+        match self {
+            Self::ByIndex => saved.get(index),
+            Self::Matched(matched) => saved.get((*matched.get(index)?)?),
+            Self::New => None,
+        }
+    }
+}
+
+impl Matches {
+    /// Matches all arrays, and says whether one of the guarded places has changed.
+    ///
+    /// Both values must have been checked for depth. The edited one must stay where it is.
+    pub(super) fn find(
+        spec: &ConnectorSpec,
+        saved: &Value,
+        edited: &Value,
+        guarded: &[Place],
+    ) -> (Self, bool) {
+        let mut cursor = spec.cursor(false);
+        let mut finder = Finder {
+            contents: None,
+            roots: (saved, edited),
+            watched: HashSet::new(),
+            matches: HashMap::new(),
+        };
+        for place in guarded {
+            let both = [saved, edited].map(|value| place.find(value));
+            finder
+                .watched
+                .extend(both.into_iter().flatten().map(address));
+        }
+        let changed = guarded
+            .iter()
+            .any(|place| finder.has_changed(&mut cursor, place));
+        let root = cursor.root();
+        finder.pair(&mut cursor, saved, edited, root);
+        (Self(finder.matches), changed)
+    }
+
+    /// What the elements of an edited array that has a saved counterpart correspond to.
+    pub(super) fn of(&self, edited: &Value) -> Elements {
+        match self.0.get(&address(edited)) {
+            Some(matched) => Elements::Matched(Rc::clone(matched)),
+            None => Elements::ByIndex,
+        }
+    }
+}
+
+struct Finder<'v> {
+    /// Made when it is needed: most configurations have no array that has.
+    contents: Option<HashMap<usize, ContentId>>,
+    roots: (&'v Value, &'v Value),
+    watched: HashSet<usize>,
+    matches: HashMap<usize, Rc<[Option<usize>]>>,
+}
+
+impl<'v> Finder<'v> {
+    fn pair(&mut self, cursor: &mut Cursor<'_>, saved: &'v Value, edited: &'v Value, at: Position) {
+        match (saved, edited) {
+            (Value::Array(old), Value::Array(new)) => {
+                let matched = self.elements(cursor, old, new, at);
+                for (index, (item, matched)) in new.iter().zip(&*matched).enumerate() {
+                    if let Some(old) = matched.and_then(|matched| old.get(matched)) {
+                        let element = cursor.element(at, index);
+                        self.pair(cursor, old, item, element);
+                    }
+                }
+                self.matches.insert(address(edited), matched);
+            }
+            (Value::Object(old), Value::Object(new)) => {
+                for (name, member) in new {
+                    if let Some(old) = old.get(name) {
+                        let position = cursor.member(at, name);
+                        self.pair(cursor, old, member, position);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn elements(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        saved: &'v [Value],
+        edited: &'v [Value],
+        at: Position,
+    ) -> Rc<[Option<usize>]> {
+        let listed = cursor.listed(at).min(edited.len());
+        let by_position = (0..listed).map(|index| (index < saved.len()).then_some(index));
+        let (old, new) = (saved.get(listed..).unwrap_or_default(), &edited[listed..]);
+        // One to one needs no look at what they hold: by content or by position, they correspond.
+        if old.len() == 1 && new.len() == 1 {
+            return by_position.chain([Some(listed)]).collect();
+        }
+        if old.is_empty() || new.is_empty() {
+            return by_position.chain(new.iter().map(|_| None)).collect();
+        }
+        let contents = self.contents(cursor);
+        let ids = |items: &[Value]| -> Vec<ContentId> {
+            items
+                .iter()
+                .map(|item| contents.get(&address(item)).copied().unwrap_or(SECRET))
+                .collect()
+        };
+        let matched = match_by_content(&ids(old), &ids(new));
+        by_position
+            .chain(
+                matched
+                    .into_iter()
+                    .map(|index| index.map(|index| index + listed)),
+            )
+            .collect()
+    }
+
+    fn has_changed(&mut self, cursor: &mut Cursor<'_>, place: &Place) -> bool {
+        let (saved, edited) = self.roots;
+        match (place.find(saved), place.find(edited)) {
+            (None, None) => false,
+            (Some(old), Some(new)) => {
+                let contents = self.contents(cursor);
+                match (contents.get(&address(old)), contents.get(&address(new))) {
+                    (Some(old), Some(new)) => old != new,
+                    // Inside of a secret, which has no content: as it stands.
+                    _ => old != new,
+                }
+            }
+            _ => true,
+        }
+    }
+
+    fn contents(&mut self, cursor: &mut Cursor<'_>) -> &HashMap<usize, ContentId> {
+        let (saved, edited) = self.roots;
+        let watched = &self.watched;
+        self.contents.get_or_insert_with(|| {
+            let mut contents = Contents {
+                watched,
+                ids: HashMap::new(),
+                interned: HashMap::new(),
+            };
+            let root = cursor.root();
+            for value in [saved, edited] {
+                contents.id(cursor, value, root, watched.contains(&address(value)));
+            }
+            contents.ids
+        })
+    }
+}
+
+fn match_by_content(saved: &[ContentId], edited: &[ContentId]) -> Vec<Option<usize>> {
+    #[derive(Default)]
+    struct Seen {
+        saved: usize,
+        edited: usize,
+        saved_index: usize,
+    }
+    let mut seen: HashMap<ContentId, Seen> = HashMap::new();
+    for (index, &id) in saved.iter().enumerate() {
+        let seen = seen.entry(id).or_default();
+        seen.saved += 1;
+        seen.saved_index = index;
+    }
+    for &id in edited {
+        seen.entry(id).or_default().edited += 1;
+    }
+    let by_content = |id: &ContentId| {
+        let seen = &seen[id];
+        (*id != SECRET && seen.saved == 1 && seen.edited == 1).then_some(seen.saved_index)
+    };
+    let mut matched: Vec<Option<usize>> = edited.iter().map(by_content).collect();
+    let nothing_moved = matched
+        .iter()
+        .enumerate()
+        .all(|(index, matched)| matched.is_none_or(|matched| matched == index));
+    if saved.len() == edited.len() && nothing_moved {
+        for (index, matched) in matched.iter_mut().enumerate() {
+            *matched = Some(index);
+        }
+    }
+    matched
+}
+
+/// The number of a content: the same for equal contents, secrets left out. Exact, where a digest
+/// could be made to collide by somebody who wants another's secret.
+type ContentId = u32;
+
+/// The content of what is nothing but a secret.
+const SECRET: ContentId = 0;
+
+/// Numbers contents from the leaves up, so that nested arrays are looked at once and not once a level.
+struct Contents<'v, 'w> {
+    watched: &'w HashSet<usize>,
+    ids: HashMap<usize, ContentId>,
+    interned: HashMap<Content<'v>, ContentId>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Content<'v> {
+    Array(Vec<ContentId>),
+    Bool(bool),
+    Null,
+    Number(&'v Number),
+    Object(Vec<(&'v str, ContentId)>),
+    String(&'v str),
+}
+
+impl<'v> Contents<'v, '_> {
+    fn id(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        value: &'v Value,
+        at: Position,
+        remember: bool,
+    ) -> ContentId {
+        let id = if cursor.is_secret(at) || is_pointer(value) || value == MASK {
+            SECRET
+        } else {
+            let content = match value {
+                Value::Array(items) => Content::Array(
+                    items
+                        .iter()
+                        .enumerate()
+                        .map(|(index, item)| {
+                            let element = cursor.element(at, index);
+                            self.id(cursor, item, element, true)
+                        })
+                        .collect(),
+                ),
+                Value::Bool(value) => Content::Bool(*value),
+                Value::Null => Content::Null,
+                Value::Number(number) => Content::Number(number),
+                Value::Object(members) => {
+                    let mut content = Vec::with_capacity(members.len());
+                    for (name, member) in members {
+                        let position = cursor.member(at, name);
+                        let remember = self.watched.contains(&address(member));
+                        let id = self.id(cursor, member, position, remember);
+                        if id != SECRET {
+                            content.push((name.as_str(), id));
+                        }
+                    }
+                    content.sort_unstable();
+                    Content::Object(content)
+                }
+                Value::String(text) => Content::String(text),
+            };
+            // As many contents as there are values, which do not fit into memory before this ends.
+            let next = ContentId::try_from(self.interned.len() + 1).unwrap_or(SECRET);
+            *self.interned.entry(content).or_insert(next)
+        };
+        if remember {
+            self.ids.insert(address(value), id);
+        }
+        id
+    }
+}
+
+fn address(value: &Value) -> usize {
+    ptr::from_ref(value).addr()
+}

@@ -1,0 +1,259 @@
+//! `encrypt`: turns a plain table into an encrypted one, in place, while it is in use.
+
+use std::collections::HashSet;
+
+use secrets_core::{Error, ErrorKind, Operation, Result};
+
+use crate::client::{Before, Content, Filter, Row, Swap};
+use crate::envelope::{Binding, Sealed};
+use crate::keyring::KeyRing;
+use crate::persistence::Database;
+use crate::ring_check;
+
+/// Rows per page: one transaction, one round trip.
+pub(crate) const PAGE: usize = 500;
+
+/// How often rows that changed under our hands are looked for again.
+const PASSES: usize = 8;
+
+/// What `encrypt` may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EncryptOptions {
+    /// The statement that nothing else reads the table: what is not set up for this key ring fails
+    /// from now on. Needed.
+    pub nothing_else_reads: bool,
+    /// Whether the table is rewritten at the end, so that no old value lingers in its free space.
+    /// On Postgres `VACUUM FULL`, which keeps everybody out while it runs; needs ownership.
+    pub rewrite: bool,
+}
+
+impl EncryptOptions {
+    /// States that nothing else reads the table.
+    #[must_use]
+    pub fn with_nothing_else_reads(mut self, stated: bool) -> Self {
+        self.nothing_else_reads = stated;
+        self
+    }
+
+    /// Rewrites the table at the end. SQLite does so in any case.
+    #[must_use]
+    pub fn with_rewrite(mut self, rewrite: bool) -> Self {
+        self.rewrite = rewrite;
+        self
+    }
+}
+
+/// How far a conversion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Rows that are done.
+    pub done: u64,
+    /// Rows that there were at the beginning.
+    pub total: u64,
+}
+
+/// What `encrypt` did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Encrypted {
+    /// Rows that were converted.
+    pub converted: u64,
+    /// Rows that are neither plain nor encrypted, left as they are: each an `Integrity` error.
+    pub damaged: Vec<Error>,
+    /// Whether the table was rewritten, so that its own files hold no plain text any more. Where not:
+    /// on Postgres it was not asked for, on SQLite another process was reading at that moment.
+    pub rewritten: bool,
+    /// Where plain text may still stand, out of reach from here. For people; what to do about it comes last.
+    pub out_of_reach: Vec<&'static str>,
+}
+
+impl Database {
+    /// Encrypts every plain row in place, each by compare-and-swap, so that a write or delete of
+    /// somebody else in between is neither lost nor undone. Killed at any moment it is simply run
+    /// again. External rows are encrypted too: the table is meant to hold no plain text at the end.
+    ///
+    /// The way without down time: `prepare`; set the services to `mode=converting`, which reads both
+    /// and writes encrypted; `encrypt`; set them to `mode=encrypted`.
+    ///
+    /// # Errors
+    /// `InvalidConfig` without a key ring or without the statement that nothing else reads the
+    /// table; `Conflict` where others write plain rows faster than they are converted.
+    pub async fn encrypt(
+        &self,
+        options: &EncryptOptions,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Encrypted> {
+        let ring = self.ring_for("encrypt")?;
+        if !options.nothing_else_reads {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "encrypt needs the statement that nothing else reads the table",
+            )
+            .with_operation(Operation::Write)
+            .with_store(self.to_string())
+            .with_hint(
+                "whatever reads it without the key ring fails afterwards, Airbyte itself too",
+            ));
+        }
+        let failed = self.failed(Operation::Write);
+        let (converted, damaged) = self.encrypt_rows(ring, progress).await.map_err(&failed)?;
+        let rewritten = self
+            .client()
+            .scrub(options.rewrite)
+            .await
+            .map_err(&failed)?;
+        Ok(Encrypted {
+            converted,
+            damaged: damaged.into_iter().map(failed).collect(),
+            rewritten,
+            out_of_reach: self.client().out_of_reach().to_vec(),
+        })
+    }
+
+    async fn encrypt_rows(
+        &self,
+        ring: &KeyRing,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(u64, Vec<Error>)> {
+        self.registered(ring).await?;
+        let total = self.client().count(&Filter::Plain).await?;
+        let mut done = 0;
+        progress(Progress { done, total });
+        let damaged = self
+            .convert(
+                &Filter::Plain,
+                |content, binding| match content {
+                    Content {
+                        payload: Some(value),
+                        ..
+                    } if !content.is_touched_by_encryption() => {
+                        let after = Sealed::seal(ring, binding, value)?;
+                        Ok((Before::Plain(value.clone()), after))
+                    }
+                    _ => Err(Error::new(
+                        ErrorKind::Integrity,
+                        "the row is half plain and half encrypted",
+                    )
+                    .with_hint("restore it from a backup, or delete it")),
+                },
+                &mut |rows| {
+                    done += rows;
+                    progress(Progress {
+                        done,
+                        total: total.max(done),
+                    });
+                },
+            )
+            .await?;
+        Ok((done, damaged))
+    }
+
+    /// Goes through all rows of a kind, page by page, until a pass finds nothing left to change, and
+    /// says which could not be.
+    pub(crate) async fn convert(
+        &self,
+        filter: &Filter,
+        change: impl Fn(&Content, Binding<'_>) -> Result<(Before, Sealed)> + Sync,
+        changed: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Vec<Error>> {
+        for _ in 0..PASSES {
+            let mut damaged = Vec::new();
+            let mut moved = false;
+            let mut after = None;
+            loop {
+                let rows = self.client().scan(filter, after.as_deref(), PAGE).await?;
+                let Some(last) = rows.last() else { break };
+                after = Some(last.coordinate.clone());
+                let page = self.swap_page(rows, &change, &mut damaged).await?;
+                // A row that somebody else has changed is looked at again in the next pass.
+                moved |= page.attempted > 0;
+                changed(page.swapped.len() as u64);
+            }
+            if !moved {
+                return Ok(damaged);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "others change rows faster than they are converted",
+        )
+        .with_hint("let all processes write encrypted (mode=converting or mode=encrypted), and run it again"))
+    }
+
+    /// Changes one page, row by row or in one statement, as the engine does it.
+    pub(crate) async fn swap_page(
+        &self,
+        rows: Vec<Row>,
+        change: &(impl Fn(&Content, Binding<'_>) -> Result<(Before, Sealed)> + Sync),
+        damaged: &mut Vec<Error>,
+    ) -> Result<Page> {
+        let mut swaps = Vec::with_capacity(rows.len());
+        for row in rows {
+            let binding = Binding {
+                coordinate: &row.coordinate,
+                expires: row.expires,
+            };
+            match row.content.and_then(|content| change(&content, binding)) {
+                Ok((before, after)) => swaps.push(Swap {
+                    coordinate: row.coordinate,
+                    expires: row.expires,
+                    before,
+                    after,
+                }),
+                Err(error) => damaged.push(error.with_coordinate(row.coordinate)),
+            }
+        }
+        let swapped = if swaps.is_empty() {
+            HashSet::new()
+        } else {
+            self.client().swap(&swaps).await?
+        };
+        if let Some(swap) = swaps.first()
+            && swapped.is_empty()
+        {
+            self.still_registered(&swap.after.key_id).await?;
+        }
+        Ok(Page {
+            attempted: swaps.len(),
+            lost: swaps
+                .into_iter()
+                .map(|swap| swap.coordinate)
+                .filter(|name| !swapped.contains(name))
+                .collect(),
+            swapped,
+        })
+    }
+
+    /// The key ring, which a conversion cannot do without.
+    pub(crate) fn ring_for(&self, command: &str) -> Result<&KeyRing> {
+        self.ring().ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                format!("{command} needs a key ring"),
+            )
+            .with_operation(Operation::Write)
+            .with_store(self.to_string())
+            .with_hint("set SECRETS_KEYRING_FILE or SECRETS_KEYRING; keygen makes one")
+        })
+    }
+
+    /// Tells a key that was taken away from rows that somebody else has changed.
+    async fn still_registered(&self, key_id: &str) -> Result<()> {
+        let name = ring_check::entry(key_id);
+        let entries = self.client().meta().await?;
+        if entries.iter().any(|(known, _)| *known == name) {
+            return Ok(());
+        }
+        Err(ring_check::retired(&key_id.parse()?))
+    }
+}
+
+/// What became of a page.
+pub(crate) struct Page {
+    pub(crate) attempted: usize,
+    pub(crate) swapped: HashSet<String>,
+    /// Rows that somebody else has changed or deleted meanwhile.
+    pub(crate) lost: Vec<String>,
+}

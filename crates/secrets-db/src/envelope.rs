@@ -1,0 +1,337 @@
+//! One value in its envelope: a random data key encrypts the value, the key ring wraps the data key.
+//!
+//! AES-256-GCM twice, each time under a fresh 96-bit nonce. What is bound to what: the value to the
+//! format, its coordinate and its expiry; the wrapped data key to the same and the key's id. So a row
+//! that was moved, swapped with another, given another expiry or another key id does not open.
+//!
+//! A random nonce is safe for 2³² wraps under one key of the ring; a ring is rotated long before.
+
+use aes_gcm::aead::{AeadInOut, Generate, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce};
+use secrets_core::{Error, ErrorKind, Result, SecretValue};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::keyring::{KeyId, KeyRing};
+
+pub(crate) const NONCE_BYTES: usize = 12;
+pub(crate) const TAG_BYTES: usize = 16;
+pub(crate) const KEY_BYTES: usize = 32;
+
+/// Begins whatever is authenticated, so that bytes made for one purpose never serve for another.
+const VALUE: &str = "secrets-db 1 value";
+const DATA_KEY: &str = "secrets-db 1 data key";
+
+/// The columns of an encrypted row.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) ciphertext: Vec<u8>,
+    pub(crate) nonce: Vec<u8>,
+    pub(crate) wrapped_key: Vec<u8>,
+    pub(crate) key_nonce: Vec<u8>,
+    pub(crate) key_id: String,
+}
+
+/// What a row is bound to.
+#[derive(Clone, Copy)]
+pub(crate) struct Binding<'a> {
+    pub(crate) coordinate: &'a str,
+    /// Seconds since 1970, as the column has it.
+    pub(crate) expires: Option<i64>,
+}
+
+impl Sealed {
+    /// Encrypts a value under a new data key, wrapped by the ring's active key.
+    pub(crate) fn seal(ring: &KeyRing, binding: Binding<'_>, value: &SecretValue) -> Result<Self> {
+        let data_key = random_key()?;
+        let mut buffer = Vec::with_capacity(value.len() + TAG_BYTES);
+        buffer.extend_from_slice(value.expose().as_bytes());
+        let sealed = encrypt(&cipher(&data_key), &binding.associated(VALUE, None), buffer)?;
+        let wrapped = wrap(ring, binding, &data_key)?;
+        Ok(Self {
+            ciphertext: sealed.0,
+            nonce: sealed.1.to_vec(),
+            wrapped_key: wrapped.0,
+            key_nonce: wrapped.1.to_vec(),
+            key_id: ring.active().as_str().to_owned(),
+        })
+    }
+
+    /// Decrypts the value.
+    pub(crate) fn open(&self, ring: &KeyRing, binding: Binding<'_>) -> Result<SecretValue> {
+        let data_key = self.unwrap_key(ring, binding)?;
+        let plain = decrypt(
+            &cipher(&data_key),
+            &self.nonce,
+            &binding.associated(VALUE, None),
+            self.ciphertext.clone(),
+        )
+        .ok_or_else(|| damaged("its value does not open"))?;
+        String::from_utf8(plain)
+            .map(SecretValue::new)
+            .map_err(|error| {
+                // The error would carry the plain text along.
+                error.into_bytes().zeroize();
+                damaged("its value is not text")
+            })
+    }
+
+    /// The same value and data key, wrapped by the ring's active key.
+    pub(crate) fn rewrap(&self, ring: &KeyRing, binding: Binding<'_>) -> Result<Self> {
+        let data_key = self.unwrap_key(ring, binding)?;
+        let wrapped = wrap(ring, binding, &data_key)?;
+        Ok(Self {
+            ciphertext: self.ciphertext.clone(),
+            nonce: self.nonce.clone(),
+            wrapped_key: wrapped.0,
+            key_nonce: wrapped.1.to_vec(),
+            key_id: ring.active().as_str().to_owned(),
+        })
+    }
+
+    fn unwrap_key(
+        &self,
+        ring: &KeyRing,
+        binding: Binding<'_>,
+    ) -> Result<Zeroizing<[u8; KEY_BYTES]>> {
+        // The id comes from the row: it is shown only where it is one.
+        let key_id: KeyId = self
+            .key_id
+            .parse()
+            .map_err(|_| damaged("its key id is none"))?;
+        let key = ring.cipher(&key_id).ok_or_else(|| {
+            damaged(format!(
+                "its key id is `{key_id}`, which the key ring lacks"
+            ))
+            .with_hint("if that key was added lately, restart with the new key ring")
+        })?;
+        let plain = Zeroizing::new(
+            decrypt(
+                key,
+                &self.key_nonce,
+                &binding.associated(DATA_KEY, Some(key_id.as_str())),
+                self.wrapped_key.clone(),
+            )
+            .ok_or_else(|| damaged("its data key does not open"))?,
+        );
+        let mut data_key = Zeroizing::new([0; KEY_BYTES]);
+        if plain.len() != KEY_BYTES {
+            return Err(damaged("its data key has another length"));
+        }
+        data_key.copy_from_slice(&plain);
+        Ok(data_key)
+    }
+}
+
+impl Binding<'_> {
+    /// Every part with its length in front, so that no two bindings have the same bytes.
+    fn associated(self, purpose: &str, key_id: Option<&str>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(purpose.len() + self.coordinate.len() + 96);
+        let mut part = |part: &[u8]| {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part);
+        };
+        part(purpose.as_bytes());
+        part(self.coordinate.as_bytes());
+        match self.expires {
+            Some(seconds) => part(&seconds.to_be_bytes()),
+            None => part(&[]),
+        }
+        if let Some(key_id) = key_id {
+            part(key_id.as_bytes());
+        }
+        bytes
+    }
+}
+
+/// A random key from the system's generator.
+pub(crate) fn random_key() -> Result<Zeroizing<[u8; KEY_BYTES]>> {
+    Generate::try_generate()
+        .map(Zeroizing::new)
+        .map_err(|_| no_randomness())
+}
+
+pub(crate) fn cipher(key: &[u8; KEY_BYTES]) -> Aes256Gcm {
+    Aes256Gcm::new(key.into())
+}
+
+/// Encrypts in place, so that no second copy of the plain text is left behind.
+pub(crate) fn encrypt(
+    cipher: &Aes256Gcm,
+    associated: &[u8],
+    mut buffer: Vec<u8>,
+) -> Result<(Vec<u8>, [u8; NONCE_BYTES])> {
+    let nonce: [u8; NONCE_BYTES] = Generate::try_generate().map_err(|_| no_randomness())?;
+    if cipher
+        .encrypt_in_place(&Nonce::from(nonce), associated, &mut buffer)
+        .is_err()
+    {
+        buffer.zeroize();
+        return Err(Error::new(
+            ErrorKind::PayloadTooLarge,
+            "the value is larger than AES-GCM encrypts",
+        ));
+    }
+    Ok((buffer, nonce))
+}
+
+/// Decrypts in place; `None` for whatever is not exactly what was encrypted.
+pub(crate) fn decrypt(
+    cipher: &Aes256Gcm,
+    nonce: &[u8],
+    associated: &[u8],
+    mut buffer: Vec<u8>,
+) -> Option<Vec<u8>> {
+    let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
+    cipher
+        .decrypt_in_place(&Nonce::from(nonce), associated, &mut buffer)
+        .ok()?;
+    Some(buffer)
+}
+
+fn wrap(
+    ring: &KeyRing,
+    binding: Binding<'_>,
+    data_key: &[u8; KEY_BYTES],
+) -> Result<(Vec<u8>, [u8; NONCE_BYTES])> {
+    let mut buffer = Vec::with_capacity(KEY_BYTES + TAG_BYTES);
+    buffer.extend_from_slice(data_key);
+    encrypt(
+        ring.active_cipher(),
+        &binding.associated(DATA_KEY, Some(ring.active().as_str())),
+        buffer,
+    )
+}
+
+fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Integrity,
+        format!("the row was moved, altered or damaged: {what}"),
+    )
+}
+
+fn no_randomness() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the system's random number generator does not answer",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring() -> KeyRing {
+        KeyRing::generate("k1".parse().unwrap()).unwrap()
+    }
+
+    const HOME: Binding<'_> = Binding {
+        coordinate: "airbyte_workspace_1_secret_2_v1",
+        expires: Some(1_700_000_000),
+    };
+
+    fn value() -> SecretValue {
+        SecretValue::new("päss\0word".to_owned())
+    }
+
+    #[test]
+    fn what_is_sealed_opens_and_no_two_envelopes_are_alike() {
+        let ring = ring();
+        let first = Sealed::seal(&ring, HOME, &value()).unwrap();
+        let second = Sealed::seal(&ring, HOME, &value()).unwrap();
+        assert_eq!(first.open(&ring, HOME).unwrap(), value());
+        assert_ne!(first.ciphertext, second.ciphertext);
+        assert_ne!(first.wrapped_key, second.wrapped_key);
+        assert_eq!(first.ciphertext.len(), value().len() + TAG_BYTES);
+    }
+
+    #[test]
+    fn another_place_another_expiry_or_another_key_is_integrity() {
+        let mut ring = ring();
+        ring.add("k2".parse().unwrap()).unwrap();
+        let sealed = Sealed::seal(&ring, HOME, &value()).unwrap();
+        let elsewhere = Binding {
+            coordinate: "airbyte_workspace_1_secret_2_v2",
+            ..HOME
+        };
+        let later = Binding {
+            expires: Some(1_700_000_001),
+            ..HOME
+        };
+        let never = Binding {
+            expires: None,
+            ..HOME
+        };
+        for binding in [elsewhere, later, never] {
+            let error = sealed.open(&ring, binding).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Integrity);
+        }
+        for key_id in ["k2", "k3", "", "not an id"] {
+            let mut altered = sealed.clone();
+            altered.key_id = key_id.to_owned();
+            let error = altered.open(&ring, HOME).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Integrity, "{key_id}");
+        }
+    }
+
+    #[test]
+    fn every_altered_or_shortened_column_is_integrity() {
+        let ring = ring();
+        let sealed = Sealed::seal(&ring, HOME, &value()).unwrap();
+        let columns: [fn(&mut Sealed) -> &mut Vec<u8>; 4] = [
+            |sealed| &mut sealed.ciphertext,
+            |sealed| &mut sealed.nonce,
+            |sealed| &mut sealed.wrapped_key,
+            |sealed| &mut sealed.key_nonce,
+        ];
+        for column in columns {
+            for at in 0..column(&mut sealed.clone()).len() {
+                let mut altered = sealed.clone();
+                column(&mut altered)[at] ^= 1;
+                assert_eq!(
+                    altered.open(&ring, HOME).unwrap_err().kind(),
+                    ErrorKind::Integrity
+                );
+                let mut shortened = sealed.clone();
+                column(&mut shortened).truncate(at);
+                assert_eq!(
+                    shortened.open(&ring, HOME).unwrap_err().kind(),
+                    ErrorKind::Integrity
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rewrapping_changes_the_wrapped_key_alone() {
+        let mut ring = ring();
+        let sealed = Sealed::seal(&ring, HOME, &value()).unwrap();
+        ring.add("k2".parse().unwrap()).unwrap();
+        ring.activate(&"k2".parse().unwrap()).unwrap();
+        let rewrapped = sealed.rewrap(&ring, HOME).unwrap();
+        assert_eq!(rewrapped.ciphertext, sealed.ciphertext);
+        assert_eq!(rewrapped.key_id, "k2");
+        ring.remove(&"k1".parse().unwrap()).unwrap();
+        assert_eq!(rewrapped.open(&ring, HOME).unwrap(), value());
+        assert!(sealed.open(&ring, HOME).is_err());
+    }
+
+    /// Two bindings whose parts run into each other must not authenticate the same bytes.
+    #[test]
+    fn bindings_are_unambiguous() {
+        let plain = |coordinate, expires| Binding {
+            coordinate,
+            expires,
+        };
+        let all = [
+            plain("a", None).associated(VALUE, None),
+            plain("a", None).associated(VALUE, Some("")),
+            plain("a", None).associated(DATA_KEY, None),
+            plain("a", Some(0)).associated(VALUE, None),
+            plain("ab", None).associated(VALUE, None),
+            plain("a", None).associated(VALUE, Some("b")),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[at + 1..].contains(one));
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! From what a database answers to what a caller can do about it: one table per engine.
+//!
+//! Codes decide, never message texts. Messages of a database are not even kept: Postgres shows the
+//! failing row in its details, and triggers may put anything into them.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use secrets_core::{Error, ErrorKind};
+
+/// One line of a table.
+pub(crate) struct Known {
+    /// Postgres: an SQLSTATE, or the first two digits of a class. SQLite: a primary result code.
+    pub(crate) code: &'static str,
+    /// The code's own name.
+    pub(crate) name: &'static str,
+    kind: ErrorKind,
+    /// Where it differs from what the kind says about trying again.
+    retryable: Option<bool>,
+    pub(crate) message: &'static str,
+    pub(crate) hint: &'static str,
+}
+
+const fn known(
+    code: &'static str,
+    name: &'static str,
+    kind: ErrorKind,
+    message: &'static str,
+    hint: &'static str,
+) -> Known {
+    Known {
+        code,
+        name,
+        kind,
+        retryable: None,
+        message,
+        hint,
+    }
+}
+
+impl Known {
+    /// The same line, not to be tried again although its kind would be.
+    const fn for_good(mut self) -> Self {
+        self.retryable = Some(false);
+        self
+    }
+}
+
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>; exact codes before their class.
+#[cfg(feature = "postgres")]
+pub(crate) const POSTGRES: &[Known] = &[
+    // The connection broke off or was never there: another attempt gets another one.
+    known(
+        "08",
+        "connection_exception",
+        ErrorKind::Unavailable,
+        "the connection to the server broke off",
+        "check the server and the network between",
+    ),
+    // The character has no place in the database's encoding, or is NUL.
+    known(
+        "22021",
+        "character_not_in_repertoire",
+        ErrorKind::InvalidValue,
+        "the database cannot hold a character of the value",
+        "use mode=encrypted, which stores bytes",
+    ),
+    known(
+        "22P05",
+        "untranslatable_character",
+        ErrorKind::InvalidValue,
+        "the database's encoding lacks a character of the value",
+        "use a database with the encoding UTF8, or mode=encrypted, which stores bytes",
+    ),
+    // `payload` must be nullable for encrypted rows.
+    known(
+        "23502",
+        "not_null_violation",
+        ErrorKind::InvalidConfig,
+        "a column of the table must not be empty, and would be",
+        "run prepare, or drop the table's own NOT NULL",
+    ),
+    // ON CONFLICT covers the primary key: another constraint of the table's own said no.
+    known(
+        "23",
+        "integrity_constraint_violation",
+        ErrorKind::InvalidConfig,
+        "a constraint of the table's own refuses the row",
+        "drop the constraint",
+    ),
+    // A replica, or a primary that is being demoted. It will not change while we wait.
+    known(
+        "25006",
+        "read_only_sql_transaction",
+        ErrorKind::Unavailable,
+        "the server is read-only: a replica, or set so",
+        "connect to the primary",
+    )
+    .for_good(),
+    // The role is unknown, or pg_hba.conf has no line for it.
+    known(
+        "28000",
+        "invalid_authorization_specification",
+        ErrorKind::Unauthenticated,
+        "the server does not let this role in from here",
+        "check DATABASE_USER, and pg_hba.conf for this role, address and TLS",
+    ),
+    known(
+        "28P01",
+        "invalid_password",
+        ErrorKind::Unauthenticated,
+        "the server refuses the password",
+        "check DATABASE_USER and DATABASE_PASSWORD",
+    ),
+    // Somebody else's transaction won.
+    known(
+        "40",
+        "transaction_rollback",
+        ErrorKind::Conflict,
+        "the database gave way to another transaction",
+        "try again",
+    ),
+    known(
+        "3D000",
+        "invalid_catalog_name",
+        ErrorKind::InvalidConfig,
+        "the server has no such database",
+        "check the database's name",
+    ),
+    known(
+        "3F000",
+        "invalid_schema_name",
+        ErrorKind::InvalidConfig,
+        "the database has no such schema",
+        "check `table`, which may have a schema in front",
+    ),
+    known(
+        "42501",
+        "insufficient_privilege",
+        ErrorKind::PermissionDenied,
+        "the role lacks a right on the table",
+        "grant SELECT, INSERT and DELETE on it (UPDATE too for encrypt and rotate), and SELECT, INSERT, UPDATE and DELETE on the one with `_meta`",
+    ),
+    known(
+        "42703",
+        "undefined_column",
+        ErrorKind::InvalidConfig,
+        "the table lacks a column",
+        "run prepare, or restart if it has just changed",
+    ),
+    known(
+        "42P01",
+        "undefined_table",
+        ErrorKind::InvalidConfig,
+        "the table is missing",
+        "check `table`, or run prepare",
+    ),
+    known(
+        "42P10",
+        "invalid_column_reference",
+        ErrorKind::InvalidConfig,
+        "the column `coordinate` is not unique",
+        "make it the table's primary key",
+    ),
+    // The disk is full until somebody frees space.
+    known(
+        "53100",
+        "disk_full",
+        ErrorKind::Unavailable,
+        "the server's disk is full",
+        "free space on it",
+    )
+    .for_good(),
+    known(
+        "53300",
+        "too_many_connections",
+        ErrorKind::Unavailable,
+        "the server has no connection slot left",
+        "lower `pool-size`, or raise the server's max_connections",
+    ),
+    known(
+        "53",
+        "insufficient_resources",
+        ErrorKind::Unavailable,
+        "the server is short of resources",
+        "look at the server's memory and limits",
+    ),
+    known(
+        "54",
+        "program_limit_exceeded",
+        ErrorKind::PayloadTooLarge,
+        "the row is larger than the server takes",
+        "store a smaller value",
+    ),
+    known(
+        "55P03",
+        "lock_not_available",
+        ErrorKind::Conflict,
+        "somebody else holds a lock on the table",
+        "try again",
+    ),
+    // Shutting down, crashed, starting up, cancelled by a timeout.
+    known(
+        "57",
+        "operator_intervention",
+        ErrorKind::Unavailable,
+        "the server is starting, stopping, or cut the query short",
+        "look at the server's log",
+    ),
+    known(
+        "58",
+        "system_error",
+        ErrorKind::Unavailable,
+        "the server's system failed",
+        "look at the server's log",
+    ),
+    known(
+        "XX001",
+        "data_corrupted",
+        ErrorKind::Integrity,
+        "the server found its data damaged",
+        "look at the server's log, and restore from a backup",
+    ),
+    known(
+        "XX002",
+        "index_corrupted",
+        ErrorKind::Integrity,
+        "the server found an index damaged",
+        "reindex the table",
+    ),
+];
+
+/// <https://www.sqlite.org/rescode.html>
+#[cfg(feature = "sqlite")]
+pub(crate) const SQLITE: &[Known] = &[
+    known(
+        "3",
+        "SQLITE_PERM",
+        ErrorKind::PermissionDenied,
+        "the operating system refuses the access",
+        "check the owner and mode of the file and its folder",
+    ),
+    // Another process held the write lock for longer than the busy timeout.
+    known(
+        "5",
+        "SQLITE_BUSY",
+        ErrorKind::Conflict,
+        "another process holds the database's lock",
+        "try again; if it stays, find the process",
+    ),
+    known(
+        "6",
+        "SQLITE_LOCKED",
+        ErrorKind::Conflict,
+        "another statement holds the table's lock",
+        "try again",
+    ),
+    known(
+        "7",
+        "SQLITE_NOMEM",
+        ErrorKind::Unavailable,
+        "memory ran out",
+        "give the process more memory",
+    ),
+    known(
+        "8",
+        "SQLITE_READONLY",
+        ErrorKind::PermissionDenied,
+        "the database's file or folder is read-only",
+        "check the owner and mode of the file and its folder",
+    ),
+    known(
+        "10",
+        "SQLITE_IOERR",
+        ErrorKind::Unavailable,
+        "the file system failed",
+        "look at the disk, and at the system's log",
+    ),
+    known(
+        "11",
+        "SQLITE_CORRUPT",
+        ErrorKind::Integrity,
+        "the database's file is damaged",
+        "restore it from a backup",
+    ),
+    known(
+        "13",
+        "SQLITE_FULL",
+        ErrorKind::Unavailable,
+        "the disk is full",
+        "free space on it",
+    )
+    .for_good(),
+    known(
+        "14",
+        "SQLITE_CANTOPEN",
+        ErrorKind::InvalidConfig,
+        "the database's file cannot be opened",
+        "check the path, and that its folder exists and is writable",
+    ),
+    known(
+        "17",
+        "SQLITE_SCHEMA",
+        ErrorKind::Conflict,
+        "the table has just been changed by somebody else",
+        "try again",
+    ),
+    known(
+        "18",
+        "SQLITE_TOOBIG",
+        ErrorKind::PayloadTooLarge,
+        "the row is larger than SQLite takes",
+        "store a smaller value",
+    ),
+    // ON CONFLICT covers the primary key: another constraint of the table's own said no.
+    known(
+        "19",
+        "SQLITE_CONSTRAINT",
+        ErrorKind::InvalidConfig,
+        "a constraint of the table's own refuses the row",
+        "drop the constraint",
+    ),
+    known(
+        "23",
+        "SQLITE_AUTH",
+        ErrorKind::PermissionDenied,
+        "SQLite's authorizer refuses the statement",
+        "look at what else is loaded into this process",
+    ),
+    known(
+        "26",
+        "SQLITE_NOTADB",
+        ErrorKind::InvalidConfig,
+        "the file is no SQLite database",
+        "check the path",
+    ),
+];
+
+/// What a database error was, without its text. Kept as the source of an [`Error`].
+#[derive(Debug)]
+pub(crate) struct Cause {
+    engine: &'static str,
+    code: String,
+    name: &'static str,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.engine, self.code)?;
+        if !self.name.is_empty() {
+            write!(f, " {}", self.name)?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Cause {}
+
+/// Input and output, or TLS: said by the kind, or by rustls, which knows no value of ours.
+#[derive(Debug)]
+struct Transport(String);
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Transport {}
+
+/// Maps a failure. Operation, store and coordinate are added by whoever knows them.
+pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            from_code(engine, table, &code)
+        }
+        sqlx::Error::Io(error) => Error::new(
+            ErrorKind::Unavailable,
+            "the database does not answer, or the connection broke off",
+        )
+        .with_hint("check host and port, that the server runs, and the network between")
+        .with_source(Transport(error.kind().to_string())),
+        sqlx::Error::Tls(error) => Error::new(
+            ErrorKind::Unauthenticated,
+            "no trusted TLS connection to the server comes about",
+        )
+        .with_hint(
+            "check that the server has TLS switched on and a certificate for the host as it is set; \
+             give the authority of a private certificate as `ssl-root-cert`",
+        )
+        .with_source(Transport(error.to_string())),
+        sqlx::Error::PoolTimedOut => Error::new(
+            ErrorKind::Unavailable,
+            "no connection became free in time: the pool is full",
+        )
+        .with_hint("raise `pool-size` or `connect-timeout`, or ask for less at once"),
+        sqlx::Error::PoolClosed => Error::new(ErrorKind::Unavailable, "the store has been closed")
+            .with_retryable(false),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Error::new(
+            ErrorKind::Integrity,
+            "a column holds what it cannot: no text, or of another type",
+        ),
+        // Server texts, arguments: their content is not ours to show.
+        sqlx::Error::Protocol(_) => Error::new(
+            ErrorKind::Unexpected,
+            "the server says what this library does not understand",
+        )
+        .with_hint("is it Postgres that answers on this port?"),
+        sqlx::Error::WorkerCrashed => Error::new(
+            ErrorKind::Unavailable,
+            "the database's worker thread has ended",
+        ),
+        _ => Error::new(ErrorKind::Unexpected, "the database driver failed"),
+    }
+}
+
+fn from_code(engine: &'static str, table: &[Known], code: &str) -> Error {
+    // SQLite reports extended codes, whose low byte is the primary one.
+    let code = match code.parse::<u32>() {
+        Ok(extended) if engine == "sqlite" => (extended & 0xff).to_string(),
+        _ => code
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(5)
+            .collect(),
+    };
+    let line = table
+        .iter()
+        .find(|line| line.code == code)
+        .or_else(|| table.iter().find(|line| code.get(..2) == Some(line.code)));
+    let cause = Cause {
+        engine,
+        name: line.map_or("", |line| line.name),
+        code,
+    };
+    let error = match line {
+        Some(line) => Error::new(line.kind, line.message)
+            .with_hint(line.hint)
+            .with_retryable(
+                line.retryable
+                    .unwrap_or_else(|| Error::new(line.kind, "").is_retryable()),
+            ),
+        None => Error::new(
+            ErrorKind::Unexpected,
+            "the database refuses the statement for a reason that is not known here",
+        )
+        .with_hint("look the code up, and restart if the table has been changed meanwhile"),
+    };
+    error.with_source(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_known_once_and_each_line_says_what_to_do() {
+        let mut tables: Vec<&[Known]> = Vec::new();
+        #[cfg(feature = "sqlite")]
+        tables.push(SQLITE);
+        #[cfg(feature = "postgres")]
+        tables.push(POSTGRES);
+        for table in tables {
+            for (index, line) in table.iter().enumerate() {
+                assert!(table[..index].iter().all(|other| other.code != line.code));
+                assert!(!line.hint.is_empty() && !line.message.ends_with('.'));
+            }
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn postgres_codes_come_before_their_class() {
+        for (code, kind, retryable) in [
+            ("28P01", ErrorKind::Unauthenticated, false),
+            ("42P01", ErrorKind::InvalidConfig, false),
+            ("42501", ErrorKind::PermissionDenied, false),
+            ("25006", ErrorKind::Unavailable, false),
+            ("53100", ErrorKind::Unavailable, false),
+            ("53300", ErrorKind::Unavailable, true),
+            ("53200", ErrorKind::Unavailable, true),
+            ("57P03", ErrorKind::Unavailable, true),
+            ("40P01", ErrorKind::Conflict, true),
+            ("23514", ErrorKind::InvalidConfig, false),
+            ("XX000", ErrorKind::Unexpected, false),
+            ("", ErrorKind::Unexpected, false),
+        ] {
+            let error = from_code("postgres", POSTGRES, code);
+            assert_eq!(
+                (error.kind(), error.is_retryable()),
+                (kind, retryable),
+                "{code}"
+            );
+            let source = StdError::source(&error).unwrap().to_string();
+            assert!(source.starts_with("postgres "), "{source}");
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn sqlite_codes_are_reduced_to_the_primary_one() {
+        for (code, kind, retryable) in [
+            ("5", ErrorKind::Conflict, true),
+            ("517", ErrorKind::Conflict, true),
+            ("13", ErrorKind::Unavailable, false),
+            ("10", ErrorKind::Unavailable, true),
+            ("1032", ErrorKind::PermissionDenied, false),
+            ("11", ErrorKind::Integrity, false),
+            ("1", ErrorKind::Unexpected, false),
+        ] {
+            let error = from_code("sqlite", SQLITE, code);
+            assert_eq!(
+                (error.kind(), error.is_retryable()),
+                (kind, retryable),
+                "{code}"
+            );
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Keeps secrets in a table of SQLite or Postgres: in plain text where an installation has them so,
+//! or encrypted under a key ring.
+
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+compile_error!("secrets-db needs the feature `sqlite`, `postgres`, or both");
+
+mod client;
+mod config;
+mod database_url;
+mod encrypt;
+mod envelope;
+mod error;
+mod keyring;
+mod keyring_file;
+mod naming;
+mod persistence;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod ring_check;
+mod rotate;
+mod schema;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub use config::{DbConfig, DbConfigBuilder, Mode, SETTINGS};
+pub use encrypt::{EncryptOptions, Encrypted, Progress};
+pub use keyring::{KeyId, KeyRing};
+pub use keyring_file::KeyRingFile;
+pub use naming::TableName;
+pub use persistence::Database;
+pub use rotate::{RotateOptions, Rotated};

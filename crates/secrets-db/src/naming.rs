@@ -1,0 +1,234 @@
+//! Names inside the database: tables, quoted; coordinates, verbatim.
+//!
+//! A coordinate is a text column's value, so every name that [`secrets_core::Coordinate`] admits is
+//! stored and looked up byte for byte: no escaping, no case folding, no alias. What comes back is
+//! matched by its bytes too, so a column with a collation of its own cannot answer for another name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use secrets_core::{Error, ErrorKind, Result};
+
+/// The longest identifier of Postgres, less what the suffix of the second table takes.
+/// <https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>
+const MAX_IDENTIFIER_BYTES: usize = 63 - META_SUFFIX.len();
+
+const META_SUFFIX: &str = "_meta";
+
+/// The name of the table that holds the secrets: `secrets`, `public.secrets`, `"Odd name"`.
+///
+/// Parsed once, quoted wherever it stands in SQL. A part is a letter or `_`, followed by letters,
+/// digits, `_` or `$`, all ASCII; or anything without control characters between double quotes,
+/// with a double quote written twice. Case counts, quoted or not.
+///
+/// ```
+/// use secrets_db::TableName;
+///
+/// let table: TableName = "public.secrets".parse()?;
+/// assert_eq!(table.quoted(), r#""public"."secrets""#);
+/// assert_eq!(table.meta().to_string(), "public.secrets_meta");
+/// assert!("secrets; DROP TABLE secrets".parse::<TableName>().is_err());
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
+    schema: Option<String>,
+    table: String,
+}
+
+impl TableName {
+    /// The schema, where one is given.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
+    /// The table's own name, without schema and quotes.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The name as it stands in SQL.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", quote(schema), quote(&self.table)),
+            None => quote(&self.table),
+        }
+    }
+
+    /// The table beside it that holds check values and cursors: the same name with `_meta`.
+    #[must_use]
+    pub fn meta(&self) -> Self {
+        Self {
+            schema: self.schema.clone(),
+            table: format!("{}{META_SUFFIX}", self.table),
+        }
+    }
+}
+
+impl FromStr for TableName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (first, rest) = identifier(text)?;
+        let Some(rest) = rest.strip_prefix('.') else {
+            return if rest.is_empty() {
+                Ok(Self {
+                    schema: None,
+                    table: first,
+                })
+            } else {
+                Err(invalid("what follows the table's name is no part of it"))
+            };
+        };
+        let (table, rest) = identifier(rest)?;
+        if !rest.is_empty() {
+            return Err(invalid("a table's name has at most a schema and a table"));
+        }
+        Ok(Self {
+            schema: Some(first),
+            table,
+        })
+    }
+}
+
+/// As it is given in settings: quoted only where it has to be.
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, part) in self.schema.iter().chain([&self.table]).enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            if is_plain(part) {
+                f.write_str(part)?;
+            } else {
+                f.write_str(&quote(part))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes one identifier off the front.
+fn identifier(text: &str) -> Result<(String, &str)> {
+    let (name, rest) = if let Some(mut rest) = text.strip_prefix('"') {
+        let mut name = String::new();
+        loop {
+            let (part, after) = rest
+                .split_once('"')
+                .ok_or_else(|| invalid("a quoted name has no closing quote"))?;
+            name.push_str(part);
+            match after.strip_prefix('"') {
+                Some(after) => {
+                    name.push('"');
+                    rest = after;
+                }
+                None => break (name, after),
+            }
+        }
+    } else {
+        let end = text.find('.').unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        if !is_plain(name) {
+            return Err(invalid(
+                "a name has ASCII letters, digits, `_` and `$`, and does not begin with a digit",
+            )
+            .with_hint("put double quotes around any other name"));
+        }
+        (name.to_owned(), rest)
+    };
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(invalid("a name is empty or holds a control character"));
+    }
+    if name.len() > MAX_IDENTIFIER_BYTES {
+        return Err(invalid("a name has at most 58 bytes"));
+    }
+    Ok((name, rest))
+}
+
+fn is_plain(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_$".contains(&byte))
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(
+        ErrorKind::InvalidConfig,
+        format!("the table's name cannot be used: {message}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use secrets_core::Coordinate;
+
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_and_quoted() {
+        for (text, quoted) in [
+            ("secrets", r#""secrets""#),
+            ("Secrets", r#""Secrets""#),
+            ("public.secrets", r#""public"."secrets""#),
+            (r#""odd "" name".t"#, r#""odd "" name"."t""#),
+            (r#""a.b""#, r#""a.b""#),
+            ("_s$1", r#""_s$1""#),
+        ] {
+            let name: TableName = text.parse().unwrap();
+            assert_eq!(name.quoted(), quoted, "{text}");
+            assert_eq!(name.to_string().parse::<TableName>().unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn nothing_else_gets_into_sql() {
+        for text in [
+            "",
+            ".",
+            "a.",
+            ".b",
+            "a.b.c",
+            "a b",
+            "1a",
+            "a;b",
+            "a'b",
+            "a\"b",
+            "\"a",
+            "\"\"",
+            "\"a\"b",
+            "\"a\nb\"",
+            "ä",
+            "a--",
+            &"x".repeat(59),
+        ] {
+            let error = text.parse::<TableName>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
+        }
+    }
+
+    /// What would be an alias elsewhere is refused by core, or simply another name here.
+    #[test]
+    fn no_alias_of_a_managed_name_reaches_the_database() {
+        let managed = "airbyte_workspace_1_secret_2_v3";
+        for alias in [
+            "AIRBYTE_workspace_1_secret_2_v3",
+            "airbyte-workspace-1-secret-2-v3",
+            "airbyte_workspace_1_secret_2_v03",
+            "airbyte_workspace_1_secret_2_v3 ",
+            "x/airbyte_workspace_1_secret_2_v3",
+            "airbyte_workspace_1_secret_2_v3\0",
+            "\u{feff}airbyte_workspace_1_secret_2_v3",
+        ] {
+            assert!(Coordinate::parse(alias).is_err(), "{alias:?}");
+        }
+        assert!(Coordinate::parse(managed).unwrap().managed().is_some());
+    }
+}

@@ -1,0 +1,546 @@
+//! The store: what [`SecretPersistence`] promises, on a table.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrets_core::{
+    Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
+    Identity, ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Result,
+    SecretPersistence, SecretValue, Timestamp, Write, Written,
+};
+use tokio::sync::OnceCell;
+
+use crate::client::{Client, Columns, Head, Row, Rows, Values};
+use crate::config::{DbConfig, Mode, Target};
+use crate::envelope::{Binding, Sealed};
+use crate::keyring::KeyRing;
+use crate::ring_check;
+
+/// The most names per query: one query however many they are, but the answer stands in memory.
+const READ_BATCH: usize = 5_000;
+/// The most rows per insert: at the largest value each, below what a Postgres message may hold.
+const WRITE_BATCH: usize = 500;
+/// The largest value. Far above any key file, and far below what either engine refuses.
+const MAX_VALUE_BYTES: usize = 1 << 20;
+const DEFAULT_PAGE: usize = 1_000;
+/// How many calls SQLite is given at once; they share four readers and one writer.
+const SQLITE_CONCURRENCY: usize = 16;
+
+/// A table of secrets, in SQLite or Postgres. Clones share it.
+///
+/// ```
+/// use secrets_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
+/// use secrets_db::{Database, DbConfig, KeyRing};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("secrets.db");
+/// let ring = KeyRing::generate("2026-11".parse()?)?;
+/// let config = DbConfig::from_url(&format!("sqlite://{}", path.display())).keyring(ring);
+/// let store = Database::connect(config.build()?).await?;
+///
+/// let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
+/// store.write(Write::new(coordinate.clone(), SecretValue::new("hunter2".to_owned()))).await?;
+/// assert_eq!(store.read(&coordinate.into()).await?.value.expose(), "hunter2");
+/// store.close().await;
+/// # Ok::<(), secrets_core::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Box<dyn Client>,
+    engine: &'static str,
+    location: String,
+    mode: Mode,
+    ring: Option<KeyRing>,
+    owner: Option<Owner>,
+    capabilities: Capabilities,
+    /// Whether the active key's check value is known to be in the table.
+    registered: OnceCell<()>,
+}
+
+impl Database {
+    /// Opens a table, making it where it is missing and `create` allows it. Runs no DDL on a table
+    /// that exists.
+    ///
+    /// A plain table is opened with a warning in the log, once: whoever reads the database, its
+    /// backups or its write-ahead log reads the secrets.
+    ///
+    /// # Errors
+    /// Where the database cannot be reached or used, each cause with its remedy; `InvalidConfig`
+    /// where the table lacks columns that the mode needs (run [`prepare`](Self::prepare)), and where
+    /// the key ring is not the one that the table was encrypted with.
+    pub async fn connect(config: DbConfig) -> Result<Self> {
+        let store: Arc<str> = config.to_string().into();
+        Self::open(config)
+            .await
+            .map_err(|error| error.with_operation(Operation::Open).with_store(store))
+    }
+
+    /// The SQL that the table still lacks for our own columns: owner, created, expires and those of
+    /// encrypted values. Runs nothing.
+    ///
+    /// # Errors
+    /// Where the database cannot be reached, or the table is something else.
+    pub async fn prepare_sql(config: &DbConfig) -> Result<Vec<String>> {
+        Self::prepared(config, false).await
+    }
+
+    /// Runs what [`prepare_sql`](Self::prepare_sql) shows, and says what it was. Stores that are open
+    /// keep what they found at open.
+    ///
+    /// # Errors
+    /// As [`prepare_sql`](Self::prepare_sql); `PermissionDenied` where the role may not alter the table.
+    pub async fn prepare(config: &DbConfig) -> Result<Vec<String>> {
+        Self::prepared(config, true).await
+    }
+
+    /// Which rows are accepted.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.inner.mode
+    }
+
+    /// Closes all connections. SQLite then empties its log into the file.
+    pub async fn close(&self) {
+        self.inner.client.close().await;
+    }
+
+    async fn open(config: DbConfig) -> Result<Self> {
+        let (client, engine, location, concurrency): (Box<dyn Client>, _, _, _) =
+            match &config.target {
+                #[cfg(feature = "sqlite")]
+                Target::Sqlite(path) => (
+                    Box::new(crate::sqlite::SqliteClient::open(path, &config).await?),
+                    "sqlite",
+                    crate::sqlite::place(path, &config),
+                    SQLITE_CONCURRENCY,
+                ),
+                #[cfg(feature = "postgres")]
+                Target::Postgres(target) => (
+                    Box::new(crate::postgres::PostgresClient::open(target, &config).await?),
+                    "postgres",
+                    format!("{target} table {}", config.table),
+                    config.pool_size as usize,
+                ),
+                #[allow(unreachable_patterns)]
+                other => return Err(not_built_in(other)),
+            };
+        let layout = client.layout();
+        if config.mode != Mode::Plain {
+            if !(layout.sealed && layout.expires && layout.meta) {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "the table lacks the columns of encrypted values",
+                )
+                .with_hint("run prepare, which shows the SQL and runs it on request"));
+            }
+            if layout.payload_required {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "the column `payload` is NOT NULL, and is empty in encrypted rows",
+                )
+                .with_hint("drop its NOT NULL (prepare does on Postgres)"));
+            }
+        }
+        ring_check::at_open(&*client, config.mode, config.ring.as_ref()).await?;
+        if config.mode == Mode::Plain {
+            tracing::warn!(
+                store = %config,
+                "secrets are stored in plain text: who reads this database or its backups reads them"
+            );
+        }
+        let capabilities = Capabilities {
+            read_batch: READ_BATCH,
+            write_batch: WRITE_BATCH,
+            concurrency,
+            max_value_bytes: MAX_VALUE_BYTES,
+            atomic_create: true,
+            // Postgres text cannot hold it; bytes and SQLite can.
+            nul: config.mode != Mode::Plain || engine == "sqlite",
+            owner: layout.owner,
+            expiry: if layout.expires {
+                Expiry::Swept
+            } else {
+                Expiry::None
+            },
+            listing: Listing::Immediate,
+            cost: Cost {
+                // The insert; what was there already is read and compared; and, once for each
+                // process, the check value of the active key.
+                write: if config.mode == Mode::Plain { 2 } else { 4 },
+                ..Cost::ONE
+            },
+            ..Capabilities::LEAST
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                engine,
+                location,
+                mode: config.mode,
+                ring: config.ring,
+                owner: config.owner,
+                capabilities,
+                registered: OnceCell::new(),
+            }),
+        })
+    }
+
+    async fn prepared(config: &DbConfig, apply: bool) -> Result<Vec<String>> {
+        let statements = match &config.target {
+            #[cfg(feature = "sqlite")]
+            Target::Sqlite(path) => crate::sqlite::SqliteClient::prepare(path, config, apply).await,
+            #[cfg(feature = "postgres")]
+            Target::Postgres(target) => {
+                crate::postgres::PostgresClient::prepare(target, config, apply).await
+            }
+            #[allow(unreachable_patterns)]
+            other => Err(not_built_in(other)),
+        };
+        statements.map_err(|error| {
+            error
+                .with_operation(Operation::Open)
+                .with_store(config.to_string())
+        })
+    }
+
+    pub(crate) fn client(&self) -> &dyn Client {
+        &*self.inner.client
+    }
+
+    /// The key ring, where rows may be encrypted.
+    pub(crate) fn ring(&self) -> Option<&KeyRing> {
+        self.inner.ring.as_ref()
+    }
+
+    /// Makes sure that the active key may be written under; asked once.
+    pub(crate) async fn registered(&self, ring: &KeyRing) -> Result<()> {
+        self.inner
+            .registered
+            .get_or_try_init(|| ring_check::register(self.client(), ring))
+            .await
+            .copied()
+    }
+
+    pub(crate) fn failed(&self, operation: Operation) -> impl Fn(Error) -> Error + '_ {
+        move |error| error.with_operation(operation).with_store(self.to_string())
+    }
+
+    /// The value of a row, if it is one that the mode accepts.
+    fn value(&self, row: Row) -> Result<Read> {
+        let binding = Binding {
+            coordinate: &row.coordinate,
+            expires: row.expires,
+        };
+        let content = row.content?;
+        let value = match (self.inner.mode, &self.inner.ring) {
+            (Mode::Plain, _) | (_, None) => content.payload.ok_or_else(|| {
+                altered("it holds no plain value")
+                    .with_hint("if the table is encrypted, set its key ring and mode=encrypted")
+            })?,
+            (Mode::Converting, Some(_))
+                if content.payload.is_some() && !content.is_touched_by_encryption() =>
+            {
+                content
+                    .payload
+                    .unwrap_or_else(|| SecretValue::new(String::new()))
+            }
+            (Mode::Converting | Mode::Encrypted, Some(_)) if content.payload.is_some() => {
+                return Err(altered(
+                    "it holds a plain value where only encrypted ones are accepted",
+                )
+                .with_hint(
+                    "if the table is being converted, set mode=converting until encrypt is done",
+                ));
+            }
+            (Mode::Converting | Mode::Encrypted, Some(ring)) => content
+                .to_sealed()
+                .ok_or_else(|| altered("columns of its encrypted value are empty"))?
+                .open(ring, binding)?,
+        };
+        let expires = row
+            .expires
+            .map(Timestamp::from_unix_seconds)
+            .transpose()
+            .map_err(|_| altered("its expiry is no time"))?;
+        Ok(Read::new(value).with_expires(expires))
+    }
+
+    async fn read_values<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str> + Clone + Send,
+    ) -> Result<HashMap<String, Result<Read>>> {
+        let columns = match self.inner.mode {
+            Mode::Plain => Columns::Plain,
+            Mode::Converting | Mode::Encrypted => Columns::Sealed,
+        };
+        let names: Vec<&str> = names.collect();
+        let rows = self.client().read(&names, columns).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.coordinate.clone(), self.value(row)))
+            .collect())
+    }
+
+    /// Inserts what can be, then compares what was there already.
+    async fn write_rows(&self, writes: &[&Write]) -> Result<Vec<Result<Written>>> {
+        let seconds = |write: &Write| write.expires.map(Timestamp::unix_seconds);
+        let values = match (self.inner.mode, &self.inner.ring) {
+            (Mode::Plain, _) | (_, None) => {
+                Values::Plain(writes.iter().map(|write| &write.value).collect())
+            }
+            (_, Some(ring)) => {
+                self.registered(ring).await?;
+                let values = writes
+                    .iter()
+                    .map(|write| {
+                        let binding = Binding {
+                            coordinate: write.coordinate.as_str(),
+                            expires: seconds(write),
+                        };
+                        Sealed::seal(ring, binding, &write.value)
+                    })
+                    .collect::<Result<_>>()?;
+                Values::Sealed {
+                    key_id: ring.active().as_str(),
+                    values,
+                }
+            }
+        };
+        let rows = Rows {
+            owner: self.inner.owner.as_ref().map(Owner::as_str),
+            created: Timestamp::now().unix_seconds(),
+            names: writes
+                .iter()
+                .map(|write| (write.coordinate.as_str(), seconds(write)))
+                .collect(),
+            values,
+        };
+        let inserted = self.client().insert(&rows).await?;
+        let present = writes
+            .iter()
+            .map(|write| write.coordinate.as_str())
+            .filter(|name| !inserted.contains(*name));
+        let mut present = if inserted.len() == writes.len() {
+            HashMap::new()
+        } else {
+            self.read_values(present).await?
+        };
+        Ok(writes
+            .iter()
+            .map(|write| {
+                if inserted.contains(write.coordinate.as_str()) {
+                    return Ok(Written::Created);
+                }
+                match present.remove(write.coordinate.as_str()) {
+                    Some(Ok(read)) if read.value == write.value => Ok(Written::AlreadySame),
+                    Some(Ok(_)) => Err(Error::new(
+                        ErrorKind::AlreadyExists,
+                        "the name already has another value",
+                    )),
+                    Some(Err(error)) => Err(error),
+                    None => Err(self.vanished()),
+                }
+            })
+            .collect())
+    }
+
+    /// A row that was not inserted and is not there.
+    fn vanished(&self) -> Error {
+        match &self.inner.ring {
+            // An insert under a key without check value inserts nothing.
+            Some(ring) if self.inner.mode != Mode::Plain => ring_check::retired(ring.active()),
+            _ => Error::new(
+                ErrorKind::Conflict,
+                "somebody else deleted the name at the same moment",
+            ),
+        }
+    }
+
+    fn entry(head: Head, coordinate: ManagedCoordinate) -> Entry {
+        // A time that is none is no reason to hide the name: sweeping then leaves it alone.
+        let time =
+            |seconds: Option<i64>| seconds.and_then(|at| Timestamp::from_unix_seconds(at).ok());
+        Entry::new(coordinate)
+            .with_owner(head.owner)
+            .with_created(time(head.created))
+            .with_expires(time(head.expires))
+            .with_key(head.key_id)
+    }
+}
+
+#[async_trait]
+impl SecretPersistence for Database {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        if coordinates.is_empty() {
+            return Vec::new();
+        }
+        let failed = self.failed(Operation::Read);
+        let names = coordinates.iter().map(Coordinate::as_str);
+        match self.read_values(names).await {
+            Ok(mut values) => coordinates
+                .iter()
+                .map(|coordinate| {
+                    values
+                        .remove(coordinate.as_str())
+                        .unwrap_or_else(|| {
+                            Err(Error::new(
+                                ErrorKind::NotFound,
+                                "the store has nothing under this name",
+                            ))
+                        })
+                        .map_err(|error| failed(error).with_coordinate(coordinate.shared()))
+                })
+                .collect(),
+            Err(error) => {
+                let error = failed(error);
+                coordinates
+                    .iter()
+                    .map(|coordinate| Err(error.clone().with_coordinate(coordinate.shared())))
+                    .collect()
+            }
+        }
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        let failed = self.failed(Operation::Write);
+        let refused: Vec<Result<()>> = writes
+            .iter()
+            .map(|write| self.inner.capabilities.accepts(write))
+            .collect();
+        let accepted: Vec<&Write> = writes
+            .iter()
+            .zip(&refused)
+            .filter(|(_, refused)| refused.is_ok())
+            .map(|(write, _)| write)
+            .collect();
+        let mut results = if accepted.is_empty() {
+            Vec::new()
+        } else {
+            self.write_rows(&accepted)
+                .await
+                .unwrap_or_else(|error| vec![Err(error); accepted.len()])
+        }
+        .into_iter();
+        writes
+            .iter()
+            .zip(refused)
+            .map(|(write, refused)| {
+                refused
+                    .and_then(|()| {
+                        results.next().unwrap_or_else(|| {
+                            Err(Error::new(ErrorKind::Unexpected, "a result is missing"))
+                        })
+                    })
+                    .map_err(|error| failed(error).with_coordinate(write.coordinate.shared()))
+            })
+            .collect()
+    }
+
+    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
+        self.client()
+            .delete(coordinate.as_str())
+            .await
+            .map_err(self.failed(Operation::Delete))
+            .map_err(|error| error.with_coordinate(coordinate.shared()))
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        let error = Error::new(ErrorKind::Unsupported, "a database has no recovery")
+            .with_hint("restore a backup of it");
+        Err(self.failed(Operation::Restore)(error).with_coordinate(coordinate.shared()))
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        let limit = options.page_size.unwrap_or(DEFAULT_PAGE).max(1);
+        let heads = self
+            .client()
+            .list(&options.prefix, after.map(Cursor::as_str), limit)
+            .await
+            .map_err(self.failed(Operation::List))?;
+        let next = heads
+            .last()
+            .filter(|_| heads.len() == limit)
+            .map(|head| Cursor::new(head.coordinate.as_str()));
+        let mut entries = Vec::with_capacity(heads.len());
+        let mut skipped = 0;
+        for head in heads {
+            match ManagedCoordinate::parse(&head.coordinate) {
+                Ok(coordinate) => entries.push(Self::entry(head, coordinate)),
+                Err(_) => skipped += 1,
+            }
+        }
+        Ok(Page::new(entries, next).with_skipped(skipped))
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        self.client()
+            .describe(coordinate.as_str())
+            .await
+            .and_then(|head| {
+                head.ok_or_else(|| {
+                    Error::new(ErrorKind::NotFound, "the store has nothing under this name")
+                })
+            })
+            .map(|head| Self::entry(head, coordinate.clone()))
+            .map_err(self.failed(Operation::Describe))
+            .map_err(|error| error.with_coordinate(coordinate.shared()))
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        let principal = self
+            .client()
+            .principal()
+            .await
+            .map_err(self.failed(Operation::Identity))?;
+        Ok(Identity::new(
+            self.inner.engine,
+            principal,
+            self.inner.location.clone(),
+        ))
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.inner.engine, self.inner.location)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("store", &format_args!("{self}"))
+            .field("mode", &self.inner.mode)
+            .field("ring", &self.inner.ring)
+            .field("owner", &self.inner.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+fn altered(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Integrity,
+        format!("the row was altered or damaged: {what}"),
+    )
+}
+
+fn not_built_in(target: &Target) -> Error {
+    let (engine, feature) = match target {
+        Target::Postgres(_) => ("Postgres", "postgres"),
+        Target::Sqlite(_) => ("SQLite", "sqlite"),
+    };
+    Error::new(ErrorKind::Unsupported, format!("{engine} is not built in"))
+        .with_hint(format!("build with the feature `{feature}`"))
+}

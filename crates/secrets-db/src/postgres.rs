@@ -1,0 +1,641 @@
+//! Postgres: a pool of connections, one statement per batch.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrets_core::{Error, ErrorKind, Result};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
+
+use crate::client::{
+    Before, Client, Columns, Filter, Head, Row, Rows, Swap, Values, decode, decode_head,
+};
+use crate::config::{DbConfig, PostgresTarget};
+use crate::error::{POSTGRES, from_sqlx};
+use crate::naming::TableName;
+use crate::schema::{self, Dialect, Found, Layout};
+
+/// A connection that was idle for longer is asked whether it still lives before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(30);
+
+/// How long the cause of an exhausted pool is looked for.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// One process makes or alters tables at a time. Any number; it spells nothing.
+const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b001;
+
+pub(crate) struct PostgresClient {
+    pool: PgPool,
+    options: PgConnectOptions,
+    layout: Layout,
+    sql: Statements,
+    name: TableName,
+    table: String,
+    meta: String,
+}
+
+struct Statements {
+    read_plain: String,
+    read_sealed: String,
+    list: String,
+    describe: String,
+    delete: String,
+    insert_plain: String,
+    insert_sealed: String,
+}
+
+impl PostgresClient {
+    pub(crate) async fn open(target: &PostgresTarget, config: &DbConfig) -> Result<Self> {
+        let options = options(target);
+        // The pool would go on trying to connect and then say no more than that time ran out.
+        let mut connection = connect(&options, config.connect_timeout).await?;
+        let (mut found, mut meta) = columns(&mut connection, config).await?;
+        if found.is_empty() {
+            if !config.create {
+                return Err(schema::missing(Dialect::Postgres, &config.table));
+            }
+            run(&mut connection, config, |found, _| match found {
+                [] => schema::create(Dialect::Postgres, &config.table),
+                _ => Vec::new(),
+            })
+            .await
+            .map_err(|error| match error.kind() {
+                ErrorKind::PermissionDenied => schema::missing(Dialect::Postgres, &config.table),
+                _ => error,
+            })?;
+            (found, meta) = columns(&mut connection, config).await?;
+        }
+        let layout = Layout::read(Dialect::Postgres, &config.table, &found, meta)?;
+        // Nothing depends on a polite goodbye.
+        let _ = connection.close().await;
+        let pool = PgPoolOptions::new()
+            .max_connections(config.pool_size)
+            .acquire_timeout(config.connect_timeout)
+            // A ping before every query would double the round trips.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options.clone());
+        let table = config.table.quoted();
+        let meta = config.table.meta().quoted();
+        Ok(Self {
+            pool,
+            options,
+            layout,
+            sql: Statements::new(&table, &meta, layout),
+            name: config.table.clone(),
+            table,
+            meta,
+        })
+    }
+
+    /// The SQL that the table still lacks, run if `apply` says so.
+    pub(crate) async fn prepare(
+        target: &PostgresTarget,
+        config: &DbConfig,
+        apply: bool,
+    ) -> Result<Vec<String>> {
+        let mut connection = connect(&options(target), config.connect_timeout).await?;
+        let (found, meta) = columns(&mut connection, config).await?;
+        if !found.is_empty() {
+            Layout::read(Dialect::Postgres, &config.table, &found, meta)?;
+        }
+        let needed = |found: &[Found], meta: bool| match found {
+            [] => schema::create(Dialect::Postgres, &config.table),
+            _ => schema::prepare(Dialect::Postgres, &config.table, found, meta),
+        };
+        let statements = if apply {
+            run(&mut connection, config, needed).await?
+        } else {
+            needed(&found, meta)
+        };
+        let _ = connection.close().await;
+        Ok(statements)
+    }
+
+    /// Maps a failure. An exhausted pool hides its reason: a new connection would meet it again.
+    async fn explain(&self, error: sqlx::Error) -> Error {
+        if matches!(error, sqlx::Error::PoolTimedOut)
+            && let Err(reason) = connect(&self.options, PROBE).await
+        {
+            return reason;
+        }
+        failed(error)
+    }
+
+    async fn explained<T: Send>(&self, result: Result<T, sqlx::Error>) -> Result<T> {
+        match result {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+}
+
+impl Statements {
+    fn new(table: &str, meta: &str, layout: Layout) -> Self {
+        let column = |present: bool, name: &'static str, absent: &'static str| {
+            if present { name } else { absent }
+        };
+        let expires = column(layout.expires, "expires", "NULL::bigint");
+        let head = format!(
+            "SELECT coordinate, {}, {}, {expires}, {} FROM {table}",
+            column(layout.owner, "owner", "NULL::text"),
+            column(layout.created, "created", "NULL::bigint"),
+            column(layout.sealed, "key_id", "NULL::text"),
+        );
+        // Two inserts that meet take their locks in the same order.
+        let insert = |columns: &str, input: &str, names: &str, first: usize, condition: &str| {
+            let mut into = format!("coordinate, {columns}");
+            let mut from = format!("n.coordinate, {names}");
+            let ours = [
+                (layout.owner, "owner", "text"),
+                (layout.created, "created", "bigint"),
+            ];
+            for (index, (_, name, kind)) in ours.iter().filter(|(has, ..)| *has).enumerate() {
+                into.push_str(&format!(", {name}"));
+                from.push_str(&format!(", ${}::{kind}", first + index));
+            }
+            if layout.expires {
+                into.push_str(", expires");
+                from.push_str(", n.expires");
+            }
+            format!(
+                "INSERT INTO {table} ({into}) SELECT {from} FROM {input} {condition} \
+                 ORDER BY n.coordinate ON CONFLICT (coordinate) DO NOTHING RETURNING coordinate"
+            )
+        };
+        Self {
+            read_plain: format!(
+                "SELECT coordinate, {expires}, payload FROM {table} WHERE coordinate = ANY($1)"
+            ),
+            read_sealed: format!(
+                "SELECT {} FROM {table} WHERE coordinate = ANY($1)",
+                sealed_columns(layout)
+            ),
+            list: format!(
+                "{head} WHERE coordinate > $1 AND starts_with(coordinate, $2) \
+                 ORDER BY coordinate LIMIT $3"
+            ),
+            describe: format!("{head} WHERE coordinate = $1"),
+            delete: format!("DELETE FROM {table} WHERE coordinate = $1"),
+            insert_plain: insert(
+                "payload",
+                "unnest($1::text[], $2::text[], $3::bigint[]) AS n(coordinate, payload, expires)",
+                "n.payload",
+                4,
+                "",
+            ),
+            insert_sealed: insert(
+                "ciphertext, nonce, wrapped_key, key_nonce, key_id",
+                "unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[], \
+                 $6::bigint[]) AS n(coordinate, ciphertext, nonce, wrapped_key, key_nonce, expires)",
+                "n.ciphertext, n.nonce, n.wrapped_key, n.key_nonce, $7::text",
+                9,
+                // `retire_key` takes the check value away, and with it the right to write.
+                &format!("WHERE EXISTS (SELECT 1 FROM {meta} WHERE name = $8::text)"),
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl Client for PostgresClient {
+    fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<Row>> {
+        let sql = match columns {
+            Columns::Plain => &self.sql.read_plain,
+            Columns::Sealed => &self.sql.read_sealed,
+        };
+        let rows = sqlx::query(AssertSqlSafe(sql.as_str()))
+            .bind(names)
+            .fetch_all(&self.pool)
+            .await
+            .and_then(|rows| rows.iter().map(|row| decode(row, columns)).collect());
+        self.explained(rows).await
+    }
+
+    async fn insert(&self, rows: &Rows<'_>) -> Result<HashSet<String>> {
+        let names: Vec<&str> = rows.names.iter().map(|(name, _)| *name).collect();
+        let expires: Vec<Option<i64>> = rows.names.iter().map(|(_, expires)| *expires).collect();
+        let mut query = match &rows.values {
+            Values::Plain(values) => {
+                let values: Vec<&str> = values.iter().map(|value| value.expose()).collect();
+                sqlx::query(AssertSqlSafe(self.sql.insert_plain.as_str()))
+                    .bind(names)
+                    .bind(values)
+                    .bind(expires)
+            }
+            Values::Sealed { key_id, values } => {
+                let column = |column: fn(&crate::envelope::Sealed) -> &Vec<u8>| -> Vec<&[u8]> {
+                    values
+                        .iter()
+                        .map(|value| column(value).as_slice())
+                        .collect()
+                };
+                sqlx::query(AssertSqlSafe(self.sql.insert_sealed.as_str()))
+                    .bind(names)
+                    .bind(column(|sealed| &sealed.ciphertext))
+                    .bind(column(|sealed| &sealed.nonce))
+                    .bind(column(|sealed| &sealed.wrapped_key))
+                    .bind(column(|sealed| &sealed.key_nonce))
+                    .bind(expires)
+                    .bind(*key_id)
+                    .bind(crate::ring_check::entry(key_id))
+            }
+        };
+        if self.layout.owner {
+            query = query.bind(rows.owner);
+        }
+        if self.layout.created {
+            query = query.bind(rows.created);
+        }
+        let inserted = query
+            .fetch_all(&self.pool)
+            .await
+            .and_then(|rows| names_of(&rows));
+        self.explained(inserted).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        let deleted = sqlx::query(AssertSqlSafe(self.sql.delete.as_str()))
+            .bind(name)
+            .execute(&self.pool)
+            .await;
+        self.explained(deleted).await.map(drop)
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Head>> {
+        let heads = sqlx::query(AssertSqlSafe(self.sql.list.as_str()))
+            .bind(after.unwrap_or_default())
+            .bind(prefix)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.pool)
+            .await
+            .and_then(|rows| rows.iter().map(decode_head).collect());
+        self.explained(heads).await
+    }
+
+    async fn describe(&self, name: &str) -> Result<Option<Head>> {
+        let head = sqlx::query(AssertSqlSafe(self.sql.describe.as_str()))
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await
+            .and_then(|row| row.as_ref().map(decode_head).transpose());
+        self.explained(head).await
+    }
+
+    async fn scan(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
+        let (condition, key_id) = condition(filter);
+        let sql = format!(
+            "SELECT {} FROM {} WHERE {condition} AND coordinate > $2 ORDER BY coordinate LIMIT $3",
+            sealed_columns(self.layout),
+            self.table
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(key_id)
+            .bind(after.unwrap_or_default())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.pool)
+            .await
+            .and_then(|rows| {
+                rows.iter()
+                    .map(|row| decode(row, Columns::Sealed))
+                    .collect()
+            });
+        self.explained(rows).await
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<u64> {
+        let (condition, key_id) = condition(filter);
+        let sql = format!("SELECT count(*) FROM {} WHERE {condition}", self.table);
+        let count = sqlx::query(AssertSqlSafe(sql))
+            .bind(key_id)
+            .fetch_one(&self.pool)
+            .await
+            .and_then(|row| row.try_get::<i64, _>(0));
+        self.explained(count).await.map(i64::unsigned_abs)
+    }
+
+    async fn swap(&self, swaps: &[Swap]) -> Result<HashSet<String>> {
+        let mut swapped = HashSet::with_capacity(swaps.len());
+        let (plain, sealed): (Vec<&Swap>, Vec<&Swap>) = swaps
+            .iter()
+            .partition(|swap| matches!(swap.before, Before::Plain(_)));
+        for (kind, unchanged, swaps) in [
+            (
+                "text",
+                "t.payload = n.before AND t.ciphertext IS NULL",
+                plain,
+            ),
+            (
+                "bytea",
+                "t.payload IS NULL AND t.wrapped_key = n.before",
+                sealed,
+            ),
+        ] {
+            let Some(first) = swaps.first() else { continue };
+            let sql = format!(
+                "UPDATE {} AS t SET payload = NULL, ciphertext = n.ciphertext, nonce = n.nonce, \
+                 wrapped_key = n.wrapped_key, key_nonce = n.key_nonce, key_id = $7 \
+                 FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], \
+                 $6::bytea[], $8::{kind}[]) \
+                 AS n(coordinate, expires, ciphertext, nonce, wrapped_key, key_nonce, before) \
+                 WHERE t.coordinate = n.coordinate AND t.expires IS NOT DISTINCT FROM n.expires \
+                 AND {unchanged} AND EXISTS (SELECT 1 FROM {} WHERE name = $9) \
+                 RETURNING t.coordinate",
+                self.table, self.meta
+            );
+            let column = |column: fn(&Swap) -> &Vec<u8>| -> Vec<&[u8]> {
+                swaps.iter().map(|swap| column(swap).as_slice()).collect()
+            };
+            let query = sqlx::query(AssertSqlSafe(sql))
+                .bind(
+                    swaps
+                        .iter()
+                        .map(|swap| swap.coordinate.as_str())
+                        .collect::<Vec<_>>(),
+                )
+                .bind(swaps.iter().map(|swap| swap.expires).collect::<Vec<_>>())
+                .bind(column(|swap| &swap.after.ciphertext))
+                .bind(column(|swap| &swap.after.nonce))
+                .bind(column(|swap| &swap.after.wrapped_key))
+                .bind(column(|swap| &swap.after.key_nonce))
+                .bind(first.after.key_id.as_str());
+            let query = match &first.before {
+                Before::Plain(_) => query.bind(
+                    swaps
+                        .iter()
+                        .filter_map(|swap| match &swap.before {
+                            Before::Plain(value) => Some(value.expose()),
+                            Before::Sealed(_) => None,
+                        })
+                        .collect::<Vec<_>>(),
+                ),
+                Before::Sealed(_) => query.bind(
+                    swaps
+                        .iter()
+                        .filter_map(|swap| match &swap.before {
+                            Before::Sealed(wrapped_key) => Some(wrapped_key.as_slice()),
+                            Before::Plain(_) => None,
+                        })
+                        .collect::<Vec<_>>(),
+                ),
+            };
+            let updated = query
+                .bind(crate::ring_check::entry(&first.after.key_id))
+                .fetch_all(&self.pool)
+                .await
+                .and_then(|rows| names_of(&rows));
+            swapped.extend(self.explained(updated).await?);
+        }
+        Ok(swapped)
+    }
+
+    async fn meta(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        if !self.layout.meta {
+            return Ok(Vec::new());
+        }
+        let sql = format!("SELECT name, value FROM {}", self.meta);
+        let entries = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(&self.pool)
+            .await
+            .and_then(|rows| {
+                rows.iter()
+                    .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                    .collect()
+            });
+        self.explained(entries).await
+    }
+
+    async fn put_meta(&self, name: &str, value: &[u8], replace: bool) -> Result<()> {
+        let conflict = if replace {
+            "DO UPDATE SET value = excluded.value"
+        } else {
+            "DO NOTHING"
+        };
+        let sql = format!(
+            "INSERT INTO {} (name, value) VALUES ($1, $2) ON CONFLICT (name) {conflict}",
+            self.meta
+        );
+        let put = sqlx::query(AssertSqlSafe(sql))
+            .bind(name)
+            .bind(value)
+            .execute(&self.pool)
+            .await;
+        self.explained(put).await.map(drop)
+    }
+
+    async fn remove_meta(&self, name: &str) -> Result<()> {
+        let removed = sqlx::query(AssertSqlSafe(format!(
+            "DELETE FROM {} WHERE name = $1",
+            self.meta
+        )))
+        .bind(name)
+        .execute(&self.pool)
+        .await;
+        self.explained(removed).await.map(drop)
+    }
+
+    async fn barrier(&self) -> Result<()> {
+        // Conflicts with what writers hold, so it is granted when all that began before have ended.
+        let barrier = async {
+            let mut transaction = self.pool.begin().await?;
+            sqlx::query(AssertSqlSafe(format!(
+                "LOCK TABLE {} IN SHARE MODE",
+                self.table
+            )))
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await
+        }
+        .await;
+        self.explained(barrier).await
+    }
+
+    async fn scrub(&self, asked: bool) -> Result<bool> {
+        if !asked {
+            return Ok(false);
+        }
+        // VACUUM skips the tables of others with no more than a notice.
+        let ours = sqlx::query(
+            "SELECT pg_has_role(c.relowner, 'MEMBER') OR pg_has_role(d.datdba, 'MEMBER') \
+             FROM pg_class c, pg_database d \
+             WHERE c.oid = to_regclass($1) AND d.datname = current_database()",
+        )
+        .bind(self.name.quoted())
+        .fetch_one(&self.pool)
+        .await
+        .and_then(|row| row.try_get::<bool, _>(0));
+        if !self.explained(ours).await? {
+            return Ok(false);
+        }
+        let rewritten = sqlx::query(AssertSqlSafe(format!("VACUUM (FULL) {}", self.table)))
+            .execute(&self.pool)
+            .await;
+        self.explained(rewritten).await.map(|_| true)
+    }
+
+    fn out_of_reach(&self) -> &'static [&'static str] {
+        &[
+            "free space of the table's files, until VACUUM FULL has rewritten them",
+            "the write-ahead log on the server, and its archive",
+            "replicas, until they have replayed the same, and whatever logical replication feeds",
+            "backups, dumps and snapshots",
+            "the server's statement log, where it logs parameters",
+            "change these credentials at their origin if somebody may have seen them",
+        ]
+    }
+
+    async fn principal(&self) -> Result<String> {
+        let role = sqlx::query("SELECT current_user::text")
+            .fetch_one(&self.pool)
+            .await
+            .and_then(|row| row.try_get(0));
+        self.explained(role).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// What every connection is opened with. What is not set here may come from libpq's own variables
+/// (PGAPPNAME, PGOPTIONS, client certificates); place, role, password and TLS never do.
+fn options(target: &PostgresTarget) -> PgConnectOptions {
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(&target.host)
+        .port(target.port)
+        .database(&target.database)
+        .username(&target.user)
+        .password(
+            target
+                .password
+                .as_ref()
+                .map_or("", |password| password.expose()),
+        )
+        .ssl_mode(if target.tls {
+            PgSslMode::VerifyFull
+        } else {
+            PgSslMode::Disable
+        })
+        .application_name("secrets-db")
+        .disable_statement_logging();
+    match &target.root_certificates {
+        Some(pem) => options.ssl_root_cert_from_pem(pem.clone()),
+        None => options,
+    }
+}
+
+async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {
+    match tokio::time::timeout(wait, PgConnection::connect_with(options)).await {
+        Ok(connection) => connection.map_err(failed),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "the server did not answer within {} seconds",
+                wait.as_secs()
+            ),
+        )
+        .with_hint("check host and port, that the server runs, and the network between")),
+    }
+}
+
+/// The table's columns, none where it is missing, and whether the second table is there.
+async fn columns(connection: &mut PgConnection, config: &DbConfig) -> Result<(Vec<Found>, bool)> {
+    let found = sqlx::query(
+        "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull \
+         FROM pg_attribute \
+         WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped",
+    )
+    .bind(config.table.quoted())
+    .fetch_all(&mut *connection)
+    .await
+    .and_then(|rows| {
+        rows.iter()
+            .map(|row| {
+                Ok(Found {
+                    name: row.try_get(0)?,
+                    kind: row.try_get(1)?,
+                    not_null: row.try_get(2)?,
+                })
+            })
+            .collect()
+    })
+    .map_err(failed)?;
+    let meta = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
+        .bind(config.table.meta().quoted())
+        .fetch_one(connection)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed)?;
+    Ok((found, meta))
+}
+
+/// Runs what is needed, decided while no other process of ours can change the table.
+async fn run(
+    connection: &mut PgConnection,
+    config: &DbConfig,
+    needed: impl Fn(&[Found], bool) -> Vec<String>,
+) -> Result<Vec<String>> {
+    let mut transaction = connection.begin().await.map_err(failed)?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(ADVISORY_LOCK)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    let (found, meta) = columns(&mut transaction, config).await?;
+    let statements = needed(&found, meta);
+    for statement in &statements {
+        sqlx::query(AssertSqlSafe(statement.as_str()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+    }
+    transaction.commit().await.map_err(failed)?;
+    Ok(statements)
+}
+
+fn sealed_columns(layout: Layout) -> String {
+    let expires = if layout.expires {
+        "expires"
+    } else {
+        "NULL::bigint"
+    };
+    let rest = if layout.sealed {
+        "ciphertext, nonce, wrapped_key, key_nonce, key_id"
+    } else {
+        "NULL::bytea, NULL::bytea, NULL::bytea, NULL::bytea, NULL::text"
+    };
+    format!("coordinate, {expires}, payload, {rest}")
+}
+
+/// The condition of a filter and its parameter, `$1`, which is unused and NULL where there is none.
+fn condition(filter: &Filter) -> (&'static str, Option<&str>) {
+    match filter {
+        Filter::Plain => ("payload IS NOT NULL AND $1::text IS NULL", None),
+        Filter::Sealed => ("payload IS NULL AND $1::text IS NULL", None),
+        Filter::SealedNotUnder(key_id) => (
+            "payload IS NULL AND key_id IS DISTINCT FROM $1",
+            Some(key_id),
+        ),
+        Filter::SealedUnder(key_id) => ("key_id = $1", Some(key_id)),
+    }
+}
+
+fn names_of(rows: &[PgRow]) -> Result<HashSet<String>, sqlx::Error> {
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+fn failed(error: sqlx::Error) -> Error {
+    from_sqlx("postgres", POSTGRES, &error)
+}

@@ -1,0 +1,618 @@
+//! SQLite: one file, one writing connection, a few reading ones.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrets_core::{Error, ErrorKind, Result};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, Sqlite, SqliteConnection, Transaction};
+
+use crate::client::{
+    Before, Client, Columns, Filter, Head, Row, Rows, Swap, Values, decode, decode_head,
+};
+use crate::config::DbConfig;
+use crate::error::{SQLITE, from_sqlx};
+use crate::schema::{self, Dialect, Found, Layout};
+
+/// How long a statement waits for another process to let go of the write lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reading is local and short: more connections than cores only wait for each other.
+const READERS: u32 = 4;
+
+/// How often opening is tried while other processes are opening the same new file.
+const OPEN_ATTEMPTS: u32 = 50;
+
+pub(crate) struct SqliteClient {
+    /// One connection, so that our own writers queue here and not in SQLite's busy loop.
+    writer: SqlitePool,
+    readers: SqlitePool,
+    layout: Layout,
+    sql: Statements,
+    table: String,
+    meta: String,
+}
+
+struct Statements {
+    read_plain: String,
+    read_sealed: String,
+    list: String,
+    describe: String,
+    delete: String,
+}
+
+impl SqliteClient {
+    pub(crate) async fn open(path: &Path, config: &DbConfig) -> Result<Self> {
+        if !path.exists() {
+            if !config.create {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!("there is no file {}", path.display()),
+                )
+                .with_hint("check the path"));
+            }
+            create_private(path)?;
+        }
+        let options = options(path);
+        let writer = connect(&options).await?;
+        let (found, meta) = catalogue(&writer, config).await?;
+        let layout = if found.is_empty() {
+            if !config.create {
+                return Err(schema::missing(Dialect::Sqlite, &config.table));
+            }
+            run(
+                &writer,
+                |found, _| match found {
+                    [] => schema::create(Dialect::Sqlite, &config.table),
+                    _ => Vec::new(),
+                },
+                config,
+            )
+            .await?;
+            let (found, meta) = catalogue(&writer, config).await?;
+            Layout::read(Dialect::Sqlite, &config.table, &found, meta)?
+        } else {
+            Layout::read(Dialect::Sqlite, &config.table, &found, meta)?
+        };
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(config.connect_timeout)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.pragma("query_only", "ON"));
+        let table = config.table.quoted();
+        Ok(Self {
+            writer,
+            readers,
+            layout,
+            sql: Statements::new(&table, layout),
+            table,
+            meta: config.table.meta().quoted(),
+        })
+    }
+
+    /// The SQL that the table still lacks, run if `apply` says so.
+    pub(crate) async fn prepare(
+        path: &Path,
+        config: &DbConfig,
+        apply: bool,
+    ) -> Result<Vec<String>> {
+        if !path.exists() {
+            if apply {
+                create_private(path)?;
+            } else {
+                return Ok(schema::create(Dialect::Sqlite, &config.table));
+            }
+        }
+        let writer = connect(&options(path)).await?;
+        let needed = |found: &[Found], meta: bool| match found {
+            [] => schema::create(Dialect::Sqlite, &config.table),
+            _ => schema::prepare(Dialect::Sqlite, &config.table, found, meta),
+        };
+        let (found, meta) = catalogue(&writer, config).await?;
+        if !found.is_empty() {
+            Layout::read(Dialect::Sqlite, &config.table, &found, meta)?;
+        }
+        let statements = if apply {
+            run(&writer, needed, config).await?
+        } else {
+            needed(&found, meta)
+        };
+        writer.close().await;
+        Ok(statements)
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+        // A transaction that begins as a reader is refused when it turns writer after somebody
+        // else's commit, whatever the busy timeout.
+        self.writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(failed)
+    }
+
+    /// Whether the key may still be written under: `retire_key` takes its check value away.
+    async fn knows_key(&self, connection: &mut SqliteConnection, key_id: &str) -> Result<bool> {
+        let sql = format!("SELECT 1 FROM {} WHERE name = $1", self.meta);
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(crate::ring_check::entry(key_id))
+            .fetch_optional(connection)
+            .await
+            .map(|row| row.is_some())
+            .map_err(failed)
+    }
+
+    async fn checkpoint(&self) -> Result<bool> {
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(&self.writer)
+            .await
+            .map_err(failed)?;
+        row.try_get::<i64, _>(0)
+            .map(|busy| busy == 0)
+            .map_err(failed)
+    }
+}
+
+impl Statements {
+    fn new(table: &str, layout: Layout) -> Self {
+        let column = |present: bool, name: &'static str| if present { name } else { "NULL" };
+        let expires = column(layout.expires, "expires");
+        let head = format!(
+            "SELECT coordinate, {}, {}, {expires}, {} FROM {table}",
+            column(layout.owner, "owner"),
+            column(layout.created, "created"),
+            column(layout.sealed, "key_id"),
+        );
+        let wanted = "WHERE coordinate IN (SELECT value FROM json_each($1))";
+        Self {
+            read_plain: format!("SELECT coordinate, {expires}, payload FROM {table} {wanted}"),
+            read_sealed: format!("SELECT {} FROM {table} {wanted}", sealed_columns(layout)),
+            list: format!(
+                "{head} WHERE coordinate > $1 AND coordinate >= $2 \
+                 AND substr(coordinate, 1, length($2)) = $2 ORDER BY coordinate LIMIT $3"
+            ),
+            describe: format!("{head} WHERE coordinate = $1"),
+            delete: format!("DELETE FROM {table} WHERE coordinate = $1"),
+        }
+    }
+}
+
+#[async_trait]
+impl Client for SqliteClient {
+    fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<Row>> {
+        let sql = match columns {
+            Columns::Plain => &self.sql.read_plain,
+            Columns::Sealed => &self.sql.read_sealed,
+        };
+        // Names are text without control characters: they are always JSON.
+        let names = serde_json::to_string(names)
+            .map_err(|_| Error::new(ErrorKind::Unexpected, "names do not become JSON"))?;
+        sqlx::query(AssertSqlSafe(sql.as_str()))
+            .bind(names)
+            .fetch_all(&self.readers)
+            .await
+            .and_then(|rows| rows.iter().map(|row| decode(row, columns)).collect())
+            .map_err(failed)
+    }
+
+    async fn insert(&self, rows: &Rows<'_>) -> Result<HashSet<String>> {
+        let mut columns = vec!["coordinate"];
+        match &rows.values {
+            Values::Plain(_) => columns.push("payload"),
+            Values::Sealed { .. } => {
+                columns.extend(["ciphertext", "nonce", "wrapped_key", "key_nonce", "key_id"]);
+            }
+        }
+        for (present, name) in [
+            (self.layout.owner, "owner"),
+            (self.layout.created, "created"),
+            (self.layout.expires, "expires"),
+        ] {
+            if present {
+                columns.push(name);
+            }
+        }
+        let mut sql = format!(
+            "INSERT INTO {} ({}) VALUES ",
+            self.table,
+            columns.join(", ")
+        );
+        let placeholders = format!("(?{})", ", ?".repeat(columns.len() - 1));
+        for index in 0..rows.names.len() {
+            if index > 0 {
+                sql.push_str(", ");
+            }
+            sql.push_str(&placeholders);
+        }
+        sql.push_str(" ON CONFLICT (coordinate) DO NOTHING RETURNING coordinate");
+        // The statement differs with the number of rows: not worth a place among the prepared ones.
+        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(rows.names.len() == 1);
+        for (index, (name, expires)) in rows.names.iter().enumerate() {
+            query = query.bind(*name);
+            query = match &rows.values {
+                Values::Plain(values) => query.bind(values[index].expose()),
+                Values::Sealed { key_id, values } => {
+                    let sealed = &values[index];
+                    query
+                        .bind(sealed.ciphertext.as_slice())
+                        .bind(sealed.nonce.as_slice())
+                        .bind(sealed.wrapped_key.as_slice())
+                        .bind(sealed.key_nonce.as_slice())
+                        .bind(*key_id)
+                }
+            };
+            if self.layout.owner {
+                query = query.bind(rows.owner);
+            }
+            if self.layout.created {
+                query = query.bind(rows.created);
+            }
+            if self.layout.expires {
+                query = query.bind(*expires);
+            }
+        }
+        let mut transaction = self.begin().await?;
+        if let Values::Sealed { key_id, .. } = &rows.values
+            && !self.knows_key(&mut transaction, key_id).await?
+        {
+            return Ok(HashSet::new());
+        }
+        let inserted = query
+            .fetch_all(&mut *transaction)
+            .await
+            .and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect())
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(inserted)
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let deleted = sqlx::query(AssertSqlSafe(self.sql.delete.as_str()))
+            .bind(name)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        if deleted.rows_affected() > 0 {
+            // What was deleted still stands in the log until that is emptied. A reader of another
+            // process can prevent it; then the next delete, or the last one to close, does it.
+            let emptied = self.checkpoint().await;
+            tracing::debug!(emptied = matches!(emptied, Ok(true)), "write-ahead log");
+        }
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Head>> {
+        sqlx::query(AssertSqlSafe(self.sql.list.as_str()))
+            .bind(after.unwrap_or_default())
+            .bind(prefix)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await
+            .and_then(|rows| rows.iter().map(decode_head).collect())
+            .map_err(failed)
+    }
+
+    async fn describe(&self, name: &str) -> Result<Option<Head>> {
+        sqlx::query(AssertSqlSafe(self.sql.describe.as_str()))
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await
+            .and_then(|row| row.as_ref().map(decode_head).transpose())
+            .map_err(failed)
+    }
+
+    async fn scan(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
+        let (condition, key_id) = condition(filter);
+        let sql = format!(
+            "SELECT {} FROM {} WHERE {condition} AND coordinate > $2 ORDER BY coordinate LIMIT $3",
+            sealed_columns(self.layout),
+            self.table
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(key_id)
+            .bind(after.unwrap_or_default())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await
+            .and_then(|rows| {
+                rows.iter()
+                    .map(|row| decode(row, Columns::Sealed))
+                    .collect()
+            })
+            .map_err(failed)
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<u64> {
+        let (condition, key_id) = condition(filter);
+        let sql = format!("SELECT count(*) FROM {} WHERE {condition}", self.table);
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(key_id)
+            .fetch_one(&self.readers)
+            .await
+            .and_then(|row| row.try_get::<i64, _>(0))
+            .map(i64::unsigned_abs)
+            .map_err(failed)
+    }
+
+    async fn swap(&self, swaps: &[Swap]) -> Result<HashSet<String>> {
+        let set = format!(
+            "UPDATE {} SET payload = NULL, ciphertext = $1, nonce = $2, wrapped_key = $3, \
+             key_nonce = $4, key_id = $5 WHERE coordinate = $6 AND expires IS $7 AND",
+            self.table
+        );
+        let from_plain = format!("{set} payload = $8 AND ciphertext IS NULL");
+        let from_sealed = format!("{set} payload IS NULL AND wrapped_key = $8");
+        let mut transaction = self.begin().await?;
+        let mut swapped = HashSet::with_capacity(swaps.len());
+        for swap in swaps {
+            if swapped.is_empty() && !self.knows_key(&mut transaction, &swap.after.key_id).await? {
+                return Ok(swapped);
+            }
+            let query = sqlx::query(AssertSqlSafe(match &swap.before {
+                Before::Plain(_) => from_plain.as_str(),
+                Before::Sealed(_) => from_sealed.as_str(),
+            }))
+            .bind(swap.after.ciphertext.as_slice())
+            .bind(swap.after.nonce.as_slice())
+            .bind(swap.after.wrapped_key.as_slice())
+            .bind(swap.after.key_nonce.as_slice())
+            .bind(swap.after.key_id.as_str())
+            .bind(swap.coordinate.as_str())
+            .bind(swap.expires);
+            let query = match &swap.before {
+                Before::Plain(value) => query.bind(value.expose()),
+                Before::Sealed(wrapped_key) => query.bind(wrapped_key.as_slice()),
+            };
+            let updated = query.execute(&mut *transaction).await.map_err(failed)?;
+            if updated.rows_affected() > 0 {
+                swapped.insert(swap.coordinate.clone());
+            }
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(swapped)
+    }
+
+    async fn meta(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        if !self.layout.meta {
+            return Ok(Vec::new());
+        }
+        sqlx::query(AssertSqlSafe(format!(
+            "SELECT name, value FROM {}",
+            self.meta
+        )))
+        .fetch_all(&self.readers)
+        .await
+        .and_then(|rows| {
+            rows.iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .collect()
+        })
+        .map_err(failed)
+    }
+
+    async fn put_meta(&self, name: &str, value: &[u8], replace: bool) -> Result<()> {
+        let conflict = if replace {
+            "DO UPDATE SET value = excluded.value"
+        } else {
+            "DO NOTHING"
+        };
+        let sql = format!(
+            "INSERT INTO {} (name, value) VALUES ($1, $2) ON CONFLICT (name) {conflict}",
+            self.meta
+        );
+        let mut transaction = self.begin().await?;
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(name)
+            .bind(value)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    async fn remove_meta(&self, name: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(AssertSqlSafe(format!(
+            "DELETE FROM {} WHERE name = $1",
+            self.meta
+        )))
+        .bind(name)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    async fn barrier(&self) -> Result<()> {
+        // Holding the write lock once is enough: there is one writer at a time.
+        self.begin().await?.rollback().await.map_err(failed)
+    }
+
+    async fn scrub(&self, _: bool) -> Result<bool> {
+        self.checkpoint().await?;
+        // Rewrites the file without its free pages, which may be older than `secure_delete`.
+        sqlx::query("VACUUM")
+            .execute(&self.writer)
+            .await
+            .map_err(failed)?;
+        self.checkpoint().await
+    }
+
+    fn out_of_reach(&self) -> &'static [&'static str] {
+        &[
+            "backups, snapshots and copies of the file",
+            "blocks that the file system or the disk has freed and not overwritten",
+            "change these credentials at their origin if somebody may have seen them",
+        ]
+    }
+
+    async fn principal(&self) -> Result<String> {
+        Ok("this process".to_owned())
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// What every connection is opened with. Nothing in here runs DDL.
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A configuration must never point at a secret that a power cut has taken back.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        // What is deleted or encrypted is overwritten, in pages and in what is left of them.
+        .pragma("secure_delete", "ON")
+        // No rows in temporary files.
+        .pragma("temp_store", "MEMORY")
+        .disable_statement_logging()
+}
+
+/// The writing connection, in a pool of one.
+async fn connect(options: &SqliteConnectOptions) -> Result<SqlitePool> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(BUSY_TIMEOUT * 3)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(options.clone());
+    // While another process turns a new file to WAL, opening is refused without waiting.
+    for _ in 1..OPEN_ATTEMPTS {
+        match pool.acquire().await {
+            Ok(_) => return Ok(pool),
+            Err(error) => {
+                let error = failed(error);
+                if error.kind() != ErrorKind::Conflict {
+                    return Err(error);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    pool.acquire().await.map_err(failed)?;
+    Ok(pool)
+}
+
+/// A new file that nobody else can read; SQLite gives its log and index the same mode.
+fn create_private(path: &Path) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        // Somebody else was quicker.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!("the file {} cannot be made", path.display()),
+        )
+        .with_hint("check the path, and that its folder exists and is writable")
+        .with_source(error)),
+    }
+}
+
+/// The table's columns, none where it is missing, and whether the second table is there.
+async fn catalogue(pool: &SqlitePool, config: &DbConfig) -> Result<(Vec<Found>, bool)> {
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    columns(&mut connection, config).await
+}
+
+async fn columns(
+    connection: &mut SqliteConnection,
+    config: &DbConfig,
+) -> Result<(Vec<Found>, bool)> {
+    if config.table.schema().is_some() {
+        return Err(schema::unsuitable(&config.table, "SQLite has no schemas"));
+    }
+    let mut tables = Vec::new();
+    for table in [
+        config.table.table().to_owned(),
+        config.table.meta().table().to_owned(),
+    ] {
+        let found =
+            sqlx::query(r#"SELECT name, lower(type), "notnull" FROM pragma_table_info($1)"#)
+                .bind(table)
+                .fetch_all(&mut *connection)
+                .await
+                .and_then(|rows| {
+                    rows.iter()
+                        .map(|row| {
+                            Ok(Found {
+                                name: row.try_get(0)?,
+                                kind: row.try_get(1)?,
+                                not_null: row.try_get::<i64, _>(2)? != 0,
+                            })
+                        })
+                        .collect::<Result<Vec<Found>, sqlx::Error>>()
+                })
+                .map_err(failed)?;
+        tables.push(found);
+    }
+    let meta = tables.pop().is_some_and(|columns| !columns.is_empty());
+    Ok((tables.pop().unwrap_or_default(), meta))
+}
+
+/// Runs what is needed, decided while nobody else can change the table.
+async fn run(
+    pool: &SqlitePool,
+    needed: impl Fn(&[Found], bool) -> Vec<String>,
+    config: &DbConfig,
+) -> Result<Vec<String>> {
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    let (found, meta) = columns(&mut transaction, config).await?;
+    let statements = needed(&found, meta);
+    for statement in &statements {
+        sqlx::query(AssertSqlSafe(statement.as_str()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+    }
+    transaction.commit().await.map_err(failed)?;
+    Ok(statements)
+}
+
+fn sealed_columns(layout: Layout) -> String {
+    let expires = if layout.expires { "expires" } else { "NULL" };
+    let rest = if layout.sealed {
+        "ciphertext, nonce, wrapped_key, key_nonce, key_id"
+    } else {
+        "NULL, NULL, NULL, NULL, NULL"
+    };
+    format!("coordinate, {expires}, payload, {rest}")
+}
+
+/// The condition of a filter and its parameter, `$1`, which is unused and NULL where there is none.
+fn condition(filter: &Filter) -> (&'static str, Option<&str>) {
+    match filter {
+        Filter::Plain => ("payload IS NOT NULL AND $1 IS NULL", None),
+        Filter::Sealed => ("payload IS NULL AND $1 IS NULL", None),
+        Filter::SealedNotUnder(key_id) => ("payload IS NULL AND key_id IS NOT $1", Some(key_id)),
+        Filter::SealedUnder(key_id) => ("key_id = $1", Some(key_id)),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn failed(error: sqlx::Error) -> Error {
+    from_sqlx("sqlite", SQLITE, &error)
+}
+
+/// Where the file of a configuration is.
+pub(crate) fn place(path: &Path, config: &DbConfig) -> String {
+    let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    format!("{} table {}", path.display(), config.table)
+}

@@ -1,0 +1,94 @@
+//! The whole suite on every kind of table that there is.
+
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+
+use secrets_core::conformance::{self, Options};
+use secrets_core::{Expiry, Owner, SecretPersistence};
+use secrets_db::{Database, DbConfig, DbConfigBuilder, Mode};
+use support::{Folder, LEGACY, Raw, SomebodyElse, ring};
+
+async fn keeps_every_promise(config: DbConfig, raw: Raw) -> Database {
+    let database = Database::connect(config.clone()).await.unwrap();
+    let store: Arc<dyn SecretPersistence> = Arc::new(database.clone());
+    let mut options = Options::default()
+        .with_outsider(Arc::new(SomebodyElse {
+            raw,
+            store: database.clone(),
+        }))
+        .with_progress(|case| println!("{case}"))
+        .with_reopen(move || {
+            let config = config.clone();
+            Box::pin(async move {
+                let store = Database::connect(config).await?;
+                Ok(Arc::new(store) as Arc<dyn SecretPersistence>)
+            })
+        });
+    if database.capabilities().owner {
+        options = options.with_owner(owner());
+    }
+    let report = conformance::run(&store, &options).await;
+    println!("{report}");
+    report.assert_passed();
+    database
+}
+
+fn owner() -> Owner {
+    Owner::parse("conformance").unwrap()
+}
+
+/// The three kinds, as settings of any engine.
+fn kinds(config: impl Fn() -> DbConfigBuilder) -> [DbConfig; 3] {
+    [
+        config().mode(Mode::Plain).create(false),
+        config().mode(Mode::Plain).owner(&owner()),
+        config()
+            .mode(Mode::Encrypted)
+            .keyring(ring())
+            .owner(&owner()),
+    ]
+    .map(|config| config.build().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_legacy_table() {
+    let folder = Folder::new();
+    let raw = folder.raw().await;
+    raw.run(LEGACY).await.unwrap();
+    let [legacy, ..] = kinds(|| folder.config());
+    let store = keeps_every_promise(legacy, raw.clone()).await;
+    assert_eq!(store.capabilities().expiry, Expiry::None);
+    assert!(!store.capabilities().owner);
+    // Nothing was added to the table, or beside it.
+    assert_eq!(
+        raw.number("SELECT count(*) FROM pragma_table_info('secrets')")
+            .await,
+        2
+    );
+    assert_eq!(
+        raw.number("SELECT count(*) FROM sqlite_schema WHERE type = 'table'")
+            .await,
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_full_table() {
+    let folder = Folder::new();
+    let [_, full, _] = kinds(|| folder.config());
+    let store = Database::connect(full.clone()).await.unwrap();
+    assert_eq!(store.capabilities().expiry, Expiry::Swept);
+    keeps_every_promise(full, folder.raw().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_encrypted() {
+    let folder = Folder::new();
+    let [.., encrypted] = kinds(|| folder.config());
+    Database::connect(encrypted.clone()).await.unwrap();
+    keeps_every_promise(encrypted, folder.raw().await).await;
+}

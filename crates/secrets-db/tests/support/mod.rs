@@ -1,0 +1,178 @@
+//! What the tests share: stores of every kind, and somebody else who uses the same database.
+#![allow(clippy::unwrap_used, dead_code)]
+
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use secrets_core::conformance::Outsider;
+use secrets_core::{Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue, Write};
+use secrets_db::{Database, DbConfig, DbConfigBuilder, EncryptOptions, KeyRing, Mode};
+use sqlx::AssertSqlSafe;
+
+/// A table as an installation of Airbyte has it.
+pub(crate) const LEGACY: &str = "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)";
+
+pub(crate) fn ring() -> KeyRing {
+    KeyRing::generate("k1".parse().unwrap()).unwrap()
+}
+
+pub(crate) fn secret(text: &str) -> SecretValue {
+    SecretValue::new(text.to_owned())
+}
+
+pub(crate) fn managed(number: usize) -> ManagedCoordinate {
+    ManagedCoordinate::parse(&format!("airbyte_workspace_1_secret_{number:06}_v1")).unwrap()
+}
+
+pub(crate) fn write(number: usize, value: &str) -> Write {
+    Write::new(managed(number), secret(value))
+}
+
+/// A folder with a database file in it, deleted at the end.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.path().join("secrets.db")
+    }
+
+    pub(crate) fn config(&self) -> DbConfigBuilder {
+        DbConfig::from_url(&format!("sqlite://{}", self.file().display()))
+    }
+
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::sqlite(&self.file()).await
+    }
+
+    /// Every byte of the database, its log and its index.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for entry in self.path().read_dir().unwrap() {
+            bytes.extend(std::fs::read(entry.unwrap().path()).unwrap());
+        }
+        bytes
+    }
+}
+
+pub(crate) fn contains(bytes: &[u8], needle: &str) -> bool {
+    bytes
+        .windows(needle.len())
+        .any(|window| window == needle.as_bytes())
+}
+
+/// Somebody else's connection to the same database.
+#[derive(Clone, Debug)]
+pub(crate) enum Raw {
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::PgPool),
+    Sqlite(sqlx::SqlitePool),
+}
+
+impl Raw {
+    pub(crate) async fn sqlite(file: &Path) -> Self {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .busy_timeout(std::time::Duration::from_secs(10));
+        let pool = sqlx::sqlite::SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options);
+        Self::Sqlite(pool.await.unwrap())
+    }
+
+    pub(crate) async fn run(&self, sql: &str) -> Result<u64, sqlx::Error> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(pool)
+                .await
+                .map(|done| done.rows_affected()),
+            Self::Sqlite(pool) => sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(pool)
+                .await
+                .map(|done| done.rows_affected()),
+        }
+    }
+
+    /// One number.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await,
+            Self::Sqlite(pool) => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await,
+        }
+        .unwrap()
+    }
+
+    /// A plain row.
+    pub(crate) async fn insert(&self, name: &str, value: &str) {
+        const SQL: &str = "INSERT INTO secrets (coordinate, payload) VALUES ($1, $2)";
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => drop(
+                sqlx::query(SQL)
+                    .bind(name)
+                    .bind(value)
+                    .execute(pool)
+                    .await
+                    .unwrap(),
+            ),
+            Self::Sqlite(pool) => drop(
+                sqlx::query(SQL)
+                    .bind(name)
+                    .bind(value)
+                    .execute(pool)
+                    .await
+                    .unwrap(),
+            ),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Plants what the store itself would not write: external names and empty values. In an encrypted
+/// table they come about by encrypting a plain one.
+#[derive(Debug)]
+pub(crate) struct SomebodyElse {
+    pub(crate) raw: Raw,
+    pub(crate) store: Database,
+}
+
+#[async_trait]
+impl Outsider for SomebodyElse {
+    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
+        if value.expose().contains('\0') {
+            return Err(Error::new(ErrorKind::InvalidValue, "text holds no NUL"));
+        }
+        self.raw.insert(name, value.expose()).await;
+        if self.store.mode() != Mode::Plain {
+            let options = EncryptOptions::default().with_nothing_else_reads(true);
+            self.store.encrypt(&options, &|_| {}).await?;
+        }
+        Coordinate::parse(name)
+    }
+
+    async fn remove(&self, coordinate: &Coordinate) -> Result<()> {
+        let sql = format!("DELETE FROM secrets WHERE coordinate = '{coordinate}'");
+        self.raw.run(&sql).await.unwrap();
+        Ok(())
+    }
+}

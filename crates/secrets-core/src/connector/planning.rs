@@ -52,7 +52,7 @@ impl ActingSecrets {
         edited: Value,
     ) -> Result<Planned, ConnectorError> {
         let (saved, edited) = (GuardedValue::new(saved), GuardedValue::new(edited));
-        let needed = update::saved_pointers_needed(spec, &saved, &edited)?;
+        let needed = update::saved_pointers_needed(spec, &self.options().policy, &saved, &edited)?;
         let (places, needed): (Vec<Place>, Vec<Pointer>) = needed.into_iter().unzip();
         let references = self.saved_references(&saved).await?;
         let mut values: HashMap<Pointer, SecretValue> = HashMap::with_capacity(needed.len());

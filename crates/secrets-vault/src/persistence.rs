@@ -172,11 +172,16 @@ impl Vault {
             200..300 => Ok(Written::Created),
             // The check failed, or a policy grants `create` and the name would need `update`; a look
             // at what is there tells both from an invalid request.
-            400 | 403 => match self.compare(write).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => Err(answer.error()),
-                outcome => outcome,
-            },
+            400 | 403 => self.or_compare(answer, write).await,
             _ => Err(answer.error()),
+        }
+    }
+
+    /// What a refused write means: that the name is there, or what the answer says.
+    async fn or_compare(&self, refusal: Answer, write: &Write) -> Result<Written> {
+        match self.compare(write).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(refusal.error()),
+            outcome => outcome,
         }
     }
 
@@ -234,12 +239,13 @@ impl SecretPersistence for Vault {
             atomic_create: two,
             nul: true,
             owner: two,
-            recovery: two,
+            // Deleting leaves nothing to restore; `restore` is for what others soft-deleted.
+            recovery: false,
             expiry: if two { Expiry::Swept } else { Expiry::None },
             listing: Listing::Immediate,
             cost: Cost {
-                // Look, metadata, data, and a comparison after a conflict; or look and write.
-                write: if two { 4 } else { 2 },
+                // Look, (metadata,) value, and a comparison after a conflict.
+                write: if two { 4 } else { 3 },
                 restore: 2,
                 list_detail: u32::from(two),
                 ..Cost::ONE

@@ -32,11 +32,13 @@ pub(crate) struct Session {
 }
 
 /// A token and what is known of its lease.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) value: SecretValue,
     generation: u64,
     lease: Option<Lease>,
+    /// Whether the server once answered what it knows of the token.
+    may_look_itself_up: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -117,14 +119,12 @@ impl Session {
 
     /// Whether the server does not know a token that it once knew: expired or revoked.
     pub(crate) async fn has_lost(&self, token: &Token) -> bool {
-        let known =
-            matches!(self.login, Login::Token(_) | Login::TokenFile(_)) && token.lease.is_none();
-        token.is_over()
-            || (!known
-                && self
-                    .lookup(&token.value)
-                    .await
-                    .is_ok_and(|answer| answer.status == 403))
+        let unknown = async || {
+            self.lookup(&token.value)
+                .await
+                .is_ok_and(|answer| answer.status == 403)
+        };
+        token.is_over() || (token.may_look_itself_up && unknown().await)
     }
 
     /// What the server says about the token itself.
@@ -163,23 +163,20 @@ impl Session {
 
     /// Gets a new token. The caller holds `logging_in`.
     async fn log_in_anew(self: &Arc<Self>, seen: Option<&Token>) -> Result<Arc<Token>> {
-        let (value, lease) = self
+        let mut token = self
             .obtain()
             .await
             .map_err(|error| error.with_operation(Operation::Open))?;
-        let unchanged = seen.is_some_and(|seen| seen.value == value);
-        let generation = seen.map_or(0, |seen| seen.generation + u64::from(!unchanged));
-        let token = Arc::new(Token {
-            value,
-            generation,
-            lease,
-        });
+        if let Some(seen) = seen {
+            token.generation = seen.generation + u64::from(seen.value != token.value);
+        }
+        let token = Arc::new(token);
         self.store(Arc::clone(&token));
         self.renew_ahead();
         Ok(token)
     }
 
-    async fn obtain(&self) -> Result<(SecretValue, Option<Lease>)> {
+    async fn obtain(&self) -> Result<Token> {
         match &self.login {
             Login::AppRole {
                 mount,
@@ -204,20 +201,15 @@ impl Session {
                 )
                 .await
             }
-            Login::Token(value) => Ok((value.clone(), self.lease_of(value).await?)),
+            Login::Token(value) => self.given(value.clone()).await,
             Login::TokenFile(path) => {
-                let value = Credential::File(path.clone()).value().await?;
-                let lease = self.lease_of(&value).await?;
-                Ok((value, lease))
+                self.given(Credential::File(path.clone()).value().await?)
+                    .await
             }
         }
     }
 
-    async fn log_in(
-        &self,
-        mount: &str,
-        body: &impl Serialize,
-    ) -> Result<(SecretValue, Option<Lease>)> {
+    async fn log_in(&self, mount: &str, body: &impl Serialize) -> Result<Token> {
         let path = format!("auth/{}/login", crate::naming::encode(mount));
         let answer = self
             .http
@@ -226,7 +218,11 @@ impl Session {
         if answer.is_success() {
             let auth = answer.parse::<AuthAnswer>()?.auth;
             let lease = Lease::new(auth.lease_duration, auth.renewable);
-            return Ok((SecretValue::new(auth.client_token), lease));
+            return Ok(Token::new(
+                SecretValue::new(auth.client_token),
+                lease,
+                false,
+            ));
         }
         Err(match answer.status {
             400 | 401 | 403 => {
@@ -251,14 +247,18 @@ impl Session {
 
     /// The lease of a token that was given to us. A token without the right to look itself up has
     /// none that we know of; one that the server does not know is found out by the first request.
-    async fn lease_of(&self, token: &SecretValue) -> Result<Option<Lease>> {
-        let answer = self.lookup(token).await?;
+    async fn given(&self, value: SecretValue) -> Result<Token> {
+        let answer = self.lookup(&value).await?;
         match answer.status {
             200 => {
                 let data = answer.parse::<LookupAnswer>()?.data;
-                Ok(Lease::new(data.ttl, data.renewable))
+                Ok(Token::new(
+                    value,
+                    Lease::new(data.ttl, data.renewable),
+                    true,
+                ))
             }
-            403 => Ok(None),
+            403 => Ok(Token::new(value, None, false)),
             503 => Err(self.http.diagnose(answer.error()).await),
             _ => Err(answer.error()),
         }
@@ -291,6 +291,15 @@ impl Drop for Session {
 }
 
 impl Token {
+    fn new(value: SecretValue, lease: Option<Lease>, may_look_itself_up: bool) -> Self {
+        Self {
+            value,
+            generation: 0,
+            lease,
+            may_look_itself_up,
+        }
+    }
+
     /// Whether its lease, as far as it is known, is over.
     pub(crate) fn is_over(&self) -> bool {
         self.lease.is_some_and(|lease| lease.is_over())
@@ -315,16 +324,9 @@ async fn renew(session: Weak<Session>) {
         };
         match session.renew_once(&token, lease).await {
             Ok(Some(lease)) => {
-                let Token {
-                    ref value,
-                    generation,
-                    ..
-                } = *token;
-                let value = value.clone();
                 session.store(Arc::new(Token {
-                    value,
-                    generation,
                     lease: Some(lease),
+                    ..(*token).clone()
                 }));
             }
             // Not to be had, or not worth having: another login, which starts a renewal of its own.

@@ -1,5 +1,11 @@
 //! Nothing that is printed shows a value or a credential: errors, Debug, logs of every target at TRACE.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed set-up is a failed test"
+)]
+
 mod support;
 
 use std::error::Error as _;

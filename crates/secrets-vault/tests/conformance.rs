@@ -1,5 +1,11 @@
 //! The promises, on a real Vault: both engines, every way to write a prefix, and the least policy.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed set-up is a failed test"
+)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,11 @@
 //! What a real Vault does not do on request: standbys, seals, broken answers, lost connections.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed set-up is a failed test"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,11 @@
 //! Every way to get a token, on a real Vault; and what becomes of tokens that end.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed set-up is a failed test"
+)]
+
 mod support;
 
 use std::time::Duration;

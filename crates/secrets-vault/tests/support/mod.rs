@@ -1,6 +1,12 @@
 //! A real Vault to test against, and a fake one for what a real one does not do on request.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "every test binary uses its part; a failed set-up is a failed test"
+)]
 
 use std::sync::{Arc, Mutex};
 

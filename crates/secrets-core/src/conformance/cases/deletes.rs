@@ -164,11 +164,8 @@ async fn pending(cx: &Context) -> Verdict<Write> {
 
 /// Succeeds where a name reads as deleted, for good or for now.
 pub(super) async fn is_gone(cx: &Context, coordinate: &ManagedCoordinate) -> Verdict {
-    let kinds: &[ErrorKind] = if cx.capabilities().recovery {
-        &[ErrorKind::NotFound, ErrorKind::PendingDeletion]
-    } else {
-        &[ErrorKind::NotFound]
-    };
+    // A store may keep what it deletes for a while and still have no way to restore it.
+    let kinds = &[ErrorKind::NotFound, ErrorKind::PendingDeletion];
     let read = cx.read_managed(coordinate).await;
     refused(read, kinds, "reading what was deleted").map(drop)
 }

@@ -331,7 +331,7 @@ async fn an_unfinished_write_is_completed_by_the_next_or_removed() {
     );
     // The sweeper finds it, because its expiry was written first.
     let swept = store.sweep(Timestamp::now(), Some("tests")).await.unwrap();
-    assert_eq!(swept.deleted, [coordinate.clone()]);
+    assert_eq!(swept.deleted, std::slice::from_ref(&coordinate));
     assert_eq!(admin.request("GET", &path, Value::Null).await.0, 404);
     admin.must("POST", &path, unfinished).await;
     let write = Write::new(coordinate.clone(), SecretValue::new("value".into()));

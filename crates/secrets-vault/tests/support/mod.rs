@@ -19,6 +19,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+/// A variable that says where a real server is. In CI a missing one fails the test; elsewhere the
+/// test says that it was skipped.
+pub fn required(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    if value.is_none() {
+        let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(!in_ci, "{name} is not set; scripts/test starts the servers");
+        println!("SKIPPED: {name} is not set");
+    }
+    value
+}
+
 /// The administrator of a real Vault.
 #[derive(Clone)]
 pub struct Admin {
@@ -28,33 +40,19 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The server that `TEST_VAULT_ADDR` and `TEST_VAULT_TOKEN` name. In CI a missing one fails the
-    /// test; elsewhere the test says that it was skipped.
+    /// The server that `TEST_VAULT_ADDR` and `TEST_VAULT_TOKEN` name.
     pub fn from_env() -> Option<Self> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        match (variable("TEST_VAULT_ADDR"), variable("TEST_VAULT_TOKEN")) {
-            (Some(address), Some(token)) => {
-                let client = Client::builder()
-                    .no_proxy()
-                    .tls_certs_only(Vec::new())
-                    .build()
-                    .unwrap();
-                Some(Self {
-                    address,
-                    token,
-                    client,
-                })
-            }
-            _ if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-                panic!(
-                    "TEST_VAULT_ADDR and TEST_VAULT_TOKEN are not set; scripts/test starts a Vault"
-                )
-            }
-            _ => {
-                println!("SKIPPED: TEST_VAULT_ADDR and TEST_VAULT_TOKEN are not set");
-                None
-            }
-        }
+        let (address, token) = (required("TEST_VAULT_ADDR")?, required("TEST_VAULT_TOKEN")?);
+        let client = Client::builder()
+            .no_proxy()
+            .tls_certs_only(Vec::new())
+            .build()
+            .unwrap();
+        Some(Self {
+            address,
+            token,
+            client,
+        })
     }
 
     /// Any request with the administrator's token; the status and the JSON that came back.

@@ -49,9 +49,9 @@
 //!
 //! # Logs
 //!
-//! At the level TRACE the AWS SDK prints access key ids and answers, and where `LOG_SIGNABLE_BODY` and
-//! `LOG_SENSITIVE_BODIES` are set everything else too. This crate runs the SDK without a subscriber,
-//! so its events never appear, whatever is filtered; the crate's own events at DEBUG (target `secrets_aws::client`) name the action, the time it
+//! The AWS SDK prints whole requests at the level TRACE, with values and session tokens in them.
+//! This crate runs the SDK without a subscriber, so its events never appear, whatever is filtered;
+//! the crate's own events at DEBUG (target `secrets_aws::client`) name the action, the time it
 //! took, and the code, status and request id of a failure.
 //!
 //! # When it does not work
@@ -95,10 +95,8 @@ mod error;
 mod naming;
 mod persistence;
 pub mod policy;
-mod settings;
 
 pub use config::{
-    AccessKey, AssumeRole, Config, ConfigBuilder, Credentials, EXPIRES_TAG, OWNER_TAG,
+    AccessKey, AssumeRole, Config, ConfigBuilder, Credentials, EXPIRES_TAG, OWNER_TAG, SETTINGS,
 };
 pub use persistence::AwsSecretsManager;
-pub use settings::SETTINGS;

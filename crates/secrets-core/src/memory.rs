@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -32,6 +33,7 @@ const DEFAULT_PAGE: usize = 1000;
 /// ```
 #[derive(Debug)]
 pub struct Memory {
+    number: u64,
     capabilities: Capabilities,
     owner: Option<Owner>,
     secrets: Mutex<BTreeMap<String, Stored>>,
@@ -50,7 +52,9 @@ impl Memory {
     /// An empty store.
     #[must_use]
     pub fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
         Self {
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
             capabilities: Capabilities {
                 read_batch: 1000,
                 write_batch: 1000,
@@ -59,6 +63,7 @@ impl Memory {
                 owner: true,
                 recovery: true,
                 expiry: Expiry::Swept,
+                reads_expiry: true,
                 listing: Listing::Immediate,
                 ..Capabilities::LEAST
             },
@@ -294,7 +299,8 @@ impl SecretPersistence for Memory {
         Ok(Identity::new(
             "memory",
             "this process",
-            "this process's memory",
+            // Two stores of one process are two places: a migration between them must see that.
+            format!("store {} in this process's memory", self.number),
         ))
     }
 }

@@ -142,10 +142,12 @@ pub struct Capabilities {
     pub nul: bool,
     /// Whether the owner is stored with every secret.
     pub owner: bool,
-    /// Whether what [`SecretPersistence::delete`] deletes can be restored for a while.
+    /// Whether deleted secrets can be restored for a while.
     pub recovery: bool,
     /// What becomes of secrets that expire.
     pub expiry: Expiry,
+    /// Whether a read tells when the secret expires; where it does not, `describe` does.
+    pub reads_expiry: bool,
     /// What listing can be trusted with.
     pub listing: Listing,
     /// The most requests that each operation makes.
@@ -164,6 +166,7 @@ impl Capabilities {
         owner: false,
         recovery: false,
         expiry: Expiry::None,
+        reads_expiry: false,
         listing: Listing::None,
         cost: Cost::ONE,
     };

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::MigrateResult;
 use crate::SecretValue;
+use crate::connector::GuardedValue;
 
 /// A table, a query or a file of connector configurations, read in pages.
 ///
@@ -125,8 +126,8 @@ pub struct ConfigRow {
 /// What a row holds.
 #[derive(Clone)]
 pub enum Content {
-    /// A configuration.
-    Configuration(Value),
+    /// A configuration. Shared and wiped on drop, since it may hold raw secrets.
+    Configuration(Arc<GuardedValue>),
     /// A coordinate without a configuration, as some tables hold it.
     Coordinate(String),
 }
@@ -140,7 +141,7 @@ impl ConfigRow {
             prefix: None,
             base_id: None,
             specification: None,
-            content: Content::Configuration(configuration),
+            content: Content::Configuration(Arc::new(GuardedValue::new(configuration))),
             as_read: None,
         }
     }

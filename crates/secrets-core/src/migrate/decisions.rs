@@ -176,7 +176,7 @@ impl Decisions {
             Class::Missing => self.missing.is_some(),
             Class::Orphaned => self.orphaned.is_some(),
             Class::PendingDeletion => self.pending_deletion.is_some(),
-            Class::Present => true,
+            Class::Kept | Class::Lost | Class::Present => true,
             Class::Shared => self.shared.is_some(),
             Class::Unfit => self.unfit.is_some(),
         }

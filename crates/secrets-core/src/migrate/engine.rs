@@ -1,11 +1,13 @@
 //! The engine's entrance: what a migration works on, and its commands.
 
+use std::fmt;
 use std::sync::Arc;
 
+use super::session::Session;
 use super::{
-    Cancellation, ConfigSource, Journal, MigrateError, MigrateErrorKind, MigrateOptions,
-    MigrateResult, Observer, Report, Silent,
+    Cancellation, ConfigSource, Journal, MigrateOptions, MigrateResult, Observer, Report, Silent,
 };
+use crate::connector::ResolveReferences;
 use crate::{Owner, SecretPersistence};
 
 /// Moves secrets from a source store to a target store.
@@ -13,13 +15,13 @@ use crate::{Owner, SecretPersistence};
 /// Every command can be stopped and started again, and answers a [`Report`]; what is found and what
 /// fails on single secrets is in there, and `Err` is only what makes going on impossible. Whether all
 /// is done says [`Report::is_complete`].
-#[derive(Debug)]
 pub struct Migration {
     pub(super) source: Arc<dyn SecretPersistence>,
     pub(super) target: Arc<dyn SecretPersistence>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) owner: Option<Owner>,
     pub(super) configs: Vec<Arc<dyn ConfigSource>>,
+    pub(super) references: Option<Arc<dyn ResolveReferences>>,
     pub(super) options: MigrateOptions,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) cancellation: Cancellation,
@@ -52,6 +54,7 @@ impl Migration {
             journal,
             owner: None,
             configs: Vec::new(),
+            references: None,
             options: MigrateOptions::default(),
             observer: Arc::new(Silent),
             cancellation: Cancellation::new(),
@@ -69,6 +72,14 @@ impl Migration {
     #[must_use]
     pub fn with_configs(mut self, configs: Arc<dyn ConfigSource>) -> Self {
         self.configs.push(configs);
+        self
+    }
+
+    /// Sets where reference ids are resolved. Without it, a configuration that has one cannot be
+    /// understood.
+    #[must_use]
+    pub fn with_references(mut self, references: Arc<dyn ResolveReferences>) -> Self {
+        self.references = Some(references);
         self
     }
 
@@ -99,7 +110,9 @@ impl Migration {
     /// Where the journal is of another run, where source and target are one store, and where
     /// journal, configurations or a listing cannot be read.
     pub async fn plan(&self) -> MigrateResult<Report> {
-        Err(not_there_yet())
+        let session = Session::begin(self, "plan").await?;
+        session.plan().await?;
+        session.end().await
     }
 
     /// Copies every secret that the target has not got. Repeatable as a delta.
@@ -107,7 +120,9 @@ impl Migration {
     /// # Errors
     /// As [`plan`](Self::plan).
     pub async fn copy(&self) -> MigrateResult<Report> {
-        Err(not_there_yet())
+        let session = Session::begin(self, "copy").await?;
+        session.copy().await?;
+        session.end().await
     }
 
     /// Reads every secret back, compares it, and hydrates every configuration from the target.
@@ -115,31 +130,50 @@ impl Migration {
     /// # Errors
     /// As [`plan`](Self::plan).
     pub async fn verify(&self) -> MigrateResult<Report> {
-        Err(not_there_yet())
+        let session = Session::begin(self, "verify").await?;
+        session.verify().await?;
+        session.end().await
     }
 
-    /// Deletes from the target what this migration has written there, provided that every
-    /// configuration hydrates from the source. Touches no configuration.
+    /// Deletes from the target what this migration has written there and what equals the source at
+    /// that moment, provided that every configuration hydrates from the source. Touches no
+    /// configuration.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
     pub async fn rollback(&self) -> MigrateResult<Report> {
-        Err(not_there_yet())
+        let session = Session::begin(self, "rollback").await?;
+        session.rollback().await?;
+        session.end().await
     }
 
-    /// Deletes from the source what is equal in the target at that moment.
+    /// Deletes from the source what is equal in the target at that moment, provided that every
+    /// configuration hydrates from the target. Says in [`Report::unreachable`] which plaintext it
+    /// cannot reach.
+    ///
+    /// What the source marks with another owner is left. A probe, written to the target and looked
+    /// for in the source, proves first that the two are not one store under two addresses.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
     pub async fn retire(&self, confirmed: AllReferences) -> MigrateResult<Report> {
         let AllReferences(()) = confirmed;
-        Err(not_there_yet())
+        let session = Session::begin(self, "retire").await?;
+        session.retire().await?;
+        session.end().await
     }
 }
 
-fn not_there_yet() -> MigrateError {
-    MigrateError::new(
-        MigrateErrorKind::Settings,
-        "this command comes with the next change",
-    )
+impl fmt::Debug for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Migration")
+            .field("source", &format_args!("{}", self.source))
+            .field("target", &format_args!("{}", self.target))
+            .field("journal", &format_args!("{}", self.journal))
+            .field("owner", &self.owner)
+            .field("configs", &self.configs)
+            .field("references", &self.references.is_some())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::{
     Transition, Update,
 };
 use crate::ManagedCoordinate;
+use crate::connector::GuardedValue;
 
 /// A [`Journal`] that forgets everything when it drops, and the shortest complete one to read.
 #[derive(Debug, Default)]
@@ -280,10 +281,10 @@ impl ConfigSource for MemoryConfigs {
         };
         match (&row.content, &mut current.content) {
             (Content::Configuration(as_read), Content::Configuration(now)) => {
-                if as_read != now {
+                if ***as_read != ***now {
                     return Ok(Update::Changed);
                 }
-                *now = configuration.clone();
+                *now = Arc::new(GuardedValue::new(configuration.clone()));
                 Ok(Update::Saved)
             }
             _ => Err(refused("a bare coordinate has no configuration to update")),

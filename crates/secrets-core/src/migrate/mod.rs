@@ -17,16 +17,34 @@
 //! - A value that stood in the target before is never overwritten and never deleted.
 
 mod cancel;
+mod compare;
 mod configs;
+#[cfg(any(feature = "conformance", test))]
+pub mod conformance;
+mod copy;
 mod decisions;
 mod engine;
 mod error;
+mod holdings;
+mod hydrate;
 mod journal;
+mod ledger;
 mod memory;
+mod notes;
 mod options;
+mod paced;
+mod plan;
 mod progress;
 mod report;
+mod retire;
+mod rollback;
+mod scan;
+mod session;
 mod split;
+#[cfg(test)]
+mod tests;
+mod unshare;
+mod verify;
 
 pub use cancel::Cancellation;
 pub use configs::{Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Update};

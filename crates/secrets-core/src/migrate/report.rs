@@ -27,7 +27,10 @@ pub struct Report {
     pub findings: BTreeMap<Class, Findings>,
     /// The decisions that it had.
     pub decisions: Decisions,
-    /// The classes that wait for a decision. For [`Class::Storage`] the ids are in its findings.
+    /// Whether the source cannot list, so that orphans are not known.
+    pub unlisted: bool,
+    /// The classes that stop the run: they wait for a decision, or none is possible. For
+    /// [`Class::Storage`] the ids are in its findings.
     pub undecided: Vec<Class>,
     /// How many secrets or configurations failed.
     pub failed: u64,
@@ -70,6 +73,8 @@ pub enum Stop {
     Hydration,
     /// Something was found that waits for a decision.
     Undecided,
+    /// The target lacks secrets that it had: copy again.
+    Unverified,
 }
 
 impl Stop {
@@ -82,6 +87,7 @@ impl Stop {
             Self::Failures => "failures",
             Self::Hydration => "hydration",
             Self::Undecided => "undecided",
+            Self::Unverified => "unverified",
         }
     }
 }
@@ -126,7 +132,9 @@ pub struct Tally {
     pub deleted: u64,
     /// Secrets that were not deleted because they are not equal on both sides.
     pub kept: u64,
-    /// Secrets that were not deleted because they belong to another installation.
+    /// Secrets that the source has no longer.
+    pub gone: u64,
+    /// Secrets that were left alone because they belong to another installation.
     pub foreign: u64,
     /// Configurations that were split.
     pub split: u64,
@@ -147,6 +155,10 @@ pub enum Class {
     Expiring,
     /// The secret of somebody else, which is never copied.
     External,
+    /// Not deleted by rollback or retire, since the two sides are not equal. Needs no decision.
+    Kept,
+    /// The target had it and has lost it; the next copy writes it again. Needs no decision.
+    Lost,
     /// A configuration mentions it, and the source has not got it.
     Missing,
     /// The source lists it, and no configuration mentions it.
@@ -173,6 +185,8 @@ impl Class {
             Self::Conflicting => "conflicting",
             Self::Expiring => "expiring",
             Self::External => "external",
+            Self::Kept => "kept",
+            Self::Lost => "lost",
             Self::Missing => "missing",
             Self::Orphaned => "orphaned",
             Self::PendingDeletion => "pending_deletion",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -22,6 +23,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 use tracing::dispatcher::Dispatch;
 use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 use uuid::Uuid;
 
 use crate::config::{Config, Deletion};
@@ -41,13 +43,19 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the name of a host that cannot be reached is looked up, to tell people which it was.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Hears nothing. A dispatcher of its own and not `Dispatch::none()`: with that, a place in the code
+/// that first logs while we are silent would be taken for one that nobody wants to hear, and stay
+/// silent for other users of the same libraries in this process.
+static SILENCE: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+
 /// Runs SDK code without its logs.
 ///
-/// At TRACE the SDK prints whole requests: the values that are written, session tokens, the output
-/// of credential processes. What is logged must not depend on somebody's filter, so the SDK sees no
+/// At TRACE the SDK prints access key ids, the commands of credential processes, and answers; where
+/// the variables `LOG_SIGNABLE_BODY` and `LOG_SENSITIVE_BODIES` are set it prints every request and
+/// every value. What is logged must depend neither on a filter nor on a variable, so the SDK sees no
 /// subscriber, and this crate logs its own events instead.
 pub(crate) fn quiet<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    future.with_subscriber(Dispatch::none())
+    future.with_subscriber(SILENCE.clone())
 }
 
 /// The clients of Secrets Manager and STS. Cloning shares connections and credentials.

@@ -549,20 +549,20 @@ fn explain_connect(cause: Connect, host: &str) -> Error {
 }
 
 fn connect(error: &(dyn StdError + 'static)) -> Connect {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            match error.kind() {
-                io::ErrorKind::ConnectionRefused => return Connect::Refused,
-                io::ErrorKind::TimedOut => return Connect::TimedOut,
-                // What rustls reports through tokio-rustls: the certificate, or no TLS at all.
-                io::ErrorKind::InvalidData => return Connect::Tls,
-                _ => {}
-            }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => return Connect::Refused,
+            io::ErrorKind::TimedOut => return Connect::TimedOut,
+            // What rustls reports through tokio-rustls: the certificate, or no TLS at all.
+            io::ErrorKind::InvalidData => return Connect::Tls,
+            _ => {}
         }
-        cause = error.source();
+        // An error in an I/O error is not its source: that would be the source of the inner one.
+        if let Some(inner) = error.get_ref() {
+            return connect(inner);
+        }
     }
-    Connect::Other
+    error.source().map_or(Connect::Other, connect)
 }
 
 /// A code or an id of AWS's grammar; anything else could be text of the body, and is dropped.

@@ -49,9 +49,9 @@
 //!
 //! # Logs
 //!
-//! The AWS SDK prints whole requests at the level TRACE, with values and session tokens in them.
-//! This crate runs the SDK without a subscriber, so its events never appear, whatever is filtered;
-//! the crate's own events at DEBUG (target `secrets_aws::client`) name the action, the time it
+//! At the level TRACE the AWS SDK prints access key ids and answers, and where `LOG_SIGNABLE_BODY` and
+//! `LOG_SENSITIVE_BODIES` are set everything else too. This crate runs the SDK without a subscriber,
+//! so its events never appear, whatever is filtered; the crate's own events at DEBUG (target `secrets_aws::client`) name the action, the time it
 //! took, and the code, status and request id of a failure.
 //!
 //! # When it does not work
@@ -95,8 +95,10 @@ mod error;
 mod naming;
 mod persistence;
 pub mod policy;
+mod settings;
 
 pub use config::{
-    AccessKey, AssumeRole, Config, ConfigBuilder, Credentials, EXPIRES_TAG, OWNER_TAG, SETTINGS,
+    AccessKey, AssumeRole, Config, ConfigBuilder, Credentials, EXPIRES_TAG, OWNER_TAG,
 };
 pub use persistence::AwsSecretsManager;
+pub use settings::SETTINGS;

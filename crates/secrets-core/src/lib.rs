@@ -10,8 +10,12 @@ pub mod connector;
 mod coordinate;
 mod error;
 mod ext;
+#[cfg(feature = "layers")]
+pub mod layer;
 mod memory;
 pub mod migrate;
+#[cfg(feature = "layers")]
+mod mirror;
 mod persistence;
 mod secret;
 pub mod settings;

@@ -142,7 +142,7 @@ pub struct Capabilities {
     pub nul: bool,
     /// Whether the owner is stored with every secret.
     pub owner: bool,
-    /// Whether deleted secrets can be restored for a while.
+    /// Whether what [`SecretPersistence::delete`] deletes can be restored for a while.
     pub recovery: bool,
     /// What becomes of secrets that expire.
     pub expiry: Expiry,

@@ -19,6 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct Seen {
     /// `GetSecretValue`, or `sts:AssumeRole` for requests of STS.
     pub(crate) action: String,
+    /// Method and path, for the services that have paths: `GET /latest/meta-data`.
+    pub(crate) line: String,
     /// The JSON body, or the fields of the form of STS.
     pub(crate) body: Value,
     pub(crate) headers: HeaderMap,
@@ -131,6 +133,7 @@ async fn serve(
     let body = body.collect().await?.to_bytes();
     let arrived = Seen {
         action: action(&head.headers, &body),
+        line: format!("{} {}", head.method, head.uri.path()),
         body: serde_json::from_slice(&body).unwrap_or_else(|_| form(&body)),
         headers: head.headers.clone(),
     };

@@ -6,6 +6,9 @@ pub(crate) mod evaluator;
 pub(crate) mod gate;
 pub(crate) mod logs;
 
+use std::path::Path;
+use std::process::Command;
+
 use secrets_aws::{AccessKey, Config, ConfigBuilder, Credentials};
 use secrets_core::{ManagedCoordinate, Scope, SecretValue};
 use uuid::Uuid;
@@ -32,6 +35,7 @@ pub(crate) fn coordinate() -> ManagedCoordinate {
 }
 
 /// The address of LocalStack; without one the test is skipped visibly, and in CI it fails.
+#[allow(clippy::print_stdout, reason = "a skip must be visible")]
 pub(crate) fn localstack(test: &str) -> Option<String> {
     if let Ok(url) = std::env::var("TEST_LOCALSTACK_URL") {
         return Some(url);
@@ -43,4 +47,22 @@ pub(crate) fn localstack(test: &str) -> Option<String> {
     );
     println!("SKIPPED {test}: TEST_LOCALSTACK_URL is not set");
     None
+}
+
+/// Runs one ignored test of this binary in a process of its own, with nothing in its environment but
+/// what is given.
+pub(crate) fn in_a_process_of_its_own(test: &str, home: &Path, environment: &[(&str, &str)]) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env_clear()
+        .env("HOME", home)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

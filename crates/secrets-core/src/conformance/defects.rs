@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{Options, Outcome, Outsider, Report, run, run_reading};
 use crate::{
@@ -160,7 +161,7 @@ async fn a_report_prints_a_line_per_case_and_a_sum() {
     assert_eq!(*seen.lock().unwrap(), lines[..lines.len() - 1]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_reading_half_changes_nothing_through_the_store() {
     let memory = Arc::new(Memory::new().with_owner(owner()));
     let options = options(&memory);
@@ -173,7 +174,7 @@ async fn the_reading_half_changes_nothing_through_the_store() {
     assert!(!run(&store, &options).await.passed());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn retryable_errors_are_repeated_and_fail_nothing() {
     let memory = Arc::new(Memory::new().with_owner(owner()));
     let options = options(&memory).with_patience(Duration::from_secs(5));
@@ -182,7 +183,7 @@ async fn retryable_errors_are_repeated_and_fail_nothing() {
     report.assert_passed();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_deleted_is_reported() {
     let memory = Arc::new(Memory::new());
     let store: Arc<dyn SecretPersistence> = Broken::over(Arc::clone(&memory), Defect::CannotDelete);
@@ -198,7 +199,7 @@ async fn what_cannot_be_deleted_is_reported() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn every_defect_fails_its_case() {
     let round_trip = "values come back byte for byte";
     let batch = "a batch answers by name";

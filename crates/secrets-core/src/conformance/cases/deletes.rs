@@ -115,10 +115,11 @@ pub(super) async fn restore_brings_back(cx: &Context) -> Verdict {
         )?;
         refused(
             restore(&write.coordinate).await,
-            &[ErrorKind::Unsupported],
+            // A store without a window of its own may still know how to restore what others soft-deleted.
+            &[ErrorKind::NotFound, ErrorKind::Unsupported],
             "restoring where there is no recovery",
         )?;
-        not_applicable!("the store has no recovery, and says so when asked to restore");
+        not_applicable!("what is deleted is gone, and the store says so when asked to restore");
     }
     refused(
         restore(&cx.name()).await,
@@ -163,11 +164,8 @@ async fn pending(cx: &Context) -> Verdict<Write> {
 
 /// Succeeds where a name reads as deleted, for good or for now.
 pub(super) async fn is_gone(cx: &Context, coordinate: &ManagedCoordinate) -> Verdict {
-    let kinds: &[ErrorKind] = if cx.capabilities().recovery {
-        &[ErrorKind::NotFound, ErrorKind::PendingDeletion]
-    } else {
-        &[ErrorKind::NotFound]
-    };
+    // A store may keep what it deletes for a while and still have no way to restore it.
+    let kinds = &[ErrorKind::NotFound, ErrorKind::PendingDeletion];
     let read = cx.read_managed(coordinate).await;
     refused(read, kinds, "reading what was deleted").map(drop)
 }

@@ -1,0 +1,980 @@
+//! What AWS may answer and LocalStack never does, from a server that answers as it is told.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod support;
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_secretsmanager::primitives::{DateTime, DateTimeFormat};
+use secrets_aws::{AssumeRole, AwsSecretsManager, Config};
+use secrets_core::{
+    Coordinate, DeleteOptions, Error, ErrorKind, ListOptions, Operation, Recovery,
+    SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
+};
+use serde_json::{Value, json};
+use support::gate::{Act, Gate, Seen};
+use support::{config, coordinate};
+
+fn open(gate: &Gate) -> AwsSecretsManager {
+    AwsSecretsManager::new(config(&gate.url).build().unwrap())
+}
+
+fn names(count: usize) -> Vec<Coordinate> {
+    (0..count).map(|_| coordinate().into()).collect()
+}
+
+fn entry(name: &str, value: &str) -> Value {
+    let arn = format!("arn:aws:secretsmanager:us-east-1:123456789012:secret:{name}-AbCdEf");
+    json!({ "ARN": arn, "Name": name, "SecretString": value })
+}
+
+fn ids(seen: &Seen) -> Vec<String> {
+    let list = seen.body["SecretIdList"].as_array().unwrap().iter();
+    list.map(|id| id.as_str().unwrap().to_owned()).collect()
+}
+
+fn refused(name: &str, code: &str) -> Value {
+    json!({ "SecretId": name, "ErrorCode": code, "Message": "the message of the body: a canary" })
+}
+
+/// Every code of AWS, in each form it comes in: kind, advice, and nothing of the body.
+#[tokio::test]
+async fn every_code_has_its_kind() {
+    use ErrorKind as K;
+    let cases: &[(u16, &str, ErrorKind, bool, &str)] = &[
+        (
+            400,
+            "AccessDeniedException",
+            K::PermissionDenied,
+            false,
+            "secretsmanager:GetSecretValue",
+        ),
+        (
+            400,
+            "DecryptionFailure",
+            K::PermissionDenied,
+            false,
+            "kms:Decrypt",
+        ),
+        (
+            400,
+            "EncryptionFailure",
+            K::InvalidConfig,
+            false,
+            "kms-key-arn",
+        ),
+        (
+            400,
+            "ExpiredTokenException",
+            K::Unauthenticated,
+            false,
+            "aws sso login",
+        ),
+        (
+            400,
+            "IncompleteSignatureException",
+            K::Unauthenticated,
+            false,
+            "proxy",
+        ),
+        (
+            500,
+            "InternalServiceError",
+            K::Unavailable,
+            true,
+            "try again",
+        ),
+        (500, "InternalFailure", K::Unavailable, true, "try again"),
+        (503, "ServiceUnavailable", K::Unavailable, true, "try again"),
+        (
+            400,
+            "InvalidParameterException",
+            K::InvalidConfig,
+            false,
+            "settings",
+        ),
+        (
+            400,
+            "InvalidSignatureException",
+            K::Unauthenticated,
+            false,
+            "secret access key",
+        ),
+        (
+            400,
+            "KMSDisabledException",
+            K::InvalidConfig,
+            false,
+            "enable the key",
+        ),
+        (
+            400,
+            "KMSNotFoundException",
+            K::InvalidConfig,
+            false,
+            "kms-key-arn",
+        ),
+        (
+            400,
+            "LimitExceededException",
+            K::Unavailable,
+            false,
+            "quota",
+        ),
+        (400, "OptInRequired", K::InvalidConfig, false, "region"),
+        (400, "RequestExpired", K::Unauthenticated, false, "clock"),
+        (
+            400,
+            "ResourceNotFoundException",
+            K::NotFound,
+            false,
+            "region",
+        ),
+        (400, "ThrottlingException", K::Throttled, true, "limit"),
+        (
+            403,
+            "UnrecognizedClientException",
+            K::Unauthenticated,
+            false,
+            "access key",
+        ),
+        (
+            400,
+            "com.amazonaws.secretsmanager#ThrottlingException",
+            K::Throttled,
+            true,
+            "limit",
+        ),
+        (
+            418,
+            "SomethingNewException",
+            K::Unexpected,
+            false,
+            "endpoint-url",
+        ),
+        (
+            500,
+            "SomethingNewException",
+            K::Unavailable,
+            true,
+            "HTTP 500",
+        ),
+        (429, "SomethingNewException", K::Throttled, true, "fewer"),
+        (
+            403,
+            "<html>forbidden by canary</html>",
+            K::Unexpected,
+            false,
+            "proxies",
+        ),
+    ];
+    for (status, code, kind, retryable, part) in cases {
+        let (status, code) = (*status, (*code).to_owned());
+        let gate = Gate::open(None, {
+            let code = code.clone();
+            move |_| Act::status(status, &code)
+        })
+        .await;
+        let name: Coordinate = coordinate().into();
+        let error = open(&gate).read(&name).await.unwrap_err();
+        assert_eq!(error.kind(), *kind, "{code}: {error}");
+        assert_eq!(error.is_retryable(), *retryable, "{code}");
+        assert!(error.to_string().contains(part), "{code}: {error}");
+        assert_eq!(error.operation(), Some(Operation::Read));
+        assert_eq!(error.store(), Some("aws us-east-1"));
+        assert_eq!(error.coordinate(), Some(name.as_str()));
+        let source = error.source().unwrap();
+        assert!(
+            source.to_string().contains("request id 7a62c49f"),
+            "{source}"
+        );
+        for shown in [
+            error.to_string(),
+            format!("{error:?}"),
+            format!("{source} {source:?}"),
+        ] {
+            assert!(!shown.contains("canary"), "{code}: {shown}");
+        }
+        assert_eq!(
+            gate.take_actions().len(),
+            1,
+            "{code}: nothing is retried here"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_wait_that_was_asked_for_is_kept() {
+    let gate = Gate::open(None, |_| {
+        let Act::Answer(status, _, body) = Act::error("ThrottlingException") else {
+            unreachable!()
+        };
+        Act::Answer(status, vec![("retry-after", "7".into())], body)
+    })
+    .await;
+    let error = open(&gate).read(&names(1)[0]).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+}
+
+#[tokio::test]
+async fn a_wrong_clock_is_named() {
+    let gate = Gate::open(None, |_| {
+        let theirs = DateTime::from(SystemTime::now() + Duration::from_secs(3600));
+        let date = theirs.fmt(DateTimeFormat::HttpDate).unwrap();
+        let Act::Answer(_, _, body) = Act::error("InvalidSignatureException") else {
+            unreachable!()
+        };
+        Act::Answer(403, vec![("date", date)], body)
+    })
+    .await;
+    let error = open(&gate).read(&names(1)[0]).await.unwrap_err();
+    assert!(error.message().contains("s behind AWS's"), "{error}");
+    assert!(error.hint().unwrap().contains("NTP"));
+}
+
+/// A batch answers in any order, and for each name what is true of it alone.
+#[tokio::test]
+async fn a_batch_is_matched_by_name_with_errors_per_secret() {
+    let asked = names(8);
+    let id: Vec<String> = asked.iter().map(ToString::to_string).collect();
+    let pending = id[4].clone();
+    let gate = Gate::open(None, {
+        let id = id.clone();
+        move |seen| match seen.action.as_str() {
+            "BatchGetSecretValue" => Act::ok(json!({
+                "SecretValues": [
+                    entry(&id[2], "two"),
+                    entry("airbyte_not_asked_for_v1", "other"),
+                    { "Name": id[5], "SecretBinary": "AAEC" },
+                    entry(&id[0], ""),
+                ],
+                "Errors": [
+                    refused(&id[3], "AccessDeniedException"),
+                    refused(&id[1], "ResourceNotFoundException"),
+                    refused(&id[4], "InvalidRequestException"),
+                    refused(&id[6], "DecryptionFailure"),
+                ],
+                "NextToken": "more",
+            })),
+            "DescribeSecret" => Act::ok(json!({ "Name": pending, "DeletedDate": 1_700_000_000 })),
+            // What the batch left out.
+            "GetSecretValue" => Act::ok(entry(&id[7], "seven")),
+            _ => Act::error("InternalFailure"),
+        }
+    })
+    .await;
+    let reads = open(&gate).read_batch(&asked).await;
+    let values: Vec<Result<&str, ErrorKind>> = reads
+        .iter()
+        .map(|read| {
+            read.as_ref()
+                .map(|read| read.value.expose())
+                .map_err(Error::kind)
+        })
+        .collect();
+    assert_eq!(
+        values,
+        [
+            Ok(""),
+            Err(ErrorKind::NotFound),
+            Ok("two"),
+            Err(ErrorKind::PermissionDenied),
+            Err(ErrorKind::PendingDeletion),
+            Err(ErrorKind::Unsupported),
+            Err(ErrorKind::PermissionDenied),
+            Ok("seven"),
+        ]
+    );
+    for (read, id) in reads.iter().zip(&id) {
+        if let Err(error) = read {
+            assert_eq!(error.coordinate(), Some(id.as_str()));
+        }
+    }
+    let binary = reads[5].as_ref().unwrap_err();
+    assert!(binary.message().contains("binary"), "{binary}");
+    let mut actions = gate.take_actions();
+    actions.sort();
+    assert_eq!(
+        actions,
+        ["BatchGetSecretValue", "DescribeSecret", "GetSecretValue"]
+    );
+}
+
+/// Externals may be asked for by name and by ARN in one batch.
+#[tokio::test]
+async fn names_and_arns_are_answered_in_one_batch() {
+    let arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:team/db-AbCdEf";
+    let gate = Gate::open(None, |_| {
+        Act::ok(json!({ "SecretValues": [entry("team/db", "shared"), entry("team/x", "x")] }))
+    })
+    .await;
+    let asked: Vec<Coordinate> = ["team/x", arn, &arn[..arn.len() - 7], "team/db"]
+        .map(|name| Coordinate::parse(name).unwrap())
+        .into();
+    let reads = open(&gate).read_batch(&asked).await;
+    let values: Vec<&str> = reads
+        .iter()
+        .map(|read| read.as_ref().unwrap().value.expose())
+        .collect();
+    assert_eq!(values, ["x", "shared", "shared", "shared"]);
+    assert_eq!(gate.take_actions(), ["BatchGetSecretValue"]);
+}
+
+/// A name that Secrets Manager would not take fails alone, and is not sent.
+#[tokio::test]
+async fn invalid_names_are_not_sent() {
+    let gate = Gate::open(None, |seen| {
+        Act::ok(json!({ "SecretValues": ids(seen).iter().map(|id| entry(id, "v")).collect::<Vec<_>>() }))
+    })
+    .await;
+    let mut asked = names(2);
+    asked.insert(1, Coordinate::parse("team db").unwrap());
+    let foreign = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/db-AbCdEf";
+    asked.push(Coordinate::parse(foreign).unwrap());
+    let reads = open(&gate).read_batch(&asked).await;
+    let kinds: Vec<Option<ErrorKind>> = reads
+        .iter()
+        .map(|read| read.as_ref().err().map(Error::kind))
+        .collect();
+    let invalid = Some(ErrorKind::InvalidCoordinate);
+    assert_eq!(kinds, [None, invalid, None, invalid]);
+    assert_eq!(ids(&gate.seen()[0]).len(), 2);
+    let error = reads[3].as_ref().unwrap_err();
+    assert!(error.message().contains("another AWS region"), "{error}");
+}
+
+/// One secret whose key is disabled must not take nineteen others with it.
+#[tokio::test]
+async fn a_batch_that_fails_for_one_secret_is_read_singly() {
+    let asked = names(5);
+    let broken = asked[3].to_string();
+    let gate = Gate::open(None, move |seen| match seen.action.as_str() {
+        "GetSecretValue" if seen.secret() != Some(&broken) => {
+            Act::ok(entry(seen.secret().unwrap(), "v"))
+        }
+        _ => Act::error("DecryptionFailure"),
+    })
+    .await;
+    let store = open(&gate);
+    let reads = store.read_batch(&asked).await;
+    let failed: Vec<bool> = reads.iter().map(Result::is_err).collect();
+    assert_eq!(failed, [false, false, false, true, false]);
+    assert_eq!(gate.take_actions().len(), 6);
+    assert_eq!(
+        store.capabilities().read_batch,
+        20,
+        "batches are not denied"
+    );
+}
+
+/// Where nothing may be read, batches are not what is denied; where AWS is down, nothing is repeated.
+#[tokio::test]
+async fn only_a_denial_of_batches_is_remembered() {
+    let gate = Gate::open(None, |_| Act::error("AccessDeniedException")).await;
+    let store = open(&gate);
+    for read in store.read_batch(&names(3)).await {
+        let error = read.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(
+            error.message().contains("secretsmanager:GetSecretValue"),
+            "{error}"
+        );
+    }
+    assert_eq!(store.capabilities().read_batch, 20);
+    assert_eq!(gate.take_actions().len(), 4);
+
+    let gate = Gate::open(None, |_| Act::error("ThrottlingException")).await;
+    for read in open(&gate).read_batch(&names(3)).await {
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Throttled);
+    }
+    assert_eq!(gate.take_actions(), ["BatchGetSecretValue"]);
+}
+
+/// Ten minutes later the policy may have changed.
+#[tokio::test]
+async fn a_denial_of_batches_is_forgotten_after_ten_minutes() {
+    let gate = Gate::open(None, |seen| match seen.action.as_str() {
+        "BatchGetSecretValue" => Act::error("AccessDeniedException"),
+        _ => Act::error("ResourceNotFoundException"),
+    })
+    .await;
+    let store = open(&gate);
+    let full_cost = store.capabilities().cost.read;
+    // That a secret is missing proves that single reads are allowed.
+    for read in store.read_batch(&names(3)).await {
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(store.capabilities().read_batch, 1);
+    assert!(store.capabilities().cost.read < full_cost);
+    // A chunk that was cut before the denial is read singly, without asking again.
+    gate.take_actions();
+    store.read_batch(&names(3)).await;
+    assert_eq!(gate.take_actions(), ["GetSecretValue"; 3]);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(599)).await;
+    assert_eq!(store.capabilities().read_batch, 1);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(store.capabilities().read_batch, 20);
+}
+
+/// What one call costs at most is what the capabilities say, in the worst case there is.
+#[tokio::test]
+async fn the_cost_is_never_exceeded() {
+    for unversioned in [false, true] {
+        // The batch is denied; under the full name nothing is found; the rest is in a bad state.
+        let gate = Gate::open(None, move |seen| match seen.action.as_str() {
+            "BatchGetSecretValue" => Act::error("AccessDeniedException"),
+            "DescribeSecret" => Act::ok(json!({ "DeletedDate": 1_700_000_000 })),
+            _ if unversioned && seen.secret().unwrap().ends_with("_v1") => {
+                Act::error("ResourceNotFoundException")
+            }
+            _ => Act::error("InvalidRequestException"),
+        })
+        .await;
+        let config = config(&gate.url)
+            .with_unversioned_names(unversioned)
+            .build()
+            .unwrap();
+        let store = AwsSecretsManager::new(config);
+        for cost in [
+            store.capabilities().cost.read,
+            store.capabilities().cost.read,
+        ] {
+            let size = store.capabilities().read_batch;
+            for read in store.read_batch(&names(size)).await {
+                assert_eq!(read.unwrap_err().kind(), ErrorKind::PendingDeletion);
+            }
+            let made = u32::try_from(gate.take_actions().len()).unwrap();
+            assert!(
+                made <= cost && made + 1 >= cost.min(made + 1),
+                "{made} of {cost}"
+            );
+        }
+        assert_eq!(store.capabilities().read_batch, 1);
+    }
+}
+
+/// Rights that are scoped by tag deny what is missing, because it has no tag: still `NotFound`.
+#[tokio::test]
+async fn missing_is_not_found_under_a_policy_that_is_scoped_by_tag() {
+    let foreign = coordinate();
+    let gate = Gate::open(None, {
+        let foreign = foreign.to_string();
+        move |seen| match seen.action.as_str() {
+            "BatchGetSecretValue" => Act::ok(json!({
+                "Errors": ids(seen)
+                    .iter()
+                    .map(|id| refused(id, "AccessDeniedException"))
+                    .collect::<Vec<_>>(),
+            })),
+            "DescribeSecret" if seen.secret() == Some(&foreign) => {
+                Act::ok(json!({ "Name": foreign }))
+            }
+            "DescribeSecret" => Act::error("ResourceNotFoundException"),
+            _ => Act::error("AccessDeniedException"),
+        }
+    })
+    .await;
+    let config = config(&gate.url)
+        .with_tag_key("AirbyteManaged")
+        .build()
+        .unwrap();
+    let store = AwsSecretsManager::new(config);
+    let missing = coordinate();
+    let reads = store
+        .read_batch(&[missing.clone().into(), foreign.clone().into()])
+        .await;
+    assert_eq!(reads[0].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+    let denied = reads[1].as_ref().unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+    assert!(
+        denied.hint().unwrap().contains("carries that tag"),
+        "{denied}"
+    );
+    let options = DeleteOptions::default();
+    store.delete(&missing, &options).await.unwrap();
+    let denied = store.delete(&foreign, &options).await.unwrap_err();
+    assert!(
+        denied.message().contains("secretsmanager:DeleteSecret"),
+        "{denied}"
+    );
+    assert_eq!(
+        store.restore(&missing).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+/// The state that AWS refuses is told by the secret's own dates, not by the text of the message.
+#[tokio::test]
+async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() {
+    for (described, kind) in [
+        (
+            Act::ok(json!({ "DeletedDate": 1_700_000_000 })),
+            ErrorKind::PendingDeletion,
+        ),
+        (Act::ok(json!({ "Name": "x" })), ErrorKind::Conflict),
+        (
+            Act::error("AccessDeniedException"),
+            ErrorKind::PendingDeletion,
+        ),
+        (Act::error("ResourceNotFoundException"), ErrorKind::NotFound),
+        (Act::error("ThrottlingException"), ErrorKind::Throttled),
+    ] {
+        let gate = Gate::open(None, move |seen| match seen.action.as_str() {
+            "DescribeSecret" => described.clone(),
+            _ => Act::error("InvalidRequestException"),
+        })
+        .await;
+        let store = open(&gate);
+        let write = Write::new(coordinate(), SecretValue::new("v".into()));
+        let read = store
+            .read(&write.coordinate.clone().into())
+            .await
+            .unwrap_err();
+        assert_eq!(read.kind(), kind, "{read}");
+        let written = store.write(write).await.unwrap_err();
+        assert_eq!(written.kind(), kind, "{written}");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_name_is_compared_and_never_changed() {
+    for (stored, expected) in [
+        (Act::ok(entry("x", "same\nvalue")), Ok(Written::AlreadySame)),
+        (
+            Act::ok(entry("x", "same\nvalue\n")),
+            Err(ErrorKind::AlreadyExists),
+        ),
+        (
+            Act::ok(json!({ "Name": "x", "SecretBinary": "AAEC" })),
+            Err(ErrorKind::AlreadyExists),
+        ),
+        (
+            Act::error("ResourceNotFoundException"),
+            Err(ErrorKind::Conflict),
+        ),
+        (
+            Act::error("InvalidRequestException"),
+            Err(ErrorKind::Conflict),
+        ),
+        (
+            Act::error("AccessDeniedException"),
+            Err(ErrorKind::PermissionDenied),
+        ),
+        (
+            Act::error("InternalServiceError"),
+            Err(ErrorKind::Unavailable),
+        ),
+    ] {
+        let gate = Gate::open(None, move |seen| match seen.action.as_str() {
+            "GetSecretValue" => stored.clone(),
+            _ => Act::error("ResourceExistsException"),
+        })
+        .await;
+        let write = Write::new(coordinate(), SecretValue::new("same\nvalue".into()));
+        let written = open(&gate).write(write).await;
+        assert_eq!(written.map_err(|error| error.kind()), expected);
+        assert_eq!(gate.take_actions(), ["CreateSecret", "GetSecretValue"]);
+    }
+}
+
+/// Nothing is sent that AWS would refuse for its size, and the limit itself is sent.
+#[tokio::test]
+async fn the_size_limit_is_ours_to_enforce() {
+    let gate = Gate::open(None, |_| Act::ok(json!({}))).await;
+    let store = open(&gate);
+    let write = |bytes: usize| Write::new(coordinate(), SecretValue::new("é".repeat(bytes / 2)));
+    assert_eq!(store.write(write(65_536)).await.unwrap(), Written::Created);
+    let error = store.write(write(65_538)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
+    assert!(
+        error.message().contains("65538") && error.message().contains("65536"),
+        "{error}"
+    );
+    assert_eq!(gate.take_actions(), ["CreateSecret"]);
+}
+
+#[tokio::test]
+async fn a_delete_sends_a_window_or_force_and_never_both() {
+    let gate = Gate::open(None, |_| Act::ok(json!({}))).await;
+    let configured = |change: fn(secrets_aws::ConfigBuilder) -> secrets_aws::ConfigBuilder| {
+        AwsSecretsManager::new(change(config(&gate.url)).build().unwrap())
+    };
+    let stores = [
+        configured(|builder| builder),
+        configured(|builder| builder.with_force_delete(true)),
+        configured(|builder| builder.with_recovery_window_days(9)),
+    ];
+    let calls = [
+        Recovery::Configured,
+        Recovery::Immediate,
+        Recovery::Window { days: 7 },
+    ];
+    let name = coordinate();
+    for store in &stores {
+        for recovery in calls {
+            let options = DeleteOptions::default().with_recovery(recovery);
+            store.delete(&name, &options).await.unwrap();
+        }
+    }
+    let sent: Vec<(Option<u64>, Option<bool>)> = gate
+        .seen()
+        .iter()
+        .map(|seen| {
+            let body = &seen.body;
+            (
+                body["RecoveryWindowInDays"].as_u64(),
+                body["ForceDeleteWithoutRecovery"].as_bool(),
+            )
+        })
+        .collect();
+    let (none, force, week) = ((None, None), (None, Some(true)), (Some(7), None));
+    assert_eq!(
+        sent,
+        [
+            none,
+            force,
+            week,
+            force,
+            force,
+            week,
+            (Some(9), None),
+            force,
+            week
+        ]
+    );
+    for days in [0, 6, 31] {
+        let options = DeleteOptions::default().with_recovery(Recovery::Window { days });
+        let error = stores[0].delete(&name, &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+    assert_eq!(gate.seen().len(), 9);
+}
+
+#[tokio::test]
+async fn a_delete_or_restore_of_what_is_so_already_succeeds() {
+    let described = |deleted: bool| {
+        move |seen: &Seen| match seen.action.as_str() {
+            "DescribeSecret" if deleted => Act::ok(json!({ "DeletedDate": 1_700_000_000 })),
+            "DescribeSecret" => Act::ok(json!({})),
+            _ => Act::error("InvalidRequestException"),
+        }
+    };
+    let name = coordinate();
+    let (pending, readable) = (
+        Gate::open(None, described(true)).await,
+        Gate::open(None, described(false)).await,
+    );
+    let options = DeleteOptions::default();
+    open(&pending).delete(&name, &options).await.unwrap();
+    open(&readable).restore(&name).await.unwrap();
+    let error = open(&readable).delete(&name, &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(
+        open(&pending).restore(&name).await.unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+}
+
+/// AWS filters in its own way: what is not ours is left out and counted; pages may be empty.
+#[tokio::test]
+async fn a_listing_shows_only_what_is_ours() {
+    let ours = coordinate();
+    let gate = Gate::open(None, {
+        let ours = ours.to_string();
+        move |seen| {
+            if seen.body.get("NextToken").is_none() {
+                return Act::ok(json!({ "SecretList": [], "NextToken": "second" }));
+            }
+            let tag = |key: &str, value: &str| json!([{ "Key": key, "Value": value }]);
+            Act::ok(json!({ "SecretList": [
+                { "Name": ours, "Tags": tag("AirbyteManaged", "true"), "CreatedDate": 1_700_000_000 },
+                { "Name": "airbyte_x_v1", "Tags": tag("AirbyteManaged", "false") },
+                { "Name": "airbyte_x_v2", "Tags": tag("AirbyteManagedToo", "true") },
+                { "Name": "airbyte_x_v3" },
+                { "Name": "airbyte_x_v01", "Tags": tag("AirbyteManaged", "true") },
+                { "Name": "other" },
+                { "Name": "airbyte_x_v4", "Tags": tag("AirbyteManaged", "true"), "DeletedDate": 1 },
+                {},
+            ]}))
+        }
+    })
+    .await;
+    let config = config(&gate.url)
+        .with_tag_key("AirbyteManaged")
+        .build()
+        .unwrap();
+    let store = AwsSecretsManager::new(config);
+    let options = ListOptions::default().with_page_size(1000);
+    let first = store.list_page(&options, None).await.unwrap();
+    assert!(first.entries.is_empty());
+    let second = store
+        .list_page(&options, first.next.as_ref())
+        .await
+        .unwrap();
+    assert_eq!(
+        (second.entries.len(), second.skipped, second.next),
+        (1, 6, None)
+    );
+    assert_eq!(second.entries[0].coordinate, ours);
+    assert_eq!(
+        second.entries[0].created.unwrap().unix_seconds(),
+        1_700_000_000
+    );
+    let sent = &gate.seen()[0].body;
+    assert_eq!(sent["MaxResults"], 100);
+    assert_eq!(
+        sent["Filters"],
+        json!([
+            { "Key": "name", "Values": ["airbyte_"] },
+            { "Key": "tag-key", "Values": ["AirbyteManaged"] },
+        ])
+    );
+    // A prefix that no name of ours can have is not sent: `!` would mean "all but these".
+    for prefix in ["!airbyte_", "a b", "ключ"] {
+        let page = store
+            .list_page(&ListOptions::default().with_prefix(prefix), None)
+            .await
+            .unwrap();
+        assert!(page.entries.is_empty() && page.next.is_none());
+    }
+    assert_eq!(gate.seen().len(), 2);
+}
+
+/// Whatever a server answers: an error or a result, never a panic, never something of the body.
+#[tokio::test]
+async fn garbage_is_an_error() {
+    let bodies = [
+        "",
+        "canary",
+        "{",
+        "null",
+        "[]",
+        "{\"SecretString\": 12}",
+        "{\"SecretString\": {\"canary\": 1}}",
+        "{\"SecretValues\": {}}",
+        "{\"SecretValues\": [null, {}], \"Errors\": [{}, null]}",
+        "{\"SecretList\": [{\"Name\": null, \"CreatedDate\": 1e300}]}",
+        "{\"Name\": \"airbyte_other_v1\", \"SecretString\": \"canary\"}",
+        "{\"CreatedDate\": -1e18, \"DeletedDate\": \"never\"}",
+    ];
+    for status in [200, 302, 400, 404, 500] {
+        for body in bodies {
+            let gate =
+                Gate::open(None, move |_| Act::Answer(status, Vec::new(), body.into())).await;
+            let store = open(&gate);
+            let write = Write::new(coordinate(), SecretValue::new("v".into()));
+            let mut errors: Vec<Error> = Vec::new();
+            errors.extend(store.read(&write.coordinate.clone().into()).await.err());
+            errors.extend(
+                store
+                    .read_batch(&names(3))
+                    .await
+                    .into_iter()
+                    .filter_map(Result::err),
+            );
+            errors.extend(store.write(write.clone()).await.err());
+            errors.extend(store.describe(&write.coordinate).await.err());
+            errors.extend(store.list_page(&ListOptions::default(), None).await.err());
+            errors.extend(store.restore(&write.coordinate).await.err());
+            errors.extend(store.identity().await.err());
+            // No value was answered under any of these names.
+            assert!(errors.len() >= 4, "{status} {body}: {}", errors.len());
+            for error in errors {
+                let source = error.source().map(|source| format!("{source} {source:?}"));
+                let shown = format!("{error} {error:?} {source:?}");
+                assert!(!shown.contains("canary"), "{status} {body}: {shown}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_that_fail_say_how() {
+    let cases = [
+        (
+            "http://127.0.0.1:1".to_owned(),
+            ErrorKind::Unavailable,
+            "refuses the connection",
+        ),
+        (
+            "https://no-such-host.invalid".to_owned(),
+            ErrorKind::Unavailable,
+            "does not exist",
+        ),
+        // A server that does not speak TLS.
+        (
+            Gate::open(None, |_| Act::Hang)
+                .await
+                .url
+                .replace("http", "https"),
+            ErrorKind::InvalidConfig,
+            "no trusted TLS connection",
+        ),
+    ];
+    for (url, kind, part) in cases {
+        let store = AwsSecretsManager::new(config(&url).build().unwrap());
+        let error = store.read(&names(1)[0]).await.unwrap_err();
+        assert!(error.message().contains(part), "{url}: {error}");
+        assert_eq!(
+            (error.kind(), error.is_retryable()),
+            (kind, kind == ErrorKind::Unavailable)
+        );
+        assert!(error.source().is_some() && error.hint().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up() {
+    let gate = Gate::open(None, |_| Act::Hang).await;
+    let started = std::time::Instant::now();
+    let error = open(&gate).read(&names(1)[0]).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(14));
+    assert!(
+        error.is_retryable() && error.message().contains("in time"),
+        "{error}"
+    );
+    assert_eq!(gate.take_actions().len(), 1);
+}
+
+fn session(key_id: &str, seconds: u64) -> Act {
+    let end = DateTime::from(SystemTime::now() + Duration::from_secs(seconds));
+    let end = end.fmt(DateTimeFormat::DateTime).unwrap();
+    Act::Answer(
+        200,
+        Vec::new(),
+        format!(
+            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+             <AssumeRoleResult><Credentials><AccessKeyId>{key_id}</AccessKeyId>\
+             <SecretAccessKey>canarySessionSecret</SecretAccessKey>\
+             <SessionToken>canarySession</SessionToken><Expiration>{end}</Expiration></Credentials>\
+             <AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/x/y</Arn>\
+             <AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser>\
+             </AssumeRoleResult></AssumeRoleResponse>"
+        ),
+    )
+}
+
+fn with_role(gate: &Gate) -> Config {
+    let role = AssumeRole::new("arn:aws:iam::123456789012:role/airbyte").with_external_id("ext-1");
+    config(&gate.url).with_role(role).build().unwrap()
+}
+
+/// A session is renewed before it ends; while that fails, the old one is used until it has ended.
+#[tokio::test]
+async fn a_session_is_renewed_and_outlives_a_failing_renewal() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let gate = Gate::open(None, {
+        let count = Arc::clone(&count);
+        move |seen| {
+            if seen.action != "sts:AssumeRole" {
+                return Act::error("ResourceNotFoundException");
+            }
+            match count.fetch_add(1, Ordering::Relaxed) {
+                0 => session("ASIAFIRST", 4),
+                1 => Act::status(500, "InternalFailure"),
+                _ => session("ASIALATER", 3600),
+            }
+        }
+    })
+    .await;
+    let store = AwsSecretsManager::new(with_role(&gate));
+    let read = async || store.read(&names(1)[0]).await.unwrap_err().kind();
+    // Any number of callers, one session.
+    let many = futures::future::join_all((0..20).map(|_| read())).await;
+    assert!(many.iter().all(|kind| *kind == ErrorKind::NotFound));
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(read().await, ErrorKind::NotFound);
+    assert_eq!(gate.seen().last().unwrap().signer(), "ASIAFIRST");
+    assert_eq!(count.load(Ordering::Relaxed), 2);
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    assert_eq!(read().await, ErrorKind::NotFound);
+    assert_eq!(gate.seen().last().unwrap().signer(), "ASIALATER");
+}
+
+/// A session that AWS refuses is made anew, and the error says that trying again may help.
+#[tokio::test]
+async fn a_refused_session_is_made_anew() {
+    let count = AtomicUsize::new(0);
+    let gate = Gate::open(None, move |seen| {
+        if seen.action == "sts:AssumeRole" {
+            return session(
+                &format!("ASIA{}", count.fetch_add(1, Ordering::Relaxed)),
+                3600,
+            );
+        }
+        match seen.signer().as_str() {
+            "ASIA0" => Act::error("ExpiredTokenException"),
+            _ => Act::error("ResourceNotFoundException"),
+        }
+    })
+    .await;
+    let store = AwsSecretsManager::new(with_role(&gate));
+    let error = store.read(&names(1)[0]).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.is_retryable()),
+        (ErrorKind::Unauthenticated, true)
+    );
+    assert_eq!(
+        store.read(&names(1)[0]).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    // Keys that are refused and stay the same are not worth another try.
+    let gate = Gate::open(None, |_| Act::error("UnrecognizedClientException")).await;
+    assert!(
+        !open(&gate)
+            .read(&names(1)[0])
+            .await
+            .unwrap_err()
+            .is_retryable()
+    );
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_be_assumed_says_why() {
+    for (code, kind, part) in [
+        ("AccessDenied", ErrorKind::PermissionDenied, "trust policy"),
+        ("ExpiredToken", ErrorKind::Unauthenticated, "expired"),
+        (
+            "InvalidClientTokenId",
+            ErrorKind::Unauthenticated,
+            "access key",
+        ),
+        (
+            "RegionDisabledException",
+            ErrorKind::InvalidConfig,
+            "region",
+        ),
+        ("Throttling", ErrorKind::Throttled, "fewer"),
+    ] {
+        let gate = Gate::open(None, move |_| {
+            let body = format!(
+                "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>\
+                 <Type>Sender</Type><Code>{code}</Code><Message>canary</Message></Error>\
+                 <RequestId>x</RequestId></ErrorResponse>"
+            );
+            Act::Answer(403, Vec::new(), body)
+        })
+        .await;
+        let error = AwsSecretsManager::new(with_role(&gate))
+            .read(&names(1)[0])
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+        assert_eq!(error.operation(), Some(Operation::Read));
+        if code == "AccessDenied" {
+            assert!(
+                error
+                    .message()
+                    .contains("sts:AssumeRole on arn:aws:iam::123456789012:role/")
+            );
+        }
+    }
+}

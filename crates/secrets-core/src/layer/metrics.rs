@@ -1,0 +1,256 @@
+//! Counts, times and traces every call, as the caller sees it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::{
+    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, Identity, ListOptions,
+    ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence, Write, Written,
+};
+
+/// A store whose calls are counted.
+///
+/// Through the `metrics` facade, labelled with the store and the operation:
+/// - `secrets_calls_total`, calls;
+/// - `secrets_call_duration_seconds`, a histogram of how long they took;
+/// - `secrets_outcomes_total`, entries of batches and other calls by `outcome`: `ok`, the kind of the
+///   error, or `cancelled` where the caller stopped waiting.
+///
+/// Through `tracing`, a span per call and an event at its end, at level debug. Coordinates and values
+/// stand in neither.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    inner: Arc<dyn SecretPersistence>,
+    store: String,
+}
+
+impl Metrics {
+    pub(super) fn new(inner: Arc<dyn SecretPersistence>) -> Self {
+        let store = inner.to_string();
+        Self { inner, store }
+    }
+
+    async fn call<T>(
+        &self,
+        operation: Operation,
+        entries: usize,
+        call: impl Future<Output = T>,
+        outcomes: impl FnOnce(&T) -> Vec<&'static str>,
+    ) -> T {
+        let span = tracing::debug_span!(
+            "secrets",
+            store = self.store,
+            operation = operation.as_str(),
+            entries
+        );
+        let mut watch = Watch {
+            store: &self.store,
+            operation,
+            entries,
+            started: Instant::now(),
+            ended: false,
+        };
+        async {
+            let answer = call.await;
+            watch.end(&outcomes(&answer));
+            answer
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+/// One call under way. Dropped before its end, it was cancelled.
+struct Watch<'a> {
+    store: &'a str,
+    operation: Operation,
+    entries: usize,
+    started: Instant,
+    ended: bool,
+}
+
+impl Watch<'_> {
+    fn end(&mut self, outcomes: &[&'static str]) {
+        self.ended = true;
+        let operation = self.operation.as_str();
+        let took = self.started.elapsed();
+        metrics::counter!(
+            "secrets_calls_total",
+            "store" => self.store.to_owned(),
+            "operation" => operation,
+        )
+        .increment(1);
+        metrics::histogram!(
+            "secrets_call_duration_seconds",
+            "store" => self.store.to_owned(),
+            "operation" => operation,
+        )
+        .record(took);
+        for outcome in outcomes {
+            metrics::counter!(
+                "secrets_outcomes_total",
+                "store" => self.store.to_owned(),
+                "operation" => operation,
+                "outcome" => *outcome,
+            )
+            .increment(1);
+        }
+        let failed = outcomes.iter().filter(|outcome| **outcome != OK).count();
+        let first = outcomes.iter().find(|outcome| **outcome != OK);
+        tracing::debug!(
+            took_us = took.as_micros(),
+            failed,
+            outcome = first.unwrap_or(&OK),
+            "done"
+        );
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(&vec!["cancelled"; self.entries]);
+        }
+    }
+}
+
+const OK: &str = "ok";
+
+fn outcome<T>(result: &Result<T>) -> &'static str {
+    result
+        .as_ref()
+        .err()
+        .map_or(OK, |error: &Error| error.kind().as_str())
+}
+
+fn outcome_of<T>(result: &Result<T>) -> Vec<&'static str> {
+    vec![outcome(result)]
+}
+
+fn outcomes_in<T>(results: &[Result<T>]) -> Vec<&'static str> {
+    results.iter().map(outcome).collect()
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "metrics({})", self.inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl SecretPersistence for Metrics {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        let call = self.inner.read_batch(coordinates);
+        self.call(Operation::Read, coordinates.len(), call, |results| {
+            outcomes_in(results)
+        })
+        .await
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        let call = self.inner.write_batch(writes);
+        self.call(Operation::Write, writes.len(), call, |results| {
+            outcomes_in(results)
+        })
+        .await
+    }
+
+    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+        let call = self.inner.delete(coordinate, options);
+        self.call(Operation::Delete, 1, call, outcome_of).await
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        let call = self.inner.restore(coordinate);
+        self.call(Operation::Restore, 1, call, outcome_of).await
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        let call = self.inner.list_page(options, after);
+        self.call(Operation::List, 1, call, outcome_of).await
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        let call = self.inner.describe(coordinate);
+        self.call(Operation::Describe, 1, call, outcome_of).await
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.call(Operation::Identity, 1, self.inner.identity(), outcome_of)
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::conformance::{self, Options};
+    use crate::layer::probe::{Fault, Probe, coordinate, write};
+    use crate::layer::recorder::{Recorder, recorded};
+    use crate::{ErrorKind, SecretPersistenceExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn every_promise_holds() {
+        let store: Arc<dyn SecretPersistence> = Arc::new(Metrics::new(Arc::new(Probe::slow())));
+        let report = conformance::run(&store, &Options::default()).await;
+        report.assert_passed();
+    }
+
+    #[test]
+    fn calls_outcomes_and_durations_are_counted() {
+        let recorder = Recorder::default();
+        recorded(&recorder, async {
+            let probe = Arc::new(Probe::slow());
+            let store = Metrics::new(Arc::clone(&probe) as _);
+            store.write(write(1)).await.unwrap();
+            let names = [coordinate(1).into(), coordinate(2).into()];
+            store.read_batch(&names).await;
+            probe.fails_with(ErrorKind::PermissionDenied);
+            store.identity().await.unwrap_err();
+            probe.on_every_request(|_, _| Fault::Hang);
+            let read = store.read_batch(&names);
+            tokio::time::timeout(Duration::from_secs(1), read)
+                .await
+                .unwrap_err();
+        });
+        let store = "store=probe";
+        for (name, labels, count) in [
+            ("secrets_calls_total", "operation=write", 1),
+            ("secrets_calls_total", "operation=read", 2),
+            ("secrets_call_duration_seconds", "operation=read", 2),
+            ("secrets_outcomes_total", "operation=write,outcome=ok", 1),
+            ("secrets_outcomes_total", "operation=read,outcome=ok", 1),
+            (
+                "secrets_outcomes_total",
+                "operation=read,outcome=not_found",
+                1,
+            ),
+            (
+                "secrets_outcomes_total",
+                "operation=read,outcome=cancelled",
+                2,
+            ),
+            (
+                "secrets_outcomes_total",
+                "operation=identity,outcome=permission_denied",
+                1,
+            ),
+        ] {
+            let key = format!("{name}{{{store},{labels}}}");
+            assert_eq!(recorder.count(&key), count, "{key} in {recorder:?}");
+        }
+        assert!(!format!("{recorder:?}").contains("value 1"));
+    }
+}

@@ -1,0 +1,562 @@
+//! The one place that retries: full-jitter backoff, Retry-After, a deadline over all attempts.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::{
+    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
+    ListOptions, ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence, Write,
+    Written,
+};
+
+/// How long and how often to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetryOptions {
+    /// The most attempts of one call, the first included; 8 unless told.
+    pub attempts: usize,
+    /// The deadline of one call over all its attempts and pauses; 60 seconds unless told.
+    pub deadline: Duration,
+    /// The longest pause that we choose ourselves; 10 seconds unless told. A store's Retry-After is
+    /// obeyed whatever it says, or the call given up where it lies beyond the deadline.
+    pub max_pause: Duration,
+    /// The upper bound of the first pause, doubled each time; 100 milliseconds unless told.
+    pub min_pause: Duration,
+    /// How long each request of an attempt may take; 10 seconds unless told. An attempt may take as
+    /// long as all the requests that [`Capabilities::cost`] states.
+    pub request_timeout: Duration,
+}
+
+impl Default for RetryOptions {
+    fn default() -> Self {
+        Self {
+            attempts: 8,
+            deadline: Duration::from_secs(60),
+            max_pause: Duration::from_secs(10),
+            min_pause: Duration::from_millis(100),
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl RetryOptions {
+    /// The most attempts of one call, at least 1.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: usize) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// The deadline of one call over all its attempts and pauses.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The longest pause that we choose ourselves.
+    #[must_use]
+    pub fn with_max_pause(mut self, pause: Duration) -> Self {
+        self.max_pause = pause;
+        self
+    }
+
+    /// The upper bound of the first pause.
+    #[must_use]
+    pub fn with_min_pause(mut self, pause: Duration) -> Self {
+        self.min_pause = pause;
+        self
+    }
+
+    /// How long each request of an attempt may take.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+}
+
+/// One attempt at some of the items.
+type Attempt<I, T> =
+    for<'a> fn(&'a dyn SecretPersistence, &'a [I]) -> BoxFuture<'a, Vec<Result<T>>>;
+
+/// A store that is asked again where it says so.
+#[derive(Debug)]
+pub(super) struct Retry {
+    inner: Arc<dyn SecretPersistence>,
+    options: RetryOptions,
+}
+
+impl Retry {
+    pub(super) fn new(inner: Arc<dyn SecretPersistence>, options: RetryOptions) -> Self {
+        Self { inner, options }
+    }
+
+    /// Repeats one call.
+    async fn repeat<T, F>(
+        &self,
+        operation: Operation,
+        coordinate: Option<&ManagedCoordinate>,
+        attempt: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut schedule = Schedule::new(&self.options);
+        let mut last = None;
+        loop {
+            let Some(result) = schedule.in_time(attempt()).await else {
+                return Err(last.unwrap_or_else(|| {
+                    let late = self.late(operation);
+                    match coordinate {
+                        Some(coordinate) => late.with_coordinate(coordinate.shared()),
+                        None => late,
+                    }
+                }));
+            };
+            let error = match result {
+                Err(error) if error.is_retryable() => error,
+                other => return other,
+            };
+            let Some(pause) = schedule.pause(error.retry_after()) else {
+                return Err(error);
+            };
+            self.note(operation, &error, pause);
+            last = Some(error);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Repeats what failed of one batch. Results have the items' order.
+    async fn repeat_batch<I, T>(
+        &self,
+        operation: Operation,
+        items: &[I],
+        name: impl Fn(&I) -> Arc<str>,
+        batch: impl Fn(&Capabilities) -> usize,
+        attempt: Attempt<I, T>,
+    ) -> Vec<Result<T>>
+    where
+        I: Clone,
+    {
+        let mut schedule = Schedule::new(&self.options);
+        let Some(mut results) = schedule.in_time(attempt(&*self.inner, items)).await else {
+            let late = |item: &I| Err(self.late(operation).with_coordinate(name(item)));
+            return items.iter().map(late).collect();
+        };
+        if results.len() != items.len() {
+            // No answer to any of them; the extension trait says so.
+            return results;
+        }
+        loop {
+            let failed: Vec<usize> = (0..items.len())
+                .filter(|&at| results[at].as_ref().is_err_and(Error::is_retryable))
+                .collect();
+            let errors = || failed.iter().filter_map(|&at| results[at].as_ref().err());
+            let Some(first) = errors().next() else {
+                return results;
+            };
+            let retry_after = errors().filter_map(Error::retry_after).max();
+            let Some(pause) = schedule.pause(retry_after) else {
+                return results;
+            };
+            self.note(operation, first, pause);
+            tokio::time::sleep(pause).await;
+            // What a store takes at once may have shrunk since the first attempt.
+            let size = batch(&self.capabilities()).max(1);
+            for chunk in failed.chunks(size) {
+                let again: Vec<I> = chunk.iter().map(|&at| items[at].clone()).collect();
+                let Some(answers) = schedule.in_time(attempt(&*self.inner, &again)).await else {
+                    return results;
+                };
+                if answers.len() != chunk.len() {
+                    let error = Error::new(
+                        ErrorKind::Unexpected,
+                        "the store answered a repeated batch with another number of results",
+                    )
+                    .with_operation(operation)
+                    .with_store(self.inner.to_string());
+                    for &at in chunk {
+                        results[at] = Err(error.clone().with_coordinate(name(&items[at])));
+                    }
+                    continue;
+                }
+                for (&at, answer) in chunk.iter().zip(answers) {
+                    results[at] = answer;
+                }
+            }
+        }
+    }
+
+    fn late(&self, operation: Operation) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "no answer within the deadline of {:?}",
+                self.options.deadline
+            ),
+        )
+        .with_operation(operation)
+        .with_store(self.inner.to_string())
+        .with_hint("check the store's health and quota, or raise the deadline")
+    }
+
+    fn note(&self, operation: Operation, error: &Error, pause: Duration) {
+        metrics::counter!(
+            "secrets_retries_total",
+            "store" => self.inner.to_string(),
+            "operation" => operation.as_str(),
+            "kind" => error.kind().as_str(),
+        )
+        .increment(1);
+        tracing::debug!(
+            operation = operation.as_str(),
+            kind = error.kind().as_str(),
+            pause_ms = pause.as_millis(),
+            "the store will be asked again"
+        );
+    }
+}
+
+/// When the attempts of one call are made, and when there are no more.
+struct Schedule {
+    deadline: Instant,
+    plain: ExponentialBackoff,
+    jittered: ExponentialBackoff,
+}
+
+impl Schedule {
+    fn new(options: &RetryOptions) -> Self {
+        let builder = ExponentialBuilder::new()
+            .with_factor(2.0)
+            .with_min_delay(options.min_pause)
+            .with_max_delay(options.max_pause)
+            .with_max_times(options.attempts.saturating_sub(1));
+        Self {
+            deadline: Instant::now() + options.deadline,
+            plain: builder.build(),
+            jittered: builder.with_jitter().build(),
+        }
+    }
+
+    /// The answer of an attempt, if it comes before the deadline.
+    async fn in_time<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.deadline, attempt).await.ok()
+    }
+
+    /// How long to wait before the next attempt, if there is one.
+    fn pause(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+        // backon adds a random part of the delay to the delay; the difference is that part alone:
+        // full jitter, which spreads callers that failed together over the whole interval.
+        let jitter = self.jittered.next()?.saturating_sub(self.plain.next()?);
+        // Not before the store asked for, and even then not all at once.
+        let pause = retry_after.map_or(jitter, |wait| wait.saturating_add(jitter));
+        (Instant::now() + pause < self.deadline).then_some(pause)
+    }
+}
+
+impl fmt::Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "retry({})", self.inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl SecretPersistence for Retry {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        self.repeat_batch(
+            Operation::Read,
+            coordinates,
+            Coordinate::shared,
+            |capabilities| capabilities.read_batch,
+            |store, chunk| store.read_batch(chunk),
+        )
+        .await
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        self.repeat_batch(
+            Operation::Write,
+            writes,
+            |write| write.coordinate.shared(),
+            |capabilities| capabilities.write_batch,
+            |store, chunk| store.write_batch(chunk),
+        )
+        .await
+    }
+
+    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+        self.repeat(Operation::Delete, Some(coordinate), || {
+            self.inner.delete(coordinate, options)
+        })
+        .await
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        self.repeat(Operation::Restore, Some(coordinate), || {
+            self.inner.restore(coordinate)
+        })
+        .await
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        self.repeat(Operation::List, None, || {
+            self.inner.list_page(options, after)
+        })
+        .await
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        self.repeat(Operation::Describe, Some(coordinate), || {
+            self.inner.describe(coordinate)
+        })
+        .await
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.repeat(Operation::Identity, None, || self.inner.identity())
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SecretPersistenceExt;
+    use crate::conformance::{self, Options};
+    use crate::layer::probe::{Fault, Probe, coordinate, holding, write};
+    use crate::layer::timeout::Timeout;
+
+    fn over(probe: &Arc<Probe>, options: RetryOptions) -> Retry {
+        Retry::new(Arc::clone(probe) as _, options)
+    }
+
+    fn names(range: std::ops::Range<usize>) -> Vec<Coordinate> {
+        range.map(|n| coordinate(n).into()).collect()
+    }
+
+    fn throttled() -> Error {
+        Error::new(ErrorKind::Throttled, "slow down")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_promise_holds_even_where_every_third_request_fails() {
+        let probe = Arc::new(Probe::slow());
+        let mut count = 0;
+        probe.on_every_request(move |_, _| {
+            count += 1;
+            match count % 6 {
+                2 => Fault::Fail(throttled()),
+                // Done, and the answer lost: only idempotent operations survive that.
+                5 => Fault::Lose(Error::new(ErrorKind::Unavailable, "connection reset")),
+                _ => Fault::None,
+            }
+        });
+        let store: Arc<dyn SecretPersistence> =
+            Arc::new(over(&probe, RetryOptions::default().with_attempts(30)));
+        // The suite itself repeats nothing here. `AlreadySame` after a lost answer is right, and no
+        // caller of the suite may conclude more from it.
+        let options = Options::default().with_patience(Duration::ZERO);
+        let report = conformance::run(&store, &options).await;
+        let failures: Vec<&str> = report.failures().map(|case| case.name).collect();
+        assert!(
+            failures.iter().all(|name| name.contains("already the same")
+                || name.contains("stands alone")
+                || name.contains("empty value is refused")),
+            "{report}"
+        );
+        let good: Arc<dyn SecretPersistence> =
+            Arc::new(over(&Arc::new(Probe::slow()), RetryOptions::default()));
+        conformance::run(&good, &Options::default())
+            .await
+            .assert_passed();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_entries_that_failed_are_repeated() {
+        let probe = holding(Probe::new(), 4).await;
+        let mut left = 2;
+        probe.on_every_request(move |_, name| {
+            if name == coordinate(2).as_str() && left > 0 {
+                left -= 1;
+                return Fault::Fail(throttled());
+            }
+            Fault::None
+        });
+        let store = over(&probe, RetryOptions::default());
+        let mut asked = names(0..4);
+        asked.push(coordinate(9).into());
+        let results = store.read_batch(&asked).await;
+        for (n, result) in results[..4].iter().enumerate() {
+            assert_eq!(result.as_ref().unwrap().value, write(n).value);
+        }
+        assert_eq!(results[4].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+        let requests: Vec<usize> = probe
+            .requests()
+            .iter()
+            .map(|request| request.names.len())
+            .collect();
+        assert_eq!(requests, [5, 1, 1]);
+        assert_eq!(probe.requests()[2].names, [coordinate(2).as_str()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_answer_was_lost_is_found_again() {
+        let probe = Arc::new(Probe::new());
+        let mut first = true;
+        probe.on_every_request(move |_, _| {
+            if std::mem::take(&mut first) {
+                return Fault::Lose(Error::new(ErrorKind::Unavailable, "connection reset"));
+            }
+            Fault::None
+        });
+        let store = over(&probe, RetryOptions::default());
+        assert_eq!(store.write(write(1)).await.unwrap(), Written::AlreadySame);
+        assert_eq!(probe.count(Operation::Write), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_retryable_is_asked_once() {
+        let probe = Arc::new(Probe::new());
+        let store = over(&probe, RetryOptions::default());
+        for kind in [
+            ErrorKind::PermissionDenied,
+            ErrorKind::Unauthenticated,
+            ErrorKind::Unexpected,
+        ] {
+            probe.fails_with(kind);
+            probe.forget_requests();
+            assert_eq!(
+                store.describe(&coordinate(1)).await.unwrap_err().kind(),
+                kind
+            );
+            assert_eq!(probe.requests().len(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_obeyed() {
+        let wait = Duration::from_secs(17);
+        let probe = Arc::new(Probe::new());
+        let mut first = true;
+        probe.on_every_request(move |_, _| {
+            if std::mem::take(&mut first) {
+                return Fault::Fail(throttled().with_retry_after(wait));
+            }
+            Fault::None
+        });
+        let store = over(&probe, RetryOptions::default());
+        store.write(write(1)).await.unwrap();
+        let requests = probe.requests();
+        let pause = requests[1].at - requests[0].at;
+        assert!(pause >= wait, "{pause:?}");
+        assert!(pause < wait + Duration::from_millis(200), "{pause:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_after_beyond_the_deadline_is_not_waited_for() {
+        let probe = Arc::new(Probe::new());
+        probe.on_every_request(|_, _| {
+            Fault::Fail(throttled().with_retry_after(Duration::from_secs(3600)))
+        });
+        let store = over(&probe, RetryOptions::default());
+        let started = Instant::now();
+        let error = store.write(write(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Throttled);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(probe.requests().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_and_deadline_bound_every_call() {
+        let probe = Arc::new(Probe::new());
+        probe.fails_with(ErrorKind::Unavailable);
+        let store = over(&probe, RetryOptions::default().with_attempts(4));
+        assert!(store.identity().await.is_err());
+        assert_eq!(probe.requests().len(), 4);
+
+        let deadline = Duration::from_secs(5);
+        let options = RetryOptions::default()
+            .with_attempts(1000)
+            .with_deadline(deadline);
+        let store = over(&probe, options.clone());
+        let started = Instant::now();
+        let error = store.read(&coordinate(1).into()).await.unwrap_err();
+        assert_eq!(error.message(), "as told");
+        assert!(started.elapsed() <= deadline);
+
+        // Nothing below ends what hangs: the deadline does.
+        probe.on_every_request(|_, _| Fault::Hang);
+        let started = Instant::now();
+        let error = store.read(&coordinate(1).into()).await.unwrap_err();
+        assert!(error.message().contains("deadline of 5s"), "{error}");
+        assert_eq!(error.coordinate(), Some(coordinate(1).as_str()));
+        assert_eq!(started.elapsed(), deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hanging_attempt_ends_in_its_own_timeout_and_is_repeated() {
+        let probe = holding(Probe::new(), 1).await;
+        let mut first = true;
+        probe.on_every_request(move |_, _| {
+            if std::mem::take(&mut first) {
+                return Fault::Hang;
+            }
+            Fault::None
+        });
+        let timeout = Duration::from_secs(2);
+        let attempts = Timeout::new(Arc::clone(&probe) as _, timeout);
+        let store = Retry::new(Arc::new(attempts), RetryOptions::default());
+        let started = Instant::now();
+        let read = store.read(&coordinate(0).into()).await.unwrap();
+        assert_eq!(read.value, write(0).value);
+        assert!(started.elapsed() >= timeout);
+        assert!(started.elapsed() < timeout + Duration::from_millis(200));
+        assert_eq!(probe.count(Operation::Read), 2);
+    }
+
+    #[test]
+    fn pauses_are_spread_over_the_whole_interval() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let options = RetryOptions::default();
+            let firsts: Vec<Duration> = (0..1000)
+                .map(|_| Schedule::new(&options).pause(None).unwrap())
+                .collect();
+            let part = |from: u64, to: u64| {
+                let inside = |pause: &&Duration| {
+                    (Duration::from_millis(from)..Duration::from_millis(to)).contains(*pause)
+                };
+                firsts.iter().filter(inside).count()
+            };
+            // Uniform over 0 to 100 ms: a quarter in each quarter, give or take.
+            for quarter in 0..4 {
+                let count = part(quarter * 25, quarter * 25 + 25);
+                assert!((150..350).contains(&count), "{count} of 1000");
+            }
+            let mut schedule = Schedule::new(&options);
+            for bound in [100, 200, 400, 800, 1600, 3200, 6400] {
+                let pause = schedule.pause(None).unwrap();
+                assert!(pause <= Duration::from_millis(bound), "{pause:?} > {bound}");
+            }
+            assert_eq!(schedule.pause(None), None);
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! The builder: whatever the order of the calls, the layers stand in the one right order.
+
+use std::sync::Arc;
+
+use super::cache::{Cache, CacheOptions};
+use super::limit::{Limit, LimitOptions};
+use super::metrics::Metrics;
+use super::read_only::ReadOnly;
+use super::retry::{Retry, RetryOptions};
+use super::timeout::Timeout;
+use crate::SecretPersistence;
+use crate::mirror::Mirror;
+
+/// A backend with the layers that belong to it alone: cache, retry, limit.
+#[derive(Debug)]
+#[must_use]
+pub struct Stack {
+    backend: Arc<dyn SecretPersistence>,
+    cache: Option<CacheOptions>,
+    limit: Option<LimitOptions>,
+    retry: Option<RetryOptions>,
+}
+
+impl Stack {
+    /// A backend without any layer.
+    pub fn over(backend: Arc<dyn SecretPersistence>) -> Self {
+        Self {
+            backend,
+            cache: None,
+            limit: None,
+            retry: None,
+        }
+    }
+
+    /// Keeps values that were read.
+    pub fn with_cache(mut self, options: CacheOptions) -> Self {
+        self.cache = Some(options);
+        self
+    }
+
+    /// Keeps to a share of the provider's quota.
+    pub fn with_limit(mut self, options: LimitOptions) -> Self {
+        self.limit = Some(options);
+        self
+    }
+
+    /// Repeats what fails in a retryable way, and ends what hangs.
+    pub fn with_retry(mut self, options: RetryOptions) -> Self {
+        self.retry = Some(options);
+        self
+    }
+
+    fn build(self) -> Arc<dyn SecretPersistence> {
+        let mut store = self.backend;
+        if let Some(options) = &self.retry {
+            // Below the limit: waiting for a permit is no fault of the store's.
+            store = Arc::new(Timeout::new(store, options.request_timeout));
+        }
+        if let Some(options) = self.limit {
+            store = Arc::new(Limit::new(store, options));
+        }
+        if let Some(options) = self.retry {
+            store = Arc::new(Retry::new(store, options));
+        }
+        if let Some(options) = self.cache {
+            store = Arc::new(Cache::new(store, options));
+        }
+        store
+    }
+}
+
+/// What stands around one stack, or around a mirror of two: read-only, metrics.
+#[derive(Debug)]
+#[must_use]
+pub struct Layers {
+    primary: Stack,
+    secondary: Option<Stack>,
+    read_only: bool,
+    metrics: bool,
+}
+
+impl Layers {
+    /// One stack.
+    pub fn over(stack: Stack) -> Self {
+        Self {
+            primary: stack,
+            secondary: None,
+            read_only: false,
+            metrics: false,
+        }
+    }
+
+    /// Two stores kept alike, the live half of a migration.
+    ///
+    /// Reads ask the primary, and the secondary for what the primary answers with `NotFound`,
+    /// `Unavailable` or `Throttled`. Writes and deletes go to the secondary first, then to the primary,
+    /// and fail where either fails. Before the switch the old store is the primary, after it the new
+    /// one. Listings are the primary's; the capabilities are the weaker of the two.
+    pub fn mirror(primary: Stack, secondary: Stack) -> Self {
+        Self {
+            secondary: Some(secondary),
+            ..Self::over(primary)
+        }
+    }
+
+    /// Refuses every change before any request.
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Counts and times every call through the `metrics` facade, and traces it through `tracing`.
+    pub fn with_metrics(mut self, metrics: bool) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Stacks the layers.
+    #[must_use]
+    pub fn build(self) -> Arc<dyn SecretPersistence> {
+        let mut store = self.primary.build();
+        if let Some(secondary) = self.secondary {
+            store = Arc::new(Mirror::new(store, secondary.build()));
+        }
+        if self.read_only {
+            store = Arc::new(ReadOnly::new(store));
+        }
+        if self.metrics {
+            store = Arc::new(Metrics::new(store));
+        }
+        store
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Memory;
+    use crate::conformance::{self, Options};
+    use crate::layer::probe::Probe;
+
+    fn full(backend: Arc<dyn SecretPersistence>) -> Stack {
+        // The order of the calls does not matter.
+        Stack::over(backend)
+            .with_limit(LimitOptions::default())
+            .with_cache(CacheOptions::default())
+            .with_retry(RetryOptions::default())
+    }
+
+    #[tokio::test]
+    async fn layers_stand_in_the_one_right_order() {
+        let memory = || Arc::new(Memory::new()) as Arc<dyn SecretPersistence>;
+        for (layers, expected) in [
+            (Layers::over(Stack::over(memory())), "memory"),
+            (
+                Layers::over(full(memory())),
+                "cache(retry(limit(timeout(memory))))",
+            ),
+            (
+                Layers::mirror(full(memory()), Stack::over(memory()))
+                    .with_metrics(true)
+                    .with_read_only(true),
+                "metrics(read_only(mirror(cache(retry(limit(timeout(memory)))), memory)))",
+            ),
+        ] {
+            assert_eq!(layers.build().to_string(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_stack_keeps_every_promise() {
+        let slow = || Arc::new(Probe::slow()) as Arc<dyn SecretPersistence>;
+        let store = Layers::mirror(full(slow()), full(slow()))
+            .with_metrics(true)
+            .build();
+        let report = conformance::run(&store, &Options::default()).await;
+        report.assert_passed();
+    }
+}

@@ -1,0 +1,471 @@
+//! Tokens: one login for any number of callers, renewal ahead of expiry, a new login when refused.
+
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use secrets_core::{Error, ErrorKind, Operation, Result, SecretValue};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+use crate::client::{Answer, Http, read};
+use crate::config::{Credential, Login};
+
+/// A refused token is replaced at most this often: a missing capability answers 403 as well, and
+/// must not become a login per request.
+const LOGIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// A lease below this is about to hit its maximum: renewing it would be all we do.
+const SHORT_LEASE: Duration = Duration::from_secs(2);
+
+/// Who we are to one Vault. Dropping it stops the renewal.
+#[derive(Debug)]
+pub(crate) struct Session {
+    http: Arc<Http>,
+    login: Login,
+    token: RwLock<Option<Arc<Token>>>,
+    /// Held while logging in, so that any number of callers share one login. When a refusal last
+    /// led to one.
+    logging_in: tokio::sync::Mutex<Option<Instant>>,
+    renewal: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A token and what is known of its lease.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) value: SecretValue,
+    generation: u64,
+    lease: Option<Lease>,
+    /// Whether the server once answered what it knows of the token.
+    may_look_itself_up: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    from: Instant,
+    length: Duration,
+    renewable: bool,
+}
+
+impl Lease {
+    fn new(seconds: u64, renewable: bool) -> Option<Self> {
+        let length = Duration::from_secs(seconds);
+        (seconds > 0).then(|| Self {
+            from: Instant::now(),
+            length,
+            renewable,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.from.elapsed() >= self.length
+    }
+
+    /// Two thirds of the way, as Vault's own agent does.
+    fn renew_in(&self) -> Duration {
+        (self.length * 2 / 3).saturating_sub(self.from.elapsed())
+    }
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Session {
+    /// Logs in.
+    pub(crate) async fn open(http: Arc<Http>, login: Login) -> Result<Arc<Self>> {
+        let session = Arc::new(Self {
+            http,
+            login,
+            token: RwLock::default(),
+            logging_in: tokio::sync::Mutex::default(),
+            renewal: std::sync::Mutex::default(),
+        });
+        session.replace(None).await?;
+        Ok(session)
+    }
+
+    /// The present token; a new one where its lease is over.
+    pub(crate) async fn token(self: &Arc<Self>) -> Result<Arc<Token>> {
+        match self.present() {
+            Some(token) if !token.is_over() || !self.can_replace() => Ok(token),
+            token => self.replace(token.as_deref()).await,
+        }
+    }
+
+    /// Another token than the one that was refused, if there is any to be had.
+    pub(crate) async fn after_refusal(
+        self: &Arc<Self>,
+        refused: &Token,
+    ) -> Result<Option<Arc<Token>>> {
+        let mut last = self.logging_in.lock().await;
+        if let Some(token) = self
+            .present()
+            .filter(|token| token.generation != refused.generation)
+        {
+            return Ok(Some(token));
+        }
+        let just_tried = last.is_some_and(|at| at.elapsed() < LOGIN_AGAIN_AFTER);
+        if !self.can_replace() || (just_tried && !refused.is_over()) {
+            return Ok(None);
+        }
+        *last = Some(Instant::now());
+        let token = self.log_in_anew(Some(refused)).await?;
+        Ok((token.generation != refused.generation).then_some(token))
+    }
+
+    /// Whether the server does not know a token that it once knew: expired or revoked.
+    pub(crate) async fn has_lost(&self, token: &Token) -> bool {
+        let unknown = async || {
+            self.lookup(&token.value)
+                .await
+                .is_ok_and(|answer| answer.status == 403)
+        };
+        token.is_over() || (token.may_look_itself_up && unknown().await)
+    }
+
+    /// What the server says about the token itself.
+    pub(crate) async fn lookup(&self, token: &SecretValue) -> Result<Answer> {
+        self.http
+            .send(Method::GET, "auth/token/lookup-self", Some(token), None)
+            .await
+    }
+
+    fn present(&self) -> Option<Arc<Token>> {
+        self.token
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn store(&self, token: Arc<Token>) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// Whether there is a way to another token than the present one.
+    fn can_replace(&self) -> bool {
+        !matches!(self.login, Login::Token(_))
+    }
+
+    /// Gets a new token, unless somebody else has just got one.
+    async fn replace(self: &Arc<Self>, seen: Option<&Token>) -> Result<Arc<Token>> {
+        let _alone = self.logging_in.lock().await;
+        let replaced =
+            |token: &Arc<Token>| Some(token.generation) != seen.map(|seen| seen.generation);
+        match self.present().filter(replaced) {
+            Some(token) => Ok(token),
+            None => self.log_in_anew(seen).await,
+        }
+    }
+
+    /// Gets a new token. The caller holds `logging_in`.
+    async fn log_in_anew(self: &Arc<Self>, seen: Option<&Token>) -> Result<Arc<Token>> {
+        let mut token = self
+            .obtain()
+            .await
+            .map_err(|error| error.with_operation(Operation::Open))?;
+        if let Some(seen) = seen {
+            token.generation = seen.generation + u64::from(seen.value != token.value);
+        }
+        let token = Arc::new(token);
+        self.store(Arc::clone(&token));
+        self.renew_ahead();
+        Ok(token)
+    }
+
+    async fn obtain(&self) -> Result<Token> {
+        match &self.login {
+            Login::AppRole {
+                mount,
+                role_id,
+                secret_id,
+            } => {
+                let secret_id = secret_id.value().await?;
+                let body = AppRoleLogin {
+                    role_id,
+                    secret_id: secret_id.expose(),
+                };
+                self.log_in(mount, &body).await
+            }
+            Login::Jwt { mount, role, jwt } => {
+                let jwt = jwt.value().await?;
+                self.log_in(
+                    mount,
+                    &JwtLogin {
+                        role,
+                        jwt: jwt.expose(),
+                    },
+                )
+                .await
+            }
+            Login::Token(value) => self.given(value.clone()).await,
+            Login::TokenFile(path) => {
+                self.given(Credential::File(path.clone()).value().await?)
+                    .await
+            }
+        }
+    }
+
+    async fn log_in(&self, mount: &str, body: &impl Serialize) -> Result<Token> {
+        let path = format!("auth/{}/login", crate::naming::encode(mount));
+        let answer = self
+            .http
+            .send(Method::POST, &path, None, Some(&json(body)?))
+            .await?;
+        if answer.is_success() {
+            let auth = answer.parse::<AuthAnswer>()?.auth;
+            let lease = Lease::new(auth.lease_duration, auth.renewable);
+            return Ok(Token::new(
+                SecretValue::new(auth.client_token),
+                lease,
+                false,
+            ));
+        }
+        Err(match answer.status {
+            400 | 401 | 403 => {
+                Error::new(ErrorKind::Unauthenticated, "Vault refuses the login")
+                    .with_hint(match self.login {
+                        Login::AppRole { .. } => {
+                            "check role-id and secret-id: a secret id may be used up or expired"
+                        }
+                        _ => {
+                            "check role and audience, and that the role is bound to this service account"
+                        }
+                    })
+                    .with_source(crate::error::Status(answer.status))
+            }
+            404 => Error::new(ErrorKind::InvalidConfig, "there is no such login method")
+                .with_hint("check auth-method, auth-mount and namespace; `vault auth list` shows them")
+                .with_source(crate::error::Status(404)),
+            503 => self.http.diagnose(answer.error()).await,
+            _ => answer.error(),
+        })
+    }
+
+    /// The lease of a token that was given to us. A token without the right to look itself up has
+    /// none that we know of; one that the server does not know is found out by the first request.
+    async fn given(&self, value: SecretValue) -> Result<Token> {
+        let answer = self.lookup(&value).await?;
+        match answer.status {
+            200 => {
+                let data = answer.parse::<LookupAnswer>()?.data;
+                Ok(Token::new(
+                    value,
+                    Lease::new(data.ttl, data.renewable),
+                    true,
+                ))
+            }
+            403 => Ok(Token::new(value, None, false)),
+            503 => Err(self.http.diagnose(answer.error()).await),
+            _ => Err(answer.error()),
+        }
+    }
+
+    /// Starts renewing the present token in the background, in place of what went before.
+    fn renew_ahead(self: &Arc<Self>) {
+        let task = tokio::spawn(renew(Arc::downgrade(self)));
+        let mut renewal = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+        // A login from within the renewal itself must not end the task it runs in.
+        if let Some(before) = renewal
+            .replace(task)
+            .filter(|before| Some(before.id()) != tokio::task::try_id())
+        {
+            before.abort();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let renewal = self
+            .renewal
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = renewal.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Token {
+    fn new(value: SecretValue, lease: Option<Lease>, may_look_itself_up: bool) -> Self {
+        Self {
+            value,
+            generation: 0,
+            lease,
+            may_look_itself_up,
+        }
+    }
+
+    /// Whether its lease, as far as it is known, is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lease.is_some_and(|lease| lease.is_over())
+    }
+}
+
+/// Keeps the token of a session alive until the session is dropped or the token is replaced.
+async fn renew(session: Weak<Session>) {
+    loop {
+        let Some(lease) = session
+            .upgrade()
+            .and_then(|session| session.present()?.lease)
+        else {
+            return;
+        };
+        tokio::time::sleep(lease.renew_in()).await;
+        let Some(session) = session.upgrade() else {
+            return;
+        };
+        let Some(token) = session.present() else {
+            return;
+        };
+        match session.renew_once(&token, lease).await {
+            Ok(Some(lease)) => {
+                session.store(Arc::new(Token {
+                    lease: Some(lease),
+                    ..(*token).clone()
+                }));
+            }
+            // Not to be had, or not worth having: another login, which starts a renewal of its own.
+            Ok(None) if session.can_replace() => match session.replace(Some(&token)).await {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(target: "secrets_vault", kind = %error.kind(), "login failed, trying again");
+                    pause(lease).await;
+                }
+            },
+            Ok(None) => {
+                tracing::warn!(
+                    target: "secrets_vault",
+                    "the token cannot be renewed and will expire; give the store another one"
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(target: "secrets_vault", kind = %error.kind(), "renewal failed, trying again");
+                pause(lease).await;
+            }
+        }
+    }
+}
+
+/// A tenth of the lease, so that several tries fit into what is left of it.
+async fn pause(lease: Lease) {
+    tokio::time::sleep(
+        (lease.length / 10).clamp(Duration::from_millis(100), Duration::from_secs(30)),
+    )
+    .await;
+}
+
+impl Session {
+    /// The renewed lease; `None` where the token is not renewable, refused, or near its maximum.
+    async fn renew_once(&self, token: &Token, lease: Lease) -> Result<Option<Lease>> {
+        if !lease.renewable {
+            return Ok(None);
+        }
+        let answer = self
+            .http
+            .send(
+                Method::POST,
+                "auth/token/renew-self",
+                Some(&token.value),
+                Some(b"{}"),
+            )
+            .await?;
+        match answer.status {
+            200 => {
+                let auth = answer.parse::<AuthAnswer>()?.auth;
+                let renewed = Lease::new(auth.lease_duration, auth.renewable);
+                Ok(renewed.filter(|renewed| {
+                    renewed.length > SHORT_LEASE && renewed.length * 3 > lease.length
+                }))
+            }
+            400..=499 => Ok(None),
+            _ => Err(answer.error()),
+        }
+    }
+}
+
+impl Credential {
+    async fn value(&self) -> Result<SecretValue> {
+        match self {
+            Self::Given(value) => Ok(value.clone()),
+            Self::File(path) => {
+                let text = String::from_utf8(read(path).await?).map_err(|_| {
+                    Error::new(
+                        ErrorKind::InvalidConfig,
+                        format!("{} is not text", path.display()),
+                    )
+                })?;
+                let text = Zeroizing::new(text);
+                Ok(SecretValue::new(text.trim().to_owned()))
+            }
+        }
+    }
+}
+
+/// A body as JSON, in memory that is wiped.
+pub(crate) fn json(body: &impl Serialize) -> Result<Zeroizing<Vec<u8>>> {
+    // Twice: once to measure, so that writing never grows the buffer and leaves a copy behind.
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let failed = |_| {
+        Error::new(
+            ErrorKind::Unexpected,
+            "the request cannot be written as JSON",
+        )
+    };
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, body).map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(count.0));
+    serde_json::to_writer(&mut *bytes, body).map_err(failed)?;
+    Ok(bytes)
+}
+
+#[derive(Serialize)]
+struct AppRoleLogin<'a> {
+    role_id: &'a str,
+    secret_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct JwtLogin<'a> {
+    role: &'a str,
+    jwt: &'a str,
+}
+
+#[derive(Deserialize)]
+struct AuthAnswer {
+    auth: Auth,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    client_token: String,
+    lease_duration: u64,
+    renewable: bool,
+}
+
+#[derive(Deserialize)]
+struct LookupAnswer {
+    data: LookupData,
+}
+
+#[derive(Deserialize)]
+struct LookupData {
+    #[serde(default)]
+    ttl: u64,
+    #[serde(default)]
+    renewable: bool,
+}

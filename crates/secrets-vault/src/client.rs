@@ -1,0 +1,334 @@
+//! The HTTP layer: one pooled client, bounded requests, one redirect at most, bodies that are wiped.
+//!
+//! `vaultrs` serves many; it is not used here because its request layer hides what the promises
+//! need: response headers (Retry-After, the Location of a standby), the shape of a 404, and because
+//! its errors and spans carry response bodies.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Certificate, Identity, Method, redirect};
+use secrets_core::{Error, ErrorKind, Operation, Result, SecretValue};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use url::Url;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::config::{VaultConfig, authority, is_loopback};
+use crate::error::{from_status, from_transport, malformed};
+
+/// No answer of the KV engine is larger: its values are bounded by the server's storage.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sends requests to one Vault.
+#[derive(Debug)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+    /// Scheme, host and port that requests go to; the host is the TLS server name, where one is set.
+    base: Url,
+    peers: Vec<String>,
+    namespace: Option<HeaderValue>,
+    /// At most as many requests in flight as there are connections in the pool.
+    in_flight: Semaphore,
+}
+
+/// What Vault answered.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Http {
+    /// Builds the client, reading the certificate files.
+    pub(crate) async fn new(config: &VaultConfig) -> Result<Self> {
+        let mut base = config.address.clone();
+        base.set_path("");
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.timeout)
+            .pool_max_idle_per_host(config.connections)
+            .tcp_nodelay(true);
+        if base.scheme() == "http" {
+            // Without TLS a proxy would see everything, and certificates need not be loaded.
+            builder = builder.no_proxy().tls_certs_only(Vec::new());
+        }
+        if let Some(path) = &config.ca_file {
+            let pem = read(path).await?;
+            let certificates = Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|certificates| !certificates.is_empty())
+                .ok_or_else(|| invalid("`ca-file` holds no PEM certificate"))?;
+            builder = builder.tls_certs_only(certificates);
+        }
+        if let Some((cert, key)) = &config.client_cert {
+            let mut pem = Zeroizing::new(read(cert).await?);
+            let mut key = read(key).await?;
+            pem.push(b'\n');
+            pem.extend_from_slice(&key);
+            key.zeroize();
+            let identity = Identity::from_pem(&pem).map_err(|_| {
+                invalid("`client-cert-file` and `client-key-file` are no PEM certificate and key")
+            })?;
+            builder = builder.identity(identity);
+        }
+        if let Some(name) = &config.tls_server_name {
+            let real = authority(&base);
+            builder = builder.dns_resolver(Arc::new(Alias {
+                name: name.clone(),
+                real,
+            }));
+            // A name alone leaves scheme and port as they are; a wrong one is refused by the URL.
+            base.set_host(Some(name))
+                .map_err(|_| invalid("`tls-server-name` is not the name of a host"))?;
+        }
+        let namespace = config
+            .namespace
+            .as_deref()
+            .map(HeaderValue::from_str)
+            .transpose();
+        Ok(Self {
+            client: builder
+                .build()
+                .map_err(|cause| invalid("the HTTP client cannot be built").with_source(cause))?,
+            base,
+            peers: config.peers.clone(),
+            namespace: namespace.map_err(|_| invalid("`namespace` cannot be sent"))?,
+            in_flight: Semaphore::new(config.connections),
+        })
+    }
+
+    /// Sends one request and reads the whole answer, whatever its status.
+    ///
+    /// A 307, which a standby answers, is followed once: to a configured peer, over TLS (or within
+    /// loopback). The token goes nowhere else.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&SecretValue>,
+        body: Option<&[u8]>,
+    ) -> Result<Answer> {
+        // The semaphore is never closed.
+        let _permit = self
+            .in_flight
+            .acquire()
+            .await
+            .map_err(|_| malformed("the client is closed"))?;
+        let response = self.request(&self.base, &method, path, token, body).await?;
+        if response.status().as_u16() != 307 {
+            return read_answer(response).await;
+        }
+        let target = self.redirect(response.headers())?;
+        let response = self.request(&target, &method, path, token, body).await?;
+        if response.status().is_redirection() {
+            return Err(
+                Error::new(ErrorKind::Unavailable, "two standbys point at each other").with_hint(
+                    "the cluster has no active server; see `vault operator raft list-peers`",
+                ),
+            );
+        }
+        read_answer(response).await
+    }
+
+    async fn request(
+        &self,
+        base: &Url,
+        method: &Method,
+        path: &str,
+        token: Option<&SecretValue>,
+        body: Option<&[u8]>,
+    ) -> Result<reqwest::Response> {
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = base.clone();
+        // Already percent-encoded; setting a path never decodes, and keeps `%` as it stands.
+        url.set_path(&format!("/v1/{path}"));
+        url.set_query(query);
+        // Vault refuses calls without it where the listener asks for protection against forgery.
+        let mut request = self
+            .client
+            .request(method.clone(), url)
+            .header("X-Vault-Request", "true");
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(token.expose())
+                .map_err(|_| invalid("the token holds characters that no token has"))?;
+            value.set_sensitive(true);
+            request = request.header("X-Vault-Token", value);
+        }
+        if let Some(namespace) = &self.namespace {
+            request = request.header("X-Vault-Namespace", namespace);
+        }
+        if let Some(body) = body {
+            request = request
+                .header("Content-Type", "application/json")
+                .body(body.to_vec());
+        }
+        request.send().await.map_err(from_transport)
+    }
+
+    /// Where a standby sends us, if that is a place we were told of.
+    fn redirect(&self, headers: &HeaderMap) -> Result<Url> {
+        let refuse = |message: &'static str| {
+            Error::new(ErrorKind::Unavailable, message)
+                .with_retryable(false)
+                .with_hint("use the address of the active server, or list the cluster's servers in `peers`")
+        };
+        let mut target = headers
+            .get(LOCATION)
+            .and_then(|location| location.to_str().ok())
+            .and_then(|location| self.base.join(location).ok())
+            .ok_or_else(|| refuse("a standby answered a redirect that cannot be understood"))?;
+        let secure = target.scheme() == "https"
+            || (self.base.scheme() == "http" && target.scheme() == "http" && is_loopback(&target));
+        if !secure {
+            return Err(refuse("a standby sends us to a server without TLS"));
+        }
+        let place = authority(&target);
+        if place != authority(&self.base) && !self.peers.contains(&place) {
+            return Err(refuse(
+                "a standby sends us to a server that is not among the peers",
+            ));
+        }
+        target.set_path("");
+        target.set_query(None);
+        Ok(target)
+    }
+
+    /// Why a server answers 503, from its own state.
+    pub(crate) async fn diagnose(&self, error: Error) -> Error {
+        #[derive(Deserialize)]
+        struct SealStatus {
+            initialized: bool,
+            sealed: bool,
+        }
+        let Ok(answer) = self.send(Method::GET, "sys/seal-status", None, None).await else {
+            return error;
+        };
+        match answer.parse::<SealStatus>() {
+            Ok(SealStatus {
+                initialized: false, ..
+            }) => from_status(501, None),
+            Ok(SealStatus { sealed: true, .. }) => {
+                Error::new(ErrorKind::Unavailable, "Vault is sealed")
+                    .with_hint("unseal it with `vault operator unseal`")
+                    .with_source(crate::error::Status(503))
+            }
+            _ => error,
+        }
+    }
+}
+
+impl Answer {
+    /// Whether the status says that it worked.
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body, as JSON of the documented shape.
+    ///
+    /// # Errors
+    /// `Unexpected`, without the text: it may hold a value.
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body)
+            .map_err(|_| malformed("Vault's answer is not of the documented form"))
+    }
+
+    /// Whether a 404 is about a route rather than a name: then Vault says why in a list of texts.
+    pub(crate) fn names_no_route(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Errors {
+            #[serde(default)]
+            errors: Vec<serde::de::IgnoredAny>,
+        }
+        self.status == 404
+            && self
+                .parse::<Errors>()
+                .is_ok_and(|body| !body.errors.is_empty())
+    }
+
+    /// The error for its status.
+    pub(crate) fn error(&self) -> Error {
+        if self.names_no_route() {
+            return Error::new(ErrorKind::InvalidConfig, "there is no mount at this path")
+                .with_hint(
+                    "check mount, prefix and namespace; `vault secrets list` shows the mounts",
+                )
+                .with_source(crate::error::Status(404));
+        }
+        from_status(self.status, self.retry_after)
+    }
+}
+
+async fn read_answer(mut response: reqwest::Response) -> Result<Answer> {
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|seconds| seconds.to_str().ok())
+        .and_then(|seconds| seconds.parse().ok())
+        .map(Duration::from_secs);
+    let expected = response
+        .content_length()
+        .and_then(|length| usize::try_from(length).ok());
+    let mut body = Zeroizing::new(Vec::with_capacity(
+        expected.unwrap_or(1024).min(MAX_ANSWER_BYTES),
+    ));
+    while let Some(chunk) = response.chunk().await.map_err(from_transport)? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(malformed("Vault's answer is larger than any secret"));
+        }
+        if body.len() + chunk.len() > body.capacity() {
+            // Growing in place would leave a copy behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * (body.len() + chunk.len())));
+            larger.extend_from_slice(&body);
+            body = larger;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer {
+        status,
+        retry_after,
+        body,
+    })
+}
+
+/// Resolves the TLS server name to the address that is really meant.
+#[derive(Debug)]
+struct Alias {
+    name: String,
+    real: String,
+}
+
+impl Resolve for Alias {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = if name.as_str() == self.name {
+            self.real.clone()
+        } else {
+            format!("{}:0", name.as_str())
+        };
+        Box::pin(async move {
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host(host).await?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Reads a file that the settings name.
+pub(crate) async fn read(path: &std::path::Path) -> Result<Vec<u8>> {
+    tokio::fs::read(path)
+        .await
+        .map_err(|cause| invalid(format!("cannot read {}", path.display())).with_source(cause))
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
+}

@@ -1,0 +1,590 @@
+//! Settings of the Vault store: one key table for every source.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrets_core::settings::{Setting, Settings, StoreUrl};
+use secrets_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
+use url::{Host, Url};
+
+/// The port Vault listens on by default.
+const DEFAULT_PORT: u16 = 8200;
+
+/// Where Kubernetes puts a pod's service account token.
+/// <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// The key table: every setting, its environment variables and its default.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("address", "the address of the server, such as https://vault.example.com:8200")
+        .with_env(&["VAULT_ADDRESS"]),
+    Setting::new(
+        "prefix",
+        "mount and path in one, as Airbyte writes it: put before every name as it stands, so end it in /",
+    )
+    .with_env(&["VAULT_PREFIX"])
+    .with_default("secret/"),
+    Setting::new("mount", "the mount of the KV engine, where it is not the first part of the prefix"),
+    Setting::new("kv-version", "1, 2, or auto to ask the server").with_default("auto"),
+    Setting::new("auth-method", "token, token-file, approle, kubernetes or jwt")
+        .with_env(&["VAULT_AUTH_METHOD"])
+        .with_default("token"),
+    Setting::new("auth-mount", "the mount of the login method").with_default("the method's name"),
+    Setting::new("token", "the token").with_env(&["VAULT_AUTH_TOKEN"]).secret(),
+    Setting::new("token-file", "a file with the token, read again when it changes").operator_only(),
+    Setting::new("role", "the role to log in with (kubernetes, jwt)"),
+    Setting::new("role-id", "the role id (approle)").with_env(&["VAULT_ROLE_ID"]),
+    Setting::new("secret-id", "the secret id (approle)").with_env(&["VAULT_SECRET_ID"]).secret(),
+    Setting::new("secret-id-file", "a file with the secret id, read at every login").operator_only(),
+    Setting::new("jwt", "the signed token to log in with (jwt)").with_env(&["VAULT_JWT"]).secret(),
+    Setting::new("jwt-file", "a file with the signed token, read at every login (kubernetes, jwt)")
+        .with_default(SERVICE_ACCOUNT_TOKEN)
+        .operator_only(),
+    Setting::new("namespace", "the namespace, an Enterprise feature").with_env(&["VAULT_NAMESPACE"]),
+    Setting::new("ca-file", "PEM certificates to trust instead of the system's").operator_only(),
+    Setting::new("client-cert-file", "PEM certificate to show to the server").operator_only(),
+    Setting::new("client-key-file", "PEM private key of the client certificate").operator_only(),
+    Setting::new("tls-server-name", "the name the server's certificate is checked against"),
+    Setting::new("tls", "off for plain http, which only loopback may use")
+        .with_default("on")
+        .operator_only(),
+    Setting::new("peers", "host:port,… of the servers that a standby may send us to").operator_only(),
+    Setting::new("connections", "requests in flight at once, from 1 to 256").with_default("32"),
+    Setting::new("max-value-bytes", "the largest value the server's storage takes")
+        .with_default("500000"),
+    Setting::new("timeout-seconds", "how long one request may take, from 1 to 300").with_default("30"),
+    Setting::new("owner", "the id of this installation").with_env(&["SECRETS_OWNER"]),
+];
+
+/// The settings of one Vault store, complete and checked.
+///
+/// ```
+/// use secrets_core::settings::StoreUrl;
+/// use secrets_vault::VaultConfig;
+///
+/// let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/?namespace=team")?;
+/// let mut settings = VaultConfig::settings_from_url(&url)?;
+/// settings.set("token", "hvs.example")?;
+/// let config = VaultConfig::build(&settings)?;
+/// assert!(!format!("{config:?}").contains("hvs.example"));
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct VaultConfig {
+    pub(crate) address: Url,
+    pub(crate) place: Place,
+    pub(crate) version: Option<KvVersion>,
+    pub(crate) login: Login,
+    pub(crate) namespace: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) client_cert: Option<(PathBuf, PathBuf)>,
+    pub(crate) tls_server_name: Option<String>,
+    pub(crate) peers: Vec<String>,
+    pub(crate) connections: usize,
+    pub(crate) max_value_bytes: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) owner: Option<Owner>,
+}
+
+/// Where in the server the secrets are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Mount and path in one: the server knows where the mount ends.
+    Joined(String),
+    /// A mount, and what stands before every name within it.
+    Separate { mount: String, prefix: String },
+}
+
+/// Which of the two KV engines a mount is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KvVersion {
+    One,
+    Two,
+}
+
+/// How to get a token.
+#[derive(Clone)]
+pub(crate) enum Login {
+    AppRole {
+        mount: String,
+        role_id: String,
+        secret_id: Credential,
+    },
+    Jwt {
+        mount: String,
+        role: String,
+        jwt: Credential,
+    },
+    Token(SecretValue),
+    TokenFile(PathBuf),
+}
+
+/// A credential, given or to be read from a file each time it is needed.
+#[derive(Clone)]
+pub(crate) enum Credential {
+    File(PathBuf),
+    Given(SecretValue),
+}
+
+impl VaultConfig {
+    /// Settings from a URL: `vault://host[:port]/<mount>/<path>/?<setting>=…`. The path is the
+    /// `prefix`. `vault` means https; `tls=off` works on loopback only.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for another scheme, a missing host, an unknown or secret setting.
+    pub fn settings_from_url(url: &StoreUrl) -> Result<Settings> {
+        let mut settings = Settings::new(SETTINGS);
+        let host = url
+            .host()
+            .filter(|_| url.scheme() == "vault")
+            .ok_or_else(|| {
+                invalid("this is not the URL of a Vault store")
+                    .with_hint("write it like vault://vault.example.com:8200/secret/airbyte/")
+            })?;
+        settings.set_query(url)?;
+        let scheme = if settings.text("tls") == Some("off") {
+            "http"
+        } else {
+            "https"
+        };
+        let port = url.port().unwrap_or(DEFAULT_PORT);
+        settings.set("address", format!("{scheme}://{host}:{port}"))?;
+        let path = url.path().trim_start_matches('/');
+        if !path.is_empty() {
+            // A folder is what people mean; the setting `prefix` takes anything, as Airbyte does.
+            let slash = if path.ends_with('/') { "" } else { "/" };
+            settings.set("prefix", format!("{path}{slash}"))?;
+        }
+        Ok(settings)
+    }
+
+    /// Checks settings and fills in defaults. Reads no file and sends nothing.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting and the remedy.
+    pub fn build(settings: &Settings) -> Result<Self> {
+        let address = address(settings)?;
+        let client_cert = match (
+            settings.text("client-cert-file"),
+            settings.text("client-key-file"),
+        ) {
+            (Some(cert), Some(key)) => Some((cert.into(), key.into())),
+            (None, None) => None,
+            _ => {
+                return Err(invalid(
+                    "`client-cert-file` and `client-key-file` go together",
+                ));
+            }
+        };
+        let version = match settings.text("kv-version").unwrap_or("auto") {
+            "auto" => None,
+            "1" => Some(KvVersion::One),
+            "2" => Some(KvVersion::Two),
+            _ => return Err(invalid("`kv-version` is 1, 2 or auto")),
+        };
+        let owner = settings.text("owner").map(Owner::parse).transpose()?;
+        Ok(Self {
+            address,
+            place: place(settings)?,
+            version,
+            login: login(settings)?,
+            namespace: settings.text("namespace").map(header_text).transpose()?,
+            ca_file: settings.text("ca-file").map(Into::into),
+            client_cert,
+            tls_server_name: settings
+                .text("tls-server-name")
+                .map(header_text)
+                .transpose()?,
+            peers: peers(settings)?,
+            connections: number(settings, "connections", 32, 1..=256)?,
+            max_value_bytes: number(settings, "max-value-bytes", 500_000, 1..=16 << 20)?,
+            timeout: Duration::from_secs(number(settings, "timeout-seconds", 30, 1..=300)? as u64),
+            owner,
+        })
+    }
+}
+
+impl fmt::Debug for VaultConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VaultConfig")
+            .field("address", &self.address.as_str())
+            .field("place", &self.place)
+            .field("version", &self.version)
+            .field("login", &self.login.name())
+            .field("namespace", &self.namespace)
+            .field("ca_file", &self.ca_file)
+            .field(
+                "client_cert",
+                &self.client_cert.as_ref().map(|(cert, _)| cert),
+            )
+            .field("tls_server_name", &self.tls_server_name)
+            .field("peers", &self.peers)
+            .field("connections", &self.connections)
+            .field("max_value_bytes", &self.max_value_bytes)
+            .field("timeout", &self.timeout)
+            .field("owner", &self.owner)
+            .finish()
+    }
+}
+
+impl Login {
+    /// The method's name, for people.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::AppRole { .. } => "approle",
+            Self::Jwt { .. } => "jwt",
+            Self::Token(_) => "token",
+            Self::TokenFile(_) => "token-file",
+        }
+    }
+}
+
+fn address(settings: &Settings) -> Result<Url> {
+    let text = settings.text("address").ok_or_else(|| {
+        invalid("`address` is missing")
+            .with_hint("set VAULT_ADDRESS, like https://vault.example.com:8200")
+    })?;
+    let wrong = || {
+        invalid("`address` is not the address of a server")
+            .with_hint("write it like https://vault.example.com:8200, without path and credentials")
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let bare = url.username().is_empty()
+        && url.password().is_none()
+        && matches!(url.path(), "" | "/" | "/v1" | "/v1/")
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !bare || url.host().is_none() {
+        return Err(wrong());
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(invalid("plain http is refused outside loopback").with_hint(
+            "use https; the token and every secret would go over the wire in the clear",
+        )),
+        _ => Err(wrong()),
+    }
+}
+
+/// Whether a URL's host is this machine.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn place(settings: &Settings) -> Result<Place> {
+    let clean = |text: &str| {
+        let inner = text.strip_suffix('/').unwrap_or(text);
+        let tricky = |segment: &str| {
+            segment.is_empty()
+                || segment == "."
+                || segment == ".."
+                || segment.chars().any(char::is_control)
+        };
+        if !inner.is_empty() && inner.split('/').any(tricky) {
+            return Err(invalid(
+                "`prefix` and `mount` are paths without empty, . or .. parts",
+            ));
+        }
+        Ok(())
+    };
+    let prefix = settings.text("prefix");
+    if let Some(mount) = settings.text("mount") {
+        clean(mount)?;
+        let prefix = prefix.unwrap_or("");
+        clean(prefix)?;
+        let mount = mount.trim_end_matches('/').to_owned();
+        return Ok(Place::Separate {
+            mount,
+            prefix: prefix.to_owned(),
+        });
+    }
+    let joined = match prefix.unwrap_or("") {
+        // Airbyte puts the prefix before the name as it stands, which can mean nothing without a
+        // mount or its slash; nothing can have been stored that way.
+        "" => String::from("secret/"),
+        mount if !mount.contains('/') => format!("{mount}/"),
+        other => other.to_owned(),
+    };
+    clean(&joined)?;
+    Ok(Place::Joined(joined))
+}
+
+fn login(settings: &Settings) -> Result<Login> {
+    let method = settings
+        .text("auth-method")
+        .unwrap_or("token")
+        .to_ascii_lowercase();
+    let mount = |default: &str| {
+        settings
+            .text("auth-mount")
+            .unwrap_or(default)
+            .trim_matches('/')
+            .to_owned()
+    };
+    let text = |name: &'static str| {
+        settings.text(name).map(str::to_owned).ok_or_else(|| {
+            invalid(format!("`{name}` is missing"))
+                .with_hint(format!("login method {method} needs it"))
+        })
+    };
+    match method.as_str() {
+        "approle" => Ok(Login::AppRole {
+            mount: mount("approle"),
+            role_id: text("role-id")?,
+            secret_id: credential(settings, "secret-id", "secret-id-file", None)?,
+        }),
+        "kubernetes" => Ok(Login::Jwt {
+            mount: mount("kubernetes"),
+            role: text("role")?,
+            jwt: credential(settings, "jwt", "jwt-file", Some(SERVICE_ACCOUNT_TOKEN))?,
+        }),
+        "jwt" => Ok(Login::Jwt {
+            mount: mount("jwt"),
+            role: text("role")?,
+            jwt: credential(settings, "jwt", "jwt-file", Some(SERVICE_ACCOUNT_TOKEN))?,
+        }),
+        "token" => match (settings.secret("token"), settings.text("token-file")) {
+            (Some(token), None) => Ok(Login::Token(token)),
+            (None, Some(path)) => Ok(Login::TokenFile(path.into())),
+            (Some(_), Some(_)) => Err(invalid("`token` and `token-file` exclude each other")),
+            (None, None) => Err(invalid("no token").with_hint(
+                "set VAULT_AUTH_TOKEN, or token-file, or another auth-method: approle, kubernetes, jwt",
+            )),
+        },
+        "token-file" => Ok(Login::TokenFile(text("token-file")?.into())),
+        _ => Err(invalid("`auth-method` is token, token-file, approle, kubernetes or jwt")),
+    }
+}
+
+fn credential(
+    settings: &Settings,
+    given: &'static str,
+    file: &'static str,
+    default: Option<&str>,
+) -> Result<Credential> {
+    match (settings.secret(given), settings.text(file).or(default)) {
+        (Some(_), Some(_)) if settings.text(file).is_some() => Err(invalid(format!(
+            "`{given}` and `{file}` exclude each other"
+        ))),
+        (Some(value), _) => Ok(Credential::Given(value)),
+        (None, Some(path)) => Ok(Credential::File(path.into())),
+        (None, None) => Err(invalid(format!("`{given}` or `{file}` is missing"))),
+    }
+}
+
+fn peers(settings: &Settings) -> Result<Vec<String>> {
+    let list = settings.text("peers").unwrap_or("");
+    list.split(',')
+        .map(str::trim)
+        .filter(|peer| !peer.is_empty())
+        .map(|peer| match Url::parse(&format!("https://{peer}")) {
+            Ok(url) if url.path() == "/" && url.username().is_empty() => Ok(authority(&url)),
+            _ => Err(invalid(
+                "`peers` is a list like vault-0.internal:8200,vault-1.internal:8200",
+            )),
+        })
+        .collect()
+}
+
+/// `host:port`, with the port that the scheme implies.
+pub(crate) fn authority(url: &Url) -> String {
+    format!(
+        "{}:{}",
+        url.host_str().unwrap_or(""),
+        url.port_or_known_default().unwrap_or(0)
+    )
+}
+
+fn header_text(text: &str) -> Result<String> {
+    if text.is_empty() || !text.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
+        return Err(invalid(
+            "`namespace` and `tls-server-name` are printable ASCII without blanks",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn number(
+    settings: &Settings,
+    name: &'static str,
+    default: usize,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<usize> {
+    let value = settings.parse(name)?.unwrap_or(default);
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(invalid(format!(
+        "`{name}` is from {} to {}",
+        range.start(),
+        range.end()
+    )))
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+        .with_operation(Operation::Open)
+        .with_store("vault")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::new(SETTINGS);
+        for (name, value) in pairs {
+            settings.set(name, *value).unwrap();
+        }
+        settings
+    }
+
+    fn build(pairs: &[(&str, &str)]) -> Result<VaultConfig> {
+        VaultConfig::build(&settings(pairs))
+    }
+
+    #[test]
+    fn a_prefix_is_understood_as_airbyte_writes_it() {
+        for (prefix, expected) in [
+            ("secret/", "secret/"),
+            ("secret", "secret/"),
+            ("", "secret/"),
+            ("secret/airbyte/", "secret/airbyte/"),
+            // Airbyte joins without a slash, and has stored secrets that way.
+            ("secret/airbyte", "secret/airbyte"),
+        ] {
+            let config =
+                build(&[("address", "https://v"), ("token", "t"), ("prefix", prefix)]).unwrap();
+            assert_eq!(config.place, Place::Joined(expected.to_owned()), "{prefix}");
+        }
+        for prefix in [
+            "/secret/",
+            "secret//x/",
+            "secret/../sys/",
+            "./",
+            "secret/\n/",
+        ] {
+            assert!(
+                build(&[("address", "https://v"), ("token", "t"), ("prefix", prefix)]).is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn mount_and_prefix_can_be_given_apart() {
+        let config = build(&[
+            ("address", "https://v"),
+            ("token", "t"),
+            ("mount", "kv/team/"),
+            ("prefix", "airbyte/"),
+        ]);
+        let expected = Place::Separate {
+            mount: "kv/team".into(),
+            prefix: "airbyte/".into(),
+        };
+        assert_eq!(config.unwrap().place, expected);
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_only() {
+        for (address, fine) in [
+            ("https://vault.example.com:8200", true),
+            ("https://vault.example.com:8200/v1", true),
+            ("http://127.0.0.1:8200", true),
+            ("http://localhost:8200", true),
+            ("http://[::1]:8200", true),
+            ("http://vault.example.com:8200", false),
+            ("http://127.0.0.1.example.com", false),
+            ("https://user:hunter2@vault.example.com", false),
+            ("https://vault.example.com/ui?token=hunter2", false),
+            ("tcp://10.0.0.1:8200", false),
+            ("vault.example.com", false),
+        ] {
+            let result = build(&[("address", address), ("token", "t")]);
+            assert_eq!(result.is_ok(), fine, "{address}");
+            if let Err(error) = result {
+                assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+                assert!(!format!("{error} {error:?}").contains("hunter2"));
+            }
+        }
+    }
+
+    #[test]
+    fn logins_say_what_they_need() {
+        let base = [("address", "https://v")];
+        let with = |more: &[(&'static str, &'static str)]| build(&[&base, more].concat());
+        assert_eq!(with(&[("token", "t")]).unwrap().login.name(), "token");
+        assert_eq!(
+            with(&[("token-file", "/t")]).unwrap().login.name(),
+            "token-file"
+        );
+        let approle = [
+            ("auth-method", "AppRole"),
+            ("role-id", "r"),
+            ("secret-id", "s"),
+        ];
+        assert_eq!(with(&approle).unwrap().login.name(), "approle");
+        let kubernetes = with(&[("auth-method", "kubernetes"), ("role", "r")]).unwrap();
+        assert!(matches!(
+            kubernetes.login,
+            Login::Jwt { jwt: Credential::File(path), mount, .. }
+                if path.ends_with("serviceaccount/token") && mount == "kubernetes"
+        ));
+        for wrong in [
+            &[][..],
+            &[("token", "t"), ("token-file", "/t")],
+            &[("auth-method", "approle"), ("role-id", "r")],
+            &[("auth-method", "jwt"), ("jwt", "j")],
+            &[("auth-method", "ldap")],
+        ] {
+            assert_eq!(with(wrong).unwrap_err().kind(), ErrorKind::InvalidConfig);
+        }
+    }
+
+    #[test]
+    fn urls_set_address_and_prefix_and_never_secrets() {
+        let parse = |text: &str| VaultConfig::settings_from_url(&StoreUrl::parse(text)?);
+        let settings = parse("vault://vault.example.com/secret/airbyte?kv-version=2").unwrap();
+        assert_eq!(
+            settings.text("address"),
+            Some("https://vault.example.com:8200")
+        );
+        assert_eq!(settings.text("prefix"), Some("secret/airbyte/"));
+        let local = parse("vault://127.0.0.1:1/kv/?tls=off").unwrap();
+        assert_eq!(local.text("address"), Some("http://127.0.0.1:1"));
+        for wrong in [
+            "vault:///secret/",
+            "vault://h/s/?token=x",
+            "vault://h/s/?nope=x",
+            "aws://x",
+        ] {
+            assert_eq!(
+                parse(wrong).unwrap_err().kind(),
+                ErrorKind::InvalidConfig,
+                "{wrong}"
+            );
+        }
+        let remote = parse("vault://vault.example.com/kv/?tls=off").unwrap();
+        assert!(VaultConfig::build(&remote).is_err());
+    }
+
+    #[test]
+    fn the_table_has_no_name_twice_and_debug_no_secret() {
+        let names: std::collections::BTreeSet<_> = SETTINGS.iter().map(|one| one.name).collect();
+        assert_eq!(names.len(), SETTINGS.len());
+        let config = build(&[
+            ("address", "https://v"),
+            ("auth-method", "approle"),
+            ("role-id", "r"),
+            ("secret-id", "canary"),
+        ]);
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+}

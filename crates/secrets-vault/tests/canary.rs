@@ -1,0 +1,207 @@
+//! Nothing that is printed shows a value or a credential: errors, Debug, logs of every target at TRACE.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed set-up is a failed test"
+)]
+
+mod support;
+
+use std::error::Error as _;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use secrets_core::{
+    Coordinate, ManagedCoordinate, SecretPersistence, SecretPersistenceExt, SecretValue, Write,
+};
+use serde_json::{Value, json};
+use support::{Admin, Fake, Seen, looked_up, open, reply};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Several lines, each searched for, with characters that JSON and URLs escape.
+const VALUE: &str = "canary-first \"line\"\ncanary-second/line+&\ncanary-third\ttab";
+const LINES: [&str; 3] = ["canary-first", "canary-second", "canary-third"];
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The forms in which a secret could show: as it is, base64 at each alignment, URL- and JSON-escaped.
+fn forms(secret: &str) -> Vec<String> {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    let mut forms = vec![
+        secret.to_owned(),
+        utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(),
+        serde_json::to_string(secret)
+            .unwrap()
+            .trim_matches('"')
+            .to_owned(),
+        format!("{:?}", secret.as_bytes())
+            .trim_matches(['[', ']'])
+            .to_owned(),
+    ];
+    for skip in 0..3 {
+        // The characters at the ends depend on what stands beside them.
+        let inner = base64(secret.as_bytes().get(skip..).unwrap_or_default());
+        forms.push(inner[..inner.len().saturating_sub(4)].to_owned());
+    }
+    forms.retain(|form| form.len() >= 6);
+    forms
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |chunk: &[u8]| {
+        let mut group = [0; 3];
+        group[..chunk.len()].copy_from_slice(chunk);
+        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        (0..4)
+            .map(|at| char::from(ALPHABET[(bits >> (18 - 6 * at)) as usize & 63]))
+            .collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+#[tokio::test]
+async fn nothing_that_is_printed_shows_a_secret() {
+    let Some(admin) = Admin::from_env() else {
+        return;
+    };
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(log.clone())
+        .with_ansi(false)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .finish();
+    // Events of the `log` crate (reqwest and hyper use it) come in as well.
+    let _ = tracing_log();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+
+    let mut printed = String::new();
+    let mut show = |what: &dyn std::fmt::Debug| printed.push_str(&format!("{what:?} {what:#?}\n"));
+    let mut credentials = vec![];
+
+    let hcl = r#"path "*" { capabilities = ["create", "read", "update", "delete", "list"] }"#;
+    let token = admin.token(hcl, "1h").await;
+    credentials.push(token.clone());
+    let name = ManagedCoordinate::parse("airbyte_w_secret_x_v1").unwrap();
+    for version in [1, 2] {
+        let prefix = format!("{}/", admin.mount(version).await);
+        let settings = [("prefix", prefix.as_str()), ("token", &token)];
+        let store = admin.open(&settings).await.unwrap();
+        let write = Write::new(name.clone(), SecretValue::new(VALUE.into()));
+        show(&write);
+        show(&store.write(write.clone()).await);
+        show(&store.write(write).await);
+        show(
+            &store
+                .write(Write::new(
+                    name.clone(),
+                    SecretValue::new("canary-second".into()),
+                ))
+                .await,
+        );
+        show(
+            &store
+                .write(Write::new(
+                    name.clone(),
+                    SecretValue::new("canary-third".repeat(100_000)),
+                ))
+                .await,
+        );
+        show(&store.read(&name.clone().into()).await);
+        show(&store.describe(&name).await);
+        show(&store.list_page(&Default::default(), None).await);
+        show(&store.identity().await);
+        show(&store.check(&Default::default()).await);
+        show(&store.delete(&name, &Default::default()).await);
+        show(&store);
+    }
+    // Every login that is refused, and answers that are cut short or of another form.
+    for (method, secret, more) in [
+        ("approle", "secret-id", ("role-id", "role")),
+        ("jwt", "jwt", ("role", "role")),
+        ("token", "token", ("prefix", "secret/")),
+    ] {
+        let canary = format!("credential-canary-{method}");
+        let settings = [("auth-method", method), (secret, canary.as_str()), more];
+        let error = admin.open(&settings).await.unwrap_err();
+        show(&error);
+        let mut cause = error.source();
+        while let Some(deeper) = cause {
+            show(&format!("{deeper} {deeper:?}"));
+            cause = deeper.source();
+        }
+        credentials.push(canary);
+    }
+    let broken = Fake::start(|seen: &Seen| match seen.path.as_str() {
+        "/v1/auth/token/lookup-self" => looked_up(),
+        path if path.ends_with("cut") => (
+            200,
+            "X-Canary: 1\r\n".into(),
+            json!({"data": VALUE}).to_string(),
+        ),
+        _ => reply(500, json!({"errors": [VALUE]})),
+    })
+    .await;
+    let store = open(&broken.address, &[("token", &token), ("kv-version", "2")])
+        .await
+        .unwrap();
+    for external in ["cut", "failed"] {
+        let error = store
+            .read(&Coordinate::parse(external).unwrap())
+            .await
+            .unwrap_err();
+        show(&error);
+        show(&error.to_string());
+    }
+    admin
+        .must("POST", "auth/token/revoke", json!({"token": token}))
+        .await;
+    show(&Value::Null);
+
+    let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(
+        logged.len() > 1000,
+        "nothing was logged, so nothing was proved:\n{logged}"
+    );
+    let everything = format!("{printed}\n{logged}");
+    for secret in LINES
+        .iter()
+        .map(ToString::to_string)
+        .chain([VALUE.to_owned()])
+        .chain(credentials)
+    {
+        for form in forms(&secret) {
+            if let Some(at) = everything.find(&form) {
+                let from = everything[..at].rfind('\n').map_or(0, |line| line + 1);
+                let line: String = everything[from..].chars().take(400).collect();
+                panic!("{secret:?} shows as {form:?} in: {line}");
+            }
+        }
+    }
+}
+
+/// Hands the `log` crate's records to `tracing`.
+fn tracing_log() -> Result<(), Box<dyn std::error::Error>> {
+    Ok(tracing_log::LogTracer::init()?)
+}

@@ -1,0 +1,232 @@
+//! What a real Vault does not do on request: standbys, seals, broken answers, lost connections.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failed set-up is a failed test"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use secrets_core::{
+    Coordinate, Error, ErrorKind, ManagedCoordinate, SecretPersistenceExt, SecretValue, Write,
+    Written,
+};
+use secrets_vault::Vault;
+use serde_json::json;
+use support::{Fake, Reply, Seen, looked_up, open, reply};
+
+/// A fake Vault that answers everything but the opening with `answer`, and a store on it.
+async fn answering(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (Fake, Vault) {
+    let fake = Fake::start(move |seen| match seen.path.as_str() {
+        "/v1/auth/token/lookup-self" => looked_up(),
+        _ => answer(seen),
+    })
+    .await;
+    let store = open(&fake.address, &[("token", "t"), ("kv-version", "2")])
+        .await
+        .unwrap();
+    (fake, store)
+}
+
+async fn read(store: &Vault) -> Error {
+    store
+        .read(&Coordinate::parse("team/db").unwrap())
+        .await
+        .unwrap_err()
+}
+
+#[tokio::test]
+async fn every_status_has_its_kind() {
+    for (status, kind) in [
+        (400, ErrorKind::InvalidConfig),
+        (403, ErrorKind::PermissionDenied),
+        (404, ErrorKind::NotFound),
+        (405, ErrorKind::InvalidConfig),
+        (412, ErrorKind::Unavailable),
+        (413, ErrorKind::PayloadTooLarge),
+        (429, ErrorKind::Throttled),
+        (472, ErrorKind::Unavailable),
+        (473, ErrorKind::Unavailable),
+        (500, ErrorKind::Unavailable),
+        (501, ErrorKind::Unavailable),
+        (502, ErrorKind::Unavailable),
+        (503, ErrorKind::Unavailable),
+    ] {
+        let (_fake, store) = answering(move |_| reply(status, json!({"errors": []}))).await;
+        let error = read(&store).await;
+        assert_eq!(error.kind(), kind, "{status}: {error}");
+        assert!(
+            error.hint().is_some()
+                && error
+                    .store()
+                    .is_some_and(|store| store.starts_with("vault"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_missing_route_is_told_from_a_missing_secret() {
+    let (_fake, store) =
+        answering(|_| reply(404, json!({"errors": ["no handler for route \"x\""]}))).await;
+    assert_eq!(read(&store).await.kind(), ErrorKind::InvalidConfig);
+}
+
+#[tokio::test]
+async fn retry_after_is_handed_on() {
+    let (_fake, store) = answering(|_| {
+        (
+            429,
+            "Retry-After: 7\r\n".into(),
+            json!({"errors": []}).to_string(),
+        )
+    })
+    .await;
+    let error = read(&store).await;
+    assert_eq!(
+        (error.kind(), error.retry_after()),
+        (ErrorKind::Throttled, Some(Duration::from_secs(7)))
+    );
+}
+
+#[tokio::test]
+async fn a_sealed_server_is_told_from_one_that_was_never_initialised() {
+    for (initialized, sealed, says) in [
+        (true, true, "sealed"),
+        (false, true, "not initialised"),
+        (true, false, "maintenance"),
+    ] {
+        let (_fake, store) = answering(move |seen| match seen.path.as_str() {
+            "/v1/sys/seal-status" => {
+                reply(200, json!({"initialized": initialized, "sealed": sealed}))
+            }
+            _ => reply(503, json!({"errors": ["Vault is sealed"]})),
+        })
+        .await;
+        let error = read(&store).await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(
+            error.message().contains(says) && error.is_retryable(),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_standby_is_followed_once_to_a_known_peer_and_the_token_goes_nowhere_else() {
+    let active = Fake::start(|_| reply(200, json!({"data": {"data": {"value": "v"}}}))).await;
+    let stranger =
+        Fake::start(|_| reply(200, json!({"data": {"data": {"value": "stolen"}}}))).await;
+    let redirect = |to: String| {
+        move |seen: &Seen| match seen.path.as_str() {
+            "/v1/auth/token/lookup-self" => looked_up(),
+            path => (307, format!("Location: {to}{path}\r\n"), String::new()),
+        }
+    };
+    let peers = active.address.trim_start_matches("http://").to_owned();
+    let settings = [
+        ("token", "t"),
+        ("kv-version", "2"),
+        ("peers", peers.as_str()),
+    ];
+    let name = Coordinate::parse("team/db").unwrap();
+
+    let standby = Fake::start(redirect(active.address.clone())).await;
+    let store = open(&standby.address, &settings).await.unwrap();
+    assert_eq!(store.read(&name).await.unwrap().value.expose(), "v");
+    assert_eq!(active.seen.lock().unwrap()[0].token.as_deref(), Some("t"));
+
+    for target in [
+        stranger.address.clone(),
+        "http://vault.invalid:8200".into(),
+        "ftp://127.0.0.1".into(),
+    ] {
+        let standby = Fake::start(redirect(target)).await;
+        let store = open(&standby.address, &settings).await.unwrap();
+        let error = read(&store).await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.hint().unwrap().contains("peers") && !error.is_retryable());
+    }
+    assert!(
+        stranger.seen.lock().unwrap().is_empty(),
+        "a server nobody named was contacted"
+    );
+}
+
+#[tokio::test]
+async fn two_standbys_that_point_at_each_other_are_no_loop() {
+    let fake = Fake::start(|seen: &Seen| match seen.path.as_str() {
+        "/v1/auth/token/lookup-self" => looked_up(),
+        path => (307, format!("Location: {path}\r\n"), String::new()),
+    })
+    .await;
+    let store = open(&fake.address, &[("token", "t"), ("kv-version", "2")])
+        .await
+        .unwrap();
+    assert_eq!(read(&store).await.kind(), ErrorKind::Unavailable);
+    assert_eq!(fake.count("GET", "/team/db"), 2);
+}
+
+#[tokio::test]
+async fn answers_of_another_form_are_errors_without_their_text() {
+    for body in [
+        "canary",
+        "{\"data\": \"canary\"}",
+        "{\"data\": {\"data\": [\"canary\"]}}",
+        "{\"data\": {\"data\": {\"value\": \"canary",
+        "<html>canary</html>",
+        "",
+    ] {
+        let (_fake, store) = answering(move |_| (200, String::new(), body.to_owned())).await;
+        let error = read(&store).await;
+        assert_eq!(error.kind(), ErrorKind::Unexpected, "{body}");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
+    // The first attempt did happen: check-and-set refuses the second, and the value is ours.
+    let (_fake, store) =
+        answering(
+            |seen| match (seen.method.as_str(), seen.body.contains("cas")) {
+                ("POST", true) => reply(
+                    400,
+                    json!({"errors": ["check-and-set parameter did not match"]}),
+                ),
+                _ => reply(
+                    200,
+                    json!({"data": {"data": {"value": "value"}, "metadata": {}}}),
+                ),
+            },
+        )
+        .await;
+    let coordinate = ManagedCoordinate::parse("airbyte_w_secret_x_v1").unwrap();
+    let write = |value: &str| Write::new(coordinate.clone(), SecretValue::new(value.into()));
+    assert_eq!(
+        store.write(write("value")).await.unwrap(),
+        Written::AlreadySame
+    );
+    assert_eq!(
+        store.write(write("other")).await.unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
+}
+
+#[tokio::test]
+async fn nobody_there_and_nobody_answering_are_unavailable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let silent = open(&address, &[("token", "t"), ("timeout-seconds", "1")])
+        .await
+        .unwrap_err();
+    assert_eq!(silent.kind(), ErrorKind::Unavailable);
+    assert!(silent.message().contains("in time"), "{silent}");
+    drop(listener);
+    let gone = open(&address, &[("token", "t")]).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Unavailable);
+    assert!(gone.message().contains("no connection"), "{gone}");
+    assert!(std::error::Error::source(&gone).is_some());
+}

@@ -1,0 +1,110 @@
+//! TLS on a real Vault: whom we trust, under which name, and who we show ourselves as.
+
+#![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
+
+mod support;
+
+use secrets_core::{ErrorKind, SecretPersistence};
+use support::{Admin, open, required};
+
+/// The address without its host, which the server's certificate also has under other names.
+fn port(address: &str) -> &str {
+    address.rsplit(':').next().unwrap()
+}
+
+#[tokio::test]
+async fn a_private_ca_is_trusted_where_it_is_named_and_only_there() {
+    let (Some(admin), Some(address), Some(ca)) = (
+        Admin::from_env(),
+        required("TEST_VAULT_TLS_ADDR"),
+        required("TEST_VAULT_CA_FILE"),
+    ) else {
+        return;
+    };
+    let prefix = format!("{}/", admin.mount(2).await);
+    let settings = [("prefix", prefix.as_str()), ("token", &admin.token)];
+    let store = open(&address, &[&settings[..], &[("ca-file", &ca)]].concat())
+        .await
+        .unwrap();
+    store.identity().await.unwrap();
+    let error = open(&address, &settings).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.hint().unwrap().contains("ca-file"), "{error}");
+}
+
+#[tokio::test]
+async fn the_certificate_is_checked_against_the_server_name() {
+    let (Some(admin), Some(address), Some(ca)) = (
+        Admin::from_env(),
+        required("TEST_VAULT_TLS_ADDR"),
+        required("TEST_VAULT_CA_FILE"),
+    ) else {
+        return;
+    };
+    let prefix = format!("{}/", admin.mount(2).await);
+    let named = |name: &'static str| {
+        let settings = [
+            ("prefix", prefix.clone()),
+            ("token", admin.token.clone()),
+            ("ca-file", ca.clone()),
+            ("tls-server-name", name.to_owned()),
+        ];
+        let address = format!("https://127.0.0.1:{}", port(&address));
+        async move {
+            let pairs: Vec<(&str, &str)> = settings
+                .iter()
+                .map(|(key, value)| (*key, value.as_str()))
+                .collect();
+            open(&address, &pairs).await
+        }
+    };
+    named("vault.test").await.unwrap();
+    let error = named("other.test").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.hint().unwrap().contains("tls-server-name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_one_is_set() {
+    let (Some(admin), Some(address), Some(ca), Some(cert), Some(key)) = (
+        Admin::from_env(),
+        required("TEST_VAULT_MTLS_ADDR"),
+        required("TEST_VAULT_CA_FILE"),
+        required("TEST_VAULT_CLIENT_CERT_FILE"),
+        required("TEST_VAULT_CLIENT_KEY_FILE"),
+    ) else {
+        return;
+    };
+    let prefix = format!("{}/", admin.mount(2).await);
+    let base = [
+        ("prefix", prefix.as_str()),
+        ("token", &admin.token),
+        ("ca-file", &ca),
+    ];
+    let shown = [
+        ("client-cert-file", cert.as_str()),
+        ("client-key-file", &key),
+    ];
+    let store = open(&address, &[&base[..], &shown[..]].concat())
+        .await
+        .unwrap();
+    store.identity().await.unwrap();
+    assert_eq!(
+        open(&address, &base).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    let wrong = [
+        ("client-cert-file", cert.as_str()),
+        ("client-key-file", ca.as_str()),
+    ];
+    let error = open(&address, &[&base[..], &wrong[..]].concat())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let missing = open(
+        &address,
+        &[&base[..2], &[("ca-file", "/nowhere.pem")]].concat(),
+    )
+    .await;
+    assert!(missing.unwrap_err().message().contains("/nowhere.pem"));
+}

@@ -1,0 +1,106 @@
+//! What a test does when its server is not there: fail in CI, skip visibly elsewhere.
+
+use std::{fmt, io};
+
+/// The reason why there is no server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Absent {
+    /// The server is there but did not start: a defect wherever it happens.
+    Failed {
+        /// The name of the server.
+        server: &'static str,
+        /// What went wrong, with the end of the server's log.
+        reason: String,
+    },
+    /// Nothing to start was found.
+    Missing {
+        /// The name of the server.
+        server: &'static str,
+        /// How to get one.
+        remedy: String,
+    },
+}
+
+impl Absent {
+    pub(crate) fn failed(server: &'static str, reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        Self::Failed { server, reason }
+    }
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { server, reason } => write!(f, "{server} did not start: {reason}"),
+            Self::Missing { server, remedy } => write!(f, "{server} is missing: {remedy}"),
+        }
+    }
+}
+
+impl std::error::Error for Absent {}
+
+/// Returns the server, or nothing where none is installed and the test may therefore be skipped.
+///
+/// # Panics
+///
+/// If the server failed to start, and, where the variable `CI` is `true`, also if it is missing.
+pub fn available<T>(started: Result<T, Absent>) -> Option<T> {
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    decide(started, in_ci, &mut io::stderr())
+}
+
+/// `report` is standard error itself: the test harness would swallow what the print macros write.
+fn decide<T>(started: Result<T, Absent>, in_ci: bool, report: &mut dyn io::Write) -> Option<T> {
+    match started {
+        Ok(server) => Some(server),
+        Err(absent @ Absent::Missing { .. }) if !in_ci => {
+            let test = std::thread::current();
+            let test = test.name().unwrap_or("a test");
+            // Where even standard error is closed nobody could be told.
+            let _ = writeln!(report, "SKIPPED {test}: {absent}");
+            None
+        }
+        Err(absent) => panic!("{absent}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing() -> Result<(), Absent> {
+        Err(Absent::Missing {
+            server: "Vault",
+            remedy: "build it".into(),
+        })
+    }
+
+    #[test]
+    fn a_missing_server_is_reported() {
+        let mut report = Vec::new();
+        assert!(decide(missing(), false, &mut report).is_none());
+        let report = String::from_utf8(report).unwrap();
+        assert!(
+            report.starts_with("SKIPPED absent::tests::a_missing"),
+            "{report}"
+        );
+        assert!(report.ends_with("Vault is missing: build it\n"), "{report}");
+    }
+
+    #[test]
+    #[should_panic(expected = "Vault is missing")]
+    fn a_missing_server_fails_ci() {
+        decide(missing(), true, &mut Vec::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "Vault did not start: port taken")]
+    fn a_broken_server_fails_everywhere() {
+        decide(
+            Err::<(), _>(Absent::failed("Vault", "port taken")),
+            false,
+            &mut Vec::new(),
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! What the tests of this workspace share: real servers, and faults on demand.
+//!
+//! # Servers
+//!
+//! [`LocalStack`], [`Postgres`] and [`VaultServer`] are the real programs. Each is found in this order:
+//!
+//! 1. where the environment says that one runs (the constants ending in `_VARIABLE` name the variables);
+//! 2. among the programs that `tests/servers/build` put into the folder `TEST_SERVERS_DIR`, by default
+//!    `target/servers` (Postgres: among the installed packages), started on a free port;
+//! 3. in a container, by `tests/servers/compose.yaml`, where a container runtime answers.
+//!
+//! A server that a test process started dies with that process, even when it is killed.
+//!
+//! A test that needs a server begins like this. Where there is none it fails if `CI=true`, and otherwise says on
+//! standard error that it was skipped, whatever the test harness captures:
+//!
+//! ```no_run
+//! # async fn test() {
+//! let Some(vault) = e2e::VaultServer::start_or_env().await else { return };
+//! # }
+//! ```
+//!
+//! `start_or_env` shares one server within the test process, so tests use random names in it and never wipe, seal or
+//! stop it. A test that does such things has a server to itself: `e2e::available(VaultServer::start().await)`.
+//!
+//! # Faults
+//!
+//! [`FaultProxy`] stands in front of any HTTP server; it counts, delays, refuses, cuts and records requests.
+//!
+//! Nothing here depends on another crate of the workspace, so every one of them may use it in its tests.
+
+mod absent;
+mod cache;
+mod certificates;
+mod container;
+mod localstack;
+mod postgres;
+mod process;
+pub mod proxy;
+mod vault;
+
+pub use absent::{Absent, available};
+pub use certificates::Authority;
+pub use localstack::LocalStack;
+pub use postgres::Postgres;
+pub use proxy::FaultProxy;
+pub use vault::{VaultAnswer, VaultOptions, VaultServer};

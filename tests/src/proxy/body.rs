@@ -1,0 +1,77 @@
+//! A body that may end too early.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+/// How long the first half has to get out before the connection is cut: an error at once would take it along.
+const HEAD_START: Duration = Duration::from_millis(30);
+
+/// The bytes of an answer, or the first half of them under the length of the whole.
+pub(super) struct AnswerBody {
+    left: Option<Bytes>,
+    announced: u64,
+    cut: Option<Pin<Box<Sleep>>>,
+}
+
+impl AnswerBody {
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        let announced = bytes.len() as u64;
+        Self {
+            left: Some(bytes).filter(|bytes| !bytes.is_empty()),
+            announced,
+            cut: None,
+        }
+    }
+
+    /// One byte at least is missing, so that it is never the whole; an empty body is announced as one byte.
+    pub(super) fn half(bytes: &Bytes) -> Self {
+        let announced = bytes.len().max(1) as u64;
+        let left = Some(bytes.slice(..bytes.len() / 2)).filter(|bytes| !bytes.is_empty());
+        Self {
+            left,
+            announced,
+            cut: Some(Box::pin(sleep(HEAD_START))),
+        }
+    }
+
+    pub(super) fn announced(&self) -> u64 {
+        self.announced
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(bytes) = self.left.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        let Some(cut) = &mut self.cut else {
+            return Poll::Ready(None);
+        };
+        ready!(cut.as_mut().poll(context));
+        Poll::Ready(Some(Err(io::Error::other(
+            "the answer ends here by order of a rule",
+        ))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_none() && self.cut.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.announced)
+    }
+}

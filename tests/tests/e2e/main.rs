@@ -1,0 +1,7 @@
+//! The stories that need more than one crate or a real server.
+
+// The lint knows tests by their attribute, and helpers of tests have none.
+#![allow(clippy::unwrap_used)]
+
+mod servers;
+mod workspace;

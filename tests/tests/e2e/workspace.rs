@@ -1,0 +1,328 @@
+//! The rules that hold for the workspace as a whole.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use e2e::{Absent, available};
+use serde_json::Value;
+
+/// What secrets-core must never reach, not even through another crate: networks and SDKs.
+const NETWORK: [&str; 20] = [
+    "aws-config",
+    "aws-sdk-secretsmanager",
+    "azure_core",
+    "google-cloud-gax",
+    "h2",
+    "hyper",
+    "hyper-util",
+    "mio",
+    "native-tls",
+    "openssl",
+    "quinn",
+    "reqwest",
+    "rustls",
+    "socket2",
+    "sqlx",
+    "sqlx-core",
+    "tokio-rustls",
+    "tonic",
+    "ureq",
+    "vaultrs",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests lies in the workspace")
+        .to_owned()
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Where a package stands. Dependencies point to a lower layer only.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Layer {
+    Core,
+    Backend,
+    Facade,
+    /// Examples and tests: nothing is built upon them.
+    Top,
+}
+
+struct Package {
+    name: String,
+    folder: PathBuf,
+    layer: Layer,
+    /// Dependencies within the workspace, and whether they are for tests only.
+    dependencies: Vec<(String, bool)>,
+}
+
+fn packages() -> Vec<Package> {
+    let metadata = cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    packages
+        .iter()
+        .map(|package| {
+            let name = package["name"].as_str().unwrap().to_owned();
+            let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+            let folder = manifest.parent().unwrap().to_owned();
+            let dependencies = package["dependencies"].as_array().unwrap();
+            let dependencies = dependencies
+                .iter()
+                .filter(|dependency| dependency["path"].is_string())
+                .map(|dependency| {
+                    (
+                        dependency["name"].as_str().unwrap().to_owned(),
+                        dependency["kind"] == "dev",
+                    )
+                })
+                .collect();
+            let layer = layer(&name, &folder);
+            Package {
+                name,
+                folder,
+                layer,
+                dependencies,
+            }
+        })
+        .collect()
+}
+
+fn layer(name: &str, folder: &Path) -> Layer {
+    let place = folder.strip_prefix(root()).unwrap();
+    if !place.starts_with("crates") {
+        return Layer::Top;
+    }
+    match name {
+        "secrets-core" => Layer::Core,
+        "secret-persistence" => Layer::Facade,
+        _ => Layer::Backend,
+    }
+}
+
+#[test]
+fn dependencies_point_downwards() {
+    let packages = packages();
+    let layers: BTreeMap<_, _> = packages
+        .iter()
+        .map(|package| (package.name.as_str(), package.layer))
+        .collect();
+    assert!(
+        layers.contains_key("secrets-core") && layers.contains_key("e2e"),
+        "{layers:?}"
+    );
+    let mut wrong = Vec::new();
+    for package in &packages {
+        for (dependency, tests_only) in &package.dependencies {
+            // The servers and the fault proxy stand beside everything: they depend on nothing of the workspace.
+            let kit = *tests_only && dependency == "e2e";
+            // A crate may switch on its own features for its tests.
+            let itself = *tests_only && *dependency == package.name;
+            // The stories run the programs of the examples.
+            let story = *tests_only && package.name == "e2e";
+            if layers[dependency.as_str()] >= package.layer && !kit && !itself && !story {
+                wrong.push(format!("{} -> {dependency}", package.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "against the arrows: {}", wrong.join(", "));
+}
+
+#[test]
+fn the_servers_depend_on_no_other_crate() {
+    let packages = packages();
+    let kit = packages
+        .iter()
+        .find(|package| package.name == "e2e")
+        .unwrap();
+    let needed: Vec<_> = kit
+        .dependencies
+        .iter()
+        .filter(|(_, tests_only)| !tests_only)
+        .collect();
+    assert!(
+        needed.is_empty(),
+        "then these could not use it in their tests: {needed:?}"
+    );
+}
+
+/// Features of other packages must not count, so this asks for the tree of the one package.
+#[test]
+fn core_has_no_network() {
+    let tree = cargo(&[
+        "tree",
+        "--package=secrets-core",
+        "--edges=normal,build",
+        "--all-features",
+        "--prefix=none",
+        "--format={p}",
+        "--locked",
+    ]);
+    let reached: Vec<_> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(reached.contains(&"tokio"), "not a tree: {tree}");
+    let wrong: Vec<_> = NETWORK
+        .iter()
+        .filter(|name| reached.contains(name))
+        .collect();
+    assert!(wrong.is_empty(), "secrets-core reaches {wrong:?}");
+}
+
+#[test]
+fn every_package_inherits_what_the_workspace_decides() {
+    for package in packages() {
+        let manifest = package.folder.join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        for line in ["edition", "license", "publish", "rust-version", "version"] {
+            let line = format!("\n{line}.workspace = true\n");
+            assert!(text.contains(&line), "{}: no{line}", manifest.display());
+        }
+        assert!(
+            text.contains("\n[lints]\nworkspace = true\n"),
+            "{}: no lints",
+            manifest.display()
+        );
+    }
+}
+
+/// The files that git knows.
+fn committed() -> Option<Vec<PathBuf>> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output();
+    let listed = output.ok().filter(|output| output.status.success());
+    let listed = available(listed.ok_or_else(|| Absent::Missing {
+        server: "git's list of files",
+        remedy: "run this test in a checkout".into(),
+    }))?;
+    let names = String::from_utf8(listed.stdout).unwrap();
+    let files = names.split_terminator('\0').map(PathBuf::from);
+    // What is deleted but not yet committed is listed too.
+    Some(files.filter(|file| root().join(file).is_file()).collect())
+}
+
+/// What works on one machine only: somebody's folders, and where they get packages from.
+#[test]
+fn no_file_knows_the_machine_it_was_written_on() {
+    let Some(files) = committed() else { return };
+    assert!(files.contains(&PathBuf::from("Cargo.toml")));
+    let here = root();
+    let home = std::env::var("HOME").unwrap_or_default();
+    let mut traces = vec![
+        // Written so that this file does not contain them.
+        ["/ho", "me/"].concat(),
+        ["/ro", "ot/"].concat(),
+        ["/Us", "ers/"].concat(),
+        ["/wo", "rk/"].concat(),
+        ["index", "-url"].concat(),
+        ["GO", "PROXY="].concat(),
+        ["[sou", "rce."].concat(),
+    ];
+    // A short path such as `/w` may stand anywhere.
+    traces.extend(
+        [here.display().to_string(), home]
+            .into_iter()
+            .filter(|path| path.len() > 4),
+    );
+
+    let mut wrong = Vec::new();
+    for file in files {
+        let Ok(text) = fs::read_to_string(here.join(&file)) else {
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            if traces.iter().any(|trace| line.contains(trace)) {
+                wrong.push(format!("{}:{}: {line}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A lock file made behind a mirror would send everybody there.
+#[test]
+fn packages_come_from_the_public_registry() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let sources: Vec<_> = lock
+        .lines()
+        .filter(|line| line.starts_with("source = "))
+        .collect();
+    assert!(sources.len() > 50);
+    for source in sources {
+        assert_eq!(
+            source,
+            r#"source = "registry+https://github.com/rust-lang/crates.io-index""#
+        );
+    }
+}
+
+/// Documents that name a command, a package, a script or a page which is gone are worse than none.
+#[test]
+fn documents_name_what_exists() {
+    let Some(files) = committed() else { return };
+    let packages: Vec<_> = packages().into_iter().map(|package| package.name).collect();
+    let documents = files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|kind| kind == "md"));
+    let mut wrong = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        let folder = root().join(document.parent().unwrap());
+        for name in after(&text, "cargo run -p ").chain(after(&text, "cargo test -p ")) {
+            if !packages.iter().any(|package| package == name) {
+                wrong.push(format!("{}: package {name}", document.display()));
+            }
+        }
+        for target in after(&text, "](") {
+            let path = target.split(['#', ')']).next().unwrap_or_default();
+            let is_link = path.contains("://") || path.starts_with("mailto:") || path.is_empty();
+            if !is_link && !folder.join(path).exists() {
+                wrong.push(format!("{}: link to {path}", document.display()));
+            }
+        }
+        for script in ["scripts/", ".ci/"] {
+            for name in after(&text, &format!("`{script}")) {
+                let name = name.trim_end_matches(|c: char| !c.is_alphanumeric());
+                let name = name.split('`').next().unwrap_or_default();
+                if !root().join(script).join(name).exists() {
+                    wrong.push(format!("{}: {script}{name}", document.display()));
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "named but not there:\n{}",
+        wrong.join("\n")
+    );
+}
+
+/// The word after each occurrence of the text.
+fn after<'a>(text: &'a str, what: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(what).filter_map(move |(place, _)| {
+        let rest = &text[place + what.len()..];
+        rest.split(|c: char| c.is_whitespace())
+            .next()
+            .map(|word| word.trim_end_matches(['`', '.', ',']))
+    })
+}

@@ -88,6 +88,7 @@ fn weaker(a: Capabilities, b: Capabilities) -> Capabilities {
         owner: a.owner && b.owner,
         recovery: a.recovery && b.recovery,
         expiry: a.expiry.min(b.expiry),
+        reads_expiry: a.reads_expiry && b.reads_expiry,
         listing: a.listing.min(b.listing),
         cost,
     }

@@ -27,20 +27,26 @@ use crate::{
 pub(crate) struct Mirror {
     primary: Arc<dyn SecretPersistence>,
     secondary: Arc<dyn SecretPersistence>,
+    name: Arc<str>,
 }
 
 impl Mirror {
     pub(crate) fn new(
         primary: Arc<dyn SecretPersistence>,
         secondary: Arc<dyn SecretPersistence>,
+        name: Arc<str>,
     ) -> Self {
-        Self { primary, secondary }
+        Self {
+            primary,
+            secondary,
+            name,
+        }
     }
 
     fn unsupported(&self, operation: Operation, message: &'static str) -> Error {
         Error::new(ErrorKind::Unsupported, message)
             .with_operation(operation)
-            .with_store(self.to_string())
+            .with_store(Arc::clone(&self.name))
     }
 }
 
@@ -152,7 +158,7 @@ impl SecretPersistence for Mirror {
             .iter()
             .map(|write| {
                 let refusal = capabilities.accepts(write).err()?;
-                Some(Err(refusal.with_store(self.to_string())))
+                Some(Err(refusal.with_store(Arc::clone(&self.name))))
             })
             .collect();
         // The primary's answer is the last word: it alone tells who was first.
@@ -254,7 +260,11 @@ mod tests {
     use crate::{Expiry, Memory, Owner, Recovery, SecretPersistenceExt};
 
     fn over(primary: &Arc<Probe>, secondary: &Arc<Probe>) -> Mirror {
-        Mirror::new(Arc::clone(primary) as _, Arc::clone(secondary) as _)
+        Mirror::new(
+            Arc::clone(primary) as _,
+            Arc::clone(secondary) as _,
+            "probes".into(),
+        )
     }
 
     fn pair() -> (Arc<Probe>, Arc<Probe>, Mirror) {

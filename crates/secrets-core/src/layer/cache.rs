@@ -30,6 +30,9 @@ const EPHEMERAL: &str = "00000000-0000-0000-0000-000000000000_secret_";
 pub struct CacheOptions {
     /// The most memory that entries take, in bytes; 64 MiB unless told.
     pub max_bytes: u64,
+    /// How long loading again is waited for where there is an old value to serve: as long, an outage is
+    /// felt by every caller. 3 seconds unless told.
+    pub reload_timeout: Duration,
     /// For how long beyond the TTL a managed value is still served while the store is unavailable or
     /// throttles; 1 hour unless told. Zero switches that off.
     pub stale: Duration,
@@ -42,6 +45,7 @@ impl Default for CacheOptions {
     fn default() -> Self {
         Self {
             max_bytes: 64 << 20,
+            reload_timeout: Duration::from_secs(3),
             stale: Duration::from_secs(3600),
             ttl: Duration::from_secs(300),
         }
@@ -53,6 +57,13 @@ impl CacheOptions {
     #[must_use]
     pub fn with_max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
+        self
+    }
+
+    /// How long loading again is waited for where there is an old value to serve.
+    #[must_use]
+    pub fn with_reload_timeout(mut self, timeout: Duration) -> Self {
+        self.reload_timeout = timeout;
         self
     }
 
@@ -93,6 +104,7 @@ pub(super) struct Cache {
 #[derive(Debug)]
 struct State {
     inner: Arc<dyn SecretPersistence>,
+    store: Arc<str>,
     options: CacheOptions,
     entries: moka::sync::Cache<Coordinate, Arc<Kept>>,
     loads: Mutex<Loads>,
@@ -120,7 +132,11 @@ type Load = Shared<Loading>;
 type Loaded = HashMap<Coordinate, Result<Read>>;
 
 impl Cache {
-    pub(super) fn new(inner: Arc<dyn SecretPersistence>, options: CacheOptions) -> Self {
+    pub(super) fn new(
+        inner: Arc<dyn SecretPersistence>,
+        store: Arc<str>,
+        options: CacheOptions,
+    ) -> Self {
         let entries = moka::sync::Cache::builder()
             .max_capacity(options.max_bytes)
             .weigher(|name: &Coordinate, kept: &Arc<Kept>| {
@@ -132,6 +148,7 @@ impl Cache {
         Self {
             state: Arc::new(State {
                 inner,
+                store,
                 options,
                 entries,
                 loads: Mutex::default(),
@@ -315,6 +332,22 @@ impl State {
         Ok(read)
     }
 
+    /// The same failure for every name.
+    fn failures<T>(
+        &self,
+        names: &[Coordinate],
+        kind: ErrorKind,
+        message: &'static str,
+    ) -> Vec<Result<T>> {
+        let failure = |name: &Coordinate| {
+            Err(Error::new(kind, message)
+                .with_operation(Operation::Read)
+                .with_store(Arc::clone(&self.store))
+                .with_coordinate(name.shared()))
+        };
+        names.iter().map(failure).collect()
+    }
+
     fn forget(&self, name: &Coordinate) {
         if let Some(kept) = self.entries.remove(name) {
             kept.wipe();
@@ -341,19 +374,23 @@ impl State {
 async fn load(state: Arc<State>, id: u64, names: Vec<Coordinate>) -> Arc<Loaded> {
     let under_way = UnderWay { state, id, names };
     let (state, names) = (&under_way.state, &under_way.names);
-    let mut results = state.inner.read_batch(names).await;
-    if results.len() != names.len() {
-        let error = Error::new(
-            ErrorKind::Unexpected,
-            "the store answered another number of reads",
-        )
-        .with_operation(Operation::Read)
-        .with_store(state.inner.to_string());
-        results = names
-            .iter()
-            .map(|name| Err(error.clone().with_coordinate(name.shared())))
-            .collect();
-    }
+    let read = state.inner.read_batch(names);
+    // Whoever has something to fall back on need not sit out the retries of an outage.
+    let results = if names.iter().all(|name| state.stale(name).is_some()) {
+        tokio::time::timeout(state.options.reload_timeout, read)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                state.failures(names, ErrorKind::Unavailable, "no answer while reloading")
+            })
+    } else {
+        read.await
+    };
+    let results = if results.len() == names.len() {
+        results
+    } else {
+        let message = "the store answered another number of reads";
+        state.failures(names, ErrorKind::Unexpected, message)
+    };
     Arc::new(state.land(id, names, results))
 }
 
@@ -453,16 +490,19 @@ impl SecretPersistence for Cache {
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
         self.keep_house();
         let now = Instant::now();
-        let mut found = Loaded::with_capacity(coordinates.len());
-        let mut rest = Vec::new();
-        for name in coordinates {
-            match self.state.fresh(name, now) {
-                Some(read) => drop(found.insert(name.clone(), Ok(read))),
-                None => rest.push(name.clone()),
-            }
-        }
-        count("hit", found.len());
+        let mut answers: Vec<Option<Result<Read>>> = coordinates
+            .iter()
+            .map(|name| self.state.fresh(name, now).map(Ok))
+            .collect();
+        let rest: Vec<Coordinate> = coordinates
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_none())
+            .map(|(name, _)| name.clone())
+            .collect();
+        count("hit", coordinates.len() - rest.len());
         if !rest.is_empty() {
+            let mut found = Loaded::with_capacity(rest.len());
             let loads = self.state.plan(&rest, &mut found);
             for loaded in join_all(loads).await {
                 for name in &rest {
@@ -471,10 +511,23 @@ impl SecretPersistence for Cache {
                     }
                 }
             }
+            for (answer, name) in answers.iter_mut().zip(coordinates) {
+                if answer.is_none() {
+                    *answer = found.get(name).cloned();
+                }
+            }
         }
-        let answer =
-            |name: &Coordinate| found.get(name).cloned().unwrap_or_else(|| Err(lost(name)));
-        coordinates.iter().map(answer).collect()
+        let lost = |(answer, name): (Option<Result<Read>>, &Coordinate)| {
+            // Cannot happen: every name is found, joined or loaded.
+            answer.unwrap_or_else(|| {
+                let name = std::slice::from_ref(name);
+                let message = "the cache lost track of a load";
+                self.state
+                    .failures(name, ErrorKind::Unexpected, message)
+                    .remove(0)
+            })
+        };
+        answers.into_iter().zip(coordinates).map(lost).collect()
     }
 
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
@@ -506,13 +559,6 @@ impl SecretPersistence for Cache {
     }
 }
 
-/// Cannot happen: every name is found, joined or loaded.
-fn lost(name: &Coordinate) -> Error {
-    Error::new(ErrorKind::Unexpected, "the cache lost track of a load")
-        .with_operation(Operation::Read)
-        .with_coordinate(name.shared())
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::time::{sleep, timeout};
@@ -531,7 +577,7 @@ mod tests {
     }
 
     fn with(probe: &Arc<Probe>, options: CacheOptions) -> Arc<Cache> {
-        Arc::new(Cache::new(Arc::clone(probe) as _, options))
+        Arc::new(Cache::new(Arc::clone(probe) as _, "probe".into(), options))
     }
 
     fn name(n: usize) -> Coordinate {
@@ -771,6 +817,25 @@ mod tests {
         });
         assert_eq!(recorder.count("secrets_cache_total{result=stale}"), 3);
         assert_eq!(recorder.count("secrets_cache_total{result=loaded}"), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_hangs_delays_no_longer_than_the_reload_timeout() {
+        let probe = holding(Probe::new(), 2).await;
+        let options = CacheOptions::default()
+            .with_ttl(SECOND)
+            .with_reload_timeout(SECOND * 2);
+        let cache = with(&probe, options);
+        reads(&cache, 0).await;
+        probe.on_every_request(|_, _| Fault::Hang);
+        sleep(SECOND * 2).await;
+        let started = Instant::now();
+        reads(&cache, 0).await;
+        assert_eq!(started.elapsed(), SECOND * 2);
+        // Who has nothing to fall back on waits as long as the layers below do.
+        let both = names(0..2);
+        let read = cache.read_many(&both);
+        timeout(SECOND * 100, read).await.unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]

@@ -433,6 +433,7 @@ mod tests {
             let attempts = Timeout::new(limited, SECOND * 10);
             let store = Arc::new(Retry::new(
                 Arc::new(attempts),
+                "probe".into(),
                 RetryOptions::default().with_deadline(SECOND * 3600),
             ));
             let rate = quota_per_second as f64 * share;
@@ -475,6 +476,7 @@ mod tests {
         );
         let store = Retry::new(
             limited.clone() as _,
+            "probe".into(),
             RetryOptions::default()
                 .with_attempts(1000)
                 .with_deadline(SECOND * 600),

@@ -13,25 +13,15 @@ use crate::{
     ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence, Write, Written,
 };
 
-/// A store whose calls are counted.
-///
-/// Through the `metrics` facade, labelled with the store and the operation:
-/// - `secrets_calls_total`, calls;
-/// - `secrets_call_duration_seconds`, a histogram of how long they took;
-/// - `secrets_outcomes_total`, entries of batches and other calls by `outcome`: `ok`, the kind of the
-///   error, or `cancelled` where the caller stopped waiting.
-///
-/// Through `tracing`, a span per call and an event at its end, at level debug. Coordinates and values
-/// stand in neither.
+/// A store whose calls are counted, timed and traced; the module's documentation names the metrics.
 #[derive(Debug)]
 pub(super) struct Metrics {
     inner: Arc<dyn SecretPersistence>,
-    store: String,
+    store: Arc<str>,
 }
 
 impl Metrics {
-    pub(super) fn new(inner: Arc<dyn SecretPersistence>) -> Self {
-        let store = inner.to_string();
+    pub(super) fn new(inner: Arc<dyn SecretPersistence>, store: Arc<str>) -> Self {
         Self { inner, store }
     }
 
@@ -44,7 +34,7 @@ impl Metrics {
     ) -> T {
         let span = tracing::debug_span!(
             "secrets",
-            store = self.store,
+            store = &*self.store,
             operation = operation.as_str(),
             entries
         );
@@ -203,7 +193,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_promise_holds() {
-        let store: Arc<dyn SecretPersistence> = Arc::new(Metrics::new(Arc::new(Probe::slow())));
+        let store: Arc<dyn SecretPersistence> =
+            Arc::new(Metrics::new(Arc::new(Probe::slow()), "probe".into()));
         let report = conformance::run(&store, &Options::default()).await;
         report.assert_passed();
     }
@@ -213,7 +204,7 @@ mod tests {
         let recorder = Recorder::default();
         recorded(&recorder, async {
             let probe = Arc::new(Probe::slow());
-            let store = Metrics::new(Arc::clone(&probe) as _);
+            let store = Metrics::new(Arc::clone(&probe) as _, "probe".into());
             store.write(write(1)).await.unwrap();
             let names = [coordinate(1).into(), coordinate(2).into()];
             store.read_batch(&names).await;

@@ -20,6 +20,40 @@
 //! assert_eq!(store.to_string(), "metrics(cache(retry(limit(timeout(memory)))))");
 //! # }
 //! ```
+//!
+//! # What each layer does
+//!
+//! - *cache*: n callers who ask for one name make one request, and a batch asks only for what is
+//!   missing. There are no negative entries. A delete beats a load in flight. Values are wiped when
+//!   they go. Within the TTL a value is served without asking, so one that *another* process deleted
+//!   is served for at most the TTL. Beyond it the value is loaded again, and only where that ends in
+//!   `Unavailable` or `Throttled` is a managed value, which cannot change, served for the stale time.
+//!   An entry never outlives an expiry that the store told; ephemeral secrets are not kept.
+//! - *retry*: repeats what failed in a retryable way, of a batch only those entries, after a pause
+//!   of full jitter and not before Retry-After. Each attempt has a timeout for all its requests, and
+//!   the call a deadline.
+//! - *limit*: a share of the provider's quota, in requests per second and calls at once, for each of
+//!   reading, writing and listing. Slower while the provider throttles, and back by and by.
+//! - *mirror*: two stores kept alike, the live half of a migration; see [`Layers::mirror`].
+//! - *read-only*: every change is `PermissionDenied`, before any request.
+//! - *metrics*: counts, times and traces what the caller sees.
+//!
+//! # Metrics
+//!
+//! Through the `metrics` facade. Coordinates and values stand in no label, span or event.
+//!
+//! | name | labels | counts |
+//! |---|---|---|
+//! | `secrets_calls_total` | store, operation | calls |
+//! | `secrets_call_duration_seconds` | store, operation | how long they took (a histogram) |
+//! | `secrets_outcomes_total` | store, operation, outcome | entries of batches, and other calls, by `ok`, the kind of the error, or `cancelled` |
+//! | `secrets_cache_total` | result | entries by `hit`, `joined` (another caller's load), `loaded`, `stale` |
+//! | `secrets_retries_total` | store, operation, kind | repeated attempts by what they failed with |
+//! | `secrets_limit_slowed_total` | class | how often the pace was lowered |
+//! | `secrets_mirror_fallbacks_total` | kind | reads that the secondary answered, by why it was asked |
+//!
+//! Calls are counted outermost, with what the cache answers. `tracing` gets a span `secrets` per call
+//! and an event at its end, at level debug.
 
 mod cache;
 mod limit;

@@ -15,11 +15,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ReadOnly {
     inner: Arc<dyn SecretPersistence>,
+    store: Arc<str>,
 }
 
 impl ReadOnly {
-    pub(super) fn new(inner: Arc<dyn SecretPersistence>) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: Arc<dyn SecretPersistence>, store: Arc<str>) -> Self {
+        Self { inner, store }
     }
 
     fn refusal(&self, operation: Operation, coordinate: &ManagedCoordinate) -> Error {
@@ -28,7 +29,7 @@ impl ReadOnly {
             "the store is opened read-only; nothing was sent",
         )
         .with_operation(operation)
-        .with_store(self.inner.to_string())
+        .with_store(Arc::clone(&self.store))
         .with_coordinate(coordinate.shared())
         .with_hint("switch read-only off in the settings of this store to change it")
     }
@@ -87,7 +88,8 @@ mod tests {
     #[tokio::test]
     async fn the_reading_half_of_the_promises_holds() {
         let writer: Arc<dyn SecretPersistence> = Arc::new(Probe::new());
-        let store: Arc<dyn SecretPersistence> = Arc::new(ReadOnly::new(Arc::clone(&writer)));
+        let store: Arc<dyn SecretPersistence> =
+            Arc::new(ReadOnly::new(Arc::clone(&writer), "probe".into()));
         let report = conformance::run_reading(&store, &writer, &Options::default()).await;
         report.assert_passed();
     }
@@ -95,7 +97,7 @@ mod tests {
     #[tokio::test]
     async fn every_change_is_refused_before_any_request() {
         let probe = Arc::new(Probe::new());
-        let store = ReadOnly::new(Arc::clone(&probe) as _);
+        let store = ReadOnly::new(Arc::clone(&probe) as _, "probe".into());
         let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
         for (operation, refusal) in [
             (Operation::Write, store.write(write(1)).await.map(drop)),

@@ -91,12 +91,21 @@ type Attempt<I, T> =
 #[derive(Debug)]
 pub(super) struct Retry {
     inner: Arc<dyn SecretPersistence>,
+    store: Arc<str>,
     options: RetryOptions,
 }
 
 impl Retry {
-    pub(super) fn new(inner: Arc<dyn SecretPersistence>, options: RetryOptions) -> Self {
-        Self { inner, options }
+    pub(super) fn new(
+        inner: Arc<dyn SecretPersistence>,
+        store: Arc<str>,
+        options: RetryOptions,
+    ) -> Self {
+        Self {
+            inner,
+            store,
+            options,
+        }
     }
 
     /// Repeats one call.
@@ -182,7 +191,7 @@ impl Retry {
                         "the store answered a repeated batch with another number of results",
                     )
                     .with_operation(operation)
-                    .with_store(self.inner.to_string());
+                    .with_store(Arc::clone(&self.store));
                     for &at in chunk {
                         results[at] = Err(error.clone().with_coordinate(name(&items[at])));
                     }
@@ -204,14 +213,14 @@ impl Retry {
             ),
         )
         .with_operation(operation)
-        .with_store(self.inner.to_string())
+        .with_store(Arc::clone(&self.store))
         .with_hint("check the store's health and quota, or raise the deadline")
     }
 
     fn note(&self, operation: Operation, error: &Error, pause: Duration) {
         metrics::counter!(
             "secrets_retries_total",
-            "store" => self.inner.to_string(),
+            "store" => self.store.to_string(),
             "operation" => operation.as_str(),
             "kind" => error.kind().as_str(),
         )
@@ -340,7 +349,7 @@ mod tests {
     use crate::layer::timeout::Timeout;
 
     fn over(probe: &Arc<Probe>, options: RetryOptions) -> Retry {
-        Retry::new(Arc::clone(probe) as _, options)
+        Retry::new(Arc::clone(probe) as _, "probe".into(), options)
     }
 
     fn names(range: std::ops::Range<usize>) -> Vec<Coordinate> {
@@ -519,7 +528,7 @@ mod tests {
         });
         let timeout = Duration::from_secs(2);
         let attempts = Timeout::new(Arc::clone(&probe) as _, timeout);
-        let store = Retry::new(Arc::new(attempts), RetryOptions::default());
+        let store = Retry::new(Arc::new(attempts), "probe".into(), RetryOptions::default());
         let started = Instant::now();
         let read = store.read(&coordinate(0).into()).await.unwrap();
         assert_eq!(read.value, write(0).value);

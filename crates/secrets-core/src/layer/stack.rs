@@ -50,8 +50,11 @@ impl Stack {
         self
     }
 
-    fn build(self) -> Arc<dyn SecretPersistence> {
+    /// The layered store, and the backend's name: errors and metrics speak of the store, not of what
+    /// stands around it.
+    fn build(self) -> (Arc<dyn SecretPersistence>, Arc<str>) {
         let mut store = self.backend;
+        let name: Arc<str> = store.to_string().into();
         if let Some(options) = &self.retry {
             // Below the limit: waiting for a permit is no fault of the store's.
             store = Arc::new(Timeout::new(store, options.request_timeout));
@@ -60,12 +63,12 @@ impl Stack {
             store = Arc::new(Limit::new(store, options));
         }
         if let Some(options) = self.retry {
-            store = Arc::new(Retry::new(store, options));
+            store = Arc::new(Retry::new(store, Arc::clone(&name), options));
         }
         if let Some(options) = self.cache {
-            store = Arc::new(Cache::new(store, options));
+            store = Arc::new(Cache::new(store, Arc::clone(&name), options));
         }
-        store
+        (store, name)
     }
 }
 
@@ -118,15 +121,17 @@ impl Layers {
     /// Stacks the layers.
     #[must_use]
     pub fn build(self) -> Arc<dyn SecretPersistence> {
-        let mut store = self.primary.build();
+        let (mut store, mut name) = self.primary.build();
         if let Some(secondary) = self.secondary {
-            store = Arc::new(Mirror::new(store, secondary.build()));
+            let (second, second_name) = secondary.build();
+            name = format!("{name} mirrored to {second_name}").into();
+            store = Arc::new(Mirror::new(store, second, Arc::clone(&name)));
         }
         if self.read_only {
-            store = Arc::new(ReadOnly::new(store));
+            store = Arc::new(ReadOnly::new(store, Arc::clone(&name)));
         }
         if self.metrics {
-            store = Arc::new(Metrics::new(store));
+            store = Arc::new(Metrics::new(store, name));
         }
         store
     }
@@ -137,7 +142,7 @@ mod tests {
     use super::*;
     use crate::Memory;
     use crate::conformance::{self, Options};
-    use crate::layer::probe::Probe;
+    use crate::layer::probe::{Probe, coordinate, holding};
 
     fn full(backend: Arc<dyn SecretPersistence>) -> Stack {
         // The order of the calls does not matter.
@@ -165,6 +170,42 @@ mod tests {
         ] {
             assert_eq!(layers.build().to_string(), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_hydrates_make_one_set_of_requests_and_a_warm_one_none() {
+        use crate::connector::{Actor, ConnectorOptions, ConnectorSecrets};
+
+        let latency = std::time::Duration::from_millis(50);
+        let memory = Memory::new();
+        let capabilities = crate::Capabilities {
+            read_batch: 20,
+            ..memory.capabilities()
+        };
+        let memory = memory.with_capabilities(capabilities);
+        let probe = holding(Probe::over(memory).with_latency(latency), 45).await;
+        let store = Layers::over(full(Arc::clone(&probe) as _))
+            .with_metrics(true)
+            .build();
+        let secrets = ConnectorSecrets::new(crate::Stores::new(store), ConnectorOptions::default())
+            .acting_as(&Actor::new("test"));
+        let saved: serde_json::Map<String, serde_json::Value> = (0..45)
+            .map(|n| {
+                let pointer = serde_json::json!({"_secret": coordinate(n).as_str()});
+                (format!("field {n}"), pointer)
+            })
+            .collect();
+        let saved = serde_json::Value::Object(saved);
+        let started = tokio::time::Instant::now();
+        let hydrated = (0..1000).map(|_| secrets.hydrate(saved.clone()));
+        for full in futures::future::join_all(hydrated).await {
+            assert_eq!(full.unwrap()["field 44"], "value 44");
+        }
+        // 45 secrets, 20 in each request, all in flight together.
+        assert_eq!(probe.requests().len(), 3);
+        assert!(started.elapsed() < latency * 3);
+        secrets.hydrate(saved).await.unwrap();
+        assert_eq!(probe.requests().len(), 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -76,7 +76,7 @@ impl Config {
 }
 
 /// Collects a [`Config`]. Setters cannot fail, [`build`](Self::build) can.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConfigBuilder {
     pub(crate) region: String,
     pub(crate) credentials: Credentials,
@@ -264,6 +264,17 @@ impl ConfigBuilder {
             use_fips: self.use_fips,
             use_dualstack: self.use_dualstack,
         })
+    }
+}
+
+/// Shows little: nothing is checked yet, and a password may stand in an endpoint.
+impl fmt::Debug for ConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigBuilder")
+            .field("region", &self.region)
+            .field("credentials", &self.credentials)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -655,7 +666,10 @@ mod tests {
             .with_role(
                 AssumeRole::new("arn:aws:iam::123456789012:role/x").with_external_id("canary-ext"),
             );
-        let shown = format!("{builder:?} {:?}", builder.clone().build().unwrap());
+        let pasted = builder
+            .clone()
+            .with_endpoint("https://user:canary@vpce.example");
+        let shown = format!("{pasted:?} {:?}", builder.build().unwrap());
         assert!(
             shown.contains("role/x") && !shown.contains("canary"),
             "{shown}"

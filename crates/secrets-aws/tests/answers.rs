@@ -5,12 +5,10 @@
 mod support;
 
 use std::error::Error as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::primitives::{DateTime, DateTimeFormat};
-use secrets_aws::{AssumeRole, AwsSecretsManager, Config};
+use secrets_aws::AwsSecretsManager;
 use secrets_core::{
     Coordinate, DeleteOptions, Error, ErrorKind, ListOptions, Operation, Recovery,
     SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
@@ -839,142 +837,4 @@ async fn a_server_that_hangs_is_given_up() {
         "{error}"
     );
     assert_eq!(gate.take_actions().len(), 1);
-}
-
-fn session(key_id: &str, seconds: u64) -> Act {
-    let end = DateTime::from(SystemTime::now() + Duration::from_secs(seconds));
-    let end = end.fmt(DateTimeFormat::DateTime).unwrap();
-    Act::Answer(
-        200,
-        Vec::new(),
-        format!(
-            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
-             <AssumeRoleResult><Credentials><AccessKeyId>{key_id}</AccessKeyId>\
-             <SecretAccessKey>canarySessionSecret</SecretAccessKey>\
-             <SessionToken>canarySession</SessionToken><Expiration>{end}</Expiration></Credentials>\
-             <AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/x/y</Arn>\
-             <AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser>\
-             </AssumeRoleResult></AssumeRoleResponse>"
-        ),
-    )
-}
-
-fn with_role(gate: &Gate) -> Config {
-    let role = AssumeRole::new("arn:aws:iam::123456789012:role/airbyte").with_external_id("ext-1");
-    config(&gate.url).with_role(role).build().unwrap()
-}
-
-/// A session is renewed before it ends; while that fails, the old one is used until it has ended.
-#[tokio::test]
-async fn a_session_is_renewed_and_outlives_a_failing_renewal() {
-    let count = Arc::new(AtomicUsize::new(0));
-    let gate = Gate::open(None, {
-        let count = Arc::clone(&count);
-        move |seen| {
-            if seen.action != "sts:AssumeRole" {
-                return Act::error("ResourceNotFoundException");
-            }
-            match count.fetch_add(1, Ordering::Relaxed) {
-                0 => session("ASIAFIRST", 4),
-                1 => Act::status(500, "InternalFailure"),
-                _ => session("ASIALATER", 3600),
-            }
-        }
-    })
-    .await;
-    let store = AwsSecretsManager::new(with_role(&gate));
-    let read = async || store.read(&names(1)[0]).await.unwrap_err().kind();
-    // Any number of callers, one session.
-    let many = futures::future::join_all((0..20).map(|_| read())).await;
-    assert!(many.iter().all(|kind| *kind == ErrorKind::NotFound));
-    assert_eq!(count.load(Ordering::Relaxed), 1);
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert_eq!(read().await, ErrorKind::NotFound);
-    assert_eq!(gate.seen().last().unwrap().signer(), "ASIAFIRST");
-    assert_eq!(count.load(Ordering::Relaxed), 2);
-    tokio::time::sleep(Duration::from_millis(2000)).await;
-    assert_eq!(read().await, ErrorKind::NotFound);
-    assert_eq!(gate.seen().last().unwrap().signer(), "ASIALATER");
-}
-
-/// A session that AWS refuses is made anew, and the error says that trying again may help.
-#[tokio::test]
-async fn a_refused_session_is_made_anew() {
-    let count = AtomicUsize::new(0);
-    let gate = Gate::open(None, move |seen| {
-        if seen.action == "sts:AssumeRole" {
-            return session(
-                &format!("ASIA{}", count.fetch_add(1, Ordering::Relaxed)),
-                3600,
-            );
-        }
-        match seen.signer().as_str() {
-            "ASIA0" => Act::error("ExpiredTokenException"),
-            _ => Act::error("ResourceNotFoundException"),
-        }
-    })
-    .await;
-    let store = AwsSecretsManager::new(with_role(&gate));
-    let error = store.read(&names(1)[0]).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.is_retryable()),
-        (ErrorKind::Unauthenticated, true)
-    );
-    assert_eq!(
-        store.read(&names(1)[0]).await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
-    // Keys that are refused and stay the same are not worth another try.
-    let gate = Gate::open(None, |_| Act::error("UnrecognizedClientException")).await;
-    assert!(
-        !open(&gate)
-            .read(&names(1)[0])
-            .await
-            .unwrap_err()
-            .is_retryable()
-    );
-}
-
-#[tokio::test]
-async fn a_role_that_cannot_be_assumed_says_why() {
-    for (code, kind, part) in [
-        ("AccessDenied", ErrorKind::PermissionDenied, "trust policy"),
-        ("ExpiredToken", ErrorKind::Unauthenticated, "expired"),
-        (
-            "InvalidClientTokenId",
-            ErrorKind::Unauthenticated,
-            "access key",
-        ),
-        (
-            "RegionDisabledException",
-            ErrorKind::InvalidConfig,
-            "region",
-        ),
-        ("Throttling", ErrorKind::Throttled, "fewer"),
-    ] {
-        let gate = Gate::open(None, move |_| {
-            let body = format!(
-                "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>\
-                 <Type>Sender</Type><Code>{code}</Code><Message>canary</Message></Error>\
-                 <RequestId>x</RequestId></ErrorResponse>"
-            );
-            Act::Answer(403, Vec::new(), body)
-        })
-        .await;
-        let error = AwsSecretsManager::new(with_role(&gate))
-            .read(&names(1)[0])
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
-        assert!(error.to_string().contains(part), "{error}");
-        assert!(!format!("{error} {error:?}").contains("canary"));
-        assert_eq!(error.operation(), Some(Operation::Read));
-        if code == "AccessDenied" {
-            assert!(
-                error
-                    .message()
-                    .contains("sts:AssumeRole on arn:aws:iam::123456789012:role/")
-            );
-        }
-    }
 }

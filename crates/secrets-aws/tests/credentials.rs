@@ -9,15 +9,17 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
-use secrets_aws::{AwsSecretsManager, Config, Credentials};
-use secrets_core::{Error, ErrorKind, SecretPersistenceExt};
+use aws_sdk_secretsmanager::primitives::{DateTime, DateTimeFormat};
+use secrets_aws::{AssumeRole, AwsSecretsManager, Config, Credentials};
+use secrets_core::{Error, ErrorKind, Operation, SecretPersistenceExt};
 use serde_json::json;
 use support::gate::{Act, Gate};
-use support::{coordinate, in_a_process_of_its_own};
+use support::{config, coordinate, in_a_process_of_its_own};
 
 fn store(gate: &Gate, credentials: Credentials) -> AwsSecretsManager {
     let config = Config::builder("us-east-1")
@@ -160,19 +162,55 @@ async fn child_uses_a_profile() {
     }
 }
 
-#[test]
-fn the_metadata_service_is_asked_alone() {
+/// The gate for a child process, which finds its address in the environment.
+async fn in_a_process_with_a_gate(
+    test: &'static str,
+    gate: &Gate,
+    files: &[(&str, String)],
+    environment: impl FnOnce(&Path, &str) -> Vec<(&'static str, String)>,
+) {
     let home = tempfile::tempdir().unwrap();
-    fs::create_dir(home.path().join(".aws")).unwrap();
-    fs::write(home.path().join(".aws/credentials"), keys("AKIAIGNORED")).unwrap();
-    in_a_process_of_its_own("child_asks_the_metadata_service", home.path(), &[]);
+    for (name, text) in files {
+        let path = home.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let mut environment = environment(home.path(), &gate.url);
+    environment.push(("GATE", gate.url.clone()));
+    tokio::task::spawn_blocking(move || {
+        let environment: Vec<(&str, &str)> = environment
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        in_a_process_of_its_own(test, home.path(), &environment);
+    })
+    .await
+    .unwrap();
 }
 
-/// A second process inside the first: the SDK reads the address of the metadata service from the
-/// environment only, and the gate's port is not known before.
-#[tokio::test(flavor = "multi_thread")]
+async fn child_reads(credentials: Credentials) {
+    let config = Config::builder("us-east-1")
+        .with_endpoint(std::env::var("GATE").unwrap())
+        .with_credentials(credentials);
+    let error = read(&AwsSecretsManager::new(config.build().unwrap())).await;
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test]
+#[ignore = "run by the tests of the sources of the chain"]
+async fn child_reads_with_the_chain() {
+    child_reads(Credentials::default()).await;
+}
+
+#[tokio::test]
 #[ignore = "run by the_metadata_service_is_asked_alone"]
-async fn child_asks_the_metadata_service() {
+async fn child_reads_with_the_metadata_service() {
+    child_reads(Credentials::InstanceMetadata).await;
+}
+
+/// Whatever else there is: what is set to `imds` uses nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_service_is_asked_alone() {
     let gate = Gate::open(None, |seen| match seen.line.as_str() {
         "PUT /latest/api/token" => {
             let ttl = ("x-aws-ec2-metadata-token-ttl-seconds", "21600".to_owned());
@@ -192,33 +230,252 @@ async fn child_asks_the_metadata_service() {
         _ => Act::error("ResourceNotFoundException"),
     })
     .await;
-    let home = PathBuf::from(std::env::var("HOME").unwrap());
-    let url = gate.url.clone();
-    tokio::task::spawn_blocking(move || {
-        in_a_process_of_its_own(
-            "grandchild_asks_the_metadata_service",
-            &home,
-            &[
-                ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url),
-                ("AWS_ACCESS_KEY_ID", "AKIAIGNOREDTOO"),
-                ("AWS_SECRET_ACCESS_KEY", "secret"),
-                ("GATE", &url),
-            ],
-        );
+    let files = [(".aws/credentials", keys("AKIAIGNORED"))];
+    in_a_process_with_a_gate(
+        "child_reads_with_the_metadata_service",
+        &gate,
+        &files,
+        |_, url| {
+            vec![
+                ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.to_owned()),
+                ("AWS_ACCESS_KEY_ID", "AKIAIGNOREDTOO".to_owned()),
+                ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+            ]
+        },
+    )
+    .await;
+    assert_eq!(gate.seen().last().unwrap().signer(), "ASIAFROMIMDS");
+}
+
+/// IRSA: a service account's token, exchanged at STS.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_identity_is_exchanged() {
+    let gate = Gate::open(None, |seen| match seen.action.as_str() {
+        "sts:AssumeRoleWithWebIdentity" => {
+            let Act::Answer(status, headers, text) = session("ASIAFROMIRSA", 3600) else {
+                unreachable!()
+            };
+            Act::Answer(
+                status,
+                headers,
+                text.replace("AssumeRole", "AssumeRoleWithWebIdentity"),
+            )
+        }
+        _ => Act::error("ResourceNotFoundException"),
     })
-    .await
-    .unwrap();
+    .await;
+    let files = [("token", "the-token".to_owned())];
+    in_a_process_with_a_gate("child_reads_with_the_chain", &gate, &files, |home, url| {
+        vec![
+            (
+                "AWS_WEB_IDENTITY_TOKEN_FILE",
+                home.join("token").display().to_string(),
+            ),
+            (
+                "AWS_ROLE_ARN",
+                "arn:aws:iam::123456789012:role/x".to_owned(),
+            ),
+            ("AWS_ENDPOINT_URL_STS", url.to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    })
+    .await;
     let seen = gate.seen();
-    assert_eq!(seen.last().unwrap().signer(), "ASIAFROMIMDS");
-    assert_eq!(seen.last().unwrap().action, "GetSecretValue");
+    assert_eq!(seen[0].body["WebIdentityToken"], "the-token");
+    assert_eq!(seen.last().unwrap().signer(), "ASIAFROMIRSA");
+}
+
+/// EKS Pod Identity and ECS: an address on loopback and a token file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_asked() {
+    let gate = Gate::open(None, |seen| match seen.line.as_str() {
+        "GET /v1/credentials" => Act::ok(json!({
+            "AccessKeyId": "ASIAFROMPOD",
+            "SecretAccessKey": "secret",
+            "Token": "token",
+            "Expiration": "2099-01-01T00:00:00Z",
+        })),
+        _ => Act::error("ResourceNotFoundException"),
+    })
+    .await;
+    let files = [("token", "the-token".to_owned())];
+    in_a_process_with_a_gate("child_reads_with_the_chain", &gate, &files, |home, url| {
+        let token = home.join("token").display().to_string();
+        vec![
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token),
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("{url}/v1/credentials"),
+            ),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    })
+    .await;
+    let seen = gate.seen();
+    assert_eq!(seen[0].headers["authorization"], "the-token");
+    assert_eq!(seen.last().unwrap().signer(), "ASIAFROMPOD");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_the_profile_is_run() {
+    let gate = Gate::open(None, |_| Act::error("ResourceNotFoundException")).await;
+    let output = json!({ "Version": 1, "AccessKeyId": "AKIAFROMPROCESS", "SecretAccessKey": "s" });
+    let files = [
+        ("output", output.to_string()),
+        (
+            ".aws/config",
+            "[default]\ncredential_process = /bin/cat output\n".to_owned(),
+        ),
+    ];
+    in_a_process_with_a_gate(
+        "child_reads_with_the_chain_at_home",
+        &gate,
+        &files,
+        |_, _| {
+            vec![
+                ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+                ("PATH", "/bin:/usr/bin".to_owned()),
+            ]
+        },
+    )
+    .await;
+    assert_eq!(gate.seen().last().unwrap().signer(), "AKIAFROMPROCESS");
 }
 
 #[tokio::test]
-#[ignore = "run by child_asks_the_metadata_service"]
-async fn grandchild_asks_the_metadata_service() {
-    let config = Config::builder("us-east-1")
-        .with_endpoint(std::env::var("GATE").unwrap())
-        .with_credentials(Credentials::InstanceMetadata);
-    let error = read(&AwsSecretsManager::new(config.build().unwrap())).await;
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+#[ignore = "run by a_process_of_the_profile_is_run"]
+async fn child_reads_with_the_chain_at_home() {
+    // The profile's command has no absolute path to its file: nobody knows it beforehand.
+    std::env::set_current_dir(std::env::var("HOME").unwrap()).unwrap();
+    child_reads(Credentials::default()).await;
+}
+
+fn session(key_id: &str, seconds: u64) -> Act {
+    let end = DateTime::from(SystemTime::now() + Duration::from_secs(seconds));
+    let end = end.fmt(DateTimeFormat::DateTime).unwrap();
+    Act::Answer(
+        200,
+        Vec::new(),
+        format!(
+            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+             <AssumeRoleResult><Credentials><AccessKeyId>{key_id}</AccessKeyId>\
+             <SecretAccessKey>canarySessionSecret</SecretAccessKey>\
+             <SessionToken>canarySession</SessionToken><Expiration>{end}</Expiration></Credentials>\
+             <AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/x/y</Arn>\
+             <AssumedRoleId>x:y</AssumedRoleId></AssumedRoleUser>\
+             </AssumeRoleResult></AssumeRoleResponse>"
+        ),
+    )
+}
+
+fn with_role(gate: &Gate) -> Config {
+    let role = AssumeRole::new("arn:aws:iam::123456789012:role/airbyte").with_external_id("ext-1");
+    config(&gate.url).with_role(role).build().unwrap()
+}
+
+/// A session is renewed before it ends; while that fails, the old one is used until it has ended.
+#[tokio::test]
+async fn a_session_is_renewed_and_outlives_a_failing_renewal() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let gate = Gate::open(None, {
+        let count = Arc::clone(&count);
+        move |seen| {
+            if seen.action != "sts:AssumeRole" {
+                return Act::error("ResourceNotFoundException");
+            }
+            match count.fetch_add(1, Ordering::Relaxed) {
+                0 => session("ASIAFIRST", 4),
+                1 => Act::status(500, "InternalFailure"),
+                _ => session("ASIALATER", 3600),
+            }
+        }
+    })
+    .await;
+    let store = AwsSecretsManager::new(with_role(&gate));
+    let read = async || read(&store).await.kind();
+    // Any number of callers, one session.
+    let many = futures::future::join_all((0..20).map(|_| read())).await;
+    assert!(many.iter().all(|kind| *kind == ErrorKind::NotFound));
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(read().await, ErrorKind::NotFound);
+    assert_eq!(gate.seen().last().unwrap().signer(), "ASIAFIRST");
+    assert_eq!(count.load(Ordering::Relaxed), 2);
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    assert_eq!(read().await, ErrorKind::NotFound);
+    assert_eq!(gate.seen().last().unwrap().signer(), "ASIALATER");
+}
+
+/// A session that AWS refuses is made anew, and the error says that trying again may help.
+#[tokio::test]
+async fn a_refused_session_is_made_anew() {
+    let count = AtomicUsize::new(0);
+    let gate = Gate::open(None, move |seen| {
+        if seen.action == "sts:AssumeRole" {
+            return session(
+                &format!("ASIA{}", count.fetch_add(1, Ordering::Relaxed)),
+                3600,
+            );
+        }
+        match seen.signer().as_str() {
+            "ASIA0" => Act::error("ExpiredTokenException"),
+            _ => Act::error("ResourceNotFoundException"),
+        }
+    })
+    .await;
+    let store = AwsSecretsManager::new(with_role(&gate));
+    let error = read(&store).await;
+    assert_eq!(
+        (error.kind(), error.is_retryable()),
+        (ErrorKind::Unauthenticated, true)
+    );
+    assert_eq!(read(&store).await.kind(), ErrorKind::NotFound);
+    // Keys that are refused and stay the same are not worth another try.
+    let gate = Gate::open(None, |_| Act::error("UnrecognizedClientException")).await;
+    assert!(
+        !read(&AwsSecretsManager::new(config(&gate.url).build().unwrap()))
+            .await
+            .is_retryable()
+    );
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_be_assumed_says_why() {
+    for (code, kind, part) in [
+        ("AccessDenied", ErrorKind::PermissionDenied, "trust policy"),
+        ("ExpiredToken", ErrorKind::Unauthenticated, "expired"),
+        (
+            "InvalidClientTokenId",
+            ErrorKind::Unauthenticated,
+            "access key",
+        ),
+        (
+            "RegionDisabledException",
+            ErrorKind::InvalidConfig,
+            "region",
+        ),
+        ("Throttling", ErrorKind::Throttled, "fewer"),
+    ] {
+        let gate = Gate::open(None, move |_| {
+            let body = format!(
+                "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>\
+                 <Type>Sender</Type><Code>{code}</Code><Message>canary</Message></Error>\
+                 <RequestId>x</RequestId></ErrorResponse>"
+            );
+            Act::Answer(403, Vec::new(), body)
+        })
+        .await;
+        let error = read(&AwsSecretsManager::new(with_role(&gate))).await;
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+        assert_eq!(error.operation(), Some(Operation::Read));
+        if code == "AccessDenied" {
+            assert!(
+                error
+                    .message()
+                    .contains("sts:AssumeRole on arn:aws:iam::123456789012:role/")
+            );
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -164,11 +163,8 @@ async fn serve(
             let (head, body) = sender.send_request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
             if matches!(act, Act::DropAnswer) {
-                // hyper drops the connection of a service that panics or fails.
-                let (_, broken) = tokio::io::duplex(1);
-                drop(broken);
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                return Err(dropped().await);
+                // hyper drops the connection of a service that fails.
+                return Err(some_error().await);
             }
             let mut response = Response::new(Full::new(body));
             *response.status_mut() = head.status;
@@ -185,7 +181,7 @@ async fn serve(
 }
 
 /// Some error of hyper's: it has no public way to make one, so a broken connection makes it.
-async fn dropped() -> hyper::Error {
+async fn some_error() -> hyper::Error {
     let (ours, theirs) = tokio::io::duplex(64);
     drop(theirs);
     let (mut sender, connection) =

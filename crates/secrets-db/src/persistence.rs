@@ -170,6 +170,7 @@ impl Database {
             } else {
                 Expiry::None
             },
+            reads_expiry: layout.expires,
             listing: Listing::Immediate,
             cost: Cost {
                 // The insert; what was there already is read and compared; and, once for each

@@ -2,6 +2,7 @@
 //! refuses them.
 
 use std::env;
+use std::error::Error as StdError;
 use std::fmt;
 use std::fs;
 use std::future::Future;
@@ -16,6 +17,9 @@ use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_sdk_sts::config::Region as SdkRegion;
+use aws_sdk_sts::error::ProvideErrorMetadata;
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use secrets_core::{Error, ErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -271,8 +275,18 @@ impl Source {
         provider: impl Future<Output = Result<Keys, CredentialsError>>,
     ) -> Result<Keys, Error> {
         // The SDK's error may carry the answer of a metadata service or the output of a process, so
-        // its kind is all that is taken over.
+        // its kind is all that is taken over, and the code where it was STS that said no.
         provider.await.map_err(|error| {
+            if let Some(fault) = sts_fault(&error) {
+                let denial = Denial {
+                    action: fault.action,
+                    region: &self.region,
+                    resource: None,
+                    tag_key: None,
+                    kms_key: None,
+                };
+                return fault.explain("STS", || denial.advice());
+            }
             let (kind, message) = match error {
                 CredentialsError::CredentialsNotLoaded(_) => {
                     (ErrorKind::Unauthenticated, "no AWS credentials were found")
@@ -390,6 +404,22 @@ impl Source {
             }
         }
     }
+}
+
+/// What STS answered to a role of the profile or to a web identity.
+fn sts_fault(error: &CredentialsError) -> Option<Fault> {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let answered = |action, code: Option<&str>| Some(Fault::answered(action, code));
+        if let Some(error) = error.downcast_ref::<AssumeRoleError>() {
+            return answered(Action::AssumeRole, error.code());
+        }
+        if let Some(error) = error.downcast_ref::<AssumeRoleWithWebIdentityError>() {
+            return answered(Action::AssumeRoleWithWebIdentity, error.code());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn same(ours: &Keys, theirs: &Keys) -> bool {

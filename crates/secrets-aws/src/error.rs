@@ -351,11 +351,15 @@ impl Fault {
         fault
     }
 
-    /// What a batch's error list says of one secret.
+    /// What a batch's error list says of one secret. What a batch may not read, GetSecretValue may
+    /// not read either: that is the missing right.
     pub(crate) fn of_entry(code: Option<&str>) -> Self {
-        // What a batch may not read, GetSecretValue may not read either: that is the missing right.
-        let nature = Nature::Answered(code.and_then(identifier));
-        Self::new(Action::GetSecretValue, nature)
+        Self::answered(Action::GetSecretValue, code)
+    }
+
+    /// A code without its response.
+    pub(crate) fn answered(action: Action, code: Option<&str>) -> Self {
+        Self::new(action, Nature::Answered(code.and_then(identifier)))
     }
 
     pub(crate) fn new(action: Action, nature: Nature) -> Self {

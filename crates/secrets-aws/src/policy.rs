@@ -142,6 +142,7 @@ pub fn trust_policy(principal: &str, external_id: Option<&str>) -> Result<Value>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     AssumeRole,
+    AssumeRoleWithWebIdentity,
     BatchGetSecretValue,
     CreateSecret,
     Decrypt,
@@ -159,6 +160,7 @@ impl Action {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::AssumeRole => "sts:AssumeRole",
+            Self::AssumeRoleWithWebIdentity => "sts:AssumeRoleWithWebIdentity",
             Self::BatchGetSecretValue => "secretsmanager:BatchGetSecretValue",
             Self::CreateSecret => "secretsmanager:CreateSecret",
             Self::Decrypt => "kms:Decrypt",
@@ -198,6 +200,17 @@ impl Denial<'_> {
                 format!(
                     "name the principal in the role's trust policy, with the same external id where \
                      it asks for one, and allow {action} in the principal's own policy; see {}",
+                    page(self.action)
+                ),
+            );
+        }
+        if self.action == Action::AssumeRoleWithWebIdentity {
+            return (
+                format!("the service account may not do {action} on the role"),
+                format!(
+                    "compare the service account's eks.amazonaws.com/role-arn annotation with the \
+                     role, and issuer, subject and audience in its trust policy with the token; see \
+                     {}",
                     page(self.action)
                 ),
             );
@@ -421,6 +434,9 @@ const fn page(action: Action) -> &'static str {
     match action {
         Action::AssumeRole => {
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_roles.html"
+        }
+        Action::AssumeRoleWithWebIdentity => {
+            "https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"
         }
         Action::BatchGetSecretValue => {
             "https://docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets_batch.html"

@@ -285,6 +285,76 @@ async fn a_web_identity_is_exchanged() {
     assert_eq!(seen.last().unwrap().signer(), "ASIAFROMIRSA");
 }
 
+/// What STS answers to a web identity is told apart, by its code.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_web_identity_says_why() {
+    for code in ["AccessDenied", "InvalidIdentityToken"] {
+        let gate = Gate::open(None, move |_| refusal(code)).await;
+        let files = [("token", "the-token".to_owned())];
+        in_a_process_with_a_gate(
+            "child_has_a_refused_web_identity",
+            &gate,
+            &files,
+            |home, url| {
+                vec![
+                    (
+                        "AWS_WEB_IDENTITY_TOKEN_FILE",
+                        home.join("token").display().to_string(),
+                    ),
+                    (
+                        "AWS_ROLE_ARN",
+                        "arn:aws:iam::123456789012:role/x".to_owned(),
+                    ),
+                    ("AWS_ENDPOINT_URL_STS", url.to_owned()),
+                    ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+                    ("CODE", code.to_owned()),
+                ]
+            },
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by a_refused_web_identity_says_why"]
+async fn child_has_a_refused_web_identity() {
+    let config = Config::builder("us-east-1").with_endpoint(std::env::var("GATE").unwrap());
+    let error = read(&AwsSecretsManager::new(config.build().unwrap())).await;
+    let kind = match std::env::var("CODE").unwrap().as_str() {
+        "AccessDenied" => ErrorKind::PermissionDenied,
+        _ => ErrorKind::Unauthenticated,
+    };
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(
+        error.hint().unwrap().contains("eks.amazonaws.com/role-arn"),
+        "{error}"
+    );
+    assert!(!format!("{error} {error:?}").contains("canary"));
+}
+
+/// An SSO profile whose login has ended, or never was.
+#[test]
+fn a_missing_sso_login_says_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join(".aws")).unwrap();
+    let profile = "[default]\nsso_session = team\nsso_account_id = 123456789012\n\
+        sso_role_name = reader\n[sso-session team]\nsso_region = us-east-1\n\
+        sso_start_url = https://example.awsapps.com/start\n";
+    fs::write(home.path().join(".aws/config"), profile).unwrap();
+    let environment = [("AWS_EC2_METADATA_DISABLED", "true")];
+    in_a_process_of_its_own("child_has_no_sso_login", home.path(), &environment);
+}
+
+#[tokio::test]
+#[ignore = "run by a_missing_sso_login_says_what_to_do"]
+async fn child_has_no_sso_login() {
+    let gate = Gate::open(None, |_| Act::Hang).await;
+    let error = read(&store(&gate, Credentials::default())).await;
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+    assert!(error.message().contains("was found and failed"), "{error}");
+    assert!(error.hint().unwrap().contains("aws sso login"), "{error}");
+}
+
 /// EKS Pod Identity and ECS: an address on loopback and a token file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_asked() {
@@ -366,6 +436,15 @@ fn session(key_id: &str, seconds: u64) -> Act {
              </AssumeRoleResult></AssumeRoleResponse>"
         ),
     )
+}
+
+fn refusal(code: &str) -> Act {
+    let body = format!(
+        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>\
+                 <Type>Sender</Type><Code>{code}</Code><Message>canary</Message></Error>\
+                 <RequestId>x</RequestId></ErrorResponse>"
+    );
+    Act::Answer(403, Vec::new(), body)
 }
 
 fn with_role(gate: &Gate) -> Config {
@@ -456,15 +535,7 @@ async fn a_role_that_cannot_be_assumed_says_why() {
         ),
         ("Throttling", ErrorKind::Throttled, "fewer"),
     ] {
-        let gate = Gate::open(None, move |_| {
-            let body = format!(
-                "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>\
-                 <Type>Sender</Type><Code>{code}</Code><Message>canary</Message></Error>\
-                 <RequestId>x</RequestId></ErrorResponse>"
-            );
-            Act::Answer(403, Vec::new(), body)
-        })
-        .await;
+        let gate = Gate::open(None, move |_| refusal(code)).await;
         let error = read(&AwsSecretsManager::new(with_role(&gate))).await;
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(part), "{error}");

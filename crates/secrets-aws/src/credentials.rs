@@ -48,8 +48,9 @@ pub(crate) struct CredentialCache(Arc<Inner>);
 struct Inner {
     source: Source,
     held: RwLock<Option<Arc<Held>>>,
-    /// Taken while loading, so that any number of callers load once.
-    loading: Mutex<()>,
+    /// Taken while loading, so that any number of callers load once; it keeps how the last load
+    /// failed, and when, for those who were waiting.
+    loading: Mutex<Option<(Instant, Error)>>,
 }
 
 /// What makes credentials anew, from the start, each time: the SDK's providers keep what they have
@@ -64,6 +65,7 @@ struct Held {
     keys: Keys,
     /// What the files looked like when the credentials were loaded.
     files: Vec<FileStamp>,
+    loaded_at: Instant,
     /// When to try to renew them, if they end at all.
     renew_at: Option<Instant>,
 }
@@ -96,13 +98,19 @@ impl CredentialCache {
         {
             return Ok(held.keys.clone());
         }
-        let _loading = self.0.loading.lock().await;
-        // Somebody else may have loaded while we waited.
+        let asked = Instant::now();
+        let mut failed = self.0.loading.lock().await;
+        // Somebody else may have loaded while we waited, or have tried to.
         let old = self.held();
         if let Some(held) = &old
             && held.is_fresh()
         {
             return Ok(held.keys.clone());
+        }
+        if let Some((at, error)) = &*failed
+            && *at >= asked
+        {
+            return Err(error.clone());
         }
         match self.0.source.load().await {
             Ok(held) => Ok(self.hold(held)),
@@ -113,29 +121,34 @@ impl CredentialCache {
                     Ok(self.hold(Held {
                         keys: held.keys.clone(),
                         files: held.files.clone(),
+                        loaded_at: held.loaded_at,
                         renew_at: Some(Instant::now() + RENEW_AGAIN),
                     }))
                 }
-                None => Err(error),
+                None => {
+                    *failed = Some((Instant::now(), error.clone()));
+                    Err(error)
+                }
             },
         }
     }
 
     /// AWS has refused these credentials: looks for others. Whether there are.
     pub(crate) async fn refused(&self, refused: &Keys) -> bool {
-        let _loading = self.0.loading.lock().await;
+        let asked = Instant::now();
+        let mut failed = self.0.loading.lock().await;
         if let Some(held) = self.held()
-            && !same(&held.keys, refused)
+            && (held.loaded_at >= asked || !same(&held.keys, refused))
         {
-            return true;
+            return !same(&held.keys, refused);
+        }
+        if failed.as_ref().is_some_and(|(at, _)| *at >= asked) {
+            return false;
         }
         match self.0.source.load().await {
-            Ok(held) => {
-                let others = !same(&held.keys, refused);
-                self.hold(held);
-                others
-            }
-            Err(_) => {
+            Ok(held) => !same(&self.hold(held), refused),
+            Err(error) => {
+                *failed = Some((Instant::now(), error));
                 *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = None;
                 false
             }
@@ -192,6 +205,7 @@ impl Held {
         Self {
             keys,
             files,
+            loaded_at: Instant::now(),
             renew_at,
         }
     }

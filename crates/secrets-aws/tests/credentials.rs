@@ -518,6 +518,37 @@ async fn a_refused_session_is_made_anew() {
     );
 }
 
+/// Any number of callers meet a failing source, or refused keys, and it is asked once, not in turn.
+#[tokio::test]
+async fn a_failing_source_is_not_asked_by_every_caller() {
+    let gate = Gate::open(None, |_| refusal("AccessDenied")).await;
+    let store = AwsSecretsManager::new(with_role(&gate));
+    let errors = futures::future::join_all((0..30).map(|_| read(&store))).await;
+    assert!(
+        errors
+            .iter()
+            .all(|error| error.kind() == ErrorKind::PermissionDenied)
+    );
+    assert_eq!(gate.take_actions(), ["sts:AssumeRole"]);
+    // Later callers ask again.
+    read(&store).await;
+    assert_eq!(gate.take_actions(), ["sts:AssumeRole"]);
+
+    let gate = Gate::open(None, |seen| match seen.action.as_str() {
+        "sts:AssumeRole" => session("ASIASAME", 3600),
+        _ => Act::error("ExpiredTokenException"),
+    })
+    .await;
+    let store = AwsSecretsManager::new(with_role(&gate));
+    futures::future::join_all((0..30).map(|_| read(&store))).await;
+    let logins = gate
+        .take_actions()
+        .iter()
+        .filter(|action| *action == "sts:AssumeRole")
+        .count();
+    assert!(logins <= 3, "{logins} logins");
+}
+
 #[tokio::test]
 async fn a_role_that_cannot_be_assumed_says_why() {
     for (code, kind, part) in [

@@ -5,6 +5,7 @@ mod classes;
 mod kills;
 mod races;
 mod refusals;
+mod splits;
 mod tap;
 mod world;
 

@@ -1,0 +1,57 @@
+//! Runs the service on loopback: `cargo run -p service`.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrets_core::connector::{ConnectorOptions, ConnectorSecrets};
+use secrets_core::{SecretValue, Stores};
+use secrets_db::{Database, DbConfig};
+use service::{Connectors, Rows, router};
+
+/// Settings, all from the environment: `SERVICE_FOLDER` (default: the current folder) for the two
+/// databases, `SERVICE_ADDRESS` (default `127.0.0.1:8080`), `SERVICE_RUNNER_TOKEN` (required), and
+/// the store's own, `SECRETS_KEYRING_FILE` for one (then the store is encrypted).
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .init();
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let folder = PathBuf::from(variable("SERVICE_FOLDER").unwrap_or_else(|| String::from(".")));
+    let address = variable("SERVICE_ADDRESS").unwrap_or_else(|| String::from("127.0.0.1:8080"));
+    let runner_token = variable("SERVICE_RUNNER_TOKEN")
+        .map(SecretValue::new)
+        .ok_or("set SERVICE_RUNNER_TOKEN: whoever has it may read full configurations")?;
+
+    let folder = std::path::absolute(folder)?;
+    let url = format!("sqlite://{}", folder.join("secrets.db").display());
+    let config = DbConfig::from_url(&url)
+        .env(variable)
+        .create(true)
+        .build()?;
+    let store = Database::connect(config).await?;
+    let rows = Rows::open(&folder.join("connectors.db")).await?;
+    let secrets = ConnectorSecrets::new(Stores::new(Arc::new(store)), ConnectorOptions::default());
+    let connectors = Connectors::new(rows, secrets);
+
+    let healer = connectors.clone();
+    tokio::spawn(async move {
+        loop {
+            if let Err(error) = healer.heal().await {
+                tracing::warn!(%error, "healing failed, trying again in a minute");
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+    });
+    let listener = tokio::net::TcpListener::bind(&address).await?;
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    axum::serve(listener, router(connectors, runner_token))
+        .with_graceful_shutdown(async {
+            // Without a signal handler the service only ends by being killed, which is safe too.
+            let _ = tokio::signal::ctrl_c().await;
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Secrets per second and peak memory of a migration from plain SQLite to encrypted SQLite, with the real
+//! binary: `cargo bench -p migrate` (`-- 10000 100000` chooses the numbers of secrets).
+
+// A measurement that cannot be taken ends.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use secrets_core::{ManagedCoordinate, Scope, SecretPersistenceExt, SecretValue, Write};
+use secrets_db::{Database, DbConfig, KeyRingFile, Mode};
+use serde_json::json;
+use uuid::Uuid;
+
+/// Secrets per configuration, which the corpus of public connectors has at most, rounded up.
+const PER_CONFIGURATION: usize = 4;
+
+/// Bytes of a value: a long password or a short token.
+const VALUE: usize = 64;
+
+fn main() {
+    let mut sizes: Vec<usize> = std::env::args()
+        .filter_map(|argument| argument.parse().ok())
+        .collect();
+    if sizes.is_empty() {
+        sizes = vec![10_000, 100_000];
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "{:>8}  {:9}  {:>9}  {:>11}  {:>12}",
+        "secrets", "command", "seconds", "secrets/s", "VmHWM MiB"
+    )
+    .unwrap();
+    for secrets in sizes {
+        let folder = tempfile::tempdir().unwrap();
+        runtime.block_on(fill(folder.path(), secrets));
+        for command in ["copy", "verify", "rollback"] {
+            let (took, peak) = run(folder.path(), command);
+            writeln!(
+                out,
+                "{secrets:>8}  {command:9}  {:>9.2}  {:>11.0}  {:>12.1}",
+                took.as_secs_f64(),
+                secrets as f64 / took.as_secs_f64(),
+                peak as f64 / 1024.0
+            )
+            .unwrap();
+        }
+    }
+}
+
+/// A plain store as it would be found, its configurations, and a key ring.
+async fn fill(folder: &Path, secrets: usize) {
+    KeyRingFile::create(folder.join("ring"), "k1".parse().unwrap()).unwrap();
+    let config = DbConfig::builder()
+        .set("path", folder.join("source.db").to_str().unwrap())
+        .mode(Mode::Plain)
+        .build()
+        .unwrap();
+    let source = Database::connect(config).await.unwrap();
+    let table = sqlx::SqlitePool::connect_with(
+        sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(folder.join("configurations.db"))
+            .create_if_missing(true),
+    )
+    .await
+    .unwrap();
+    sqlx::query("CREATE TABLE actor (id TEXT PRIMARY KEY, configuration TEXT)")
+        .execute(&table)
+        .await
+        .unwrap();
+    let scope = Scope::workspace(Uuid::new_v4());
+    let mut transaction = table.begin().await.unwrap();
+    let mut writes = Vec::new();
+    for row in 0..secrets / PER_CONFIGURATION {
+        let mut configuration = json!({ "host": format!("db{row}.example") });
+        for field in 0..PER_CONFIGURATION {
+            let coordinate = ManagedCoordinate::new(&scope, Uuid::new_v4(), 1).unwrap();
+            configuration[format!("secret{field}")] = json!({ "_secret": coordinate.as_str() });
+            let value = format!("{:x<VALUE$}", Uuid::new_v4());
+            writes.push(Write::new(coordinate, SecretValue::new(value)));
+        }
+        sqlx::query("INSERT INTO actor VALUES ($1, $2)")
+            .bind(Uuid::new_v4().to_string())
+            .bind(configuration.to_string())
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        if writes.len() >= 4000 {
+            written(&source, &mut writes).await;
+        }
+    }
+    written(&source, &mut writes).await;
+    transaction.commit().await.unwrap();
+    table.close().await;
+    source.close().await;
+}
+
+async fn written(source: &Database, writes: &mut Vec<Write>) {
+    for result in source.write_many(writes).await {
+        result.unwrap();
+    }
+    writes.clear();
+}
+
+/// How long a command takes, and the most memory it ever had, in KiB.
+fn run(folder: &Path, command: &str) -> (Duration, u64) {
+    let started = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_migrate"))
+        .args([
+            command,
+            "--from",
+            "sqlite:source.db",
+            "--to",
+            "sqlite:target.db?mode=encrypted",
+            "--configs",
+            "sqlite:configurations.db?table=actor&id=id&configuration=configuration",
+        ])
+        .current_dir(folder)
+        .env_clear()
+        .env("SECRETS_OWNER", "bench")
+        .env("TO_SECRETS_KEYRING_FILE", "ring")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut peak = 0;
+    loop {
+        peak = peak.max(high_water(&child).unwrap_or(0));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{command} ended with {status}");
+            return (started.elapsed(), peak);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The high-water mark of a process's memory as Linux tells it; it only grows, so the last look counts.
+fn high_water(child: &Child) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,449 @@
+//! The command line: every command and option, and nothing that needs a store.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use secrets_core::migrate::{
+    Decisions, Expiring, External, Missing, Orphaned, PendingDeletion, Shared, Storage, Unfit,
+};
+
+use crate::status::EXIT_STATUSES;
+
+const ENVIRONMENT: &str = "\
+Stores are URLs without credentials; options of a store are query parameters:
+  sqlite:///path/secrets.db?table=secrets&mode=encrypted
+  postgres://host:5432/database?table=secrets&mode=encrypted     (--features postgres)
+
+Environment (no option ever takes a secret):
+  SECRETS_OWNER          the id of this installation, written with every secret; needed before anything is written
+  SECRETS_KEYRING_FILE   the key ring of encrypted stores, or SECRETS_KEYRING with its text
+  DATABASE_USER, DATABASE_PASSWORD
+  Each may carry FROM_, TO_, STORE_, CONFIG_ or JOURNAL_, and the prefixed one wins.";
+
+/// Moves the secrets of connector configurations between stores, and back.
+#[derive(Debug, Parser)]
+#[command(name = "migrate", version, max_term_width = 120, after_help = AFTER_HELP.as_str())]
+pub(crate) struct Cli {
+    /// Print the result as one JSON object on standard output; progress goes to standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+static AFTER_HELP: std::sync::LazyLock<String> =
+    std::sync::LazyLock::new(|| format!("{ENVIRONMENT}\n\n{EXIT_STATUSES}"));
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole idea on connectors of its own: split, store, move, verify, roll back. Needs nothing.
+    Demo(DemoArgs),
+    /// Say what a copy would do, and what has to be decided before.
+    Plan(MoveArgs),
+    /// Copy every secret to the target; resumable, repeatable, deletes nothing.
+    Copy(MoveArgs),
+    /// Read everything back, compare, and hydrate every configuration from the target.
+    Verify(MoveArgs),
+    /// Delete from the target what copy wrote there, once every configuration hydrates from the source.
+    Rollback(MoveArgs),
+    /// Delete from the source what is equal in the target at that moment.
+    Retire(RetireArgs),
+    /// Take raw secrets out of configurations: write them to a store, leave pointers.
+    Split(SplitArgs),
+    /// Prove a store end to end with a test secret: who we are, write, read, list, delete.
+    Check(CheckArgs),
+    /// Delete what has expired and belongs to this installation.
+    Sweep(SweepArgs),
+    /// Show the SQL that gives a table our own columns, and run it on request.
+    Prepare(PrepareArgs),
+    /// Convert a plain table to an encrypted one, in place.
+    Encrypt(EncryptArgs),
+    /// Wrap every data key with the active key, or make new data keys.
+    Rotate(RotateArgs),
+    /// Make a key ring, add a key to one, or remove a key that no row uses.
+    Keygen(KeygenArgs),
+    /// Run the conformance suite against a store: under random names, cleaning up after itself.
+    Conformance(ConformanceArgs),
+}
+
+/// From where to where, for which configurations.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Route {
+    /// The store to copy from.
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+    /// The store to copy to.
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) configs: Configs,
+}
+
+/// The configurations, and what resolves their references.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Configs {
+    /// Where configurations are: `<database URL>?table=…&id=…&configuration=…[&base_id=…][&prefix=…]
+    /// [&specification=…][&where=…]`, `…&coordinate=<column>`, `<database URL>?query-file=…`, or a
+    /// file of JSON lines. Repeatable.
+    #[arg(long = "configs", value_name = "URL or FILE", required = true)]
+    pub(crate) sources: Vec<String>,
+    /// The table that says what reference ids stand for: `<database URL>?table=…[&id=…][&coordinate=…]
+    /// [&storage_id=…]`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) references: Option<String>,
+}
+
+/// Where the journal is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JournalArgs {
+    /// The journal: a file, or a Postgres URL.
+    #[arg(long, value_name = "PATH or URL", default_value = "migrate-journal.db")]
+    pub(crate) journal: String,
+}
+
+/// How fast.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Pace {
+    /// The most requests in flight at each store. As the store advises unless given.
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<NonZeroUsize>,
+    /// The most requests per second to each store. Unlimited unless given.
+    #[arg(long, value_name = "PER SECOND")]
+    pub(crate) rate: Option<NonZeroU32>,
+}
+
+/// `demo`.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Keep the databases in this folder, which must be empty or new; a temporary one otherwise.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// What to do with what a plan finds: one option per class, each needed only where there is something
+/// of its class.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Decisions")]
+pub(crate) struct DecisionArgs {
+    /// Secrets that expire, where the target keeps no expiry.
+    #[arg(long, value_enum)]
+    expiring: Option<ExpiringArg>,
+    /// Secrets of others, which are never copied: the target has them too, or they stay where they are.
+    #[arg(long, value_enum)]
+    external: Option<ExternalArg>,
+    /// Coordinates that configurations mention and the source has not.
+    #[arg(long, value_enum)]
+    missing: Option<SkipArg>,
+    /// Coordinates of the source that no configuration mentions.
+    #[arg(long, value_enum)]
+    orphaned: Option<OrphanedArg>,
+    /// Names that are scheduled for deletion in the target.
+    #[arg(long, value_enum)]
+    pending_deletion: Option<PendingArg>,
+    /// Coordinates that stand in more than one configuration.
+    #[arg(long, value_enum, conflicts_with = "unshare")]
+    shared: Option<SharedArg>,
+    /// Give each configuration its own copy of what it shares; the same as --shared unshare.
+    #[arg(long)]
+    pub(crate) unshare: bool,
+    /// Pointers with a storage id: the id is another store and they stay there (leave), or it means
+    /// the source and they are moved (move). Repeatable.
+    #[arg(long, value_name = "ID=leave|move", value_parser = storage)]
+    storage: Vec<(String, Storage)>,
+    /// Values that the target cannot hold: too large, empty, with a NUL.
+    #[arg(long, value_enum)]
+    unfit: Option<SkipArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExpiringArg {
+    /// Copied, and do not expire there.
+    DropExpiry,
+    /// Not copied.
+    Skip,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExternalArg {
+    /// The target has them under the same names; verify reads them there.
+    Expect,
+    /// They stay; verify reads them in the source.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrphanedArg {
+    /// Copied too.
+    Copy,
+    /// They stay in the source.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PendingArg {
+    /// Restored where they hold the equal value.
+    Restore,
+    /// Not copied.
+    Skip,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SharedArg {
+    /// They stay shared.
+    Keep,
+    /// Each configuration but the first gets a copy of its own, in the source.
+    Unshare,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SkipArg {
+    /// They are left out, the others are moved.
+    Skip,
+}
+
+impl DecisionArgs {
+    /// The decisions in the engine's terms.
+    pub(crate) fn decisions(&self) -> Decisions {
+        let mut decisions = Decisions::default();
+        decisions.expiring = self.expiring.map(|choice| match choice {
+            ExpiringArg::DropExpiry => Expiring::DropExpiry,
+            ExpiringArg::Skip => Expiring::Skip,
+        });
+        decisions.external = self.external.map(|choice| match choice {
+            ExternalArg::Expect => External::Expect,
+            ExternalArg::Leave => External::Leave,
+        });
+        decisions.missing = self.missing.map(|SkipArg::Skip| Missing::Skip);
+        decisions.orphaned = self.orphaned.map(|choice| match choice {
+            OrphanedArg::Copy => Orphaned::Copy,
+            OrphanedArg::Leave => Orphaned::Leave,
+        });
+        decisions.pending_deletion = self.pending_deletion.map(|choice| match choice {
+            PendingArg::Restore => PendingDeletion::Restore,
+            PendingArg::Skip => PendingDeletion::Skip,
+        });
+        decisions.shared = match (self.unshare, self.shared) {
+            (true, _) | (_, Some(SharedArg::Unshare)) => Some(Shared::Unshare),
+            (false, Some(SharedArg::Keep)) => Some(Shared::Keep),
+            (false, None) => None,
+        };
+        decisions.unfit = self.unfit.map(|SkipArg::Skip| Unfit::Skip);
+        for (id, choice) in &self.storage {
+            decisions = decisions.with_storage(id, *choice);
+        }
+        decisions
+    }
+}
+
+/// `plan`, `copy`, `verify` and `rollback`.
+#[derive(Args, Debug)]
+pub(crate) struct MoveArgs {
+    #[command(flatten)]
+    pub(crate) route: Route,
+    #[command(flatten)]
+    pub(crate) journal: JournalArgs,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+    #[command(flatten)]
+    pub(crate) decisions: DecisionArgs,
+    /// Say what would be done, change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `retire`.
+#[derive(Args, Debug)]
+pub(crate) struct RetireArgs {
+    #[command(flatten)]
+    pub(crate) moved: MoveArgs,
+    /// State that every place that holds coordinates was given with --configs.
+    #[arg(long)]
+    pub(crate) all_references: bool,
+    /// Delete without the recovery window that the source has.
+    #[arg(long)]
+    pub(crate) without_recovery: bool,
+}
+
+/// `split`.
+#[derive(Args, Debug)]
+pub(crate) struct SplitArgs {
+    /// The store to write to.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) configs: Configs,
+    /// The journal of the split: a file, or a Postgres URL. Not the journal of a migration.
+    #[arg(
+        long,
+        value_name = "PATH or URL",
+        default_value = "migrate-split-journal.db"
+    )]
+    pub(crate) journal: String,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+    /// Say how many secrets would be written, change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Refuse secrets that are no text, for installations that may go back to Airbyte.
+    #[arg(long)]
+    pub(crate) strings_only: bool,
+}
+
+/// `check`.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The store.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    /// Leave the test secret, so that it can be seen in the provider's console.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// `sweep`.
+#[derive(Args, Debug)]
+pub(crate) struct SweepArgs {
+    /// The store.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    /// Say what would be deleted, delete nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `prepare`.
+#[derive(Args, Debug)]
+pub(crate) struct PrepareArgs {
+    /// The store.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    /// Run the SQL; it is only shown otherwise.
+    #[arg(long)]
+    pub(crate) run: bool,
+}
+
+/// `encrypt`.
+#[derive(Args, Debug)]
+pub(crate) struct EncryptArgs {
+    /// The store, as it is to be: with mode=encrypted.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    /// Confirm that nothing else reads the table: a reader that expects plain text fails from now on.
+    #[arg(long)]
+    pub(crate) nothing_else_reads_it: bool,
+    /// On Postgres, rewrite the table with VACUUM FULL at the end; it is locked meanwhile.
+    #[arg(long)]
+    pub(crate) vacuum_full: bool,
+}
+
+/// `rotate`.
+#[derive(Args, Debug)]
+pub(crate) struct RotateArgs {
+    /// The store.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+    /// Make new data keys and encrypt the values again: for a key that has leaked.
+    #[arg(long)]
+    pub(crate) reencrypt: bool,
+}
+
+/// `keygen`.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("step").multiple(false))]
+pub(crate) struct KeygenArgs {
+    /// The key ring's file. Without another option it is made, with one active key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The id of the first key of a new ring; today's date unless given.
+    #[arg(long, value_name = "ID", group = "step")]
+    pub(crate) id: Option<String>,
+    /// Add a key, not active yet: hand the file to every process that reads the store first.
+    #[arg(long, value_name = "ID", group = "step")]
+    pub(crate) add: Option<String>,
+    /// Make a key the active one: what is written from now on, and what rotate wraps with.
+    #[arg(long, value_name = "ID", group = "step")]
+    pub(crate) activate: Option<String>,
+    /// Remove a key that no row of any --store uses.
+    #[arg(long, value_name = "ID", group = "step", requires = "store")]
+    pub(crate) remove: Option<String>,
+    /// Every store that this key ring opens; --remove looks into each. Repeatable.
+    #[arg(long, value_name = "URL", requires = "remove")]
+    pub(crate) store: Vec<String>,
+}
+
+/// `conformance`.
+#[derive(Args, Debug)]
+pub(crate) struct ConformanceArgs {
+    /// The store.
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: String,
+}
+
+fn storage(text: &str) -> Result<(String, Storage), String> {
+    match text.rsplit_once('=') {
+        Some((id, "leave")) if !id.is_empty() => Ok((id.to_owned(), Storage::Leave)),
+        Some((id, "move")) if !id.is_empty() => Ok((id.to_owned(), Storage::Move)),
+        _ => Err("write it as <storage id>=leave or <storage id>=move".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn decisions_are_what_was_said() {
+        let cli = Cli::parse_from([
+            "migrate",
+            "plan",
+            "--from",
+            "sqlite:a",
+            "--to",
+            "sqlite:b",
+            "--configs",
+            "c",
+            "--unshare",
+            "--missing",
+            "skip",
+            "--storage",
+            "s1=move",
+            "--storage",
+            "s=2=leave",
+        ]);
+        let Command::Plan(plan) = cli.command else {
+            panic!("not a plan");
+        };
+        let expected = Decisions::default()
+            .with_shared(Shared::Unshare)
+            .with_missing(Missing::Skip)
+            .with_storage("s1", Storage::Move)
+            .with_storage("s=2", Storage::Leave);
+        assert_eq!(plan.decisions.decisions(), expected);
+    }
+
+    #[test]
+    fn nothing_that_contradicts_itself_is_understood() {
+        for line in [
+            "migrate plan --from sqlite:a --configs c",
+            "migrate plan --from sqlite:a --to sqlite:b",
+            "migrate plan --from sqlite:a --to sqlite:b --configs c --unshare --shared keep",
+            "migrate plan --from sqlite:a --to sqlite:b --configs c --storage x",
+            "migrate copy --from sqlite:a --to sqlite:b --configs c --rate 0",
+            "migrate copy --from sqlite:a --to sqlite:b --configs c --concurrency 0",
+            "migrate keygen --file f --add a --activate b",
+            "migrate keygen --file f --remove a",
+            "migrate keygen --file f --store sqlite:a",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

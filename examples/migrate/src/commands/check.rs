@@ -1,0 +1,56 @@
+//! `check`: proves a store end to end with a test secret.
+
+use secrets_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
+use serde_json::{Value, json};
+
+use crate::cli::CheckArgs;
+use crate::environment::{Environment, Role};
+use crate::output::Output;
+use crate::status::{Result, Status};
+use crate::store::Registry;
+
+/// Runs it.
+pub(crate) async fn run(
+    args: CheckArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let store = Registry::built_in()
+        .open(&args.store, Role::Store, environment)
+        .await?
+        .for_writing()?;
+    let options = CheckOptions::default().with_keep(args.keep);
+    let report = store.store.check(&options).await;
+    let status = if report.failures().next().is_none() {
+        Status::Done
+    } else {
+        Status::Found
+    };
+    output.line(report.to_string());
+    let steps: Vec<Value> = report
+        .steps
+        .iter()
+        .map(|step| {
+            let (outcome, text) = match &step.outcome {
+                StepOutcome::Done(what) => ("done", what.clone()),
+                StepOutcome::Failed(error) => ("failed", error.to_string()),
+                StepOutcome::NotApplicable(reason) => ("not_applicable", reason.clone()),
+            };
+            let took = u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX);
+            json!({ "operation": step.operation.as_str(), "outcome": outcome, "detail": text, "milliseconds": took })
+        })
+        .collect();
+    output.object(
+        status,
+        &json!({
+            "command": "check",
+            "store": report.store,
+            "summary": report.summary(),
+            "works": report.works(),
+            "coordinate": report.coordinate.as_str(),
+            "left_behind": report.left_behind,
+            "steps": steps,
+        }),
+    );
+    Ok(status)
+}

@@ -1,0 +1,74 @@
+//! `conformance`: the suite of promises against any store, a real cloud included.
+
+use std::sync::Arc;
+
+use secrets_core::conformance::{self, Options, Outcome};
+use serde_json::{Value, json};
+
+use crate::cli::ConformanceArgs;
+use crate::console::{remark, say};
+use crate::environment::{Environment, Role};
+use crate::output::Output;
+use crate::status::{Failure, Result, Status};
+use crate::store::Registry;
+
+/// Runs it.
+pub(crate) async fn run(
+    args: ConformanceArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let store = Registry::built_in()
+        .open(&args.store, Role::Store, environment)
+        .await?
+        .for_writing()?;
+    let json = output.is_json();
+    let (url, variables) = (args.store.clone(), environment.clone());
+    let mut options = Options::default()
+        .with_progress(move |case| {
+            if json {
+                remark(case.to_string());
+            } else {
+                say(case.to_string());
+            }
+        })
+        .with_reopen(move || {
+            let (url, variables) = (url.clone(), variables.clone());
+            Box::pin(async move {
+                Registry::built_in()
+                    .open(&url, Role::Store, &variables)
+                    .await
+                    .map(|store| store.store)
+                    .map_err(Failure::into_store_error)
+            })
+        });
+    if let Some(owner) = store.owner {
+        options = options.with_owner(owner);
+    }
+    let report = conformance::run(&Arc::clone(&store.store), &options).await;
+    let status = if report.passed() {
+        Status::Done
+    } else {
+        Status::Found
+    };
+    if let Some(sum) = report.to_string().lines().last() {
+        output.line(sum);
+    }
+    let cases: Vec<Value> = report
+        .cases
+        .iter()
+        .map(|case| {
+            let (outcome, text) = match &case.outcome {
+                Outcome::Failed(message) => ("failed", Some(message)),
+                Outcome::NotApplicable(reason) => ("not_applicable", Some(reason)),
+                Outcome::Passed => ("passed", None),
+            };
+            json!({ "case": case.name, "outcome": outcome, "detail": text })
+        })
+        .collect();
+    output.object(
+        status,
+        &json!({ "command": "conformance", "store": report.store, "passed": report.passed(), "cases": cases }),
+    );
+    Ok(status)
+}

@@ -1,0 +1,288 @@
+//! `demo`: the whole idea in one screen, on connectors of its own.
+
+mod connectors;
+mod show;
+mod world;
+
+use std::path::PathBuf;
+
+use secrets_core::SecretPersistenceExt;
+use secrets_core::migrate::Report;
+use serde_json::{Value, json};
+
+use self::connectors::connectors;
+use self::show::{shortened, table};
+use self::world::{Saved, World};
+use crate::cli::DemoArgs;
+use crate::output::Output;
+use crate::status::{Failure, Result, Status};
+
+/// Runs it.
+pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<Status> {
+    let temporary = match args.folder {
+        Some(_) => None,
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("migrate-demo-")
+                .tempdir()
+                .map_err(|cause| {
+                    Failure::failed("no temporary folder could be made").with_source(cause)
+                })?,
+        ),
+    };
+    let folder = match (&args.folder, &temporary) {
+        (Some(folder), _) => empty(folder.clone())?,
+        (None, Some(temporary)) => temporary.path().to_owned(),
+        (None, None) => return Err(Failure::failed("no folder")),
+    };
+    let mut demo = Demo {
+        world: World::create(&folder).await?,
+        output: *output,
+        failed: Vec::new(),
+    };
+    let moved = demo.tell().await?;
+    demo.world.close().await;
+    let connectors = demo.world.names().len();
+    for failure in &demo.failed {
+        output.line(format!("FAILED  {failure}"));
+    }
+    if args.folder.is_some() {
+        output.line(format!("(the databases are in {})", folder.display()));
+    }
+    let failed = demo.failed.len();
+    output.line(format!(
+        "demo: {connectors} connectors, {moved} secrets moved, verified and rolled back; {failed} failed"
+    ));
+    let status = if failed == 0 {
+        Status::Done
+    } else {
+        Status::Found
+    };
+    output.object(
+        status,
+        &json!({ "command": "demo", "connectors": connectors, "secrets": moved, "failed": failed, "failures": demo.failed }),
+    );
+    Ok(status)
+}
+
+/// The story, told while it happens.
+struct Demo {
+    world: World,
+    output: Output,
+    failed: Vec<String>,
+}
+
+impl Demo {
+    /// All of it; answers how many secrets were moved.
+    async fn tell(&mut self) -> Result<u64> {
+        let all = connectors()?;
+        self.say(
+            "Connector configurations hold secrets. Here are a dozen, with every value made up:",
+        );
+        let names: Vec<&str> = all
+            .iter()
+            .map(|connector| connector.name.as_str())
+            .collect();
+        for line in names.chunks(6) {
+            self.say(format!("    {}", line.join("  ")));
+        }
+
+        // Split.
+        let mut secrets = 0;
+        for connector in all {
+            secrets += self.world.create_connector(connector).await?;
+        }
+        let shown = self.world.saved("source-postgres").await?;
+        self.say("");
+        self.say("1 SPLIT     Each secret goes to a store; the configuration keeps a pointer where it stood.");
+        for line in table(self.world.original(&shown.name)?, &shown.configuration) {
+            self.say(format!("    {line}"));
+        }
+        self.say(format!(
+            "            {} configurations split, {secrets} secrets stored in plain text, as an unprotected installation has them",
+            self.world.names().len()
+        ));
+        let clear = self.world.values_in_clear(World::SOURCE)?;
+        self.expect(
+            clear == secrets,
+            "the plain store holds every value in clear",
+        );
+
+        self.update(&shown).await?;
+
+        // Move.
+        let secrets = self.world.values();
+        let plan = self
+            .world
+            .migration(&self.world.source, &self.world.target)
+            .await?
+            .plan()
+            .await?;
+        self.say("");
+        self.say("3 PLAN      What a move would do, before anything is done.");
+        self.say(format!(
+            "            {} configurations, {} pointers, {} secrets to copy; {} missing, {} shared, {} to decide",
+            plan.tally.configurations,
+            plan.tally.pointers,
+            plan.tally.secrets,
+            plan.count(secrets_core::migrate::Class::Missing),
+            plan.count(secrets_core::migrate::Class::Shared),
+            plan.undecided.len()
+        ));
+        self.complete(&plan);
+        let copy = self
+            .world
+            .migration(&self.world.source, &self.world.target)
+            .await?
+            .copy()
+            .await?;
+        self.complete(&copy);
+        let moved = copy.tally.written;
+        self.expect(moved == secrets, "every secret is copied once");
+        self.say("4 COPY      To another store: here an encrypted one, a data key per value, AES-256-GCM.");
+        let encrypted = self.world.values_in_clear(World::TARGET)?;
+        self.expect(encrypted == 0, "the encrypted store shows no value");
+        self.say(format!(
+            "            {moved} copied. Searching the files for the values: plain store {clear} found, encrypted store {encrypted}"
+        ));
+        let verify = self
+            .world
+            .migration(&self.world.source, &self.world.target)
+            .await?
+            .verify()
+            .await?;
+        self.complete(&verify);
+        self.expect(verify.tally.verified == moved, "every secret is verified");
+        self.say(format!(
+            "5 VERIFY    {} read back and equal; {} configurations hydrate",
+            verify.tally.verified, verify.tally.hydrated
+        ));
+        let exact = self.hydrate_all(false).await?;
+        self.say(format!(
+            "6 HYDRATE   from the new store: {exact} of {} exactly as they were. No configuration was changed to move.",
+            self.world.names().len()
+        ));
+
+        // And back.
+        let rollback = self
+            .world
+            .migration(&self.world.source, &self.world.target)
+            .await?
+            .rollback()
+            .await?;
+        self.complete(&rollback);
+        self.expect(
+            rollback.tally.deleted == moved,
+            "rollback removes what copy wrote",
+        );
+        let left = self
+            .world
+            .target
+            .read_many(&self.world.coordinates().await?)
+            .await;
+        self.expect(
+            left.iter().all(Result::is_err),
+            "nothing is left in the target",
+        );
+        self.say(format!(
+            "7 ROLLBACK  {} removed from the new store, after a proof that every configuration hydrates from the old one",
+            rollback.tally.deleted
+        ));
+        let exact = self.hydrate_all(true).await?;
+        self.say(format!(
+            "8 HYDRATE   from the old store: {exact} of {} exactly as they were",
+            self.world.names().len()
+        ));
+        self.say("");
+        Ok(moved)
+    }
+
+    /// What a form does: it shows masks, and sends them back.
+    async fn update(&mut self, shown: &Saved) -> Result<()> {
+        let masked = self.world.mask(shown)?;
+        self.say("");
+        self.say(format!(
+            "2 EDIT      People see masks: \"password\": {}, and what they send back says what to keep.",
+            masked["password"]
+        ));
+        let kept = self.world.update(shown, masked.clone()).await?;
+        self.expect(
+            kept.written == 0 && kept.deleted == 0,
+            "a masked update writes nothing",
+        );
+        self.say(format!(
+            "            sent back as it was: {} secrets written, {} deleted",
+            kept.written, kept.deleted
+        ));
+        let shown = self.world.saved(&shown.name).await?;
+        let mut edited = masked;
+        edited["password"] = json!("made-up-N3w-Pa55word");
+        let changed = self.world.update(&shown, edited).await?;
+        self.expect(
+            changed.written == 1 && changed.deleted == 1,
+            "one value changed",
+        );
+        let now = self.world.saved(&shown.name).await?;
+        self.say(format!(
+            "            with a new password: {} written ({}), {} superseded and deleted",
+            changed.written,
+            shortened(
+                now.configuration["password"]["_secret"]
+                    .as_str()
+                    .unwrap_or_default()
+            ),
+            changed.deleted
+        ));
+        Ok(())
+    }
+
+    /// Hydrates every configuration and counts those that equal their original.
+    async fn hydrate_all(&mut self, from_source: bool) -> Result<usize> {
+        let mut exact = 0;
+        for name in self.world.names() {
+            let saved = self.world.saved(&name).await?;
+            let full = self.world.hydrate(&saved, from_source).await?;
+            let original: &Value = self.world.original(&name)?;
+            // Compared as text, so that the order of keys counts too.
+            if full == original.to_string() {
+                exact += 1;
+            } else {
+                self.failed
+                    .push(format!("{name} does not hydrate to what it was"));
+            }
+        }
+        Ok(exact)
+    }
+
+    fn complete(&mut self, report: &Report) {
+        let clean = report.is_complete() && report.undecided.is_empty() && report.tally.lost == 0;
+        self.expect(clean, &format!("{} finds nothing wrong", report.command));
+        for failure in &report.failures {
+            self.failed.push(failure.message.clone());
+        }
+    }
+
+    fn expect(&mut self, holds: bool, what: &str) {
+        if !holds {
+            self.failed.push(format!("expected: {what}"));
+        }
+    }
+
+    fn say(&self, line: impl AsRef<str>) {
+        self.output.line(line);
+    }
+}
+
+/// A folder that is new or empty: nothing of anybody is overwritten.
+fn empty(folder: PathBuf) -> Result<PathBuf> {
+    let failed =
+        |cause| Failure::input(format!("{} cannot be used", folder.display())).with_source(cause);
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    if std::fs::read_dir(&folder).map_err(failed)?.next().is_some() {
+        return Err(Failure::input(format!(
+            "{} is not empty; name a new folder",
+            folder.display()
+        )));
+    }
+    std::fs::canonicalize(&folder).map_err(failed)
+}

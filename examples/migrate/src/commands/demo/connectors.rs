@@ -1,0 +1,24 @@
+//! The demo's connectors. Everything in them is made up.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::status::{Failure, Result};
+
+/// A connector with its specification, as a platform has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Connector {
+    /// What it is called.
+    pub(super) name: String,
+    /// Where its secrets are.
+    pub(super) connection_specification: Value,
+    /// What somebody has entered.
+    pub(super) configuration: Value,
+}
+
+/// About a dozen, one of each kind that makes splitting hard.
+pub(super) fn connectors() -> Result<Vec<Connector>> {
+    serde_json::from_str(include_str!("connectors.json"))
+        .map_err(|cause| Failure::failed("the demo's own connectors").with_source(cause))
+}

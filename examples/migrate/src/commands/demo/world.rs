@@ -1,0 +1,354 @@
+//! The demo's small installation: a configuration database, a plain store, an encrypted one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use secrets_core::connector::{
+    ActingSecrets, Actor, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec,
+};
+use secrets_core::migrate::{ConfigSource, Migration};
+use secrets_core::{Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores};
+use secrets_db::{Database as Secrets, DbConfig, KeyRingFile, Mode};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::connectors::Connector;
+use crate::cli::Configs;
+use crate::configs;
+use crate::database::{Database, Purpose};
+use crate::environment::Environment;
+use crate::journal::SqlJournal;
+use crate::status::{Failure, Result, Status};
+
+/// Everything there is, on disk in one folder.
+pub(super) struct World {
+    /// The store that the installation has.
+    pub(super) source: Arc<Secrets>,
+    /// The store that it moves to.
+    pub(super) target: Arc<Secrets>,
+    folder: PathBuf,
+    database: Database,
+    journal: Arc<SqlJournal>,
+    workspace: Scope,
+    originals: BTreeMap<String, Original>,
+    owner: Owner,
+}
+
+struct Original {
+    spec: ConnectorSpec,
+    configuration: Value,
+}
+
+/// A row as it is saved.
+pub(super) struct Saved {
+    pub(super) name: String,
+    pub(super) configuration: Value,
+    text: String,
+}
+
+/// What an update did.
+pub(super) struct Updated {
+    pub(super) written: usize,
+    pub(super) deleted: usize,
+}
+
+impl World {
+    /// The file of the plain store.
+    pub(super) const SOURCE: &'static str = "secrets.db";
+    /// The file of the encrypted store.
+    pub(super) const TARGET: &'static str = "encrypted.db";
+    const CONFIGURATIONS: &'static str = "configurations.db";
+
+    /// Makes it in an empty folder.
+    pub(super) async fn create(folder: &Path) -> Result<Self> {
+        let configurations = folder.join(Self::CONFIGURATIONS);
+        create_table(
+            &configurations,
+            "CREATE TABLE actor (id TEXT PRIMARY KEY, workspace_id TEXT, specification TEXT, configuration TEXT)",
+        )
+        .await?;
+        // The table of an installation that has never heard of us.
+        create_table(
+            &folder.join(Self::SOURCE),
+            "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)",
+        )
+        .await?;
+        let owner = Owner::parse("demo")?;
+        let plain = DbConfig::builder()
+            .set("path", folder.join(Self::SOURCE).to_string_lossy())
+            .mode(Mode::Plain)
+            .build()?;
+        let ring = KeyRingFile::create(folder.join("keyring"), "demo-1".parse()?)?;
+        let encrypted = DbConfig::builder()
+            .set("path", folder.join(Self::TARGET).to_string_lossy())
+            .mode(Mode::Encrypted)
+            .keyring(ring.ring().clone())
+            .owner(&owner)
+            .build()?;
+        let journal = folder.join("journal.db");
+        Ok(Self {
+            source: Arc::new(Secrets::connect(plain).await?),
+            target: Arc::new(Secrets::connect(encrypted).await?),
+            database: Database::sqlite(&configurations, Purpose::Update).await?,
+            journal: Arc::new(
+                SqlJournal::open(&journal.to_string_lossy(), &Environment::default()).await?,
+            ),
+            workspace: Scope::workspace(Uuid::new_v4()),
+            originals: BTreeMap::new(),
+            folder: folder.to_owned(),
+            owner,
+        })
+    }
+
+    /// Closes everything.
+    pub(super) async fn close(&self) {
+        self.source.close().await;
+        self.target.close().await;
+        self.journal.close().await;
+        self.database.close().await;
+    }
+
+    /// The connectors, by name.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.originals.keys().cloned().collect()
+    }
+
+    /// A configuration as it was entered, updates included.
+    pub(super) fn original(&self, name: &str) -> Result<&Value> {
+        self.known(name).map(|original| &original.configuration)
+    }
+
+    /// Splits a new configuration and saves it; answers how many secrets it had.
+    pub(super) async fn create_connector(&mut self, connector: Connector) -> Result<usize> {
+        let spec = ConnectorSpec::compile(&connector.connection_specification).map_err(refused)?;
+        let staged = self
+            .acting(&self.source)
+            .stage_create(&spec, &self.workspace, connector.configuration.clone())
+            .await
+            .map_err(refused)?;
+        let secrets = staged.record().writes().len();
+        self.database
+            .execute(
+                "INSERT INTO actor (id, workspace_id, specification, configuration) VALUES ($1, $2, $3, $4)"
+                    .into(),
+                vec![
+                    connector.name.clone(),
+                    self.workspace.base_id().to_string(),
+                    connector.connection_specification.to_string(),
+                    staged.config().to_string(),
+                ],
+            )
+            .await?;
+        let _ = staged.commit().await.map_err(refused)?;
+        self.originals.insert(
+            connector.name,
+            Original {
+                spec,
+                configuration: connector.configuration,
+            },
+        );
+        Ok(secrets)
+    }
+
+    /// A row as it is now.
+    pub(super) async fn saved(&self, name: &str) -> Result<Saved> {
+        let rows = self
+            .database
+            .few(
+                "SELECT configuration FROM actor WHERE id = $1".into(),
+                vec![name.to_owned()],
+            )
+            .await?;
+        let text = rows
+            .into_iter()
+            .next()
+            .and_then(|mut row| row.pop().flatten())
+            .ok_or_else(|| Failure::failed(format!("{name} is gone")))?;
+        let configuration = serde_json::from_str(&text)
+            .map_err(|cause| Failure::failed(format!("{name} is no JSON")).with_source(cause))?;
+        Ok(Saved {
+            name: name.to_owned(),
+            configuration,
+            text,
+        })
+    }
+
+    /// What people are shown.
+    pub(super) fn mask(&self, saved: &Saved) -> Result<Value> {
+        self.known(&saved.name)?
+            .spec
+            .mask(saved.configuration.clone())
+            .map_err(refused)
+    }
+
+    /// Saves what somebody has edited, by compare-and-swap on the row.
+    pub(super) async fn update(&mut self, saved: &Saved, edited: Value) -> Result<Updated> {
+        let spec = self.known(&saved.name)?.spec.clone();
+        let staged = self
+            .acting(&self.source)
+            .stage_update(&spec, &self.workspace, saved.configuration.clone(), edited)
+            .await
+            .map_err(refused)?;
+        let written = staged.record().writes().len();
+        let changed = self
+            .database
+            .execute(
+                "UPDATE actor SET configuration = $1 WHERE id = $2 AND configuration = $3".into(),
+                vec![
+                    staged.config().to_string(),
+                    saved.name.clone(),
+                    saved.text.clone(),
+                ],
+            )
+            .await?;
+        if changed != 1 {
+            let _ = staged.abort().await.map_err(refused)?;
+            return Err(Failure::failed(format!("{} changed meanwhile", saved.name)));
+        }
+        let cleanup = staged.commit().await.map_err(refused)?;
+        let now = self.saved(&saved.name).await?;
+        let full = self.acting(&self.source).hydrate(now.configuration).await;
+        let full = full.map_err(refused)?.into_inner();
+        if let Some(original) = self.originals.get_mut(&saved.name) {
+            original.configuration = full;
+        }
+        Ok(Updated {
+            written,
+            deleted: cleanup.deleted.len(),
+        })
+    }
+
+    /// A configuration with its secrets, as the text that a connector would be given.
+    pub(super) async fn hydrate(&self, saved: &Saved, from_source: bool) -> Result<String> {
+        let store = if from_source {
+            &self.source
+        } else {
+            &self.target
+        };
+        let full = self
+            .acting(store)
+            .hydrate(saved.configuration.clone())
+            .await
+            .map_err(refused)?;
+        Ok(full.to_string())
+    }
+
+    /// A migration of all configurations, as the commands run it.
+    pub(super) async fn migration(
+        &self,
+        from: &Arc<Secrets>,
+        to: &Arc<Secrets>,
+    ) -> Result<Migration> {
+        let url = url::Url::from_file_path(self.folder.join(Self::CONFIGURATIONS))
+            .map_err(|()| Failure::failed("the folder has no absolute path"))?;
+        let url = format!(
+            "sqlite{}?table=actor&id=id&configuration=configuration&base_id=workspace_id&specification=specification",
+            url.as_str().trim_start_matches("file")
+        );
+        let sources: Vec<Arc<dyn ConfigSource>> = configs::open(
+            &Configs {
+                sources: vec![url],
+                references: None,
+            },
+            &Environment::default(),
+            Purpose::Read,
+        )
+        .await?;
+        let migration = Migration::new(
+            Arc::clone(from) as Arc<dyn SecretPersistence>,
+            Arc::clone(to) as Arc<dyn SecretPersistence>,
+            Arc::clone(&self.journal) as Arc<_>,
+        )
+        .with_owner(self.owner.clone());
+        Ok(sources.into_iter().fold(migration, Migration::with_configs))
+    }
+
+    /// Every coordinate that a configuration holds.
+    pub(super) async fn coordinates(&self) -> Result<Vec<Coordinate>> {
+        let mut all = Vec::new();
+        for name in self.names() {
+            let saved = self.saved(&name).await?;
+            let found = secrets_core::connector::pointers(&saved.configuration).map_err(refused)?;
+            all.extend(
+                found
+                    .into_iter()
+                    .filter_map(|(_, pointer)| pointer.coordinate),
+            );
+        }
+        Ok(all)
+    }
+
+    /// How many secrets the configurations have by now.
+    pub(super) fn values(&self) -> u64 {
+        let secrets = self.secret_values();
+        u64::try_from(secrets.len()).unwrap_or(u64::MAX)
+    }
+
+    /// How many of the values stand readable in the files of a store: what a thief of a backup sees.
+    pub(super) fn values_in_clear(&self, file: &str) -> Result<usize> {
+        let mut bytes = Vec::new();
+        for name in [file.to_owned(), format!("{file}-wal")] {
+            match std::fs::read(self.folder.join(&name)) {
+                Ok(part) => bytes.extend(part),
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) => {
+                    return Err(
+                        Failure::failed(format!("{name} cannot be read")).with_source(cause)
+                    );
+                }
+            }
+        }
+        let found = |value: &SecretValue| {
+            let value = value.expose().as_bytes();
+            bytes.windows(value.len()).any(|window| window == value)
+        };
+        Ok(self
+            .secret_values()
+            .iter()
+            .filter(|value| found(value))
+            .count())
+    }
+
+    /// Every secret of the originals as its store has it: texts as they are, others as JSON.
+    fn secret_values(&self) -> Vec<SecretValue> {
+        let mut all = Vec::new();
+        for original in self.originals.values() {
+            let places = original
+                .spec
+                .secret_places(&original.configuration)
+                .unwrap_or_default();
+            for place in places {
+                let value = original.configuration.pointer(place.as_str());
+                all.extend(value.map(|value| match value {
+                    Value::String(text) => SecretValue::new(text.clone()),
+                    other => SecretValue::new(other.to_string()),
+                }));
+            }
+        }
+        all
+    }
+
+    fn acting(&self, store: &Arc<Secrets>) -> ActingSecrets {
+        let store = Arc::clone(store) as Arc<dyn SecretPersistence>;
+        let stores = Stores::new(store).with_owner(self.owner.clone());
+        ConnectorSecrets::new(stores, ConnectorOptions::default()).acting_as(&Actor::new("demo"))
+    }
+
+    fn known(&self, name: &str) -> Result<&Original> {
+        self.originals
+            .get(name)
+            .ok_or_else(|| Failure::failed(format!("no connector is called {name}")))
+    }
+}
+
+async fn create_table(file: &Path, sql: &str) -> Result<()> {
+    let database = Database::sqlite(file, Purpose::Own).await?;
+    let created = database.execute(sql.to_owned(), Vec::new()).await;
+    database.close().await;
+    created.map(drop)
+}
+
+fn refused(error: ConnectorError) -> Failure {
+    Failure::new(Status::Found, "a connector's configuration was refused").with_source(error)
+}

@@ -1,0 +1,71 @@
+//! `encrypt`: converts a plain table to an encrypted one, in place, online, resumable.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use secrets_db::{Database, EncryptOptions, Mode};
+use serde_json::json;
+
+use crate::cli::EncryptArgs;
+use crate::console::Progress;
+use crate::environment::{Environment, Role};
+use crate::output::Output;
+use crate::status::{Failure, Result, Status};
+use crate::store::database_config;
+
+/// Runs it.
+pub(crate) async fn run(
+    args: EncryptArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    if !args.nothing_else_reads_it {
+        return Err(Failure::undecided(
+            "whatever reads the table without the key ring fails from the first converted row on, Airbyte \
+             itself too; say that nothing else reads it with --nothing-else-reads-it",
+        ));
+    }
+    let config = database_config(&args.store, Role::Store, environment)?;
+    if config.mode() == Mode::Plain {
+        return Err(Failure::input(format!(
+            "{config}: encrypt needs the key ring that the store will have; set SECRETS_KEYRING_FILE \
+             and leave mode=plain out (keygen makes a ring)"
+        )));
+    }
+    let store = Database::connect(config).await?;
+    let progress = Progress::begin("encrypt", None);
+    let told = AtomicU64::new(0);
+    let options = EncryptOptions::default()
+        .with_nothing_else_reads(true)
+        .with_rewrite(args.vacuum_full);
+    let encrypted = store
+        .encrypt(&options, &|now| {
+            let before = told.swap(now.done, Ordering::Relaxed);
+            progress.advance(now.done.saturating_sub(before));
+        })
+        .await;
+    progress.finish();
+    store.close().await;
+    let encrypted = encrypted?;
+    output.line(format!(
+        "encrypt: {} rows converted; the table's files were {}",
+        encrypted.converted,
+        if encrypted.rewritten {
+            "rewritten, so that they hold no plain text any more"
+        } else {
+            "not rewritten: old values may linger in their free space (--vacuum-full, or again when nobody reads)"
+        }
+    ));
+    for place in &encrypted.out_of_reach {
+        output.line(format!("out of reach: {place}"));
+    }
+    output.object(
+        Status::Done,
+        &json!({
+            "command": "encrypt",
+            "converted": encrypted.converted,
+            "rewritten": encrypted.rewritten,
+            "out_of_reach": encrypted.out_of_reach,
+        }),
+    );
+    Ok(Status::Done)
+}

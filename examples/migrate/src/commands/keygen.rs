@@ -1,0 +1,62 @@
+//! `keygen`: makes a key ring, adds a key, makes it the active one, removes one that no row uses.
+
+use secrets_core::Timestamp;
+use secrets_db::{Database, KeyId, KeyRingFile};
+use serde_json::json;
+
+use crate::cli::KeygenArgs;
+use crate::environment::{Environment, Role};
+use crate::output::Output;
+use crate::status::{Result, Status};
+use crate::store::database_config;
+
+/// Runs it.
+pub(crate) async fn run(
+    args: KeygenArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let id = |text: &str| text.parse::<KeyId>();
+    let file = &args.file;
+    let (ring, done) = if let Some(text) = &args.add {
+        let mut ring = KeyRingFile::open(file)?;
+        ring.add(id(text)?)?;
+        let next = format!(
+            "added {text}; hand the file to every process that reads the store, then --activate {text}"
+        );
+        (ring, next)
+    } else if let Some(text) = &args.activate {
+        let mut ring = KeyRingFile::open(file)?;
+        ring.activate(&id(text)?)?;
+        let next = format!("{text} is active; `rotate` wraps what is stored with it");
+        (ring, next)
+    } else if let Some(text) = &args.remove {
+        let (mut ring, id) = (KeyRingFile::open(file)?, id(text)?);
+        for url in &args.store {
+            let config = database_config(url, Role::Store, environment)?;
+            let store = Database::connect(config).await?;
+            let allowed = store.retire_key(&id).await;
+            store.close().await;
+            allowed?;
+        }
+        ring.remove(&id)?;
+        (ring, format!("removed {text}"))
+    } else {
+        let today = || Timestamp::now().to_string().chars().take(10).collect();
+        let text: String = args.id.clone().unwrap_or_else(today);
+        let ring = KeyRingFile::create(file, id(&text)?)?;
+        let next = format!(
+            "made, with the key {text}. Keep a copy apart from the database: without it nothing that is encrypted comes back"
+        );
+        (ring, next)
+    };
+    let keys: Vec<String> = ring.ring().ids().map(ToString::to_string).collect();
+    let active = ring.ring().active().to_string();
+    output.line(format!("{}: {done}", file.display()));
+    output.line(format!("keys: {} (active: {active})", keys.join(", ")));
+    output.object(
+        Status::Done,
+        &json!({ "command": "keygen", "file": file, "keys": keys, "active": active }),
+    );
+    Ok(Status::Done)
+}

@@ -1,0 +1,171 @@
+//! `plan`, `copy`, `verify`, `rollback` and `retire`: the engine's commands between two stores.
+
+use std::sync::Arc;
+
+use secrets_core::Recovery;
+use secrets_core::migrate::{AllReferences, MigrateOptions, Migration, Shared};
+
+use crate::cli::{MoveArgs, Pace, RetireArgs};
+use crate::configs;
+use crate::database::Purpose;
+use crate::environment::{Environment, Role};
+use crate::interrupt;
+use crate::journal::SqlJournal;
+use crate::observer::Shown;
+use crate::output::Output;
+use crate::status::{Failure, Result, Status};
+use crate::store::Registry;
+
+/// `plan`.
+pub(crate) async fn plan(
+    args: MoveArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let run = Run::prepare(&args, environment, Writes::Nothing).await?;
+    let report = run.migration.plan().await;
+    run.journal.close().await;
+    Ok(output.report(&report?))
+}
+
+/// `copy`.
+pub(crate) async fn copy(
+    args: MoveArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let run = Run::prepare(&args, environment, Writes::Target).await?;
+    let report = run.migration.copy().await;
+    run.journal.close().await;
+    Ok(output.report(&report?))
+}
+
+/// `verify`.
+pub(crate) async fn verify(
+    args: MoveArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let run = Run::prepare(&args, environment, Writes::Nothing).await?;
+    let report = run.migration.verify().await;
+    run.journal.close().await;
+    Ok(output.report(&report?))
+}
+
+/// `rollback`.
+pub(crate) async fn rollback(
+    args: MoveArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let run = Run::prepare(&args, environment, Writes::Nothing).await?;
+    let report = run.migration.rollback().await;
+    run.journal.close().await;
+    Ok(output.report(&report?))
+}
+
+/// `retire`.
+pub(crate) async fn retire(
+    args: RetireArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    if !args.all_references {
+        return Err(Failure::undecided(
+            "retire deletes from the source whatever is equal in the target. A table or file that still \
+             points there and was not given would lose its secrets: give every one with --configs \
+             (the README lists those of an Airbyte database), then say so with --all-references",
+        ));
+    }
+    let run = Run::prepare(&args.moved, environment, Writes::Nothing).await?;
+    let mut options = run.options.clone();
+    if args.without_recovery {
+        options = options.with_recovery(Recovery::Immediate);
+    }
+    let migration = run.migration.with_options(options);
+    let report = migration.retire(AllReferences::confirmed()).await;
+    run.journal.close().await;
+    Ok(output.report(&report?))
+}
+
+/// Whether a command writes secrets, and so needs an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    Nothing,
+    Target,
+}
+
+/// Everything that a command between two stores works on.
+#[derive(Debug)]
+struct Run {
+    migration: Migration,
+    journal: Arc<SqlJournal>,
+    options: MigrateOptions,
+}
+
+impl Run {
+    /// Opens everything, the stores last: what the operator got wrong should show before any request.
+    async fn prepare(args: &MoveArgs, environment: &Environment, writes: Writes) -> Result<Self> {
+        let decisions = args.decisions.decisions();
+        let unshare = decisions.shared == Some(Shared::Unshare) && writes == Writes::Target;
+        let purpose = if unshare && !args.dry_run {
+            Purpose::Update
+        } else {
+            Purpose::Read
+        };
+        let registry = Registry::built_in();
+        registry.knows(&args.route.from, Role::From)?;
+        registry.knows(&args.route.to, Role::To)?;
+        let sources = configs::open(&args.route.configs, environment, purpose).await?;
+        let references = configs::references(&args.route.configs, environment).await?;
+        let mut from = registry
+            .open(&args.route.from, Role::From, environment)
+            .await?;
+        let mut to = registry.open(&args.route.to, Role::To, environment).await?;
+        if writes == Writes::Target && !args.dry_run {
+            to = to.for_writing()?;
+            if unshare {
+                from = from.for_writing()?;
+            }
+        }
+        let owner = to.owner.clone().or_else(|| from.owner.clone());
+        let journal = Arc::new(SqlJournal::open(&args.journal.journal, environment).await?);
+        let options = paced(&args.pace)
+            .with_dry_run(args.dry_run)
+            .with_decisions(decisions);
+        let mut migration = Migration::new(
+            from.with_points().store,
+            to.with_points().store,
+            Arc::clone(&journal) as Arc<_>,
+        )
+        .with_options(options.clone())
+        .with_observer(Arc::new(Shown::default()))
+        .with_cancellation(interrupt::watch());
+        if let Some(owner) = owner {
+            migration = migration.with_owner(owner);
+        }
+        if let Some(references) = references {
+            migration = migration.with_references(references);
+        }
+        for source in sources {
+            migration = migration.with_configs(source);
+        }
+        Ok(Self {
+            migration,
+            journal,
+            options,
+        })
+    }
+}
+
+/// Options with the pace that was asked for.
+pub(super) fn paced(pace: &Pace) -> MigrateOptions {
+    let mut options = MigrateOptions::default();
+    if let Some(concurrency) = pace.concurrency {
+        options = options.with_concurrency(concurrency);
+    }
+    if let Some(rate) = pace.rate {
+        options = options.with_requests_per_second(rate);
+    }
+    options
+}

@@ -1,0 +1,37 @@
+//! `prepare`: the SQL that gives a table our own columns, shown, and run on request.
+
+use secrets_db::Database;
+use serde_json::json;
+
+use crate::cli::PrepareArgs;
+use crate::environment::{Environment, Role};
+use crate::output::Output;
+use crate::status::{Result, Status};
+use crate::store::database_config;
+
+/// Runs it.
+pub(crate) async fn run(
+    args: PrepareArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let config = database_config(&args.store, Role::Store, environment)?;
+    let sql = if args.run {
+        Database::prepare(&config).await?
+    } else {
+        Database::prepare_sql(&config).await?
+    };
+    for statement in &sql {
+        output.line(format!("{};", statement.trim_end_matches(';')));
+    }
+    output.line(match (sql.is_empty(), args.run) {
+        (true, _) => "prepare: the table has every column already",
+        (false, true) => "prepare: done",
+        (false, false) => "prepare: nothing was changed; --run runs this SQL",
+    });
+    output.object(
+        Status::Done,
+        &json!({ "command": "prepare", "sql": sql, "run": args.run }),
+    );
+    Ok(Status::Done)
+}

@@ -1,0 +1,63 @@
+//! `rotate`: wraps every data key with the active key, or makes new data keys; online, resumable.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use secrets_db::{Database, RotateOptions};
+use serde_json::json;
+
+use crate::cli::RotateArgs;
+use crate::console::Progress;
+use crate::environment::{Environment, Role};
+use crate::output::Output;
+use crate::status::{Result, Status};
+use crate::store::database_config;
+
+/// Runs it.
+pub(crate) async fn run(
+    args: RotateArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let config = database_config(&args.store, Role::Store, environment)?;
+    let store = Database::connect(config).await?;
+    let progress = Progress::begin("rotate", None);
+    let told = AtomicU64::new(0);
+    let options = RotateOptions::default().with_reencrypt(args.reencrypt);
+    let rotated = store
+        .rotate(&options, &|now| {
+            let before = told.swap(now.done, Ordering::Relaxed);
+            progress.advance(now.done.saturating_sub(before));
+        })
+        .await;
+    progress.finish();
+    store.close().await;
+    let rotated = rotated?;
+    output.line(format!(
+        "rotate: {} rows {} the active key",
+        rotated.rotated,
+        if args.reencrypt {
+            "encrypted anew under"
+        } else {
+            "wrapped with"
+        }
+    ));
+    let damaged: Vec<String> = rotated.damaged.iter().map(ToString::to_string).collect();
+    for row in &damaged {
+        output.line(format!("  left as it is: {row}"));
+    }
+    let status = if damaged.is_empty() {
+        Status::Done
+    } else {
+        Status::Found
+    };
+    output.object(
+        status,
+        &json!({
+            "command": "rotate",
+            "rotated": rotated.rotated,
+            "reencrypt": args.reencrypt,
+            "damaged": damaged,
+        }),
+    );
+    Ok(status)
+}

@@ -1,0 +1,55 @@
+//! `split`: takes raw secrets out of configurations that were never split.
+
+use std::sync::Arc;
+
+use secrets_core::connector::{ConnectorOptions, Policy};
+use secrets_core::migrate::Split;
+
+use super::moving::paced;
+use crate::cli::SplitArgs;
+use crate::configs;
+use crate::database::Purpose;
+use crate::environment::{Environment, Role};
+use crate::interrupt;
+use crate::journal::SqlJournal;
+use crate::observer::Shown;
+use crate::output::Output;
+use crate::status::{Result, Status};
+use crate::store::Registry;
+
+/// Runs it.
+pub(crate) async fn run(
+    args: SplitArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let registry = Registry::built_in();
+    registry.knows(&args.store, Role::Store)?;
+    let sources = configs::open(&args.configs, environment, Purpose::Update).await?;
+    let references = configs::references(&args.configs, environment).await?;
+    let mut store = registry.open(&args.store, Role::Store, environment).await?;
+    if !args.dry_run {
+        store = store.for_writing()?;
+    }
+    let owner = store.owner.clone();
+    let journal = Arc::new(SqlJournal::open(&args.journal, environment).await?);
+    let mut split = Split::new(store.with_points().store, Arc::clone(&journal) as Arc<_>)
+        .with_options(paced(&args.pace).with_dry_run(args.dry_run))
+        .with_observer(Arc::new(Shown::default()))
+        .with_cancellation(interrupt::watch());
+    let policy = Policy::default().with_strings_only(args.strings_only);
+    let mut connector = ConnectorOptions::default().with_policy(policy);
+    if let Some(references) = references {
+        connector = connector.with_references(references);
+    }
+    split = split.with_connector_options(connector);
+    if let Some(owner) = owner {
+        split = split.with_owner(owner);
+    }
+    for source in sources {
+        split = split.with_configs(source);
+    }
+    let report = split.run().await;
+    journal.close().await;
+    Ok(output.report(&report?))
+}

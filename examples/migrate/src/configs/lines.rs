@@ -1,0 +1,598 @@
+//! A file of JSON lines: `{"id","prefix"?,"baseId","connectionSpecification"?,"configuration"}`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use secrets_core::SecretValue;
+use secrets_core::migrate::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateResult, Update,
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{failed, not_json};
+use crate::address::query_of_file;
+use crate::database::Purpose;
+use crate::private_file::{PrivateFile, not_written};
+use crate::status::{Failure, Result};
+
+const KEYS: [&str; 5] = [
+    "id",
+    "prefix",
+    "baseId",
+    "connectionSpecification",
+    "configuration",
+];
+
+/// A file to read. Updates never touch it: they are collected in `<output>.part`, which a later run
+/// goes on with, and which becomes the output, a new file, once every row has had its turn.
+#[derive(Debug)]
+pub(super) struct Lines {
+    path: PathBuf,
+    output: PathBuf,
+    opened: Stamp,
+    changes: Option<Mutex<Changes>>,
+}
+
+/// What tells whether somebody has changed a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+/// The rows that were updated: where in the part file each begins.
+#[derive(Debug, Default)]
+struct Changes {
+    part: Option<File>,
+    path: PathBuf,
+    offsets: HashMap<String, u64>,
+    end: u64,
+}
+
+impl Lines {
+    /// Opens `file` or `file?output=other file`.
+    pub(super) fn open(text: &str, purpose: Purpose) -> Result<Self> {
+        let (file, mut parameters) = query_of_file(text)?;
+        let path = PathBuf::from(file);
+        let at = |failure: Failure| failure.at(path.display());
+        if !path.is_file() {
+            return Err(at(Failure::input(
+                "there is no such file (a database is given as a URL, like sqlite:config.db?table=…)",
+            )));
+        }
+        let output = match parameters.iter().position(|(key, _)| key == "output") {
+            Some(index) => PathBuf::from(parameters.remove(index).1),
+            None => split_name(&path),
+        };
+        if let Some((key, _)) = parameters.first() {
+            return Err(at(secrets_core::settings::unknown(
+                key,
+                ["output"].into_iter(),
+            )
+            .into()));
+        }
+        let opened = stamp(&path)
+            .map_err(|cause| at(Failure::input("the file cannot be read").with_source(cause)))?;
+        let changes = match purpose {
+            Purpose::Update => {
+                if output.exists() {
+                    return Err(Failure::undecided(format!(
+                        "{} is there already and would be replaced; move it away, or name another file with ?output=…",
+                        output.display()
+                    )));
+                }
+                Some(Mutex::new(Changes::resume(&output)?))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            path,
+            output,
+            opened,
+            changes,
+        })
+    }
+
+    fn changes(&self) -> Option<MutexGuard<'_, Changes>> {
+        self.changes
+            .as_ref()
+            .map(|changes| changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The rows from a place on, with their updates: `(row, where the next line begins)`.
+    fn read(&self, offset: u64, number: u64) -> Result<impl Iterator<Item = Result<At>> + '_> {
+        let mut file = File::open(&self.path)
+            .map_err(|cause| Failure::input("the file cannot be read").with_source(cause))?;
+        file.seek(SeekFrom::Start(offset))
+            .map_err(|cause| Failure::input("the file cannot be read").with_source(cause))?;
+        let lines = numbered(BufReader::with_capacity(1 << 16, file), offset, number);
+        Ok(lines.map(|line| {
+            let mut line = line?;
+            if let Some(mut changes) = self.changes()
+                && let Some(changed) = changes.line(&line.row.id)?
+            {
+                line.row = parse(&changed)?.with_place(format!("line {}", line.number));
+            }
+            Ok(line)
+        }))
+    }
+
+    fn page_from(&self, after: Option<&ConfigCursor>, limit: usize) -> Result<ConfigPage> {
+        let (mut offset, mut number) = (0, 0);
+        if let Some(cursor) = after {
+            (offset, number) = cursor
+                .as_str()
+                .split_once(':')
+                .and_then(|(offset, number)| Some((offset.parse().ok()?, number.parse().ok()?)))
+                .ok_or_else(|| Failure::failed("a cursor of another source"))?;
+        }
+        let mut rows = Vec::new();
+        for line in self.read(offset, number)? {
+            let line = line?;
+            (offset, number) = (line.next, line.number);
+            rows.push(line.row);
+            if rows.len() == limit {
+                return Ok(ConfigPage::new(
+                    rows,
+                    Some(ConfigCursor::new(format!("{offset}:{number}"))),
+                ));
+            }
+        }
+        Ok(ConfigPage::new(rows, None))
+    }
+
+    fn find(&self, id: &str) -> Result<Option<ConfigRow>> {
+        for line in self.read(0, 0)? {
+            let line = line?;
+            if line.row.id == id {
+                return Ok(Some(line.row));
+            }
+        }
+        Ok(None)
+    }
+
+    fn put_into_place(&self) -> Result<()> {
+        let Some(mut changes) = self.changes() else {
+            return Ok(());
+        };
+        // Without any change there is nothing that a new file would say.
+        if changes.part.is_none() {
+            return Ok(());
+        }
+        let changed = || {
+            Failure::undecided(format!(
+                "somebody changed the file meanwhile, so {} was not made; secrets and {} are kept: undo the change and run the same command again",
+                self.output.display(),
+                changes.path.display(),
+            ))
+        };
+        let now = stamp(&self.path).map_err(|_| changed())?;
+        if now != self.opened {
+            return Err(changed());
+        }
+        let mut new = PrivateFile::begin(&self.output)?;
+        let mut writer = BufWriter::new(&mut new);
+        let file = File::open(&self.path)
+            .map_err(|cause| Failure::failed("the file cannot be read").with_source(cause))?;
+        let written = |cause: io::Error| not_written(&self.output, cause);
+        for line in numbered(BufReader::with_capacity(1 << 16, file), 0, 0) {
+            let line = line?;
+            let text = match changes.line(&line.row.id)? {
+                Some(changed) => changed,
+                None => line.text,
+            };
+            writer
+                .write_all(text.trim_end().as_bytes())
+                .and_then(|()| writer.write_all(b"\n"))
+                .map_err(written)?;
+        }
+        writer.flush().map_err(written)?;
+        drop(writer);
+        new.put(&self.output, false)?;
+        changes.discard();
+        Ok(())
+    }
+}
+
+impl Changes {
+    /// What a run before this one has left.
+    fn resume(output: &Path) -> Result<Self> {
+        let mut name = output.as_os_str().to_owned();
+        name.push(".part");
+        let mut changes = Self {
+            path: PathBuf::from(name),
+            ..Self::default()
+        };
+        let mut file = match open_part(&changes.path, false) {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(changes),
+            Err(cause) => return Err(not_written(&changes.path, cause)),
+        };
+        let mut reader = BufReader::new(&mut file);
+        loop {
+            let mut line = String::new();
+            match reader.read_line(&mut line) {
+                // A last line without its end is what a kill in the middle of a write leaves.
+                Ok(read) if read > 0 && line.ends_with('\n') => {
+                    let row = parse(&line).map_err(|failure| failure.at(changes.path.display()))?;
+                    changes.offsets.insert(row.id, changes.end);
+                    changes.end += read as u64;
+                }
+                Ok(_) => break,
+                Err(cause) => return Err(not_written(&changes.path, cause)),
+            }
+        }
+        file.set_len(changes.end)
+            .map_err(|cause| not_written(&changes.path, cause))?;
+        changes.part = Some(file);
+        Ok(changes)
+    }
+
+    /// The line that an update put in the place of a row's.
+    fn line(&mut self, id: &str) -> Result<Option<String>> {
+        let (Some(&offset), Some(part)) = (self.offsets.get(id), &mut self.part) else {
+            return Ok(None);
+        };
+        let mut line = String::new();
+        part.seek(SeekFrom::Start(offset))
+            .and_then(|_| BufReader::new(&*part).read_line(&mut line))
+            .map_err(|cause| not_written(&self.path, cause))?;
+        Ok(Some(line))
+    }
+
+    /// Keeps a line, durably.
+    fn push(&mut self, id: &str, line: &str) -> Result<()> {
+        let path = self.path.clone();
+        let written = |cause| not_written(&path, cause);
+        let part = match &mut self.part {
+            Some(part) => part,
+            none => none.insert(open_part(&path, true).map_err(written)?),
+        };
+        part.seek(SeekFrom::Start(self.end))
+            .and_then(|_| part.write_all(line.as_bytes()))
+            .and_then(|()| part.sync_data())
+            .map_err(written)?;
+        self.offsets.insert(id.to_owned(), self.end);
+        self.end += line.len() as u64;
+        Ok(())
+    }
+
+    /// The changes are in the output now.
+    fn discard(&mut self) {
+        self.part = None;
+        self.offsets.clear();
+        // It holds nothing that the output has not: left behind, it only takes up room.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl fmt::Display for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+#[async_trait]
+impl ConfigSource for Lines {
+    fn access(&self) -> Access {
+        match self.changes {
+            Some(_) => Access::Update,
+            None => Access::ReadOnly,
+        }
+    }
+
+    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
+        self.page_from(after, limit)
+            .map_err(|failure| failed(self.to_string(), failure))
+    }
+
+    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        self.find(id)
+            .map_err(|failure| failed(self.to_string(), failure))
+    }
+
+    async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
+        let failed = |failure| failed(format!("{self} row `{}`", row.id), failure);
+        let Some(mut changes) = self.changes() else {
+            return Err(failed(Failure::input(
+                "the file was opened to be read only",
+            )));
+        };
+        let now = changes.line(&row.id).map_err(failed)?;
+        let as_read = row.as_read.as_ref().map(SecretValue::expose);
+        // A row that was read before another update of the same row is an old one.
+        if now.is_some() && now.as_deref().map(str::trim_end) != as_read {
+            return Ok(Update::Changed);
+        }
+        changes
+            .push(&row.id, &line_of(row, configuration))
+            .map_err(failed)?;
+        Ok(Update::Saved)
+    }
+
+    async fn finish(&self) -> MigrateResult<()> {
+        self.put_into_place()
+            .map_err(|failure| failed(self.to_string(), failure))
+    }
+}
+
+/// A line, what it says, and where the next one begins.
+struct At {
+    row: ConfigRow,
+    text: String,
+    number: u64,
+    next: u64,
+}
+
+fn numbered(
+    mut reader: impl BufRead,
+    mut offset: u64,
+    mut number: u64,
+) -> impl Iterator<Item = Result<At>> {
+    let mut over = false;
+    std::iter::from_fn(move || {
+        while !over {
+            let mut text = String::new();
+            number += 1;
+            let row = match reader.read_line(&mut text) {
+                Ok(0) => return None,
+                Ok(read) => {
+                    offset += read as u64;
+                    if text.trim().is_empty() {
+                        continue;
+                    }
+                    parse(&text)
+                }
+                Err(cause) => {
+                    Err(Failure::input("cannot be read, or is not UTF-8").with_source(cause))
+                }
+            };
+            let place = format!("line {number}");
+            over = row.is_err();
+            return Some(match row {
+                Ok(row) => Ok(At {
+                    row: row.with_place(place),
+                    text,
+                    number,
+                    next: offset,
+                }),
+                Err(failure) => Err(failure.at(place)),
+            });
+        }
+        None
+    })
+}
+
+fn parse(line: &str) -> Result<ConfigRow> {
+    let value: Value = serde_json::from_str(line).map_err(|cause| not_json("the line", &cause))?;
+    let Value::Object(mut object) = value else {
+        return Err(Failure::input("the line is no JSON object"));
+    };
+    if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(secrets_core::settings::unknown(key, KEYS.into_iter()).into());
+    }
+    let configuration = object
+        .get_mut("configuration")
+        .map(Value::take)
+        .ok_or_else(|| Failure::input("`configuration` is missing"))?;
+    let mut take = |key: &str| {
+        object
+            .get_mut(key)
+            .map(Value::take)
+            .filter(|value| !value.is_null())
+    };
+    let specification = take("connectionSpecification").map(Arc::new);
+    let mut text = |key: &str| match take(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Failure::input(format!("`{key}` is no text"))),
+    };
+    let id = text("id")?.ok_or_else(|| Failure::input("`id` is missing"))?;
+    let prefix = text("prefix")?;
+    let base_id = text("baseId")?
+        .map(|text| Uuid::parse_str(&text).map_err(|_| Failure::input("`baseId` is no UUID")))
+        .transpose()?;
+    Ok(ConfigRow::new(id, configuration)
+        .with_scope(prefix, base_id)
+        .with_specification(specification)
+        .with_as_read(SecretValue::new(line.trim_end().to_owned())))
+}
+
+/// A row as a line, its end included, with another configuration.
+fn line_of(row: &ConfigRow, configuration: &Value) -> String {
+    let mut line = Map::new();
+    line.insert("id".into(), row.id.clone().into());
+    if let Some(prefix) = &row.prefix {
+        line.insert("prefix".into(), prefix.clone().into());
+    }
+    if let Some(base_id) = row.base_id {
+        line.insert("baseId".into(), base_id.to_string().into());
+    }
+    if let Some(specification) = &row.specification {
+        line.insert(
+            "connectionSpecification".into(),
+            Value::clone(specification),
+        );
+    }
+    line.insert("configuration".into(), configuration.clone());
+    let mut text = Value::Object(line).to_string();
+    text.push('\n');
+    text
+}
+
+/// `configs.jsonl` → `configs.split.jsonl`.
+fn split_name(path: &Path) -> PathBuf {
+    let extension = path
+        .extension()
+        .map_or("jsonl".into(), |extension| extension.to_string_lossy());
+    path.with_extension(format!("split.{extension}"))
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    std::fs::metadata(path).map(|metadata| Stamp {
+        length: metadata.len(),
+        modified: metadata.modified().ok(),
+    })
+}
+
+fn open_part(path: &Path, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(create);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use secrets_core::migrate::Content;
+
+    use super::*;
+
+    const WHOLE: &str = r#"{"id":"a","baseId":"00000000-0000-0000-0000-000000000001","configuration":{"z":1,"a":2}}"#;
+
+    fn opened(folder: &Path, text: &str, purpose: Purpose) -> Result<Lines> {
+        let path = folder.join("c.jsonl");
+        std::fs::write(&path, text).unwrap();
+        Lines::open(path.to_str().unwrap(), purpose)
+    }
+
+    fn rows(text: &str) -> Result<Vec<ConfigRow>> {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = opened(folder.path(), text, Purpose::Read)?;
+        let mut rows = Vec::new();
+        let mut after = None;
+        loop {
+            let page = lines.page_from(after.as_ref(), 1)?;
+            rows.extend(page.rows);
+            after = page.next;
+            if after.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
+
+    fn configuration(row: &ConfigRow) -> String {
+        match &row.content {
+            Content::Configuration(value) => value.to_string(),
+            Content::Coordinate(name) => name.clone(),
+        }
+    }
+
+    #[test]
+    fn lines_are_read_and_keys_keep_their_order() {
+        let rows = rows(&format!(
+            "{WHOLE}\n\n{}",
+            WHOLE.replace("\"id\":\"a\"", "\"id\":\"c\"")
+        ))
+        .unwrap();
+        assert_eq!(rows.len(), 2);
+        assert_eq!(configuration(&rows[0]), r#"{"z":1,"a":2}"#);
+        assert_eq!(rows[1].place.as_deref(), Some("line 3"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_numbered_and_not_repeated() {
+        let canary = r#"{"id":"x","configuration":{"password":"canary"#;
+        for (text, place) in [
+            (
+                format!("{WHOLE}\n{canary}"),
+                "line 2: the line ends in the middle",
+            ),
+            (
+                format!("{WHOLE}\n\n{canary}\"}}x"),
+                "line 3: the line is no JSON",
+            ),
+            (
+                format!("{canary}\"}},\"extra\":1}}"),
+                "line 1: open: unknown setting `extra`",
+            ),
+            (
+                r#"{"id":["canary"],"configuration":1}"#.into(),
+                "line 1: `id` is no text",
+            ),
+            (
+                r#"{"configuration":"canary"}"#.into(),
+                "line 1: `id` is missing",
+            ),
+            (
+                r#"{"id":"x","baseId":"canary","configuration":1}"#.into(),
+                "line 1: `baseId` is no UUID",
+            ),
+            ("[\"canary\"]".into(), "line 1: the line is no JSON object"),
+        ] {
+            let shown = rows(&text).unwrap_err().to_string();
+            assert!(shown.starts_with(place), "{shown}");
+            assert!(!shown.contains("canary"), "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn updates_survive_a_kill_and_end_in_a_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "{WHOLE}\n{}\n",
+            WHOLE.replace("\"id\":\"a\"", "\"id\":\"b\"")
+        );
+        let path = folder.path().join("c.jsonl");
+        let part = folder.path().join("c.split.jsonl.part");
+        {
+            let lines = opened(folder.path(), &text, Purpose::Update).unwrap();
+            let row = lines.find("b").unwrap().unwrap();
+            let saved = lines
+                .update(&row, &serde_json::json!({"n": 1}))
+                .await
+                .unwrap();
+            assert_eq!(saved, Update::Saved);
+            // Who still has the row as it was first read comes too late.
+            let late = lines
+                .update(&row, &serde_json::json!({"n": 2}))
+                .await
+                .unwrap();
+            assert_eq!(late, Update::Changed);
+        }
+        // Killed in the middle of another write.
+        let mut torn = std::fs::read(&part).unwrap();
+        torn.extend_from_slice(br#"{"id":"a","configur"#);
+        std::fs::write(&part, torn).unwrap();
+
+        let lines = Lines::open(path.to_str().unwrap(), Purpose::Update).unwrap();
+        let rows = lines.page_from(None, 10).unwrap().rows;
+        assert_eq!(configuration(&rows[0]), r#"{"z":1,"a":2}"#);
+        assert_eq!(configuration(&rows[1]), r#"{"n":1}"#);
+        lines.finish().await.unwrap();
+        let output = std::fs::read_to_string(folder.path().join("c.split.jsonl")).unwrap();
+        assert_eq!(
+            output,
+            format!(
+                "{WHOLE}\n{}\n",
+                WHOLE
+                    .replace("\"id\":\"a\"", "\"id\":\"b\"")
+                    .replace(r#"{"z":1,"a":2}"#, r#"{"n":1}"#)
+            )
+        );
+        assert!(!part.exists());
+        // The result of one run is not overwritten by the next.
+        let again = Lines::open(path.to_str().unwrap(), Purpose::Update).unwrap_err();
+        assert!(
+            again.to_string().contains("c.split.jsonl is there already"),
+            "{again}"
+        );
+    }
+
+    #[test]
+    fn the_new_file_stands_beside_the_old_one() {
+        assert_eq!(
+            split_name(Path::new("d/c.jsonl")),
+            PathBuf::from("d/c.split.jsonl")
+        );
+        assert_eq!(split_name(Path::new("c")), PathBuf::from("c.split.jsonl"));
+    }
+}

@@ -1,0 +1,142 @@
+//! What a SELECT answers: for joins, since Airbyte keeps the specification in another table. Read-only.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use secrets_core::migrate::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateErrorKind,
+    MigrateResult, Update,
+};
+use secrets_core::settings::Settings;
+use serde_json::Value;
+
+use super::rows::{Order, Rows};
+use super::{failed, given};
+use crate::database::Database;
+use crate::status::{Failure, Result};
+
+/// The columns that a query may answer beside its content, in the order of a row.
+const COLUMNS: [&str; 4] = ["id", "base_id", "prefix", "specification"];
+
+/// A query whose columns are known.
+#[derive(Debug)]
+pub(super) struct Query {
+    database: Database,
+    file: String,
+    rows: Rows,
+}
+
+impl Query {
+    /// Opens a query, having checked which columns it answers.
+    pub(super) async fn open(database: Database, file: &str, query: String) -> Result<Self> {
+        let columns = database.columns(query.clone()).await?;
+        let find = |name: &str| columns.iter().find(|column| column.name == name);
+        let known =
+            |name: &str| COLUMNS.contains(&name) || name == "configuration" || name == "coordinate";
+        if let Some(unknown) = columns.iter().find(|column| !known(&column.name)) {
+            return Err(Failure::input(format!(
+                "the query answers a column `{}`; name them id, configuration or coordinate, base_id, prefix, specification",
+                unknown.name.escape_debug()
+            )));
+        }
+        let content = match (find("configuration"), find("coordinate")) {
+            (Some(_), None) => "configuration",
+            (None, Some(_)) => "coordinate",
+            _ => {
+                return Err(Failure::input(
+                    "the query has to answer a column named configuration, or one named coordinate",
+                ));
+            }
+        };
+        let id = find("id")
+            .ok_or_else(|| Failure::input("the query has to answer a column named id"))?;
+        let order = Order::of(&database, "id", id, None).await?;
+        let bare = content == "coordinate";
+        let selected: Vec<String> = COLUMNS
+            .iter()
+            .map(|name| match find(name) {
+                Some(_) => text(name),
+                None => "NULL".into(),
+            })
+            .chain([text(content)])
+            .collect();
+        // A line break ends a comment that the query may end with.
+        let select = format!("SELECT {} FROM ({query}\n) AS source", selected.join(", "));
+        let condition = bare.then(|| "source.coordinate IS NOT NULL".to_owned());
+        Ok(Self {
+            database,
+            file: file.to_owned(),
+            rows: Rows::new(select, condition, order, bare),
+        })
+    }
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.database.name(), self.file)
+    }
+}
+
+#[async_trait]
+impl ConfigSource for Query {
+    fn access(&self) -> Access {
+        Access::ReadOnly
+    }
+
+    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
+        self.rows
+            .page(&self.database, after, limit)
+            .await
+            .map_err(|failure| failed(self.to_string(), failure))
+    }
+
+    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        self.rows
+            .one(&self.database, id)
+            .await
+            .map_err(|failure| failed(self.to_string(), failure))
+    }
+
+    async fn update(&self, _: &ConfigRow, _: &Value) -> MigrateResult<Update> {
+        Err(
+            MigrateError::new(MigrateErrorKind::Settings, "a query is read-only")
+                .with_place(self.to_string())
+                .with_hint("give the table itself with table=…"),
+        )
+    }
+}
+
+fn text(column: &str) -> String {
+    format!("CAST(source.{column} AS TEXT)")
+}
+
+/// The SELECT in a file, without a semicolon at its end.
+pub(super) fn read(file: &str) -> Result<String> {
+    let text = std::fs::read_to_string(file).map_err(|cause| {
+        Failure::input(format!("query-file {file} cannot be read")).with_source(cause)
+    })?;
+    let query = text.trim().trim_end_matches(';').trim_end();
+    if query.is_empty() {
+        return Err(Failure::input(format!("query-file {file} is empty")));
+    }
+    Ok(query.to_owned())
+}
+
+/// A query names its columns itself.
+pub(super) fn refuse_columns(settings: &Settings) -> Result<()> {
+    let columns = [
+        "id",
+        "configuration",
+        "coordinate",
+        "base_id",
+        "prefix",
+        "specification",
+        "where",
+    ];
+    match given(settings, &columns) {
+        None => Ok(()),
+        Some(name) => Err(Failure::input(format!(
+            "`{name}=…` goes with table=…; a query names its columns itself"
+        ))),
+    }
+}

@@ -1,0 +1,216 @@
+//! Pages of rows from SQL, in a stable order, whatever the type of the id.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use secrets_core::SecretValue;
+use secrets_core::migrate::{ConfigCursor, ConfigPage, ConfigRow};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::not_json;
+use crate::database::{ColumnInfo, Database, Texts};
+use crate::status::{Failure, Result};
+
+/// How many specifications are kept parsed at once: rows of one connector share theirs.
+const SPECIFICATIONS: usize = 128;
+
+/// A SELECT that answers id, base id, prefix, specification and content, in this order, and the
+/// expression that it is ordered by.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// Up to and with its FROM, whose table is called `source`.
+    select: String,
+    condition: Option<String>,
+    order: Order,
+    bare: bool,
+    specifications: Mutex<HashMap<String, Arc<Value>>>,
+}
+
+/// How ids are compared: in their own type where an index may serve, as text otherwise.
+#[derive(Debug)]
+pub(super) struct Order {
+    expression: String,
+    parameter: String,
+}
+
+impl Order {
+    /// The order of a column whose name is already quoted.
+    pub(super) async fn of(
+        database: &Database,
+        column: &str,
+        info: &ColumnInfo,
+        types_in_use: Option<String>,
+    ) -> Result<Self> {
+        if database.is_postgres() {
+            // Only types whose text form reads back as the same value, and that are ordered.
+            let native = ["UUID", "TEXT", "VARCHAR", "INT2", "INT4", "INT8"];
+            return Ok(if native.contains(&info.kind.as_str()) {
+                Self {
+                    expression: format!("source.{column}"),
+                    parameter: format!("CAST($1 AS {})", info.kind),
+                }
+            } else {
+                Self {
+                    expression: format!("CAST(source.{column} AS TEXT) COLLATE \"C\""),
+                    parameter: "$1".into(),
+                }
+            });
+        }
+        // SQLite has types per value, not per column: a text parameter is greater than every integer.
+        let in_use = match types_in_use {
+            None => Vec::new(),
+            Some(sql) => database.few(sql, Vec::new()).await?,
+        };
+        let only = |kind: &str| {
+            in_use.iter().all(|row| {
+                row.first()
+                    .is_some_and(|name| name.as_deref() == Some(kind))
+            })
+        };
+        Ok(if !in_use.is_empty() && only("text") {
+            Self {
+                expression: format!("source.{column} COLLATE BINARY"),
+                parameter: "$1".into(),
+            }
+        } else if !in_use.is_empty() && only("integer") {
+            Self {
+                expression: format!("source.{column}"),
+                parameter: "CAST($1 AS INTEGER)".into(),
+            }
+        } else {
+            Self {
+                expression: format!("CAST(source.{column} AS TEXT) COLLATE BINARY"),
+                parameter: "$1".into(),
+            }
+        })
+    }
+}
+
+impl Rows {
+    /// Rows of a SELECT, those that meet a condition.
+    pub(super) fn new(select: String, condition: Option<String>, order: Order, bare: bool) -> Self {
+        Self {
+            select,
+            condition,
+            order,
+            bare,
+            specifications: Mutex::default(),
+        }
+    }
+
+    /// One page. Ids that stand twice are answered twice, also across the border of two pages, so
+    /// that whoever counts them notices: a cursor says how many rows of its id were answered.
+    pub(super) async fn page(
+        &self,
+        database: &Database,
+        after: Option<&ConfigCursor>,
+        limit: usize,
+    ) -> Result<ConfigPage> {
+        let mut conditions: Vec<String> = Vec::new();
+        // A line break ends a comment that the condition may end with.
+        conditions.extend(self.condition.iter().map(|own| format!("({own}\n)")));
+        let (mut seen, mut last) = (0, None);
+        if let Some(cursor) = after {
+            let (count, id) = cursor
+                .as_str()
+                .split_once(':')
+                .ok_or_else(|| Failure::failed("a cursor of another source"))?;
+            seen = count.parse().unwrap_or(0);
+            last = Some(id.to_owned());
+            conditions.push(format!(
+                "{} >= {}",
+                self.order.expression, self.order.parameter
+            ));
+        }
+        let filter = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        };
+        let sql = format!(
+            "{}{filter} ORDER BY {} LIMIT {limit} OFFSET {seen}",
+            self.select, self.order.expression
+        );
+        let texts = database
+            .few(sql, last.clone().into_iter().collect())
+            .await?;
+        let full = texts.len() >= limit;
+        let mut rows = Vec::with_capacity(texts.len());
+        for row in texts {
+            let row = self.row(row)?;
+            if last.as_deref() == Some(row.id.as_str()) {
+                seen += 1;
+            } else {
+                (seen, last) = (1, Some(row.id.clone()));
+            }
+            rows.push(row);
+        }
+        let next = last
+            .filter(|_| full)
+            .map(|id| ConfigCursor::new(format!("{seen}:{id}")));
+        Ok(ConfigPage::new(rows, next))
+    }
+
+    /// One row, as it is now.
+    pub(super) async fn one(&self, database: &Database, id: &str) -> Result<Option<ConfigRow>> {
+        let sql = format!(
+            "{} WHERE {} = {} LIMIT 2",
+            self.select, self.order.expression, self.order.parameter
+        );
+        let mut rows = database.few(sql, vec![id.to_owned()]).await?;
+        match rows.len() {
+            0 => Ok(None),
+            1 => self.row(rows.remove(0)).map(Some),
+            _ => Err(Failure::input("the id stands twice").at_row(id)),
+        }
+    }
+
+    fn row(&self, texts: Texts) -> Result<ConfigRow> {
+        let [id, base_id, prefix, specification, content] = <[_; 5]>::try_from(texts)
+            .map_err(|_| Failure::failed("the database answered another number of columns"))?;
+        let id = id.ok_or_else(|| Failure::input("a row has no id"))?;
+        let base_id = base_id
+            .map(|text| {
+                Uuid::parse_str(&text)
+                    .map_err(|_| Failure::input("the base id is no UUID").at_row(&id))
+            })
+            .transpose()?;
+        let specification = specification
+            .map(|text| {
+                self.specification(text)
+                    .map_err(|failure| failure.at_row(&id))
+            })
+            .transpose()?;
+        let row = match content {
+            None => ConfigRow::new(&id, Value::Null),
+            Some(name) if self.bare => ConfigRow::bare(&id, name),
+            Some(text) => {
+                let configuration = serde_json::from_str(&text)
+                    .map_err(|cause| not_json("the configuration", &cause).at_row(&id))?;
+                ConfigRow::new(&id, configuration).with_as_read(SecretValue::new(text))
+            }
+        };
+        Ok(row
+            .with_scope(prefix, base_id)
+            .with_specification(specification))
+    }
+
+    fn specification(&self, text: String) -> Result<Arc<Value>> {
+        let mut known = self
+            .specifications
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(specification) = known.get(&text) {
+            return Ok(Arc::clone(specification));
+        }
+        let specification: Arc<Value> = serde_json::from_str(&text)
+            .map(Arc::new)
+            .map_err(|cause| not_json("the specification", &cause))?;
+        if known.len() >= SPECIFICATIONS {
+            known.clear();
+        }
+        known.insert(text, Arc::clone(&specification));
+        Ok(specification)
+    }
+}

@@ -1,0 +1,252 @@
+//! A table of configurations, or of bare coordinates.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use secrets_core::migrate::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateResult, Update,
+};
+use secrets_core::settings::Settings;
+use serde_json::Value;
+
+use super::failed;
+use super::rows::{Order, Rows};
+use crate::database::{ColumnInfo, Database, Purpose};
+use crate::identifier::Identifier;
+use crate::status::{Failure, Result};
+
+/// A table that is open.
+#[derive(Debug)]
+pub(super) struct Table {
+    database: Database,
+    columns: Columns,
+    rows: Rows,
+    purpose: Purpose,
+    update: String,
+}
+
+/// Which columns hold what.
+#[derive(Debug)]
+pub(super) struct Columns {
+    table: Identifier,
+    id: Identifier,
+    content: Identifier,
+    bare: bool,
+    base_id: Option<Identifier>,
+    prefix: Option<Prefix>,
+    specification: Option<Identifier>,
+    condition: Option<String>,
+}
+
+#[derive(Debug)]
+enum Prefix {
+    Column(Identifier),
+    Literal(String),
+}
+
+impl Columns {
+    /// Reads the columns from a source's settings.
+    pub(super) fn parse(settings: &Settings) -> Result<Self> {
+        let column = |name: &str| settings.text(name).map(Identifier::column).transpose();
+        let table = settings.text("table").unwrap_or_default();
+        let (content, bare) = match (column("configuration")?, column("coordinate")?) {
+            (Some(content), None) => (content, false),
+            (None, Some(content)) => (content, true),
+            _ => {
+                return Err(Failure::input(
+                    "give either configuration=… or coordinate=… beside table=…",
+                ));
+            }
+        };
+        let prefix = match settings.text("prefix") {
+            None => None,
+            Some(text) => Some(match text.strip_prefix('\'') {
+                None => Prefix::Column(Identifier::column(text)?),
+                Some(rest) => Prefix::Literal(
+                    rest.strip_suffix('\'')
+                        .ok_or_else(|| {
+                            Failure::input("the quote of the literal in prefix=… is not closed")
+                        })?
+                        .to_owned(),
+                ),
+            }),
+        };
+        Ok(Self {
+            table: Identifier::table(table)?,
+            id: column("id")?.ok_or_else(|| Failure::input("`id=…` is missing beside table=…"))?,
+            content,
+            bare,
+            base_id: column("base_id")?,
+            prefix,
+            specification: column("specification")?,
+            condition: settings.text("where").map(str::to_owned),
+        })
+    }
+
+    /// Bare coordinates are never updated, whatever the command wants.
+    pub(super) fn purpose(&self, wanted: Purpose) -> Purpose {
+        if self.bare { Purpose::Read } else { wanted }
+    }
+
+    /// Columns are qualified, because SQLite takes an unknown name in double quotes for a text.
+    fn select(&self) -> String {
+        let text = |column: &Identifier| format!("CAST(source.{column} AS TEXT)");
+        let optional = |column: &Option<Identifier>| column.as_ref().map_or("NULL".into(), text);
+        let prefix = match &self.prefix {
+            None => "NULL".into(),
+            Some(Prefix::Column(column)) => text(column),
+            Some(Prefix::Literal(literal)) => format!("'{}'", literal.replace('\'', "''")),
+        };
+        format!(
+            "SELECT {}, {}, {prefix}, {}, {} FROM {} AS source",
+            text(&self.id),
+            optional(&self.base_id),
+            optional(&self.specification),
+            text(&self.content),
+            self.table,
+        )
+    }
+
+    /// Rows without a coordinate hold nothing of ours.
+    fn condition(&self) -> Option<String> {
+        let present = self
+            .bare
+            .then(|| format!("source.{} IS NOT NULL", self.content));
+        match (&self.condition, present) {
+            (None, present) => present,
+            (Some(own), None) => Some(own.clone()),
+            (Some(own), Some(present)) => Some(format!("{present} AND ({own}\n)")),
+        }
+    }
+
+    fn update(&self, id: &ColumnInfo, content: &ColumnInfo, postgres: bool) -> Result<String> {
+        let Self {
+            table,
+            id: id_column,
+            content: content_column,
+            ..
+        } = self;
+        // Compared as text: `json` has no equality, and the text of a row that nobody touches is the
+        // same however often it is read.
+        let same = format!("CAST({content_column} AS TEXT) = $3");
+        if !postgres {
+            return Ok(format!(
+                "UPDATE {table} SET {content_column} = $1 WHERE CAST({id_column} AS TEXT) = $2 AND {id_column} = $2 AND {same}"
+            ));
+        }
+        if !["JSON", "JSONB", "TEXT", "VARCHAR"].contains(&content.kind.as_str()) {
+            return Err(Failure::input(format!(
+                "the column {content_column} is of type {}; configurations are json, jsonb or text",
+                content.kind
+            )));
+        }
+        let id_is = match id.kind.as_str() {
+            kind @ ("UUID" | "TEXT" | "VARCHAR" | "INT2" | "INT4" | "INT8") => {
+                format!("{id_column} = CAST($2 AS {kind})")
+            }
+            _ => format!("CAST({id_column} AS TEXT) = $2"),
+        };
+        Ok(format!(
+            "UPDATE {table} SET {content_column} = CAST($1 AS {}) WHERE {id_is} AND {same}",
+            content.kind
+        ))
+    }
+}
+
+impl Table {
+    /// Opens a table, having checked that its columns are there.
+    pub(super) async fn open(
+        database: Database,
+        columns: Columns,
+        purpose: Purpose,
+    ) -> Result<Self> {
+        let Columns {
+            table, id, content, ..
+        } = &columns;
+        database.columns(columns.select()).await?;
+        let infos = database
+            .columns(format!(
+                "SELECT source.{id}, source.{content} FROM {table} AS source"
+            ))
+            .await?;
+        let [id_info, content_info] = <[ColumnInfo; 2]>::try_from(infos)
+            .map_err(|_| Failure::failed("the database described another number of columns"))?;
+        let in_use = format!("SELECT DISTINCT typeof(source.{id}) FROM {table} AS source");
+        let order = Order::of(&database, &id.to_string(), &id_info, Some(in_use)).await?;
+        let rows = Rows::new(columns.select(), columns.condition(), order, columns.bare);
+        let update = if purpose == Purpose::Update {
+            columns.update(&id_info, &content_info, database.is_postgres())?
+        } else {
+            String::new()
+        };
+        Ok(Self {
+            database,
+            columns,
+            rows,
+            purpose,
+            update,
+        })
+    }
+
+    async fn replace(&self, row: &ConfigRow, configuration: &Value) -> Result<Update> {
+        let Some(as_read) = &row.as_read else {
+            return Err(Failure::input("the row was read without its text"));
+        };
+        let parameters = vec![
+            configuration.to_string(),
+            row.id.clone(),
+            as_read.expose().to_owned(),
+        ];
+        match self
+            .database
+            .execute(self.update.clone(), parameters)
+            .await?
+        {
+            0 => Ok(Update::Changed),
+            1 => Ok(Update::Saved),
+            changed => Err(Failure::failed(format!(
+                "the id named {changed} rows, which were all updated; restore them, and give a unique column"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.database.name(), self.columns.table)?;
+        match self.columns.bare {
+            true => write!(f, " {}", self.columns.content),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl ConfigSource for Table {
+    fn access(&self) -> Access {
+        match self.purpose {
+            Purpose::Update => Access::Update,
+            _ => Access::ReadOnly,
+        }
+    }
+
+    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
+        self.rows
+            .page(&self.database, after, limit)
+            .await
+            .map_err(|failure| failed(self.to_string(), failure))
+    }
+
+    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        self.rows
+            .one(&self.database, id)
+            .await
+            .map_err(|failure| failed(self.to_string(), failure))
+    }
+
+    async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
+        self.replace(row, configuration)
+            .await
+            .map_err(|failure| failed(format!("{self} row `{}`", row.id), failure))
+    }
+}

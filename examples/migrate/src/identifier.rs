@@ -1,0 +1,125 @@
+//! Names of tables and columns: parsed, then quoted, never pasted into SQL as they are.
+
+use std::fmt;
+
+use crate::status::{Failure, Result};
+
+/// A table, with its schema where one is given, or a column. `Display` is the quoted SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identifier(Vec<String>);
+
+impl Identifier {
+    /// Reads `table` or `schema.table`, each part plain or in double quotes. Names are taken as they
+    /// are written: Postgres keeps unquoted names in lower case, so write them like that.
+    ///
+    /// # Errors
+    /// For empty parts, more than two, and characters that need quotes and have none.
+    pub(crate) fn table(text: &str) -> Result<Self> {
+        let parts = parse(text)?;
+        if parts.len() > 2 {
+            return Err(invalid(
+                text,
+                "a table is written `table` or `schema.table`",
+            ));
+        }
+        Ok(Self(parts))
+    }
+
+    /// Reads a column.
+    ///
+    /// # Errors
+    /// As for [`table`](Self::table), and for a dot outside quotes.
+    pub(crate) fn column(text: &str) -> Result<Self> {
+        let parts = parse(text)?;
+        if parts.len() > 1 {
+            return Err(invalid(text, "a column is one name, without its table"));
+        }
+        Ok(Self(parts))
+    }
+
+    /// The last part, unquoted.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn name(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+}
+
+impl fmt::Display for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, part) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            write!(f, "\"{}\"", part.replace('"', "\"\""))?;
+        }
+        Ok(())
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        let mut part = String::new();
+        if chars.next_if_eq(&'"').is_some() {
+            loop {
+                match chars.next() {
+                    None => return Err(invalid(text, "a double quote is not closed")),
+                    Some('"') if chars.next_if_eq(&'"').is_some() => part.push('"'),
+                    Some('"') => break,
+                    Some('\0') => return Err(invalid(text, "a name holds the character NUL")),
+                    Some(char) => part.push(char),
+                }
+            }
+        } else {
+            while let Some(char) =
+                chars.next_if(|char| char.is_alphanumeric() || *char == '_' || *char == '$')
+            {
+                part.push(char);
+            }
+        }
+        if part.is_empty() {
+            return Err(invalid(text, "a name is empty or needs double quotes"));
+        }
+        parts.push(part);
+        match chars.next() {
+            None => return Ok(parts),
+            Some('.') => {}
+            Some(_) => {
+                return Err(invalid(
+                    text,
+                    "only letters, digits, _ and $ stand without double quotes",
+                ));
+            }
+        }
+    }
+}
+
+fn invalid(text: &str, reason: &str) -> Failure {
+    let short: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    Failure::input(format!(
+        "`{short}` is no name of a table or column: {reason}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_whatever_they_hold() {
+        for (text, sql) in [
+            ("actor", r#""actor""#),
+            ("public.actor", r#""public"."actor""#),
+            (r#""we""ird; drop"."t t""#, r#""we""ird; drop"."t t""#),
+        ] {
+            assert_eq!(Identifier::table(text).unwrap().to_string(), sql);
+        }
+        for text in [
+            "", "a.b.c", "a b", "a;b", "a\"b", "\"a", "a.", "a'--", "\"\"",
+        ] {
+            assert!(Identifier::table(text).is_err(), "{text}");
+        }
+        assert!(Identifier::column("t.c").is_err());
+    }
+}

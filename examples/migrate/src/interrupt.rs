@@ -1,0 +1,43 @@
+//! Ctrl-C and SIGTERM: the first stops the run between two steps, the second ends the process.
+
+use secrets_core::migrate::Cancellation;
+
+use crate::console::remark;
+use crate::status::Status;
+
+/// Watches for signals from now on, and says how to go on afterwards.
+pub(crate) fn watch() -> Cancellation {
+    let cancellation = Cancellation::new();
+    let asked = cancellation.clone();
+    tokio::spawn(async move {
+        signal().await;
+        asked.cancel();
+        remark(
+            "stopping: what is in flight is finished and noted; press Ctrl-C again to end at once (nothing is lost then either)",
+        );
+        signal().await;
+        std::process::exit(Status::Interrupted as i32);
+    });
+    cancellation
+}
+
+#[cfg(unix)]
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        // Without a handler the signal does what it always does: it ends the process.
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() {
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,67 @@
+//! Moves the secrets of connector configurations between stores, and back: the tool that operators run.
+//!
+//! `README.md` beside this file's folder has the commands, the options and the sequence without down
+//! time. The engine is `secrets_core::migrate`; here are the command line, the registry of stores,
+//! the sources of configurations in databases and files, and the journal in a database.
+
+mod address;
+mod cli;
+mod commands;
+mod configs;
+mod console;
+mod database;
+mod environment;
+mod identifier;
+mod interrupt;
+mod journal;
+mod kill;
+mod observer;
+mod output;
+mod private_file;
+mod status;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::environment::Environment;
+use crate::output::Output;
+use crate::status::Status;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap repeats what it does not understand, which could be a URL with a password.
+            let text = address::without_passwords(&error.render().to_string());
+            if error.use_stderr() {
+                console::remark(text.trim_end());
+                return exit(Status::Input);
+            }
+            console::say(text.trim_end());
+            return exit(Status::Done);
+        }
+    };
+    let output = Output::new(cli.json);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let status = match runtime {
+        Err(cause) => output
+            .failure(&status::Failure::failed("the runtime cannot be started").with_source(cause)),
+        Ok(runtime) => runtime.block_on(async {
+            match commands::run(cli.command, &Environment::of_process(), &output).await {
+                Ok(status) => status,
+                Err(failure) => output.failure(&failure),
+            }
+        }),
+    };
+    kill::report();
+    exit(status)
+}
+
+fn exit(status: Status) -> ExitCode {
+    ExitCode::from(status as u8)
+}

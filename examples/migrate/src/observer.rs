@@ -1,0 +1,46 @@
+//! The engine's events, as progress.
+
+use std::sync::{Mutex, PoisonError};
+
+use secrets_core::migrate::{Event, Observer, Phase};
+
+use crate::console::Progress;
+
+/// Shows each phase as it goes.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(Mutex<Vec<Running>>);
+
+#[derive(Debug)]
+struct Running {
+    phase: Phase,
+    told: u64,
+    progress: Progress,
+}
+
+impl Observer for Shown {
+    fn event(&self, event: &Event<'_>) {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Began { phase, total } => running.push(Running {
+                phase: *phase,
+                told: 0,
+                progress: Progress::begin(phase.as_str(), *total),
+            }),
+            Event::Advanced { phase, done } => {
+                if let Some(shown) = running.iter_mut().find(|shown| shown.phase == *phase) {
+                    shown.progress.advance(done.saturating_sub(shown.told));
+                    shown.told = *done;
+                }
+            }
+            Event::Ended { phase, done } => {
+                if let Some(at) = running.iter().position(|shown| shown.phase == *phase) {
+                    let shown = running.remove(at);
+                    shown.progress.advance(done.saturating_sub(shown.told));
+                    shown.progress.finish();
+                }
+            }
+            // What failed and what was found stands in the report, with its remedy.
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Files that only their owner may read, and that appear whole or not at all.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use tempfile::{Builder, NamedTempFile};
+
+use crate::status::{Failure, Result};
+
+/// A file that is being written: 0600, under another name in the same folder, until it is put in place.
+#[derive(Debug)]
+pub(crate) struct PrivateFile(NamedTempFile);
+
+impl PrivateFile {
+    /// Begins a file that will stand at `path`.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub(crate) fn begin(path: &Path) -> Result<Self> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        // tempfile creates with mode 0600, and never follows or reuses what is there.
+        Builder::new()
+            .prefix(".migrate-")
+            .tempfile_in(folder)
+            .map(Self)
+            .map_err(|cause| not_written(path, cause))
+    }
+
+    /// Puts the file in its place once it has reached the disk. What is there is replaced only if
+    /// `replace` says so.
+    ///
+    /// # Errors
+    /// Where the disk is full, or something stands there that must not be replaced.
+    pub(crate) fn put(self, path: &Path, replace: bool) -> Result<()> {
+        self.0
+            .as_file()
+            .sync_all()
+            .map_err(|cause| not_written(path, cause))?;
+        let persisted = if replace {
+            self.0.persist(path)
+        } else {
+            self.0.persist_noclobber(path)
+        };
+        persisted
+            .map(drop)
+            .map_err(|failed| not_written(path, failed.error))
+    }
+}
+
+impl Write for PrivateFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.as_file_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.as_file_mut().flush()
+    }
+}
+
+/// The failure for a file that could not be written.
+pub(crate) fn not_written(path: &Path, cause: io::Error) -> Failure {
+    Failure::failed(format!("{} was not written", path.display())).with_source(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn others_cannot_read_it_and_nothing_is_replaced_unasked() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let write = |text: &str, replace| {
+            let mut file = PrivateFile::begin(&path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.put(&path, replace)
+        };
+        write("one", false).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        write("two", false).unwrap_err();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
+        write("three", true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

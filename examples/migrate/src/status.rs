@@ -1,0 +1,169 @@
+//! How a run ends: the exit statuses, and the failures that lead to them.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use secrets_core::migrate::{MigrateError, MigrateErrorKind};
+use secrets_core::{Error, ErrorKind};
+
+/// What the process tells its caller. Documented in `--help` and in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Everything asked for is done and in order.
+    Done = 0,
+    /// The run went through and found something wrong: a difference, a conflict, a failed step.
+    Found = 1,
+    /// Arguments, a URL, a setting or an input file is wrong. Nothing was changed.
+    Input = 2,
+    /// Refused or stopped until the operator decides or confirms something.
+    Undecided = 3,
+    /// A store, a database or a file failed midway. Run the same command again to go on.
+    Failed = 4,
+    /// Stopped by Ctrl-C or SIGTERM. Run the same command again to go on.
+    Interrupted = 130,
+}
+
+/// The table of exit statuses, as `--help` prints it.
+pub(crate) const EXIT_STATUSES: &str = "\
+Exit status:
+    0  done, everything in order
+    1  went through and found something wrong (a difference, a conflict, a failed step); it is listed
+    2  an argument, URL, setting or input file is wrong; nothing was changed
+    3  refused or stopped until you decide or confirm something; it says what
+    4  a store, database or file failed midway; the same command goes on from there
+  130  stopped by Ctrl-C or SIGTERM; the same command goes on from there";
+
+/// Why a command ended early: what is wrong, where, and the remedy. Never a value or a credential.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: Status,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The result of everything in this program.
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// A failure with a status of its own.
+    pub(crate) fn new(status: Status, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Something the operator gave is wrong; nothing was changed.
+    pub(crate) fn input(message: impl Into<String>) -> Self {
+        Self::new(Status::Input, message)
+    }
+
+    /// The operator has to decide something first; nothing was changed.
+    pub(crate) fn undecided(message: impl Into<String>) -> Self {
+        Self::new(Status::Undecided, message)
+    }
+
+    /// Something failed midway.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Status::Failed, message)
+    }
+
+    /// Adds the cause, which must be as free of values and credentials as the message.
+    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Says which option, file or row the failure is about.
+    pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
+    /// Adds what the user can know or do about it.
+    pub(crate) fn hint(mut self, hint: &str) -> Self {
+        self.message = format!("{}; {hint}", self.message);
+        self
+    }
+
+    /// Says which row the failure is about.
+    pub(crate) fn at_row(self, id: &str) -> Self {
+        self.at(format_args!("row `{}`", id.escape_debug()))
+    }
+
+    /// The failure as one of a store, for callers that know nothing else.
+    pub(crate) fn into_store_error(self) -> Error {
+        Error::new(ErrorKind::InvalidConfig, chain(&self))
+    }
+
+    /// What the process ends with.
+    pub(crate) fn status(&self) -> Status {
+        self.status
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Failure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::InvalidConfig | ErrorKind::InvalidCoordinate => Status::Input,
+            _ => Status::Failed,
+        };
+        let mut failure = Self::new(status, error.to_string());
+        if let Some(source) = StdError::source(&error) {
+            failure.source = Some(Box::new(Cause(chain(source))));
+        }
+        failure
+    }
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
+        // A source or journal of ours has already said how bad it is.
+        let inner = StdError::source(&error).and_then(|source| source.downcast_ref::<Self>());
+        let status = match (inner, error.kind()) {
+            (Some(inner), _) => inner.status,
+            (None, MigrateErrorKind::Journal | MigrateErrorKind::Store) => Status::Failed,
+            (None, _) => Status::Input,
+        };
+        Self::new(status, chain(&error))
+    }
+}
+
+/// The causes of a store's error, already joined: the store's own source chain is not `'static`.
+#[derive(Debug)]
+struct Cause(String);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Cause {}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

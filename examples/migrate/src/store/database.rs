@@ -1,0 +1,48 @@
+//! SQLite and Postgres.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use secrets_core::SecretPersistence;
+use secrets_db::{Database, DbConfig, Mode};
+
+use super::{Lookup, Registry};
+use crate::address;
+use crate::console::remark;
+use crate::environment::{Environment, Role};
+use crate::status::{Failure, Result};
+
+/// Opens a table of secrets.
+pub(super) fn open<'a>(
+    url: &'a str,
+    variable: Lookup<'a>,
+) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
+    Box::pin(async move {
+        let config = DbConfig::from_url(url).env(variable).build()?;
+        if config.mode() == Mode::Plain {
+            remark(format!(
+                "note: {config} is plain text; whoever reads the database, its log or its backups reads the secrets"
+            ));
+        }
+        Ok(Arc::new(Database::connect(config).await?) as Arc<dyn SecretPersistence>)
+    })
+}
+
+/// The settings of a table of secrets, for the commands that only databases have.
+///
+/// # Errors
+/// For a URL of another store, and for settings that cannot be used.
+pub(crate) fn config(text: &str, role: Role, environment: &Environment) -> Result<DbConfig> {
+    Registry::built_in().knows(text, role)?;
+    let url = address::parse(text, role)?;
+    let place = |failure: Failure| failure.at(format!("{} {url}", role.option()));
+    if !["sqlite", "postgres", "postgresql"].contains(&url.scheme()) {
+        return Err(place(Failure::input(
+            "this command is for stores that are databases: sqlite or postgres",
+        )));
+    }
+    DbConfig::from_url(text)
+        .env(|name| environment.of(role, name).map(str::to_owned))
+        .build()
+        .map_err(|error| place(error.into()))
+}

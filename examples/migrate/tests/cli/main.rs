@@ -1,0 +1,12 @@
+//! What operators do with the tool, and what must never happen to them, with the real binary.
+
+// The helpers are tests too, which clippy only sees in functions that are marked.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod canary;
+mod demo;
+mod kill;
+mod lab;
+mod moving;
+mod splitting;

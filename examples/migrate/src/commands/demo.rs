@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use secrets_core::SecretPersistenceExt;
 use secrets_core::migrate::Report;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::connectors::connectors;
 use self::show::{shortened, table};
@@ -242,9 +242,9 @@ impl Demo {
         for name in self.world.names() {
             let saved = self.world.saved(&name).await?;
             let full = self.world.hydrate(&saved, from_source).await?;
-            let original: &Value = self.world.original(&name)?;
+            let original = self.world.original(&name)?.to_string();
             // Compared as text, so that the order of keys counts too.
-            if full == original.to_string() {
+            if full == original {
                 exact += 1;
             } else {
                 self.failed

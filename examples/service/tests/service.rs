@@ -69,10 +69,10 @@ impl SecretPersistence for Watched {
     }
 
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        if let Some(interruption) = self.before_read.get() {
-            if !interruption.done.swap(true, Ordering::SeqCst) {
-                (interruption.run)().await;
-            }
+        if let Some(interruption) = self.before_read.get()
+            && !interruption.done.swap(true, Ordering::SeqCst)
+        {
+            (interruption.run)().await;
         }
         self.memory.read_batch(coordinates).await
     }

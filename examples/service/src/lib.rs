@@ -13,3 +13,8 @@ mod rows;
 pub use connectors::{Change, ChangeError, Connectors};
 pub use http::router;
 pub use rows::{Outcome, Row, Rows};
+
+/// The example of the README, which has to compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -342,10 +342,7 @@ impl Fault {
             let header = |name| response.headers().get(name);
             fault.status = Some(response.status().as_u16());
             fault.request_id = header("x-amzn-requestid").and_then(identifier);
-            fault.retry_after = header("retry-after")
-                .and_then(|seconds| seconds.trim().parse().ok())
-                // A day is longer than anybody waits; more is a mistake of some proxy.
-                .map(|seconds: u64| Duration::from_secs(seconds.min(86_400)));
+            fault.retry_after = wait(header("x-amz-retry-after"), header("retry-after"));
             fault.skew = header("date").and_then(skew);
         }
         fault
@@ -575,6 +572,16 @@ fn identifier(text: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 80 && text.bytes().all(allowed)).then(|| text.to_owned())
 }
 
+/// How long to wait: AWS's own header counts milliseconds, the standard's seconds. A day is longer than
+/// anybody waits; more is a mistake of some proxy.
+fn wait(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
+    let number = |text: Option<&str>| text?.trim().parse::<u64>().ok();
+    number(milliseconds)
+        .map(Duration::from_millis)
+        .or_else(|| number(seconds).map(Duration::from_secs))
+        .map(|wait| wait.min(Duration::from_secs(86_400)))
+}
+
 fn skew(date: &str) -> Option<i64> {
     let theirs = DateTime::from_str(date, DateTimeFormat::HttpDate).ok()?;
     Some(theirs.secs() - DateTime::from(SystemTime::now()).secs())
@@ -676,6 +683,21 @@ mod tests {
             fault.status = status;
             let error = fault.explain("host", || unreachable!());
             assert_eq!(error.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn waits_are_understood_in_both_units() {
+        for (milliseconds, seconds, expected) in [
+            (None, None, None),
+            (None, Some("7"), Some(7_000)),
+            (Some("1500"), Some("7"), Some(1_500)),
+            (Some("soon"), Some(" 2 "), Some(2_000)),
+            (None, Some("Wed, 21 Oct 2026 07:28:00 GMT"), None),
+            (None, Some("99999999999"), Some(86_400_000)),
+        ] {
+            let expected = expected.map(Duration::from_millis);
+            assert_eq!(wait(milliseconds, seconds), expected);
         }
     }
 

@@ -24,7 +24,8 @@
 //! key and tags (those configured, the tag key with the value `true`, the owner, the expiry) go into
 //! the one create request, so that policies which are scoped by tag can allow it. A secret is never
 //! updated. Expired ones are removed by a sweep, not by AWS. External names and ARNs of this account
-//! or others, in this region, can be read. Binary secrets cannot.
+//! or others, in this region, can be read. Binary secrets cannot. The SDK and its TLS keep copies of
+//! values and keys in buffers of their own, which are not wiped.
 //!
 //! # Credentials
 //!

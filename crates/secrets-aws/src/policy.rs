@@ -199,8 +199,7 @@ impl Denial<'_> {
                 ),
                 format!(
                     "name the principal in the role's trust policy, with the same external id where \
-                     it asks for one, and allow {action} in the principal's own policy; see {}",
-                    page(self.action)
+                     it asks for one, and allow {action} in the principal's own policy; see {ROLE_PAGE}"
                 ),
             );
         }
@@ -210,8 +209,7 @@ impl Denial<'_> {
                 format!(
                     "compare the service account's eks.amazonaws.com/role-arn annotation with the \
                      role, and issuer, subject and audience in its trust policy with the token; see \
-                     {}",
-                    page(self.action)
+                     {WEB_IDENTITY_PAGE}"
                 ),
             );
         }
@@ -226,7 +224,9 @@ impl Denial<'_> {
             None => format!("the secrets in {}", self.region),
         };
         let mut hint = format!("allow it on {}", self.grant_on(rule));
-        match (rule.condition, self.tag_key) {
+        // The names of others are granted without a tag.
+        let tag_key = self.tag_key.filter(|_| self.is_ours());
+        match (rule.condition, tag_key) {
             (Condition::RequestTag, Some(key)) => {
                 hint += &format!(" where aws:RequestTag/{key} is {TAG_VALUE}");
             }
@@ -246,10 +246,13 @@ impl Denial<'_> {
             .collect();
         if !companions.is_empty() {
             hint += &format!("; it also needs {}", companions.join(", "));
+        } else if self.action == Action::GetSecretValue {
+            hint +=
+                "; where the secret has a KMS key of its own, it also needs kms:Decrypt on that";
         }
         hint += &format!(
             "; `migrate policy aws` prints the whole policy; see {}",
-            page(self.action)
+            rule.page
         );
         (
             format!("the principal may not do {action} on {resource}"),
@@ -257,11 +260,16 @@ impl Denial<'_> {
         )
     }
 
+    fn is_ours(&self) -> bool {
+        self.resource
+            .is_none_or(|name| name.starts_with(MANAGED_PREFIX))
+    }
+
     fn grant_on(&self, rule: &Rule) -> String {
         let (partition, region) = (self.region.partition(), self.region);
         match (rule.level, self.resource) {
             (Level::Any | Level::Key, _) => "*".to_owned(),
-            (Level::Secret, Some(name)) if !name.starts_with(MANAGED_PREFIX) => {
+            (Level::Secret, Some(name)) if !self.is_ours() => {
                 if name.starts_with("arn:") {
                     name.to_owned()
                 } else {
@@ -286,6 +294,8 @@ struct Rule {
     condition: Condition,
     /// Further rights that the same request needs.
     with: &'static [Action],
+    /// Where AWS documents it.
+    page: &'static str,
 }
 
 impl Rule {
@@ -322,10 +332,17 @@ enum Condition {
     ViaService,
 }
 
-/// From the service authorization reference, which says for each action what it can be granted on:
-/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html>;
-/// and from what Secrets Manager asks KMS for:
-/// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html>.
+const ACTIONS_PAGE: &str = "https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html";
+const BATCH_PAGE: &str =
+    "https://docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets_batch.html";
+const KEY_PAGE: &str =
+    "https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html";
+const ROLE_PAGE: &str = "https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_roles.html";
+const WEB_IDENTITY_PAGE: &str =
+    "https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html";
+
+/// From the service authorization reference, which says for each action what it can be granted on,
+/// and from what Secrets Manager asks KMS for.
 const RULES: &[Rule] = &[
     Rule {
         action: Action::BatchGetSecretValue,
@@ -333,6 +350,7 @@ const RULES: &[Rule] = &[
         level: Level::Any,
         condition: Condition::None,
         with: &[Action::GetSecretValue, Action::Decrypt],
+        page: BATCH_PAGE,
     },
     Rule {
         action: Action::ListSecrets,
@@ -340,6 +358,7 @@ const RULES: &[Rule] = &[
         level: Level::Any,
         condition: Condition::None,
         with: &[],
+        page: ACTIONS_PAGE,
     },
     Rule {
         action: Action::CreateSecret,
@@ -351,6 +370,7 @@ const RULES: &[Rule] = &[
             Action::GenerateDataKey,
             Action::Decrypt,
         ],
+        page: ACTIONS_PAGE,
     },
     // Never asked for by itself: a create that brings tags needs it.
     Rule {
@@ -359,6 +379,7 @@ const RULES: &[Rule] = &[
         level: Level::Secret,
         condition: Condition::RequestTag,
         with: &[],
+        page: ACTIONS_PAGE,
     },
     // A write asks for it too, to compare what stands under a name that exists already.
     Rule {
@@ -367,6 +388,7 @@ const RULES: &[Rule] = &[
         level: Level::Secret,
         condition: Condition::ResourceTag,
         with: &[Action::Decrypt],
+        page: ACTIONS_PAGE,
     },
     // Tells a scheduled deletion from any other state that AWS refuses, and what is missing from
     // what belongs to others: without a condition, because what is missing has no tag. It shows
@@ -383,6 +405,7 @@ const RULES: &[Rule] = &[
         level: Level::Secret,
         condition: Condition::None,
         with: &[],
+        page: ACTIONS_PAGE,
     },
     Rule {
         action: Action::DeleteSecret,
@@ -390,6 +413,7 @@ const RULES: &[Rule] = &[
         level: Level::Secret,
         condition: Condition::ResourceTag,
         with: &[],
+        page: ACTIONS_PAGE,
     },
     Rule {
         action: Action::RestoreSecret,
@@ -397,6 +421,7 @@ const RULES: &[Rule] = &[
         level: Level::Secret,
         condition: Condition::ResourceTag,
         with: &[],
+        page: ACTIONS_PAGE,
     },
     Rule {
         action: Action::Decrypt,
@@ -404,6 +429,7 @@ const RULES: &[Rule] = &[
         level: Level::Key,
         condition: Condition::ViaService,
         with: &[],
+        page: KEY_PAGE,
     },
     Rule {
         action: Action::GenerateDataKey,
@@ -411,6 +437,7 @@ const RULES: &[Rule] = &[
         level: Level::Key,
         condition: Condition::ViaService,
         with: &[],
+        page: KEY_PAGE,
     },
 ];
 
@@ -426,24 +453,6 @@ const STATEMENTS: [(&str, Level, Condition); 5] = [
 impl Action {
     const fn is_for_key(self) -> bool {
         matches!(self, Self::Decrypt | Self::GenerateDataKey)
-    }
-}
-
-/// Where AWS documents the right.
-const fn page(action: Action) -> &'static str {
-    match action {
-        Action::AssumeRole => {
-            "https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_roles.html"
-        }
-        Action::AssumeRoleWithWebIdentity => {
-            "https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"
-        }
-        Action::BatchGetSecretValue => {
-            "https://docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets_batch.html"
-        }
-        _ => {
-            "https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html"
-        }
     }
 }
 
@@ -723,6 +732,8 @@ mod tests {
         }
         let (_, hint) = denial(Action::GetSecretValue, Some("team/db")).advice();
         assert!(hint.contains("secret:team/db-*"), "{hint}");
+        assert!(!hint.contains("ResourceTag"), "{hint}");
+        let (_, hint) = denial(Action::GetSecretValue, Some("airbyte_x_v1")).advice();
         assert!(hint.contains("carries that tag"), "{hint}");
         let (message, hint) = denial(Action::AssumeRole, Some("arn:aws:iam::1:role/x")).advice();
         assert!(message.contains("arn:aws:iam::1:role/x") && hint.contains("trust policy"));

@@ -179,7 +179,8 @@ impl FaultProxy {
             .ca_file()
     }
 
-    /// Adds a rule. Of all rules that want to act on a request the oldest does.
+    /// Adds a rule. Each request is shown to the rules in the order in which they were added, until one of them acts on
+    /// it; those after it neither act on that request nor count it.
     pub fn inject(&self, rule: Rule) {
         self.shared
             .rules

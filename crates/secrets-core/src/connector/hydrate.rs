@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::guarded::{GuardedValue, parse_json};
-use super::limits::{MAX_DEPTH, too_deep};
+use super::limits::{is_too_deep, too_deep};
 use super::place::Path;
 use super::pointer::{Encoding, Pointer, is_pointer, pointers};
 use crate::SecretValue;
@@ -118,7 +118,7 @@ fn walk<'c>(
     slots: &mut Vec<Slot<'c>>,
     problems: &mut Problems,
 ) -> Result<(), ConnectorError> {
-    if depth >= MAX_DEPTH && (value.is_array() || value.is_object()) {
+    if is_too_deep(value, depth) {
         return Err(too_deep(path.place()).into());
     }
     if is_pointer(value) {
@@ -144,3 +144,6 @@ fn walk<'c>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

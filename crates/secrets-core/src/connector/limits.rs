@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::error::{ConnectorError, Problem, ProblemKind};
 use super::place::Place;
+use super::pointer::is_pointer_object;
 
 /// How many objects and arrays may stand inside one another, in configurations and specifications.
 pub const MAX_DEPTH: usize = 512;
@@ -21,7 +22,7 @@ pub(crate) const MAX_PROBLEMS: usize = 10_000;
 pub(crate) fn check_depth(value: &Value) -> Result<(), ConnectorError> {
     let mut open = vec![(value, 0_usize)];
     while let Some((value, depth)) = open.pop() {
-        if depth >= MAX_DEPTH && is_container(value) {
+        if is_too_deep(value, depth) {
             return Err(too_deep(Place::root()).into());
         }
         match value {
@@ -41,6 +42,19 @@ pub(crate) fn check_depth(value: &Value) -> Result<(), ConnectorError> {
         }
     }
     Ok(())
+}
+
+/// Whether a value that stands inside of `depth` objects and arrays is too deep. A pointer in place of
+/// a secret at the deepest level is not.
+pub(crate) fn is_too_deep(value: &Value, depth: usize) -> bool {
+    depth >= MAX_DEPTH
+        && match value {
+            Value::Array(_) => true,
+            Value::Object(members) => {
+                !is_pointer_object(members) || members.values().any(is_container)
+            }
+            _ => false,
+        }
 }
 
 /// The problem of a value at `place` that is nested too deeply.

@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::guarded::{GuardedValue, wipe};
-use super::limits::{MAX_DEPTH, too_deep};
+use super::limits::{is_too_deep, too_deep};
 use super::place::{Path, Place};
 use super::pointer::{is_pointer, is_pointer_key, is_text_pointer};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
@@ -56,7 +56,7 @@ pub fn scrub(value: Value) -> Result<Scrubbed, ConnectorError> {
             continue;
         }
         match value {
-            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+            _ if is_too_deep(value, depth) => {
                 return Err(too_deep(Place::root()).into());
             }
             Value::Array(items) => open.extend(items.iter_mut().map(|item| (item, depth + 1))),
@@ -213,7 +213,7 @@ impl<'a> Masker<'a> {
         if self.cursor.is_secret(at) || saved.is_some_and(is_pointer) {
             return self.secret(value, path);
         }
-        if is_nothing(value) {
+        if is_nothing(value) || value == MASK {
             return;
         }
         if let Some(problem) = refusal(&self.cursor, value, at, depth) {
@@ -267,7 +267,7 @@ fn refusal(
     at: Position,
     depth: usize,
 ) -> Option<fn(Place) -> Problem> {
-    if depth >= MAX_DEPTH && (value.is_array() || value.is_object()) {
+    if is_too_deep(value, depth) {
         return Some(too_deep);
     }
     if !cursor.admits(at, Types::of(value)) {
@@ -304,3 +304,6 @@ fn conceal(value: &mut Value) {
         *value = Value::String(MASK.to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::limits::{MAX_DEPTH, too_deep};
+use super::limits::{is_too_deep, too_deep};
 use super::place::{Path, Place};
 use crate::Coordinate;
 
@@ -317,7 +317,7 @@ pub(crate) fn visit_pointers(
         visit: &mut dyn FnMut(&Path<'_>, Result<Pointer, MalformedPointer>),
     ) -> Result<(), ConnectorError> {
         match value {
-            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+            _ if is_too_deep(value, depth) => {
                 return Err(too_deep(path.place()).into());
             }
             Value::Array(items) => {

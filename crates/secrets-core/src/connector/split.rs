@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::guarded::{GuardedValue, json_text, parse_json, wipe};
 use super::hydrate::{decode, undecodable};
-use super::limits::{MAX_DEPTH, too_deep};
+use super::limits::{is_too_deep, too_deep};
 use super::mask::{MASK, mismatch};
 use super::matching::{Elements, Matches};
 use super::place::{Path, Place};
@@ -156,7 +156,7 @@ impl<'a> Splitter<'a> {
                     )
                 });
             }
-            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+            _ if is_too_deep(value, depth) => {
                 return self.problems.push(|| too_deep(path.place()));
             }
             _ => {}
@@ -247,12 +247,12 @@ impl<'a> Splitter<'a> {
         if !value.is_string() && self.policy.strings_only {
             return self.problems.push(|| not_a_string(path.place()));
         }
-        if let (Old::Pointer(pointer), Some(saved)) = (&old, saved) {
-            if self.is_unchanged(value, pointer, path) {
-                wipe(value);
-                *value = saved.clone();
-                return;
-            }
+        if let (Old::Pointer(pointer), Some(saved)) = (&old, saved)
+            && self.is_unchanged(value, pointer, path)
+        {
+            wipe(value);
+            *value = saved.clone();
+            return;
         }
         self.store(value, &old, path);
     }
@@ -336,7 +336,7 @@ impl<'a> Splitter<'a> {
         depth: usize,
     ) -> bool {
         match value {
-            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => {
+            _ if is_too_deep(value, depth) => {
                 self.problems.push(|| too_deep(path.place()));
                 return false;
             }
@@ -614,3 +614,6 @@ fn with_coordinate(problem: Problem, pointer: &Pointer) -> Problem {
         None => problem,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,17 +117,17 @@ impl Left {
         visit_pointers(config, &mut |path, pointer| {
             let Ok(pointer) = pointer else { return };
             let resolved = pointer.reference_id.and_then(|id| references.get(&id));
-            if let (Some(resolved), Some(beside)) = (resolved, &pointer.coordinate) {
-                if resolved.coordinate != *beside {
-                    problems.push(|| {
-                        Problem::new(
-                            path.place(),
-                            ProblemKind::ReferenceMismatch,
-                            "the reference names another coordinate than `_secret` beside it",
-                        )
-                        .with_coordinate(beside.shared())
-                    });
-                }
+            if let (Some(resolved), Some(beside)) = (resolved, &pointer.coordinate)
+                && resolved.coordinate != *beside
+            {
+                problems.push(|| {
+                    Problem::new(
+                        path.place(),
+                        ProblemKind::ReferenceMismatch,
+                        "the reference names another coordinate than `_secret` beside it",
+                    )
+                    .with_coordinate(beside.shared())
+                });
             }
             named.extend(pointer.identity());
             named.extend(resolved.cloned());
@@ -163,3 +163,6 @@ impl Left {
         Ok(left)
     }
 }
+
+#[cfg(test)]
+mod tests;

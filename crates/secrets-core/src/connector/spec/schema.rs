@@ -207,18 +207,23 @@ impl<'s> Reader<'s> {
         let (items_list, prefix) = (listed("items"), listed("prefixItems"));
         for (keyword, member) in schema {
             match keyword.as_str() {
-                "$ref" => self.reference(&mut node, value, member, |document, reference| {
-                    document
-                        .resolve(reference, value)
-                        .map(|target| vec![target])
-                }),
-                "$dynamicRef" => self.reference(&mut node, value, member, |document, reference| {
-                    document.resolve_dynamic(reference, value)
-                }),
+                "$ref" => {
+                    let targets = self.targets(member, |document, reference| {
+                        document
+                            .resolve(reference, value)
+                            .map(|target| vec![target])
+                    });
+                    self.follow(&mut node, value, targets);
+                }
+                "$dynamicRef" => {
+                    let targets = self.targets(member, |document, reference| {
+                        document.resolve_dynamic(reference, value)
+                    });
+                    self.follow(&mut node, value, targets);
+                }
                 "$recursiveRef" => {
-                    self.reference(&mut node, value, member, |document, reference| {
-                        document.resolve_recursive(reference)
-                    })
+                    let targets = self.targets(member, Document::resolve_recursive);
+                    self.follow(&mut node, value, targets);
                 }
                 "allOf" => {
                     for branch in self.list(member) {
@@ -233,8 +238,7 @@ impl<'s> Reader<'s> {
                         node.choices.push(branches);
                     }
                 }
-                "if" | "not" => node.same.push(self.node(member)),
-                "then" | "else" => node.same.push(self.node(member)),
+                "if" | "then" | "else" | "not" => node.same.push(self.node(member)),
                 "dependentSchemas" | "dependencies" => {
                     for dependent in member.as_object().into_iter().flat_map(Map::values) {
                         // A list of names is the other form of `dependencies`.
@@ -301,17 +305,21 @@ impl<'s> Reader<'s> {
             .collect()
     }
 
-    fn reference(
-        &mut self,
-        node: &mut Node<'s>,
-        value: &'s Value,
+    fn targets(
+        &self,
         reference: &Value,
         resolve: impl FnOnce(&Document<'s>, &str) -> Result<Vec<&'s Value>, Stray>,
+    ) -> Result<Vec<&'s Value>, Stray> {
+        let reference = reference.as_str().ok_or("a reference is a string")?;
+        resolve(&self.document, reference)
+    }
+
+    fn follow(
+        &mut self,
+        node: &mut Node<'s>,
+        value: &Value,
+        targets: Result<Vec<&'s Value>, Stray>,
     ) {
-        let targets = match reference.as_str() {
-            Some(reference) => resolve(&self.document, reference),
-            None => Err("a reference is a string"),
-        };
         match targets {
             Ok(targets) => {
                 let targets: Vec<NodeId> = targets

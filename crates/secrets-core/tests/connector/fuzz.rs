@@ -1,13 +1,16 @@
 //! Any two JSON values as specification and configuration: an error or a round trip, never a panic.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use arbitrary::{Result, Unstructured};
+use secrets_core::SecretValue;
 use secrets_core::connector::{
-    ConnectorSpec, Policy, hydrate_with, plan_create, plan_update, saved_pointers_needed, scrub,
+    ConnectorSpec, Pointer, Policy, hydrate_with, plan_create, plan_update, saved_pointers_needed,
+    scrub,
 };
 use serde_json::{Map, Value, json};
 
+use crate::generator::Random;
 use crate::round_trip::{scope, stored};
 
 /// What names and texts are made of: mostly words that mean something somewhere.
@@ -54,120 +57,124 @@ const WORDS: [&str; 40] = [
     "",
 ];
 
-/// Reads a JSON value from bytes.
-struct Bytes<'b>(&'b [u8]);
+fn word(bytes: &mut Unstructured<'_>) -> Result<&'static str> {
+    bytes.choose(&WORDS).copied()
+}
 
-impl Bytes<'_> {
-    fn next(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((first, rest)) => {
-                self.0 = rest;
-                *first
+fn value(bytes: &mut Unstructured<'_>, depth: usize) -> Result<Value> {
+    Ok(match bytes.int_in_range(0..=9)? {
+        0 => Value::Null,
+        1 => Value::Bool(bytes.arbitrary()?),
+        2 => Value::from(bytes.arbitrary::<i16>()?),
+        3 | 4 => Value::from(word(bytes)?),
+        5 | 6 if depth < 12 => (0..bytes.int_in_range(0..=3)?)
+            .map(|_| value(bytes, depth + 1))
+            .collect::<Result<_>>()?,
+        7..=9 if depth < 12 => {
+            let mut members = Map::new();
+            for _ in 0..bytes.int_in_range(0..=4)? {
+                let name = word(bytes)?;
+                let member = match name {
+                    // Marked more often than not.
+                    "airbyte_secret" => Value::Bool(bytes.ratio(3, 4)?),
+                    _ => value(bytes, depth + 1)?,
+                };
+                members.insert(name.to_owned(), member);
             }
-            None => 0,
+            Value::Object(members)
         }
-    }
+        _ => Value::from(""),
+    })
+}
 
-    fn word(&mut self) -> &'static str {
-        WORDS[usize::from(self.next()) % WORDS.len()]
-    }
+/// A frame that something can be found in, filled with anything.
+fn specification(bytes: &mut Unstructured<'_>) -> Result<Value> {
+    Ok(json!({
+        "properties": {"a": value(bytes, 0)?, "": value(bytes, 0)?, "json": {"airbyte_secret": true}},
+        "items": value(bytes, 0)?,
+        "allOf": [value(bytes, 0)?],
+        "$defs": {"a": value(bytes, 0)?},
+    }))
+}
 
-    fn value(&mut self, depth: usize) -> Value {
-        let kind = self.next();
-        match kind % 10 {
-            0 => Value::Null,
-            1 => Value::Bool(kind > 127),
-            2 => Value::from(i64::from(self.next()) - 100),
-            3 | 4 => Value::from(self.word()),
-            5 | 6 if depth < 12 => (0..self.next() % 4)
-                .map(|_| self.value(depth + 1))
-                .collect(),
-            7..=9 if depth < 12 => {
-                let members = (0..self.next() % 5).map(|_| {
-                    let name = self.word();
-                    let value = match name {
-                        // Marked more often than not.
-                        "airbyte_secret" => Value::Bool(self.next() < 200),
-                        _ => self.value(depth + 1),
-                    };
-                    (name.to_owned(), value)
-                });
-                Value::Object(members.collect::<Map<_, _>>())
-            }
-            _ => Value::from(""),
-        }
+fn configuration(bytes: &mut Unstructured<'_>) -> Result<Value> {
+    Ok(json!({"a": value(bytes, 0)?, "": value(bytes, 0)?, "json": value(bytes, 0)?}))
+}
+
+#[derive(Default)]
+struct Reached {
+    compiled: usize,
+    split: usize,
+    secrets: usize,
+}
+
+/// The fuzz function: whatever the bytes are, it does not panic.
+fn run(bytes: &[u8], reached: &mut Reached) -> Result<()> {
+    let mut bytes = Unstructured::new(bytes);
+    let specification = specification(&mut bytes)?;
+    let (config, edited) = (configuration(&mut bytes)?, configuration(&mut bytes)?);
+    scrub(config.clone()).unwrap();
+    let Ok(spec) = ConnectorSpec::compile(&specification) else {
+        return Ok(());
+    };
+    reached.compiled += 1;
+    let policy = Policy::default();
+    let Ok(plan) = plan_create(&spec, &scope(), &policy, config.clone()) else {
+        return Ok(());
+    };
+    reached.split += 1;
+    reached.secrets += plan.writes.len();
+    let mut values = stored(&plan);
+    let value_of =
+        |values: &HashMap<_, SecretValue>, pointer: &Pointer| values.get(pointer).cloned();
+    let full = hydrate_with(plan.config.clone(), |pointer| value_of(&values, pointer)).unwrap();
+    assert_eq!(*full, config);
+    let shown = spec.mask(plan.config.clone()).unwrap();
+    for edited in [shown, edited] {
+        let Ok(needed) = saved_pointers_needed(&spec, &policy, &plan.config, &edited) else {
+            continue;
+        };
+        assert!(
+            needed
+                .iter()
+                .all(|(_, pointer)| values.contains_key(pointer))
+        );
+        let none = HashMap::new();
+        let update = plan_update(
+            &spec,
+            &scope(),
+            &policy,
+            &plan.config,
+            &values,
+            &none,
+            edited,
+        )
+        .unwrap();
+        values.extend(stored(&update));
+        hydrate_with(update.config, |pointer| value_of(&values, pointer)).unwrap();
     }
+    Ok(())
 }
 
 #[test]
 fn any_input_ends_in_an_error_or_comes_back() {
-    let [compiled, split, secrets] = [const { AtomicUsize::new(0) }; 3];
-    bolero::check!()
-        .with_iterations(6_000)
-        .with_max_len(400)
-        .for_each(|input: &[u8]| {
-            let mut bytes = Bytes(input);
-            // A frame that something can be found in, filled with anything.
-            let specification = json!({
-                "properties": {"a": bytes.value(0), "": bytes.value(0), "json": {"airbyte_secret": true}},
-                "items": bytes.value(0),
-                "allOf": [bytes.value(0)],
-                "$defs": {"a": bytes.value(0)},
-            });
-            let mut configuration = || json!({"a": bytes.value(0), "": bytes.value(0), "json": bytes.value(0)});
-            let (config, edited) = (configuration(), configuration());
-            let _ = scrub(config.clone()).unwrap();
-            let Ok(spec) = ConnectorSpec::compile(&specification) else {
-                return;
-            };
-            compiled.fetch_add(1, Relaxed);
-            let policy = Policy::default();
-            let Ok(plan) = plan_create(&spec, &scope(), &policy, config.clone()) else {
-                return;
-            };
-            split.fetch_add(1, Relaxed);
-            secrets.fetch_add(plan.writes.len(), Relaxed);
-            let values = stored(&plan);
-            let full =
-                hydrate_with(plan.config.clone(), |pointer| values.get(pointer).cloned()).unwrap();
-            if !config.is_null() {
-                assert_eq!(*full, config);
-            }
-            let shown = spec.mask(plan.config.clone()).unwrap();
-            for edited in [shown, edited] {
-                let Ok(needed) = saved_pointers_needed(&spec, &policy, &plan.config, &edited)
-                else {
-                    continue;
-                };
-                assert!(
-                    needed
-                        .iter()
-                        .all(|(_, pointer)| values.contains_key(pointer))
-                );
-                let update = plan_update(
-                    &spec,
-                    &scope(),
-                    &policy,
-                    &plan.config,
-                    &values,
-                    &HashMap::new(),
-                    edited,
-                );
-                if let Ok(update) = update {
-                    let mut all = values.clone();
-                    all.extend(stored(&update));
-                    hydrate_with(update.config, |pointer| all.get(pointer).cloned()).unwrap();
-                }
-            }
-        });
-    println!(
-        "{} specifications compiled, {} configurations split, {} secrets",
-        compiled.load(Relaxed),
-        split.load(Relaxed),
-        secrets.load(Relaxed)
-    );
+    let mut reached = Reached::default();
+    for seed in 0..6_000 {
+        let mut random = Random::new(seed);
+        let bytes: Vec<u8> = (0..600)
+            .map(|_| u8::try_from(random.below(256)).unwrap())
+            .collect();
+        // Too few bytes make no input.
+        let _ = run(&bytes, &mut reached);
+    }
+    let Reached {
+        compiled,
+        split,
+        secrets,
+    } = reached;
+    println!("{compiled} specifications compiled, {split} configurations split, {secrets} secrets");
     assert!(
-        secrets.load(Relaxed) > 100,
+        secrets > 1_000,
         "the inputs have become too strange to reach anything"
     );
 }

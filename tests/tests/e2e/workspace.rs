@@ -317,6 +317,23 @@ fn documents_name_what_exists() {
     );
 }
 
+/// The first two things that a reader tries.
+#[test]
+fn the_readme_begins_with_two_commands() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let first = readme.find("cargo run -p migrate -- demo");
+    let second = readme.find("scripts/test");
+    assert!(first.is_some() && second.is_some(), "{first:?} {second:?}");
+    for script in ["scripts/test", ".ci/run", "tests/servers/build"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(root().join(script))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o111, 0o111, "{script} cannot be run");
+    }
+}
+
 /// The word after each occurrence of the text.
 fn after<'a>(text: &'a str, what: &'a str) -> impl Iterator<Item = &'a str> {
     text.match_indices(what).filter_map(move |(place, _)| {

@@ -73,7 +73,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("pool-size", "the most connections at once, 1 to 1000").with_default("10"),
     Setting::new(
         "connect-timeout",
-        "how many seconds to wait for a connection, 1 to 600",
+        "how many seconds to wait for a connection, or for SQLite's lock, 1 to 600",
     )
     .with_default("10"),
 ];

@@ -375,28 +375,27 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
             let code = error.code().unwrap_or_default();
             from_code(engine, table, &code)
         }
+        // A certificate that is not trusted ends the handshake in the guise of bad input.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => untrusted(
+            error
+                .get_ref()
+                .map_or_else(|| error.kind().to_string(), ToString::to_string),
+        ),
+        sqlx::Error::Tls(error) => untrusted(error.to_string()),
         sqlx::Error::Io(error) => Error::new(
             ErrorKind::Unavailable,
             "the database does not answer, or the connection broke off",
         )
         .with_hint("check host and port, that the server runs, and the network between")
         .with_source(Transport(error.kind().to_string())),
-        sqlx::Error::Tls(error) => Error::new(
-            ErrorKind::Unauthenticated,
-            "no trusted TLS connection to the server comes about",
-        )
-        .with_hint(
-            "check that the server has TLS switched on and a certificate for the host as it is set; \
-             give the authority of a private certificate as `ssl-root-cert`",
-        )
-        .with_source(Transport(error.to_string())),
         sqlx::Error::PoolTimedOut => Error::new(
             ErrorKind::Unavailable,
             "no connection became free in time: the pool is full",
         )
         .with_hint("raise `pool-size` or `connect-timeout`, or ask for less at once"),
-        sqlx::Error::PoolClosed => Error::new(ErrorKind::Unavailable, "the store has been closed")
-            .with_retryable(false),
+        sqlx::Error::PoolClosed => {
+            Error::new(ErrorKind::Unavailable, "the store has been closed").with_retryable(false)
+        }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Error::new(
             ErrorKind::Integrity,
             "a column holds what it cannot: no text, or of another type",
@@ -413,6 +412,18 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
         ),
         _ => Error::new(ErrorKind::Unexpected, "the database driver failed"),
     }
+}
+
+fn untrusted(cause: String) -> Error {
+    Error::new(
+        ErrorKind::Unauthenticated,
+        "no trusted TLS connection to the server comes about",
+    )
+    .with_hint(
+        "check that the server has TLS switched on and a certificate for the host as it is set; \
+         give the authority of a private certificate as `ssl-root-cert`",
+    )
+    .with_source(Transport(cause))
 }
 
 fn from_code(engine: &'static str, table: &[Known], code: &str) -> Error {

@@ -25,6 +25,8 @@ const WRITE_BATCH: usize = 500;
 /// The largest value. Far above any key file, and far below what either engine refuses.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 const DEFAULT_PAGE: usize = 1_000;
+/// How many values are decrypted before others get their turn: about a millisecond's worth.
+const YIELD_AFTER: usize = 256;
 /// How many calls SQLite is given at once; they share four readers and one writer.
 const SQLITE_CONCURRENCY: usize = 16;
 
@@ -284,10 +286,15 @@ impl Database {
         };
         let names: Vec<&str> = names.collect();
         let rows = self.client().read(&names, columns).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (row.coordinate.clone(), self.value(row)))
-            .collect())
+        let mut values = HashMap::with_capacity(rows.len());
+        for (index, row) in rows.into_iter().enumerate() {
+            // Thousands of decryptions in a row would keep everybody else on this thread waiting.
+            if index % YIELD_AFTER == YIELD_AFTER - 1 && columns == Columns::Sealed {
+                tokio::task::yield_now().await;
+            }
+            values.insert(row.coordinate.clone(), self.value(row));
+        }
+        Ok(values)
     }
 
     /// Inserts what can be, then compares what was there already.

@@ -13,6 +13,9 @@ use crate::keyring::{KeyId, KeyRing};
 const PREFIX: &str = "check:";
 const RETIRED: &str = "retired:";
 
+/// How many rows are tried where a check value is missing.
+const SAMPLE: usize = 8;
+
 /// The entry that holds a key's check value.
 pub(crate) fn entry(key_id: &str) -> String {
     format!("{PREFIX}{key_id}")
@@ -64,37 +67,35 @@ pub(crate) async fn at_open(client: &dyn Client, mode: Mode, ring: Option<&KeyRi
     }
     for id in ring.ids() {
         if !checks.iter().any(|(known, _)| known == id) {
-            try_a_row(client, ring, id).await?;
+            try_some_rows(client, ring, id).await?;
         }
     }
     Ok(())
 }
 
 /// Where the check value is missing but rows name the key, as after a restore of one table alone,
-/// a row itself has to open.
-async fn try_a_row(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Result<()> {
+/// one of the first rows has to open. Several, because one alone may be damaged.
+async fn try_some_rows(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Result<()> {
     let rows = client
-        .scan(&Filter::SealedUnder(id.to_string()), None, 1)
+        .scan(&Filter::SealedUnder(id.to_string()), None, SAMPLE)
         .await?;
-    for row in rows {
+    let mut opened = rows.iter().filter_map(|row| {
+        let sealed = row.content.as_ref().ok()?.to_sealed()?;
         let binding = Binding {
             coordinate: &row.coordinate,
             expires: row.expires,
         };
-        let opens = row
-            .content
-            .ok()
-            .and_then(|content| content.to_sealed())
-            .is_some_and(|sealed| sealed.open(ring, binding).is_ok());
-        if !opens {
-            return Err(wrong(format!(
-                "rows name the key `{id}`, and the first of them does not open with the ring's"
-            ))
-            .with_coordinate(row.coordinate)
-            .with_hint("use the key ring that belongs to this table"));
-        }
+        Some(sealed.open(ring, binding).is_ok())
+    });
+    // Where no row is complete there is nothing to judge by, and nothing to open either.
+    match opened.next() {
+        None | Some(true) => Ok(()),
+        Some(false) if opened.any(|opens| opens) => Ok(()),
+        Some(false) => Err(wrong(format!(
+            "rows name the key `{id}`, and none of the first ones opens with the ring's"
+        ))
+        .with_hint("use the key ring that belongs to this table")),
     }
-    Ok(())
 }
 
 /// Makes sure that the active key's check value is there, before anything is written under it.

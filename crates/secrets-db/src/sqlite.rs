@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,11 +19,11 @@ use crate::config::DbConfig;
 use crate::error::{SQLITE, from_sqlx};
 use crate::schema::{self, Dialect, Found, Layout};
 
-/// How long a statement waits for another process to let go of the write lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Reading is local and short: more connections than cores only wait for each other.
 const READERS: u32 = 4;
+
+/// How long a delete waits for readers that are in the way of emptying the log.
+const SWEEP_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How often opening is tried while other processes are opening the same new file.
 const OPEN_ATTEMPTS: u32 = 50;
@@ -31,6 +32,11 @@ pub(crate) struct SqliteClient {
     /// One connection, so that our own writers queue here and not in SQLite's busy loop.
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Empties the log after deletes, and does not wait for readers: there may always be one.
+    sweeper: SqlitePool,
+    /// How many deletes have left their values in the log, and how many of them are gone from it.
+    deleted: AtomicU64,
+    swept: AtomicU64,
     layout: Layout,
     sql: Statements,
     table: String,
@@ -57,8 +63,8 @@ impl SqliteClient {
             }
             create_private(path)?;
         }
-        let options = options(path);
-        let writer = connect(&options).await?;
+        let options = options(path, config);
+        let writer = connect(&options, config).await?;
         let (found, meta) = catalogue(&writer, config).await?;
         let layout = if found.is_empty() {
             if !config.create {
@@ -78,6 +84,11 @@ impl SqliteClient {
         } else {
             Layout::read(Dialect::Sqlite, &config.table, &found, meta)?
         };
+        let sweeper = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(config.connect_timeout)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.clone().busy_timeout(SWEEP_PATIENCE));
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(config.connect_timeout)
@@ -87,6 +98,9 @@ impl SqliteClient {
         Ok(Self {
             writer,
             readers,
+            sweeper,
+            deleted: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
             layout,
             sql: Statements::new(&table, layout),
             table,
@@ -107,7 +121,7 @@ impl SqliteClient {
                 return Ok(schema::create(Dialect::Sqlite, &config.table));
             }
         }
-        let writer = connect(&options(path)).await?;
+        let writer = connect(&options(path, config), config).await?;
         let needed = |found: &[Found], meta: bool| match found {
             [] => schema::create(Dialect::Sqlite, &config.table),
             _ => schema::prepare(Dialect::Sqlite, &config.table, found, meta),
@@ -145,9 +159,20 @@ impl SqliteClient {
             .map_err(failed)
     }
 
-    async fn checkpoint(&self) -> Result<bool> {
+    /// Empties the log if a delete has left something in it. Where a reader is in the way, the next
+    /// change, or the last one to close, tries again.
+    async fn sweep(&self) {
+        let deleted = self.deleted.load(Ordering::Acquire);
+        if self.swept.load(Ordering::Acquire) < deleted
+            && matches!(self.checkpoint(&self.sweeper).await, Ok(true))
+        {
+            self.swept.fetch_max(deleted, Ordering::AcqRel);
+        }
+    }
+
+    async fn checkpoint(&self, pool: &SqlitePool) -> Result<bool> {
         let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .fetch_one(&self.writer)
+            .fetch_one(pool)
             .await
             .map_err(failed)?;
         row.try_get::<i64, _>(0)
@@ -270,6 +295,7 @@ impl Client for SqliteClient {
             .and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect())
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
+        self.sweep().await;
         Ok(inserted)
     }
 
@@ -281,12 +307,11 @@ impl Client for SqliteClient {
             .await
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
+        // What was deleted still stands in the log.
         if deleted.rows_affected() > 0 {
-            // What was deleted still stands in the log until that is emptied. A reader of another
-            // process can prevent it; then the next delete, or the last one to close, does it.
-            let emptied = self.checkpoint().await;
-            tracing::debug!(emptied = matches!(emptied, Ok(true)), "write-ahead log");
+            self.deleted.fetch_add(1, Ordering::AcqRel);
         }
+        self.sweep().await;
         Ok(())
     }
 
@@ -438,13 +463,13 @@ impl Client for SqliteClient {
     }
 
     async fn scrub(&self, _: bool) -> Result<bool> {
-        self.checkpoint().await?;
+        self.checkpoint(&self.writer).await?;
         // Rewrites the file without its free pages, which may be older than `secure_delete`.
         sqlx::query("VACUUM")
             .execute(&self.writer)
             .await
             .map_err(failed)?;
-        self.checkpoint().await
+        self.checkpoint(&self.writer).await
     }
 
     fn out_of_reach(&self) -> &'static [&'static str] {
@@ -460,20 +485,23 @@ impl Client for SqliteClient {
     }
 
     async fn close(&self) {
+        self.sweep().await;
         self.readers.close().await;
+        self.sweeper.close().await;
         self.writer.close().await;
     }
 }
 
 /// What every connection is opened with. Nothing in here runs DDL.
-fn options(path: &Path) -> SqliteConnectOptions {
+fn options(path: &Path, config: &DbConfig) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         // A configuration must never point at a secret that a power cut has taken back.
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
+        // How long a statement waits for another process to let go of the write lock.
+        .busy_timeout(config.connect_timeout)
         // What is deleted or encrypted is overwritten, in pages and in what is left of them.
         .pragma("secure_delete", "ON")
         // No rows in temporary files.
@@ -482,10 +510,10 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 /// The writing connection, in a pool of one.
-async fn connect(options: &SqliteConnectOptions) -> Result<SqlitePool> {
+async fn connect(options: &SqliteConnectOptions, config: &DbConfig) -> Result<SqlitePool> {
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(BUSY_TIMEOUT * 3)
+        .acquire_timeout(config.connect_timeout)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

@@ -1,7 +1,7 @@
 //! The whole suite on every kind of table that there is.
 
 // Helpers of tests are tests too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod support;
 
@@ -91,4 +91,48 @@ async fn sqlite_encrypted() {
     let [.., encrypted] = kinds(|| folder.config());
     Database::connect(encrypted.clone()).await.unwrap();
     keeps_every_promise(encrypted, folder.raw().await).await;
+}
+
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use super::*;
+    use crate::support::postgres::server;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn postgres_legacy_table() {
+        let Some(server) = server("postgres_legacy_table") else {
+            return;
+        };
+        let home = server.home().await;
+        home.raw.run(LEGACY).await.unwrap();
+        // A role that may use the table and neither alter it nor make another.
+        let role = home.role("user", "SELECT, INSERT, DELETE").await;
+        let legacy = role.mode(Mode::Plain).build().unwrap();
+        let store = keeps_every_promise(legacy, home.raw.clone()).await;
+        assert_eq!(store.capabilities().expiry, Expiry::None);
+        let columns =
+            "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'public'";
+        assert_eq!(home.raw.number(columns).await, 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn postgres_full_table() {
+        let Some(server) = server("postgres_full_table") else {
+            return;
+        };
+        let home = server.home().await;
+        let [_, full, _] = kinds(|| home.config());
+        let store = keeps_every_promise(full, home.raw.clone()).await;
+        assert_eq!(store.capabilities().expiry, Expiry::Swept);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn postgres_encrypted() {
+        let Some(server) = server("postgres_encrypted") else {
+            return;
+        };
+        let home = server.home().await;
+        let [.., encrypted] = kinds(|| home.config());
+        keeps_every_promise(encrypted, home.raw.clone()).await;
+    }
 }

@@ -1,7 +1,7 @@
 //! Every layer of `secrets_core::layer` over a real store: SQLite, encrypted.
 
 // Helpers of tests are tests too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 #![cfg(feature = "sqlite")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! What the tests share: stores of every kind, and somebody else who uses the same database.
-#![allow(clippy::unwrap_used, dead_code)]
+// Each test binary uses its own part of this.
+#![allow(clippy::print_stdout, clippy::unwrap_used, dead_code)]
 
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -62,6 +63,55 @@ impl Folder {
             bytes.extend(std::fs::read(entry.unwrap().path()).unwrap());
         }
         bytes
+    }
+}
+
+/// Where a test keeps its table: it runs in each.
+pub(crate) enum Place {
+    #[cfg(feature = "postgres")]
+    Postgres(postgres::Home),
+    Sqlite(Folder),
+}
+
+impl Place {
+    pub(crate) async fn all(test: &str) -> Vec<Self> {
+        let places = vec![Self::Sqlite(Folder::new())];
+        #[cfg(feature = "postgres")]
+        let places = match postgres::server(test) {
+            Some(server) => places
+                .into_iter()
+                .chain([Self::Postgres(server.home().await)])
+                .collect(),
+            None => places,
+        };
+        #[cfg(not(feature = "postgres"))]
+        println!("{test}: on SQLite only, the feature `postgres` is off");
+        places
+    }
+
+    pub(crate) fn config(&self) -> DbConfigBuilder {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(home) => home.config(),
+            Self::Sqlite(folder) => folder.config(),
+        }
+    }
+
+    pub(crate) async fn open(&self, mode: Mode, ring: Option<&KeyRing>) -> Result<Database> {
+        let config = self.config().mode(mode);
+        let config = match ring {
+            Some(ring) => config.keyring(ring.clone()),
+            None => config,
+        };
+        Database::connect(config.build()?).await
+    }
+
+    pub(crate) async fn raw(&self) -> Raw {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(home) => home.raw.clone(),
+            Self::Sqlite(folder) => folder.raw().await,
+        }
     }
 }
 

@@ -1,0 +1,325 @@
+//! `encrypt` and `rotate` while the table is in use.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use secrets_core::{
+    Coordinate, DeleteOptions, ErrorKind, SecretPersistence, SecretPersistenceExt, Written,
+};
+use secrets_db::{Database, EncryptOptions, Mode, RotateOptions};
+
+use crate::support::{LEGACY, Place, contains, managed, ring, secret, write};
+
+const ROWS: usize = 1_200;
+
+fn stated() -> EncryptOptions {
+    EncryptOptions::default().with_nothing_else_reads(true)
+}
+
+async fn legacy(place: &Place, rows: usize) {
+    let raw = place.raw().await;
+    raw.run(LEGACY).await.unwrap();
+    for number in 0..rows {
+        raw.insert(managed(number).as_str(), &format!("value {number}"))
+            .await;
+    }
+    raw.insert("somebody/elses", "external").await;
+    raw.insert("somebody/empty", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_table_is_prepared_and_encrypted_in_place() {
+    for place in Place::all("a_legacy_table_is_encrypted").await {
+        legacy(&place, 1_203).await;
+        let ring = ring();
+        // Not before the columns are there, and not without the statement.
+        let error = place.open(Mode::Encrypted, Some(&ring)).await.unwrap_err();
+        assert!(error.hint().unwrap().contains("prepare"), "{error}");
+        Database::prepare(&place.config().build().unwrap())
+            .await
+            .unwrap();
+        let store = place.open(Mode::Encrypted, Some(&ring)).await.unwrap();
+        let error = store
+            .encrypt(&EncryptOptions::default(), &|_| {})
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let plain = place.open(Mode::Plain, None).await.unwrap();
+        let error = plain.encrypt(&stated(), &|_| {}).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        plain.close().await;
+
+        let seen = Mutex::new(Vec::new());
+        let done = store
+            .encrypt(&stated().with_rewrite(true), &|progress| {
+                seen.lock().unwrap().push((progress.done, progress.total));
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            (done.converted, done.damaged.len(), done.rewritten),
+            (1_205, 0, true)
+        );
+        assert!(!done.out_of_reach.is_empty());
+        let seen = seen.into_inner().unwrap();
+        assert_eq!(
+            (seen[0], seen[seen.len() - 1]),
+            ((0, 1_205), (1_205, 1_205))
+        );
+
+        for (name, value) in [
+            (managed(0).as_str(), "value 0"),
+            (managed(1_202).as_str(), "value 1202"),
+            ("somebody/elses", "external"),
+            ("somebody/empty", ""),
+        ] {
+            let read = store.read(&Coordinate::parse(name).unwrap()).await.unwrap();
+            assert_eq!(read.value, secret(value));
+        }
+        let again = store.encrypt(&stated(), &|_| {}).await.unwrap();
+        assert_eq!(again.converted, 0);
+        store.close().await;
+    }
+}
+
+/// What is half plain and half encrypted is neither guessed nor lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_row_is_named_and_left() {
+    for place in Place::all("a_half_row_is_named").await {
+        legacy(&place, 3).await;
+        Database::prepare(&place.config().build().unwrap())
+            .await
+            .unwrap();
+        let raw = place.raw().await;
+        raw.run("UPDATE secrets SET key_id = 'k1' WHERE payload = 'value 1'")
+            .await
+            .unwrap();
+        let store = place.open(Mode::Encrypted, Some(&ring())).await.unwrap();
+        let done = store.encrypt(&stated(), &|_| {}).await.unwrap();
+        assert_eq!((done.converted, done.damaged.len()), (4, 1));
+        let error = &done.damaged[0];
+        assert_eq!(error.kind(), ErrorKind::Integrity);
+        assert_eq!(error.coordinate(), Some(managed(1).as_str()));
+        assert_eq!(
+            raw.number("SELECT count(*) FROM secrets WHERE payload = 'value 1'")
+                .await,
+            1
+        );
+        store.close().await;
+    }
+}
+
+/// Services go on in `mode=converting`: no write and no delete of theirs is lost or undone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn encrypting_and_rotating_disturb_nobody() {
+    for place in Place::all("encrypting_and_rotating_disturb_nobody").await {
+        legacy(&place, ROWS).await;
+        Database::prepare(&place.config().build().unwrap())
+            .await
+            .unwrap();
+        let old = ring();
+        let mut new = old.clone();
+        new.add("k2".parse().unwrap()).unwrap();
+        // Everybody has both keys before the second becomes active.
+        let mut known = new.clone();
+        new.activate(&"k2".parse().unwrap()).unwrap();
+        known.activate(&"k1".parse().unwrap()).unwrap();
+        let service = place.open(Mode::Converting, Some(&known)).await.unwrap();
+        let tool = place.open(Mode::Encrypted, Some(&known)).await.unwrap();
+        let rotator = place.open(Mode::Encrypted, Some(&new)).await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        // Each in a task of its own, as services are.
+        let writer = tokio::spawn({
+            let (service, stop) = (service.clone(), Arc::clone(&stop));
+            async move {
+                let mut number = 10_000;
+                while !stop.load(Ordering::Relaxed) {
+                    let written = service.write(write(number, "new")).await.unwrap();
+                    assert_eq!(written, Written::Created);
+                    number += 1;
+                }
+                number
+            }
+        });
+        let deleter = tokio::spawn({
+            let service = service.clone();
+            async move {
+                for number in (0..ROWS).step_by(7) {
+                    let options = DeleteOptions::default();
+                    service.delete(&managed(number), &options).await.unwrap();
+                }
+            }
+        });
+        let reader = tokio::spawn({
+            let (service, stop) = (service.clone(), Arc::clone(&stop));
+            async move {
+                let kept = (0..ROWS).filter(|number| number % 7 != 0);
+                let names: Vec<Coordinate> = kept.map(|number| managed(number).into()).collect();
+                while !stop.load(Ordering::Relaxed) {
+                    for (result, name) in service.read_batch(&names).await.into_iter().zip(&names) {
+                        let read = result.unwrap_or_else(|error| panic!("{name}: {error}"));
+                        assert!(read.value.expose().starts_with("value "));
+                    }
+                }
+            }
+        });
+        tool.encrypt(&stated(), &|_| {}).await.unwrap();
+        let rotated = rotator
+            .rotate(&RotateOptions::default(), &|_| {})
+            .await
+            .unwrap();
+        assert!(rotated.damaged.is_empty());
+        let reencrypt = RotateOptions::default().with_reencrypt(true);
+        let rotated = rotator.rotate(&reencrypt, &|_| {}).await.unwrap();
+        assert!(rotated.damaged.is_empty() && rotated.rotated > ROWS as u64 / 2);
+        stop.store(true, Ordering::Relaxed);
+        let end = writer.await.unwrap();
+        deleter.await.unwrap();
+        reader.await.unwrap();
+
+        rotator
+            .rotate(&RotateOptions::default(), &|_| {})
+            .await
+            .unwrap();
+        for number in 0..ROWS {
+            let read = rotator.read(&managed(number).into()).await;
+            match read {
+                Ok(read) => assert_eq!(read.value, secret(&format!("value {number}"))),
+                Err(error) => assert_eq!((number % 7, error.kind()), (0, ErrorKind::NotFound)),
+            }
+        }
+        let names: Vec<Coordinate> = (10_000..end).map(|n| managed(n).into()).collect();
+        for result in rotator.read_many(&names).await {
+            assert_eq!(result.unwrap().value, secret("new"));
+        }
+        let raw = place.raw().await;
+        let others = "SELECT count(*) FROM secrets WHERE key_id <> 'k2' OR payload IS NOT NULL";
+        assert_eq!(raw.number(others).await, 0);
+        for store in [service, tool, rotator] {
+            store.close().await;
+        }
+    }
+}
+
+/// Rotating keeps data keys; for a leaked ring that is not enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn reencrypting_makes_new_data_keys_also_for_rows_that_were_rotated_before() {
+    for place in Place::all("reencrypting_makes_new_data_keys").await {
+        let mut ring = ring();
+        let store = place.open(Mode::Encrypted, Some(&ring)).await.unwrap();
+        for number in 0..5 {
+            store.write(write(number, "value")).await.unwrap();
+        }
+        store.close().await;
+        ring.add("k2".parse().unwrap()).unwrap();
+        ring.activate(&"k2".parse().unwrap()).unwrap();
+        let store = place.open(Mode::Encrypted, Some(&ring)).await.unwrap();
+        let raw = place.raw().await;
+        raw.run("CREATE TABLE was AS SELECT * FROM secrets")
+            .await
+            .unwrap();
+        let same = "SELECT count(*) FROM secrets JOIN was USING (coordinate) \
+                    WHERE secrets.ciphertext = was.ciphertext";
+        let rotated = store
+            .rotate(&RotateOptions::default(), &|_| {})
+            .await
+            .unwrap();
+        assert_eq!((rotated.rotated, raw.number(same).await), (5, 5));
+        let reencrypt = RotateOptions::default().with_reencrypt(true);
+        let rotated = store.rotate(&reencrypt, &|_| {}).await.unwrap();
+        assert_eq!((rotated.rotated, raw.number(same).await), (5, 0));
+        for number in 0..5 {
+            let read = store.read(&managed(number).into()).await.unwrap();
+            assert_eq!(read.value, secret("value"));
+        }
+        // Its cursor is gone: the next run begins at the beginning.
+        assert_eq!(store.rotate(&reencrypt, &|_| {}).await.unwrap().rotated, 5);
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_names_rows_that_do_not_open_and_goes_on() {
+    for place in Place::all("rotate_names_rows").await {
+        let mut ring = ring();
+        let store = place.open(Mode::Encrypted, Some(&ring)).await.unwrap();
+        for number in 0..4 {
+            store.write(write(number, "value")).await.unwrap();
+        }
+        store.close().await;
+        let raw = place.raw().await;
+        raw.run("UPDATE secrets SET expires = 5 WHERE coordinate LIKE '%000002_v1'")
+            .await
+            .unwrap();
+        ring.add("k2".parse().unwrap()).unwrap();
+        ring.activate(&"k2".parse().unwrap()).unwrap();
+        let store = place.open(Mode::Encrypted, Some(&ring)).await.unwrap();
+        for reencrypt in [false, true] {
+            let options = RotateOptions::default().with_reencrypt(reencrypt);
+            let rotated = store.rotate(&options, &|_| {}).await.unwrap();
+            assert_eq!((rotated.rotated, rotated.damaged.len()), (3, 1));
+            assert_eq!(rotated.damaged[0].coordinate(), Some(managed(2).as_str()));
+        }
+        // The damaged row keeps its key from being retired: it may be restored one day.
+        let error = store.retire_key(&"k1".parse().unwrap()).await.unwrap_err();
+        assert!(error.to_string().contains("1 rows"), "{error}");
+        store.close().await;
+    }
+}
+
+/// No plain text lingers in the files of SQLite.
+#[tokio::test(flavor = "multi_thread")]
+async fn encrypted_and_deleted_values_are_gone_from_the_files() {
+    let place = Place::Sqlite(crate::support::Folder::new());
+    let Place::Sqlite(folder) = &place else {
+        return;
+    };
+    // An installation's file, written without our settings, some rows deleted long ago.
+    let raw = folder.raw().await;
+    raw.run("PRAGMA secure_delete = OFF").await.unwrap();
+    raw.run(LEGACY).await.unwrap();
+    let long = "long-canary ".repeat(4_000);
+    for number in 0..200 {
+        raw.insert(managed(number).as_str(), &format!("canary-{number}"))
+            .await;
+    }
+    raw.insert(managed(900).as_str(), &long).await;
+    raw.insert(managed(901).as_str(), "deleted-canary").await;
+    raw.run("DELETE FROM secrets WHERE payload = 'deleted-canary'")
+        .await
+        .unwrap();
+    raw.close().await;
+    assert!(contains(&folder.bytes(), "canary"));
+
+    // Plain: what is deleted is gone from the database, its log and its index at once.
+    let store = place.open(Mode::Plain, None).await.unwrap();
+    store.write(write(902, "brief-visitor")).await.unwrap();
+    assert!(contains(&folder.bytes(), "brief-visitor"));
+    store
+        .delete(&managed(902), &DeleteOptions::default())
+        .await
+        .unwrap();
+    assert!(!contains(&folder.bytes(), "brief-visitor"));
+    store.close().await;
+
+    // Encrypted: everything is, free pages and log included, while the store is still open.
+    Database::prepare(&place.config().build().unwrap())
+        .await
+        .unwrap();
+    let store = place.open(Mode::Encrypted, Some(&ring())).await.unwrap();
+    assert!(contains(&folder.bytes(), "canary"));
+    let done = store.encrypt(&stated(), &|_| {}).await.unwrap();
+    assert!(done.rewritten);
+    assert_eq!(done.converted, 201);
+    assert!(!contains(&folder.bytes(), "canary"));
+    let read = store.read(&managed(900).into()).await.unwrap();
+    assert_eq!(read.value, secret(&long));
+    store.write(write(903, "canary after")).await.unwrap();
+    store
+        .delete(&managed(903), &DeleteOptions::default())
+        .await
+        .unwrap();
+    assert!(!contains(&folder.bytes(), "canary"));
+    store.close().await;
+    assert!(!contains(&folder.bytes(), "canary"));
+}

@@ -1,0 +1,111 @@
+//! Our own columns come when they are asked for, and not before.
+
+use secrets_core::{Expiry, SecretPersistence, SecretPersistenceExt, Timestamp};
+use secrets_db::{Database, Mode};
+
+use crate::support::{LEGACY, Place, managed, secret, write};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepare_shows_its_sql_and_runs_it_on_request() {
+    for place in Place::all("prepare_shows_its_sql").await {
+        let raw = place.raw().await;
+        raw.run(LEGACY).await.unwrap();
+        raw.insert(managed(1).as_str(), "old").await;
+        let config = place.config().build().unwrap();
+
+        // Opened as it is, and left as it is.
+        let store = Database::connect(config.clone()).await.unwrap();
+        let capabilities = store.capabilities();
+        assert_eq!(
+            (capabilities.expiry, capabilities.owner),
+            (Expiry::None, false)
+        );
+        assert_eq!(
+            store.read(&managed(1).into()).await.unwrap().value,
+            secret("old")
+        );
+        store.write(write(2, "two")).await.unwrap();
+        store.close().await;
+
+        let shown = Database::prepare_sql(&config).await.unwrap();
+        assert_eq!(shown, Database::prepare_sql(&config).await.unwrap());
+        for column in ["owner", "created", "expires", "ciphertext"] {
+            assert!(
+                shown
+                    .iter()
+                    .any(|sql| sql.contains(&format!("ADD COLUMN {column} ")))
+            );
+        }
+        assert_eq!(Database::prepare(&config).await.unwrap(), shown);
+        assert!(Database::prepare(&config).await.unwrap().is_empty());
+
+        let store = Database::connect(config).await.unwrap();
+        let capabilities = store.capabilities();
+        assert_eq!(
+            (capabilities.expiry, capabilities.owner),
+            (Expiry::Swept, true)
+        );
+        let expires = Timestamp::from_unix_seconds(2_000_000_000).unwrap();
+        store
+            .write(write(3, "three").with_expires(Some(expires)))
+            .await
+            .unwrap();
+        assert_eq!(
+            store.read(&managed(3).into()).await.unwrap().expires,
+            Some(expires)
+        );
+        assert_eq!(
+            store.read(&managed(1).into()).await.unwrap().value,
+            secret("old")
+        );
+        assert_eq!(store.describe(&managed(1)).await.unwrap().created, None);
+        store.close().await;
+    }
+}
+
+/// A table that has some of our columns, as somebody made it by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_some_columns_uses_what_it_has() {
+    for place in Place::all("a_table_with_some_columns").await {
+        let raw = place.raw().await;
+        raw.run("CREATE TABLE secrets (payload TEXT, expires BIGINT, coordinate TEXT PRIMARY KEY)")
+            .await
+            .unwrap();
+        let store = place.open(Mode::Plain, None).await.unwrap();
+        let capabilities = store.capabilities();
+        assert_eq!(
+            (capabilities.expiry, capabilities.owner),
+            (Expiry::Swept, false)
+        );
+        let past = Timestamp::from_unix_seconds(1).unwrap();
+        store
+            .write(write(1, "one").with_expires(Some(past)))
+            .await
+            .unwrap();
+        store.write(write(2, "two")).await.unwrap();
+        let swept = store.sweep(Timestamp::now(), None).await.unwrap();
+        assert_eq!(swept.deleted, [managed(1)]);
+        assert_eq!(
+            store.read(&managed(2).into()).await.unwrap().value,
+            secret("two")
+        );
+        store.close().await;
+    }
+}
+
+/// A store of another name, in odd spelling, beside the usual one.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_table_names_work() {
+    for place in Place::all("odd_table_names_work").await {
+        for name in ["Secrets2", r#""order""#, r#""a ""quoted"" name; --""#] {
+            let config = place.config().set("table", name).build().unwrap();
+            let store = Database::connect(config).await.unwrap();
+            store.write(write(1, name)).await.unwrap();
+            assert_eq!(
+                store.read(&managed(1).into()).await.unwrap().value,
+                secret(name)
+            );
+            store.close().await;
+        }
+    }
+}

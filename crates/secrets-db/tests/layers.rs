@@ -29,7 +29,7 @@ fn options() -> Options {
     // The store itself is tried at its size limit elsewhere.
     Options::default()
         .with_owner(owner())
-        .with_largest_value(1 << 20)
+        .with_largest_value(1 << 16)
 }
 
 async fn keeps_every_promise(layers: impl FnOnce(Stack) -> Layers) {

@@ -122,8 +122,12 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    pub(super) fn new(inner: Arc<dyn SecretPersistence>, options: LimitOptions) -> Self {
-        let class = |name, limit| Class::new(name, limit, options.share);
+    pub(super) fn new(
+        inner: Arc<dyn SecretPersistence>,
+        store: &Arc<str>,
+        options: LimitOptions,
+    ) -> Self {
+        let class = |name, limit| Class::new(Arc::clone(store), name, limit, options.share);
         Self {
             inner,
             list: class("list", options.list),
@@ -136,6 +140,7 @@ impl Limit {
 /// One class of operations: how many at once, how many per second, how fast at present.
 #[derive(Debug)]
 struct Class {
+    store: Arc<str>,
     name: &'static str,
     slots: Semaphore,
     /// Callers wait for the rate one after the other, in the order in which they came.
@@ -169,7 +174,7 @@ impl Clock for TokioClock {
 }
 
 impl Class {
-    fn new(name: &'static str, limit: ClassLimit, share: f64) -> Self {
+    fn new(store: Arc<str>, name: &'static str, limit: ClassLimit, share: f64) -> Self {
         // No setting can stall us or divide by zero.
         let share = between(share, 0.001, 1.0);
         let per_second = between(limit.per_second * share, 0.01, 100_000.0);
@@ -180,6 +185,7 @@ impl Class {
             .allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
         let now = Instant::now();
         Self {
+            store,
             name,
             slots: Semaphore::new(limit.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             turnstile: Turnstile::new(()),
@@ -194,17 +200,17 @@ impl Class {
     }
 
     /// Waits for a slot and for as many permits as there are requests, then makes the call and learns
-    /// from the errors in its answer.
+    /// from what was throttled in its answer.
     async fn call<T>(
         &self,
         requests: u32,
         call: impl Future<Output = T>,
-        errors: impl Fn(&T) -> Vec<Error>,
+        throttled: impl Fn(&T) -> Vec<Error>,
     ) -> T {
         let slot = self.admit(requests).await;
         let answer = call.await;
         drop(slot);
-        self.learn(&errors(&answer));
+        self.learn(&throttled(&answer));
         answer
     }
 
@@ -227,7 +233,13 @@ impl Class {
             cells -= f64::from(portion.get());
         }
         self.silence().await;
+        self.count("secrets_limit_permits_total", requests.max(1));
         slot
+    }
+
+    fn count(&self, name: &'static str, number: u32) {
+        metrics::counter!(name, "store" => self.store.to_string(), "class" => self.name)
+            .increment(u64::from(number));
     }
 
     /// Waits while the store has asked to be left alone.
@@ -241,24 +253,19 @@ impl Class {
         }
     }
 
-    fn learn(&self, errors: &[Error]) {
-        let throttled = || {
-            errors
-                .iter()
-                .filter(|error| error.kind() == ErrorKind::Throttled)
-        };
-        if throttled().next().is_none() {
+    fn learn(&self, throttled: &[Error]) {
+        if throttled.is_empty() {
             return;
         }
         let now = Instant::now();
         let mut pace = self.pace();
-        if let Some(wait) = throttled().filter_map(Error::retry_after).max() {
+        if let Some(wait) = throttled.iter().filter_map(Error::retry_after).max() {
             pace.silent_until = pace.silent_until.max(now + wait.min(LONGEST_SILENCE));
         }
         if now.duration_since(pace.since) >= COOLDOWN || pace.part >= 1.0 {
             pace.part = (pace.part_at(now) * SLOWER).max(SLOWEST);
             pace.since = now;
-            metrics::counter!("secrets_limit_slowed_total", "class" => self.name).increment(1);
+            self.count("secrets_limit_slowed_total", 1);
             tracing::debug!(
                 class = self.name,
                 percent = pace.part * 100.0,
@@ -294,14 +301,16 @@ fn whole(number: f64) -> u32 {
     number as u32
 }
 
-fn errors_of<T>(result: &Result<T>) -> Vec<Error> {
-    result.as_ref().err().cloned().into_iter().collect()
+fn throttled_of<T>(result: &Result<T>) -> Vec<Error> {
+    throttled_in(std::slice::from_ref(result))
 }
 
-fn errors_in<T>(results: &[Result<T>]) -> Vec<Error> {
+fn throttled_in<T>(results: &[Result<T>]) -> Vec<Error> {
     results
         .iter()
-        .filter_map(|result| result.as_ref().err().cloned())
+        .filter_map(|result| result.as_ref().err())
+        .filter(|error| error.kind() == ErrorKind::Throttled)
+        .cloned()
         .collect()
 }
 
@@ -325,7 +334,7 @@ impl SecretPersistence for Limit {
         let requests = self.capabilities().cost.read;
         let call = self.inner.read_batch(coordinates);
         self.read
-            .call(requests, call, |results| errors_in(results))
+            .call(requests, call, |results| throttled_in(results))
             .await
     }
 
@@ -336,36 +345,36 @@ impl SecretPersistence for Limit {
         let requests = self.capabilities().cost.write;
         let call = self.inner.write_batch(writes);
         self.write
-            .call(requests, call, |results| errors_in(results))
+            .call(requests, call, |results| throttled_in(results))
             .await
     }
 
     async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
         let requests = self.capabilities().cost.delete;
         let call = self.inner.delete(coordinate, options);
-        self.write.call(requests, call, errors_of).await
+        self.write.call(requests, call, throttled_of).await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         let requests = self.capabilities().cost.restore;
         let call = self.inner.restore(coordinate);
-        self.write.call(requests, call, errors_of).await
+        self.write.call(requests, call, throttled_of).await
     }
 
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         let requests = list_cost(&self.capabilities(), options);
         let call = self.inner.list_page(options, after);
-        self.list.call(requests, call, errors_of).await
+        self.list.call(requests, call, throttled_of).await
     }
 
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
         let requests = self.capabilities().cost.describe;
         let call = self.inner.describe(coordinate);
-        self.list.call(requests, call, errors_of).await
+        self.list.call(requests, call, throttled_of).await
     }
 
     async fn identity(&self) -> Result<Identity> {
-        self.list.call(1, self.inner.identity(), errors_of).await
+        self.list.call(1, self.inner.identity(), throttled_of).await
     }
 }
 
@@ -392,7 +401,7 @@ mod tests {
     }
 
     fn over(probe: &Arc<Probe>, options: LimitOptions) -> Arc<Limit> {
-        Arc::new(Limit::new(Arc::clone(probe) as _, options))
+        Arc::new(Limit::new(Arc::clone(probe) as _, &"probe".into(), options))
     }
 
     /// Throttles what exceeds a quota, counted over a sliding second, as strict as a provider can be.
@@ -477,9 +486,7 @@ mod tests {
         let store = Retry::new(
             limited.clone() as _,
             "probe".into(),
-            RetryOptions::default()
-                .with_attempts(1000)
-                .with_deadline(SECOND * 600),
+            RetryOptions::default(),
         );
         let run = async |seconds: u64| {
             probe.forget_requests();

@@ -48,8 +48,10 @@
 //! | `secrets_call_duration_seconds` | store, operation | how long they took (a histogram) |
 //! | `secrets_outcomes_total` | store, operation, outcome | entries of batches, and other calls, by `ok`, the kind of the error, or `cancelled` |
 //! | `secrets_cache_total` | result | entries by `hit`, `joined` (another caller's load), `loaded`, `stale` |
+//! | `secrets_attempts_total` | store, operation | attempts that retry made, the first of each call included |
 //! | `secrets_retries_total` | store, operation, kind | repeated attempts by what they failed with |
-//! | `secrets_limit_slowed_total` | class | how often the pace was lowered |
+//! | `secrets_limit_permits_total` | store, class | requests that were let through |
+//! | `secrets_limit_slowed_total` | store, class | how often the pace was lowered |
 //! | `secrets_mirror_fallbacks_total` | kind | reads that the secondary answered, by why it was asked |
 //!
 //! Calls are counted outermost, with what the cache answers. `tracing` gets a span `secrets` per call

@@ -121,6 +121,7 @@ impl Retry {
         let mut schedule = Schedule::new(&self.options);
         let mut last = None;
         loop {
+            self.count_attempt(operation);
             let Some(result) = schedule.in_time(attempt()).await else {
                 return Err(last.unwrap_or_else(|| {
                     let late = self.late(operation);
@@ -156,6 +157,7 @@ impl Retry {
         I: Clone,
     {
         let mut schedule = Schedule::new(&self.options);
+        self.count_attempt(operation);
         let Some(mut results) = schedule.in_time(attempt(&*self.inner, items)).await else {
             let late = |item: &I| Err(self.late(operation).with_coordinate(name(item)));
             return items.iter().map(late).collect();
@@ -181,6 +183,7 @@ impl Retry {
             // What a store takes at once may have shrunk since the first attempt.
             let size = batch(&self.capabilities()).max(1);
             for chunk in failed.chunks(size) {
+                self.count_attempt(operation);
                 let again: Vec<I> = chunk.iter().map(|&at| items[at].clone()).collect();
                 let Some(answers) = schedule.in_time(attempt(&*self.inner, &again)).await else {
                     return results;
@@ -215,6 +218,15 @@ impl Retry {
         .with_operation(operation)
         .with_store(Arc::clone(&self.store))
         .with_hint("check the store's health and quota, or raise the deadline")
+    }
+
+    fn count_attempt(&self, operation: Operation) {
+        metrics::counter!(
+            "secrets_attempts_total",
+            "store" => self.store.to_string(),
+            "operation" => operation.as_str(),
+        )
+        .increment(1);
     }
 
     fn note(&self, operation: Operation, error: &Error, pause: Duration) {
@@ -363,34 +375,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_promise_holds_even_where_every_third_request_fails() {
         let probe = Arc::new(Probe::slow());
+        let store: Arc<dyn SecretPersistence> = Arc::new(over(&probe, RetryOptions::default()));
+        // The suite itself repeats nothing here.
+        let options = Options::default().with_patience(Duration::ZERO);
+        conformance::run(&store, &options).await.assert_passed();
+
         let mut count = 0;
         probe.on_every_request(move |_, _| {
             count += 1;
-            match count % 6 {
-                2 => Fault::Fail(throttled()),
-                // Done, and the answer lost: only idempotent operations survive that.
-                5 => Fault::Lose(Error::new(ErrorKind::Unavailable, "connection reset")),
+            match count % 3 {
+                0 => Fault::Fail(throttled()),
                 _ => Fault::None,
             }
         });
-        let store: Arc<dyn SecretPersistence> =
-            Arc::new(over(&probe, RetryOptions::default().with_attempts(30)));
-        // The suite itself repeats nothing here. `AlreadySame` after a lost answer is right, and no
-        // caller of the suite may conclude more from it.
-        let options = Options::default().with_patience(Duration::ZERO);
-        let report = conformance::run(&store, &options).await;
-        let failures: Vec<&str> = report.failures().map(|case| case.name).collect();
-        assert!(
-            failures.iter().all(|name| name.contains("already the same")
-                || name.contains("stands alone")
-                || name.contains("empty value is refused")),
-            "{report}"
-        );
-        let good: Arc<dyn SecretPersistence> =
-            Arc::new(over(&Arc::new(Probe::slow()), RetryOptions::default()));
-        conformance::run(&good, &Options::default())
-            .await
-            .assert_passed();
+        let patient = RetryOptions::default().with_attempts(30);
+        let store: Arc<dyn SecretPersistence> = Arc::new(over(&probe, patient));
+        conformance::run(&store, &options).await.assert_passed();
     }
 
     #[tokio::test(start_paused = true)]
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_whose_answer_was_lost_is_found_again() {
+    async fn a_change_whose_answer_was_lost_is_found_done() {
         let probe = Arc::new(Probe::new());
         let mut first = true;
         probe.on_every_request(move |_, _| {
@@ -434,6 +434,16 @@ mod tests {
         let store = over(&probe, RetryOptions::default());
         assert_eq!(store.write(write(1)).await.unwrap(), Written::AlreadySame);
         assert_eq!(probe.count(Operation::Write), 2);
+        let mut first = true;
+        probe.on_every_request(move |_, _| {
+            if std::mem::take(&mut first) {
+                return Fault::Lose(Error::new(ErrorKind::Unavailable, "connection reset"));
+            }
+            Fault::None
+        });
+        let options = DeleteOptions::default();
+        store.delete(&coordinate(1), &options).await.unwrap();
+        assert_eq!(probe.count(Operation::Delete), 2);
     }
 
     #[tokio::test(start_paused = true)]

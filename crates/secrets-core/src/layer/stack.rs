@@ -60,7 +60,7 @@ impl Stack {
             store = Arc::new(Timeout::new(store, options.request_timeout));
         }
         if let Some(options) = self.limit {
-            store = Arc::new(Limit::new(store, options));
+            store = Arc::new(Limit::new(store, &name, options));
         }
         if let Some(options) = self.retry {
             store = Arc::new(Retry::new(store, Arc::clone(&name), options));

@@ -690,46 +690,70 @@ mod tests {
         assert_eq!(probe.requests().len(), 2);
     }
 
+    /// Slows one operation of a probe down.
+    fn slow(probe: &Probe, slowed: Operation, before: Duration, after: Duration) {
+        probe.on_every_request(move |operation, _| match operation {
+            _ if operation == slowed => Fault::Slow { before, after },
+            _ => Fault::None,
+        });
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_delete_beats_a_load_in_flight() {
         // Without it, a deleted secret would be served for the whole TTL.
         for give_up in [false, true] {
-            let probe = holding(Probe::new().with_latency(SECOND), 1).await;
+            let probe = holding(Probe::new(), 1).await;
             let cache = over(&probe);
+            // The load looks at once, and its answer is long on the way.
+            slow(&probe, Operation::Read, Duration::ZERO, SECOND * 10);
             let reader = {
                 let cache = Arc::clone(&cache);
                 tokio::spawn(async move { cache.read(&name(0)).await })
             };
-            // The load has taken effect and its answer is on the way.
-            sleep(SECOND * 3 / 2).await;
-            let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
-            let coordinate = coordinate(0);
-            let delete = cache.delete(&coordinate, &immediate);
+            sleep(SECOND).await;
             if give_up {
                 // Dropped after it took effect, before its answer.
-                timeout(SECOND * 3 / 2, delete).await.unwrap_err();
-            } else {
-                delete.await.unwrap();
+                slow(&probe, Operation::Delete, Duration::ZERO, SECOND * 10);
             }
-            // It asked before the delete, so it may have the value.
+            let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
+            let coordinate = coordinate(0);
+            let deleted = timeout(SECOND, cache.delete(&coordinate, &immediate)).await;
+            assert_eq!(deleted.is_err(), give_up);
+            // Who asks now does not join the load that began before.
+            assert_eq!(kind(&cache, 0).await, ErrorKind::NotFound);
+            // Who asked before may have the value; it is not kept.
             assert!(reader.await.unwrap().is_ok());
             assert_eq!(kind(&cache, 0).await, ErrorKind::NotFound);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_load_that_begins_during_a_delete_is_not_kept() {
-        let probe = holding(Probe::new().with_latency(SECOND), 1).await;
-        let cache = over(&probe);
-        let coordinate = coordinate(0);
-        let options = DeleteOptions::default();
-        let (deleted, read) = tokio::join!(cache.delete(&coordinate, &options), async {
-            sleep(SECOND / 10).await;
-            cache.read(&name(0)).await
-        });
-        deleted.unwrap();
-        drop(read);
-        assert_eq!(kind(&cache, 0).await, ErrorKind::PendingDeletion);
+    async fn a_load_during_a_delete_is_not_kept() {
+        for give_up in [false, true] {
+            let probe = holding(Probe::new(), 1).await;
+            let cache = over(&probe);
+            reads(&cache, 0).await;
+            // The delete is long on its way; until it arrives, the value may be read.
+            slow(&probe, Operation::Delete, SECOND * 10, SECOND * 10);
+            let delete = {
+                let cache = Arc::clone(&cache);
+                tokio::spawn(async move {
+                    let options = DeleteOptions::default();
+                    cache.delete(&coordinate(0), &options).await
+                })
+            };
+            sleep(SECOND).await;
+            let read = cache.read(&name(0)).await.unwrap();
+            let value = read.value.downgrade();
+            drop(read);
+            if give_up {
+                sleep(SECOND * 12).await;
+                delete.abort();
+            }
+            assert_eq!(delete.await.is_err(), give_up);
+            assert!(value.is_wiped());
+            assert_eq!(kind(&cache, 0).await, ErrorKind::PendingDeletion);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -882,15 +906,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_entry_never_outlives_its_expiry() {
         let probe = Arc::new(Probe::new());
-        let expires = Timestamp::now().saturating_add(SECOND * 20);
+        let expires = Timestamp::now().saturating_add(SECOND * 15);
         let expiring = write(0).with_expires(Some(expires));
         probe.memory.write(expiring).await.unwrap();
         let cache = over(&probe);
         reads(&cache, 0).await;
-        sleep(SECOND * 15).await;
+        sleep(SECOND * 12).await;
         reads(&cache, 0).await;
         assert_eq!(probe.requests().len(), 1);
-        sleep(SECOND * 6).await;
+        // Not because the housekeeper, who comes every 10 seconds, has thrown it out.
+        sleep(SECOND * 4).await;
         probe.fails_with(ErrorKind::Unavailable);
         assert_eq!(kind(&cache, 0).await, ErrorKind::Unavailable);
 
@@ -941,11 +966,14 @@ mod tests {
         }
         assert!(kept.iter().all(|value| !value.is_wiped()));
         // Deleted: before the request is even answered.
-        cache
-            .delete(&coordinate(0), &DeleteOptions::default())
-            .await
-            .unwrap();
-        assert!(kept[0].is_wiped());
+        probe.on_every_request(|_, _| Fault::Hang);
+        let (first, options) = (coordinate(0), DeleteOptions::default());
+        {
+            let mut delete = std::pin::pin!(cache.delete(&first, &options));
+            assert!(futures::poll!(&mut delete).is_pending());
+            assert!(kept[0].is_wiped());
+        }
+        probe.recovers();
         assert!(!kept[1].is_wiped());
         // Loaded again: the old copy goes.
         sleep(SECOND * 61).await;

@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Lose(Error),
     /// Nothing.
     None,
+    /// It takes its time before it takes effect, or until it is answered.
+    Slow { before: Duration, after: Duration },
 }
 
 type Faults = Box<dyn FnMut(Operation, &str) -> Fault + Send>;
@@ -115,7 +117,22 @@ impl Probe {
         if faults.iter().any(|fault| matches!(fault, Fault::Hang)) {
             std::future::pending::<()>().await;
         }
+        for fault in &faults {
+            if let Fault::Slow { before, .. } = fault {
+                tokio::time::sleep(*before).await;
+            }
+        }
         faults
+    }
+
+    /// The way back of an answer.
+    async fn answer(&self, faults: &[Fault]) {
+        self.pause().await;
+        for fault in faults {
+            if let Fault::Slow { after, .. } = fault {
+                tokio::time::sleep(*after).await;
+            }
+        }
     }
 
     async fn pause(&self) {
@@ -129,7 +146,7 @@ impl Probe {
         match fault {
             Fault::Fail(error) => Err(error),
             Fault::Lose(error) => act().and(Err(error)),
-            Fault::Hang | Fault::None => act(),
+            Fault::Hang | Fault::None | Fault::Slow { .. } => act(),
         }
     }
 
@@ -140,12 +157,12 @@ impl Probe {
         act: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let fault = self.arrive(operation, &[name]).await.remove(0);
-        let result = match fault {
+        let result = match fault.clone() {
             Fault::Fail(error) => return Err(error),
             Fault::Lose(error) => act.await.and(Err(error)),
-            Fault::Hang | Fault::None => act.await,
+            Fault::Hang | Fault::None | Fault::Slow { .. } => act.await,
         };
-        self.pause().await;
+        self.answer(&[fault]).await;
         result
     }
 }
@@ -173,7 +190,7 @@ impl SecretPersistence for Probe {
         let faults = self.arrive(Operation::Read, &names).await;
         // What was there when the request took effect is answered later.
         let reads = self.memory.read_batch(coordinates).await;
-        self.pause().await;
+        self.answer(&faults).await;
         faults
             .into_iter()
             .zip(reads)
@@ -188,20 +205,20 @@ impl SecretPersistence for Probe {
             .collect();
         let faults = self.arrive(Operation::Write, &names).await;
         let mut results = Vec::new();
-        for (fault, write) in faults.into_iter().zip(writes) {
+        for (fault, write) in faults.iter().cloned().zip(writes) {
             results.push(match fault {
                 Fault::Fail(error) => Err(error),
                 Fault::Lose(error) => {
                     self.memory.write_batch(std::slice::from_ref(write)).await;
                     Err(error)
                 }
-                Fault::Hang | Fault::None => {
+                Fault::Hang | Fault::None | Fault::Slow { .. } => {
                     let mut results = self.memory.write_batch(std::slice::from_ref(write)).await;
                     results.remove(0)
                 }
             });
         }
-        self.pause().await;
+        self.answer(&faults).await;
         results
     }
 

@@ -31,6 +31,8 @@ mod secrets;
 mod spec;
 mod split;
 mod staged;
+#[cfg(test)]
+mod tests;
 mod update;
 
 pub use audit::{Actor, AuditEvent, AuditMode, AuditSink};

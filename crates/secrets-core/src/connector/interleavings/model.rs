@@ -8,7 +8,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::explorer::{Scene, World};
+use super::explorer::{Scene, Touches, World};
 use crate::connector::{
     ActingSecrets, Actor, Cleanup, ConnectorOptions, ConnectorSecrets, ConnectorSpec, FreshError,
     Record, RecordState, Settled, Staged, pointers,
@@ -51,7 +51,7 @@ impl Rules {
 }
 
 /// What is a step of its own, and what can go wrong.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Detail {
     /// Reads of the store are steps.
     pub(super) reads: bool,
@@ -61,6 +61,15 @@ pub(super) struct Detail {
     pub(super) late_saves: bool,
     /// Without an outbox: nothing but the row.
     pub(super) no_outbox: bool,
+}
+
+impl Detail {
+    pub(super) const PLAIN: Self = Self {
+        reads: false,
+        late_writes: false,
+        late_saves: false,
+        no_outbox: false,
+    };
 }
 
 /// One run's world: the database, the store, and the library between them.
@@ -110,6 +119,46 @@ enum Saved {
 }
 
 const OTHERS: &str = "airbyte_workspace_00000000-0000-0000-0000-0000000000ff_secret_00000000-0000-0000-0000-0000000000ff_v1";
+
+const READS_ROW: Touches = Touches {
+    reads_row: true,
+    ..Touches::NOTHING
+};
+const LOCKS_ROW: Touches = Touches {
+    reads_row: true,
+    needs_quiet: true,
+    ..Touches::NOTHING
+};
+const OUTBOX: Touches = record(Touches::OUTBOX);
+const READS_SECRETS: Touches = Touches {
+    reads_secrets: true,
+    ..Touches::NOTHING
+};
+const WRITES_SECRETS: Touches = Touches {
+    writes_secrets: true,
+    ..Touches::NOTHING
+};
+const DELETES_SECRETS: Touches = Touches {
+    deletes_secrets: true,
+    ..Touches::NOTHING
+};
+
+const fn record(id: usize) -> Touches {
+    Touches {
+        record: Some(id),
+        ..Touches::NOTHING
+    }
+}
+
+/// The row and the record, in one transaction.
+fn saves(id: Option<usize>) -> Touches {
+    Touches {
+        reads_row: true,
+        writes_row: true,
+        record: id,
+        ..Touches::NOTHING
+    }
+}
 
 pub(super) fn spec() -> Arc<ConnectorSpec> {
     let specification = json!({
@@ -197,7 +246,7 @@ impl Model {
 
     /// A caller who replaces secrets of the row.
     pub(super) async fn change(self, changes: Vec<(&'static str, &'static str)>) {
-        self.world.step("reads the row").await;
+        self.world.step("reads the row", READS_ROW).await;
         let Some(row) = self.database().row.clone() else {
             return;
         };
@@ -245,7 +294,7 @@ impl Model {
 
     /// A caller who deletes the row.
     pub(super) async fn delete(self) {
-        self.world.step("reads the row").await;
+        self.world.step("reads the row", READS_ROW).await;
         let Some(row) = self.database().row.clone() else {
             return;
         };
@@ -257,7 +306,7 @@ impl Model {
         let record = planned.record().clone();
         let id = self.open(&record).await;
         let staged = planned.stage().await.unwrap();
-        self.world.step("deletes the row").await;
+        self.world.step("deletes the row", saves(id)).await;
         let deleted = {
             let mut database = self.database();
             let unmoved = database
@@ -287,7 +336,7 @@ impl Model {
     /// A connector that is about to run.
     pub(super) async fn read(self) {
         let row = || async {
-            self.world.step("reads the row").await;
+            self.world.step("reads the row", READS_ROW).await;
             let row = self.database().row.clone();
             let row = row.ok_or_else(|| "the row is gone".to_owned())?;
             Ok::<_, String>((row.revision, row.config))
@@ -313,7 +362,7 @@ impl Model {
 
     /// The healer, on whatever is open when it looks.
     pub(super) async fn heal(self, id: usize) {
-        self.world.step("looks into the outbox").await;
+        self.world.step("looks into the outbox", OUTBOX).await;
         if self.database().records.len() <= id {
             return;
         }
@@ -354,7 +403,7 @@ impl Model {
         if self.detail.no_outbox {
             return None;
         }
-        self.world.step("stores the record").await;
+        self.world.step("stores the record", OUTBOX).await;
         let mut database = self.database();
         database.records.push((record.clone(), RowState::Open));
         Some(database.records.len() - 1)
@@ -365,7 +414,7 @@ impl Model {
         let Some(id) = id else {
             return RowState::Abandoned;
         };
-        self.world.step("claims the record").await;
+        self.world.step("claims the record", record(id)).await;
         let state = &mut self.database().records[id].1;
         if *state == RowState::Open {
             *state = RowState::Abandoned;
@@ -375,7 +424,7 @@ impl Model {
 
     async fn remove(&self, id: Option<usize>, cleanup: &Cleanup) {
         if let (Some(id), true) = (id, cleanup.is_finished()) {
-            self.world.step("removes the record").await;
+            self.world.step("removes the record", record(id)).await;
             self.database().records[id].1 = RowState::Removed;
         }
     }
@@ -404,7 +453,7 @@ impl Model {
             });
             true
         };
-        self.world.step("saves").await;
+        self.world.step("saves", saves(id)).await;
         self.database().saving += 1;
         if !self.detail.late_saves {
             return if transaction() { Saved::Yes } else { Saved::No };
@@ -413,7 +462,7 @@ impl Model {
         let saved: Arc<Mutex<Option<bool>>> = Arc::default();
         let answer = {
             let saved = Arc::clone(&saved);
-            self.world.send("the save", move || {
+            self.world.send("the save", saves(id), move || {
                 *saved.lock().unwrap() = Some(transaction());
             })
         };
@@ -430,9 +479,11 @@ impl Model {
 
     async fn settle(&self, staged: Staged) {
         if self.rules.settles_with_lock {
-            self.world.quiet("reads the row with a lock").await;
+            self.world
+                .step("reads the row with a lock", LOCKS_ROW)
+                .await;
         } else {
-            self.world.step("reads the row").await;
+            self.world.step("reads the row", READS_ROW).await;
         }
         let current = self.database().row.clone().map(|row| row.config);
         match staged.settle(current.as_ref()).await.unwrap() {
@@ -544,17 +595,17 @@ impl SecretPersistence for Gated {
 
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
         if self.detail.reads {
-            self.world.step("reads secrets").await;
+            self.world.step("reads secrets", READS_SECRETS).await;
         }
         self.memory.read_batch(coordinates).await
     }
 
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
         if !self.detail.late_writes {
-            self.world.step("writes secrets").await;
+            self.world.step("writes secrets", WRITES_SECRETS).await;
             return self.memory.write_batch(writes).await;
         }
-        self.world.step("sends secrets").await;
+        self.world.step("sends secrets", Touches::NOTHING).await;
         let answers: Arc<Mutex<Vec<Result<Written>>>> = Arc::default();
         let arrival = {
             let (memory, writes, answers) = (
@@ -562,7 +613,7 @@ impl SecretPersistence for Gated {
                 writes.to_vec(),
                 Arc::clone(&answers),
             );
-            self.world.send("the write", move || {
+            self.world.send("the write", WRITES_SECRETS, move || {
                 if let Some(results) = memory.write_batch(&writes).now_or_never() {
                     *answers.lock().unwrap() = results;
                 }
@@ -578,7 +629,7 @@ impl SecretPersistence for Gated {
     }
 
     async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        self.world.step("deletes a secret").await;
+        self.world.step("deletes a secret", DELETES_SECRETS).await;
         self.memory.delete(coordinate, options).await
     }
 

@@ -1,0 +1,170 @@
+//! One event per coordinate and operation, never a value; and what a sink that fails means.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::faulty::faulty;
+use super::{acting, coordinate, plant, pointer, scope, spec, storage};
+use crate::connector::{
+    AuditEvent, AuditMode, AuditSink, ConnectorError, ConnectorOptions, ProblemKind,
+};
+use crate::{Error, ErrorKind, Operation, Result, Stores};
+
+#[derive(Default)]
+struct Sink {
+    events: Mutex<Vec<AuditEvent>>,
+    fails: AtomicBool,
+}
+
+impl Sink {
+    fn failing() -> Arc<Self> {
+        let sink = Arc::new(Self::default());
+        sink.fails.store(true, Ordering::SeqCst);
+        sink
+    }
+
+    fn take(&self) -> Vec<AuditEvent> {
+        std::mem::take(&mut self.events.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl AuditSink for Sink {
+    async fn record(&self, events: &[AuditEvent]) -> Result<()> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the audit table is full",
+            ));
+        }
+        self.events.lock().unwrap().extend_from_slice(events);
+        Ok(())
+    }
+}
+
+fn kinds(error: &ConnectorError) -> Vec<ProblemKind> {
+    error
+        .problems()
+        .iter()
+        .map(|problem| problem.kind())
+        .collect()
+}
+
+#[tokio::test]
+async fn every_coordinate_and_operation_is_one_event_without_a_value() {
+    let (store, other, sink) = (faulty(), faulty(), Arc::new(Sink::default()));
+    plant(&store, 1, "old hunter2");
+    let stores = Stores::new(store.clone())
+        .with_store(storage("other"), other)
+        .with_audit(sink.clone(), AuditMode::Required);
+    let secrets = acting(stores, ConnectorOptions::default());
+
+    let missing = json!({"_secret": coordinate(2).as_str(), "_secret_storage_id": "other"});
+    let saved = json!([pointer(1), pointer(1), missing]);
+    secrets.hydrate(saved).await.unwrap_err();
+    let events = sink.take();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            assert_eq!(event.actor.as_str(), "alice");
+            assert_eq!(event.operation, Operation::Read);
+            let storage_id = event.storage_id.as_ref().map(|id| id.as_str());
+            (event.coordinate.to_string(), storage_id, event.failure)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (coordinate(1).to_string(), None, None),
+            (
+                coordinate(2).to_string(),
+                Some("other"),
+                Some(ErrorKind::NotFound)
+            ),
+        ]
+    );
+
+    let saved = json!({"host": "h", "a": pointer(1)});
+    let edited = json!({"host": "h", "a": "new hunter2"});
+    let staged = secrets
+        .stage_update(&spec(), &scope(), saved, edited)
+        .await
+        .unwrap();
+    let written = staged.record().writes()[0].coordinate.clone();
+    store.fail_all(Operation::Delete, ErrorKind::Throttled);
+    let _ = staged.commit().await.unwrap();
+    let events = sink.take();
+    assert!(!format!("{events:?}").contains("hunter2"));
+    let told: Vec<_> = events
+        .into_iter()
+        .map(|event| (event.operation, event.coordinate, event.failure))
+        .collect();
+    let old = coordinate(1);
+    assert_eq!(
+        told,
+        [
+            (Operation::Read, old.clone().into(), None),
+            (Operation::Write, written.into(), None),
+            (Operation::Delete, old.into(), Some(ErrorKind::Throttled)),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_required_audit_that_fails_returns_no_value_and_leaves_no_secret() {
+    let store = faulty();
+    plant(&store, 1, "old");
+    let stores = Stores::new(store.clone()).with_audit(Sink::failing(), AuditMode::Required);
+    let secrets = acting(stores, ConnectorOptions::default());
+    let error = secrets.hydrate(pointer(1)).await.unwrap_err();
+    assert_eq!(kinds(&error), [ProblemKind::AuditFailed]);
+
+    let created = secrets
+        .stage_create(&spec(), &scope(), json!({"a": "new"}))
+        .await;
+    // Of the write, and of the delete that took it back.
+    let failed = ProblemKind::AuditFailed;
+    assert_eq!(kinds(&created.unwrap_err()), [failed, failed]);
+    assert_eq!(store.calls(Operation::Write).len(), 1);
+    assert_eq!(store.memory.len(), 1);
+}
+
+#[tokio::test]
+async fn a_required_audit_that_fails_after_the_save_fails_the_commit_alone() {
+    let store = faulty();
+    plant(&store, 1, "old");
+    let sink = Arc::new(Sink::default());
+    let stores = Stores::new(store.clone()).with_audit(sink.clone(), AuditMode::Required);
+    let staged = acting(stores, ConnectorOptions::default())
+        .stage_delete(&scope(), json!({"a": pointer(1)}))
+        .await
+        .unwrap();
+    sink.fails.store(true, Ordering::SeqCst);
+    let error = staged.commit().await.unwrap_err();
+    assert_eq!(kinds(&error), [ProblemKind::AuditFailed]);
+}
+
+#[tokio::test]
+async fn a_best_effort_audit_that_fails_is_counted_and_the_operation_goes_on() {
+    let store = faulty();
+    plant(&store, 1, "one");
+    let stores = Stores::new(store).with_audit(Sink::failing(), AuditMode::BestEffort);
+    let secrets = acting(stores.clone(), ConnectorOptions::default());
+    let full = secrets.hydrate(pointer(1)).await.unwrap();
+    assert_eq!(*full, json!("one"));
+    let _ = secrets.hydrate(json!([pointer(1), pointer(2)])).await;
+    assert_eq!(stores.unaudited(), 3);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_nothing_is_counted() {
+    let store = faulty();
+    plant(&store, 1, "one");
+    let stores = Stores::new(store);
+    let secrets = acting(stores.clone(), ConnectorOptions::default());
+    secrets.hydrate(pointer(1)).await.unwrap();
+    assert_eq!(stores.unaudited(), 0);
+}

@@ -109,6 +109,130 @@ impl ConnectorSecrets {
 }
 
 /// The connector calls: hydrate, stage, plan, heal, collect. Cheap to clone.
+///
+/// # A change, and the caller's compare-and-swap
+///
+/// The row is saved only if it still has the revision that the change was staged from. Otherwise two
+/// changes from one saved configuration could both be saved, and the second would bring back a
+/// pointer whose secret the first has deleted.
+///
+/// ```
+/// # use std::sync::{Arc, Mutex};
+/// # use secrets_core::connector::{Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
+/// # use secrets_core::{Memory, Scope, Stores};
+/// # use serde_json::{Value, json};
+/// # use uuid::Uuid;
+/// /// The caller's table, of one row.
+/// struct Table(Mutex<(u64, Value)>);
+///
+/// impl Table {
+///     fn row(&self) -> (u64, Value) {
+///         self.0.lock().unwrap().clone()
+///     }
+///
+///     /// `UPDATE … SET configuration = $1, revision = revision + 1 WHERE revision = $2`;
+///     /// `None` where the connection broke before the answer came.
+///     fn save(&self, config: &Value, revision: u64) -> Option<bool> {
+///         let mut row = self.0.lock().unwrap();
+///         if row.0 == revision {
+///             *row = (revision + 1, config.clone());
+///             return Some(true);
+///         }
+///         Some(false)
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let spec = ConnectorSpec::compile(&json!({
+///     "properties": {"host": {"type": "string"}, "password": {"type": "string", "airbyte_secret": true}},
+/// }))?;
+/// let scope = Scope::workspace(Uuid::from_u128(1));
+/// let stores = Stores::new(Arc::new(Memory::new()));
+/// let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default())
+///     .acting_as(&Actor::new("alice"));
+///
+/// // A new row: the secret is written first, then the row with its pointer.
+/// let staged = secrets
+///     .stage_create(&spec, &scope, json!({"host": "db", "password": "hunter2"}))
+///     .await?;
+/// let table = Table(Mutex::new((1, staged.config().clone())));
+/// staged.commit().await?;
+///
+/// // Two people edit it at the same time, one of them through a mask.
+/// let (revision, saved) = table.row();
+/// let edited = json!({"host": "db", "password": "correct horse"});
+/// let first = secrets.stage_update(&spec, &scope, saved.clone(), edited).await?;
+/// let edited = json!({"host": "db2", "password": "**********"});
+/// let second = secrets.stage_update(&spec, &scope, saved, edited).await?;
+///
+/// for staged in [first, second] {
+///     match table.save(staged.config(), revision) {
+///         // Saved: what it replaced can go.
+///         Some(true) => {
+///             staged.commit().await?;
+///         }
+///         // Somebody else was faster: what it wrote can go, and its user reads the row again.
+///         Some(false) => {
+///             staged.abort().await?;
+///         }
+///         // Nobody knows. The row, read with a lock, does.
+///         None => {
+///             let (_, current) = table.row();
+///             staged.settle(Some(&current)).await?;
+///         }
+///     }
+/// }
+///
+/// let full = secrets.hydrate(table.row().1).await?;
+/// assert_eq!(*full, json!({"host": "db", "password": "correct horse"}));
+/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # The same with an outbox
+///
+/// A process that crashes between staging and commit leaves secrets that nobody refers to. The
+/// collector finds them some day; a record in the caller's outbox finds them at once and exactly. The
+/// record is `open` when the plan is made, `saved` in the transaction that saves the row, and
+/// `abandoned` when a healer has claimed it, each by compare-and-swap.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use secrets_core::connector::{
+/// #     Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec, Record, RecordState,
+/// # };
+/// # use secrets_core::{Memory, Scope, Stores};
+/// # use serde_json::json;
+/// # use uuid::Uuid;
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// # let spec = ConnectorSpec::compile(&json!({
+/// #     "properties": {"password": {"type": "string", "airbyte_secret": true}},
+/// # }))?;
+/// # let scope = Scope::workspace(Uuid::from_u128(1));
+/// # let store = Arc::new(Memory::new());
+/// # let secrets = ConnectorSecrets::new(Stores::new(store.clone()), ConnectorOptions::default())
+/// #     .acting_as(&Actor::new("alice"));
+/// let planned = secrets
+///     .plan_create(&spec, &scope, json!({"password": "hunter2"}))
+///     .await?;
+/// // INSERT INTO outbox (record, state) VALUES ($1, 'open')
+/// let row = serde_json::to_string(planned.record())?;
+/// let staged = planned.stage().await?;
+/// // Here the process crashes, and is started again.
+/// drop(staged);
+///
+/// // UPDATE outbox SET state = 'abandoned' WHERE id = $1 AND state = 'open'
+/// let record: Record = serde_json::from_str(&row)?;
+/// let cleanup = secrets.heal(&record, RecordState::Abandoned).await?;
+/// assert_eq!(cleanup.deleted.len(), 1);
+/// assert!(store.is_empty());
+/// // An attempt that timed out may still land, so the record stays until then.
+/// assert!(cleanup.again.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ActingSecrets {
     shared: Arc<Shared>,

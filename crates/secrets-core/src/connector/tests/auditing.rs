@@ -9,7 +9,7 @@ use serde_json::json;
 use super::faulty::faulty;
 use super::{acting, coordinate, plant, pointer, scope, spec, storage};
 use crate::connector::{
-    AuditEvent, AuditMode, AuditSink, ConnectorError, ConnectorOptions, ProblemKind,
+    AuditEvent, AuditMode, AuditSink, ConnectorError, ConnectorOptions, ProblemKind, StorageId,
 };
 use crate::{Error, ErrorKind, Operation, Result, Stores};
 
@@ -49,7 +49,7 @@ fn kinds(error: &ConnectorError) -> Vec<ProblemKind> {
     error
         .problems()
         .iter()
-        .map(|problem| problem.kind())
+        .map(crate::connector::Problem::kind)
         .collect()
 }
 
@@ -71,7 +71,7 @@ async fn every_coordinate_and_operation_is_one_event_without_a_value() {
         .map(|event| {
             assert_eq!(event.actor.as_str(), "alice");
             assert_eq!(event.operation, Operation::Read);
-            let storage_id = event.storage_id.as_ref().map(|id| id.as_str());
+            let storage_id = event.storage_id.as_ref().map(StorageId::as_str);
             (event.coordinate.to_string(), storage_id, event.failure)
         })
         .collect();

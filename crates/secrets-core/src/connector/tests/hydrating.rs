@@ -236,7 +236,7 @@ async fn references_are_resolved_once_and_decide() {
     let kinds: Vec<ProblemKind> = error
         .problems()
         .iter()
-        .map(|problem| problem.kind())
+        .map(crate::connector::Problem::kind)
         .collect();
     assert_eq!(
         kinds,

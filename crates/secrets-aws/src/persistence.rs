@@ -365,7 +365,7 @@ impl SecretPersistence for AwsSecretsManager {
             atomic_create: true,
             nul: true,
             owner: true,
-            recovery: true,
+            recovery: self.config.deletion != Deletion::Immediate,
             expiry: Expiry::Swept,
             listing: Listing::Eventual,
             cost: cost(batch, self.config.unversioned_names),

@@ -51,6 +51,20 @@ async fn localstack_keeps_every_promise() {
     report.assert_passed();
 }
 
+/// Where deletes are immediate by configuration nothing can be restored, and the store says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn localstack_keeps_every_promise_with_immediate_deletes() {
+    let Some(url) = localstack("localstack_keeps_every_promise_with_immediate_deletes") else {
+        return;
+    };
+    let config = config(&url).with_force_delete(true).build().unwrap();
+    let store: Arc<dyn SecretPersistence> = Arc::new(AwsSecretsManager::new(config));
+    assert!(!store.capabilities().recovery);
+    let report = conformance::run(&store, &Options::default()).await;
+    println!("{report}");
+    report.assert_passed();
+}
+
 /// The policy allows every request of a whole conformance run, and nothing in it is idle: without
 /// any one action some request would have been refused.
 #[tokio::test(flavor = "multi_thread")]

@@ -96,6 +96,7 @@ mod error;
 mod naming;
 mod persistence;
 pub mod policy;
+mod reading;
 mod settings;
 
 pub use config::{

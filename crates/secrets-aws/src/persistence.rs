@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::primitives::DateTime;
@@ -16,28 +14,20 @@ use secrets_core::{
     SecretPersistence, SecretValue, Timestamp, Write, Written,
 };
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::client::Client;
 use crate::config::{Config, Deletion, EXPIRES_TAG, OWNER_TAG, TAG_VALUE};
 use crate::error::Fault;
 use crate::naming;
-use crate::policy::Action;
+use crate::reading::{MAX_BATCH, Unread};
 
-/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html>
-const MAX_BATCH: usize = 20;
-
+/// The largest value.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
 const MAX_VALUE_BYTES: usize = 65_536;
 
+/// The most entries of one page.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_ListSecrets.html>
 const MAX_PAGE: usize = 100;
-
-/// How long batches are not tried again where they were denied: policies change seldom.
-const BATCH_DENIED_FOR: Duration = Duration::from_secs(600);
-
-/// Said once per process: the denial is a matter of the installation, not of one store.
-static BATCH_WARNING: AtomicBool = AtomicBool::new(false);
 
 /// A [`SecretPersistence`] in AWS Secrets Manager.
 ///
@@ -46,13 +36,14 @@ static BATCH_WARNING: AtomicBool = AtomicBool::new(false);
 /// which needs one right less and has a hundred times the quota. More requests are made only to
 /// tell people what happened: a `DescribeSecret` for each name whose state AWS refuses, a
 /// `GetSecretValue` for each name that a batch could not answer, one for comparing after a create
-/// found the name taken. [`Capabilities::cost`] counts them all.
+/// found the name taken. [`Capabilities::cost`] counts them all: a batch of 20 that is denied, and
+/// whose secrets are all in a bad state, is 41 requests; they go out together, in three rounds.
 #[derive(Debug)]
 pub struct AwsSecretsManager {
-    client: Client,
-    config: Config,
+    pub(crate) client: Client,
+    pub(crate) config: Config,
     /// Until when batches are not tried.
-    batch_denied_until: Mutex<Option<Instant>>,
+    pub(crate) batch_denied_until: Mutex<Option<Instant>>,
 }
 
 impl AwsSecretsManager {
@@ -63,143 +54,6 @@ impl AwsSecretsManager {
             client: Client::new(&config),
             config,
             batch_denied_until: Mutex::default(),
-        }
-    }
-
-    fn batches(&self) -> bool {
-        let until = self
-            .batch_denied_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        until.is_none_or(|until| Instant::now() >= until)
-    }
-
-    fn deny_batches(&self) {
-        *self
-            .batch_denied_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + BATCH_DENIED_FOR);
-        if !BATCH_WARNING.swap(true, Ordering::Relaxed) {
-            warn!(
-                store = %self,
-                "the principal may not do secretsmanager:BatchGetSecretValue: secrets are read one \
-                 by one, which is slower; `migrate policy aws` prints the policy that allows it"
-            );
-        }
-    }
-
-    /// Reads ids of any number, each with its own result; every id once.
-    async fn fetch(&self, ids: &[&str]) -> Vec<Result<SecretValue, Unread>> {
-        if ids.len() > 1 && self.batches() {
-            let chunks = ids.chunks(MAX_BATCH).map(|chunk| self.fetch_batch(chunk));
-            return join_all(chunks).await.into_iter().flatten().collect();
-        }
-        join_all(ids.iter().map(|id| self.fetch_one(id))).await
-    }
-
-    async fn fetch_one(&self, id: &str) -> Result<SecretValue, Unread> {
-        match self.client.get(id).await {
-            Ok(answer) if naming::answers(id, answer.name.as_deref(), answer.arn.as_deref()) => {
-                value(answer.secret_string, answer.secret_binary.is_some())
-            }
-            Ok(_) => Err(Unread::Confused),
-            Err(fault) => Err(self.look_closer(id, fault).await),
-        }
-    }
-
-    async fn fetch_batch(&self, ids: &[&str]) -> Vec<Result<SecretValue, Unread>> {
-        let asked = ids.iter().map(|&id| id.to_owned()).collect();
-        let mut answer = match self.client.get_batch(asked).await {
-            Ok(answer) => answer,
-            Err(fault) => return self.fetch_despite(ids, fault).await,
-        };
-        let values = answer.secret_values.take().unwrap_or_default();
-        let errors = answer.errors.take().unwrap_or_default();
-        let mut found: Vec<Option<Result<SecretValue, Unread>>> = vec![None; ids.len()];
-        for entry in values {
-            let place = |id: &str| naming::answers(id, entry.name.as_deref(), entry.arn.as_deref());
-            let read = value(entry.secret_string, entry.secret_binary.is_some());
-            // A name and its ARN may both be asked for.
-            for (slot, _) in found.iter_mut().zip(ids).filter(|(_, id)| place(id)) {
-                *slot = Some(read.clone());
-            }
-        }
-        for error in errors {
-            let fault = Fault::of_entry(error.error_code());
-            for (slot, _) in found
-                .iter_mut()
-                .zip(ids)
-                .filter(|(slot, id)| slot.is_none() && error.secret_id() == Some(**id))
-            {
-                *slot = Some(Err(Unread::Refused(fault.clone())));
-            }
-        }
-        // What a batch leaves out (a page ended, an id came back in another spelling) and what it
-        // refuses for the state of the secret gets a request of its own.
-        join_all(found.into_iter().zip(ids).map(|(slot, &id)| async move {
-            match slot {
-                None => self.fetch_one(id).await,
-                Some(Err(Unread::Refused(fault))) => Err(self.look_closer(id, fault).await),
-                Some(read) => read,
-            }
-        }))
-        .await
-    }
-
-    /// A batch that failed as a whole: read one by one where that may help, and only there.
-    async fn fetch_despite(&self, ids: &[&str], fault: Fault) -> Vec<Result<SecretValue, Unread>> {
-        let denied = fault.is_denied();
-        // One secret whose key or state is refused must not take the others with it.
-        let of_one = matches!(
-            fault.code(),
-            Some(
-                "DecryptionFailure"
-                    | "InvalidParameterException"
-                    | "InvalidRequestException"
-                    | "ResourceNotFoundException"
-            )
-        );
-        if !denied && !of_one {
-            return ids
-                .iter()
-                .map(|_| Err(Unread::Refused(fault.clone())))
-                .collect();
-        }
-        let reads = join_all(ids.iter().map(|id| self.fetch_one(id))).await;
-        // Precisely batches are denied if single reads are not; else everything is.
-        let alone = reads.iter().any(|read| match read {
-            Err(Unread::Refused(fault)) => {
-                fault.is(ErrorKind::NotFound) || fault.is_invalid_request()
-            }
-            _ => true,
-        });
-        if denied && alone {
-            self.deny_batches();
-        }
-        reads
-    }
-
-    /// Asks what the secret says of itself, where AWS answers different things under one code: a
-    /// scheduled deletion is refused like any other state; and where rights are scoped by tag, what
-    /// is missing has no tag and is denied like what belongs to others.
-    async fn look_closer(&self, id: &str, fault: Fault) -> Unread {
-        let tagless = self.config.tag_key.is_some()
-            && fault.is_denied()
-            && fault.action == Action::GetSecretValue;
-        if !fault.is_invalid_request() && !tagless {
-            return Unread::Refused(fault);
-        }
-        match self.client.describe(id).await {
-            Ok(secret) if secret.deleted_date.is_some() && !tagless => {
-                Unread::Pending { confirmed: true }
-            }
-            Ok(_) => Unread::Refused(fault),
-            // Reading is refused for no other state than this one, as far as AWS documents it.
-            Err(described) if described.is_denied() && !tagless => {
-                Unread::Pending { confirmed: false }
-            }
-            Err(described) if described.is_denied() => Unread::Refused(fault),
-            Err(described) => Unread::Refused(described),
         }
     }
 
@@ -283,43 +137,6 @@ impl AwsSecretsManager {
             Err(described) if described.is(ErrorKind::NotFound) => State::Missing,
             Err(_) => State::Unknown,
         }
-    }
-
-    fn explain(&self, unread: &Unread, operation: Operation, name: &str) -> Error {
-        let error = match unread {
-            Unread::Binary => Error::new(
-                ErrorKind::Unsupported,
-                "the secret is binary, and only text is supported",
-            )
-            .with_hint("store it as SecretString, base64 for example"),
-            Unread::Confused => Error::new(
-                ErrorKind::Unexpected,
-                "another secret than the one asked for was answered",
-            )
-            .with_hint("look at endpoint-url; refer to the secret by its whole ARN"),
-            Unread::Empty => Error::new(
-                ErrorKind::Unexpected,
-                "the answer has neither text nor bytes",
-            )
-            .with_hint("look at endpoint-url"),
-            Unread::Pending { confirmed } => Error::new(
-                ErrorKind::PendingDeletion,
-                "the secret is scheduled for deletion",
-            )
-            .with_hint(if *confirmed {
-                "restore it, or wait until the recovery window has passed"
-            } else {
-                "most probably: that could not be confirmed without the right to \
-                 secretsmanager:DescribeSecret"
-            }),
-            Unread::Refused(fault) => {
-                return self
-                    .client
-                    .explain(fault, &self.config, operation, Some(name))
-                    .with_store(self.to_string());
-            }
-        };
-        error.with_operation(operation).with_store(self.to_string())
     }
 
     fn fault(&self, fault: &Fault, operation: Operation, name: &ManagedCoordinate) -> Error {
@@ -549,27 +366,6 @@ impl SecretPersistence for AwsSecretsManager {
     }
 }
 
-/// Why one secret was not read.
-#[derive(Clone, Debug)]
-enum Unread {
-    /// Bytes instead of text.
-    Binary,
-    /// Another secret was answered.
-    Confused,
-    /// Neither bytes nor text.
-    Empty,
-    /// Scheduled for deletion; confirmed by the secret's own dates, or only concluded.
-    Pending { confirmed: bool },
-    /// AWS said no, or nothing.
-    Refused(Fault),
-}
-
-impl Unread {
-    fn is_missing(&self) -> bool {
-        matches!(self, Self::Refused(fault) if fault.is(ErrorKind::NotFound))
-    }
-}
-
 /// What became of a name that could not be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -585,15 +381,6 @@ struct Facts {
     created: Option<DateTime>,
     deleted: Option<DateTime>,
     key: Option<String>,
-}
-
-/// Takes the SDK's text over, without a copy.
-fn value(text: Option<String>, has_bytes: bool) -> Result<SecretValue, Unread> {
-    match text {
-        Some(text) => Ok(SecretValue::new(text)),
-        None if has_bytes => Err(Unread::Binary),
-        None => Err(Unread::Empty),
-    }
 }
 
 fn timestamp(time: DateTime) -> Option<Timestamp> {
@@ -633,16 +420,5 @@ mod tests {
         assert_eq!(cost(20, true).read, 62);
         assert_eq!(cost(1, false).read, 2);
         assert_eq!(cost(1, true).read, 3);
-    }
-
-    #[test]
-    fn values_are_taken_over_and_bytes_refused() {
-        let text = "line one\nline two".to_owned();
-        let address = text.as_ptr();
-        let read = value(Some(text), false).unwrap();
-        assert_eq!(read.expose().as_ptr(), address);
-        assert!(matches!(value(None, true), Err(Unread::Binary)));
-        assert!(matches!(value(None, false), Err(Unread::Empty)));
-        assert_eq!(value(Some(String::new()), false).unwrap().len(), 0);
     }
 }

@@ -70,7 +70,7 @@ pub(super) enum Step {
     /// One side could not be read.
     Failed(Failure),
     /// Neither a configuration mentions it nor has the source got it.
-    Forgotten,
+    Forgotten(JournalEntry),
     /// The target had nothing, we have written it (or meant to), and it is equal.
     Landed(JournalEntry),
     /// The target has the equal value, and not from us.
@@ -78,7 +78,7 @@ pub(super) enum Step {
     /// The target has scheduled it for deletion, and it is to be restored.
     Restore(JournalEntry, SecretValue),
     /// It is left out, for the reason that was found, if there is one to be decided.
-    Skip(Option<Finding>),
+    Skip(JournalEntry, Option<Finding>),
     /// We have written it (or meant to), and the source has deleted it since.
     Withdraw(JournalEntry),
     /// The target has nothing.
@@ -127,15 +127,14 @@ impl Session<'_> {
         let read = match (source, &target) {
             (Side::Has(read), _) => read,
             (Side::Gone(kind), _) if entry.scan == scan => {
-                return Step::Skip(Some(
-                    Finding::of(Class::Missing, entry.coordinate.as_str())
-                        .in_holder(entry.holder.as_deref())
-                        .with_kind(kind.as_str()),
-                ));
+                let finding = Finding::of(Class::Missing, entry.coordinate.as_str())
+                    .in_holder(entry.holder.as_deref())
+                    .with_kind(kind.as_str());
+                return Step::Skip(entry, Some(finding));
             }
             // The target has it because of us, the source has deleted it, nobody mentions it.
             (Side::Gone(_), Side::Has(_)) if entry.intent => return Step::Withdraw(entry),
-            _ => return Step::Forgotten,
+            _ => return Step::Forgotten(entry),
         };
         match target {
             Side::Has(_) if equal && entry.intent => Step::Landed(entry),
@@ -149,14 +148,15 @@ impl Session<'_> {
     fn pending_deletion(&self, entry: JournalEntry, value: SecretValue) -> Step {
         match self.options.decisions.pending_deletion {
             Some(PendingDeletion::Restore) => Step::Restore(entry, value),
-            Some(PendingDeletion::Skip) | None => Step::Skip(Some(
-                Finding::of(Class::PendingDeletion, entry.coordinate.as_str())
+            Some(PendingDeletion::Skip) | None => {
+                let finding = Finding::of(Class::PendingDeletion, entry.coordinate.as_str())
                     .in_holder(entry.holder.as_deref())
                     .with_detail(
                         "the target has scheduled this name for deletion; \
                          restore it, or wait until it is gone",
-                    ),
-            )),
+                    );
+                Step::Skip(entry, Some(finding))
+            }
         }
     }
 
@@ -166,27 +166,27 @@ impl Session<'_> {
             Err(error) => return Step::Failed(Failure::of(&error)),
         };
         if expires.is_some_and(|expires| expires <= now) {
-            return Step::Skip(None);
+            return Step::Skip(entry, None);
         }
         let capabilities = self.target.capabilities();
         let mut write = Write::new(entry.coordinate.clone(), read.value).with_expires(expires);
         if capabilities.expiry == Expiry::None && expires.is_some() {
             if self.options.decisions.expiring != Some(Expiring::DropExpiry) {
-                return Step::Skip(Some(
-                    Finding::of(Class::Expiring, entry.coordinate.as_str())
-                        .in_holder(entry.holder.as_deref()),
-                ));
+                let finding = Finding::of(Class::Expiring, entry.coordinate.as_str())
+                    .in_holder(entry.holder.as_deref());
+                return Step::Skip(entry, Some(finding));
             }
             write.expires = None;
         }
         match capabilities.accepts(&write) {
             Ok(()) => Step::Write(entry, write),
             // Only the kind: the message of a value that is too large tells its length.
-            Err(error) => Step::Skip(Some(
-                Finding::of(Class::Unfit, entry.coordinate.as_str())
+            Err(error) => {
+                let finding = Finding::of(Class::Unfit, entry.coordinate.as_str())
                     .in_holder(entry.holder.as_deref())
-                    .with_kind(error.kind().as_str()),
-            )),
+                    .with_kind(error.kind().as_str());
+                Step::Skip(entry, Some(finding))
+            }
         }
     }
 

@@ -55,7 +55,10 @@ impl Session<'_> {
                     transitions.push(to(&entry, State::Conflict, entry.intent));
                 }
                 Step::Failed(failure) => ledger.failed(failure),
-                Step::Forgotten => ledger.tally(|tally| tally.gone += 1),
+                Step::Forgotten(entry) => {
+                    ledger.tally(|tally| tally.gone += 1);
+                    transitions.extend(given_up(&entry));
+                }
                 Step::Landed(entry) => {
                     ledger.tally(|tally| tally.resumed += 1);
                     transitions.push(to(&entry, State::Written, true));
@@ -66,7 +69,8 @@ impl Session<'_> {
                     transitions.push(to(&entry, State::Present, false));
                 }
                 Step::Restore(entry, value) => restores.push((entry, value)),
-                Step::Skip(finding) => {
+                Step::Skip(entry, finding) => {
+                    transitions.extend(given_up(&entry));
                     if finding.is_none_or(|finding| ledger.found_and_settled(finding)) {
                         ledger.tally(|tally| tally.skipped += 1);
                     }
@@ -196,6 +200,12 @@ impl Session<'_> {
         }
         self.journal.advance(transitions).await
     }
+}
+
+/// What a killed run meant to write and this one does not is no longer under way; should it have
+/// arrived all the same, it still is ours.
+fn given_up(entry: &JournalEntry) -> Option<Transition> {
+    (entry.state == State::Intent).then(|| to(entry, State::Pending, entry.intent))
 }
 
 pub(super) fn to(entry: &JournalEntry, state: State, intent: bool) -> Transition {

@@ -25,7 +25,7 @@ impl Session<'_> {
             match step {
                 Step::Conflict(entry) => ledger.found(conflicting(&entry)),
                 Step::Failed(failure) => ledger.failed(failure),
-                Step::Forgotten | Step::Withdraw(_) => ledger.tally(|tally| tally.gone += 1),
+                Step::Forgotten(_) | Step::Withdraw(_) => ledger.tally(|tally| tally.gone += 1),
                 Step::Landed(_) => ledger.tally(|tally| tally.resumed += 1),
                 Step::Present(entry) => {
                     ledger.tally(|tally| tally.present += 1);
@@ -38,7 +38,7 @@ impl Session<'_> {
                             .in_holder(entry.holder.as_deref()),
                     );
                 }
-                Step::Skip(finding) => {
+                Step::Skip(_, finding) => {
                     ledger.tally(|tally| tally.skipped += 1);
                     if let Some(finding) = finding {
                         ledger.found(finding);

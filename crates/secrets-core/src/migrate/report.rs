@@ -73,7 +73,7 @@ pub enum Stop {
     Hydration,
     /// Something was found that waits for a decision.
     Undecided,
-    /// The target lacks secrets that it had: copy again.
+    /// The target lacks secrets that it had, or a copy was not finished: copy again.
     Unverified,
 }
 

@@ -1,5 +1,6 @@
 //! One command under way: two stores, a journal and a ledger.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -20,8 +21,9 @@ use crate::{Operation, Owner, SecretPersistence};
 /// memory: at most [`UNITS`] times this many values are held.
 const UNIT: (usize, usize) = (16, 256);
 
-/// How many units are under way at most.
-const UNITS: usize = 8;
+/// How many units are under way, at least and at most. What is under way is finished when a run is
+/// stopped, so there are no more than the requests in flight need.
+const UNITS: (usize, usize) = (3, 8);
 
 /// One unit of work.
 pub(super) type Work<'w> = BoxFuture<'w, MigrateResult<()>>;
@@ -57,7 +59,7 @@ impl<'m> Session<'m> {
         let paced = |store: &Arc<dyn SecretPersistence>| {
             let concurrency = options
                 .concurrency
-                .map_or_else(|| store.capabilities().concurrency, Into::into);
+                .map_or_else(|| store.capabilities().concurrency, NonZeroUsize::get);
             Arc::new(Paced::new(
                 Arc::clone(store),
                 concurrency,
@@ -117,6 +119,7 @@ impl<'m> Session<'m> {
         running: &mut Running<'s>,
     ) -> MigrateResult<()> {
         let unit = self.unit();
+        let most = self.units_under_way(unit);
         let limit = self.options.page.get().max(unit);
         let mut after = None;
         loop {
@@ -124,7 +127,7 @@ impl<'m> Session<'m> {
             let is_last = page.len() < limit;
             after = page.last().map(|entry| entry.coordinate.clone());
             for entries in units(page, unit) {
-                while running.units.len() >= UNITS {
+                while running.units.len() >= most {
                     running.one_ends().await;
                 }
                 if running.result.is_err() || self.ledger.is_stopped() {
@@ -149,6 +152,18 @@ impl<'m> Session<'m> {
         work: &(dyn Fn(&'s dyn ConfigSource, Vec<ConfigRow>) -> Work<'s> + Sync),
     ) -> MigrateResult<()> {
         each_page(&self.ledger, self.configs, self.options, phase, work).await
+    }
+
+    fn units_under_way(&self, unit: usize) -> usize {
+        let (source, target) = (self.source.capabilities(), self.target.capabilities());
+        let batch = source.read_batch.min(target.write_batch).max(1);
+        let requests = self.options.concurrency.map_or_else(
+            || source.concurrency.max(target.concurrency),
+            NonZeroUsize::get,
+        );
+        (2 * requests)
+            .div_ceil(unit.div_ceil(batch))
+            .clamp(UNITS.0, UNITS.1)
     }
 
     fn unit(&self) -> usize {

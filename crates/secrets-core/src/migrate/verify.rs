@@ -22,11 +22,12 @@ impl Session<'_> {
             return Ok(());
         }
         let hydrated = self.hydrate(From::Target).await?;
+        let states = self.journal.counts().await?;
         // Reasons, the gravest first: a conflict has to be looked at, a loss only copied again.
         self.ledger.note(|report| {
-            let stop = if report.count(Class::Conflicting) > 0 {
+            let stop = if report.count(Class::Conflicting) > 0 || states.conflict > 0 {
                 Some(Stop::Conflict)
-            } else if report.tally.lost > 0 {
+            } else if report.tally.lost > 0 || states.intent > 0 {
                 Some(Stop::Unverified)
             } else if hydrated {
                 None

@@ -107,6 +107,33 @@ async fn what_the_target_has_lost_is_copied_again_and_still_rolled_back() {
 }
 
 #[tokio::test]
+async fn verify_does_not_pass_a_copy_that_was_not_finished() {
+    let mut seen = 0;
+    for operation in 1.. {
+        let world = World::with(4, 2)
+            .await
+            .decided(Decisions::default().with_orphaned(Orphaned::Copy));
+        // Nobody mentions it, so that no configuration tells that it is not there.
+        put(&world.source, 9, "orphan").await;
+        let process = Process::ending_at(operation, true);
+        if process
+            .run(world.migration(&process).copy())
+            .await
+            .is_some()
+        {
+            break;
+        }
+        let unfinished = states(&world.entries().await).get(&State::Intent).copied();
+        if unfinished.is_some() {
+            let report = world.undisturbed().verify().await.unwrap();
+            assert_eq!(report.stopped, Some(Stop::Unverified), "{operation}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[tokio::test]
 async fn a_present_value_that_is_lost_gets_an_intent_only_when_we_write_it() {
     let world = World::with(2, 1).await;
     put(&world.target, 1, &value(1)).await;

@@ -90,7 +90,7 @@ pub(crate) struct Configs {
     #[arg(long = "configs", value_name = "URL or FILE", required = true)]
     pub(crate) sources: Vec<String>,
     /// The table that says what reference ids stand for: `<database URL>?table=…[&id=…][&coordinate=…]
-    /// [&storage_id=…]`.
+    /// [&storage_id=…]`, or `?query-file=…`.
     #[arg(long, value_name = "URL")]
     pub(crate) references: Option<String>,
 }
@@ -289,6 +289,9 @@ pub(crate) struct SplitArgs {
     /// Refuse secrets that are no text, for installations that may go back to Airbyte.
     #[arg(long)]
     pub(crate) strings_only: bool,
+    /// Allow raw references to secrets of others whose names begin with this. Repeatable.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) allow_external: Vec<String>,
 }
 
 /// `check`.

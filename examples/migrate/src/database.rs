@@ -140,6 +140,8 @@ impl Database {
         let connections = if purpose == Purpose::Read { 4 } else { 1 };
         SqlitePoolOptions::new()
             .max_connections(connections)
+            // A slow disk is no failure.
+            .acquire_timeout(Duration::from_secs(600))
             .connect_with(options)
             .await
             .map(|pool| Self {
@@ -173,37 +175,45 @@ impl Database {
     /// Runs a query and collects its rows, which have to be few.
     pub(crate) async fn few(&self, sql: String, parameters: Vec<String>) -> Result<Vec<Texts>> {
         with_pool!(self, pool => {
-            let mut query = sqlx::query(AssertSqlSafe(sql));
-            for parameter in parameters {
-                query = query.bind(parameter);
-            }
-            let rows = query
-                .fetch_all(pool)
-                .await
-                .map_err(|cause| failure(&self.name, "a query failed", &cause))?;
-            rows.iter()
-                .map(|row| {
-                    (0..row.len())
-                        .map(|index| row.try_get::<Option<String>, _>(index))
-                        .collect::<Result<Texts, sqlx::Error>>()
-                        .map_err(|cause| failure(&self.name, "a row cannot be read", &cause))
-                })
-                .collect()
+            let (pool, name) = (pool.clone(), self.name.clone());
+            on_its_own(async move {
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for parameter in parameters {
+                    query = query.bind(parameter);
+                }
+                let rows = query
+                    .fetch_all(&pool)
+                    .await
+                    .map_err(|cause| failure(&name, "a query failed", &cause))?;
+                rows.iter()
+                    .map(|row| {
+                        (0..row.len())
+                            .map(|index| row.try_get::<Option<String>, _>(index))
+                            .collect::<Result<Texts, sqlx::Error>>()
+                            .map_err(|cause| failure(&name, "a row cannot be read", &cause))
+                    })
+                    .collect()
+            })
+            .await
         })
     }
 
     /// Runs a statement and says how many rows it changed.
     pub(crate) async fn execute(&self, sql: String, parameters: Vec<String>) -> Result<u64> {
         with_pool!(self, pool => {
-            let mut query = sqlx::query(AssertSqlSafe(sql));
-            for parameter in parameters {
-                query = query.bind(parameter);
-            }
-            query
-                .execute(pool)
-                .await
-                .map(|done| done.rows_affected())
-                .map_err(|cause| failure(&self.name, "a change failed", &cause))
+            let (pool, name) = (pool.clone(), self.name.clone());
+            on_its_own(async move {
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for parameter in parameters {
+                    query = query.bind(parameter);
+                }
+                query
+                    .execute(&pool)
+                    .await
+                    .map(|done| done.rows_affected())
+                    .map_err(|cause| failure(&name, "a change failed", &cause))
+            })
+            .await
         })
     }
 
@@ -229,6 +239,16 @@ impl Database {
     pub(crate) async fn close(&self) {
         with_pool!(self, pool => pool.close().await);
     }
+}
+
+/// Runs a piece of work to its end, whether or not somebody polls who waits for it. Among many
+/// units of work, one may have the only connection and not be polled while another is waiting for it.
+async fn on_its_own<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::failed("a task of the database ended too early")))
 }
 
 /// A journal names every secret there is: nobody else needs to read it.
@@ -284,13 +304,35 @@ async fn postgres(url: &StoreUrl, settings: &Settings, purpose: Purpose) -> Resu
     if purpose == Purpose::Read {
         options = options.options([("default_transaction_read_only", "on")]);
     }
-    PgPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(Duration::from_secs(15))
-        .connect_with(options)
+    let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(15));
+    let pool = match purpose {
+        // One connection, which holds a lock of its session: a killed process leaves none behind.
+        Purpose::Own => pool.max_connections(1).after_connect(|connection, _| {
+            Box::pin(async move {
+                let locked = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+                    .bind(JOURNAL_LOCK)
+                    .fetch_one(connection)
+                    .await?;
+                if locked {
+                    Ok(())
+                } else {
+                    Err(sqlx::Error::Configuration(JOURNAL_IN_USE.into()))
+                }
+            })
+        }),
+        Purpose::Read | Purpose::Update => pool.max_connections(4),
+    };
+    pool.connect_with(options)
         .await
         .map_err(|cause| failure("the server", "cannot be reached or refuses us", &cause))
 }
+
+/// The key of the advisory lock: `migrate` in ASCII. Locks are per database, as the journal's tables are.
+#[cfg(feature = "postgres")]
+const JOURNAL_LOCK: i64 = 0x006d_6967_7261_7465;
+
+#[cfg(feature = "postgres")]
+const JOURNAL_IN_USE: &str = "another process is using the journal";
 
 /// A failure that keeps what sqlx says only where it cannot quote a value.
 pub(crate) fn failure(place: &str, what: &str, cause: &sqlx::Error) -> Failure {
@@ -310,6 +352,10 @@ fn reason(cause: &sqlx::Error) -> String {
     match cause {
         sqlx::Error::Database(database) => of_database(database.as_ref()),
         sqlx::Error::Io(io) => format!("no connection ({})", io.kind()),
+        #[cfg(feature = "postgres")]
+        sqlx::Error::Configuration(ours) if ours.to_string() == JOURNAL_IN_USE => {
+            JOURNAL_IN_USE.into()
+        }
         sqlx::Error::PoolTimedOut => "no connection within the time limit".into(),
         sqlx::Error::Tls(_) => "TLS failed; for a private authority give ssl-root-cert".into(),
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} is no text"),

@@ -36,12 +36,6 @@ impl Identifier {
         }
         Ok(Self(parts))
     }
-
-    /// The last part, unquoted.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn name(&self) -> &str {
-        self.0.last().map_or("", String::as_str)
-    }
 }
 
 impl fmt::Display for Identifier {

@@ -37,7 +37,10 @@ pub(crate) async fn run(
         .with_options(paced(&args.pace).with_dry_run(args.dry_run))
         .with_observer(Arc::new(Shown::default()))
         .with_cancellation(interrupt::watch());
-    let policy = Policy::default().with_strings_only(args.strings_only);
+    let policy = args.allow_external.iter().fold(
+        Policy::default().with_strings_only(args.strings_only),
+        |policy, prefix| policy.with_external_prefix(None, prefix),
+    );
     let mut connector = ConnectorOptions::default().with_policy(policy);
     if let Some(references) = references {
         connector = connector.with_references(references);

@@ -8,7 +8,7 @@ use secrets_core::connector::{ResolveReferences, ResolvedReference};
 use secrets_core::settings::Setting;
 use uuid::Uuid;
 
-use super::{PASSWORD, SSL_ROOT_CERT, SSLMODE, USER};
+use super::{PASSWORD, SSL_ROOT_CERT, SSLMODE, USER, query};
 use crate::address;
 use crate::database::{Database, Purpose};
 use crate::environment::{Environment, Role};
@@ -20,6 +20,11 @@ const SETTINGS: &[Setting] = &[
     Setting::new(
         "table",
         "the table, or a view that joins what belongs together",
+    )
+    .operator_only(),
+    Setting::new(
+        "query-file",
+        "a file with a SELECT of the same columns, in place of a table",
     )
     .operator_only(),
     Setting::new("id", "the column of the reference's id").with_default("id"),
@@ -44,10 +49,12 @@ impl References {
         let at = |failure: Failure| failure.at("--references");
         let url = address::parse(text, Role::Config).map_err(at)?;
         let settings = address::settings(&url, SETTINGS, Role::Config, environment).map_err(at)?;
-        let table = settings
-            .text("table")
-            .ok_or_else(|| at(Failure::input("`table=…` is missing")))
-            .and_then(Identifier::table)?;
+        let from = match (settings.text("table"), settings.text("query-file")) {
+            (Some(table), None) => Identifier::table(table).map_err(at)?.to_string(),
+            // A line break ends a comment that the query may end with.
+            (None, Some(file)) => format!("({}\n)", query::read(file).map_err(at)?),
+            _ => return Err(at(Failure::input("give either table=… or query-file=…"))),
+        };
         let column = |name: &str, default: &str| {
             Identifier::column(settings.text(name).unwrap_or(default))
                 .map(|column| format!("CAST(source.{column} AS TEXT)"))
@@ -57,7 +64,7 @@ impl References {
             Some(name) => column(name, name)?,
         };
         let sql = format!(
-            "SELECT {}, {}, {storage} FROM {table} AS source",
+            "SELECT {}, {}, {storage} FROM {from} AS source",
             column("id", "id")?,
             column("coordinate", "coordinate")?
         );

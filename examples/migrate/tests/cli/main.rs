@@ -8,5 +8,8 @@ mod canary;
 mod demo;
 mod kill;
 mod lab;
+mod maintenance;
 mod moving;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod splitting;

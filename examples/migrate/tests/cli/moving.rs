@@ -119,6 +119,87 @@ async fn bare_coordinates_queries_and_json_lines_are_sources_too() {
     lab.expect_moved().await;
 }
 
+#[tokio::test]
+async fn references_are_resolved_by_the_table_that_says_so() {
+    let lab = Lab::with(3, 1).await;
+    let id = "0b5e0000-0000-0000-0000-00000000000a";
+    let coordinate = lab.secrets.keys().next().unwrap();
+    lab.sql(&format!(
+        "UPDATE actor SET configuration = '{{\"secret0\":{{\"_secret_reference_id\":\"{id}\"}}}}' WHERE id = 'connector-000000'"
+    ))
+    .await;
+    lab.sql("CREATE TABLE secret_reference (id TEXT, config TEXT)")
+        .await;
+    lab.sql("CREATE TABLE secret_config (id TEXT, external_coordinate TEXT)")
+        .await;
+    lab.sql(&format!(
+        "INSERT INTO secret_reference VALUES ('{id}', 'c')"
+    ))
+    .await;
+    lab.sql(&format!(
+        "INSERT INTO secret_config VALUES ('c', '{coordinate}')"
+    ))
+    .await;
+    lab.write(
+        "references.sql",
+        "SELECT r.id, c.external_coordinate AS coordinate FROM secret_reference r JOIN secret_config c ON c.id = r.config",
+    );
+    lab.moves("plan", &["--orphaned", "leave"])
+        .expect(3)
+        .says("connector-000000");
+    let references = [
+        "--references",
+        "sqlite:configurations.db?query-file=references.sql",
+    ];
+    let plan = lab
+        .moves("plan", &[&references[..], &["--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(plan["tally"]["secrets"], 3, "{plan}");
+    lab.moves("copy", &references).expect(0);
+    lab.moves("verify", &references).expect(0);
+    lab.expect_moved().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_interrupted_copy_says_how_to_go_on_and_does() {
+    use std::io::{BufRead, BufReader};
+
+    let lab = Lab::with(1000, 4).await;
+    let arguments = lab.between("copy", &["--rate", "1", "--concurrency", "1"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut child = lab
+        .command(&arguments)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // At one request per second the copy takes longer than this.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let told: Vec<String> = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .collect();
+    let output = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{told:?} {stdout}");
+    assert!(
+        told.iter().any(|line| line.starts_with("stopping")),
+        "{told:?}"
+    );
+    assert!(
+        stdout.contains("the same command goes on from there"),
+        "{stdout}"
+    );
+    lab.moves("copy", &[]).expect(0);
+    lab.expect_moved().await;
+}
+
 /// Killed between two pages, a second page of a small page must not skip or repeat rows whatever
 /// type the ids have.
 #[tokio::test]

@@ -1,0 +1,274 @@
+//! Configurations, secrets and the journal in Postgres.
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use url::Url;
+use uuid::Uuid;
+
+use crate::lab::{Lab, Ran};
+
+/// The variable with the URL of a superuser in any database; scripts/test starts a server and sets it.
+const URL: &str = "TEST_POSTGRES_URL";
+
+/// A database of our own on a real server.
+struct Server {
+    url: Url,
+    database: String,
+}
+
+impl Server {
+    /// None where there is no server, which fails where that matters.
+    async fn new() -> Option<Self> {
+        let Ok(url) = std::env::var(URL) else {
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "{URL} is not set; run scripts/test"
+            );
+            eprintln!("SKIPPED: {URL} is not set");
+            return None;
+        };
+        let server = Self {
+            url: url.parse().unwrap(),
+            database: format!("migrate_{}", Uuid::new_v4().simple()),
+        };
+        let create = format!("CREATE DATABASE {}", server.database);
+        let mut connection = PgConnection::connect(server.url.as_str()).await.unwrap();
+        sqlx::query(AssertSqlSafe(create))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        Some(server)
+    }
+
+    async fn connect(&self) -> PgConnection {
+        let mut url = self.url.clone();
+        url.set_path(&self.database);
+        PgConnection::connect(url.as_str()).await.unwrap()
+    }
+
+    async fn sql(&self, sql: &str) {
+        let mut connection = self.connect().await;
+        sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
+    async fn texts(&self, sql: &str) -> Vec<String> {
+        let mut connection = self.connect().await;
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// The URL as the tool takes it, without a user.
+    fn address(&self, query: &str) -> String {
+        let (host, port) = (
+            self.url.host_str().unwrap(),
+            self.url.port().unwrap_or(5432),
+        );
+        format!("postgres://{host}:{port}/{}{query}", self.database)
+    }
+
+    fn run(&self, lab: &Lab, arguments: &[&str]) -> Ran {
+        let mut command = lab.command(arguments);
+        command
+            .env("DATABASE_USER", self.url.username())
+            .env("DATABASE_PASSWORD", self.url.password().unwrap_or_default());
+        command.output().unwrap().into()
+    }
+
+    async fn drop(self) {
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.database);
+        let mut connection = PgConnection::connect(self.url.as_str()).await.unwrap();
+        sqlx::query(AssertSqlSafe(drop))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_airbyte_like_database_is_split_moved_and_rolled_back() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::empty();
+    server
+        .sql("CREATE TABLE actor (id uuid PRIMARY KEY, workspace_id uuid NOT NULL, spec jsonb, configuration jsonb)")
+        .await;
+    server
+        .sql("CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)")
+        .await;
+    let spec =
+        json!({ "properties": { "password": { "type": "string", "airbyte_secret": true } } });
+    for row in 0..600 {
+        server
+            .sql(&format!(
+                "INSERT INTO actor VALUES ('{}', '{}', '{spec}', '{{\"host\": \"h\", \"password\": \"raw-{row}\"}}')",
+                Uuid::new_v4(),
+                Uuid::from_u128(7)
+            ))
+            .await;
+    }
+    let actors = server.address(
+        "?table=public.actor&id=id&configuration=configuration&base_id=workspace_id&specification=spec",
+    );
+    let secrets = server.address("?table=secrets&mode=plain");
+    let journal = server.address("");
+    let split = [
+        "split",
+        "--store",
+        &secrets,
+        "--configs",
+        &actors,
+        "--journal",
+        "split.db",
+        "--json",
+    ];
+    let report = server.run(&lab, &split).expect(0).json();
+    assert_eq!(report["tally"]["split"], 600, "{report}");
+    let raw = server
+        .texts("SELECT id::text FROM actor WHERE configuration::text LIKE '%raw-%'")
+        .await;
+    assert!(raw.is_empty(), "{raw:?}");
+
+    let between = |command: &'static str, more: &[&str]| {
+        let fixed = [
+            command,
+            "--from",
+            &secrets,
+            "--to",
+            "sqlite:target.db?mode=encrypted",
+            "--configs",
+            &actors,
+            "--journal",
+            &journal,
+            "--json",
+        ];
+        server.run(&lab, &[&fixed[..], more].concat())
+    };
+    assert_eq!(
+        between("plan", &[]).expect(0).json()["tally"]["secrets"],
+        600
+    );
+    assert_eq!(
+        between("copy", &[]).expect(0).json()["tally"]["written"],
+        600
+    );
+    assert_eq!(
+        between("verify", &[]).expect(0).json()["tally"]["hydrated"],
+        600
+    );
+    assert_eq!(
+        between("rollback", &[]).expect(0).json()["tally"]["deleted"],
+        600
+    );
+    between("copy", &[]).expect(0);
+    between("verify", &[]).expect(0);
+    let retired = between("retire", &["--all-references"]).expect(0).json();
+    assert_eq!(retired["tally"]["deleted"], 600);
+    assert!(
+        server
+            .texts("SELECT coordinate FROM secrets")
+            .await
+            .is_empty()
+    );
+    server.drop().await;
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_writes_to_a_source_that_is_read() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::with(1, 1).await;
+    server
+        .sql("CREATE TABLE actor (id text, configuration json)")
+        .await;
+    server.sql("INSERT INTO actor VALUES ('a', '{}')").await;
+    server
+        .sql("CREATE FUNCTION wipe() RETURNS text LANGUAGE sql AS $$ DELETE FROM actor RETURNING id $$")
+        .await;
+    lab.write(
+        "q.sql",
+        "SELECT id, configuration FROM actor WHERE wipe() IS NOT NULL",
+    );
+    let query = server.address("?query-file=q.sql");
+    let arguments = lab.between("plan", &["--configs", &query]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ran = server.run(&lab, &arguments);
+    assert_ne!(ran.status, 0, "{ran:?}");
+    assert_eq!(server.texts("SELECT id FROM actor").await, ["a"]);
+    server.drop().await;
+}
+
+#[tokio::test]
+async fn what_keeps_a_database_from_opening_is_said() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::with(1, 1).await;
+    let plan = |source: &str| {
+        let arguments = lab.between("plan", &["--configs", source]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        server.run(&lab, &arguments)
+    };
+    let columns = "table=actor&id=id&configuration=configuration";
+    plan(&server.address(&format!("?{columns}")))
+        .expect(4)
+        .says("actor");
+    plan(&format!("postgres://127.0.0.1:1/x?{columns}"))
+        .expect(4)
+        .says("no connection");
+    plan(&format!(
+        "postgres://db.example/x?{columns}&sslmode=disable"
+    ))
+    .expect(2)
+    .says("loopback");
+    plan(&format!(
+        "postgres://127.0.0.1/x?{columns}&password=hunter2"
+    ))
+    .expect(2)
+    .never_says("hunter2");
+    server.drop().await;
+}
+
+#[tokio::test]
+async fn one_process_at_a_time() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::with(300, 4).await;
+    let journal = server.address("");
+    let arguments = lab.between("copy", &["--rate", "1"]);
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let at = arguments
+        .iter()
+        .position(|word| *word == "journal.db")
+        .unwrap();
+    arguments[at] = &journal;
+    let mut first = lab
+        .command(&arguments)
+        .env("DATABASE_USER", server.url.username())
+        .env(
+            "DATABASE_PASSWORD",
+            server.url.password().unwrap_or_default(),
+        )
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    server
+        .run(&lab, &arguments)
+        .expect(4)
+        .says("another process");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    server.drop().await;
+}

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use aws_sdk_secretsmanager::primitives::DateTime;
 use aws_sdk_secretsmanager::types::Tag;
 use futures::future::join_all;
+use secrets_core::layer::{ClassLimit, LimitOptions};
 use secrets_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
@@ -55,6 +56,27 @@ impl AwsSecretsManager {
             config,
             batch_denied_until: Mutex::default(),
         }
+    }
+
+    /// The documented quotas of an account in a region, for the limit layer; take a share of them
+    /// where others use the account too.
+    ///
+    /// The layer counts a call as its [`Capabilities::cost`], so each rate here is the quota of the
+    /// request that is always made times that cost: 100 batches, 50 creates or deletes and 100 pages
+    /// of a listing a second. What a call adds to those falls under the quota of `GetSecretValue` and
+    /// `DescribeSecret`, 10,000 a second.
+    /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
+    #[must_use]
+    pub fn quotas() -> LimitOptions {
+        let cost = cost(MAX_BATCH, false);
+        let class = |concurrency, calls: u32, cost: u32| ClassLimit {
+            concurrency,
+            per_second: f64::from(calls) * f64::from(cost),
+        };
+        LimitOptions::default()
+            .with_read(class(64, 100, cost.read))
+            .with_write(class(32, 50, cost.write))
+            .with_list(class(8, 100, cost.list))
     }
 
     async fn write_one(&self, write: &Write) -> Result<Written> {
@@ -413,6 +435,15 @@ fn cost(batch: usize, unversioned: bool) -> Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_layer_lets_as_many_calls_through_as_aws_does() {
+        let (quotas, cost) = (AwsSecretsManager::quotas(), cost(MAX_BATCH, false));
+        let calls = |class: ClassLimit, cost: u32| class.per_second / f64::from(cost);
+        assert_eq!(calls(quotas.read, cost.read), 100.0);
+        assert_eq!(calls(quotas.write, cost.write), 50.0);
+        assert_eq!(calls(quotas.list, cost.list), 100.0);
+    }
 
     #[test]
     fn cost_counts_the_worst_case() {

@@ -587,3 +587,22 @@ async fn a_url_opens_the_store() {
     let report = store.check(&CheckOptions::default()).await;
     assert_eq!(report.summary(), "works", "{report}");
 }
+
+/// The whole stack of layers over it keeps the promises too.
+#[tokio::test(flavor = "multi_thread")]
+async fn localstack_keeps_every_promise_under_the_layers() {
+    use secrets_core::layer::{CacheOptions, Layers, RetryOptions, Stack};
+
+    let Some(url) = localstack("localstack_keeps_every_promise_under_the_layers") else {
+        return;
+    };
+    let store = Arc::new(AwsSecretsManager::new(config(&url).build().unwrap()));
+    let stack = Stack::over(store)
+        .with_cache(CacheOptions::default())
+        .with_retry(RetryOptions::default())
+        .with_limit(AwsSecretsManager::quotas());
+    let store: Arc<dyn SecretPersistence> = Layers::over(stack).build();
+    let report = conformance::run(&store, &Options::default()).await;
+    println!("{report}");
+    report.assert_passed();
+}

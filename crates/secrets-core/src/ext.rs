@@ -25,28 +25,16 @@ pub trait SecretPersistenceExt: SecretPersistence {
     ///
     /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
     async fn read_many(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        // One name is the usual case, and cannot occur twice.
+        if coordinates.len() <= 1 {
+            return read_unique(self, coordinates).await;
+        }
         let (unique, places) = unique_by(coordinates, |coordinate| coordinate);
+        if unique.len() == coordinates.len() {
+            return read_unique(self, coordinates).await;
+        }
         let names: Vec<Coordinate> = unique.iter().map(|&at| coordinates[at].clone()).collect();
-        let capabilities = self.capabilities();
-        let results = fan_out(
-            &names,
-            capabilities.read_batch,
-            capabilities.concurrency,
-            |chunk| {
-                Box::pin(async move {
-                    let results = self.read_batch(chunk).await;
-                    checked_length(results, chunk, Coordinate::shared, || {
-                        Error::new(
-                            ErrorKind::Unexpected,
-                            "the store answered another number of reads",
-                        )
-                        .with_operation(Operation::Read)
-                        .with_store(self.to_string())
-                    })
-                })
-            },
-        )
-        .await;
+        let results = read_unique(self, &names).await;
         places.into_iter().map(|at| results[at].clone()).collect()
     }
 
@@ -231,6 +219,33 @@ enum SweepOutcome {
     Deleted(Entry),
     Failed(Error),
     Foreign(Entry),
+}
+
+/// Reads names that are all different.
+async fn read_unique<S: SecretPersistence + ?Sized>(
+    store: &S,
+    names: &[Coordinate],
+) -> Vec<Result<Read>> {
+    let capabilities = store.capabilities();
+    fan_out(
+        names,
+        capabilities.read_batch,
+        capabilities.concurrency,
+        |chunk| {
+            Box::pin(async move {
+                let results = store.read_batch(chunk).await;
+                checked_length(results, chunk, Coordinate::shared, || {
+                    Error::new(
+                        ErrorKind::Unexpected,
+                        "the store answered another number of reads",
+                    )
+                    .with_operation(Operation::Read)
+                    .with_store(store.to_string())
+                })
+            })
+        },
+    )
+    .await
 }
 
 type Chunk<'a, R> = futures::future::BoxFuture<'a, Vec<R>>;

@@ -225,14 +225,16 @@ impl ActingSecrets {
     }
 
     async fn read_unique(&self, targets: &[Target<'_>]) -> Vec<Result<SecretValue, Unread>> {
-        let mut groups = by_storage(targets.iter().map(|(storage_id, _)| *storage_id));
-        if groups.len() == 1 {
+        let Some((first, _)) = targets.first() else {
+            return Vec::new();
+        };
+        if targets.iter().all(|(storage_id, _)| storage_id == first) {
             // The usual case, and in the order of the targets already.
-            let (storage_id, _) = groups.remove(0);
             let coordinates: Vec<Coordinate> =
                 targets.iter().map(|(_, name)| (*name).clone()).collect();
-            return self.read_storage(storage_id, &coordinates).await;
+            return self.read_storage(*first, &coordinates).await;
         }
+        let groups = by_storage(targets.iter().map(|(storage_id, _)| *storage_id));
         let reads = groups.iter().map(|(storage_id, members)| async move {
             let coordinates: Vec<Coordinate> =
                 members.iter().map(|&at| targets[at].1.clone()).collect();

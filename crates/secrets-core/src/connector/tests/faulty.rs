@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::connector::StorageId;
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
-    ListOptions, ManagedCoordinate, Memory, Operation, Page, Read, Recovery, Result,
+    ListOptions, ManagedCoordinate, Memory, OpenStore, Operation, Page, Read, Recovery, Result,
     SecretPersistence, Write, Written,
 };
 
@@ -186,7 +187,33 @@ impl SecretPersistence for Faulty {
     }
 }
 
-/// The store, and the library over it.
+/// Opens one store after the other, and the last one for ever, whatever the id.
+pub(super) struct Rotated {
+    stores: Vec<Arc<Faulty>>,
+    opened: AtomicUsize,
+}
+
+impl Rotated {
+    pub(super) fn new(stores: Vec<Arc<Faulty>>) -> Arc<Self> {
+        Arc::new(Self {
+            stores,
+            opened: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn opened(&self) -> usize {
+        self.opened.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl OpenStore for Rotated {
+    async fn open(&self, _: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>> {
+        let at = self.opened.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(self.stores[at.min(self.stores.len() - 1)].clone()))
+    }
+}
+
 pub(super) fn faulty() -> Arc<Faulty> {
     Arc::new(Faulty::new(Memory::new()))
 }

@@ -9,14 +9,13 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::faulty::{Faulty, faulty};
+use super::faulty::{Faulty, Rotated, faulty};
 use super::{acting, coordinate, over, plant, pointer, storage};
 use crate::connector::{
-    ConnectorOptions, FreshError, ProblemKind, ResolveReferences, ResolvedReference, StorageId,
+    ConnectorOptions, FreshError, ProblemKind, ResolveReferences, ResolvedReference,
 };
 use crate::{
-    Coordinate, Error, ErrorKind, Memory, OpenStore, Operation, Result, SecretPersistence,
-    SecretValue, Stores,
+    Coordinate, Error, ErrorKind, Memory, Operation, Result, SecretPersistence, SecretValue, Stores,
 };
 
 #[tokio::test]
@@ -274,20 +273,6 @@ async fn references_that_cannot_be_resolved_stop_everything() {
     }
 }
 
-/// Opens a store that refuses our credentials, and then one that does not.
-struct Rotated {
-    stores: Vec<Arc<Faulty>>,
-    opened: AtomicUsize,
-}
-
-#[async_trait]
-impl OpenStore for Rotated {
-    async fn open(&self, _: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>> {
-        let at = self.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(Some(self.stores[at.min(self.stores.len() - 1)].clone()))
-    }
-}
-
 #[tokio::test]
 async fn a_store_that_refuses_our_credentials_is_opened_anew_once() {
     let refusing = || {
@@ -300,25 +285,19 @@ async fn a_store_that_refuses_our_credentials_is_opened_anew_once() {
     plant(&good, 1, "one");
     let saved = json!({"_secret": coordinate(1).as_str(), "_secret_storage_id": "other"});
 
-    let opener = Arc::new(Rotated {
-        stores: vec![refusing(), good],
-        opened: AtomicUsize::new(0),
-    });
+    let opener = Rotated::new(vec![refusing(), good]);
     let stores = Stores::new(faulty()).with_opener(opener.clone());
     let secrets = acting(stores, ConnectorOptions::default());
     assert_eq!(*secrets.hydrate(saved.clone()).await.unwrap(), json!("one"));
-    assert_eq!(opener.opened.load(Ordering::SeqCst), 2);
+    assert_eq!(opener.opened(), 2);
 
-    let opener = Arc::new(Rotated {
-        stores: vec![refusing()],
-        opened: AtomicUsize::new(0),
-    });
+    let opener = Rotated::new(vec![refusing()]);
     let stores = Stores::new(faulty()).with_opener(opener.clone());
     let secrets = acting(stores, ConnectorOptions::default());
     let error = secrets.hydrate(saved).await.unwrap_err();
     let kind = error.problems()[0].error().map(Error::kind);
     assert_eq!(kind, Some(ErrorKind::Unauthenticated));
-    assert_eq!(opener.opened.load(Ordering::SeqCst), 2);
+    assert_eq!(opener.opened(), 2);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
-use super::faulty::{Call, Faulty, faulty};
+use super::faulty::{Call, Faulty, Rotated, faulty};
 use super::{acting, coordinate, over, plant, pointer, scope, spec, storage, stored, target};
 use crate::connector::{ConnectorOptions, Policy, ProblemKind, Settled, Staged};
 use crate::{
@@ -205,6 +205,22 @@ async fn where_immediate_deletion_is_refused_the_window_is_taken() {
         .filter_map(|call| call.recovery)
         .collect();
     assert_eq!(recoveries, [Recovery::Immediate, Recovery::Configured]);
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_for_its_credentials_goes_to_the_store_opened_anew() {
+    let (refusing, good) = (faulty(), faulty());
+    refusing.fail_all(Operation::Write, ErrorKind::Unauthenticated);
+    let opener = Rotated::new(vec![refusing, good.clone()]);
+    let stores = Stores::new(faulty()).with_opener(opener.clone());
+    let policy = Policy::default().with_write_storage(Some(storage("other")));
+    let options = ConnectorOptions::default().with_policy(policy);
+    let staged = acting(stores, options)
+        .stage_create(&spec(), &scope(), json!({"a": "one"}))
+        .await
+        .unwrap();
+    assert_eq!((opener.opened(), good.memory.len()), (2, 1));
+    let _ = staged.commit().await.unwrap();
 }
 
 #[tokio::test]

@@ -74,8 +74,11 @@ pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
                 address.sslmode.get_or_insert_with(|| "disable".to_owned());
             }
             "sslrootcert" => address.root_certificate = Some(value.into_owned()),
-            // Anything else about TLS or credentials must not be dropped in silence.
-            name if name.starts_with("ssl") || name.contains("pass") || name == "service" => {
+            // What decides about TLS, credentials or the schema must not be dropped in silence.
+            name if name.starts_with("ssl")
+                || name.contains("pass")
+                || ["currentSchema", "options", "service"].contains(&name) =>
+            {
                 return Err(wrong("has a setting that is not understood")
                     .with_hint(format!("take `{}` out of it", safe(name))));
             }
@@ -168,6 +171,7 @@ mod tests {
             "postgres://u:canary@h1:1,h2:2/d",
             "postgres://u:canary@h/d?sslfactory=canary",
             "postgres://h/d?sslpassword=canary",
+            "jdbc:postgresql://h/d?currentSchema=canary",
             "postgres:canary",
             "sqlite:///a?canary1=2",
             "postgres://u:%ff@canary/d",

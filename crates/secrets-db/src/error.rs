@@ -480,6 +480,34 @@ mod tests {
         }
     }
 
+    /// What an operator meets stands in the documentation, in the same words.
+    #[test]
+    fn every_line_is_in_the_documentation() {
+        let documentation = include_str!("../README.md");
+        let mut messages: Vec<&str> = Vec::new();
+        #[cfg(feature = "sqlite")]
+        messages.extend(SQLITE.iter().map(|line| line.message));
+        #[cfg(feature = "postgres")]
+        messages.extend(POSTGRES.iter().map(|line| line.message));
+        for error in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into()),
+            sqlx::Error::Tls("test".into()),
+        ] {
+            let message = from_sqlx("any", &[], &error).message().to_owned();
+            assert!(
+                documentation.contains(&format!("| {message} |")),
+                "{message}"
+            );
+        }
+        for message in messages {
+            assert!(
+                documentation.contains(&format!("| {message} |")),
+                "{message}"
+            );
+        }
+    }
+
     #[cfg(feature = "postgres")]
     #[test]
     fn postgres_codes_come_before_their_class() {

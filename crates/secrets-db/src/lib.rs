@@ -1,5 +1,4 @@
-//! Keeps secrets in a table of SQLite or Postgres: in plain text where an installation has them so,
-//! or encrypted under a key ring.
+#![doc = include_str!("../README.md")]
 
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
 compile_error!("secrets-db needs the feature `sqlite`, `postgres`, or both");

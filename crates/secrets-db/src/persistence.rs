@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use secrets_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Result,
-    SecretPersistence, SecretValue, Timestamp, Write, Written,
+    SecretPersistence, Timestamp, Write, Written,
 };
 use tokio::sync::OnceCell;
 
@@ -243,30 +243,27 @@ impl Database {
             expires: row.expires,
         };
         let content = row.content?;
+        let half = content.is_touched_by_encryption();
         let value = match (self.inner.mode, &self.inner.ring) {
             (Mode::Plain, _) | (_, None) => content.payload.ok_or_else(|| {
                 altered("it holds no plain value")
                     .with_hint("if the table is encrypted, set its key ring and mode=encrypted")
             })?,
-            (Mode::Converting, Some(_))
-                if content.payload.is_some() && !content.is_touched_by_encryption() =>
-            {
-                content
-                    .payload
-                    .unwrap_or_else(|| SecretValue::new(String::new()))
-            }
-            (Mode::Converting | Mode::Encrypted, Some(_)) if content.payload.is_some() => {
-                return Err(altered(
-                    "it holds a plain value where only encrypted ones are accepted",
-                )
-                .with_hint(
-                    "if the table is being converted, set mode=converting until encrypt is done",
-                ));
-            }
-            (Mode::Converting | Mode::Encrypted, Some(ring)) => content
-                .to_sealed()
-                .ok_or_else(|| altered("columns of its encrypted value are empty"))?
-                .open(ring, binding)?,
+            (mode, Some(ring)) => match (content.to_sealed(), content.payload) {
+                (Some(sealed), _) => sealed.open(ring, binding)?,
+                (None, Some(value)) if mode == Mode::Converting && !half => value,
+                (None, Some(_)) => {
+                    return Err(altered(
+                        "it holds a plain value where only encrypted ones are accepted",
+                    )
+                    .with_hint(
+                        "if the table is being converted, set mode=converting until encrypt is done",
+                    ));
+                }
+                (None, None) => {
+                    return Err(altered("columns of its encrypted value are empty"));
+                }
+            },
         };
         let expires = row
             .expires

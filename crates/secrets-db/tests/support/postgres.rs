@@ -43,8 +43,8 @@ pub(crate) struct Server {
     port: u16,
     user: String,
     password: String,
-    /// The authority that certified the server, where it was started here.
-    pub(crate) authority: Option<String>,
+    /// The authority that certified the server, in PEM form; empty where it was not started here.
+    pub(crate) authority: String,
     /// Serves for as long as its standard input is open.
     _alive: Option<Child>,
 }
@@ -53,7 +53,15 @@ pub(crate) struct Server {
 /// that it was skipped.
 pub(crate) fn server(test: &str) -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| given().or_else(start)).as_ref();
+    let server = SERVER.get_or_init(given).as_ref();
+    server.or_else(|| own_server(test))
+}
+
+/// One that is started here even where another is given: for tests that have to know its roles,
+/// passwords and certificate.
+pub(crate) fn own_server(test: &str) -> Option<&'static Server> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    let server = SERVER.get_or_init(start).as_ref();
     if server.is_none() {
         assert!(
             std::env::var_os("CI").is_none(),
@@ -125,11 +133,6 @@ impl Home {
         self.config_as(&self.server.user, &self.server.password)
     }
 
-    /// Whether the server was started here, so that its roles and their passwords are known.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.server.authority.is_some()
-    }
-
     /// For a process of its own: a URL, and what stands in its environment.
     pub(crate) fn address(&self) -> (String, Vec<(&'static str, String)>) {
         let Server {
@@ -187,7 +190,7 @@ fn given() -> Option<Server> {
         port: parsed.port().unwrap_or(5432),
         user: parsed.username().to_owned(),
         password: parsed.password().unwrap_or_default().to_owned(),
-        authority: None,
+        authority: String::new(),
         _alive: None,
     })
 }
@@ -259,7 +262,7 @@ fn start() -> Option<Server> {
         port,
         user: "postgres".to_owned(),
         password,
-        authority: Some(authority.as_ref().pem()),
+        authority: authority.as_ref().pem(),
         _alive: Some(child),
     })
 }

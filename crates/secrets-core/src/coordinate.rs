@@ -121,7 +121,42 @@ impl ManagedCoordinate {
     /// # Errors
     /// `InvalidCoordinate` for a version below 1, or a name that would be too long.
     pub fn new(scope: &Scope, id: Uuid, version: i64) -> Result<Self> {
-        NewCoordinates::of(scope).with_id(id, version)
+        Self::with_text(scope, id, version).map(|(coordinate, _)| coordinate)
+    }
+
+    /// The same with the name as a text of its own, which a pointer takes over: made once, because
+    /// splitting does little else.
+    pub(crate) fn with_text(scope: &Scope, id: Uuid, version: i64) -> Result<(Self, String)> {
+        if version < 1 {
+            return Err(Error::new(
+                ErrorKind::InvalidCoordinate,
+                "versions start at 1",
+            ));
+        }
+        let mut buffer = Uuid::encode_buffer();
+        let mut name = String::with_capacity(MAX_MANAGED_BYTES);
+        name.push_str(MANAGED_PREFIX);
+        name.push_str(&scope.prefix);
+        name.push_str(scope.base_id.hyphenated().encode_lower(&mut buffer));
+        name.push_str("_secret_");
+        name.push_str(id.hyphenated().encode_lower(&mut buffer));
+        let base_len = name.len();
+        name.push_str("_v");
+        if version == 1 {
+            // The usual one, without the machinery of formatting.
+            name.push('1');
+        } else {
+            name.push_str(&version.to_string());
+        }
+        if name.len() > MAX_MANAGED_BYTES {
+            return Err(too_long(&name));
+        }
+        let coordinate = Self {
+            name: name.as_str().into(),
+            base_len,
+            version,
+        };
+        Ok((coordinate, name))
     }
 
     /// Reads a managed coordinate.
@@ -138,21 +173,25 @@ impl ManagedCoordinate {
         if name.len() > MAX_MANAGED_BYTES {
             return Err(too_long(name));
         }
-        let (base, digits) = rest
-            .rsplit_once("_v")
-            .ok_or_else(|| invalid("a managed coordinate ends in _v and its version"))?;
+        // What follows the last `_v` can only be digits, so they are counted from the end.
+        let count = rest.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let (before, digits) = rest.split_at(rest.len() - count);
+        let base = before
+            .strip_suffix("_v")
+            .ok_or_else(|| invalid("a managed coordinate ends in _v and a version of digits"))?;
         if base.is_empty() {
             return Err(invalid("nothing stands between airbyte_ and the version"));
         }
-        if !base.bytes().all(is_name_byte) {
+        // Without leaving early, which lets the compiler look at many bytes at once.
+        if !base
+            .bytes()
+            .fold(true, |all, byte| all & is_name_byte(byte))
+        {
             return Err(invalid(
                 "a managed coordinate has only A-Z, a-z, 0-9, _ and -",
             ));
         }
-        if digits.is_empty()
-            || digits.starts_with('0')
-            || !digits.bytes().all(|byte| byte.is_ascii_digit())
-        {
+        if digits.is_empty() || digits.starts_with('0') {
             return Err(invalid(
                 "a version has ASCII digits only, without sign or leading zero",
             ));
@@ -189,67 +228,6 @@ impl ManagedCoordinate {
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.name)
-    }
-}
-
-/// Makes the coordinates of new values of one scope.
-pub(crate) struct NewCoordinates {
-    /// What all begin with, then the last one made.
-    name: String,
-    common: usize,
-}
-
-impl NewCoordinates {
-    pub(crate) fn of(scope: &Scope) -> Self {
-        let mut name = String::with_capacity(MAX_MANAGED_BYTES);
-        name.push_str(MANAGED_PREFIX);
-        name.push_str(&scope.prefix);
-        name.push_str(
-            scope
-                .base_id
-                .hyphenated()
-                .encode_lower(&mut Uuid::encode_buffer()),
-        );
-        name.push_str("_secret_");
-        let common = name.len();
-        Self { name, common }
-    }
-
-    /// A name that nobody has: with a random UUID.
-    pub(crate) fn fresh(&mut self, version: i64) -> Result<ManagedCoordinate> {
-        self.with_id(Uuid::new_v4(), version)
-    }
-
-    fn with_id(&mut self, id: Uuid, version: i64) -> Result<ManagedCoordinate> {
-        if version < 1 {
-            return Err(Error::new(
-                ErrorKind::InvalidCoordinate,
-                "versions start at 1",
-            ));
-        }
-        self.name.truncate(self.common);
-        self.name
-            .push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-        let base_len = self.name.len();
-        self.name.push_str("_v");
-        if version < 10 {
-            // The usual one, without the machinery of formatting.
-            self.name.extend(
-                u32::try_from(version)
-                    .ok()
-                    .and_then(|digit| char::from_digit(digit, 10)),
-            );
-        } else {
-            self.name.push_str(&version.to_string());
-        }
-        if self.name.len() > MAX_MANAGED_BYTES {
-            return Err(too_long(&self.name));
-        }
-        Ok(ManagedCoordinate {
-            name: self.name.as_str().into(),
-            base_len,
-            version,
-        })
     }
 }
 

@@ -1,17 +1,21 @@
 //! From pointers back to values: the half that needs no store.
 
+use std::borrow::Borrow;
+use std::mem;
+
 use serde_json::{Map, Value};
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::guarded::{GuardedValue, parse_json};
 use super::limits::{is_too_deep, too_deep};
 use super::place::Path;
-use super::pointer::{Encoding, Pointer, is_pointer, pointers};
+use super::pointer::{Encoding, Pointer, SECRET, is_pointer_object};
 use crate::SecretValue;
 
 /// Puts the secrets of a configuration back, for callers who bring their own store.
 ///
-/// `value_of` is asked once for every pointer, in the order of [`pointers`]; `null` becomes `{}`.
+/// `value_of` is asked once for every pointer, in the order of [`pointers`](super::pointers);
+/// `null` becomes `{}`.
 /// Values are never looked at again once they are in place.
 ///
 /// ```
@@ -28,51 +32,21 @@ use crate::SecretValue;
 /// # Errors
 /// Every malformed pointer, every pointer for which there is no value, every value that does not
 /// decode, each with its place. Never a partly hydrated configuration.
-pub fn hydrate_with(
+pub fn hydrate_with<S: Borrow<SecretValue>>(
     config: Value,
-    mut value_of: impl FnMut(&Pointer) -> Option<SecretValue>,
+    value_of: impl FnMut(&Pointer) -> Option<S>,
 ) -> Result<GuardedValue, ConnectorError> {
     let mut config = GuardedValue::new(config);
     if config.is_null() {
         *config = Value::Object(Map::new());
     }
-    let slots = slots(&mut config)?;
-    // Everything decodes before anything is put in place, so that the places of what failed can
-    // still be told from the configuration as it was.
-    let decoded: Vec<Result<GuardedValue, Failure>> = slots
-        .iter()
-        .map(|slot| {
-            let secret = value_of(&slot.pointer).ok_or(Failure::Missing)?;
-            decode(&secret, slot.pointer.encoding).ok_or(Failure::Undecodable)
-        })
-        .collect();
-    if decoded.iter().all(Result::is_ok) {
-        for (slot, value) in slots.into_iter().zip(decoded.into_iter().flatten()) {
-            *slot.value = value.into_inner();
-        }
-        return Ok(config);
-    }
-    drop(slots);
-    let mut problems = Problems::default();
-    for ((place, pointer), result) in pointers(&config)?.into_iter().zip(decoded) {
-        if let Err(failure) = result {
-            problems.push(|| {
-                let problem = match failure {
-                    Failure::Missing => Problem::new(
-                        place,
-                        ProblemKind::Store,
-                        "there is no value for this pointer",
-                    ),
-                    Failure::Undecodable => undecodable(place),
-                };
-                match pointer.coordinate {
-                    Some(coordinate) => problem.with_coordinate(coordinate.shared()),
-                    None => problem,
-                }
-            });
-        }
-    }
-    problems.into_result().map(|()| config)
+    let mut hydrator = Hydrator {
+        value_of,
+        problems: Problems::default(),
+    };
+    hydrator.walk(&mut config, &Path::Root, 0)?;
+    hydrator.problems.into_result()?;
+    Ok(config)
 }
 
 /// The value of a secret's text; `None` where it should be JSON and is not.
@@ -93,56 +67,78 @@ pub(crate) fn undecodable(place: super::Place) -> Problem {
     )
 }
 
-enum Failure {
-    Missing,
-    Undecodable,
+struct Hydrator<F> {
+    value_of: F,
+    problems: Problems,
 }
 
-struct Slot<'c> {
-    value: &'c mut Value,
-    pointer: Pointer,
-}
-
-fn slots(config: &mut Value) -> Result<Vec<Slot<'_>>, ConnectorError> {
-    let mut slots = Vec::new();
-    let mut problems = Problems::default();
-    walk(config, &Path::Root, 0, &mut slots, &mut problems)?;
-    problems.into_result()?;
-    Ok(slots)
-}
-
-fn walk<'c>(
-    value: &'c mut Value,
-    path: &Path<'_>,
-    depth: usize,
-    slots: &mut Vec<Slot<'c>>,
-    problems: &mut Problems,
-) -> Result<(), ConnectorError> {
-    if is_too_deep(value, depth) {
-        return Err(too_deep(path.place()).into());
-    }
-    if is_pointer(value) {
-        match Pointer::parse(value) {
-            Some(Ok(pointer)) => slots.push(Slot { value, pointer }),
-            Some(Err(malformed)) => problems.push(|| malformed.at(path.place())),
-            None => {}
+impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
+    /// Puts values where pointers stand and never looks at what it has put there. After a problem
+    /// it goes on to find all; the configuration is wiped then.
+    fn walk(
+        &mut self,
+        value: &mut Value,
+        path: &Path<'_>,
+        depth: usize,
+    ) -> Result<(), ConnectorError> {
+        if is_too_deep(value, depth) {
+            return Err(too_deep(path.place()).into());
         }
-        return Ok(());
-    }
-    match value {
-        Value::Array(items) => {
-            for (index, item) in items.iter_mut().enumerate() {
-                walk(item, &Path::Index(path, index), depth + 1, slots, problems)?;
+        match value {
+            Value::Array(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    self.walk(item, &Path::Index(path, index), depth + 1)?;
+                }
             }
-        }
-        Value::Object(members) => {
-            for (name, member) in members {
-                walk(member, &Path::Key(path, name), depth + 1, slots, problems)?;
+            Value::Object(members) => {
+                if is_pointer_object(members) {
+                    match self.resolve(members, path) {
+                        Ok(hydrated) => *value = hydrated,
+                        Err(problem) => self.problems.push(|| problem),
+                    }
+                } else {
+                    for (name, member) in members {
+                        self.walk(member, &Path::Key(path, name), depth + 1)?;
+                    }
+                }
             }
+            _ => {}
         }
-        _ => {}
+        Ok(())
     }
-    Ok(())
+
+    fn resolve(
+        &mut self,
+        members: &mut Map<String, Value>,
+        path: &Path<'_>,
+    ) -> Result<Value, Problem> {
+        let pointer =
+            Pointer::of_members(members).map_err(|malformed| malformed.at(path.place()))?;
+        let hydrated = match ((self.value_of)(&pointer), pointer.encoding) {
+            (Some(secret), Encoding::Text) => {
+                // The name's buffer, which has no other use now, is nearly always large enough.
+                let mut text = match members.get_mut(SECRET).map(mem::take) {
+                    Some(Value::String(name)) => name,
+                    _ => String::new(),
+                };
+                text.clear();
+                text.push_str(secret.borrow().expose());
+                return Ok(Value::String(text));
+            }
+            (Some(secret), Encoding::Json) => {
+                parse_json(secret.borrow().expose()).ok_or_else(|| undecodable(path.place()))
+            }
+            (None, _) => Err(Problem::new(
+                path.place(),
+                ProblemKind::Store,
+                "there is no value for this pointer",
+            )),
+        };
+        hydrated.map_err(|problem| match &pointer.coordinate {
+            Some(coordinate) => problem.with_coordinate(coordinate.shared()),
+            None => problem,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -139,21 +139,33 @@ pub(crate) enum Path<'a> {
 
 impl Path<'_> {
     pub(crate) fn place(&self) -> Place {
-        let mut steps = Vec::new();
-        let mut at = self;
-        while let Path::Key(parent, _) | Path::Index(parent, _) = at {
-            steps.push(at);
-            at = parent;
+        let mut text = String::with_capacity(self.length());
+        self.write(&mut text);
+        Place(text)
+    }
+
+    /// Its length as text, escapes left out. The way is at most as long as a walk is deep.
+    fn length(&self) -> usize {
+        match self {
+            Path::Root => 0,
+            Path::Key(parent, name) => parent.length() + 1 + name.len(),
+            Path::Index(parent, _) => parent.length() + 4,
         }
-        let mut text = String::new();
-        for step in steps.into_iter().rev() {
-            match step {
-                Path::Root => {}
-                Path::Key(_, name) => push_name(&mut text, name),
-                Path::Index(_, index) => text.push_str(&format!("/{index}")),
+    }
+
+    fn write(&self, text: &mut String) {
+        match self {
+            Path::Root => {}
+            Path::Key(parent, name) => {
+                parent.write(text);
+                push_name(text, name);
+            }
+            Path::Index(parent, index) => {
+                parent.write(text);
+                text.push('/');
+                text.push_str(&index.to_string());
             }
         }
-        Place(text)
     }
 }
 

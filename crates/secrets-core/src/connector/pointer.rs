@@ -181,7 +181,7 @@ impl Pointer {
         Some(Self::of_members(members))
     }
 
-    fn of_members(members: &Map<String, Value>) -> Result<Self, MalformedPointer> {
+    pub(crate) fn of_members(members: &Map<String, Value>) -> Result<Self, MalformedPointer> {
         let mut pointer = Self {
             coordinate: None,
             storage_id: None,
@@ -340,9 +340,15 @@ pub(crate) fn visit_pointers(
     walk(value, &Path::Root, 0, visit)
 }
 
+/// From how many members on looking a key up is faster than looking at all.
+const MANY: usize = 16;
+
 /// Whether an object has one of the keys that make it a pointer, well-formed or not.
 pub(crate) fn is_pointer_object(members: &Map<String, Value>) -> bool {
-    members.contains_key(SECRET) || members.contains_key(REFERENCE_ID)
+    // Most objects are small, and most names differ from these in length already.
+    members.len() <= MANY && members.keys().any(|key| is_pointer_key(key))
+        || members.len() > MANY
+            && (members.contains_key(SECRET) || members.contains_key(REFERENCE_ID))
 }
 
 /// Whether a key makes the object that has it a pointer.

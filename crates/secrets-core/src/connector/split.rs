@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
 
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::guarded::{GuardedValue, json_text, parse_json, wipe};
@@ -18,7 +19,6 @@ use super::pointer::{
 };
 use super::policy::Policy;
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
-use crate::coordinate::NewCoordinates;
 use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue};
 
 /// Splits a new configuration: every secret becomes a write, a pointer stays in its place.
@@ -86,7 +86,7 @@ pub(super) enum Values<'a> {
 pub(super) struct Splitter<'a> {
     cursor: Cursor<'a>,
     policy: &'a Policy,
-    coordinates: NewCoordinates,
+    scope: &'a Scope,
     saved: Option<Saved<'a>>,
     pub(super) problems: Problems,
     pub(super) writes: Vec<PlannedWrite>,
@@ -105,14 +105,14 @@ enum Old<'a> {
 impl<'a> Splitter<'a> {
     pub(super) fn new(
         spec: &'a ConnectorSpec,
-        scope: &Scope,
+        scope: &'a Scope,
         policy: &'a Policy,
         saved: Option<Saved<'a>>,
     ) -> Self {
         Self {
             cursor: spec.cursor(policy.refuse_unknown_properties),
             policy,
-            coordinates: NewCoordinates::of(scope),
+            scope,
             saved,
             problems: Problems::default(),
             writes: Vec::new(),
@@ -480,12 +480,11 @@ impl<'a> Splitter<'a> {
             _ => 1,
         };
         // A version so high that the name gets too long starts again: the UUID makes it unique.
-        let fresh = self
-            .coordinates
-            .fresh(version)
-            .or_else(|_| self.coordinates.fresh(1));
-        let coordinate = match fresh {
-            Ok(coordinate) => coordinate,
+        let id = Uuid::new_v4();
+        let fresh = ManagedCoordinate::with_text(self.scope, id, version)
+            .or_else(|_| ManagedCoordinate::with_text(self.scope, id, 1));
+        let (coordinate, name) = match fresh {
+            Ok(fresh) => fresh,
             Err(error) => {
                 return self
                     .problems
@@ -500,7 +499,7 @@ impl<'a> Splitter<'a> {
                 (text, Encoding::Json)
             }
         };
-        *value = self.new_pointer(&coordinate, encoding);
+        *value = self.new_pointer(name, encoding);
         self.writes.push(PlannedWrite {
             place: path.place(),
             coordinate,
@@ -508,17 +507,17 @@ impl<'a> Splitter<'a> {
         });
     }
 
-    fn new_pointer(&self, coordinate: &ManagedCoordinate, encoding: Encoding) -> Value {
+    fn new_pointer(&self, name: String, encoding: Encoding) -> Value {
         let mut members = Map::new();
-        let mut put = |key: &str, text: &str| {
-            members.insert(key.to_owned(), Value::String(text.to_owned()));
+        let mut put = |key: &str, text: String| {
+            members.insert(key.to_owned(), Value::String(text));
         };
-        put(SECRET, coordinate.as_str());
+        put(SECRET, name);
         if let Some(storage_id) = &self.policy.write_storage {
-            put(STORAGE_ID, storage_id.as_str());
+            put(STORAGE_ID, storage_id.as_str().to_owned());
         }
         if encoding == Encoding::Json {
-            put(ENCODING, "json");
+            put(ENCODING, "json".to_owned());
         }
         Value::Object(members)
     }

@@ -35,7 +35,8 @@ pub fn saved_pointers_needed(
     let mut edited = GuardedValue::new(edited.clone());
     let asked = Values::Asked(BTreeSet::new());
     let known = known(spec, policy, saved, &edited, asked)?;
-    let mut splitter = Splitter::new(spec, &Scope::ephemeral(), policy, Some(known));
+    let scope = Scope::ephemeral();
+    let mut splitter = Splitter::new(spec, &scope, policy, Some(known));
     splitter.split(&mut edited, Some(saved));
     splitter.into_needed()
 }

@@ -36,7 +36,7 @@ fn every_public_specification_splits_and_comes_back() {
             .unwrap_or_else(|error| panic!("{name} does not compile: {error}"));
         specifications += 1;
         for seed in 0..CONFIGURATIONS {
-            let generated = generate(specification, seed);
+            let generated = generate(specification, seed, true);
             let plan = check(&spec, &generated.config, &generated.canaries)
                 .unwrap_or_else(|error| panic!("{name}, configuration {seed}: {error}"));
             configurations += 1;

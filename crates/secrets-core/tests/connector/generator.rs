@@ -36,11 +36,12 @@ pub(crate) struct Generated {
     pub(crate) canaries: Vec<String>,
 }
 
-/// Makes the `seed`-th configuration of a specification.
-pub(crate) fn generate(specification: &Value, seed: u64) -> Generated {
+/// Makes the `seed`-th configuration of a specification; `awkward` where its values are to be.
+pub(crate) fn generate(specification: &Value, seed: u64, awkward: bool) -> Generated {
     let mut generator = Generator {
         random: Random::new(seed),
         canaries: Vec::new(),
+        awkward,
     };
     let config = generator.value(specification, 0);
     Generated {
@@ -52,6 +53,7 @@ pub(crate) fn generate(specification: &Value, seed: u64) -> Generated {
 struct Generator {
     random: Random,
     canaries: Vec<String>,
+    awkward: bool,
 }
 
 impl Generator {
@@ -142,6 +144,9 @@ impl Generator {
     }
 
     fn text(&mut self) -> Value {
+        if !self.awkward {
+            return Value::from("db.example.com");
+        }
         let texts = [
             "",
             "db.example.com",
@@ -162,7 +167,12 @@ impl Generator {
             self.random.below(1 << 62),
             self.canaries.len()
         );
-        let value = match self.random.below(12) {
+        let kind = if self.awkward {
+            self.random.below(12)
+        } else {
+            99
+        };
+        let value = match kind {
             0 => format!(" {canary} "),
             1 => format!("-----BEGIN KEY-----\n{canary}\r\n-----END KEY-----\n"),
             2 => format!("{{\"private_key\": \"{canary}\\n\"}}"),

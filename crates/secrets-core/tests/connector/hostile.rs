@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::mem;
 
+use secrets_core::SecretValue;
 use secrets_core::connector::{
     ConnectorError, ConnectorSpec, GuardedValue, MAX_DEPTH, Policy, ProblemKind, hydrate_with,
     plan_create, plan_update, pointers, saved_pointers_needed, scrub,
@@ -92,7 +93,7 @@ fn deeper_configurations_are_refused_everywhere() {
                 ));
                 limit_exceeded(spec.mask(deep()));
                 limit_exceeded(scrub(deep()));
-                limit_exceeded(hydrate_with(deep(), |_| None));
+                limit_exceeded(hydrate_with(deep(), |_| None::<SecretValue>));
                 let (values, references) = (HashMap::new(), HashMap::new());
                 let update = |saved: &Value, edited: Value| {
                     plan_update(

@@ -28,6 +28,7 @@ const DEFAULT_PAGE: usize = 1_000;
 /// How many values are decrypted before others get their turn: about a millisecond's worth.
 const YIELD_AFTER: usize = 256;
 /// How many calls SQLite is given at once; they share four readers and one writer.
+#[cfg(feature = "sqlite")]
 const SQLITE_CONCURRENCY: usize = 16;
 
 /// A table of secrets, in SQLite or Postgres. Clones share it.

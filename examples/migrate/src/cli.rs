@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Rotate(RotateArgs),
     /// Make a key ring, add a key to one, or remove a key that no row uses.
     Keygen(KeygenArgs),
+    /// Print the least policy that a store's credentials need.
+    Policy(PolicyArgs),
     /// Run the conformance suite against a store: under random names, cleaning up after itself.
     Conformance(ConformanceArgs),
 }
@@ -374,6 +376,60 @@ pub(crate) struct KeygenArgs {
     /// Every store that this key ring opens; --remove looks into each. Repeatable.
     #[arg(long, value_name = "URL", requires = "remove")]
     pub(crate) store: Vec<String>,
+}
+
+/// `policy`.
+#[derive(Args, Debug)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    pub(crate) of: PolicyOf,
+}
+
+/// The store whose policy is meant.
+#[derive(Subcommand, Debug)]
+pub(crate) enum PolicyOf {
+    /// The IAM policy, and the trust policy of a role where a principal is given.
+    Aws {
+        /// The region of the secrets.
+        #[arg(long)]
+        region: String,
+        /// The account of the secrets: twelve digits.
+        #[arg(long)]
+        account: String,
+        /// The tag key whose value `true` marks our secrets, such as AirbyteManaged.
+        #[arg(long)]
+        tag_key: Option<String>,
+        /// The ARN of the customer key that the secrets are encrypted with.
+        #[arg(long, value_name = "ARN")]
+        kms: Option<String>,
+        /// Names of external secrets that may be read begin with this. Repeatable.
+        #[arg(long, value_name = "PREFIX")]
+        external: Vec<String>,
+        /// For credentials that only read.
+        #[arg(long)]
+        read_only: bool,
+        /// Prints the trust policy too: who may assume the role.
+        #[arg(long, value_name = "ARN")]
+        principal: Option<String>,
+        /// The external id that assuming the role asks for.
+        #[arg(long, value_name = "ID", requires = "principal")]
+        external_id: Option<String>,
+    },
+    /// The policy in HCL.
+    Vault {
+        /// Mount and path in one, as in the store's URL: secret/airbyte/
+        #[arg(long)]
+        prefix: String,
+        /// The mount, where it is not the first part of the prefix.
+        #[arg(long)]
+        mount: Option<String>,
+        /// 1 or 2; both unless given.
+        #[arg(long)]
+        kv_version: Option<u8>,
+        /// For a token that only reads.
+        #[arg(long)]
+        read_only: bool,
+    },
 }
 
 /// `conformance`.

@@ -6,6 +6,7 @@ mod demo;
 mod encrypt;
 mod keygen;
 mod moving;
+mod policy;
 mod prepare;
 mod rotate;
 mod split;
@@ -30,6 +31,7 @@ pub(crate) async fn run(
         Command::Encrypt(args) => encrypt::run(args, environment, output).await,
         Command::Keygen(args) => keygen::run(args, environment, output).await,
         Command::Plan(args) => moving::plan(args, environment, output).await,
+        Command::Policy(args) => policy::run(args, output),
         Command::Prepare(args) => prepare::run(args, environment, output).await,
         Command::Retire(args) => moving::retire(args, environment, output).await,
         Command::Rollback(args) => moving::rollback(args, environment, output).await,

@@ -1,7 +1,13 @@
 //! The registry of stores: which URL is opened by whom. Backends are registered by explicit calls, each
 //! behind its feature.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod database;
+#[cfg(any(feature = "aws", feature = "vault"))]
+mod remote;
+#[cfg(feature = "vault")]
+mod vault;
 
 use std::fmt;
 use std::sync::Arc;
@@ -56,6 +62,10 @@ impl Registry {
         registry.register(&["sqlite"], database::open);
         #[cfg(feature = "postgres")]
         registry.register(&["postgres", "postgresql"], database::open);
+        #[cfg(feature = "aws")]
+        registry.register(&["aws"], aws::open);
+        #[cfg(feature = "vault")]
+        registry.register(&["vault"], vault::open);
         registry
     }
 

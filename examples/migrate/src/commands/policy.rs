@@ -1,0 +1,83 @@
+//! `policy`: prints the least rights that a store's credentials need.
+
+use serde_json::Value;
+#[cfg(any(feature = "aws", feature = "vault"))]
+use serde_json::json;
+
+use crate::cli::{PolicyArgs, PolicyOf};
+use crate::output::Output;
+#[cfg(not(all(feature = "aws", feature = "vault")))]
+use crate::status::Failure;
+use crate::status::{Result, Status};
+
+/// Runs it.
+pub(crate) fn run(args: PolicyArgs, output: &Output) -> Result<Status> {
+    let (text, object) = policy(args.of)?;
+    output.line(text.trim_end());
+    output.object(Status::Done, &object);
+    Ok(Status::Done)
+}
+
+/// The policy for people, who paste it as it is, and for programs.
+fn policy(of: PolicyOf) -> Result<(String, Value)> {
+    match of {
+        #[cfg(feature = "aws")]
+        PolicyOf::Aws {
+            region,
+            account,
+            tag_key,
+            kms,
+            external,
+            read_only,
+            principal,
+            external_id,
+        } => {
+            use secrets_aws::policy::{PolicyOptions, iam_policy, trust_policy};
+            let mut options = PolicyOptions::new(region, account).with_read_only(read_only);
+            if let Some(key) = tag_key {
+                options = options.with_tag_key(key);
+            }
+            if let Some(key) = kms {
+                options = options.with_kms_key(key);
+            }
+            for prefix in external {
+                options = options.with_external(prefix);
+            }
+            let policy = iam_policy(&options)?;
+            let mut text = format!("{policy:#}");
+            let mut object = json!({ "command": "policy", "store": "aws", "policy": policy });
+            if let Some(principal) = principal {
+                let trust = trust_policy(&principal, external_id.as_deref())?;
+                text = format!("{text}\n{trust:#}");
+                object["trust_policy"] = trust;
+            }
+            Ok((text, object))
+        }
+        #[cfg(not(feature = "aws"))]
+        PolicyOf::Aws { .. } => Err(not_built_in("aws")),
+        #[cfg(feature = "vault")]
+        PolicyOf::Vault {
+            prefix,
+            mount,
+            kv_version,
+            read_only,
+        } => {
+            let options = secrets_vault::PolicyOptions::new(prefix)
+                .with_mount(mount)
+                .with_kv_version(kv_version)
+                .with_read_only(read_only);
+            let policy = secrets_vault::policy(&options)?;
+            let object = json!({ "command": "policy", "store": "vault", "policy": policy });
+            Ok((policy, object))
+        }
+        #[cfg(not(feature = "vault"))]
+        PolicyOf::Vault { .. } => Err(not_built_in("vault")),
+    }
+}
+
+#[cfg(not(all(feature = "aws", feature = "vault")))]
+fn not_built_in(feature: &str) -> Failure {
+    Failure::input(format!(
+        "the {feature} backend is not built in; add `--features {feature}` to the cargo command"
+    ))
+}

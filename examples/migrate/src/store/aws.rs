@@ -1,0 +1,29 @@
+//! AWS Secrets Manager.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use secrets_aws::{AwsSecretsManager, Config};
+use secrets_core::layer::Stack;
+use secrets_core::settings::StoreUrl;
+use secrets_core::{Owner, SecretPersistence};
+
+use super::{Lookup, remote};
+use crate::status::Result;
+
+/// Opens the secrets of a region.
+pub(super) fn open<'a>(
+    url: &'a str,
+    variable: Lookup<'a>,
+) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
+    Box::pin(async move {
+        let mut config = Config::from_url(&StoreUrl::parse(url)?, variable)?;
+        if let Some(owner) = variable("SECRETS_OWNER") {
+            config = config.with_owner(Owner::parse(&owner)?);
+        }
+        let backend = Arc::new(AwsSecretsManager::new(config));
+        Ok(remote::layered(
+            Stack::over(backend).with_limit(AwsSecretsManager::quotas()),
+        ))
+    })
+}

@@ -115,7 +115,8 @@ async fn stores(config: impl Fn() -> DbConfigBuilder) -> [Database; 2] {
 fn write(number: usize, size: usize) -> Write {
     let name =
         format!("airbyte_workspace_00000000-0000-0000-0000-000000000001_secret_{number:036}_v1");
-    let value = format!("{number:0>size$}");
+    let mut value = number.to_string();
+    value.extend(std::iter::repeat_n('x', size.saturating_sub(value.len())));
     Write::new(
         ManagedCoordinate::parse(&name).unwrap(),
         SecretValue::new(value),

@@ -1,5 +1,6 @@
 //! Where configurations come from: tables, queries, columns of bare coordinates, files of JSON lines.
 
+mod json;
 mod lines;
 mod query;
 mod references;
@@ -162,17 +163,4 @@ fn failed(place: impl Into<String>, failure: Failure) -> MigrateError {
     )
     .with_place(place)
     .with_source(failure)
-}
-
-/// What is wrong with JSON, without any of it: it may hold secrets.
-fn not_json(what: &str, cause: &serde_json::Error) -> Failure {
-    Failure::input(if cause.is_eof() {
-        format!("{what} ends in the middle: it was truncated")
-    } else {
-        format!(
-            "{what} is no JSON from line {}, column {} on",
-            cause.line(),
-            cause.column()
-        )
-    })
 }

@@ -16,7 +16,7 @@ use secrets_core::migrate::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{failed, not_json};
+use super::{failed, json};
 use crate::address::query_of_file;
 use crate::database::Purpose;
 use crate::private_file::{PrivateFile, not_written};
@@ -371,7 +371,7 @@ fn numbered(
 }
 
 fn parse(line: &str) -> Result<ConfigRow> {
-    let value: Value = serde_json::from_str(line).map_err(|cause| not_json("the line", &cause))?;
+    let value: Value = json::parse("the line", line)?;
     let Value::Object(mut object) = value else {
         return Err(Failure::input("the line is no JSON object"));
     };

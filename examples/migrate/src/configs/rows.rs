@@ -8,7 +8,7 @@ use secrets_core::migrate::{ConfigCursor, ConfigPage, ConfigRow};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::not_json;
+use super::json;
 use crate::database::{ColumnInfo, Database, Texts};
 use crate::status::{Failure, Result};
 
@@ -186,8 +186,8 @@ impl Rows {
             None => ConfigRow::new(&id, Value::Null),
             Some(name) if self.bare => ConfigRow::bare(&id, name),
             Some(text) => {
-                let configuration = serde_json::from_str(&text)
-                    .map_err(|cause| not_json("the configuration", &cause).at_row(&id))?;
+                let configuration = json::parse("the configuration", &text)
+                    .map_err(|failure| failure.at_row(&id))?;
                 ConfigRow::new(&id, configuration).with_as_read(SecretValue::new(text))
             }
         };
@@ -204,9 +204,7 @@ impl Rows {
         if let Some(specification) = known.get(&text) {
             return Ok(Arc::clone(specification));
         }
-        let specification: Arc<Value> = serde_json::from_str(&text)
-            .map(Arc::new)
-            .map_err(|cause| not_json("the specification", &cause))?;
+        let specification = Arc::new(json::parse("the specification", &text)?);
         if known.len() >= SPECIFICATIONS {
             known.clear();
         }

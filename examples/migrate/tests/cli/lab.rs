@@ -86,7 +86,7 @@ impl From<Output> for Ran {
 impl Lab {
     /// Nothing but a folder and a key ring.
     pub(crate) fn empty() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         KeyRingFile::create(folder.path().join("ring"), "k1".parse().unwrap()).unwrap();
         Self {
             folder,
@@ -265,6 +265,14 @@ impl Lab {
         expect_exactly(&source, &self.secrets).await;
         source.close().await;
     }
+}
+
+/// A temporary folder, in memory where there is such a place: every change is synced, thousands of
+/// times, and what is tested is the end of a process, not that of the machine.
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 /// Ends the test unless a store holds these secrets once and equal, and nothing else.

@@ -1,7 +1,7 @@
 //! What operators do with the tool, and what must never happen to them, with the real binary.
 
 // The helpers are tests too, which clippy only sees in functions that are marked.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stderr, clippy::unwrap_used)]
 
 mod bad_input;
 mod canary;

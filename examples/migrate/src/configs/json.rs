@@ -1,0 +1,71 @@
+//! JSON that may hold secrets: read as deep as a configuration may be, and never quoted in an error.
+
+use secrets_core::connector::MAX_DEPTH;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::status::{Failure, Result};
+
+/// Levels around a configuration: the object of its line.
+const AROUND: usize = 1;
+
+/// Reads JSON; `what` is what it is, for errors.
+///
+/// # Errors
+/// For what is truncated, no JSON, or nested deeper than a configuration may be.
+pub(super) fn parse(what: &str, text: &str) -> Result<Value> {
+    // The parser recurses, so the depth is known before it starts.
+    if depth(text) > MAX_DEPTH + AROUND {
+        return Err(Failure::input(format!(
+            "{what} is nested deeper than {MAX_DEPTH} levels"
+        )));
+    }
+    let mut parser = serde_json::Deserializer::from_str(text);
+    parser.disable_recursion_limit();
+    Value::deserialize(&mut parser)
+        .and_then(|value| parser.end().map(|()| value))
+        .map_err(|cause| {
+            Failure::input(if cause.is_eof() {
+                format!("{what} ends in the middle: it was truncated")
+            } else {
+                format!(
+                    "{what} is no JSON from line {}, column {} on",
+                    cause.line(),
+                    cause.column()
+                )
+            })
+        })
+}
+
+/// How many brackets are open at most.
+fn depth(text: &str) -> usize {
+    let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b']' | b'}' if !in_string => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_bounded_where_configurations_are() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse("it", &nested(MAX_DEPTH + AROUND)).is_ok());
+        let failure = parse("it", &nested(1_000_000)).unwrap_err();
+        assert!(failure.to_string().contains("nested deeper"), "{failure}");
+        assert!(parse("it", &format!("{{\"{}\\\"\": 1}}", "[".repeat(9_999))).is_ok());
+    }
+}

@@ -64,9 +64,8 @@ pub const SETTINGS: &[Setting] = &[
 /// use secrets_vault::VaultConfig;
 ///
 /// let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/?namespace=team")?;
-/// let mut settings = VaultConfig::settings_from_url(&url)?;
-/// settings.set("token", "hvs.example")?;
-/// let config = VaultConfig::build(&settings)?;
+/// let variable = |name: &str| (name == "VAULT_AUTH_TOKEN").then(|| "hvs.example".to_owned());
+/// let config = VaultConfig::from_url(&url, variable)?;
 /// assert!(!format!("{config:?}").contains("hvs.example"));
 /// # Ok::<(), secrets_core::Error>(())
 /// ```
@@ -128,42 +127,39 @@ pub(crate) enum Credential {
 }
 
 impl VaultConfig {
-    /// Settings from a URL: `vault://host[:port]/<mount>/<path>/?<setting>=…`. The path is the
-    /// `prefix`. `vault` means https; `tls=off` works on loopback only.
+    /// Reads `vault://host[:port]/<mount>/<path>/?<setting>=…`, with the environment for what the URL
+    /// does not say: credentials never stand in a URL. The path is the `prefix`. `vault` means https;
+    /// `tls=off` works on loopback only. `variable` looks a variable up, so that the caller decides
+    /// about prefixes.
     ///
     /// # Errors
-    /// `InvalidConfig` for another scheme, a missing host, an unknown or secret setting.
-    pub fn settings_from_url(url: &StoreUrl) -> Result<Settings> {
+    /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for another scheme, a missing
+    /// host, an unknown or secret setting.
+    pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut settings = settings_of_url(url)?;
+        settings.set_env(|name| match name {
+            // The URL says where.
+            "VAULT_ADDRESS" | "VAULT_PREFIX" => None,
+            _ => variable(name),
+        });
+        Self::from_settings(&settings)
+    }
+
+    /// Reads the environment alone.
+    ///
+    /// # Errors
+    /// As [`from_settings`](Self::from_settings).
+    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut settings = Settings::new(SETTINGS);
-        let host = url
-            .host()
-            .filter(|_| url.scheme() == "vault")
-            .ok_or_else(|| {
-                invalid("this is not the URL of a Vault store")
-                    .with_hint("write it like vault://vault.example.com:8200/secret/airbyte/")
-            })?;
-        settings.set_query(url)?;
-        let scheme = if settings.text("tls") == Some("off") {
-            "http"
-        } else {
-            "https"
-        };
-        let port = url.port().unwrap_or(DEFAULT_PORT);
-        settings.set("address", format!("{scheme}://{host}:{port}"))?;
-        let path = url.path().trim_start_matches('/');
-        if !path.is_empty() {
-            // A folder is what people mean; the setting `prefix` takes anything, as Airbyte does.
-            let slash = if path.ends_with('/') { "" } else { "/" };
-            settings.set("prefix", format!("{path}{slash}"))?;
-        }
-        Ok(settings)
+        settings.set_env(variable);
+        Self::from_settings(&settings)
     }
 
     /// Checks settings and fills in defaults. Reads no file and sends nothing.
     ///
     /// # Errors
     /// `InvalidConfig`, naming the setting and the remedy.
-    pub fn build(settings: &Settings) -> Result<Self> {
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
         let address = address(settings)?;
         let client_cert = match (
             settings.text("client-cert-file"),
@@ -238,6 +234,32 @@ impl Login {
             Self::TokenFile(_) => "token-file",
         }
     }
+}
+
+fn settings_of_url(url: &StoreUrl) -> Result<Settings> {
+    let mut settings = Settings::new(SETTINGS);
+    let host = url
+        .host()
+        .filter(|_| url.scheme() == "vault")
+        .ok_or_else(|| {
+            invalid("this is not the URL of a Vault store")
+                .with_hint("write it like vault://vault.example.com:8200/secret/airbyte/")
+        })?;
+    settings.set_query(url)?;
+    let scheme = if settings.text("tls") == Some("off") {
+        "http"
+    } else {
+        "https"
+    };
+    let port = url.port().unwrap_or(DEFAULT_PORT);
+    settings.set("address", format!("{scheme}://{host}:{port}"))?;
+    let path = url.path().trim_start_matches('/');
+    if !path.is_empty() {
+        // A folder is what people mean; the setting `prefix` takes anything, as Airbyte does.
+        let slash = if path.ends_with('/') { "" } else { "/" };
+        settings.set("prefix", format!("{path}{slash}"))?;
+    }
+    Ok(settings)
 }
 
 fn address(settings: &Settings) -> Result<Url> {
@@ -447,7 +469,7 @@ mod tests {
     }
 
     fn build(pairs: &[(&str, &str)]) -> Result<VaultConfig> {
-        VaultConfig::build(&settings(pairs))
+        VaultConfig::from_settings(&settings(pairs))
     }
 
     #[test]
@@ -550,7 +572,7 @@ mod tests {
 
     #[test]
     fn urls_set_address_and_prefix_and_never_secrets() {
-        let parse = |text: &str| VaultConfig::settings_from_url(&StoreUrl::parse(text)?);
+        let parse = |text: &str| settings_of_url(&StoreUrl::parse(text)?);
         let settings = parse("vault://vault.example.com/secret/airbyte?kv-version=2").unwrap();
         assert_eq!(
             settings.text("address"),
@@ -572,7 +594,7 @@ mod tests {
             );
         }
         let remote = parse("vault://vault.example.com/kv/?tls=off").unwrap();
-        assert!(VaultConfig::build(&remote).is_err());
+        assert!(VaultConfig::from_settings(&remote).is_err());
     }
 
     #[test]

@@ -7,9 +7,8 @@
 //!
 //! # async fn example() -> secrets_core::Result<()> {
 //! let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/")?;
-//! let mut settings = VaultConfig::settings_from_url(&url)?;
-//! settings.set_env(|name| std::env::var(name).ok());
-//! let vault = Vault::connect(VaultConfig::build(&settings)?).await?;
+//! let config = VaultConfig::from_url(&url, |name| std::env::var(name).ok())?;
+//! let vault = Vault::connect(config).await?;
 //! let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
 //! let value = vault.read(&coordinate.into()).await?.value;
 //! # Ok(())
@@ -66,6 +65,7 @@ mod error;
 mod naming;
 mod persistence;
 mod policy;
+mod wire;
 
 pub use config::{SETTINGS, VaultConfig};
 pub use persistence::Vault;

@@ -1,6 +1,5 @@
 //! The promises of the trait, kept with the KV engines.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,19 +9,18 @@ use reqwest::Method;
 use secrets_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Result,
-    SecretPersistence, SecretValue, Timestamp, Write, Written,
+    SecretPersistence, Write, Written,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::auth::{Session, json};
 use crate::client::{Answer, Http};
 use crate::config::{KvVersion, Place, VaultConfig};
 use crate::error::malformed;
 use crate::naming::{Root, encode, native};
-
-/// Keys of the custom metadata (version 2 only).
-const OWNER_KEY: &str = "airbyte-owner";
-const EXPIRES_KEY: &str = "airbyte-expires";
+use crate::wire::{
+    CheckAndSet, Create, CustomMetadata, Field, Fields, Keys, Lookup, Metadata, Mount, Value,
+    Versioned, Versions, Wrapped,
+};
 
 const DEFAULT_PAGE: usize = 500;
 
@@ -279,8 +277,18 @@ impl SecretPersistence for Vault {
     /// Removes metadata and every version: Vault has no recovery window of its own, so the options'
     /// recovery changes nothing.
     async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
-        let path = self.0.root.path(self.part("metadata"), coordinate.as_str());
-        let outcome = match self.send(Method::DELETE, &path, None).await {
+        let (vault, name) = (self.clone(), coordinate.clone());
+        // A task of its own, so that dropping this future does not cut the request: where the client
+        // goes away midway, Vault leaves metadata whose versions are gone, and answers 500 for it.
+        let request = tokio::spawn(async move {
+            let root = &vault.0.root;
+            let path = root.path(vault.part("metadata"), name.as_str());
+            vault.send(Method::DELETE, &path, None).await
+        });
+        let answer = request
+            .await
+            .unwrap_or_else(|_| Err(malformed("the request was stopped with its runtime")));
+        let outcome = match answer {
             Ok(answer) if answer.status == 404 && !answer.names_no_route() => Ok(()),
             Ok(answer) => expect_success(answer),
             Err(error) => Err(error),
@@ -580,195 +588,4 @@ fn is_deleted(answer: &Answer) -> bool {
 fn list_method() -> Method {
     // "LIST" is a valid token, so this cannot fail; GET is a harmless answer if it could.
     Method::from_bytes(b"LIST").unwrap_or(Method::GET)
-}
-
-#[derive(Serialize)]
-struct Value<'a> {
-    value: &'a str,
-}
-
-#[derive(Serialize)]
-struct Create<'a> {
-    options: CheckAndSet,
-    data: Value<'a>,
-}
-
-#[derive(Serialize)]
-struct CheckAndSet {
-    cas: u32,
-}
-
-#[derive(Serialize)]
-struct Versions {
-    versions: [u64; 1],
-}
-
-#[derive(Serialize)]
-struct CustomMetadata {
-    custom_metadata: BTreeMap<&'static str, String>,
-}
-
-impl CustomMetadata {
-    fn of(owner: Option<&str>, expires: Option<Timestamp>) -> Option<Self> {
-        let owner = owner.map(|owner| (OWNER_KEY, owner.to_owned()));
-        let expires = expires.map(|expires| (EXPIRES_KEY, expires.to_string()));
-        let custom_metadata: BTreeMap<_, _> = owner.into_iter().chain(expires).collect();
-        (!custom_metadata.is_empty()).then_some(Self { custom_metadata })
-    }
-}
-
-#[derive(Deserialize)]
-struct Wrapped<T> {
-    data: T,
-}
-
-#[derive(Deserialize)]
-struct Versioned {
-    data: Option<Fields>,
-    metadata: Option<Version>,
-}
-
-/// The fields of a secret, each in memory that is wiped.
-#[derive(Default, Deserialize)]
-struct Fields(BTreeMap<String, Field>);
-
-/// A field: its text, or `None` where it is something else.
-struct Field(Option<SecretValue>);
-
-impl<'de> Deserialize<'de> for Field {
-    fn deserialize<D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> std::result::Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Field;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any JSON value")
-            }
-            fn visit_str<E>(self, text: &str) -> std::result::Result<Field, E> {
-                Ok(Field(Some(SecretValue::new(text.to_owned()))))
-            }
-            fn visit_string<E>(self, text: String) -> std::result::Result<Field, E> {
-                Ok(Field(Some(SecretValue::new(text))))
-            }
-            fn visit_bool<E>(self, _: bool) -> std::result::Result<Field, E> {
-                Ok(Field(None))
-            }
-            fn visit_i64<E>(self, _: i64) -> std::result::Result<Field, E> {
-                Ok(Field(None))
-            }
-            fn visit_u64<E>(self, _: u64) -> std::result::Result<Field, E> {
-                Ok(Field(None))
-            }
-            fn visit_f64<E>(self, _: f64) -> std::result::Result<Field, E> {
-                Ok(Field(None))
-            }
-            fn visit_unit<E>(self) -> std::result::Result<Field, E> {
-                Ok(Field(None))
-            }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut items: A,
-            ) -> std::result::Result<Field, A::Error> {
-                while items.next_element::<serde::de::IgnoredAny>()?.is_some() {}
-                Ok(Field(None))
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut entries: A,
-            ) -> std::result::Result<Field, A::Error> {
-                use serde::de::IgnoredAny;
-                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Field(None))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-#[derive(Deserialize)]
-struct Version {
-    #[serde(default)]
-    created_time: String,
-    #[serde(default)]
-    deletion_time: String,
-    #[serde(default)]
-    destroyed: bool,
-}
-
-impl Version {
-    /// A deletion time lies in the future where `delete_version_after` is set.
-    fn is_deleted(&self) -> bool {
-        !self.deletion_time.is_empty()
-            && self
-                .deletion_time
-                .parse()
-                .map_or(true, |time: Timestamp| time <= Timestamp::now())
-    }
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    current_version: u64,
-    #[serde(default)]
-    created_time: String,
-    custom_metadata: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    versions: BTreeMap<u64, Version>,
-}
-
-impl Metadata {
-    fn latest(&self) -> Option<&Version> {
-        self.versions.get(&self.current_version)
-    }
-
-    /// What is known of a secret that has a version; `None` where its write was never finished.
-    fn entry(&self, coordinate: ManagedCoordinate) -> Option<Entry> {
-        let version = self.latest()?;
-        let created = version
-            .created_time
-            .parse()
-            .or_else(|_| self.created_time.parse())
-            .ok();
-        Some(
-            self.custom(Entry::new(coordinate))
-                .with_created(created)
-                .with_pending_deletion(version.is_deleted() || version.destroyed),
-        )
-    }
-
-    fn custom(&self, entry: Entry) -> Entry {
-        let tags = self.custom_metadata.clone().unwrap_or_default();
-        entry
-            .with_owner(tags.get(OWNER_KEY).cloned())
-            .with_expires(tags.get(EXPIRES_KEY).and_then(|text| text.parse().ok()))
-            .with_created(self.created_time.parse().ok())
-            .with_tags(tags)
-    }
-}
-
-#[derive(Deserialize)]
-struct Keys {
-    keys: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Mount {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-    options: Option<MountOptions>,
-}
-
-#[derive(Default, Deserialize)]
-struct MountOptions {
-    version: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Lookup {
-    #[serde(default)]
-    display_name: String,
-    #[serde(default)]
-    policies: Vec<String>,
 }

@@ -17,14 +17,7 @@ pub(super) fn open<'a>(
     variable: Lookup<'a>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
-        let mut settings = VaultConfig::settings_from_url(&StoreUrl::parse(url)?)?;
-        // The URL says where; an address of the environment is that of the service, or of the other
-        // side of a move.
-        settings.set_env(|name| match name {
-            "VAULT_ADDRESS" | "VAULT_PREFIX" => None,
-            _ => variable(name),
-        });
-        let config = VaultConfig::build(&settings)?;
+        let config = VaultConfig::from_url(&StoreUrl::parse(url)?, variable)?;
         let backend = Arc::new(Vault::connect(config).await?);
         Ok(remote::layered(Stack::over(backend)))
     })

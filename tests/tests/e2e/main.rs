@@ -3,5 +3,6 @@
 // The lint knows tests by their attribute, and helpers of tests have none.
 #![allow(clippy::unwrap_used)]
 
+mod round_trips;
 mod servers;
 mod workspace;

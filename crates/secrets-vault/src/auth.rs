@@ -1,5 +1,6 @@
 //! Tokens: one login for any number of callers, renewal ahead of expiry, a new login when refused.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,7 @@ impl std::fmt::Debug for Login {
 }
 
 impl Session {
-    /// Logs in.
+    /// Logs in. A token that was given to us can be used at once; [`learn`](Self::learn) has to follow.
     pub(crate) async fn open(http: Arc<Http>, login: Login) -> Result<Arc<Self>> {
         let session = Arc::new(Self {
             http,
@@ -84,8 +85,31 @@ impl Session {
             logging_in: tokio::sync::Mutex::default(),
             renewal: std::sync::Mutex::default(),
         });
-        session.replace(None).await?;
+        let given = match &session.login {
+            Login::AppRole { .. } | Login::Jwt { .. } => None,
+            Login::Token(value) => Some(value.clone()),
+            Login::TokenFile(path) => Some(token_in(path).await.map_err(opening)?),
+        };
+        match given {
+            Some(value) => session.store(Arc::new(Token::new(value, None, false))),
+            None => drop(session.replace(None).await?),
+        }
         Ok(session)
+    }
+
+    /// Learns the lease of a token that was given to us, and renews it from then on. It is a request
+    /// of its own, so that a start need not wait for it before it sends the next one. A login told
+    /// the lease of its token, and there is nothing to do.
+    pub(crate) async fn learn(self: &Arc<Self>) -> Result<()> {
+        let _alone = self.logging_in.lock().await;
+        let given = matches!(self.login, Login::Token(_) | Login::TokenFile(_));
+        let Some(token) = self.present().filter(|_| given) else {
+            return Ok(());
+        };
+        let known = self.know(token.value.clone()).await.map_err(opening)?;
+        self.store(Arc::new(known));
+        self.renew_ahead();
+        Ok(())
     }
 
     /// The present token; a new one where its lease is over.
@@ -163,10 +187,7 @@ impl Session {
 
     /// Gets a new token. The caller holds `logging_in`.
     async fn log_in_anew(self: &Arc<Self>, seen: Option<&Token>) -> Result<Arc<Token>> {
-        let mut token = self
-            .obtain()
-            .await
-            .map_err(|error| error.with_operation(Operation::Open))?;
+        let mut token = self.obtain().await.map_err(opening)?;
         if let Some(seen) = seen {
             token.generation = seen.generation + u64::from(seen.value != token.value);
         }
@@ -201,11 +222,8 @@ impl Session {
                 )
                 .await
             }
-            Login::Token(value) => self.given(value.clone()).await,
-            Login::TokenFile(path) => {
-                self.given(Credential::File(path.clone()).value().await?)
-                    .await
-            }
+            Login::Token(value) => self.know(value.clone()).await,
+            Login::TokenFile(path) => self.know(token_in(path).await?).await,
         }
     }
 
@@ -247,7 +265,7 @@ impl Session {
 
     /// The lease of a token that was given to us. A token without the right to look itself up has
     /// none that we know of; one that the server does not know is found out by the first request.
-    async fn given(&self, value: SecretValue) -> Result<Token> {
+    async fn know(&self, value: SecretValue) -> Result<Token> {
         let answer = self.lookup(&value).await?;
         match answer.status {
             200 => {
@@ -350,6 +368,14 @@ async fn renew(session: Weak<Session>) {
             }
         }
     }
+}
+
+async fn token_in(path: &Path) -> Result<SecretValue> {
+    Credential::File(path.to_owned()).value().await
+}
+
+fn opening(error: Error) -> Error {
+    error.with_operation(Operation::Open)
 }
 
 /// A tenth of the lease, so that several tries fit into what is left of it.

@@ -443,7 +443,7 @@ impl Bare for Http {
         ] {
             settings.set(name, value).unwrap();
         }
-        let config = VaultConfig::build(&settings).unwrap();
+        let config = VaultConfig::from_settings(&settings).unwrap();
         Arc::new(Vault::connect(config).await.unwrap())
     }
 

@@ -153,7 +153,7 @@ async fn vault(
     ] {
         settings.set(name, value).unwrap();
     }
-    let config = VaultConfig::build(&settings).unwrap();
+    let config = VaultConfig::from_settings(&settings).unwrap();
     Arc::new(Vault::connect(config).await.unwrap())
 }
 

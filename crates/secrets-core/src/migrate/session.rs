@@ -1,10 +1,11 @@
 //! One command under way: two stores, a journal and a ledger.
 
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 
 use super::ledger::Ledger;
@@ -123,7 +124,8 @@ impl<'m> Session<'m> {
         let limit = self.options.page.get().max(unit);
         let mut after = None;
         loop {
-            let page = self.journal.page(select, after.as_ref(), limit).await?;
+            let page = self.journal.page(select, after.as_ref(), limit);
+            let page = running.meanwhile(page).await?;
             let is_last = page.len() < limit;
             after = page.last().map(|entry| entry.coordinate.clone());
             for entries in units(page, unit) {
@@ -188,12 +190,33 @@ impl Running<'_> {
     /// Waits for one of them. Whether there was any.
     async fn one_ends(&mut self) -> bool {
         match self.units.next().await {
-            None => return false,
-            Some(Ok(count)) => self.ledger.advanced(self.phase, count),
-            Some(Err(error)) if self.result.is_ok() => self.result = Err(error),
-            Some(Err(_)) => {}
+            None => false,
+            Some(ended) => {
+                self.note(ended);
+                true
+            }
         }
-        true
+    }
+
+    /// Waits for something else while they go on: one of them may hold the connection that it needs.
+    async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = pin!(other);
+        while !self.units.is_empty() {
+            match select(other.as_mut(), self.units.next()).await {
+                Either::Left((output, _)) => return output,
+                Either::Right((Some(ended), _)) => self.note(ended),
+                Either::Right((None, _)) => {}
+            }
+        }
+        other.await
+    }
+
+    fn note(&mut self, ended: MigrateResult<usize>) {
+        match ended {
+            Ok(count) => self.ledger.advanced(self.phase, count),
+            Err(error) if self.result.is_ok() => self.result = Err(error),
+            Err(_) => {}
+        }
     }
 }
 

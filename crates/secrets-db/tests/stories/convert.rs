@@ -271,9 +271,7 @@ async fn rotate_names_rows_that_do_not_open_and_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_and_deleted_values_are_gone_from_the_files() {
     let place = Place::Sqlite(crate::support::Folder::new());
-    let Place::Sqlite(folder) = &place else {
-        return;
-    };
+    let folder = place.folder();
     // An installation's file, written without our settings, some rows deleted long ago.
     let raw = folder.raw().await;
     raw.run("PRAGMA secure_delete = OFF").await.unwrap();

@@ -97,9 +97,7 @@ async fn what_is_wrong_with_a_file_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_file_is_integrity() {
     let place = Place::Sqlite(Folder::new());
-    let Place::Sqlite(folder) = &place else {
-        return;
-    };
+    let folder = place.folder();
     let store = place.open(Mode::Plain, None).await.unwrap();
     for number in 0..50 {
         store

@@ -74,6 +74,15 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// The folder of a place that is a file.
+    pub(crate) fn folder(&self) -> &Folder {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => panic!("this place is no file"),
+            Self::Sqlite(folder) => folder,
+        }
+    }
+
     pub(crate) async fn all(test: &str) -> Vec<Self> {
         let places = vec![Self::Sqlite(Folder::new())];
         #[cfg(feature = "postgres")]

@@ -250,11 +250,13 @@ impl SecretPersistence for Tap {
     }
 }
 
-/// A journal as one process sees it.
+/// A journal as one process sees it, over one connection: a call that waits while another one holds it
+/// must not keep that one from going on.
 #[derive(Debug)]
 pub(super) struct TapJournal {
     journal: Arc<dyn Journal>,
     process: Arc<Process>,
+    connection: tokio::sync::Mutex<()>,
     largest_page: AtomicU64,
 }
 
@@ -263,6 +265,7 @@ impl TapJournal {
         Self {
             journal,
             process: Arc::clone(process),
+            connection: tokio::sync::Mutex::default(),
             largest_page: AtomicU64::new(0),
         }
     }
@@ -270,6 +273,11 @@ impl TapJournal {
     /// The most entries that were ever asked for, given or noted at once.
     pub(super) fn largest(&self) -> u64 {
         self.largest_page.load(Ordering::SeqCst)
+    }
+
+    async fn alone<T>(&self, work: impl Future<Output = T>) -> T {
+        let _connection = self.connection.lock().await;
+        self.process.operation(work).await
     }
 
     fn saw(&self, entries: usize) {
@@ -287,25 +295,21 @@ impl fmt::Display for TapJournal {
 #[async_trait]
 impl Journal for TapJournal {
     async fn open(&self, run: &Run) -> MigrateResult<()> {
-        self.process.operation(self.journal.open(run)).await
+        self.alone(self.journal.open(run)).await
     }
 
     async fn begin_scan(&self) -> MigrateResult<u64> {
-        self.process.operation(self.journal.begin_scan()).await
+        self.alone(self.journal.begin_scan()).await
     }
 
     async fn see(&self, scan: u64, configurations: &[String]) -> MigrateResult<Vec<String>> {
         self.saw(configurations.len());
-        self.process
-            .operation(self.journal.see(scan, configurations))
-            .await
+        self.alone(self.journal.see(scan, configurations)).await
     }
 
     async fn mention(&self, scan: u64, mentions: &[Mention]) -> MigrateResult<()> {
         self.saw(mentions.len());
-        self.process
-            .operation(self.journal.mention(scan, mentions))
-            .await
+        self.alone(self.journal.mention(scan, mentions)).await
     }
 
     async fn page(
@@ -315,9 +319,7 @@ impl Journal for TapJournal {
         limit: usize,
     ) -> MigrateResult<Vec<JournalEntry>> {
         self.saw(limit);
-        self.process
-            .operation(self.journal.page(select, after, limit))
-            .await
+        self.alone(self.journal.page(select, after, limit)).await
     }
 
     async fn find(
@@ -325,29 +327,23 @@ impl Journal for TapJournal {
         coordinates: &[ManagedCoordinate],
     ) -> MigrateResult<Vec<Option<JournalEntry>>> {
         self.saw(coordinates.len());
-        self.process.operation(self.journal.find(coordinates)).await
+        self.alone(self.journal.find(coordinates)).await
     }
 
     async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
         self.saw(transitions.len());
-        self.process
-            .operation(self.journal.advance(transitions))
-            .await
+        self.alone(self.journal.advance(transitions)).await
     }
 
     async fn counts(&self) -> MigrateResult<Counts> {
-        self.process.operation(self.journal.counts()).await
+        self.alone(self.journal.counts()).await
     }
 
     async fn put_note(&self, key: &str, text: Option<&str>) -> MigrateResult<()> {
-        self.process
-            .operation(self.journal.put_note(key, text))
-            .await
+        self.alone(self.journal.put_note(key, text)).await
     }
 
     async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>> {
-        self.process
-            .operation(self.journal.notes(after, limit))
-            .await
+        self.alone(self.journal.notes(after, limit)).await
     }
 }

@@ -3,6 +3,12 @@
 // The lint knows tests by their attribute, and helpers of tests have none.
 #![allow(clippy::unwrap_used)]
 
+mod fleet;
+mod layers;
+mod mirroring;
+mod outages;
+mod ring;
 mod round_trips;
 mod servers;
+mod stores;
 mod workspace;

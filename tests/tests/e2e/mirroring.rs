@@ -1,0 +1,309 @@
+//! A move without down time: mirror on, copy, switch, and back, while services read and write.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use e2e::VaultServer;
+use secrets_core::{
+    ManagedCoordinate, Scope,
+    connector::ConnectorSpec,
+    layer::{Layers, RetryOptions, Stack},
+    migrate::{
+        ConfigRow, Decisions, MemoryConfigs, MigrateOptions, Migration, Missing, Orphaned, Report,
+    },
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{expect_exactly, names},
+    stores::{Store, calls, owner, sqlite, vault},
+};
+
+const WRITERS: usize = 4;
+const ROWS: usize = 5;
+
+/// A row of the table of configurations.
+#[derive(Clone, PartialEq)]
+struct Row {
+    revision: u64,
+    saved: Value,
+    /// As it was entered.
+    full: Value,
+}
+
+/// A service with its table of configurations, and the store that it is told to use.
+struct Service {
+    spec: ConnectorSpec,
+    scope: Scope,
+    rows: Mutex<BTreeMap<String, Row>>,
+    /// The same rows, for the migration.
+    configs: Arc<MemoryConfigs>,
+    store: RwLock<Store>,
+    /// What commits have deleted.
+    deleted: Mutex<BTreeSet<String>>,
+    is_closing: AtomicBool,
+    changes: AtomicUsize,
+    reads: AtomicUsize,
+}
+
+impl Service {
+    async fn open(store: Store) -> Arc<Self> {
+        let spec = json!({"properties": {
+            "host": {"type": "string"},
+            "password": {"type": "string", "airbyte_secret": true},
+            "token": {"type": "string", "airbyte_secret": true},
+        }});
+        let service = Self {
+            spec: ConnectorSpec::compile(&spec).unwrap(),
+            scope: Scope::workspace(Uuid::new_v4()),
+            rows: Mutex::default(),
+            configs: Arc::new(MemoryConfigs::new("rows", Vec::new()).unwrap()),
+            store: RwLock::new(store),
+            deleted: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+            changes: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+        };
+        for writer in 0..WRITERS {
+            for row in 0..ROWS {
+                service.create(&format!("{writer}-{row}")).await;
+            }
+        }
+        Arc::new(service)
+    }
+
+    fn use_store(&self, store: &Store) {
+        *self.store.write().unwrap() = Arc::clone(store);
+    }
+
+    fn calls(&self) -> secrets_core::connector::ActingSecrets {
+        calls(&self.store.read().unwrap())
+    }
+
+    async fn create(&self, id: &str) {
+        let full = json!({"host": id, "password": format!("first of {id}"), "token": Uuid::new_v4().to_string()});
+        let staged = self
+            .calls()
+            .stage_create(&self.spec, &self.scope, full.clone())
+            .await
+            .unwrap();
+        let saved = staged.config().clone();
+        self.put(
+            id,
+            Row {
+                revision: 0,
+                saved,
+                full,
+            },
+        );
+        assert!(staged.commit().await.unwrap().is_finished());
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.rows.lock().unwrap().keys().cloned().collect()
+    }
+
+    fn row(&self, id: &str) -> Row {
+        self.rows.lock().unwrap()[id].clone()
+    }
+
+    fn put(&self, id: &str, row: Row) {
+        let mut rows = self.rows.lock().unwrap();
+        self.configs.put(ConfigRow::new(id, row.saved.clone()));
+        rows.insert(id.to_owned(), row);
+    }
+
+    /// Changes one secret of a row. A row has one writer, so nothing else can have changed it meanwhile.
+    async fn change(&self, id: &str) {
+        let row = self.row(id);
+        let mut full = row.full;
+        let revision = row.revision + 1;
+        full["password"] = json!(format!("{revision} of {id}"));
+        let staged = self
+            .calls()
+            .stage_update(&self.spec, &self.scope, row.saved, full.clone())
+            .await
+            .unwrap();
+        let saved = staged.config().clone();
+        self.put(
+            id,
+            Row {
+                revision,
+                saved,
+                full,
+            },
+        );
+        let cleanup = staged.commit().await.unwrap();
+        assert!(cleanup.is_finished(), "{cleanup:?}");
+        let deleted = cleanup
+            .deleted
+            .iter()
+            .map(|location| location.coordinate.to_string());
+        self.deleted.lock().unwrap().extend(deleted);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What a job does before its connector runs.
+    async fn hydrate(&self, id: &str) {
+        let read_row = async || {
+            let row = self.row(id);
+            let saved = row.saved.clone();
+            Ok::<_, Infallible>((row, saved))
+        };
+        let (row, full) = self.calls().hydrate_fresh(read_row).await.unwrap();
+        assert!(
+            *full == row.full,
+            "{id} differs at revision {}",
+            row.revision
+        );
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn write_until_closed(self: Arc<Self>, writer: usize) {
+        while !self.is_closing.load(Ordering::Relaxed) {
+            for row in 0..ROWS {
+                self.change(&format!("{writer}-{row}")).await;
+            }
+        }
+    }
+
+    async fn read_until_closed(self: Arc<Self>) {
+        while !self.is_closing.load(Ordering::Relaxed) {
+            for id in self.ids() {
+                self.hydrate(&id).await;
+            }
+        }
+    }
+
+    /// Lets the writers and the reader go on for a while.
+    async fn go_on(&self) {
+        let until = |counter: &AtomicUsize, more| counter.load(Ordering::Relaxed) + more;
+        let changes = until(&self.changes, WRITERS * ROWS);
+        let reads = until(&self.reads, WRITERS * ROWS);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while self.changes.load(Ordering::Relaxed) < changes
+            || self.reads.load(Ordering::Relaxed) < reads
+        {
+            assert!(tokio::time::Instant::now() < deadline, "a task has ended");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What the rows mention, and what it stands for.
+    fn secrets(&self) -> BTreeMap<ManagedCoordinate, String> {
+        let rows = self.rows.lock().unwrap();
+        let fields = rows.values().flat_map(|row| {
+            ["password", "token"].map(|field| {
+                let name = row.saved[field]["_secret"].as_str().unwrap();
+                let value = row.full[field].as_str().unwrap();
+                (ManagedCoordinate::parse(name).unwrap(), value.to_owned())
+            })
+        });
+        fields.collect()
+    }
+}
+
+/// What is true of rows that change while they are read is decided: a name that is gone belonged to a row that has
+/// moved on, one that no row mentions yet is about to be saved.
+fn migration(service: &Service, old: &Store, new: &Store, journal: &Journal) -> Migration {
+    let decisions = Decisions::default()
+        .with_missing(Missing::Skip)
+        .with_orphaned(Orphaned::Copy);
+    Migration::new(Arc::clone(old), Arc::clone(new), Arc::clone(journal) as _)
+        .with_configs(Arc::clone(&service.configs) as _)
+        .with_options(MigrateOptions::default().with_decisions(decisions))
+        .with_owner(owner())
+}
+
+type Journal = Arc<secrets_core::migrate::MemoryJournal>;
+
+#[track_caller]
+fn expect_complete(report: &Report) {
+    assert!(report.is_complete(), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirror_on_switch_and_mirror_back_under_load() {
+    let Some(server) = VaultServer::start_or_env().await else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mount = server.mount_kv(2).await;
+    let old = sqlite(&folder.path().join("secrets.db")).await;
+    let new = vault(server.address(), &mount, server.root_token()).await;
+    let stack = |store: &Store| Stack::over(Arc::clone(store)).with_retry(RetryOptions::default());
+
+    let service = Service::open(Arc::clone(&old)).await;
+    assert_eq!(names(&new).await, []);
+
+    // Mirror on. Everything before it has come to its end, as where every replica was restarted.
+    let before = Layers::mirror(stack(&old), stack(&new)).build();
+    let after = Layers::mirror(stack(&new), stack(&old)).build();
+    service.use_store(&before);
+    let mut tasks = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        tasks.spawn(Arc::clone(&service).write_until_closed(writer));
+    }
+    tasks.spawn(Arc::clone(&service).read_until_closed());
+    service.go_on().await;
+
+    let journal = Journal::default();
+    let migration = migration(&service, &old, &new, &journal);
+    let first = migration.copy().await.unwrap();
+    expect_complete(&first);
+    assert!(
+        first.tally.written > 0,
+        "the mirror alone does not bring what was there before"
+    );
+    service.go_on().await;
+    expect_complete(&migration.copy().await.unwrap());
+
+    // The switch, with changes and reads under way on both sides of it.
+    service.use_store(&after);
+    service.go_on().await;
+    service.go_on().await;
+    // And back: the old store has all that was written since.
+    service.use_store(&before);
+    service.go_on().await;
+    service.use_store(&after);
+    service.go_on().await;
+
+    service.is_closing.store(true, Ordering::Relaxed);
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+
+    // Either store alone is enough.
+    let secrets = service.secrets();
+    assert_eq!(secrets.len(), WRITERS * ROWS * 2);
+    expect_exactly(&old, &secrets).await;
+    for store in [&old, &new] {
+        service.use_store(store);
+        for id in service.ids() {
+            service.hydrate(&id).await;
+        }
+    }
+    // A copy that meets a delete may leave a name behind, which only the deleted configuration knew: the collector's.
+    let deleted = service.deleted.lock().unwrap().clone();
+    let extra: Vec<_> = names(&new)
+        .await
+        .into_iter()
+        .filter(|name| !secrets.contains_key(name))
+        .collect();
+    for name in &extra {
+        assert!(deleted.contains(name.as_str()), "nobody wrote {name}");
+    }
+    assert!(extra.len() <= WRITERS * ROWS, "{} left behind", extra.len());
+
+    let verify = migration.verify().await.unwrap();
+    expect_complete(&verify);
+    assert_eq!(verify.tally.hydrated, (WRITERS * ROWS) as u64);
+}

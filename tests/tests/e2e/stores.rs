@@ -1,0 +1,80 @@
+//! Stores on real servers, each with a place of its own.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use secrets_aws::{AccessKey, AwsSecretsManager, Config, Credentials};
+use secrets_core::{
+    Owner, SecretPersistence, SecretValue, Stores,
+    connector::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets},
+    layer::{Layers, RetryOptions, Stack},
+    settings::Settings,
+};
+use secrets_db::{Database, DbConfig, Mode};
+use secrets_vault::{SETTINGS, Vault, VaultConfig};
+
+pub(crate) type Store = Arc<dyn SecretPersistence>;
+
+/// The installation that the stories are about.
+pub(crate) fn owner() -> Owner {
+    Owner::parse("stories").unwrap()
+}
+
+/// An account of LocalStack that nobody else uses: it takes twelve digits of an access key for one.
+pub(crate) fn account() -> String {
+    let number = uuid::Uuid::new_v4().as_u128() % 900_000_000_000;
+    format!("{}", number + 100_000_000_000)
+}
+
+/// The secrets of an account.
+pub(crate) fn aws(url: &str, account: &str) -> Store {
+    let value = |text: &str| SecretValue::new(text.to_owned());
+    let config = Config::builder("us-east-1")
+        .with_endpoint(url)
+        .with_owner(owner())
+        .with_credentials(Credentials::AccessKey(AccessKey::new(
+            value(account),
+            value("none"),
+        )))
+        .build()
+        .unwrap();
+    Arc::new(AwsSecretsManager::new(config))
+}
+
+/// A folder of a mount.
+pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
+    let mut settings = Settings::new(SETTINGS);
+    for (name, value) in [
+        ("address", address),
+        ("owner", owner().as_str()),
+        ("prefix", &format!("{mount}/airbyte/")),
+        ("token", token),
+    ] {
+        settings.set(name, value).unwrap();
+    }
+    let config = VaultConfig::from_settings(&settings).unwrap();
+    Arc::new(Vault::connect(config).await.unwrap())
+}
+
+/// A database file, as it is where nobody has encrypted it.
+pub(crate) async fn sqlite(file: &Path) -> Store {
+    let config = DbConfig::builder()
+        .set("path", file.to_str().unwrap())
+        .mode(Mode::Plain)
+        .owner(&owner());
+    Arc::new(Database::connect(config.build().unwrap()).await.unwrap())
+}
+
+/// The store with a layer that repeats what fails for a moment, `attempts` times at most and after short pauses.
+pub(crate) fn repeating(store: &Store, attempts: usize) -> Store {
+    let options = RetryOptions::default()
+        .with_attempts(attempts)
+        .with_min_pause(Duration::from_millis(10))
+        .with_max_pause(Duration::from_millis(200));
+    Layers::over(Stack::over(Arc::clone(store)).with_retry(options)).build()
+}
+
+/// The calls of a service over a store.
+pub(crate) fn calls(store: &Store) -> ActingSecrets {
+    let stores = Stores::new(Arc::clone(store)).with_owner(owner());
+    ConnectorSecrets::new(stores, ConnectorOptions::default()).acting_as(&Actor::new("stories"))
+}

@@ -11,4 +11,5 @@ mod ring;
 mod round_trips;
 mod servers;
 mod stores;
+mod tool;
 mod workspace;

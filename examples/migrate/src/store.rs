@@ -32,8 +32,6 @@ pub(crate) type Open =
 /// Schemes, and the feature that builds their backend.
 const FEATURES: &[(&str, &str)] = &[
     ("aws", "aws"),
-    ("azure", "azure"),
-    ("gcp", "gcp"),
     ("postgres", "postgres"),
     ("postgresql", "postgres"),
     ("sqlite", ""),
@@ -121,8 +119,8 @@ impl Registry {
                  (cargo run -p migrate --features {feature} -- …)"
             ))),
             None => Err(Failure::input(format!(
-                "`{scheme}` is no store that this tool knows; built in are {}, and a feature each adds \
-                 postgres, aws, azure, gcp and vault",
+                "`{scheme}` is no store that this tool knows; built in are {}, and `--features all` adds \
+                 postgres, aws and vault",
                 built_in.join(", ")
             ))),
         }

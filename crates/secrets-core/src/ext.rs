@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::{
@@ -265,12 +266,22 @@ async fn fan_out<'a, T: Sync, R: Send>(
             run(items).await
         };
     }
-    let chunks: Vec<Chunk<'a, R>> = items.chunks(chunk_size.max(1)).map(run).collect();
-    let results: Vec<Vec<R>> = stream::iter(chunks)
-        .buffered(concurrency.max(1))
+    let chunks: Vec<_> = items
+        .chunks(chunk_size.max(1))
+        .map(run)
+        .enumerate()
+        .map(|(at, chunk)| chunk.map(move |results| (at, results)))
+        .collect();
+    // In the order in which they end: one that is slow must not hold back those after it.
+    let mut results: Vec<(usize, Vec<R>)> = stream::iter(chunks)
+        .buffer_unordered(concurrency.max(1))
         .collect()
         .await;
-    results.into_iter().flatten().collect()
+    results.sort_unstable_by_key(|(at, _)| *at);
+    results
+        .into_iter()
+        .flat_map(|(_, results)| results)
+        .collect()
 }
 
 /// The index of the first occurrence of each key, and for every item which of those it is.

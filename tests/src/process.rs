@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How long a server may take to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a server is told to end at once.
 #[derive(Clone, Copy, Debug)]

@@ -295,7 +295,10 @@ fn documents_name_what_exists() {
         }
         for target in after(&text, "](") {
             let path = target.split(['#', ')']).next().unwrap_or_default();
-            let is_link = path.contains("://") || path.starts_with("mailto:") || path.is_empty();
+            let is_link = path.contains("://")
+                || path.starts_with("mailto:")
+                || path.is_empty()
+                || path.contains("::");
             if !is_link && !folder.join(path).exists() {
                 wrong.push(format!("{}: link to {path}", document.display()));
             }

@@ -70,7 +70,8 @@ impl Subscriber for Everything {
 /// Every spelling under which a text could hide.
 fn spellings(text: &str) -> Vec<String> {
     let mut spellings = Vec::new();
-    for line in text.lines().chain([text]) {
+    let lines = text.lines().chain([text]);
+    for line in lines.filter(|line| !line.is_empty()) {
         spellings.push(line.to_owned());
         spellings.push(format!("{line:?}").trim_matches('"').to_owned());
         let json = serde_json::to_string(line).unwrap();

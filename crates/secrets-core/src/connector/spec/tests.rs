@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 use super::ConnectorSpec;
 use crate::connector::{ConnectorError, ProblemKind};
 
+/// Sorted, because the order of a map's keys depends on a feature that any user of the tree switches on.
 fn places(schema: &Value, config: &Value) -> Vec<String> {
-    ConnectorSpec::compile(schema)
+    let mut places: Vec<String> = ConnectorSpec::compile(schema)
         .unwrap_or_else(|error| panic!("{schema} does not compile: {error}"))
         .secret_places(config)
         .unwrap_or_else(|error| panic!("{config} is refused: {error}"))
         .into_iter()
         .map(|place| place.as_str().to_owned())
-        .collect()
+        .collect();
+    places.sort();
+    places
 }
 
 fn refused(schema: &Value) -> ConnectorError {

@@ -305,6 +305,10 @@ async fn postgres(url: &StoreUrl, settings: &Settings, purpose: Purpose) -> Resu
         options = options.options([("default_transaction_read_only", "on")]);
     }
     let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(15));
+    if purpose == Purpose::Own && is_in_use(&options).await? {
+        // Said at once: a pool would go on trying, and at last say no more than that it took too long.
+        return Err(Failure::failed(format!("the server: {JOURNAL_IN_USE}")));
+    }
     let pool = match purpose {
         // One connection, which holds a lock of its session: a killed process leaves none behind.
         Purpose::Own => pool.max_connections(1).after_connect(|connection, _| {
@@ -323,6 +327,24 @@ async fn postgres(url: &StoreUrl, settings: &Settings, purpose: Purpose) -> Resu
         Purpose::Read | Purpose::Update => pool.max_connections(4),
     };
     pool.connect_with(options)
+        .await
+        .map_err(|cause| failure("the server", "cannot be reached or refuses us", &cause))
+}
+
+/// Whether another process has the lock. The connection that asks gives it back as it ends.
+#[cfg(feature = "postgres")]
+async fn is_in_use(options: &PgConnectOptions) -> Result<bool> {
+    use sqlx::Connection;
+    let asked = async {
+        let mut connection = sqlx::PgConnection::connect_with(options).await?;
+        let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+            .bind(JOURNAL_LOCK)
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(!locked)
+    };
+    asked
         .await
         .map_err(|cause| failure("the server", "cannot be reached or refuses us", &cause))
 }

@@ -1,10 +1,11 @@
 //! What people see: lines on standard output, progress on standard error, nothing of either in the other.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often progress is told where nobody can redraw a line.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,15 +50,19 @@ impl Progress {
             }));
         }
         let template = match total {
-            Some(_) => "{prefix:9} {bar:32} {pos}/{len}  {per_sec}  {eta} left",
-            None => "{prefix:9} {spinner} {pos}  {per_sec}",
+            Some(_) => "{prefix:9} {bar:32} {pos}/{len}  {rate}  {eta} left",
+            None => "{prefix:9} {spinner} {pos}  {rate}",
         };
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
             .with_prefix(phase)
             // The template is a constant of ours; were it wrong, the default would do.
             .with_style(
                 ProgressStyle::with_template(template)
-                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+                    .unwrap_or_else(|_| ProgressStyle::default_bar())
+                    // Whole numbers: the built-in key has four decimals.
+                    .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                        let _ = write!(out, "{:.0}/s", state.per_sec());
+                    }),
             );
         Self::Bar(bar)
     }

@@ -43,6 +43,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
     body: Zeroizing<Vec<u8>>,
+    /// What a refused request would have needed: a capability on a path.
+    needs: Option<String>,
 }
 
 impl Http {
@@ -124,7 +126,7 @@ impl Http {
             .map_err(|_| malformed("the client is closed"))?;
         let response = self.request(&self.base, &method, path, token, body).await?;
         if response.status().as_u16() != 307 {
-            return read_answer(response).await;
+            return Ok(read_answer(response).await?.of(&method, path));
         }
         let target = self.redirect(response.headers())?;
         let response = self.request(&target, &method, path, token, body).await?;
@@ -135,7 +137,7 @@ impl Http {
                 ),
             );
         }
-        read_answer(response).await
+        Ok(read_answer(response).await?.of(&method, path))
     }
 
     async fn request(
@@ -228,6 +230,32 @@ impl Http {
 }
 
 impl Answer {
+    /// Notes what was asked, as far as errors and logs need it.
+    fn of(mut self, method: &Method, path: &str) -> Self {
+        if self.status == 403 {
+            let capability = match method.as_str() {
+                "DELETE" => "delete",
+                "GET" => "read",
+                "LIST" => "list",
+                _ => "create` and `update",
+            };
+            self.needs = Some(format!("`{capability}` on `{path}`"));
+        }
+        // Vault's own remarks on a request that it carried out. Answers to reads are left alone: they
+        // are the ones with values in them.
+        if self.is_success() && method != Method::GET {
+            for warning in self
+                .parse::<Warnings>()
+                .ok()
+                .and_then(|body| body.warnings)
+                .unwrap_or_default()
+            {
+                tracing::warn!(target: "secrets_vault", path, warning = ?warning, "Vault warns");
+            }
+        }
+        self
+    }
+
     /// Whether the status says that it worked.
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -264,8 +292,20 @@ impl Answer {
                 )
                 .with_source(crate::error::Status(404));
         }
-        from_status(self.status, self.retry_after)
+        let error = from_status(self.status, self.retry_after);
+        match &self.needs {
+            Some(needs) => error.with_hint(format!(
+                "it needs {needs}: `migrate policy vault` prints the least policy; where the token may \
+                 have expired, log in again"
+            )),
+            None => error,
+        }
     }
+}
+
+#[derive(Deserialize)]
+struct Warnings {
+    warnings: Option<Vec<String>>,
 }
 
 async fn read_answer(mut response: reqwest::Response) -> Result<Answer> {
@@ -298,6 +338,7 @@ async fn read_answer(mut response: reqwest::Response) -> Result<Answer> {
         status,
         retry_after,
         body,
+        needs: None,
     })
 }
 

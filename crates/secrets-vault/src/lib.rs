@@ -44,19 +44,31 @@
 //!
 //! # Symptom, cause, remedy
 //!
+//! The number is the HTTP status, which the error's cause has too.
+//!
 //! | symptom | cause | remedy |
 //! |---|---|---|
-//! | `permission_denied`: there is no such mount, or the token has no right in it | a wrong prefix, or a policy for other paths: version 2 needs rules on `data/` and `metadata/` | `vault secrets list`; `migrate policy vault --prefix …` |
-//! | `permission_denied`: the token may not do this | the policy lacks a capability on this path | the audit log names path and capability; `migrate policy vault` prints the least policy |
-//! | `unauthenticated`: the token has expired or was revoked | a token without a login method to renew it by | a login method: `auth-method` approle, kubernetes or jwt |
+//! | `invalid_config` (400): Vault refuses the request as invalid | a mount of the other KV version, mostly | `kv-version=auto` |
+//! | `permission_denied` (403): the token may not do this | a token without the capability | the hint says which capability on which path; `migrate policy vault --prefix …` prints the least policy |
+//! | `permission_denied` while opening: there is no such mount, or the token has no right in it | a wrong prefix, a missing namespace (a server without Enterprise ignores it), or a policy for other paths: version 2 needs rules on `data/` and `metadata/` | `vault secrets list` |
+//! | `unauthenticated`: the token has expired or was revoked | a token without a login method to renew it by | `auth-method` approle, kubernetes or jwt |
 //! | `unauthenticated`: Vault refuses the login | a used-up secret id; a role that is not bound to this service account; another audience | `vault read auth/<mount>/role/<role>` |
-//! | `invalid_config`: there is no mount at this path | wrong mount, or a namespace is missing | `vault secrets list -namespace=…` |
-//! | `invalid_config`: Vault refuses the request as invalid | a mount of the other KV version, or a namespace on a server that has none | `kv-version=auto`; leave `namespace` unset outside Enterprise |
-//! | `unavailable`: Vault is sealed | a restart without auto-unseal | `vault operator unseal`; then run the same command again |
+//! | `not_found` (404) | another mount or prefix, or a secret that was never copied to this store | compare with `vault kv list`; `migrate copy` |
+//! | `invalid_config`: there is no mount at this path | wrong mount, or a missing namespace | `vault secrets list -namespace=…` |
+//! | `invalid_config` (405): the mount does not support this operation | the mount is no KV engine | `vault secrets list` |
+//! | `pending_deletion` | somebody ran `vault kv delete` | `vault kv undelete`, or `restore` |
+//! | `unavailable` (412): this replica is behind | an Enterprise replica has not seen the last write | it is tried again; or use the primary cluster |
+//! | `payload_too_large` (413) | the listener's `max_request_size` | raise it, or lower `max-value-bytes` |
+//! | `throttled` (429) | a rate limit quota | `vault list sys/quotas/rate-limit`; lower the rate |
+//! | `unavailable` (472): this is a disaster recovery secondary | the address of the wrong cluster | the primary's address |
+//! | `unavailable` (473): this is a performance standby | the request needs the active server | the active server's address |
+//! | `unavailable` (500): Vault failed internally | its storage, mostly: full, or a value above its limit | the server's log |
+//! | `unavailable` (501): Vault is not initialised | a new server | `vault operator init` |
+//! | `unavailable` (502): a service that Vault depends on failed | a plug-in, an identity provider | the server's log |
+//! | `unavailable` (503): Vault is sealed or in maintenance | a restart without auto-unseal | `vault operator unseal`; then run the same command again |
 //! | `unavailable`: no connection to Vault | address, port, network, or a certificate that is not trusted | `ca-file`, `tls-server-name`; the cause says which |
 //! | `unavailable`: a standby sends us to a server that is not among the peers | the address is a standby's | the active server's address, or `peers` |
-//! | `throttled` | a rate limit quota | `vault list sys/quotas/rate-limit`; lower the rate |
-//! | `pending_deletion` | somebody ran `vault kv delete` | `vault kv undelete`, or `restore` |
+//! | the test secret of `check` fails | one capability is missing, or a path is wrong | each step names its capability and path; the audit log (`vault audit list`) has the request with `permission denied` |
 
 mod auth;
 mod client;

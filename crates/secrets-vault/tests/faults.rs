@@ -11,8 +11,8 @@ mod support;
 use std::time::Duration;
 
 use secrets_core::{
-    Coordinate, Error, ErrorKind, ManagedCoordinate, SecretPersistenceExt, SecretValue, Write,
-    Written,
+    Coordinate, Error, ErrorKind, ManagedCoordinate, SecretPersistence, SecretPersistenceExt,
+    SecretValue, Write, Written,
 };
 use secrets_vault::Vault;
 use serde_json::json;
@@ -72,6 +72,82 @@ async fn a_missing_route_is_told_from_a_missing_secret() {
     let (_fake, store) =
         answering(|_| reply(404, json!({"errors": ["no handler for route \"x\""]}))).await;
     assert_eq!(read(&store).await.kind(), ErrorKind::InvalidConfig);
+}
+
+#[tokio::test]
+async fn a_refusal_names_capability_and_path() {
+    let (_fake, store) = answering(|_| reply(403, json!({"errors": []}))).await;
+    let hint = read(&store).await.hint().unwrap().to_owned();
+    assert!(hint.contains("`read` on `secret/data/team/db`"), "{hint}");
+    let listed = store
+        .list_page(&Default::default(), None)
+        .await
+        .unwrap_err();
+    assert!(
+        listed
+            .hint()
+            .unwrap()
+            .contains("`list` on `secret/metadata`"),
+        "{listed}"
+    );
+    let name = ManagedCoordinate::parse("airbyte_w_secret_x_v1").unwrap();
+    let deleted = store.delete(&name, &Default::default()).await.unwrap_err();
+    let path = "`delete` on `secret/metadata/airbyte_w_secret_x_v1`";
+    assert!(deleted.hint().unwrap().contains(path), "{deleted}");
+}
+
+#[tokio::test]
+async fn the_namespace_goes_with_every_request() {
+    let fake = Fake::start(|seen: &Seen| match seen.path.as_str() {
+        "/v1/auth/token/lookup-self" => looked_up(),
+        _ => reply(
+            200,
+            json!({"data": {"data": {"value": "v"}, "metadata": {}}}),
+        ),
+    })
+    .await;
+    let settings = [("token", "t"), ("kv-version", "2"), ("namespace", "team/a")];
+    let store = open(&fake.address, &settings).await.unwrap();
+    store
+        .read(&Coordinate::parse("team/db").unwrap())
+        .await
+        .unwrap();
+    let seen = fake.seen.lock().unwrap();
+    assert_eq!(seen.len(), 2);
+    let has = |seen: &Seen| {
+        seen.headers
+            .to_lowercase()
+            .contains("x-vault-namespace: team/a")
+    };
+    assert!(seen.iter().all(has));
+}
+
+#[tokio::test]
+async fn a_dropped_store_renews_nothing_any_more() {
+    let fake = Fake::start(|seen: &Seen| match seen.path.as_str() {
+        "/v1/auth/token/lookup-self" => reply(
+            200,
+            json!({"data": {"ttl": 3, "renewable": true, "display_name": "", "policies": []}}),
+        ),
+        "/v1/auth/token/renew-self" => {
+            let auth = json!({"client_token": "t", "lease_duration": 3, "renewable": true});
+            reply(200, json!({"auth": auth}))
+        }
+        _ => reply(404, json!({"errors": []})),
+    })
+    .await;
+    let store = open(&fake.address, &[("token", "t"), ("kv-version", "2")])
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(
+        fake.count("POST", "/renew-self"),
+        1,
+        "renewed after two thirds of the lease"
+    );
+    drop(store);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(fake.count("POST", "/renew-self"), 1);
 }
 
 #[tokio::test]

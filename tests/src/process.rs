@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How long a server may take to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a server is told to end at once.
 #[derive(Clone, Copy, Debug)]
@@ -184,8 +184,11 @@ mod tests {
 
     fn sleeper(stop: Stop) -> (ServerProcess, Folder) {
         let folder = Folder::new().unwrap();
-        let mut command = watched(Path::new("sleep"), stop);
-        let process = ServerProcess::spawn(command.arg("600"), &folder.path().join("log")).unwrap();
+        // Whoever starts the tests in the background of a shell has them ignore SIGQUIT, and a program
+        // inherits that; servers have handlers of their own.
+        let mut command = watched(Path::new("env"), stop);
+        command.args(["--default-signal=QUIT", "sleep", "600"]);
+        let process = ServerProcess::spawn(&mut command, &folder.path().join("log")).unwrap();
         (process, folder)
     }
 

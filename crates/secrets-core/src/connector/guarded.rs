@@ -102,7 +102,7 @@ pub(crate) fn json_text(value: &Value) -> String {
 /// Reads the JSON text of a secret, up to the depth that a configuration may have.
 pub(crate) fn parse_json(text: &str) -> Option<Value> {
     // The parser recurses, so the depth is known before it starts.
-    if deepest(text) > MAX_DEPTH {
+    if json_depth(text) > MAX_DEPTH {
         return None;
     }
     let mut parser = serde_json::Deserializer::from_str(text);
@@ -117,8 +117,10 @@ pub(crate) fn parse_json(text: &str) -> Option<Value> {
     }
 }
 
-/// How many brackets of a JSON text are open at most.
-fn deepest(text: &str) -> usize {
+/// How many brackets of a JSON text are open at most: what to compare with
+/// [`MAX_DEPTH`] before a recursive parser starts.
+#[must_use]
+pub fn json_depth(text: &str) -> usize {
     let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
         match byte {

@@ -41,7 +41,7 @@ pub use collect::Collected;
 
 pub use error::{ConnectorError, Problem, ProblemKind};
 pub use fresh::FreshError;
-pub use guarded::GuardedValue;
+pub use guarded::{GuardedValue, json_depth};
 pub use hydrate::hydrate_with;
 pub use limits::{MAX_DEPTH, MAX_MERGED_NODES};
 pub use mask::{MASK, Scrubbed, scrub};

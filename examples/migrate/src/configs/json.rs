@@ -1,6 +1,6 @@
 //! JSON that may hold secrets: read as deep as a configuration may be, and never quoted in an error.
 
-use secrets_core::connector::MAX_DEPTH;
+use secrets_core::connector::{MAX_DEPTH, json_depth};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ const AROUND: usize = 1;
 /// For what is truncated, no JSON, or nested deeper than a configuration may be.
 pub(super) fn parse(what: &str, text: &str) -> Result<Value> {
     // The parser recurses, so the depth is known before it starts.
-    if depth(text) > MAX_DEPTH + AROUND {
+    if json_depth(text) > MAX_DEPTH + AROUND {
         return Err(Failure::input(format!(
             "{what} is nested deeper than {MAX_DEPTH} levels"
         )));
@@ -35,25 +35,6 @@ pub(super) fn parse(what: &str, text: &str) -> Result<Value> {
                 )
             })
         })
-}
-
-/// How many brackets are open at most.
-fn depth(text: &str) -> usize {
-    let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                open += 1;
-                deepest = deepest.max(open);
-            }
-            b']' | b'}' if !in_string => open = open.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 #[cfg(test)]

@@ -9,6 +9,10 @@ use url::Url;
 
 use crate::{Error, ErrorKind, Operation, Result, SecretValue};
 
+mod trust;
+
+pub use trust::{Trust, is_public};
+
 /// One setting of a backend: a row of its key table.
 ///
 /// A backend writes its table as a `const`, so that URL, environment, map and documentation all
@@ -34,6 +38,10 @@ pub struct Setting {
     pub doc: &'static str,
     /// The environment variables it is read from; the first that is set and not empty wins.
     pub env: &'static [&'static str],
+    /// Where it stands in a Helm `values.yaml`: keys of the store's block, such as `kmsKeyArn`.
+    pub helm: &'static [&'static str],
+    /// Its keys in the JSON for external secret management, such as `awsRegion`.
+    pub json: &'static [&'static str],
     /// What holds when it is not set, as text. `None` where nothing does, or where `doc` says what.
     pub default: Option<&'static str>,
     /// Whether its value is a secret: never part of a URL, never shown.
@@ -50,6 +58,8 @@ impl Setting {
             name,
             doc,
             env: &[],
+            helm: &[],
+            json: &[],
             default: None,
             secret: false,
             operator_only: false,
@@ -60,6 +70,20 @@ impl Setting {
     #[must_use]
     pub const fn with_env(mut self, names: &'static [&'static str]) -> Self {
         self.env = names;
+        self
+    }
+
+    /// The same setting, under these keys of the store's block in a Helm `values.yaml` too.
+    #[must_use]
+    pub const fn with_helm(mut self, keys: &'static [&'static str]) -> Self {
+        self.helm = keys;
+        self
+    }
+
+    /// The same setting, under these keys of the JSON for external secret management too.
+    #[must_use]
+    pub const fn with_json(mut self, keys: &'static [&'static str]) -> Self {
+        self.json = keys;
         self
     }
 
@@ -112,6 +136,7 @@ impl Setting {
 pub struct Settings {
     table: &'static [Setting],
     values: BTreeMap<&'static str, SecretValue>,
+    trust: Trust,
 }
 
 impl Settings {
@@ -121,7 +146,24 @@ impl Settings {
         Self {
             table,
             values: BTreeMap::new(),
+            trust: Trust::Operator,
         }
+    }
+
+    /// No values yet, and those that come are a tenant's or the operator's.
+    #[must_use]
+    pub fn with_trust(table: &'static [Setting], trust: Trust) -> Self {
+        Self {
+            trust,
+            ..Self::new(table)
+        }
+    }
+
+    /// Whose settings they are. A backend refuses at the level of a tenant what its table cannot
+    /// say: ambient credentials, and hosts that nobody allowed.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// The table the values are for.
@@ -134,9 +176,17 @@ impl Settings {
     ///
     /// # Errors
     /// `InvalidConfig` for a name that the table does not have, with the nearest it has, and for a
-    /// second, different value.
+    /// second, different value; and for a setting that is the operator's alone, where a tenant
+    /// gives it.
     pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<()> {
         let setting = self.lookup(name)?;
+        if setting.operator_only && self.trust.is_tenant() {
+            return Err(invalid(format!(
+                "`{}` is for the operator to set, not for a tenant",
+                setting.name
+            ))
+            .with_hint("leave it out"));
+        }
         let value = SecretValue::new(value.into());
         match self.values.get(setting.name) {
             Some(present) if *present != value => {
@@ -172,8 +222,12 @@ impl Settings {
     }
 
     /// Sets what is not set yet from the environment, asked through `variable`, so that the caller
-    /// decides about prefixes. An empty variable counts as unset.
+    /// decides about prefixes. An empty variable counts as unset. The environment is the operator's:
+    /// into a tenant's settings nothing comes from there.
     pub fn set_env(&mut self, variable: impl Fn(&str) -> Option<String>) {
+        if self.trust.is_tenant() {
+            return;
+        }
         for setting in self.table {
             if self.values.contains_key(setting.name) {
                 continue;

@@ -458,6 +458,58 @@ mod tests {
         assert!(files.into_inner() > 5);
     }
 
+    /// Each empty journal in a database of its own.
+    #[cfg(feature = "postgres")]
+    #[tokio::test]
+    async fn the_journal_keeps_its_promises_in_postgres() {
+        use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+        const URL: &str = "TEST_POSTGRES_URL";
+        let Ok(url) = std::env::var(URL) else {
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "{URL} is not set; run scripts/test"
+            );
+            eprintln!("SKIPPED: {URL} is not set");
+            return;
+        };
+        let server: url::Url = url.parse().unwrap();
+        let made = std::sync::Mutex::new(Vec::new());
+        let empty = async || {
+            let name = format!("journal_{}", uuid::Uuid::new_v4().simple());
+            let mut connection = PgConnection::connect(&url).await.unwrap();
+            sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            connection.close().await.unwrap();
+            let environment: Environment = [
+                ("DATABASE_USER", server.username()),
+                ("DATABASE_PASSWORD", server.password().unwrap_or_default()),
+            ]
+            .into_iter()
+            .collect();
+            let place = format!(
+                "postgres://{}:{}/{name}",
+                server.host_str().unwrap(),
+                server.port().unwrap_or(5432),
+            );
+            made.lock().unwrap().push(name);
+            SqlJournal::open(&place, &environment).await.unwrap()
+        };
+        secrets_core::migrate::conformance::journal(empty).await;
+        let made = made.into_inner().unwrap();
+        assert!(made.len() > 5);
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        for name in made {
+            sqlx::query(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn a_second_process_is_refused_and_the_file_is_private() {
         let folder = tempfile::tempdir().unwrap();

@@ -13,18 +13,32 @@ pub const SETTINGS: &[Setting] = &[
         "region",
         "the AWS region that holds the secrets; the host of the URL",
     )
-    .with_env(&["AWS_SECRET_MANAGER_REGION"]),
+    .with_env(&["AWS_SECRET_MANAGER_REGION"])
+    .with_helm(&["region"])
+    .with_json(&["awsRegion"]),
     Setting::new(
         "access-key-id",
         "the id of an access key; together with the secret access key",
     )
     .with_env(&["AWS_SECRET_MANAGER_ACCESS_KEY_ID", "AWS_ACCESS_KEY"])
+    .with_helm(&["accessKeyId"])
+    .with_helm_secret(&[
+        "aws-secret-manager-access-key-id",
+        "AWS_SECRET_MANAGER_ACCESS_KEY_ID",
+    ])
+    .with_json(&["awsAccessKey"])
     .secret(),
     Setting::new("secret-access-key", "the secret half of the access key")
         .with_env(&[
             "AWS_SECRET_MANAGER_SECRET_ACCESS_KEY",
             "AWS_SECRET_ACCESS_KEY",
         ])
+        .with_helm(&["secretAccessKey"])
+        .with_helm_secret(&[
+            "aws-secret-manager-secret-access-key",
+            "AWS_SECRET_MANAGER_SECRET_ACCESS_KEY",
+        ])
+        .with_json(&["awsSecretAccessKey"])
         .secret(),
     Setting::new(
         "session-token",
@@ -45,12 +59,16 @@ pub const SETTINGS: &[Setting] = &[
         "role-arn",
         "a role to assume, with whatever credentials there are",
     )
-    .with_env(&["AWS_ASSUME_ROLE_ARN"]),
+    .with_env(&["AWS_ASSUME_ROLE_ARN"])
+    .with_json(&["roleArn"]),
     Setting::new(
         "external-id",
         "the external id that the role's trust policy asks for",
     )
-    .with_env(&["AWS_ASSUME_ROLE_EXTERNAL_ID"]),
+    .with_env(&["AWS_ASSUME_ROLE_EXTERNAL_ID"])
+    .with_json(&["externalId"])
+    // A tenant who could choose it could name another tenant's role, with that one's external id.
+    .operator_only(),
     Setting::new(
         "session-name",
         "the name of the role's sessions in CloudTrail",
@@ -62,29 +80,35 @@ pub const SETTINGS: &[Setting] = &[
         "the id of the access key that assumes the role, if not the store's own",
     )
     .with_env(&["AWS_ASSUME_ROLE_ACCESS_KEY_ID"])
-    .secret(),
+    .secret()
+    .operator_only(),
     Setting::new(
         "assume-role-secret-access-key",
         "the secret half of that access key",
     )
     .with_env(&["AWS_ASSUME_ROLE_SECRET_ACCESS_KEY"])
-    .secret(),
+    .secret()
+    .operator_only(),
     Setting::new(
         "kms-key-arn",
         "the KMS key that encrypts new secrets: ARN, id or alias; by default Secrets Manager's own",
     )
-    .with_env(&["AWS_KMS_KEY_ARN"]),
+    .with_env(&["AWS_KMS_KEY_ARN"])
+    .with_helm(&["kmsKeyArn", "kmsArn", "kms"])
+    .with_json(&["kmsKeyArn"]),
     Setting::new(
         "tags",
         "tags of new secrets, as `key=value,key=value`; a value may hold `=`",
     )
-    .with_env(&["AWS_SECRET_MANAGER_SECRET_TAGS"]),
+    .with_env(&["AWS_SECRET_MANAGER_SECRET_TAGS"])
+    .with_helm(&["tags"]),
     Setting::new(
         "tag-key",
         "a tag whose value is `true` on every new secret, for policies that are scoped by it; \
          listings leave out what has it not",
     )
-    .with_env(&["AWS_SECRET_MANAGER_TAG_KEY"]),
+    .with_env(&["AWS_SECRET_MANAGER_TAG_KEY"])
+    .with_json(&["tagKey"]),
     Setting::new(
         "description",
         "what the console shows beside every new secret",
@@ -137,6 +161,17 @@ impl Config {
     /// # Errors
     /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for a URL of another form.
     pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_url(url, variable)?)
+    }
+
+    /// What a URL and the environment say, not yet checked as a whole.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a URL of another form, and for unknown or secret settings in it.
+    pub fn settings_of_url(
+        url: &StoreUrl,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings> {
         if url.scheme() != "aws" || url.port().is_some() || !matches!(url.path(), "" | "/") {
             return Err(invalid("this is not the URL of an AWS store")
                 .with_hint("write aws://<region>?<setting>=<value>&…"));
@@ -147,7 +182,7 @@ impl Config {
         }
         settings.set_query(url)?;
         set_env(&mut settings, variable);
-        Self::from_settings(&settings)
+        Ok(settings)
     }
 
     /// Reads the environment alone.
@@ -155,16 +190,24 @@ impl Config {
     /// # Errors
     /// As [`from_settings`](Self::from_settings).
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_env(variable))
+    }
+
+    /// What the environment says, not yet checked.
+    #[must_use]
+    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
         let mut settings = Settings::new(SETTINGS);
         set_env(&mut settings, variable);
-        Self::from_settings(&settings)
+        settings
     }
 
     /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
     /// store: add it with [`with_owner`](Self::with_owner).
     ///
     /// # Errors
-    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what AWS accepts.
+    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what AWS accepts; and
+    /// where a tenant's settings would use the credentials that this process happens to have, or a
+    /// role without the external id that the operator keeps for this tenant.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let flag = |name| Ok::<_, Error>(settings.parse::<bool>(name)?.unwrap_or(false));
@@ -196,6 +239,25 @@ impl Config {
         } else {
             own_key
         };
+        if settings.trust().is_tenant() {
+            if key.is_none() {
+                return Err(invalid(
+                    "a tenant's store needs an access key: what this process can do by itself is not a tenant's to use",
+                )
+                .with_hint(
+                    "give access-key-id and secret-access-key, or have the operator set AWS_ASSUME_ROLE_ACCESS_KEY_ID \
+                     and AWS_ASSUME_ROLE_SECRET_ACCESS_KEY for role-arn",
+                ));
+            }
+            if role.as_ref().is_some_and(|role| role.external_id.is_none()) {
+                return Err(invalid(
+                    "a tenant's role is assumed only with the external id that the operator keeps for this tenant",
+                )
+                .with_hint(
+                    "without it any tenant could name any other tenant's role; set it where this storage is registered",
+                ));
+            }
+        }
         let credentials = match (key, text("credentials"), text("profile")) {
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
                 return Err(invalid(
@@ -286,6 +348,7 @@ fn access_key(
 #[cfg(test)]
 mod tests {
     use secrets_core::ErrorKind;
+    use secrets_core::settings::Trust;
 
     use super::*;
     use crate::config::Deletion;
@@ -437,6 +500,92 @@ mod tests {
             assert!(error.to_string().contains(expected), "{url}: {error}");
             assert!(!format!("{error} {error:?}").contains("canary"), "{url}");
         }
+    }
+
+    fn tenant(pairs: &[(&str, &str)]) -> Result<Settings> {
+        let mut settings = Settings::with_trust(SETTINGS, Trust::tenant());
+        settings.set("region", "eu-west-1")?;
+        for (name, value) in pairs {
+            settings.set(name, *value)?;
+        }
+        Ok(settings)
+    }
+
+    const TENANT_KEY: [(&str, &str); 2] = [("access-key-id", "id"), ("secret-access-key", "s")];
+
+    #[test]
+    fn a_tenant_brings_an_access_key() {
+        Config::from_settings(&tenant(&TENANT_KEY).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_tenant_may_not_use_the_default_chain() {
+        let error = Config::from_settings(&tenant(&[]).unwrap()).unwrap_err();
+        assert!(error.message().contains("access key"), "{error}");
+    }
+
+    #[test]
+    fn a_tenant_may_not_name_a_source_of_credentials_or_a_profile() {
+        for pair in [
+            ("credentials", "imds"),
+            ("credentials", "default"),
+            ("profile", "x"),
+        ] {
+            assert!(tenant(&[pair]).unwrap_err().message().contains("operator"));
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_choose_an_endpoint() {
+        for name in ["endpoint-url", "sts-endpoint-url"] {
+            let error = tenant(&[(name, "https://attacker.example")]).unwrap_err();
+            assert!(error.message().contains("operator"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_smuggle_a_host_into_the_region() {
+        for region in [
+            "attacker.example/",
+            "eu-west-1.attacker.example",
+            "eu-west-1#",
+            "eu-west-1@attacker.example",
+            "x",
+        ] {
+            let mut settings = Settings::with_trust(SETTINGS, Trust::tenant());
+            settings.set("region", region).unwrap();
+            for (name, value) in TENANT_KEY {
+                settings.set(name, value).unwrap();
+            }
+            let error = Config::from_settings(&settings).unwrap_err();
+            assert!(error.message().contains("region"), "{region}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_does_not_choose_the_external_id_of_a_role() {
+        const ROLE: (&str, &str) = ("role-arn", "arn:aws:iam::123456789012:role/x");
+        let chosen = tenant(&[ROLE, ("external-id", "another-tenants")]).unwrap_err();
+        assert!(chosen.message().contains("operator"), "{chosen}");
+        let base = |settings: &mut Settings| {
+            for name in ["assume-role-access-key-id", "assume-role-secret-access-key"] {
+                settings.set_by_operator(name, "base".to_owned()).unwrap();
+            }
+        };
+        let mut settings = tenant(&[ROLE]).unwrap();
+        let error = Config::from_settings(&settings).unwrap_err();
+        assert!(error.message().contains("access key"), "{error}");
+        base(&mut settings);
+        let error = Config::from_settings(&settings).unwrap_err();
+        assert!(error.message().contains("external id"), "{error}");
+        settings
+            .set_by_operator("external-id", "tenant-7".to_owned())
+            .unwrap();
+        let config = Config::from_settings(&settings).unwrap();
+        assert_eq!(
+            config.role.unwrap().external_id.as_deref(),
+            Some("tenant-7")
+        );
     }
 
     /// Every setting is documented, and what the table calls a default is one.

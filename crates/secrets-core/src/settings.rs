@@ -40,6 +40,9 @@ pub struct Setting {
     pub env: &'static [&'static str],
     /// Where it stands in a Helm `values.yaml`: keys of the store's block, such as `kmsKeyArn`.
     pub helm: &'static [&'static str],
+    /// Under which keys a Kubernetes Secret has it where the file does not say; the first that is
+    /// there wins. Where there are any, the block may name another one: `<first key>SecretKey`.
+    pub helm_secret: &'static [&'static str],
     /// Its keys in the JSON for external secret management, such as `awsRegion`.
     pub json: &'static [&'static str],
     /// What holds when it is not set, as text. `None` where nothing does, or where `doc` says what.
@@ -59,6 +62,7 @@ impl Setting {
             doc,
             env: &[],
             helm: &[],
+            helm_secret: &[],
             json: &[],
             default: None,
             secret: false,
@@ -77,6 +81,14 @@ impl Setting {
     #[must_use]
     pub const fn with_helm(mut self, keys: &'static [&'static str]) -> Self {
         self.helm = keys;
+        self
+    }
+
+    /// The same setting, looked up in the Kubernetes Secret of a Helm installation: under the key that
+    /// `<first key of the block>SecretKey` names, else under the first of these that is there.
+    #[must_use]
+    pub const fn with_helm_secret(mut self, keys: &'static [&'static str]) -> Self {
+        self.helm_secret = keys;
         self
     }
 
@@ -177,17 +189,34 @@ impl Settings {
     /// # Errors
     /// `InvalidConfig` for a name that the table does not have, with the nearest it has, and for a
     /// second, different value; and for a setting that is the operator's alone, where a tenant
-    /// gives it.
+    /// gives it and the operator has not set the same.
     pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<()> {
         let setting = self.lookup(name)?;
-        if setting.operator_only && self.trust.is_tenant() {
+        let value = SecretValue::new(value.into());
+        if setting.operator_only
+            && self.trust.is_tenant()
+            && self.values.get(setting.name) != Some(&value)
+        {
             return Err(invalid(format!(
                 "`{}` is for the operator to set, not for a tenant",
                 setting.name
             ))
             .with_hint("leave it out"));
         }
-        let value = SecretValue::new(value.into());
+        self.insert(setting, value)
+    }
+
+    /// Sets a value that is the operator's own, whoever gave the others: the external id of a role,
+    /// the access key that assumes it.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a name that the table does not have, and for a second, different value.
+    pub fn set_by_operator(&mut self, name: &str, value: impl Into<SecretValue>) -> Result<()> {
+        let setting = self.lookup(name)?;
+        self.insert(setting, value.into())
+    }
+
+    fn insert(&mut self, setting: &'static Setting, value: SecretValue) -> Result<()> {
         match self.values.get(setting.name) {
             Some(present) if *present != value => {
                 Err(invalid(format!("`{}` is set twice", setting.name)))

@@ -20,24 +20,32 @@ pub const SETTINGS: &[Setting] = &[
         "the database as a libpq, JDBC or SQLite URL, credentials allowed; for host, port, database, user and password",
     )
     .with_env(&["DATABASE_URL"])
+    .with_helm(&["jdbcUrl"])
     .secret()
     .operator_only(),
     Setting::new("path", "the file of an SQLite database").operator_only(),
     Setting::new("host", "the Postgres server, or the folder of its socket")
         .with_env(&["DATABASE_HOST"])
+        .with_helm(&["host"])
         .operator_only(),
     Setting::new("port", "the port of the Postgres server")
         .with_env(&["DATABASE_PORT"])
+        .with_helm(&["port"])
         .with_default("5432")
         .operator_only(),
     Setting::new("database", "the Postgres database")
         .with_env(&["DATABASE_DB"])
+        .with_helm(&["database", "name"])
         .operator_only(),
     Setting::new("user", "the Postgres role")
         .with_env(&["DATABASE_USER"])
+        .with_helm(&["user"])
+        .with_helm_secret(&["DATABASE_USER"])
         .operator_only(),
     Setting::new("password", "the password of the Postgres role")
         .with_env(&["DATABASE_PASSWORD"])
+        .with_helm(&["password"])
+        .with_helm_secret(&["DATABASE_PASSWORD"])
         .secret()
         .operator_only(),
     Setting::new(
@@ -196,6 +204,26 @@ impl DbConfig {
         Self::builder().url(url)
     }
 
+    /// From settings of [`SETTINGS`], wherever they came from. Reads the files they name.
+    ///
+    /// # Errors
+    /// `InvalidConfig`: as [`DbConfigBuilder::build`]; and a tenant's settings, because a database is
+    /// the operator's.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        DbConfigBuilder {
+            settings: settings.clone(),
+            ..Self::builder()
+        }
+        .build()
+    }
+
+    /// The same configuration, marking what is written with this owner.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
     /// Which rows are accepted.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -348,6 +376,23 @@ impl DbConfigBuilder {
         self.set("create", if create { "true" } else { "false" })
     }
 
+    /// What was collected, not yet checked as a whole: for [`DbConfig::from_settings`].
+    ///
+    /// # Errors
+    /// `InvalidConfig`: the first thing that was wrong with what was collected.
+    pub fn into_settings(self) -> Result<Settings> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        self.refuse_postgres_settings()?;
+        match self.settings.text("path") {
+            Some(_) if self.engine == Some(Engine::Postgres) => {
+                Err(invalid("`path` is for SQLite"))
+            }
+            _ => Ok(self.settings),
+        }
+    }
+
     /// Checks everything, and reads the files it names.
     ///
     /// # Errors
@@ -358,6 +403,12 @@ impl DbConfigBuilder {
             return Err(problem);
         }
         let settings = &self.settings;
+        if settings.trust().is_tenant() {
+            return Err(
+                invalid("a tenant's store is no database: databases are the operator's")
+                    .with_hint("use a secret manager of the tenant's own"),
+            );
+        }
         let address = match settings.secret("url") {
             Some(url) => database_url::parse(&url)?,
             None => Address::default(),
@@ -542,6 +593,8 @@ pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
 
 #[cfg(test)]
 mod tests {
+    use secrets_core::settings::Trust;
+
     use super::*;
 
     fn postgres(config: &DbConfig) -> &PostgresTarget {
@@ -704,6 +757,38 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{url}");
             assert!(!format!("{error} {error:?}").contains("canary"), "{url}");
         }
+    }
+
+    #[test]
+    fn settings_and_builder_mean_the_same() {
+        for url in [
+            "sqlite:///a/b.db?mode=plain&table=x.y",
+            "postgres://localhost:5/db?user=u&pool-size=3",
+        ] {
+            let builder = DbConfig::from_url(url).env(env(&[("DATABASE_PASSWORD", "canary")]));
+            let settings = builder.clone().into_settings().unwrap();
+            let config = DbConfig::from_settings(&settings).unwrap();
+            assert_eq!(
+                format!("{config:?}"),
+                format!("{:?}", builder.build().unwrap())
+            );
+        }
+        for url in [
+            "postgres://h/db?path=x",
+            "sqlite:///a?host=h",
+            "mysql://h/d",
+        ] {
+            assert!(DbConfig::from_url(url).into_settings().is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_has_no_database() {
+        let mut settings = Settings::with_trust(SETTINGS, Trust::tenant());
+        let error = settings.set("host", "10.0.0.1").unwrap_err();
+        assert!(error.message().contains("operator"), "{error}");
+        let error = DbConfig::from_settings(&settings).unwrap_err();
+        assert!(error.message().contains("tenant"), "{error}");
     }
 
     #[test]

@@ -4,11 +4,9 @@
 //! need: response headers (Retry-After, the Location of a standby), the shape of a 404, and because
 //! its errors and spans carry response bodies.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, redirect};
 use secrets_core::{Error, ErrorKind, Operation, Result, SecretValue};
@@ -20,6 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::{VaultConfig, authority, is_loopback};
 use crate::error::{from_status, from_transport, malformed};
+use crate::resolver::Resolver;
 
 /// No answer of the KV engine is larger: its values are bounded by the server's storage.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -81,16 +80,18 @@ impl Http {
             })?;
             builder = builder.identity(identity);
         }
+        let mut resolver = Resolver::new(config.reach.clone());
+        if !config.reach.is_everywhere() {
+            // A proxy would look the name up by itself, unchecked.
+            builder = builder.no_proxy();
+        }
         if let Some(name) = &config.tls_server_name {
-            let real = authority(&base);
-            builder = builder.dns_resolver(Arc::new(Alias {
-                name: name.clone(),
-                real,
-            }));
+            resolver = resolver.with_alias(name.clone(), authority(&base));
             // A name alone leaves scheme and port as they are; a wrong one is refused by the URL.
             base.set_host(Some(name))
                 .map_err(|_| invalid("`tls-server-name` is not the name of a host"))?;
         }
+        builder = builder.dns_resolver(Arc::new(resolver));
         let namespace = config
             .namespace
             .as_deref()
@@ -347,27 +348,6 @@ async fn read_answer(mut response: reqwest::Response) -> Result<Answer> {
         body,
         needs: None,
     })
-}
-
-/// Resolves the TLS server name to the address that is really meant.
-#[derive(Debug)]
-struct Alias {
-    name: String,
-    real: String,
-}
-
-impl Resolve for Alias {
-    fn resolve(&self, name: Name) -> Resolving {
-        let host = if name.as_str() == self.name {
-            self.real.clone()
-        } else {
-            format!("{}:0", name.as_str())
-        };
-        Box::pin(async move {
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host(host).await?.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
 }
 
 /// Reads a file that the settings name.

@@ -8,6 +8,8 @@ use secrets_core::settings::{Setting, Settings, StoreUrl};
 use secrets_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
 use url::{Host, Url};
 
+use crate::resolver::Reach;
+
 /// The port Vault listens on by default.
 const DEFAULT_PORT: u16 = 8200;
 
@@ -18,12 +20,16 @@ const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccou
 /// The key table: every setting, its environment variables and its default.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("address", "the address of the server, such as https://vault.example.com:8200")
-        .with_env(&["VAULT_ADDRESS"]),
+        .with_env(&["VAULT_ADDRESS"])
+        .with_helm(&["address"])
+        .with_json(&["address"]),
     Setting::new(
         "prefix",
         "mount and path in one, as Airbyte writes it: put before every name as it stands, so end it in /",
     )
     .with_env(&["VAULT_PREFIX"])
+    .with_helm(&["prefix"])
+    .with_json(&["prefix"])
     .with_default("secret/"),
     Setting::new("mount", "the mount of the KV engine, where it is not the first part of the prefix"),
     Setting::new("kv-version", "1, 2, or auto to ask the server").with_default("auto"),
@@ -31,7 +37,12 @@ pub const SETTINGS: &[Setting] = &[
         .with_env(&["VAULT_AUTH_METHOD"])
         .with_default("token"),
     Setting::new("auth-mount", "the mount of the login method").with_default("the method's name"),
-    Setting::new("token", "the token").with_env(&["VAULT_AUTH_TOKEN"]).secret(),
+    Setting::new("token", "the token")
+        .with_env(&["VAULT_AUTH_TOKEN"])
+        .with_helm(&["authToken", "token"])
+        .with_helm_secret(&["VAULT_AUTH_TOKEN"])
+        .with_json(&["token"])
+        .secret(),
     Setting::new("token-file", "a file with the token, read again when it changes").operator_only(),
     Setting::new("role", "the role to log in with (kubernetes, jwt)"),
     Setting::new("role-id", "the role id (approle)").with_env(&["VAULT_ROLE_ID"]),
@@ -74,6 +85,7 @@ pub struct VaultConfig {
     pub(crate) address: Url,
     pub(crate) place: Place,
     pub(crate) version: Option<KvVersion>,
+    pub(crate) reach: Reach,
     pub(crate) login: Login,
     pub(crate) namespace: Option<String>,
     pub(crate) ca_file: Option<PathBuf>,
@@ -136,13 +148,24 @@ impl VaultConfig {
     /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for another scheme, a missing
     /// host, an unknown or secret setting.
     pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_url(url, variable)?)
+    }
+
+    /// What a URL and the environment say, not yet checked as a whole.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for another scheme, a missing host, an unknown or secret setting.
+    pub fn settings_of_url(
+        url: &StoreUrl,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings> {
         let mut settings = settings_of_url(url)?;
         settings.set_env(|name| match name {
             // The URL says where.
             "VAULT_ADDRESS" | "VAULT_PREFIX" => None,
             _ => variable(name),
         });
-        Self::from_settings(&settings)
+        Ok(settings)
     }
 
     /// Reads the environment alone.
@@ -150,17 +173,34 @@ impl VaultConfig {
     /// # Errors
     /// As [`from_settings`](Self::from_settings).
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_env(variable))
+    }
+
+    /// What the environment says, not yet checked.
+    #[must_use]
+    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
         let mut settings = Settings::new(SETTINGS);
         settings.set_env(variable);
-        Self::from_settings(&settings)
+        settings
+    }
+
+    /// The same configuration, marking what is written with this owner.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
     }
 
     /// Checks settings and fills in defaults. Reads no file and sends nothing.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting and the remedy.
+    /// `InvalidConfig`, naming the setting and the remedy; also where a tenant's settings would log in
+    /// with what this process happens to have, or reach a host that is not of the public internet and
+    /// that the operator did not list. A host's name is looked up at each connection, every address
+    /// is checked then, and that address is what is connected to.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
         let address = address(settings)?;
+        let reach = Reach::of(settings.trust(), &address)?;
         let client_cert = match (
             settings.text("client-cert-file"),
             settings.text("client-key-file"),
@@ -184,13 +224,14 @@ impl VaultConfig {
             address,
             place: place(settings)?,
             version,
+            reach,
             login: login(settings)?,
             namespace: settings.text("namespace").map(header_text).transpose()?,
             ca_file: settings.text("ca-file").map(Into::into),
             client_cert,
             tls_server_name: settings
                 .text("tls-server-name")
-                .map(header_text)
+                .map(host_name)
                 .transpose()?,
             peers: peers(settings)?,
             connections: number(settings, "connections", 32, 1..=256)?,
@@ -207,6 +248,7 @@ impl fmt::Debug for VaultConfig {
             .field("address", &self.address.as_str())
             .field("place", &self.place)
             .field("version", &self.version)
+            .field("reach", &self.reach)
             .field("login", &self.login.name())
             .field("namespace", &self.namespace)
             .field("ca_file", &self.ca_file)
@@ -282,6 +324,9 @@ fn address(settings: &Settings) -> Result<Url> {
     }
     match url.scheme() {
         "https" => Ok(url),
+        "http" if settings.trust().is_tenant() => {
+            Err(invalid("a tenant's store is reached over https only"))
+        }
         "http" if is_loopback(&url) => Ok(url),
         "http" => Err(invalid("plain http is refused outside loopback").with_hint(
             "use https; the token and every secret would go over the wire in the clear",
@@ -356,6 +401,8 @@ fn login(settings: &Settings) -> Result<Login> {
                 .with_hint(format!("login method {method} needs it"))
         })
     };
+    // This pod's token is the platform's identity, not a tenant's to log in with.
+    let own_token = (!settings.trust().is_tenant()).then_some(SERVICE_ACCOUNT_TOKEN);
     match method.as_str() {
         "approle" => Ok(Login::AppRole {
             mount: mount("approle"),
@@ -365,12 +412,12 @@ fn login(settings: &Settings) -> Result<Login> {
         "kubernetes" => Ok(Login::Jwt {
             mount: mount("kubernetes"),
             role: text("role")?,
-            jwt: credential(settings, "jwt", "jwt-file", Some(SERVICE_ACCOUNT_TOKEN))?,
+            jwt: credential(settings, "jwt", "jwt-file", own_token)?,
         }),
         "jwt" => Ok(Login::Jwt {
             mount: mount("jwt"),
             role: text("role")?,
-            jwt: credential(settings, "jwt", "jwt-file", Some(SERVICE_ACCOUNT_TOKEN))?,
+            jwt: credential(settings, "jwt", "jwt-file", own_token)?,
         }),
         "token" => match (settings.secret("token"), settings.text("token-file")) {
             (Some(token), None) => Ok(Login::Token(token)),
@@ -397,6 +444,10 @@ fn credential(
         ))),
         (Some(value), _) => Ok(Credential::Given(value)),
         (None, Some(path)) => Ok(Credential::File(path.into())),
+        (None, None) if settings.trust().is_tenant() => Err(invalid(format!(
+            "`{given}` is missing"
+        ))
+        .with_hint("a tenant logs in with what the tenant gives, never with this process's own")),
         (None, None) => Err(invalid(format!("`{given}` or `{file}` is missing"))),
     }
 }
@@ -422,6 +473,16 @@ pub(crate) fn authority(url: &Url) -> String {
         url.host_str().unwrap_or(""),
         url.port_or_known_default().unwrap_or(0)
     )
+}
+
+/// A name and no address: an address would be connected to as it stands, in place of the server's.
+fn host_name(text: &str) -> Result<String> {
+    match Host::parse(text) {
+        Ok(Host::Domain(_)) => header_text(text),
+        _ => Err(invalid(
+            "`tls-server-name` is the name of a host, not an address",
+        )),
+    }
 }
 
 fn header_text(text: &str) -> Result<String> {
@@ -450,7 +511,7 @@ fn number(
     )))
 }
 
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidConfig, message)
         .with_operation(Operation::Open)
         .with_store("vault")
@@ -458,6 +519,8 @@ fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use secrets_core::settings::Trust;
+
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
@@ -595,6 +658,113 @@ mod tests {
         }
         let remote = parse("vault://vault.example.com/kv/?tls=off").unwrap();
         assert!(VaultConfig::from_settings(&remote).is_err());
+    }
+
+    fn tenant(pairs: &[(&str, &str)]) -> Result<VaultConfig> {
+        let trust = Trust::tenant_reaching(["vault.internal", ".team.internal"]);
+        let mut settings = Settings::with_trust(SETTINGS, trust);
+        for (name, value) in pairs {
+            settings.set(name, *value)?;
+        }
+        VaultConfig::from_settings(&settings)
+    }
+
+    #[test]
+    fn a_tenant_gives_an_address_and_a_token() {
+        for address in [
+            "https://vault.example.com:8200",
+            "https://1.1.1.1",
+            "https://vault.internal",
+        ] {
+            tenant(&[("address", address), ("token", "t")]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_use_plain_http() {
+        for address in [
+            "http://127.0.0.1:8200",
+            "http://vault.example.com",
+            "http://vault.internal",
+        ] {
+            let error = tenant(&[("address", address), ("token", "t")]).unwrap_err();
+            assert!(error.message().contains("https"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_name_an_address_of_this_network() {
+        for address in [
+            "https://127.0.0.1:8200",
+            "https://[::1]:8200",
+            "https://10.0.0.5",
+            "https://169.254.169.254",
+            "https://[::ffff:10.0.0.5]",
+            "https://[fd00::1]",
+            // What other parsers take for addresses, so does this one.
+            "https://2130706433",
+            "https://0x7f.1",
+        ] {
+            let error = tenant(&[("address", address), ("token", "t")]).unwrap_err();
+            assert!(
+                error.message().contains("public internet"),
+                "{address}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_smuggle_an_address_into_the_tls_server_name() {
+        for name in ["10.0.0.1", "[::1]", "2130706433", "a/b"] {
+            let settings = [
+                ("address", "https://v.example"),
+                ("token", "t"),
+                ("tls-server-name", name),
+            ];
+            let error = tenant(&settings).unwrap_err();
+            assert!(
+                error.message().contains("tls-server-name"),
+                "{name}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_read_files() {
+        for (name, path) in [
+            ("token-file", "/run/token"),
+            ("secret-id-file", "/run/id"),
+            ("jwt-file", "/run/jwt"),
+            ("ca-file", "/run/ca"),
+            ("client-cert-file", "/run/cert"),
+            ("client-key-file", "/run/key"),
+        ] {
+            let error = tenant(&[("address", "https://v.example"), (name, path)]).unwrap_err();
+            assert!(error.message().contains("operator"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_log_in_with_the_pods_own_token() {
+        for method in ["kubernetes", "jwt"] {
+            let login = [
+                ("address", "https://v.example"),
+                ("auth-method", method),
+                ("role", "r"),
+            ];
+            let error = tenant(&login).unwrap_err();
+            assert!(error.message().contains("`jwt` is missing"), "{error}");
+            tenant(&[&login[..], &[("jwt", "j")]].concat()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_not_name_peers_or_switch_tls_off() {
+        for pair in [("peers", "10.0.0.1:8200"), ("tls", "off")] {
+            let error =
+                tenant(&[("address", "https://v.example"), ("token", "t"), pair]).unwrap_err();
+            assert!(error.message().contains("operator"), "{error}");
+        }
     }
 
     #[test]

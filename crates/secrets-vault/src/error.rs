@@ -145,6 +145,14 @@ impl std::error::Error for Status {}
 /// The error for a request that got no answer. `reqwest`'s errors hold the URL, which is a name, and
 /// the cause; never a header or a body.
 pub(crate) fn from_transport(cause: reqwest::Error) -> Error {
+    if crate::resolver::refused(&cause) {
+        return Error::new(
+            ErrorKind::InvalidConfig,
+            "`address` is not of the public internet, and a tenant may not reach this network",
+        )
+        .with_hint("the operator can allow the host for tenants")
+        .with_source(cause.without_url());
+    }
     let (message, hint) = if cause.is_timeout() {
         (
             "Vault did not answer in time",

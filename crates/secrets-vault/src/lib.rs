@@ -77,6 +77,7 @@ mod error;
 mod naming;
 mod persistence;
 mod policy;
+mod resolver;
 mod wire;
 
 pub use config::{SETTINGS, VaultConfig};

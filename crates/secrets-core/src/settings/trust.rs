@@ -30,6 +30,17 @@ impl Trust {
         }
     }
 
+    /// A tenant, who may reach these hosts too.
+    #[must_use]
+    pub fn tenant_reaching<T: Into<String>>(hosts: impl IntoIterator<Item = T>) -> Self {
+        let hosts = hosts
+            .into_iter()
+            .map(|host| host.into().to_ascii_lowercase());
+        Self::Tenant {
+            allowed_hosts: hosts.collect(),
+        }
+    }
+
     /// Whether the settings are a tenant's.
     #[must_use]
     pub fn is_tenant(&self) -> bool {
@@ -189,6 +200,12 @@ mod tests {
         settings.set_env(|_| Some("eu-west-1".to_owned()));
         assert_eq!(settings.text("region"), None);
         settings.set("region", "us-east-1").unwrap();
+        settings
+            .set_by_operator("endpoint", "https://proxy.example".to_owned())
+            .unwrap();
+        // Repeating what the operator said is no harm.
+        settings.set("endpoint", "https://proxy.example").unwrap();
+        assert!(settings.set("endpoint", "https://other.example").is_err());
         assert!(Settings::new(TABLE).set("endpoint", "x").is_ok());
     }
 }

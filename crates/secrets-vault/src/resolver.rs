@@ -1,0 +1,190 @@
+//! Names to addresses: where a tenant chose the host, only to those that a tenant may reach.
+//!
+//! The check is made on the very addresses that are then connected to: whoever controls a name could
+//! otherwise answer one address to the check and another to the connection.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use secrets_core::Result;
+use secrets_core::settings::{Trust, is_public};
+use url::{Host, Url};
+
+use crate::config::invalid;
+
+/// Which addresses may be connected to.
+#[derive(Clone, Debug)]
+pub(crate) enum Reach {
+    /// Any: the operator chose the host.
+    Everywhere,
+    /// Those of the public internet.
+    PublicOnly,
+}
+
+impl Reach {
+    /// What settings of this trust may reach, with an address that is no name checked at once: nobody
+    /// asks a resolver for it.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for an address that a tenant may not reach.
+    pub(crate) fn of(trust: &Trust, address: &Url) -> Result<Self> {
+        if trust.allows_host(address.host_str().unwrap_or_default()) {
+            return Ok(Self::Everywhere);
+        }
+        let literal = match address.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) | None => None,
+        };
+        if literal.is_some_and(|address| !is_public(address)) {
+            return Err(invalid(
+                "`address` is not of the public internet, and a tenant may not reach this network",
+            )
+            .with_hint("the operator can allow the host for tenants"));
+        }
+        Ok(Self::PublicOnly)
+    }
+
+    pub(crate) fn is_everywhere(&self) -> bool {
+        matches!(self, Self::Everywhere)
+    }
+
+    fn permits(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::PublicOnly => is_public(address),
+        }
+    }
+}
+
+/// Resolves names for the HTTP client; the TLS server name to the address that is really meant.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    alias: Option<(String, String)>,
+    reach: Reach,
+}
+
+impl Resolver {
+    pub(crate) fn new(reach: Reach) -> Self {
+        Self { alias: None, reach }
+    }
+
+    /// Resolves `name` to the addresses of `real`, a host and a port.
+    pub(crate) fn with_alias(mut self, name: String, real: String) -> Self {
+        self.alias = Some((name, real));
+        self
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = match &self.alias {
+            Some((alias, real)) if alias == name.as_str() => real.clone(),
+            _ => format!("{}:0", name.as_str()),
+        };
+        let reach = self.reach.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host(host).await?.collect();
+            let addresses = permitted(&reach, found)?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// One address that may not be reached spoils the name: an honest one has no such address.
+fn permitted(reach: &Reach, found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    if found.iter().all(|address| reach.permits(address.ip())) {
+        return Ok(found);
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, NotPublic))
+}
+
+/// Whether a request failed because its host may not be reached.
+pub(crate) fn refused(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if error.is::<NotPublic>() || inner.is_some_and(<dyn Error + Send + Sync>::is::<NotPublic>)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[derive(Debug)]
+struct NotPublic;
+
+impl fmt::Display for NotPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the host has an address that is not of the public internet, and a tenant may not reach this network")
+    }
+}
+
+impl Error for NotPublic {}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use secrets_core::ErrorKind;
+
+    use super::*;
+
+    fn resolver(trust: &Trust, address: &str) -> Resolver {
+        Resolver::new(Reach::of(trust, &Url::parse(address).unwrap()).unwrap())
+    }
+
+    async fn resolve(resolver: &Resolver, name: &str) -> Option<Vec<IpAddr>> {
+        let found = resolver.resolve(Name::from_str(name).unwrap()).await.ok()?;
+        Some(found.map(|address| address.ip()).collect())
+    }
+
+    #[tokio::test]
+    async fn a_name_of_this_network_is_refused_where_a_tenant_chose_it() {
+        let tenant = resolver(&Trust::tenant(), "https://localhost");
+        assert_eq!(resolve(&tenant, "localhost").await, None);
+        let aliased = resolver(&Trust::tenant(), "https://localhost")
+            .with_alias("vault.example".into(), "localhost:8200".into());
+        assert_eq!(resolve(&aliased, "vault.example").await, None);
+        let listed = resolver(&Trust::tenant_reaching(["localhost"]), "https://localhost");
+        assert!(resolve(&listed, "localhost").await.is_some());
+        let operator = resolver(&Trust::Operator, "https://localhost");
+        assert!(resolve(&operator, "localhost").await.is_some());
+    }
+
+    #[test]
+    fn one_private_address_among_public_ones_spoils_the_name() {
+        let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let public = addresses(&["1.1.1.1:0", "[2606:4700::1]:0"]);
+        assert_eq!(
+            permitted(&Reach::PublicOnly, public.clone()).unwrap(),
+            public
+        );
+        let mixed = addresses(&["1.1.1.1:0", "10.0.0.1:0"]);
+        let refused = permitted(&Reach::PublicOnly, mixed.clone()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert!(permitted(&Reach::Everywhere, mixed).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_says_so() {
+        let trust = Trust::tenant();
+        let mut settings = secrets_core::settings::Settings::with_trust(crate::SETTINGS, trust);
+        settings.set("address", "https://localhost:1").unwrap();
+        settings.set("token", "canary").unwrap();
+        let config = crate::VaultConfig::from_settings(&settings).unwrap();
+        let error = crate::Vault::connect(config).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
+        assert!(error.to_string().contains("tenant"), "{error}");
+        assert!(!format!("{error:?}").contains("canary"));
+    }
+}

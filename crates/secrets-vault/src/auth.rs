@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-use crate::client::{Answer, Http, read};
+use crate::client::{Answer, Body, Http, read};
 use crate::config::{Credential, Login};
 
 /// A refused token is replaced at most this often: a missing capability answers 403 as well, and
@@ -97,13 +97,16 @@ impl Session {
         Ok(session)
     }
 
+    /// Whether the token was given to us; a login tells the lease of its token, which is then learnt.
+    pub(crate) fn is_given(&self) -> bool {
+        matches!(self.login, Login::Token(_) | Login::TokenFile(_))
+    }
+
     /// Learns the lease of a token that was given to us, and renews it from then on. It is a request
-    /// of its own, so that a start need not wait for it before it sends the next one. A login told
-    /// the lease of its token, and there is nothing to do.
+    /// of its own, so that a start need not wait for it before it sends the next one.
     pub(crate) async fn learn(self: &Arc<Self>) -> Result<()> {
         let _alone = self.logging_in.lock().await;
-        let given = matches!(self.login, Login::Token(_) | Login::TokenFile(_));
-        let Some(token) = self.present().filter(|_| given) else {
+        let Some(token) = self.present().filter(|_| self.is_given()) else {
             return Ok(());
         };
         let known = self.know(token.value.clone()).await.map_err(opening)?;
@@ -141,6 +144,34 @@ impl Session {
         Ok((token.generation != refused.generation).then_some(token))
     }
 
+    /// Sends a request with the present token; once more with another where this one is refused.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        http: &Http,
+        method: Method,
+        path: &str,
+        body: Body<'_>,
+    ) -> Result<Answer> {
+        let token = self.token().await?;
+        let answer = http
+            .send(method.clone(), path, Some(&token.value), body)
+            .await?;
+        match answer.status {
+            403 => {}
+            503 => return Err(http.diagnose(answer.error()).await),
+            _ => return Ok(answer),
+        }
+        match self.after_refusal(&token).await? {
+            Some(token) => http.send(method, path, Some(&token.value), body).await,
+            None if self.has_lost(&token).await => Err(Error::new(
+                ErrorKind::Unauthenticated,
+                "the token has expired or was revoked",
+            )
+            .with_hint("give the store a new token, or a login method that gets one by itself")),
+            None => Ok(answer),
+        }
+    }
+
     /// Whether the server does not know a token that it once knew: expired or revoked.
     pub(crate) async fn has_lost(&self, token: &Token) -> bool {
         let unknown = async || {
@@ -154,7 +185,12 @@ impl Session {
     /// What the server says about the token itself.
     pub(crate) async fn lookup(&self, token: &SecretValue) -> Result<Answer> {
         self.http
-            .send(Method::GET, "auth/token/lookup-self", Some(token), None)
+            .send(
+                Method::GET,
+                "auth/token/lookup-self",
+                Some(token),
+                Body::Empty,
+            )
             .await
     }
 
@@ -231,7 +267,7 @@ impl Session {
         let path = format!("auth/{}/login", crate::naming::encode(mount));
         let answer = self
             .http
-            .send(Method::POST, &path, None, Some(&json(body)?))
+            .send(Method::POST, &path, None, Body::Secret(&json(body)?))
             .await?;
         if answer.is_success() {
             let auth = answer.parse::<AuthAnswer>()?.auth;
@@ -398,7 +434,8 @@ impl Session {
                 Method::POST,
                 "auth/token/renew-self",
                 Some(&token.value),
-                Some(b"{}"),
+                // The answer has the token in it.
+                Body::Secret(b"{}"),
             )
             .await?;
         match answer.status {

@@ -37,6 +37,16 @@ pub(crate) struct Http {
     in_flight: Semaphore,
 }
 
+/// What a request carries.
+#[derive(Clone, Copy)]
+pub(crate) enum Body<'a> {
+    Empty,
+    /// Names and times.
+    Open(&'a [u8]),
+    /// A value or a credential, in the request or in its answer.
+    Secret(&'a [u8]),
+}
+
 /// What Vault answered.
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -117,7 +127,7 @@ impl Http {
         method: Method,
         path: &str,
         token: Option<&SecretValue>,
-        body: Option<&[u8]>,
+        body: Body<'_>,
     ) -> Result<Answer> {
         // The semaphore is never closed.
         let _permit = self
@@ -127,7 +137,7 @@ impl Http {
             .map_err(|_| malformed("the client is closed"))?;
         let response = self.request(&self.base, &method, path, token, body).await?;
         if response.status().as_u16() != 307 {
-            return Ok(read_answer(response).await?.of(&method, path));
+            return Ok(read_answer(response).await?.of(&method, path, body));
         }
         let target = self.redirect(response.headers())?;
         let response = self.request(&target, &method, path, token, body).await?;
@@ -138,7 +148,7 @@ impl Http {
                 ),
             );
         }
-        Ok(read_answer(response).await?.of(&method, path))
+        Ok(read_answer(response).await?.of(&method, path, body))
     }
 
     async fn request(
@@ -147,7 +157,7 @@ impl Http {
         method: &Method,
         path: &str,
         token: Option<&SecretValue>,
-        body: Option<&[u8]>,
+        body: Body<'_>,
     ) -> Result<reqwest::Response> {
         let (path, query) = path
             .split_once('?')
@@ -170,7 +180,7 @@ impl Http {
         if let Some(namespace) = &self.namespace {
             request = request.header("X-Vault-Namespace", namespace);
         }
-        if let Some(body) = body {
+        if let Body::Open(body) | Body::Secret(body) = body {
             request = request
                 .header("Content-Type", "application/json")
                 .body(body.to_vec());
@@ -213,7 +223,10 @@ impl Http {
             initialized: bool,
             sealed: bool,
         }
-        let Ok(answer) = self.send(Method::GET, "sys/seal-status", None, None).await else {
+        let Ok(answer) = self
+            .send(Method::GET, "sys/seal-status", None, Body::Empty)
+            .await
+        else {
             return error;
         };
         match answer.parse::<SealStatus>() {
@@ -232,7 +245,7 @@ impl Http {
 
 impl Answer {
     /// Notes what was asked, as far as errors and logs need it.
-    fn of(mut self, method: &Method, path: &str) -> Self {
+    fn of(mut self, method: &Method, path: &str, body: Body<'_>) -> Self {
         if self.status == 403 {
             let capability = match method.as_str() {
                 "DELETE" => "delete",
@@ -245,14 +258,8 @@ impl Answer {
         // Vault's own remarks on a request that it carried out. Answers to reads are left alone: they
         // are the ones with values in them.
         if self.is_success() && method != Method::GET && !self.says_no_warnings() {
-            for warning in self
-                .parse::<Warnings>()
-                .ok()
-                .and_then(|body| body.warnings)
-                .unwrap_or_default()
-            {
-                tracing::warn!(target: "secrets_vault", path, warning = ?warning, "Vault warns");
-            }
+            let warnings = self.parse::<Warnings>().ok().and_then(|body| body.warnings);
+            log_warnings(path, body, &warnings.unwrap_or_default());
         }
         self
     }
@@ -314,6 +321,26 @@ impl Answer {
 #[derive(Deserialize)]
 struct Warnings {
     warnings: Option<Vec<String>>,
+}
+
+/// A server may repeat in a warning what it was sent, in whatever form: where that was a secret, the
+/// log says that there are warnings, and nothing of them.
+fn log_warnings(path: &str, body: Body<'_>, warnings: &[String]) {
+    if let Body::Secret(_) = body {
+        if !warnings.is_empty() {
+            let count = warnings.len();
+            tracing::warn!(
+                target: "secrets_vault",
+                path,
+                count,
+                "Vault warns; the text is withheld, because the request carried a secret"
+            );
+        }
+        return;
+    }
+    for warning in warnings {
+        tracing::warn!(target: "secrets_vault", path, warning = ?warning, "Vault warns");
+    }
 }
 
 async fn read_answer(mut response: reqwest::Response) -> Result<Answer> {

@@ -34,10 +34,20 @@
 //! | delete | 1 | 1 |
 //! | list a page | 1, with details one more per name | 1 |
 //!
-//! Version 1 cannot refuse a concurrent second write (`atomic_create` is false there). Logging in and
-//! renewing are not among these: one login serves any number of callers, and a lease is renewed in the
-//! background after two thirds of its length. A refused token leads to one new login (or one new look at
-//! its file), and the request is sent once more.
+//! Version 1 cannot refuse a concurrent second write (`atomic_create` is false there). Metadata that an
+//! interrupted write left is not written again. Logging in and renewing are not among these: one login
+//! serves any number of callers, and a lease is renewed in the background after two thirds of its length.
+//! A refused token leads to one new login (or one new look at its file), and the request is sent once more.
+//!
+//! A start costs one round trip before the first answer: with a token its lease and the mount are asked for
+//! at once; with a login the mount is asked for beside the first read, which goes out on the guess that it
+//! is version 2 at the first part of the prefix, and again where it is not (a policy for version 1 then shows
+//! one refused request in the audit log). `kv-version` spares the question.
+//!
+//! # Logs
+//!
+//! Vault's warnings are logged with the path they are about. Where the request carried a value or a
+//! credential only their number is: a server may repeat what it was sent.
 //!
 //! Vault has no recovery window: deleting removes metadata and every version. What somebody else
 //! soft-deleted reads as `PendingDeletion`; `restore` undeletes it.
@@ -74,6 +84,7 @@ mod auth;
 mod client;
 mod config;
 mod error;
+mod mount;
 mod naming;
 mod persistence;
 mod policy;

@@ -13,13 +13,14 @@ use secrets_core::{
 };
 
 use crate::auth::{Session, json};
-use crate::client::{Answer, Http};
-use crate::config::{KvVersion, Place, VaultConfig};
+use crate::client::{Answer, Body, Http};
+use crate::config::{KvVersion, VaultConfig};
 use crate::error::malformed;
-use crate::naming::{Root, encode, native};
+use crate::mount::{Located, Mount};
+use crate::naming::native;
 use crate::wire::{
-    CheckAndSet, Create, CustomMetadata, Field, Fields, Keys, Lookup, Metadata, Mount, Value,
-    Versioned, Versions, Wrapped,
+    CheckAndSet, Create, CustomMetadata, Field, Fields, Keys, Lookup, Metadata, Value, Versioned,
+    Versions, Wrapped,
 };
 
 const DEFAULT_PAGE: usize = 500;
@@ -31,22 +32,24 @@ pub struct Vault(Arc<Inner>);
 struct Inner {
     http: Arc<Http>,
     session: Arc<Session>,
-    root: Root,
-    version: KvVersion,
+    mount: Mount,
     config: VaultConfig,
     shown: Arc<str>,
 }
 
 impl Vault {
-    /// Logs in and asks which KV engine the mount is, where the settings leave that open.
+    /// Logs in, and asks which KV engine the mount is where the settings leave that open.
     ///
-    /// With a token both are one round trip; after a login the mount is a second one, unless `kv-version`
-    /// is set. Afterwards a read is one request, the first included.
+    /// With a token both are one round trip. After a login the mount is asked for along with the first
+    /// operation: a first read, listing or description goes out at the same time, so that a start never
+    /// costs more than one round trip; only a first write or delete waits for the answer. Until then
+    /// [`capabilities`](SecretPersistence::capabilities) are those of version 2, and a mount that is not
+    /// there is not noticed; [`located`](Self::located) waits for both. Afterwards a read is one request.
     ///
     /// # Errors
-    /// `InvalidConfig` for files and mounts that are not there, `Unauthenticated` for a refused login,
-    /// `PermissionDenied` where the token has no right in the mount, `Unavailable` where Vault does not
-    /// answer, is sealed or not initialised.
+    /// `InvalidConfig` for files that are not there, `Unauthenticated` for a refused login, `Unavailable`
+    /// where Vault does not answer, is sealed or not initialised; with a token also those of
+    /// [`located`](Self::located).
     pub async fn connect(config: VaultConfig) -> Result<Self> {
         let address = config.address.as_str().trim_end_matches('/');
         let in_store = |error: Error| {
@@ -58,23 +61,41 @@ impl Vault {
         let session = Session::open(Arc::clone(&http), config.login.clone())
             .await
             .map_err(in_store)?;
-        // Side by side: with a token that was given to us, connecting is one round trip.
-        let (learnt, located) = futures::join!(session.learn(), locate(&http, &session, &config));
-        learnt.map_err(in_store)?;
-        let (root, version) = located.map_err(in_store)?;
+        let mount = Mount::new(Arc::clone(&http), Arc::clone(&session), &config);
+        if session.is_given() {
+            // Side by side: connecting is one round trip.
+            let (learnt, located) = futures::join!(session.learn(), mount.located());
+            learnt.map_err(in_store)?;
+            located.map_err(in_store)?;
+        }
+        let root = &mount.presumed().root;
         let shown = format!("vault {address}/{}/{}", root.mount, root.prefix).into();
         Ok(Self(Arc::new(Inner {
             http,
             session,
-            root,
-            version,
+            mount,
             config,
             shown,
         })))
     }
 
+    /// Waits until the mount is known, so that capabilities are final.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a mount that is no KV engine, `PermissionDenied` where it is not there or the
+    /// token has no right in it, `Unavailable` where Vault does not answer.
+    pub async fn located(self) -> Result<Self> {
+        let located = self.0.mount.located().await.map(drop);
+        located.map_err(|error| {
+            error
+                .with_operation(Operation::Open)
+                .with_store(self.store())
+        })?;
+        Ok(self)
+    }
+
     /// Sends a request with the present token; once more with another where this one is refused.
-    async fn send(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer> {
+    async fn send(&self, method: Method, path: &str, body: Body<'_>) -> Result<Answer> {
         self.0.session.send(&self.0.http, method, path, body).await
     }
 
@@ -82,16 +103,14 @@ impl Vault {
         Arc::clone(&self.0.shown)
     }
 
-    /// The part of a path that version 2 has and version 1 has not.
-    fn part(&self, name: &'static str) -> Option<&'static str> {
-        (self.0.version == KvVersion::Two).then_some(name)
-    }
-
     async fn read_one(&self, coordinate: &Coordinate) -> Result<Read> {
         let (name, field) = native(coordinate)?;
-        let path = self.0.root.path(self.part("data"), name);
-        let answer = self.send(Method::GET, &path, None).await?;
-        let mut fields = match (self.0.version, answer.status) {
+        let (located, answer) = self
+            .0
+            .mount
+            .look(Method::GET, |at| at.root.path(at.part("data"), name))
+            .await?;
+        let mut fields = match (located.version, answer.status) {
             (KvVersion::One, 200) => answer.parse::<Wrapped<Fields>>()?.data,
             (KvVersion::Two, 200) => answer
                 .parse::<Wrapped<Versioned>>()?
@@ -116,24 +135,25 @@ impl Vault {
     }
 
     async fn write_one(&self, write: &Write) -> Result<Written> {
+        let located = self.0.mount.located().await?;
         self.capabilities().accepts(write)?;
-        match self.0.version {
-            KvVersion::One => self.write_version_1(write).await,
-            KvVersion::Two => self.write_version_2(write).await,
+        match located.version {
+            KvVersion::One => self.write_version_1(located, write).await,
+            KvVersion::Two => self.write_version_2(located, write).await,
         }
     }
 
     /// Version 1 cannot refuse a second write: look first.
-    async fn write_version_1(&self, write: &Write) -> Result<Written> {
+    async fn write_version_1(&self, located: &Located, write: &Write) -> Result<Written> {
         match self.compare(write).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             outcome => return outcome,
         }
-        let path = self.0.root.path(None, write.coordinate.as_str());
+        let path = located.root.path(None, write.coordinate.as_str());
         let body = json(&Value {
             value: write.value.expose(),
         })?;
-        let answer = self.send(Method::POST, &path, Some(&body)).await?;
+        let answer = self.send(Method::POST, &path, Body::Secret(&body)).await?;
         match answer.status {
             // Somebody was faster, and a policy that grants `create` alone lets nobody write twice.
             403 => self.or_compare(answer, write).await,
@@ -142,38 +162,38 @@ impl Vault {
     }
 
     /// Metadata first, so that no value ever stands without its owner and expiry; but never over the
-    /// metadata of a value that is there, which may be another installation's.
-    async fn write_version_2(&self, write: &Write) -> Result<Written> {
-        let metadata = CustomMetadata::of(
-            self.0.config.owner.as_ref().map(Owner::as_str),
-            write.expires,
-        );
-        if let Some(metadata) = metadata {
-            let path = self
-                .0
-                .root
-                .path(Some("metadata"), write.coordinate.as_str());
-            let answer = self.send(Method::GET, &path, None).await?;
-            match answer.status {
-                200 if answer.parse::<Wrapped<Metadata>>()?.data.current_version > 0 => {
-                    return self.compare(write).await;
-                }
-                200 | 404 if !answer.names_no_route() => {}
+    /// metadata of a value that is there, which may be another installation's. Metadata that an attempt
+    /// before this one wrote is not written again: however often the value's own request fails, the
+    /// next attempt is a request shorter than the first.
+    async fn write_version_2(&self, located: &Located, write: &Write) -> Result<Written> {
+        let name = write.coordinate.as_str();
+        let owner = self.0.config.owner.as_ref().map(Owner::as_str);
+        if let Some(wanted) = CustomMetadata::of(owner, write.expires) {
+            let path = located.root.path(Some("metadata"), name);
+            let answer = self.send(Method::GET, &path, Body::Empty).await?;
+            let present = match answer.status {
+                200 => Some(answer.parse::<Wrapped<Metadata>>()?.data),
+                404 if !answer.names_no_route() => None,
                 _ => return Err(answer.error()),
+            };
+            if let Some(present) = &present
+                && present.current_version > 0
+            {
+                return self.compare(write).await;
             }
-            expect_success(
-                self.send(Method::POST, &path, Some(&json(&metadata)?))
-                    .await?,
-            )?;
+            if present.is_none_or(|present| !wanted.stands_in(&present)) {
+                let body = json(&wanted)?;
+                expect_success(self.send(Method::POST, &path, Body::Open(&body)).await?)?;
+            }
         }
-        let path = self.0.root.path(Some("data"), write.coordinate.as_str());
+        let path = located.root.path(Some("data"), name);
         let body = json(&Create {
             options: CheckAndSet { cas: 0 },
             data: Value {
                 value: write.value.expose(),
             },
         })?;
-        let answer = self.send(Method::POST, &path, Some(&body)).await?;
+        let answer = self.send(Method::POST, &path, Body::Secret(&body)).await?;
         match answer.status {
             200..300 => Ok(Written::Created),
             // The check failed, or a policy grants `create` and the name would need `update`; a look
@@ -205,25 +225,32 @@ impl Vault {
     }
 
     async fn describe_one(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        match self.metadata_of(coordinate).await? {
+            Some(metadata) => metadata.entry(coordinate.clone()).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    "a write of this secret was never finished",
+                )
+                .with_hint("write it again, or delete it")
+            }),
+            None => Ok(Entry::new(coordinate.clone())),
+        }
+    }
+
+    /// What version 2 knows of a name; `None` for one that is there on version 1, which knows nothing.
+    async fn metadata_of(&self, coordinate: &ManagedCoordinate) -> Result<Option<Metadata>> {
         let name = coordinate.as_str();
-        if self.0.version == KvVersion::One {
-            // The only way to see that it is there.
-            self.read_one(&coordinate.clone().into()).await?;
-            return Ok(Entry::new(coordinate.clone()));
+        let (located, answer) = self
+            .0
+            .mount
+            // Reading is the only way to see that it is there on version 1.
+            .look(Method::GET, |at| at.root.path(at.part("metadata"), name))
+            .await?;
+        match (answer.status, located.version) {
+            (200, KvVersion::One) => Ok(None),
+            (200, KvVersion::Two) => Ok(Some(answer.parse::<Wrapped<Metadata>>()?.data)),
+            _ => Err(answer.error()),
         }
-        let path = self.0.root.path(Some("metadata"), name);
-        let answer = self.send(Method::GET, &path, None).await?;
-        if answer.status != 200 {
-            return Err(answer.error());
-        }
-        let metadata = answer.parse::<Wrapped<Metadata>>()?.data;
-        metadata.entry(coordinate.clone()).ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                "a write of this secret was never finished",
-            )
-            .with_hint("write it again, or delete it")
-        })
     }
 
     /// Adds where and on what an operation failed.
@@ -238,7 +265,9 @@ impl Vault {
 #[async_trait]
 impl SecretPersistence for Vault {
     fn capabilities(&self) -> Capabilities {
-        let two = self.0.version == KvVersion::Two;
+        let two = self.0.mount.presumed().version == KvVersion::Two;
+        // The question for the mount, and what went out on the guess.
+        let first = if self.0.mount.is_known() { 0 } else { 2 };
         Capabilities {
             concurrency: self.0.config.connections,
             max_value_bytes: self.0.config.max_value_bytes,
@@ -250,11 +279,14 @@ impl SecretPersistence for Vault {
             expiry: if two { Expiry::Swept } else { Expiry::None },
             listing: Listing::Immediate,
             cost: Cost {
+                read: 1 + first,
                 // Look, (metadata,) value, and a comparison after a conflict.
-                write: if two { 4 } else { 3 },
-                restore: 2,
+                write: first + if two { 4 } else { 3 },
+                delete: 1 + first,
+                restore: 2 + first,
+                list: 1 + first,
                 list_detail: u32::from(two),
-                ..Cost::ONE
+                describe: 1 + first,
             },
             ..Capabilities::LEAST
         }
@@ -285,9 +317,9 @@ impl SecretPersistence for Vault {
         // A task of its own, so that dropping this future does not cut the request: where the client
         // goes away midway, Vault leaves metadata whose versions are gone, and answers 500 for it.
         let request = tokio::spawn(async move {
-            let root = &vault.0.root;
-            let path = root.path(vault.part("metadata"), name.as_str());
-            vault.send(Method::DELETE, &path, None).await
+            let located = vault.0.mount.located().await?;
+            let path = located.root.path(located.part("metadata"), name.as_str());
+            vault.send(Method::DELETE, &path, Body::Empty).await
         });
         let answer = request
             .await
@@ -303,18 +335,12 @@ impl SecretPersistence for Vault {
     /// Undeletes the latest version of a secret that somebody soft-deleted.
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         let restore = async {
-            if self.0.version == KvVersion::One {
+            let Some(metadata) = self.metadata_of(coordinate).await? else {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
                     "version 1 of the KV engine has no recovery",
                 ));
-            }
-            let path = self.0.root.path(Some("metadata"), coordinate.as_str());
-            let answer = self.send(Method::GET, &path, None).await?;
-            if answer.status != 200 {
-                return Err(answer.error());
-            }
-            let metadata = answer.parse::<Wrapped<Metadata>>()?.data;
+            };
             match metadata.latest() {
                 Some(version) if !version.destroyed && version.is_deleted() => {}
                 Some(version) if !version.destroyed => return Ok(()),
@@ -325,11 +351,12 @@ impl SecretPersistence for Vault {
                     ));
                 }
             }
-            let path = self.0.root.path(Some("undelete"), coordinate.as_str());
+            let located = self.0.mount.located().await?;
+            let path = located.root.path(Some("undelete"), coordinate.as_str());
             let body = json(&Versions {
                 versions: [metadata.current_version],
             })?;
-            expect_success(self.send(Method::POST, &path, Some(&body)).await?)
+            expect_success(self.send(Method::POST, &path, Body::Open(&body)).await?)
         };
         restore
             .await
@@ -344,10 +371,15 @@ impl SecretPersistence for Vault {
                 .with_operation(Operation::List)
                 .with_store(self.store())
         };
-        let path = self.0.root.folder_path(self.part("metadata"));
         // Vault lists a folder in one answer, sorted; the cursor is the last name of the page before.
-        let answer = self
-            .send(list_method(), path.trim_end_matches('/'), None)
+        let folder = |at: &Located| {
+            let path = at.root.folder_path(at.part("metadata"));
+            path.trim_end_matches('/').to_owned()
+        };
+        let (located, answer) = self
+            .0
+            .mount
+            .look(list_method(), folder)
             .await
             .map_err(explain)?;
         let names = match answer.status {
@@ -355,7 +387,7 @@ impl SecretPersistence for Vault {
             404 if !answer.names_no_route() => Vec::new(),
             _ => return Err(explain(answer.error())),
         };
-        let begins = self.0.root.folder().1;
+        let begins = located.root.folder().1;
         let mut page = Page::default();
         let mut coordinates = Vec::new();
         let limit = options.page_size.unwrap_or(DEFAULT_PAGE).max(1);
@@ -380,7 +412,7 @@ impl SecretPersistence for Vault {
                 Err(_) => page.skipped += 1,
             }
         }
-        if !options.details || self.0.version == KvVersion::One {
+        if !options.details || located.version == KvVersion::One {
             page.entries = coordinates.into_iter().map(Entry::new).collect();
             return Ok(page);
         }
@@ -416,10 +448,12 @@ impl SecretPersistence for Vault {
                 .with_operation(Operation::Identity)
                 .with_store(self.store())
         };
-        let answer = self
-            .send(Method::GET, "auth/token/lookup-self", None)
-            .await
-            .map_err(explain)?;
+        let (located, answer) = futures::join!(
+            self.0.mount.located(),
+            self.send(Method::GET, "auth/token/lookup-self", Body::Empty)
+        );
+        located.map_err(explain)?;
+        let answer = answer.map_err(explain)?;
         let principal = match answer.status {
             200 => {
                 let data = answer.parse::<Wrapped<Lookup>>().map_err(explain)?.data;
@@ -439,15 +473,12 @@ impl SecretPersistence for Vault {
 impl Vault {
     /// An entry for a listing: also one whose write was never finished, so that it can be swept.
     async fn describe_detail(&self, coordinate: &ManagedCoordinate) -> Result<Option<Entry>> {
-        let path = self.0.root.path(Some("metadata"), coordinate.as_str());
-        let answer = self.send(Method::GET, &path, None).await?;
-        if answer.status != 200 {
-            return Err(answer.error());
-        }
-        let metadata = answer.parse::<Wrapped<Metadata>>()?.data;
-        Ok(Some(metadata.entry(coordinate.clone()).unwrap_or_else(
-            || metadata.custom(Entry::new(coordinate.clone())),
-        )))
+        let metadata = self.metadata_of(coordinate).await?;
+        Ok(metadata.map(|metadata| {
+            metadata
+                .entry(coordinate.clone())
+                .unwrap_or_else(|| metadata.custom(Entry::new(coordinate.clone())))
+        }))
     }
 }
 
@@ -460,107 +491,10 @@ impl fmt::Display for Vault {
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vault")
-            .field("root", &self.0.root)
-            .field("version", &self.0.version)
+            .field("mount", self.0.mount.presumed())
             .field("config", &self.0.config)
             .finish_non_exhaustive()
     }
-}
-
-impl Session {
-    /// Sends a request with the present token; once more with another where this one is refused.
-    async fn send(
-        self: &Arc<Self>,
-        http: &Http,
-        method: Method,
-        path: &str,
-        body: Option<&[u8]>,
-    ) -> Result<Answer> {
-        let token = self.token().await?;
-        let answer = http
-            .send(method.clone(), path, Some(&token.value), body)
-            .await?;
-        match answer.status {
-            403 => {}
-            503 => return Err(http.diagnose(answer.error()).await),
-            _ => return Ok(answer),
-        }
-        match self.after_refusal(&token).await? {
-            Some(token) => http.send(method, path, Some(&token.value), body).await,
-            None if self.has_lost(&token).await => Err(Error::new(
-                ErrorKind::Unauthenticated,
-                "the token has expired or was revoked",
-            )
-            .with_hint("give the store a new token, or a login method that gets one by itself")),
-            None => Ok(answer),
-        }
-    }
-}
-
-/// Finds mount and version: from the settings, or by asking the server once.
-async fn locate(
-    http: &Http,
-    session: &Arc<Session>,
-    config: &VaultConfig,
-) -> Result<(Root, KvVersion)> {
-    if let Some(version) = config.version {
-        let root = match &config.place {
-            Place::Joined(joined) => Root::first_segment(joined),
-            Place::Separate { mount, prefix } => Root {
-                mount: mount.clone(),
-                prefix: prefix.clone(),
-            },
-        };
-        return Ok((root, version));
-    }
-    let asked = match &config.place {
-        Place::Joined(joined) => joined.as_str(),
-        Place::Separate { mount, .. } => mount.as_str(),
-    };
-    // What the CLI asks too; needs no right but one to anything within the mount.
-    let path = format!(
-        "sys/internal/ui/mounts/{}",
-        encode(asked.trim_end_matches('/'))
-    );
-    let answer = session.send(http, Method::GET, &path, None).await?;
-    match answer.status {
-        200 => {}
-        403 => {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                "there is no such mount, or the token has no right in it",
-            )
-            .with_hint(
-                "check mount and prefix (`vault secrets list`), namespace, and the token's policy: \
-                 `migrate policy vault` prints the least one",
-            ));
-        }
-        _ => return Err(answer.error()),
-    }
-    let mount = answer.parse::<Wrapped<Mount>>()?.data;
-    let version = match (
-        mount.kind.as_str(),
-        mount.options.unwrap_or_default().version.as_deref(),
-    ) {
-        ("kv", Some("2")) => KvVersion::Two,
-        ("kv" | "generic", _) => KvVersion::One,
-        (other, _) => {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!("the mount `{}` is a `{other}` engine", mount.path),
-            )
-            .with_hint("give the mount of a KV engine"));
-        }
-    };
-    let root = match &config.place {
-        Place::Joined(joined) => Root::split(joined, &mount.path)
-            .ok_or_else(|| malformed("Vault names a mount that is not at the prefix"))?,
-        Place::Separate { prefix, .. } => Root {
-            mount: mount.path.trim_matches('/').to_owned(),
-            prefix: prefix.clone(),
-        },
-    };
-    Ok((root, version))
 }
 
 fn expect_success(answer: Answer) -> Result<()> {

@@ -45,6 +45,15 @@ impl CustomMetadata {
         let custom_metadata: BTreeMap<_, _> = owner.into_iter().chain(expires).collect();
         (!custom_metadata.is_empty()).then_some(Self { custom_metadata })
     }
+
+    /// Whether a name already has precisely this.
+    pub(crate) fn stands_in(&self, metadata: &Metadata) -> bool {
+        let present = metadata.custom_metadata.iter().flatten();
+        present.map(|(key, value)| (key.as_str(), value)).eq(self
+            .custom_metadata
+            .iter()
+            .map(|(&key, value)| (key, value)))
+    }
 }
 
 #[derive(Deserialize)]

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use secrets_core::{
     Coordinate, ManagedCoordinate, SecretPersistence, SecretPersistenceExt, SecretValue, Write,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use support::{Admin, Fake, Seen, looked_up, open, reply};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -62,7 +62,9 @@ fn forms(secret: &str) -> Vec<String> {
     for skip in 0..3 {
         // The characters at the ends depend on what stands beside them.
         let inner = base64(secret.as_bytes().get(skip..).unwrap_or_default());
-        forms.push(inner[..inner.len().saturating_sub(4)].to_owned());
+        let inner = &inner[..inner.len().saturating_sub(4)];
+        forms.push(inner.replace('+', "-").replace('/', "_"));
+        forms.push(inner.to_owned());
     }
     forms.retain(|form| form.len() >= 6);
     forms
@@ -174,15 +176,64 @@ async fn nothing_that_is_printed_shows_a_secret() {
         show(&error);
         show(&error.to_string());
     }
+    // A server that repeats in its warnings what it was sent, as it stands and encoded.
+    let echo = Fake::start(|seen: &Seen| match seen.path.as_str() {
+        "/v1/auth/approle/login" => {
+            let auth = json!({"client_token": "credential-canary-issued", "lease_duration": 0,
+                "renewable": false});
+            let warnings = [
+                seen.body.as_str(),
+                &base64(seen.body.as_bytes()),
+                &auth.to_string(),
+            ];
+            reply(200, json!({"auth": auth, "warnings": warnings}))
+        }
+        path if path.contains("/metadata/") && seen.method == "GET" => {
+            reply(404, json!({"errors": []}))
+        }
+        path if path.contains("/metadata/") => {
+            reply(200, json!({"warnings": ["a remark on metadata"]}))
+        }
+        _ => {
+            let warnings = [seen.body.as_str(), &base64(seen.body.as_bytes()), VALUE];
+            reply(200, json!({"data": {"version": 1}, "warnings": warnings}))
+        }
+    })
+    .await;
+    let settings = [
+        ("auth-method", "approle"),
+        ("role-id", "role"),
+        ("secret-id", "credential-canary-warned"),
+        ("kv-version", "2"),
+        ("owner", "tests"),
+    ];
+    let store = open(&echo.address, &settings).await.unwrap();
+    show(
+        &store
+            .write(Write::new(name, SecretValue::new(VALUE.into())))
+            .await,
+    );
+    credentials.push("credential-canary-warned".into());
+    credentials.push("credential-canary-issued".into());
     admin
         .must("POST", "auth/token/revoke", json!({"token": token}))
         .await;
-    show(&Value::Null);
 
     let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(
         logged.len() > 1000,
         "nothing was logged, so nothing was proved:\n{logged}"
+    );
+    let warnings = |text: &str| logged.matches(text).count();
+    assert_eq!(
+        warnings("a remark on metadata"),
+        1,
+        "Vault's warnings are logged"
+    );
+    assert_eq!(
+        warnings("the text is withheld"),
+        2,
+        "but not what may repeat a secret"
     );
     let everything = format!("{printed}\n{logged}");
     for secret in LINES

@@ -145,16 +145,103 @@ async fn vault(
     proxy: &FaultProxy,
     mount: &str,
 ) -> Arc<dyn SecretPersistence> {
+    vault_as(proxy, mount, &[("token", server.root_token())]).await
+}
+
+/// The store, opened with a token or by a login.
+async fn vault_as(
+    proxy: &FaultProxy,
+    mount: &str,
+    login: &[(&str, &str)],
+) -> Arc<dyn SecretPersistence> {
     let mut settings = Settings::new(SETTINGS);
-    for (name, value) in [
-        ("address", &*proxy.url()),
-        ("prefix", &format!("{mount}/")),
-        ("token", server.root_token()),
-    ] {
-        settings.set(name, value).unwrap();
+    let (address, prefix) = (proxy.url(), format!("{mount}/"));
+    let place = [("address", &*address), ("prefix", &prefix)];
+    for (name, value) in place.iter().chain(login) {
+        settings.set(name, *value).unwrap();
     }
     let config = VaultConfig::from_settings(&settings).unwrap();
     Arc::new(Vault::connect(config).await.unwrap())
+}
+
+/// A role that may do everything: its login mount, role id and secret id.
+async fn app_role(server: &VaultServer) -> [String; 3] {
+    let mount = format!("approle-{}", uuid::Uuid::new_v4());
+    let send = async |method, path: String, body: Value| {
+        let answer = server.request(method, &path, Some(&body)).await;
+        answer.expect(&path)
+    };
+    let kind = json!({"type": "approle"});
+    send("POST", format!("sys/auth/{mount}"), kind).await;
+    let policy = server
+        .write_policy(
+            r#"path "*" { capabilities = ["create", "read", "update", "delete", "list"] }"#,
+        )
+        .await;
+    let role = format!("auth/{mount}/role/connector");
+    send("POST", role.clone(), json!({"token_policies": [policy]})).await;
+    let id = server
+        .request("GET", &format!("{role}/role-id"), None)
+        .await;
+    let id = id.expect("role id")["data"]["role_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let secret = send("POST", format!("{role}/secret-id"), json!({})).await;
+    let secret = secret["data"]["secret_id"].as_str().unwrap().to_owned();
+    [mount, id, secret]
+}
+
+/// After a start a login is one round trip, and the mount is asked for in the round trip of the read.
+#[tokio::test(flavor = "multi_thread")]
+async fn vault_logs_in_and_reads_in_two_round_trips() {
+    let Some(server) = VaultServer::start_or_env().await else {
+        return;
+    };
+    let proxy = FaultProxy::builder(server.address()).start().unwrap();
+    let mount = server.mount_kv(2).await;
+    let names = names(40);
+    write_all(&*vault(server, &proxy, &mount).await, &names, 16).await;
+    let [login, id, secret] = app_role(server).await;
+    let settings = [
+        ("auth-method", "approle"),
+        ("auth-mount", &*login),
+        ("role-id", &id),
+        ("secret-id", &secret),
+    ];
+    proxy.set_delay(DELAY);
+    for count in [1, 40] {
+        proxy.reset();
+        let secrets = acting(vault_as(&proxy, &mount, &settings).await);
+        assert_eq!(
+            proxy.counts(),
+            [(format!("POST /v1/auth/{login}/login"), 1)]
+        );
+        proxy.reset();
+        let (saved, full) = configuration(names.iter().take(count));
+        assert_eq!(*secrets.hydrate(saved).await.unwrap(), full);
+        assert_eq!(proxy.count(&format!("GET /v1/{mount}/data/*")), count);
+        assert_eq!(
+            proxy.count(&format!("GET /v1/sys/internal/ui/mounts/{mount}")),
+            1
+        );
+        assert_eq!(proxy.total(), count + 1, "{:?}", proxy.counts());
+        assert_eq!(
+            proxy.in_flight_maximum(),
+            (count + 1).min(POOL),
+            "side by side"
+        );
+    }
+    let path = format!("sys/mounts/{mount}");
+    server
+        .request("DELETE", &path, None)
+        .await
+        .expect("unmount");
+    let path = format!("sys/auth/{login}");
+    server
+        .request("DELETE", &path, None)
+        .await
+        .expect("unmount");
 }
 
 #[tokio::test(flavor = "multi_thread")]

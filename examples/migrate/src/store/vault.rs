@@ -18,7 +18,8 @@ pub(super) fn open<'a>(
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
         let config = VaultConfig::from_url(&StoreUrl::parse(url)?, variable)?;
-        let backend = Arc::new(Vault::connect(config).await?);
+        // What the mount can do decides what is asked of the operator, before anything is sent.
+        let backend = Arc::new(Vault::connect(config).await?.located().await?);
         Ok(remote::layered(Stack::over(backend)))
     })
 }

@@ -1,0 +1,186 @@
+//! The mount: where it ends and which KV engine it is. From the settings, or asked of the server once.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use reqwest::Method;
+use secrets_core::{Error, ErrorKind, Result};
+
+use crate::auth::Session;
+use crate::client::{Answer, Body, Http};
+use crate::config::{KvVersion, Place, VaultConfig};
+use crate::error::malformed;
+use crate::naming::{Root, encode};
+use crate::wire;
+
+/// Where the secrets are, and how they are kept there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Located {
+    pub(crate) root: Root,
+    pub(crate) version: KvVersion,
+}
+
+impl Located {
+    /// The part of a path that version 2 has and version 1 has not.
+    pub(crate) fn part(&self, name: &'static str) -> Option<&'static str> {
+        (self.version == KvVersion::Two).then_some(name)
+    }
+}
+
+/// Finds the mount out, once for any number of callers.
+pub(crate) struct Mount {
+    http: Arc<Http>,
+    session: Arc<Session>,
+    place: Place,
+    /// What most mounts are: version 2, at the first part of the prefix.
+    guess: Located,
+    known: OnceLock<Located>,
+    asking: Mutex<Option<WeakShared<Asking>>>,
+}
+
+type Asking = BoxFuture<'static, Result<Located>>;
+
+impl Mount {
+    pub(crate) fn new(http: Arc<Http>, session: Arc<Session>, config: &VaultConfig) -> Self {
+        let root = match &config.place {
+            Place::Joined(joined) => Root::first_segment(joined),
+            Place::Separate { mount, prefix } => Root {
+                mount: mount.clone(),
+                prefix: prefix.clone(),
+            },
+        };
+        let located = |version| Located {
+            root: root.clone(),
+            version,
+        };
+        let known = config.version.map(located).map(OnceLock::from);
+        Self {
+            http,
+            session,
+            place: config.place.clone(),
+            guess: located(KvVersion::Two),
+            known: known.unwrap_or_default(),
+            asking: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.get().is_some()
+    }
+
+    /// What is known, or the guess.
+    pub(crate) fn presumed(&self) -> &Located {
+        self.known.get().unwrap_or(&self.guess)
+    }
+
+    /// What is known, asked of the server where it is not. Callers at the same time share one request,
+    /// and its failure; the next caller asks again.
+    pub(crate) async fn located(&self) -> Result<&Located> {
+        if let Some(known) = self.known.get() {
+            return Ok(known);
+        }
+        let located = self.ask().await?;
+        Ok(self.known.get_or_init(|| located))
+    }
+
+    /// Sends a request that changes nothing. Where the mount is not known yet, it is asked for at the
+    /// same time: the request goes out on the guess, and again only where that was wrong.
+    pub(crate) async fn look(
+        &self,
+        method: Method,
+        path: impl Fn(&Located) -> String,
+    ) -> Result<(&Located, Answer)> {
+        if !self.is_known() {
+            let guessed = path(&self.guess);
+            let (located, answer) = futures::join!(self.located(), self.try_out(&method, &guessed));
+            let located = located?;
+            if let Some(answer) = answer.filter(|_| path(located) == guessed) {
+                return Ok((located, answer));
+            }
+        }
+        let located = self.located().await?;
+        let answer = self
+            .session
+            .send(&self.http, method, &path(located), Body::Empty)
+            .await?;
+        Ok((located, answer))
+    }
+
+    /// An answer that means something whatever the mount is. A refusal may come of a wrong guess and
+    /// must not lead to another login; an outage is found out by the request that counts.
+    async fn try_out(&self, method: &Method, path: &str) -> Option<Answer> {
+        let token = self.session.token().await.ok()?;
+        let answer = self
+            .http
+            .send(method.clone(), path, Some(&token.value), Body::Empty)
+            .await
+            .ok()?;
+        (!matches!(answer.status, 403 | 503)).then_some(answer)
+    }
+
+    fn ask(&self) -> Shared<Asking> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = asking.as_ref().and_then(WeakShared::upgrade);
+        under_way.unwrap_or_else(|| {
+            let (http, session) = (Arc::clone(&self.http), Arc::clone(&self.session));
+            let place = self.place.clone();
+            let question = async move { locate(&http, &session, &place).await };
+            let question = question.boxed().shared();
+            *asking = question.downgrade();
+            question
+        })
+    }
+}
+
+/// Asks the server for the mount at a place.
+async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<Located> {
+    let asked = match place {
+        Place::Joined(joined) => joined.as_str(),
+        Place::Separate { mount, .. } => mount.as_str(),
+    };
+    // What the CLI asks too; needs no right but one to anything within the mount.
+    let path = format!(
+        "sys/internal/ui/mounts/{}",
+        encode(asked.trim_end_matches('/'))
+    );
+    let answer = session.send(http, Method::GET, &path, Body::Empty).await?;
+    match answer.status {
+        200 => {}
+        403 => {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                "there is no such mount, or the token has no right in it",
+            )
+            .with_hint(
+                "check mount and prefix (`vault secrets list`), namespace, and the token's policy: \
+                 `migrate policy vault` prints the least one",
+            ));
+        }
+        _ => return Err(answer.error()),
+    }
+    let mount = answer.parse::<wire::Wrapped<wire::Mount>>()?.data;
+    let version = match (
+        mount.kind.as_str(),
+        mount.options.unwrap_or_default().version.as_deref(),
+    ) {
+        ("kv", Some("2")) => KvVersion::Two,
+        ("kv" | "generic", _) => KvVersion::One,
+        (other, _) => {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("the mount `{}` is a `{other}` engine", mount.path),
+            )
+            .with_hint("give the mount of a KV engine"));
+        }
+    };
+    let root = match place {
+        Place::Joined(joined) => Root::split(joined, &mount.path)
+            .ok_or_else(|| malformed("Vault names a mount that is not at the prefix"))?,
+        Place::Separate { prefix, .. } => Root {
+            mount: mount.path.trim_matches('/').to_owned(),
+            prefix: prefix.clone(),
+        },
+    };
+    Ok(Located { root, version })
+}

@@ -23,6 +23,11 @@
 //! `start_or_env` shares one server within the test process, so tests use random names in it and never wipe, seal or
 //! stop it. A test that does such things has a server to itself: `e2e::available(VaultServer::start().await)`.
 //!
+//! # Stand-ins
+//!
+//! [`azure::Azure`] stands in for Azure Key Vault and Entra ID, of which there is no program to run. It is as strict as
+//! they are, and starts within the test process.
+//!
 //! # Faults
 //!
 //! [`FaultProxy`] stands in front of any HTTP server; it counts, delays, refuses, cuts and records requests.
@@ -30,6 +35,7 @@
 //! Nothing here depends on another crate of the workspace, so every one of them may use it in its tests.
 
 mod absent;
+pub mod azure;
 mod cache;
 mod certificates;
 mod container;

@@ -162,7 +162,7 @@ impl Azure {
             directory: Directory::new(resource)?,
             record: Mutex::default(),
             switches: RwLock::new(options.switches),
-            vault: Mutex::new(Vault::default()),
+            vault: Vault::default(),
         });
         // Threads of its own: a test may block while a child process talks to the stand-in.
         let runtime = tokio::runtime::Builder::new_multi_thread()

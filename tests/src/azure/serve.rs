@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) directory: Directory,
     pub(super) record: Mutex<Vec<Recorded>>,
     pub(super) switches: RwLock<Switches>,
-    pub(super) vault: Mutex<Vault>,
+    pub(super) vault: Vault,
 }
 
 /// Which of the two ports a connection came to.
@@ -181,18 +181,16 @@ fn service(shared: &Shared, head: &request::Parts, body: &[u8]) -> (Recorded, Re
     };
     let reply = match &route {
         Route::Token { tenant } => entra::token(&shared.directory, &switches, tenant, body),
-        Route::Unknown | Route::Vault(_) => {
-            shared.vault.lock().expect("no holder panics").serve(&Call {
-                authority: &shared.authority_host,
-                body,
-                directory: &shared.directory,
-                headers: &head.headers,
-                host,
-                operation,
-                query: &query,
-                switches: &switches,
-            })
-        }
+        Route::Unknown | Route::Vault(_) => shared.vault.serve(&Call {
+            authority: &shared.authority_host,
+            body,
+            directory: &shared.directory,
+            headers: &head.headers,
+            host,
+            operation,
+            query: &query,
+            switches: &switches,
+        }),
     };
     let recorded = Recorded {
         operation: route.operation(),

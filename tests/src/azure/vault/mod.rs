@@ -6,7 +6,7 @@ mod refusal;
 mod request;
 mod secrets;
 
-use std::time::Instant;
+use std::{sync::Mutex, time::Instant};
 
 use hyper::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ use super::{
 /// The vault behind the stand-in.
 #[derive(Default)]
 pub(super) struct Vault {
-    secrets: Secrets,
-    traffic: Traffic,
+    secrets: Mutex<Secrets>,
+    traffic: Mutex<Traffic>,
 }
 
 /// What was asked lately, for the limits.
@@ -48,17 +48,20 @@ pub(super) struct Call<'a> {
 }
 
 impl Vault {
-    pub(super) fn serve(&mut self, call: &Call<'_>) -> Reply {
+    pub(super) fn serve(&self, call: &Call<'_>) -> Reply {
         self.answer(call).unwrap_or_else(Refusal::reply)
     }
 
     /// Authentication comes before anything is said about the request: clients send their first one without token and
     /// body, to be told where to get one.
-    fn answer(&mut self, call: &Call<'_>) -> Result<Reply, Refusal> {
+    fn answer(&self, call: &Call<'_>) -> Result<Reply, Refusal> {
         let switches = call.switches;
         let caller = access::authenticate(call.directory, switches, call.authority, call.headers)?;
         access::check_network(switches, &caller)?;
-        self.traffic.pass(switches)?;
+        self.traffic
+            .lock()
+            .expect("no holder panics")
+            .pass(switches)?;
         if let Some(status) = switches.failure {
             return Err(Refusal::failed(status));
         }
@@ -74,41 +77,40 @@ impl Vault {
         self.perform(call, operation)
     }
 
-    fn perform(&mut self, call: &Call<'_>, operation: &Operation) -> Result<Reply, Refusal> {
+    fn perform(&self, call: &Call<'_>, operation: &Operation) -> Result<Reply, Refusal> {
         let switches = call.switches;
         let bundles = Bundles::new(call.host, switches);
+        // Taken for the shortest time: signatures are verified before, side by side.
+        let mut secrets = self.secrets.lock().expect("no holder panics");
         let body = match operation {
             Operation::Delete { name } => {
-                let (secret, version) = self.secrets.delete(name, switches)?;
+                let (secret, version) = secrets.delete(name, switches)?;
                 bundles.deleted(secret, version)
             }
             Operation::Get { name, version } => {
                 let (secret, version) =
-                    self.secrets
-                        .get(name, version.as_deref(), &switches.disabled)?;
+                    secrets.get(name, version.as_deref(), &switches.disabled)?;
                 bundles.with_value(secret, version)
             }
             Operation::GetDeleted { name } => {
-                let (secret, version) = self.secrets.get_deleted(name, &switches.disabled)?;
+                let (secret, version) = secrets.get_deleted(name, &switches.disabled)?;
                 bundles.deleted(secret, version)
             }
             Operation::List => {
                 let after = skipped(call.query)?;
-                let secrets = self.secrets.listed(after.as_deref());
-                page(call, "secrets", &secrets, |(_, secret)| {
-                    bundles.item(secret)
-                })?
+                let listed = secrets.listed(after.as_deref());
+                page(call, "secrets", &listed, |(_, secret)| bundles.item(secret))?
             }
             Operation::ListDeleted => {
                 let after = skipped(call.query)?;
-                let secrets = self.secrets.listed_deleted(after.as_deref());
-                page(call, "deletedsecrets", &secrets, |(_, secret)| {
+                let listed = secrets.listed_deleted(after.as_deref());
+                page(call, "deletedsecrets", &listed, |(_, secret)| {
                     bundles.deleted_item(secret)
                 })?
             }
             Operation::ListVersions { name } => {
                 let after = skipped(call.query)?;
-                let (secret, versions) = self.secrets.versions(name)?;
+                let (secret, versions) = secrets.versions(name)?;
                 // In the order of their ids, which says nothing about their age.
                 let mut versions: Vec<_> = versions
                     .iter()
@@ -122,23 +124,22 @@ impl Vault {
                 })?
             }
             Operation::Purge { name } => {
-                self.secrets.purge(name, VAULT, switches)?;
+                secrets.purge(name, VAULT, switches)?;
                 return Ok(Reply::empty(StatusCode::NO_CONTENT));
             }
             Operation::Recover { name } => {
-                let (secret, version) = self.secrets.recover(name, switches)?;
+                let (secret, version) = secrets.recover(name, switches)?;
                 bundles.without_value(secret, version)
             }
             Operation::Set { name } => {
                 let (value, content) = request::parse_set(call.body)?;
-                let (secret, version) = self.secrets.set(name, value, content, switches)?;
+                let (secret, version) = secrets.set(name, value, content, switches)?;
                 bundles.with_value(secret, version)
             }
             Operation::Update { name, version } => {
                 let change = request::parse_update(call.body)?;
                 let (secret, version) =
-                    self.secrets
-                        .update(name, version.as_deref(), |content| change.apply(content))?;
+                    secrets.update(name, version.as_deref(), |content| change.apply(content))?;
                 bundles.without_value(secret, version)
             }
         };

@@ -300,14 +300,24 @@ enum Engine {
 impl DbConfigBuilder {
     /// Takes a store's URL without credentials.
     pub fn url(mut self, url: &str) -> Self {
+        match StoreUrl::parse(url) {
+            Ok(url) => self.store_url(&url),
+            Err(error) => {
+                self.attempt(|_| Err(error));
+                self
+            }
+        }
+    }
+
+    /// Takes a store's URL that has been read already.
+    pub fn store_url(mut self, url: &StoreUrl) -> Self {
         self.attempt(|builder| {
-            let url = StoreUrl::parse(url)?;
             match url.scheme() {
                 "sqlite" => {
                     builder.engine = Some(Engine::Sqlite);
                     builder
                         .settings
-                        .set("path", database_url::sqlite_path(&url)?)?;
+                        .set("path", database_url::sqlite_path(url)?)?;
                 }
                 "postgres" | "postgresql" => {
                     builder.engine = Some(Engine::Postgres);
@@ -327,7 +337,7 @@ impl DbConfigBuilder {
                         .with_hint("it begins with sqlite: or postgres:"));
                 }
             }
-            builder.settings.set_query(&url)
+            builder.settings.set_query(url)
         });
         self
     }

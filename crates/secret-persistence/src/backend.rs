@@ -1,0 +1,109 @@
+//! The registry of backends: one row per kind of store, each in its own file behind its feature.
+
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod database;
+#[cfg(feature = "vault")]
+mod vault;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use secrets_core::layer::LimitOptions;
+use secrets_core::settings::{Setting, Settings as Values, StoreUrl};
+use secrets_core::{Error, Owner, Result, SecretPersistence};
+
+use crate::kind::Kind;
+use crate::settings::invalid;
+
+/// Asks for an environment variable.
+pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A future that opens a store.
+pub(crate) type Opening<'a> = BoxFuture<'a, Result<Arc<dyn SecretPersistence>>>;
+
+/// What the façade needs to know of a backend.
+pub(crate) struct Backend {
+    pub(crate) kind: Kind,
+    /// The schemes of its URLs.
+    pub(crate) schemes: &'static [&'static str],
+    /// Its key table.
+    pub(crate) table: &'static [Setting],
+    /// The forms of its JSON. A database has none.
+    pub(crate) json: &'static [JsonForm],
+    /// The quotas that the provider documents.
+    pub(crate) quotas: Option<fn() -> LimitOptions>,
+    /// What the environment says.
+    pub(crate) of_env: fn(Lookup<'_>) -> Result<Values>,
+    /// What a URL says, and the environment beside it.
+    pub(crate) of_url: fn(&StoreUrl, Lookup<'_>) -> Result<Values>,
+    /// Checks settings without opening anything; backends read the files that settings name.
+    pub(crate) check: fn(&Values) -> Result<()>,
+    /// Opens the store, marking what is written with this owner.
+    pub(crate) open: for<'a> fn(&'a Values, Option<Owner>) -> Opening<'a>,
+}
+
+/// One form of the JSON for external secret management.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JsonForm {
+    /// What `auth_type` says, where the kind has several forms. The first one is meant where it is
+    /// missing.
+    pub(crate) auth_type: Option<&'static str>,
+    /// The keys by which it is recognised.
+    pub(crate) required: &'static [&'static str],
+    /// The keys that may stand beside them.
+    pub(crate) optional: &'static [&'static str],
+}
+
+/// Every backend that is built in.
+pub(crate) fn built_in() -> Vec<Backend> {
+    vec![
+        #[cfg(feature = "aws")]
+        aws::BACKEND,
+        #[cfg(any(feature = "postgres", feature = "sqlite"))]
+        database::BACKEND,
+        #[cfg(feature = "vault")]
+        vault::BACKEND,
+    ]
+}
+
+/// The backend of a kind.
+///
+/// # Errors
+/// `InvalidConfig` where it is not built in.
+pub(crate) fn of(kind: Kind) -> Result<Backend> {
+    let found = built_in().into_iter().find(|backend| backend.kind == kind);
+    found.ok_or_else(|| {
+        invalid(format!("the backend for {kind} is not built in")).with_hint(format!(
+            "add the feature `{}` to the dependency on secret-persistence",
+            kind.feature()
+        ))
+    })
+}
+
+/// The backend of a URL.
+///
+/// # Errors
+/// `InvalidConfig` for a scheme that no backend here has.
+pub(crate) fn of_scheme(url: &StoreUrl) -> Result<Backend> {
+    let scheme = url.scheme();
+    let mut backends = built_in();
+    match backends
+        .iter()
+        .position(|backend| backend.schemes.contains(&scheme))
+    {
+        Some(at) => Ok(backends.swap_remove(at)),
+        None => Err(no_scheme(&backends)),
+    }
+}
+
+fn no_scheme(backends: &[Backend]) -> Error {
+    let schemes: Vec<&str> = backends
+        .iter()
+        .flat_map(|backend| backend.schemes)
+        .copied()
+        .collect();
+    invalid("no store that is built in has this scheme")
+        .with_hint(format!("the scheme is one of {}", schemes.join(", ")))
+}

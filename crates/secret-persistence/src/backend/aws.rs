@@ -1,0 +1,40 @@
+//! AWS Secrets Manager.
+
+use std::sync::Arc;
+
+use secrets_aws::{AwsSecretsManager, Config, SETTINGS};
+use secrets_core::SecretPersistence;
+
+use super::{Backend, JsonForm};
+use crate::kind::Kind;
+
+pub(super) const BACKEND: Backend = Backend {
+    kind: Kind::Aws,
+    schemes: &["aws"],
+    table: SETTINGS,
+    json: &[
+        JsonForm {
+            auth_type: Some("ACCESS_KEY"),
+            required: &["awsAccessKey", "awsSecretAccessKey", "awsRegion", "tagKey"],
+            optional: &["kmsKeyArn"],
+        },
+        JsonForm {
+            auth_type: Some("IAM_ROLE"),
+            required: &["roleArn", "awsRegion", "tagKey"],
+            optional: &["externalId", "kmsKeyArn"],
+        },
+    ],
+    quotas: Some(AwsSecretsManager::quotas),
+    of_env: |variable| Ok(Config::settings_of_env(variable)),
+    of_url: |url, variable| Config::settings_of_url(url, variable),
+    check: |values| Config::from_settings(values).map(drop),
+    open: |values, owner| {
+        Box::pin(async move {
+            let mut config = Config::from_settings(values)?;
+            if let Some(owner) = owner {
+                config = config.with_owner(owner);
+            }
+            Ok(Arc::new(AwsSecretsManager::new(config)) as Arc<dyn SecretPersistence>)
+        })
+    },
+};

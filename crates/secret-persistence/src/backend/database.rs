@@ -1,0 +1,41 @@
+//! SQLite and Postgres.
+
+use std::sync::Arc;
+
+use secrets_core::SecretPersistence;
+use secrets_db::{Database, DbConfig, SETTINGS};
+
+use super::Backend;
+use crate::kind::Kind;
+
+pub(super) const BACKEND: Backend = Backend {
+    kind: Kind::Database,
+    schemes: &[
+        #[cfg(feature = "postgres")]
+        "postgres",
+        #[cfg(feature = "postgres")]
+        "postgresql",
+        #[cfg(feature = "sqlite")]
+        "sqlite",
+    ],
+    table: SETTINGS,
+    json: &[],
+    quotas: None,
+    of_env: |variable| DbConfig::builder().env(variable).into_settings(),
+    of_url: |url, variable| {
+        DbConfig::builder()
+            .store_url(url)
+            .env(variable)
+            .into_settings()
+    },
+    check: |values| DbConfig::from_settings(values).map(drop),
+    open: |values, owner| {
+        Box::pin(async move {
+            let mut config = DbConfig::from_settings(values)?;
+            if let Some(owner) = owner {
+                config = config.with_owner(owner);
+            }
+            Ok(Arc::new(Database::connect(config).await?) as Arc<dyn SecretPersistence>)
+        })
+    },
+};

@@ -1,0 +1,33 @@
+//! HashiCorp Vault.
+
+use std::sync::Arc;
+
+use secrets_core::SecretPersistence;
+use secrets_vault::{SETTINGS, Vault, VaultConfig};
+
+use super::{Backend, JsonForm};
+use crate::kind::Kind;
+
+pub(super) const BACKEND: Backend = Backend {
+    kind: Kind::Vault,
+    schemes: &["vault"],
+    table: SETTINGS,
+    json: &[JsonForm {
+        auth_type: None,
+        required: &["address", "token", "prefix"],
+        optional: &[],
+    }],
+    quotas: None,
+    of_env: |variable| Ok(VaultConfig::settings_of_env(variable)),
+    of_url: |url, variable| VaultConfig::settings_of_url(url, variable),
+    check: |values| VaultConfig::from_settings(values).map(drop),
+    open: |values, owner| {
+        Box::pin(async move {
+            let mut config = VaultConfig::from_settings(values)?;
+            if let Some(owner) = owner {
+                config = config.with_owner(owner);
+            }
+            Ok(Arc::new(Vault::connect(config).await?) as Arc<dyn SecretPersistence>)
+        })
+    },
+};

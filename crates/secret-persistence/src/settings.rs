@@ -1,0 +1,197 @@
+//! Settings: which store, how it is reached, and what stands around it, whatever form they came in.
+
+mod common;
+mod environment;
+mod helm;
+mod json;
+mod kubernetes;
+mod near_miss;
+mod tenant;
+mod tree;
+mod url;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use secrets_core::settings::{Setting, Settings as Values, unknown};
+use secrets_core::{Error, ErrorKind, Operation, Owner, Result};
+
+use crate::backend::{self, Backend};
+use crate::kind::Kind;
+
+pub use common::COMMON;
+pub(crate) use common::Layering;
+pub use environment::Environment;
+pub use kubernetes::KubernetesSecrets;
+pub use near_miss::Warning;
+pub use tenant::Tenant;
+
+/// The settings of one store: its kind, the values of its key table, and what stands around it.
+///
+/// Read from one of the forms that operators have, and nothing else from then on: no file and no
+/// variable is read later, except what the settings themselves name. `Debug` shows no secret.
+///
+/// ```
+/// use secret_persistence::{Environment, Kind, Settings};
+///
+/// let environment = Environment::from_iter([
+///     ("SECRET_PERSISTENCE", "VAULT"),
+///     ("VAULT_ADDRESS", "https://vault.example.com:8200"),
+///     ("VAULT_AUTH_TOKEN", "hvs.example"),
+///     ("SECRETS_CACHE", "true"),
+/// ]);
+/// let settings = Settings::from_env(&environment)?;
+/// assert_eq!(settings.kind(), Kind::Vault);
+/// assert_eq!(settings.store().text("address"), Some("https://vault.example.com:8200"));
+/// assert_eq!(settings.common().text("cache"), Some("true"));
+/// assert!(!format!("{settings:?}").contains("hvs.example"));
+/// # Ok::<(), secret_persistence::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Settings {
+    kind: Kind,
+    store: Values,
+    common: Values,
+    mirror: Option<Box<Settings>>,
+    warnings: Vec<Warning>,
+}
+
+impl Settings {
+    fn new(kind: Kind, store: Values, common: Values) -> Self {
+        Self {
+            kind,
+            store,
+            common,
+            mirror: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The kind of store.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The values of the store's key table.
+    #[must_use]
+    pub fn store(&self) -> &Values {
+        &self.store
+    }
+
+    /// The values of [`COMMON`]: owner, layers, audit.
+    #[must_use]
+    pub fn common(&self) -> &Values {
+        &self.common
+    }
+
+    /// What looked wrong but is not an error; it has been logged too.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// Sets one value, by its name in the store's key table or in [`COMMON`].
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a name that neither table has, and for a second, different value.
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
+        if COMMON.iter().any(|setting| setting.name == name) {
+            self.common.set(name, value)?;
+        } else if self
+            .store
+            .table()
+            .iter()
+            .any(|setting| setting.name == name)
+        {
+            self.store.set(name, value)?;
+        } else {
+            let known = self.store.table().iter().chain(COMMON);
+            return Err(unknown(name, known.map(|setting| setting.name)));
+        }
+        Ok(self)
+    }
+
+    /// Keeps a second store alike: the live half of a migration. The store of these settings is the
+    /// primary one.
+    #[must_use]
+    pub fn with_mirror(mut self, secondary: Self) -> Self {
+        self.mirror = Some(Box::new(secondary));
+        self
+    }
+
+    /// The second store, where there is one.
+    #[must_use]
+    pub fn mirror(&self) -> Option<&Self> {
+        self.mirror.as_deref()
+    }
+
+    /// The id of this installation, where it is set.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for one that is not of its grammar.
+    pub fn owner(&self) -> Result<Option<Owner>> {
+        self.common.text("owner").map(Owner::parse).transpose()
+    }
+
+    /// Checks everything that can be checked without the network. Files that the settings name are
+    /// read.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting and the remedy.
+    pub fn check(&self) -> Result<()> {
+        self.owner()?;
+        Layering::of(self)?;
+        common::audit_mode(&self.common)?;
+        (self.backend()?.check)(&self.store)?;
+        match &self.mirror {
+            Some(mirror) => mirror.check(),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn backend(&self) -> Result<Backend> {
+        backend::of(self.kind)
+    }
+
+    /// Adds what the environment says about what stands around the store, and the mirror.
+    fn with_environment(mut self, environment: &Environment) -> Result<Self> {
+        self.common.set_env(|name| environment.get(name));
+        if let Some(text) = self.common.text("mirror") {
+            let mirror = Self::mirror_of(text, environment)?;
+            self.mirror = Some(Box::new(mirror));
+        }
+        Ok(self)
+    }
+
+    fn with_warnings(mut self, warnings: Vec<Warning>) -> Self {
+        for warning in &warnings {
+            tracing::warn!(target: "secret_persistence", "{warning}");
+        }
+        self.warnings.extend(warnings);
+        self
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("kind", &self.kind)
+            .field("store", &self.store)
+            .field("common", &self.common)
+            .field("mirror", &self.mirror)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The key table of a kind of store.
+///
+/// # Errors
+/// `InvalidConfig` where its backend is not built in.
+pub fn key_table(kind: Kind) -> Result<&'static [Setting]> {
+    backend::of(kind).map(|backend| backend.table)
+}
+
+pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
+}

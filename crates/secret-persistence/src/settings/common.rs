@@ -1,0 +1,358 @@
+//! What stands around a store: its owner, layers and audit; the same for every kind.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrets_core::connector::AuditMode;
+use secrets_core::layer::{CacheOptions, ClassLimit, LimitOptions, RetryOptions};
+use secrets_core::settings::{Setting, Settings as Values};
+use secrets_core::{Error, Result};
+
+use super::{Settings, invalid};
+
+/// The key table of what stands around a store. In a URL these are parameters like the store's own.
+pub const COMMON: &[Setting] = &[
+    Setting::new("owner", "the id of this installation, written with every secret: a-z, 0-9, _ and -")
+        .with_env(&["SECRETS_OWNER"])
+        .with_helm(&["owner"]),
+    Setting::new("metrics", "`true` counts and times every call through the `metrics` facade")
+        .with_env(&["SECRETS_METRICS"])
+        .with_helm(&["metrics"])
+        .with_default("true"),
+    Setting::new("read-only", "`true` refuses every change before any request")
+        .with_env(&["SECRETS_READ_ONLY"])
+        .with_helm(&["readOnly"])
+        .with_default("false"),
+    Setting::new("cache", "`true` keeps values that were read in memory for a while")
+        .with_env(&["SECRETS_CACHE"])
+        .with_helm(&["cache"])
+        .with_default("false"),
+    Setting::new(
+        "cache-ttl-seconds",
+        "for how long a value is served without asking the store, 1 to 86400; one that another process \
+         deleted is served for as long",
+    )
+    .with_env(&["SECRETS_CACHE_TTL_SECONDS"])
+    .with_helm(&["cacheTtlSeconds"])
+    .with_default("300"),
+    Setting::new(
+        "cache-stale-seconds",
+        "for how long beyond that a value is served while the store does not answer, 0 to 604800",
+    )
+    .with_env(&["SECRETS_CACHE_STALE_SECONDS"])
+    .with_helm(&["cacheStaleSeconds"])
+    .with_default("3600"),
+    Setting::new("cache-max-bytes", "the most memory that cached values take")
+        .with_env(&["SECRETS_CACHE_MAX_BYTES"])
+        .with_helm(&["cacheMaxBytes"])
+        .with_default("67108864"),
+    Setting::new("retry", "`true` repeats what fails for a moment, and ends what hangs")
+        .with_env(&["SECRETS_RETRY"])
+        .with_helm(&["retry"])
+        .with_default("true"),
+    Setting::new("retry-attempts", "the most attempts of one call, 1 to 100")
+        .with_env(&["SECRETS_RETRY_ATTEMPTS"])
+        .with_helm(&["retryAttempts"])
+        .with_default("8"),
+    Setting::new(
+        "retry-deadline-seconds",
+        "how long one call may take with all its attempts, 1 to 3600",
+    )
+    .with_env(&["SECRETS_RETRY_DEADLINE_SECONDS"])
+    .with_helm(&["retryDeadlineSeconds"])
+    .with_default("60"),
+    Setting::new("request-timeout-seconds", "how long one request may take, 1 to 600; with `retry`")
+        .with_env(&["SECRETS_REQUEST_TIMEOUT_SECONDS"])
+        .with_helm(&["requestTimeoutSeconds"])
+        .with_default("10"),
+    Setting::new(
+        "limit",
+        "`true` keeps to a share of the store's quota; by default where its provider documents one",
+    )
+    .with_env(&["SECRETS_LIMIT"])
+    .with_helm(&["limit"]),
+    Setting::new(
+        "limit-share",
+        "the part of the quota that this installation may use, above 0 and at most 1: others use the \
+         account too",
+    )
+    .with_env(&["SECRETS_LIMIT_SHARE"])
+    .with_helm(&["limitShare"])
+    .with_default("0.5"),
+    Setting::new("replicas", "how many processes like this one divide that part, 1 to 10000")
+        .with_env(&["SECRETS_REPLICAS"])
+        .with_helm(&["replicas"])
+        .with_default("1"),
+    Setting::new(
+        "limit-reads-per-second",
+        "the quota for reading, in requests per second, in place of the documented one",
+    )
+    .with_env(&["SECRETS_LIMIT_READS_PER_SECOND"])
+    .with_helm(&["limitReadsPerSecond"]),
+    Setting::new(
+        "limit-writes-per-second",
+        "the quota for writing and deleting, in requests per second, in place of the documented one",
+    )
+    .with_env(&["SECRETS_LIMIT_WRITES_PER_SECOND"])
+    .with_helm(&["limitWritesPerSecond"]),
+    Setting::new(
+        "limit-lists-per-second",
+        "the quota for listing, in requests per second, in place of the documented one",
+    )
+    .with_env(&["SECRETS_LIMIT_LISTS_PER_SECOND"])
+    .with_helm(&["limitListsPerSecond"]),
+    Setting::new(
+        "mirror",
+        "the URL of a second store that is kept alike: read where this one has not the answer, written and \
+         deleted first. What its URL does not say comes from variables with MIRROR_ before their names",
+    )
+    .with_env(&["SECRETS_MIRROR"])
+    .with_helm(&["mirror"]),
+    Setting::new(
+        "audit",
+        "`required`: an operation fails before any value is returned where its audit events cannot be \
+         recorded; `best_effort`: that is counted and logged; for `stores`",
+    )
+    .with_env(&["SECRETS_AUDIT"])
+    .with_helm(&["audit"]),
+    Setting::new("audit-file", "the file that audit events are appended to, one JSON object a line")
+        .with_env(&["SECRETS_AUDIT_FILE"])
+        .with_helm(&["auditFile"])
+        .operator_only(),
+];
+
+/// The layers that settings ask for.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Layering {
+    pub(crate) metrics: bool,
+    pub(crate) read_only: bool,
+    pub(crate) cache: Option<CacheOptions>,
+    pub(crate) retry: Option<RetryOptions>,
+    pub(crate) limit: Option<LimitOptions>,
+}
+
+impl Layering {
+    /// Reads them, with the store's own quotas.
+    pub(crate) fn of(settings: &Settings) -> Result<Self> {
+        let values = &settings.common;
+        let quotas = settings.backend()?.quotas.map(|quotas| quotas());
+        Ok(Self {
+            metrics: flag(values, "metrics")?.unwrap_or(true),
+            read_only: flag(values, "read-only")?.unwrap_or(false),
+            cache: cache(values)?,
+            retry: retry(values)?,
+            limit: limit(values, quotas)?,
+        })
+    }
+}
+
+/// What becomes of an operation whose audit events are lost, where they are wanted at all.
+pub(crate) fn audit_mode(values: &Values) -> Result<Option<AuditMode>> {
+    match values.text("audit") {
+        None => Ok(None),
+        Some("required") => Ok(Some(AuditMode::Required)),
+        Some("best_effort") => Ok(Some(AuditMode::BestEffort)),
+        Some(_) => Err(invalid("`audit` is required or best_effort")),
+    }
+}
+
+fn cache(values: &Values) -> Result<Option<CacheOptions>> {
+    if !flag(values, "cache")?.unwrap_or(false) {
+        return Ok(None);
+    }
+    let mut options = CacheOptions::default();
+    if let Some(seconds) = number(values, "cache-ttl-seconds", 1, 86_400)? {
+        options = options.with_ttl(Duration::from_secs(seconds));
+    }
+    if let Some(seconds) = number(values, "cache-stale-seconds", 0, 604_800)? {
+        options = options.with_stale(Duration::from_secs(seconds));
+    }
+    if let Some(bytes) = number(values, "cache-max-bytes", 1, u64::MAX)? {
+        options = options.with_max_bytes(bytes);
+    }
+    Ok(Some(options))
+}
+
+fn retry(values: &Values) -> Result<Option<RetryOptions>> {
+    if !flag(values, "retry")?.unwrap_or(true) {
+        return Ok(None);
+    }
+    let mut options = RetryOptions::default();
+    if let Some(attempts) = number(values, "retry-attempts", 1, 100)? {
+        options = options.with_attempts(attempts);
+    }
+    if let Some(seconds) = number(values, "retry-deadline-seconds", 1, 3600)? {
+        options = options.with_deadline(Duration::from_secs(seconds));
+    }
+    if let Some(seconds) = number(values, "request-timeout-seconds", 1, 600)? {
+        options = options.with_request_timeout(Duration::from_secs(seconds));
+    }
+    Ok(Some(options))
+}
+
+fn limit(values: &Values, quotas: Option<LimitOptions>) -> Result<Option<LimitOptions>> {
+    let wanted = flag(values, "limit")?;
+    let own = [
+        (
+            "limit-reads-per-second",
+            values.text("limit-reads-per-second"),
+        ),
+        (
+            "limit-writes-per-second",
+            values.text("limit-writes-per-second"),
+        ),
+        (
+            "limit-lists-per-second",
+            values.text("limit-lists-per-second"),
+        ),
+    ];
+    let given = own.iter().find(|(_, text)| text.is_some());
+    if let (Some(false), Some((name, _))) = (wanted, given) {
+        return Err(invalid(format!(
+            "`{name}` is of no use where `limit` is false"
+        )));
+    }
+    if !wanted.unwrap_or(quotas.is_some() || given.is_some()) {
+        return Ok(None);
+    }
+    let mut options = quotas.unwrap_or_default();
+    let rate = |class: &mut ClassLimit, name| {
+        if let Some(rate) = decimal(values, name, 1_000_000.0)? {
+            class.per_second = rate;
+        }
+        Ok::<_, Error>(())
+    };
+    rate(&mut options.read, "limit-reads-per-second")?;
+    rate(&mut options.write, "limit-writes-per-second")?;
+    rate(&mut options.list, "limit-lists-per-second")?;
+    let share = decimal(values, "limit-share", 1.0)?.unwrap_or(0.5);
+    let replicas: u32 = number(values, "replicas", 1, 10_000)?.unwrap_or(1);
+    Ok(Some(options.with_share(share / f64::from(replicas))))
+}
+
+/// `true` or `false`.
+fn flag(values: &Values, name: &str) -> Result<Option<bool>> {
+    values.parse(name)
+}
+
+fn number<T>(values: &Values, name: &str, least: T, most: T) -> Result<Option<T>>
+where
+    T: FromStr + PartialOrd + std::fmt::Display + Copy,
+{
+    let Some(number) = values.parse::<T>(name)? else {
+        return Ok(None);
+    };
+    if (least..=most).contains(&number) {
+        return Ok(Some(number));
+    }
+    Err(invalid(format!("`{name}` is from {least} to {most}")))
+}
+
+/// A number above zero.
+fn decimal(values: &Values, name: &str, most: f64) -> Result<Option<f64>> {
+    match values.parse::<f64>(name)? {
+        Some(number) if number > 0.0 && number <= most => Ok(Some(number)),
+        Some(_) => Err(invalid(format!("`{name}` is above 0 and at most {most}"))),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(pairs: &[(&str, &str)]) -> Values {
+        let mut values = Values::new(COMMON);
+        for (name, value) in pairs {
+            values.set(name, *value).unwrap();
+        }
+        values
+    }
+
+    fn quotas() -> LimitOptions {
+        let mut quotas = LimitOptions::default();
+        quotas.read.per_second = 800.0;
+        quotas
+    }
+
+    #[test]
+    fn a_share_of_the_quota_is_divided_among_the_replicas() {
+        let limit = |pairs: &[(&str, &str)]| limit(&values(pairs), Some(quotas())).unwrap();
+        let share = |pairs: &[(&str, &str)]| limit(pairs).unwrap().share;
+        assert_eq!(share(&[]), 0.5);
+        assert_eq!(share(&[("replicas", "5")]), 0.1);
+        assert_eq!(share(&[("replicas", "4"), ("limit-share", "1")]), 0.25);
+        let own = limit(&[("limit-reads-per-second", "120")]).unwrap();
+        assert_eq!((own.read.per_second, own.write), (120.0, quotas().write));
+        assert_eq!(limit(&[("limit", "false")]), None);
+    }
+
+    #[test]
+    fn without_a_documented_quota_only_who_asks_is_limited() {
+        let limit = |pairs: &[(&str, &str)]| limit(&values(pairs), None).unwrap();
+        assert_eq!(limit(&[]), None);
+        assert!(limit(&[("limit", "true")]).is_some());
+        assert!(limit(&[("limit-writes-per-second", "3")]).is_some());
+    }
+
+    #[test]
+    fn defaults_are_what_the_table_says() {
+        let named = |name: &str| {
+            let row = COMMON.iter().find(|row| row.name == name).unwrap();
+            values(&[("cache", "true"), (name, row.default.unwrap())])
+        };
+        let plain = values(&[("cache", "true")]);
+        for name in [
+            "cache-ttl-seconds",
+            "cache-stale-seconds",
+            "cache-max-bytes",
+        ] {
+            assert_eq!(
+                cache(&named(name)).unwrap(),
+                cache(&plain).unwrap(),
+                "{name}"
+            );
+        }
+        for name in [
+            "retry",
+            "retry-attempts",
+            "retry-deadline-seconds",
+            "request-timeout-seconds",
+        ] {
+            assert_eq!(
+                retry(&named(name)).unwrap(),
+                retry(&plain).unwrap(),
+                "{name}"
+            );
+        }
+        for name in ["limit-share", "replicas"] {
+            let with = limit(&named(name), Some(quotas())).unwrap();
+            assert_eq!(with, limit(&plain, Some(quotas())).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (name, text) in [
+            ("metrics", "yes"),
+            ("cache-ttl-seconds", "0"),
+            ("retry-attempts", "0"),
+            ("retry-deadline-seconds", "3601"),
+            ("replicas", "0"),
+            ("limit-share", "0"),
+            ("limit-share", "1.1"),
+            ("limit-share", "NaN"),
+            ("limit-reads-per-second", "-1"),
+        ] {
+            let values = values(&[("cache", "true"), (name, text)]);
+            let refused = flag(&values, "metrics").is_err()
+                || cache(&values).is_err()
+                || retry(&values).is_err()
+                || limit(&values, Some(quotas())).is_err();
+            assert!(refused, "{name}={text}");
+        }
+        let both = values(&[("limit", "false"), ("limit-reads-per-second", "1")]);
+        assert!(limit(&both, None).is_err());
+        assert!(audit_mode(&values(&[("audit", "maybe")])).is_err());
+    }
+}

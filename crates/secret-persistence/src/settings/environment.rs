@@ -1,0 +1,158 @@
+//! Settings from environment variables.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use secrets_core::settings::Settings as Values;
+use secrets_core::{Result, SecretValue};
+
+use super::{COMMON, Settings, invalid, near_miss};
+use crate::backend;
+use crate::kind::Kind;
+
+/// The variable that names the kind of store.
+pub(crate) const SECRET_PERSISTENCE: &str = "SECRET_PERSISTENCE";
+
+/// Environment variables: those of the process, or given ones. `Debug` shows names only.
+///
+/// A variable that is empty counts as unset, and so does one that Kubernetes injects for a service of
+/// an unlucky name (`DATABASE_PORT=tcp://…`).
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, SecretValue>);
+
+impl Environment {
+    /// The variables of this process. One that is not UTF-8 counts as unset.
+    #[must_use]
+    pub fn of_process() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
+    }
+
+    /// No variable at all.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The same variables, those whose names begin with the prefix taking the place of their namesakes
+    /// without it.
+    #[must_use]
+    pub fn preferring(&self, prefix: &str) -> Self {
+        let mut variables = self.0.clone();
+        for (name, value) in &self.0 {
+            if let Some(name) = name.strip_prefix(prefix)
+                && !value.is_empty()
+            {
+                variables.insert(name.to_owned(), value.clone());
+            }
+        }
+        Self(variables)
+    }
+
+    /// The names of all variables.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// A variable's value.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.secret(name).map(|value| value.expose().to_owned())
+    }
+
+    /// A variable's value, unless it is empty or none of ours.
+    pub(crate) fn secret(&self, name: &str) -> Option<SecretValue> {
+        let value = self.0.get(name).filter(|value| !value.is_empty())?;
+        (!is_of_a_service(name, value.expose())).then(|| value.clone())
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        let pairs = pairs.into_iter();
+        Self(
+            pairs
+                .map(|(name, value)| (name.into(), SecretValue::new(value.into())))
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+impl Settings {
+    /// Reads the environment: `SECRET_PERSISTENCE` names the kind of store, in any case, and unset
+    /// means the database; then the variables of that kind's key table and of [`COMMON`].
+    ///
+    /// Only the exact names are read. What looks like a misspelt one is a [warning](Self::warnings),
+    /// since it may be somebody else's.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a kind that nobody knows or that is not built in, and where nothing at all
+    /// is set.
+    pub fn from_env(environment: &Environment) -> Result<Self> {
+        let variable = environment.get(SECRET_PERSISTENCE);
+        let kind = match &variable {
+            Some(text) => Kind::of_variable(text)?,
+            None => Kind::Database,
+        };
+        let warnings = near_miss::look(environment, kind);
+        let backend = backend::of(kind)?;
+        let store = (backend.of_env)(&|name| environment.get(name))?;
+        let settings = Self::new(kind, store, Values::new(COMMON)).with_warnings(warnings);
+        let says_where = |name| ["url", "host", "path"].contains(&name);
+        if variable.is_none() && !settings.store.names().any(says_where) {
+            return Err(invalid("no store is set in the environment").with_hint(format!(
+                "set {SECRET_PERSISTENCE} to the kind of store; unset it means the database, which \
+                 DATABASE_URL or DATABASE_HOST would name"
+            )));
+        }
+        settings.with_environment(environment)
+    }
+}
+
+/// Kubernetes sets `<SERVICE>_PORT=tcp://…` and the like in every pod, for every service of its
+/// namespace: <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    name.ends_with("_PORT")
+        && ["tcp://", "udp://", "sctp://"]
+            .iter()
+            .any(|scheme| value.starts_with(scheme))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_of_kubernetes_disturb_nothing() {
+        let environment = Environment::from_iter([
+            ("DATABASE_PORT", "tcp://10.0.0.7:5432"),
+            ("DATABASE_PORT_5432_TCP", "tcp://10.0.0.7:5432"),
+            ("VAULT_PORT", "tcp://10.0.0.9:8200"),
+            ("VAULT_AUTH_TOKEN", ""),
+        ]);
+        assert_eq!(environment.get("DATABASE_PORT"), None);
+        assert_eq!(environment.get("VAULT_PORT"), None);
+        assert_eq!(environment.get("VAULT_AUTH_TOKEN"), None);
+    }
+
+    #[test]
+    fn a_prefix_is_preferred_and_an_empty_one_is_not() {
+        let environment = Environment::from_iter([
+            ("A", "plain"),
+            ("B", "plain"),
+            ("MIRROR_A", "mirror"),
+            ("MIRROR_B", ""),
+        ]);
+        let mirror = environment.preferring("MIRROR_");
+        assert_eq!(mirror.get("A").as_deref(), Some("mirror"));
+        assert_eq!(mirror.get("B").as_deref(), Some("plain"));
+        assert_eq!(environment.get("A").as_deref(), Some("plain"));
+        assert!(!format!("{mirror:?}").contains("plain"));
+    }
+}

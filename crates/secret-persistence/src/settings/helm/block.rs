@@ -1,0 +1,243 @@
+//! The block of one store: keys, their aliases, and credentials in a Kubernetes Secret.
+
+use secrets_core::settings::{Setting, Settings as Values, unknown};
+use secrets_core::{Error, Result, SecretValue};
+use serde_json::{Map, Value};
+
+use super::{KubernetesSecrets, Warning, invalid, no_secret, tree};
+
+/// What the key that names a credential's key ends in.
+const SECRET_KEY: &str = "SecretKey";
+
+pub(super) struct Block<'a> {
+    place: String,
+    entries: &'a Map<String, Value>,
+    secret: String,
+    secrets: &'a KubernetesSecrets,
+    /// A key, and another name for it.
+    alias: Option<(&'static str, &'static str)>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Block<'a> {
+    pub(super) fn new(
+        place: String,
+        entries: &'a Map<String, Value>,
+        secret: String,
+        secrets: &'a KubernetesSecrets,
+    ) -> Self {
+        Self {
+            place,
+            entries,
+            secret,
+            secrets,
+            alias: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Reads a key under another name too.
+    pub(super) fn with_alias(mut self, key: &'static str, alias: &'static str) -> Self {
+        self.alias = Some((key, alias));
+        self
+    }
+
+    /// Whether a key is set.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries
+            .get(key)
+            .is_some_and(|value| !tree::is_unset(value))
+    }
+
+    /// A key's text.
+    pub(super) fn text(&self, key: &str) -> Result<Option<String>> {
+        let Some(value) = self.entries.get(key) else {
+            return Ok(None);
+        };
+        let value = tree::scalar(&self.at(key), value)?;
+        Ok(value.map(|value| value.expose().to_owned()))
+    }
+
+    /// Refuses keys that neither the table nor `extra` has, set or not.
+    pub(super) fn refuse_unknown(
+        &self,
+        table: &'static [Setting],
+        extra: &[&'static str],
+    ) -> Result<()> {
+        for key in self.entries.keys() {
+            let is_of = |row: &Setting| {
+                row.helm.contains(&key.as_str()) || secret_key(row).is_some_and(|name| name == *key)
+            };
+            if extra.contains(&key.as_str()) || table.iter().any(is_of) {
+                continue;
+            }
+            if let Some(row) = nearest_secret_key(table, key) {
+                let meant = secret_key(row).unwrap_or_default();
+                return Err(invalid(format!("unknown setting `{key}`"))
+                    .with_store(self.place.clone())
+                    .with_hint(format!("did you mean `{meant}`?")));
+            }
+            let known = table.iter().flat_map(|row| row.helm).chain(extra).copied();
+            return Err(
+                unknown(key, known.collect::<Vec<_>>().into_iter()).with_store(self.place.clone())
+            );
+        }
+        Ok(())
+    }
+
+    /// Sets what the block says, and with `looks_up` what the Kubernetes Secret has.
+    pub(super) fn fill(&mut self, values: &mut Values, looks_up: bool) -> Result<()> {
+        for row in values.table() {
+            let inline = self.inline(row)?;
+            let named = self.named(row)?;
+            match (inline, named) {
+                (Some(_), Some(_)) => return Err(self.both(row)),
+                (Some(value), None) => values.set(row.name, value.expose())?,
+                (None, named) if looks_up || named.is_some() => {
+                    if let Some(value) = self.look_up(row, named)? {
+                        values.set(row.name, value.expose())?;
+                    }
+                }
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands in the file itself, under whichever of its keys.
+    fn inline(&self, row: &Setting) -> Result<Option<SecretValue>> {
+        let mut found: Option<SecretValue> = None;
+        for key in row.helm {
+            let Some(value) = self.entries.get(*key) else {
+                continue;
+            };
+            let value = match row.name {
+                "tags" => tree::tags(&self.at(key), value)?,
+                _ => tree::scalar(&self.at(key), value)?,
+            };
+            match (&found, value) {
+                (Some(one), Some(other)) if *one != other => {
+                    return Err(
+                        invalid(format!("`{}` have two values", row.helm.join("` and `")))
+                            .with_store(self.place.clone())
+                            .with_hint("they mean the same: leave one out"),
+                    );
+                }
+                (_, Some(value)) => found = Some(value),
+                (_, None) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// The key of the Secret that the file names for a credential.
+    fn named(&self, row: &Setting) -> Result<Option<String>> {
+        let Some(key) = secret_key(row) else {
+            return Ok(None);
+        };
+        let alias = match self.alias {
+            Some((of, alias)) if of == key => self.text(alias)?,
+            _ => None,
+        };
+        match (self.text(&key)?, alias) {
+            (Some(one), Some(other)) if one != other => Err(invalid(format!(
+                "`{key}` has two values, one under another name"
+            ))
+            .with_store(self.place.clone())),
+            (one, other) => Ok(one.or(other)),
+        }
+    }
+
+    /// What the Secret has under the key that the file names, or under a documented one.
+    fn look_up(&mut self, row: &Setting, named: Option<String>) -> Result<Option<SecretValue>> {
+        if row.helm_secret.is_empty() {
+            return Ok(None);
+        }
+        if let Some(key) = named {
+            let place = self.at(&secret_key(row).unwrap_or_default());
+            if !self.secrets.has(&self.secret) {
+                return Err(no_secret(&self.secret, &place));
+            }
+            let found = self.secrets.get(&self.secret, &key)?;
+            return match found {
+                Some(value) if !value.is_empty() => Ok(Some(value)),
+                _ => Err(invalid(format!(
+                    "`{place}` names a key that the Kubernetes Secret {} has not, or that is empty",
+                    self.secret
+                ))),
+            };
+        }
+        for key in row.helm_secret {
+            if let Some(value) = self.secrets.get(&self.secret, key)?
+                && !value.is_empty()
+            {
+                return Ok(Some(value));
+            }
+        }
+        if row.secret {
+            self.warnings.push(Warning::new(format!(
+                "{}: the Kubernetes Secret {} has no {}, so `{}` is unset",
+                self.place,
+                self.secret,
+                row.helm_secret.first().copied().unwrap_or_default(),
+                row.name
+            )));
+        }
+        Ok(None)
+    }
+
+    /// The error for a credential that is needed and stands nowhere.
+    pub(super) fn no_credential(&self, table: &[Setting], name: &str) -> Error {
+        let row = table.iter().find(|row| row.name == name);
+        let key = row
+            .and_then(|row| row.helm_secret.first())
+            .copied()
+            .unwrap_or_default();
+        if !self.secrets.has(&self.secret) {
+            return no_secret(&self.secret, &self.place);
+        }
+        invalid(format!(
+            "`{}` needs a credential: the Kubernetes Secret {} has no {key}",
+            self.place, self.secret
+        ))
+        .with_hint("name another key, or use authenticationType: instanceProfile")
+    }
+
+    pub(super) fn into_warnings(self) -> Vec<Warning> {
+        self.warnings
+    }
+
+    fn both(&self, row: &Setting) -> Error {
+        let inline = row
+            .helm
+            .iter()
+            .find(|key| self.has(key))
+            .copied()
+            .unwrap_or_default();
+        let named = secret_key(row).unwrap_or_default();
+        invalid(format!("`{inline}` and `{named}` exclude each other"))
+            .with_store(self.place.clone())
+            .with_hint("a credential stands in the file or in the Kubernetes Secret, not in both")
+    }
+
+    fn at(&self, key: &str) -> String {
+        format!("{}.{key}", self.place)
+    }
+}
+
+/// The key that names a credential's key in the Kubernetes Secret.
+fn secret_key(row: &Setting) -> Option<String> {
+    let first = row.helm.first().filter(|_| !row.helm_secret.is_empty())?;
+    Some(format!("{first}{SECRET_KEY}"))
+}
+
+fn nearest_secret_key<'t>(table: &'t [Setting], key: &str) -> Option<&'t Setting> {
+    let near = |row: &&Setting| {
+        secret_key(row).is_some_and(|name| strsim::damerau_levenshtein(&name, key) <= 3)
+    };
+    let looks_like_a_name = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphabetic());
+    table
+        .iter()
+        .filter(|_| looks_like_a_name && key.to_ascii_lowercase().ends_with("key"))
+        .find(near)
+}

@@ -1,0 +1,287 @@
+//! What documented and other files mean.
+
+use super::*;
+
+const SECRET: &str = "
+kind: Secret
+metadata: {name: airbyte-config-secrets}
+stringData:
+  aws-secret-manager-access-key-id: AKIAEXAMPLE
+  aws-secret-manager-secret-access-key: canary-secret
+  vault-token: canary-token
+  VAULT_AUTH_TOKEN: canary-default-token
+  database-password: canary-password
+  DATABASE_PASSWORD: canary-default-password
+";
+
+fn read(values: &str) -> Result<Settings> {
+    let secrets = KubernetesSecrets::none().with_manifests(SECRET)?;
+    Settings::from_helm(values, &secrets, &Environment::empty())
+}
+
+/// A block within `global.secretsManager`.
+fn manager(kind: &str, block: &str) -> String {
+    format!("global: {{secretsManager: {{type: {kind}, {block}}}}}")
+}
+
+fn aws(block: &str) -> Result<Settings> {
+    read(&manager(
+        "awsSecretManager",
+        &format!("awsSecretManager: {{{block}}}"),
+    ))
+}
+
+fn vault(block: &str) -> Result<Settings> {
+    read(&manager(
+        "VAULT",
+        &format!("vault: {{address: 'https://v', {block}}}"),
+    ))
+}
+
+fn secret(settings: &Settings, name: &str) -> Option<String> {
+    settings
+        .store()
+        .secret(name)
+        .map(|value| value.expose().to_owned())
+}
+
+fn refused(result: Result<Settings>, expected: &str) {
+    let error = result.expect_err(expected);
+    assert!(error.to_string().contains(expected), "{expected}: {error}");
+    assert!(
+        !format!("{error} {error:?}").contains("canary"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn null_and_empty_text_are_unset() {
+    let settings = aws("region: us-east-1, tags:, kms: '', kmsArn: null, accessKeyId: ''").unwrap();
+    let names: Vec<_> = settings.store().names().collect();
+    assert_eq!(names, ["access-key-id", "region", "secret-access-key"]);
+}
+
+#[test]
+fn a_credential_stands_in_the_file_or_in_the_secret() {
+    let inline = vault("authToken: inline, authTokenSecretKey: ''").unwrap();
+    assert_eq!(secret(&inline, "token").as_deref(), Some("inline"));
+    let alias = vault("token: inline").unwrap();
+    assert_eq!(secret(&alias, "token").as_deref(), Some("inline"));
+    let named = vault("authToken: '', authTokenSecretKey: vault-token").unwrap();
+    assert_eq!(secret(&named, "token").as_deref(), Some("canary-token"));
+    let documented = vault("prefix: secret/").unwrap();
+    assert_eq!(
+        secret(&documented, "token").as_deref(),
+        Some("canary-default-token")
+    );
+    for both in [
+        "authToken: canary, authTokenSecretKey: vault-token",
+        "token: canary, authTokenSecretKey: vault-token",
+    ] {
+        refused(vault(both), "exclude each other");
+    }
+    refused(vault("authToken: canary, token: other"), "two values");
+    refused(vault("authTokenSecretKey: missing"), "has not");
+    refused(
+        vault("authTokenSecretKey: ../token"),
+        "not the name of a key",
+    );
+}
+
+#[test]
+fn a_secret_that_is_not_at_hand_is_named() {
+    let values = manager(
+        "VAULT",
+        "secretName: elsewhere, vault: {address: 'https://v', authTokenSecretKey: t}",
+    );
+    refused(read(&values), "Secret elsewhere");
+    let values = manager(
+        "awsSecretManager",
+        "secretName: elsewhere, awsSecretManager: {region: us-east-1}",
+    );
+    refused(read(&values), "Secret elsewhere");
+    let values = manager(
+        "VAULT",
+        "secretName: a, secretsManagerSecretName: b, vault: {address: 'https://v'}",
+    );
+    refused(read(&values), "two Secrets");
+}
+
+#[test]
+fn an_instance_profile_needs_no_key_and_takes_none() {
+    let settings = aws("region: us-east-1, authenticationType: instanceProfile").unwrap();
+    assert_eq!(settings.store().names().collect::<Vec<_>>(), ["region"]);
+    refused(
+        aws("region: us-east-1, authenticationType: instanceProfile, accessKeyId: canary"),
+        "contradicts",
+    );
+    refused(
+        aws("region: us-east-1, authenticationType: canary"),
+        "credentials or instanceProfile",
+    );
+}
+
+#[test]
+fn every_name_of_the_key_is_understood() {
+    const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/1234";
+    for name in ["kms", "kmsArn", "kmsKeyArn"] {
+        let settings = aws(&format!("region: us-east-1, {name}: '{KEY}'")).unwrap();
+        assert_eq!(settings.store().text("kms-key-arn"), Some(KEY));
+    }
+    refused(
+        aws("region: us-east-1, kms: a, kmsArn: canary"),
+        "two values",
+    );
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    for (values, expected) in [
+        (manager("VAULT", "valut: {}"), "did you mean `vault`?"),
+        (
+            manager("VAULT", "secretname: x, vault: {address: 'https://v'}"),
+            "`secretName`",
+        ),
+        (
+            manager("VAULT", "vault: {adress: 'https://v'}"),
+            "`address`",
+        ),
+        (
+            manager(
+                "VAULT",
+                "vault: {address: 'https://v', authTokenSecretkey: x}",
+            ),
+            "`authTokenSecretKey`",
+        ),
+        (
+            manager("VAULT", "vault: {address: 'https://v', namespace: x}"),
+            "unknown setting",
+        ),
+        (
+            manager("aws", "awsSecretManager: {region: us-east-1}"),
+            "names no kind",
+        ),
+        (manager("VAULTS", "vault: {}"), "did you mean VAULT?"),
+        (
+            String::from("global: {secretPersistence: {cacheTtl: 3}, database: {host: h}}"),
+            "cacheTtlSeconds",
+        ),
+        (
+            String::from("externalDatabase: {host: h, usr: canary}"),
+            "`user`",
+        ),
+    ] {
+        refused(read(&values), expected);
+    }
+    // The rest of the file is none of our business, nor is the block of a store that was not chosen.
+    let values = manager(
+        "VAULT",
+        "enabled: false, awsSecretManager: {nonsense: 1}, vault: {address: 'https://v'}",
+    );
+    read(&format!("{values}\nserver: {{replicaCount: 2}}")).unwrap();
+}
+
+#[test]
+fn a_block_without_type_is_an_error_and_not_the_database() {
+    let values =
+        "global: {secretsManager: {type: '', vault: {address: 'https://v'}}, database: {host: h}}";
+    refused(read(values), "`global.secretsManager.type` is missing");
+    refused(
+        read("global: {secretsManager: {type: vault}}"),
+        "is missing",
+    );
+    refused(read(""), "names no store");
+    refused(
+        read("global: {database: {type: internal, host: ''}}"),
+        "names no store",
+    );
+    refused(read("global: {secretsManager: VAULT}"), "not a block");
+    refused(read("a: 1\n---\nb: 2"), "several documents");
+}
+
+#[test]
+fn the_database_is_meant_without_a_secrets_manager() {
+    for values in [
+        "global: {database: {type: external, host: h, name: d, user: u, passwordSecretKey: database-password, secretName: airbyte-config-secrets, replica: {url: x}}}",
+        "global: {secretsManager:, database: {host: h, database: d, user: u, passwordSecretKey: database-password}}",
+        "global: {secretsManager: {type: TESTING_CONFIG_DB_TABLE}, database: {host: h, database: d, user: u, password: canary-password}}",
+        "externalDatabase: {host: h, user: u, database: d, existingSecret: airbyte-config-secrets, existingSecretPasswordKey: database-password}",
+    ] {
+        let settings = read(values).unwrap();
+        assert_eq!(settings.kind(), Kind::Database);
+        assert_eq!(settings.store().text("database"), Some("d"), "{values}");
+        assert_eq!(
+            secret(&settings, "password").as_deref(),
+            Some("canary-password"),
+            "{values}"
+        );
+    }
+    let documented = read(
+        "externalDatabase: {host: h, user: u, database: d, existingSecret: airbyte-config-secrets}",
+    );
+    assert_eq!(
+        secret(&documented.unwrap(), "password").as_deref(),
+        Some("canary-default-password")
+    );
+    for (both, expected) in [
+        (
+            "externalDatabase: {host: h, password: canary, existingSecret: s}",
+            "exclude each other",
+        ),
+        (
+            "externalDatabase: {jdbcUrl: 'jdbc:postgresql://u:canary@h/d', password: canary}",
+            "exclude each other",
+        ),
+        (
+            "externalDatabase: {jdbcUrl: 'jdbc:postgresql://u:canary@h/d', existingSecret: s}",
+            "exclude each other",
+        ),
+        (
+            "externalDatabase: {host: h, password: canary, existingSecretPasswordKey: s}",
+            "exclude each other",
+        ),
+        (
+            "{externalDatabase: {host: h}, global: {database: {host: canary}}}",
+            "two databases",
+        ),
+        (
+            "externalDatabase: {host: h, existingSecret: a, secretName: b}",
+            "two Secrets",
+        ),
+    ] {
+        refused(read(both), expected);
+    }
+}
+
+#[test]
+fn what_stands_around_the_store_has_a_place_of_its_own() {
+    let settings = read(
+        "global: {database: {host: h}, secretPersistence: {cache: true, cacheTtlSeconds: 60, limitShare: 0.25, owner: prod}}",
+    )
+    .unwrap();
+    let of = |name| settings.common().text(name);
+    assert_eq!(
+        (of("cache"), of("cache-ttl-seconds"), of("limit-share")),
+        (Some("true"), Some("60"), Some("0.25"))
+    );
+    assert_eq!(settings.owner().unwrap().unwrap().as_str(), "prod");
+}
+
+#[test]
+fn the_environment_adds_only_what_is_ours_alone() {
+    let environment = Environment::from_iter([
+        ("SECRETS_OWNER", "here"),
+        ("SECRETS_KEYRING_FILE", "/etc/ring"),
+        ("DATABASE_PASSWORD", "canary"),
+        ("DATABASE_URL", "postgres://u:canary@elsewhere/d"),
+    ]);
+    let settings = Settings::from_helm(
+        "externalDatabase: {host: h, user: u, database: d}",
+        &KubernetesSecrets::none(),
+        &environment,
+    )
+    .unwrap();
+    let names: Vec<_> = settings.store().names().collect();
+    assert_eq!(names, ["database", "host", "keyring-file", "owner", "user"]);
+    assert_eq!(settings.common().text("owner"), Some("here"));
+}

@@ -1,0 +1,369 @@
+//! Settings from the JSON for external secret management.
+
+use secrets_core::settings::{Setting, Settings as Values, Trust, unknown};
+use secrets_core::{Error, Result};
+use serde_json::{Map, Value};
+
+use super::{COMMON, Environment, Settings, Tenant, invalid, tree};
+use crate::backend::{self, Backend, JsonForm};
+
+const AUTH_TYPE: &str = "auth_type";
+
+/// The variables that give the access key by which a role is assumed, and the settings they fill.
+const BASE_KEY: &[(&str, &str)] = &[
+    ("AWS_ASSUME_ROLE_ACCESS_KEY_ID", "assume-role-access-key-id"),
+    (
+        "AWS_ASSUME_ROLE_SECRET_ACCESS_KEY",
+        "assume-role-secret-access-key",
+    ),
+];
+
+impl Settings {
+    /// Reads the JSON that an operator is handed for external secret management. The kind of store is
+    /// recognised by the keys it requires:
+    ///
+    /// | store | JSON |
+    /// |---|---|
+    /// | AWS, a role | `{"auth_type": "IAM_ROLE", "roleArn", "awsRegion", "tagKey", externalId?, kmsKeyArn?}` |
+    /// | AWS, an access key | `{"auth_type": "ACCESS_KEY", "awsAccessKey", "awsSecretAccessKey", "awsRegion", "tagKey", kmsKeyArn?}`; without `auth_type` this is meant |
+    /// | Azure | `{"vaultUrl", "tenantId", "clientId", "clientSecret", tags?}` |
+    /// | Google | `{"gcpProjectId", "gcpCredentialsJson", region?}` |
+    /// | Vault | `{"address", "token", "prefix"}` |
+    ///
+    /// From the environment come only `SECRETS_…` (the owner, the layers) and, for a role, the access
+    /// key that assumes it: `AWS_ASSUME_ROLE_ACCESS_KEY_ID` and `AWS_ASSUME_ROLE_SECRET_ACCESS_KEY`.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for what is no JSON, fits no form or several, or has a key that its form has not.
+    pub fn from_json(text: &str, environment: &Environment) -> Result<Self> {
+        let tree = tree::json("the settings", text)?;
+        let (backend, form, object) = recognise(&tree)?;
+        let mut store = Values::new(backend.table);
+        if form.required.contains(&"roleArn") {
+            for (variable, name) in BASE_KEY {
+                if let Some(value) = environment.secret(variable) {
+                    store.set_by_operator(name, value)?;
+                }
+            }
+        }
+        fill(&mut store, &backend, form, object)?;
+        store.set_env(|name| {
+            environment
+                .get(name)
+                .filter(|_| name.starts_with("SECRETS_"))
+        });
+        Self::new(backend.kind, store, Values::new(COMMON)).with_environment(environment)
+    }
+
+    /// Reads the same JSON from a tenant, who has less trust than the operator: see [`Tenant`]. Nothing
+    /// comes from the environment.
+    ///
+    /// Refused are default chains and ambient identity, files, endpoint and authority overrides, plain
+    /// http, other hosts than the provider's and those that the operator allows, and for hosts of the
+    /// tenant's own choice every address that is not of the public internet.
+    ///
+    /// # Errors
+    /// `InvalidConfig` as [`from_json`](Self::from_json), and for what a tenant may not say.
+    pub fn from_tenant_json(text: &str, tenant: &Tenant) -> Result<Self> {
+        let tree = tree::json("the settings", text)?;
+        Self::from_tenant_value(&tree, tenant)
+    }
+
+    /// As [`from_tenant_json`](Self::from_tenant_json), parsed already.
+    pub(crate) fn from_tenant_value(value: &Value, tenant: &Tenant) -> Result<Self> {
+        let (backend, form, object) = recognise(value)?;
+        let mut store = Values::with_trust(backend.table, tenant.trust());
+        if form.required.contains(&"roleArn") {
+            if let Some(id) = &tenant.external_id {
+                store.set_by_operator("external-id", id.clone())?;
+            }
+            if let Some((id, secret)) = &tenant.base_key {
+                for ((_, name), value) in BASE_KEY.iter().zip([id, secret]) {
+                    store.set_by_operator(name, value.clone())?;
+                }
+            }
+        }
+        fill(&mut store, &backend, form, object)?;
+        // What is refused should be refused when the settings are saved, not when they are used.
+        (backend.check)(&store)?;
+        let common = Values::with_trust(COMMON, Trust::tenant());
+        Ok(Self::new(backend.kind, store, common))
+    }
+}
+
+/// Whose JSON it is, and in which form.
+fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> {
+    let Value::Object(object) = value else {
+        return Err(invalid("the settings are no JSON object"));
+    };
+    let has = |key: &&str| object.get(*key).is_some_and(|value| !value.is_null());
+    let mut backends = backend::built_in();
+    let auth_type = match object.get(AUTH_TYPE).filter(|value| !tree::is_unset(value)) {
+        Some(Value::String(text)) => Some(text.as_str()),
+        Some(_) => return Err(wrong_auth_type()),
+        None => None,
+    };
+    let mut fitting = Vec::new();
+    for (at, backend) in backends.iter().enumerate() {
+        let typed = backend.json.iter().any(|form| form.auth_type.is_some());
+        let form = match (typed, auth_type) {
+            (true, Some(text)) => backend
+                .json
+                .iter()
+                .find(|form| form.auth_type == Some(text)),
+            // Where it is missing the first form is meant.
+            (true, None) => backend.json.first(),
+            (false, Some(_)) => None,
+            (false, None) => backend.json.first(),
+        };
+        if let Some(form) = form
+            && form.required.iter().all(has)
+        {
+            fitting.push((at, *form));
+        }
+    }
+    match fitting[..] {
+        [(at, form)] => Ok((backends.swap_remove(at), form, object)),
+        [] => Err(no_form(&backends, object, auth_type)),
+        _ => {
+            let kinds: Vec<_> = fitting
+                .iter()
+                .map(|(at, _)| backends[*at].kind.title())
+                .collect();
+            Err(invalid(format!(
+                "the settings could be of {}",
+                kinds.join(" or of ")
+            ))
+            .with_hint("leave out the keys of the other one"))
+        }
+    }
+}
+
+/// Why no form fits: which one is nearest, and what it lacks.
+fn no_form(backends: &[Backend], object: &Map<String, Value>, auth_type: Option<&str>) -> Error {
+    let known = |text| {
+        let forms = backends.iter().flat_map(|backend| backend.json);
+        forms
+            .filter_map(|form| form.auth_type)
+            .any(|known| known == text)
+    };
+    if auth_type.is_some_and(|text| !known(text)) {
+        return wrong_auth_type();
+    }
+    let forms = backends
+        .iter()
+        .flat_map(|backend| backend.json.iter().map(move |form| (backend, form)));
+    let nearest = forms
+        .filter(|(_, form)| auth_type.is_none() || form.auth_type == auth_type)
+        .map(|(backend, form)| {
+            let given = form
+                .required
+                .iter()
+                .filter(|key| object.contains_key(**key))
+                .count();
+            (given, form.required.len(), backend, form)
+        })
+        .filter(|(given, ..)| *given > 0)
+        .max_by_key(|(given, required, ..)| (*given * 100) / required);
+    match nearest {
+        Some((_, _, backend, form)) => {
+            let missing: Vec<&str> = form
+                .required
+                .iter()
+                .filter(|key| object.get(**key).is_none_or(Value::is_null))
+                .copied()
+                .collect();
+            invalid(format!("the settings look like those of {}, but `{}` is missing", backend.kind, missing.join("`, `")))
+        }
+        None => invalid("the settings are of no form that is known").with_hint(
+            "the documentation of Settings::from_json lists the forms, and a backend may not be built in",
+        ),
+    }
+}
+
+fn wrong_auth_type() -> Error {
+    invalid("`auth_type` is IAM_ROLE or ACCESS_KEY, for AWS only")
+}
+
+/// Sets what the object says, all of it.
+fn fill(
+    values: &mut Values,
+    backend: &Backend,
+    form: JsonForm,
+    object: &Map<String, Value>,
+) -> Result<()> {
+    let known = || {
+        let typed = form.auth_type.map(|_| AUTH_TYPE);
+        form.required
+            .iter()
+            .chain(form.optional)
+            .copied()
+            .chain(typed)
+    };
+    for (key, value) in object {
+        if key == AUTH_TYPE && form.auth_type.is_some() {
+            continue;
+        }
+        let setting = known()
+            .find(|name| name == key)
+            .and_then(|name| row(backend.table, name));
+        let Some(setting) = setting else {
+            return Err(unknown(key, known().collect::<Vec<_>>().into_iter()));
+        };
+        let value = match (setting.name, value) {
+            ("tags", value) => tree::tags(key, value)?,
+            // The key file pasted as an object.
+            (_, Value::Object(_)) if setting.secret => Some(value.to_string().into()),
+            (_, value) => tree::scalar(key, value)?,
+        };
+        match value {
+            Some(value) => values.set(setting.name, value.expose())?,
+            // An empty prefix is one; everything else that is required says something.
+            None if form.required.contains(&key.as_str()) && setting.name != "prefix" => {
+                return Err(invalid(format!("`{key}` is empty")));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn row(table: &'static [Setting], key: &str) -> Option<&'static Setting> {
+    table.iter().find(|setting| setting.json.contains(&key))
+}
+
+#[cfg(all(test, feature = "aws", feature = "vault"))]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kind::Kind;
+
+    fn read(value: &Value) -> Result<Settings> {
+        Settings::from_json(&value.to_string(), &Environment::empty())
+    }
+
+    #[test]
+    fn the_kind_is_recognised_by_the_keys_it_requires() {
+        let role = json!({"auth_type": "IAM_ROLE", "roleArn": "arn:aws:iam::123456789012:role/x", "awsRegion": "us-east-1", "tagKey": "T"});
+        assert_eq!(read(&role).unwrap().kind(), Kind::Aws);
+        let key = json!({"awsAccessKey": "a", "awsSecretAccessKey": "s", "awsRegion": "us-east-1", "tagKey": "T"});
+        assert_eq!(
+            read(&key)
+                .unwrap()
+                .store()
+                .secret("access-key-id")
+                .unwrap()
+                .expose(),
+            "a"
+        );
+        let vault = json!({"address": "https://v", "token": "t", "prefix": ""});
+        assert_eq!(read(&vault).unwrap().store().text("prefix"), None);
+    }
+
+    #[test]
+    fn what_fits_no_form_or_several_is_refused() {
+        for (value, expected) in [
+            (json!([]), "no JSON object"),
+            (json!({}), "no form"),
+            (json!({"auth_type": "SSO"}), "IAM_ROLE or ACCESS_KEY"),
+            (json!({"auth_type": 1}), "IAM_ROLE or ACCESS_KEY"),
+            (
+                json!({"address": "https://v", "token": "canary"}),
+                "`prefix` is missing",
+            ),
+            (
+                json!({"address": "https://v", "token": "", "prefix": "x"}),
+                "`token` is empty",
+            ),
+            (
+                json!({"address": "https://v", "token": "canary", "prefix": "x", "namespace": "n"}),
+                "unknown setting",
+            ),
+            // Without auth_type an access key is meant, and a role has no place beside it.
+            (
+                json!({"awsAccessKey": "a", "awsSecretAccessKey": "canary", "awsRegion": "us-east-1", "tagKey": "T", "roleArn": "r"}),
+                "unknown setting",
+            ),
+            (
+                json!({"roleArn": "r", "awsRegion": "us-east-1", "tagKey": "T"}),
+                "missing",
+            ),
+            (
+                json!({"auth_type": "IAM_ROLE", "roleArn": "r", "awsRegion": "us-east-1", "tagKey": "T", "awsAccessKey": "canary"}),
+                "unknown setting",
+            ),
+            (
+                json!({"awsAccessKey": "a", "awsSecretAccessKey": "canary", "awsRegion": "us-east-1", "tagKey": "T", "address": "https://v", "token": "canary", "prefix": "p"}),
+                "or of",
+            ),
+        ] {
+            let error = read(&value).unwrap_err();
+            assert!(error.to_string().contains(expected), "{value}: {error}");
+            assert!(!format!("{error} {error:?}").contains("canary"));
+        }
+    }
+
+    #[test]
+    fn a_role_is_assumed_with_the_access_key_of_the_environment() {
+        let environment = Environment::from_iter([
+            ("AWS_ASSUME_ROLE_ACCESS_KEY_ID", "base"),
+            ("AWS_ASSUME_ROLE_SECRET_ACCESS_KEY", "canary"),
+            ("AWS_SECRET_MANAGER_ACCESS_KEY_ID", "another"),
+            ("AWS_SECRET_MANAGER_REGION", "eu-west-1"),
+            ("SECRETS_OWNER", "here"),
+        ]);
+        let role = json!({"auth_type": "IAM_ROLE", "roleArn": "arn:aws:iam::123456789012:role/x", "awsRegion": "us-east-1", "tagKey": "T"});
+        let settings = Settings::from_json(&role.to_string(), &environment).unwrap();
+        let names: Vec<_> = settings.store().names().collect();
+        assert_eq!(
+            names,
+            [
+                "assume-role-access-key-id",
+                "assume-role-secret-access-key",
+                "region",
+                "role-arn",
+                "tag-key"
+            ]
+        );
+        assert_eq!(settings.store().text("region"), Some("us-east-1"));
+        assert_eq!(settings.owner().unwrap().unwrap().as_str(), "here");
+        // An access key of its own needs no other.
+        let key = json!({"awsAccessKey": "a", "awsSecretAccessKey": "s", "awsRegion": "us-east-1", "tagKey": "T"});
+        let settings = Settings::from_json(&key.to_string(), &environment).unwrap();
+        assert!(
+            settings
+                .store()
+                .secret("assume-role-access-key-id")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_tenants_role_takes_the_platforms_external_id_and_no_other() {
+        let role = |id: Option<&str>| {
+            let mut role = json!({"auth_type": "IAM_ROLE", "roleArn": "arn:aws:iam::123456789012:role/x", "awsRegion": "us-east-1", "tagKey": "T"});
+            if let Some(id) = id {
+                role["externalId"] = json!(id);
+            }
+            role.to_string()
+        };
+        let environment = Environment::from_iter([
+            ("AWS_ASSUME_ROLE_ACCESS_KEY_ID", "base"),
+            ("AWS_ASSUME_ROLE_SECRET_ACCESS_KEY", "canary"),
+        ]);
+        let tenant = Tenant::new().with_environment(&environment);
+        let error = Settings::from_tenant_json(&role(None), &tenant).unwrap_err();
+        assert!(error.message().contains("external id"), "{error}");
+        let tenant = tenant.with_external_id("org-7");
+        let settings = Settings::from_tenant_json(&role(None), &tenant).unwrap();
+        assert_eq!(settings.store().text("external-id"), Some("org-7"));
+        Settings::from_tenant_json(&role(Some("org-7")), &tenant).unwrap();
+        let error = Settings::from_tenant_json(&role(Some("org-8")), &tenant).unwrap_err();
+        assert!(error.message().contains("operator"), "{error}");
+        // Without the operator's access key, the process's own identity would have to serve.
+        let bare = Tenant::new().with_external_id("org-7");
+        let error = Settings::from_tenant_json(&role(None), &bare).unwrap_err();
+        assert!(error.message().contains("access key"), "{error}");
+    }
+}

@@ -1,0 +1,76 @@
+//! Settings from a URL without credentials.
+
+use secrets_core::Result;
+use secrets_core::settings::{Settings as Values, StoreUrl};
+use url::Url;
+
+use super::{COMMON, Environment, Settings, invalid};
+use crate::backend;
+
+/// What the variables of a mirror begin with.
+const MIRROR: &str = "MIRROR_";
+
+impl Settings {
+    /// Reads a URL, such as `aws://eu-west-1?tag-key=AirbyteManaged&cache=true`: the scheme names the
+    /// kind of store, the query holds settings of its key table and of [`COMMON`]. What the URL does
+    /// not say comes from the environment; credentials only from there.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a URL with credentials in it, which is never echoed, for a scheme that no
+    /// backend has, and for unknown or secret settings in the query.
+    pub fn from_url(text: &str, environment: &Environment) -> Result<Self> {
+        let whole = StoreUrl::parse(text)?;
+        let backend = backend::of_scheme(&whole)?;
+        let mut common = Values::new(COMMON);
+        let (ours, of_store): (Vec<_>, Vec<_>) = whole
+            .query()
+            .partition(|(name, _)| COMMON.iter().any(|setting| setting.name == name));
+        for (name, value) in ours {
+            common.set(&name, value)?;
+        }
+        let url = with_query(text, &of_store)?;
+        let store = (backend.of_url)(&url, &|name| environment.get(name))?;
+        Self::new(backend.kind, store, common).with_environment(environment)
+    }
+
+    /// The second store: the URL of the setting `mirror`, with the variables that are meant for it.
+    pub(super) fn mirror_of(url: &str, environment: &Environment) -> Result<Self> {
+        // Only what is about the store itself: a mirror of a mirror would never end.
+        let variables = environment.preferring(MIRROR);
+        let names: Vec<&str> = COMMON.iter().flat_map(|row| row.env).copied().collect();
+        let variables = variables
+            .names()
+            .filter(|name| !names.contains(name))
+            .filter_map(|name| Some((name.to_owned(), variables.get(name)?)))
+            .collect();
+        let settings =
+            Self::from_url(url, &variables).map_err(|error| error.with_store("mirror"))?;
+        let outer = [
+            "owner",
+            "metrics",
+            "read-only",
+            "mirror",
+            "audit",
+            "audit-file",
+        ];
+        let outside = settings.common.names().find(|name| outer.contains(name));
+        match outside {
+            Some(name) => Err(invalid(format!(
+                "`{name}` stands around both stores, not in the mirror's URL"
+            ))
+            .with_hint("give it beside `mirror`")),
+            None => Ok(settings),
+        }
+    }
+}
+
+/// The same URL with another query.
+fn with_query(text: &str, pairs: &[(String, String)]) -> Result<StoreUrl> {
+    // It has been parsed before, so this cannot fail.
+    let mut url = Url::parse(text).map_err(|_| invalid("this is not the URL of a store"))?;
+    url.set_query(None);
+    if !pairs.is_empty() {
+        url.query_pairs_mut().extend_pairs(pairs);
+    }
+    StoreUrl::parse(url.as_str())
+}

@@ -132,11 +132,13 @@ impl Vault {
                 bundles.without_value(secret, version)
             }
             Operation::Set { name } => {
+                request::check_content_type(call.headers)?;
                 let (value, content) = request::parse_set(call.body)?;
                 let (secret, version) = secrets.set(name, value, content, switches)?;
                 bundles.with_value(secret, version)
             }
             Operation::Update { name, version } => {
+                request::check_content_type(call.headers)?;
                 let change = request::parse_update(call.body)?;
                 let (secret, version) =
                     secrets.update(name, version.as_deref(), |content| change.apply(content))?;

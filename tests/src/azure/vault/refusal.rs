@@ -74,6 +74,16 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "BadParameter", message)
     }
 
+    /// See <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#request-body>.
+    pub(super) fn media_type() -> Self {
+        let message = "The content type of the request body must be application/json";
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
+    }
+
     /// See <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes#error-due-to-firewall-policy>.
     pub(super) fn firewall(caller: &str, vault: &str) -> Self {
         let message = format!(

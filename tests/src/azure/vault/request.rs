@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hyper::{HeaderMap, header};
 use serde_json::Value;
 
 use super::refusal::Refusal;
@@ -112,6 +113,23 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     } else {
         let message = format!("The request URI contains an invalid name: {name}");
         Err(Refusal::bad_parameter(message))
+    }
+}
+
+/// A body is JSON, and says so.
+///
+/// See <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#request-body>; the status
+/// is the one that HTTP has for it.
+pub(super) fn check_content_type(headers: &HeaderMap) -> Result<()> {
+    let json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if json {
+        Ok(())
+    } else {
+        Err(Refusal::media_type())
     }
 }
 

@@ -1,0 +1,62 @@
+//! Interleaved repetitions, and the lines that they end in.
+
+use std::time::{Duration, Instant};
+
+use crate::target::Target;
+
+/// The lines of one store at one delay.
+pub(crate) struct Rows<'a> {
+    pub(crate) store: &'static str,
+    pub(crate) delay: Duration,
+    pub(crate) target: &'a Target,
+}
+
+impl Rows<'_> {
+    /// Measures, and prints the medians and what one more run of ours asks of the server.
+    pub(crate) async fn row(
+        &self,
+        (what, repetitions, limit): (&str, usize, Option<f64>),
+        ours: impl AsyncFn() -> Duration,
+        bare: impl AsyncFn() -> Duration,
+    ) {
+        // Opens connections.
+        ours().await;
+        bare().await;
+        let mut times = [Vec::new(), Vec::new()];
+        for repetition in 0..repetitions {
+            // Whoever comes second may find it warmer: they take turns.
+            if repetition % 2 == 0 {
+                times[0].push(ours().await);
+                times[1].push(bare().await);
+            } else {
+                times[1].push(bare().await);
+                times[0].push(ours().await);
+            }
+        }
+        let [mine, theirs] = times.map(|times| median(times).as_secs_f64() * 1e3);
+        self.target.reset();
+        ours().await;
+        let [requests, in_flight, connections] = self.target.counts();
+        println!(
+            "{:<10} {:>5}  {what:<24} {mine:>9.2} {theirs:>9.2} {:>6.2} {:>6} {requests:>8} {in_flight:>9} {connections:>11}",
+            self.store,
+            self.delay.as_millis(),
+            mine / theirs,
+            limit.map_or_else(String::new, |limit| format!("{limit:.2}")),
+        );
+    }
+}
+
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// How long it takes, up to the answer: not until the answer is wiped.
+pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> Duration {
+    let started = Instant::now();
+    let answer = work.await;
+    let elapsed = started.elapsed();
+    drop(answer);
+    elapsed
+}

@@ -1,0 +1,42 @@
+//! A server, with or without a delay in front of it.
+
+use std::time::Duration;
+
+use e2e::{FaultProxy, proxy::aws_operation};
+
+/// A server, or the delay in front of it.
+pub(crate) struct Target {
+    pub(crate) url: String,
+    pub(crate) proxy: Option<FaultProxy>,
+}
+
+impl Target {
+    pub(crate) fn new(server: &str, delay: Duration) -> Self {
+        let proxy = (!delay.is_zero()).then(|| {
+            let proxy = FaultProxy::builder(server).with_operations(aws_operation);
+            proxy.with_delay(delay).start().unwrap()
+        });
+        let url = proxy
+            .as_ref()
+            .map_or_else(|| server.to_owned(), FaultProxy::url);
+        Self { url, proxy }
+    }
+
+    pub(crate) fn reset(&self) {
+        if let Some(proxy) = &self.proxy {
+            proxy.reset();
+        }
+    }
+
+    /// Requests, the most at once, connections opened; by what was done since the reset.
+    pub(crate) fn counts(&self) -> [String; 3] {
+        self.proxy.as_ref().map_or_else(Default::default, |proxy| {
+            [
+                proxy.total(),
+                proxy.in_flight_maximum(),
+                proxy.connections(),
+            ]
+            .map(|count| count.to_string())
+        })
+    }
+}

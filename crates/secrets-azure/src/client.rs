@@ -1,0 +1,471 @@
+//! The requests: one pooled connection for all of them, no retries, deadlines everywhere, and silence.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use azure_core::http::pager::{PagerContinuation, PagerOptions};
+use azure_core::http::{ClientOptions, RequestContent, RetryOptions, Transport};
+use azure_core::time::OffsetDateTime;
+use azure_security_keyvault_secrets::models::{
+    DeletionRecoveryLevel, SecretAttributes, SecretClientListDeletedSecretPropertiesOptions,
+    SecretClientListSecretPropertiesOptions, SecretClientListSecretPropertiesVersionsOptions,
+    SetSecretParameters,
+};
+use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
+use futures::StreamExt;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Certificate, redirect};
+use secrets_core::{Error, Result, SecretValue, Timestamp};
+use tokio::time::Instant;
+use tracing::debug;
+use tracing::dispatcher::Dispatch;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
+use url::Url;
+
+use crate::config::{Config, Reach, invalid};
+use crate::credentials::Login;
+use crate::error::{Connect, Fault, Nature, Unresolved};
+use crate::naming::{SecretName, name_of_id};
+use crate::policy::Action;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most entries of one page.
+/// <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secrets/get-secrets>
+pub(crate) const MAX_PAGE: usize = 25;
+
+/// Hears nothing. A dispatcher of its own and not `Dispatch::none()`: with that, a place in the code
+/// that first logs while we are silent would be taken for one that nobody wants to hear, and stay
+/// silent for other users of the same libraries in this process.
+static SILENCE: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+
+/// Runs SDK code without its logs.
+///
+/// Which headers and query parameters the SDK prints at which level is a matter of its lists and
+/// their defaults, and the command lines of developer tools print what they like. What is logged must
+/// not depend on that, so the SDK sees no subscriber, and this crate logs its own events instead.
+fn quiet<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    future.with_subscriber(SILENCE.clone())
+}
+
+/// The client of one vault. Cloning shares connections and login.
+#[derive(Clone)]
+pub(crate) struct Client {
+    secrets: Arc<SecretClient>,
+    login: Login,
+    vault: Url,
+}
+
+/// A secret as it was read.
+pub(crate) struct Stored {
+    pub(crate) value: SecretValue,
+    pub(crate) facts: Facts,
+}
+
+/// What the vault knows about a secret besides its value.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) created: Option<Timestamp>,
+    pub(crate) expires: Option<Timestamp>,
+    /// Whether the vault says that it can be purged.
+    pub(crate) purgeable: Option<bool>,
+}
+
+/// One page of a listing: names and facts, and where to go on.
+pub(crate) struct Listed {
+    pub(crate) secrets: Vec<(Option<String>, Facts)>,
+    pub(crate) next: Option<String>,
+}
+
+impl Client {
+    /// Sets the client up, reading the certificate file. No request is made.
+    pub(crate) async fn new(config: &Config) -> Result<Self> {
+        let certificates = match &config.ca_file {
+            Some(path) => {
+                let pem = tokio::fs::read(path).await.map_err(|cause| {
+                    invalid(format!("cannot read {}", path.display())).with_source(cause)
+                })?;
+                let found = Certificate::from_pem_bundle(&pem)
+                    .ok()
+                    .filter(|certificates| !certificates.is_empty())
+                    .ok_or_else(|| invalid("`ca-file` holds no PEM certificate"))?;
+                Some(found)
+            }
+            None => None,
+        };
+        let http = |proxied: bool| {
+            let mut builder = reqwest::Client::builder()
+                .redirect(redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .timeout(config.timeout)
+                .tcp_nodelay(true)
+                // One request at a time per connection, so that none waits for another's loss.
+                .http1_only()
+                .dns_resolver(Arc::new(Resolver(config.reach.clone())));
+            // A proxy would resolve names itself, and reach what a tenant must not.
+            if !proxied || config.reach != Reach::Anywhere {
+                builder = builder.no_proxy();
+            }
+            if let Some(certificates) = &certificates {
+                builder = builder.tls_certs_only(certificates.iter().cloned());
+            }
+            builder
+                .build()
+                .map_err(|cause| invalid("the HTTP client cannot be built").with_source(cause))
+        };
+        let vault = http(true)?;
+        let login = Login::new(config, vault.clone(), http(false)?);
+        let options = SecretClientOptions {
+            api_version: config.api_version.clone(),
+            client_options: ClientOptions {
+                retry: RetryOptions::none(),
+                transport: Some(Transport::new(Arc::new(vault))),
+                ..ClientOptions::default()
+            },
+            verify_challenge_resource: Some(config.verify_challenge),
+        };
+        let secrets = SecretClient::new(
+            config.vault.as_str(),
+            Arc::new(login.clone()),
+            Some(options),
+        )
+        .map_err(|_| invalid("this is not the URL of a vault"))?;
+        Ok(Self {
+            secrets: Arc::new(secrets),
+            login,
+            vault: config.vault.clone(),
+        })
+    }
+
+    /// Who the token says we are.
+    pub(crate) async fn principal(&self) -> Option<String> {
+        self.login.principal().await
+    }
+
+    pub(crate) async fn get(&self, name: &SecretName) -> Result<Stored, Fault> {
+        let request = async {
+            self.secrets
+                .get_secret(name.as_str(), None)
+                .await?
+                .into_model()
+        };
+        let mut secret = self.send(Action::Get, request).await?;
+        let value = secret.value.take().map(SecretValue::new);
+        Ok(Stored {
+            value: value.ok_or_else(|| Fault::new(Action::Get, Nature::Garbled))?,
+            facts: facts(secret.attributes, secret.tags),
+        })
+    }
+
+    pub(crate) async fn get_deleted(&self, name: &SecretName) -> Result<Facts, Fault> {
+        let request = async {
+            self.secrets
+                .get_deleted_secret(name.as_str(), None)
+                .await?
+                .into_model()
+        };
+        let secret = self.send(Action::GetDeleted, request).await?;
+        Ok(facts(secret.attributes, secret.tags))
+    }
+
+    /// The facts of the newest version, without its value: what can be known of a disabled secret.
+    /// Nothing where there is none.
+    pub(crate) async fn newest(&self, name: &SecretName) -> Result<Option<Facts>, Fault> {
+        let request = async {
+            let options = SecretClientListSecretPropertiesVersionsOptions {
+                maxresults: i32::try_from(MAX_PAGE).ok(),
+                ..SecretClientListSecretPropertiesVersionsOptions::default()
+            };
+            let mut pages = self
+                .secrets
+                .list_secret_properties_versions(name.as_str(), Some(options))?
+                .into_pages();
+            match pages.next().await {
+                Some(page) => page?.into_model().map(|page| page.value),
+                None => Ok(Vec::new()),
+            }
+        };
+        let versions = self.send(Action::ListVersions, request).await?;
+        Ok(versions
+            .into_iter()
+            .map(|version| facts(version.attributes, version.tags))
+            .max_by_key(|facts| facts.created))
+    }
+
+    pub(crate) async fn set(
+        &self,
+        name: &SecretName,
+        value: &SecretValue,
+        tags: &BTreeMap<String, String>,
+        expires: Option<Timestamp>,
+    ) -> Result<(), Fault> {
+        let request = async {
+            let expires = expires
+                .and_then(|time| OffsetDateTime::from_unix_timestamp(time.unix_seconds()).ok());
+            let parameters = SetSecretParameters {
+                secret_attributes: expires.map(|expires| SecretAttributes {
+                    expires: Some(expires),
+                    ..SecretAttributes::default()
+                }),
+                tags: Some(tags.clone().into_iter().collect()),
+                value: Some(value.expose().to_owned()),
+                ..SetSecretParameters::default()
+            };
+            let body: RequestContent<SetSecretParameters> = parameters.try_into()?;
+            self.secrets.set_secret(name.as_str(), body, None).await
+        };
+        self.send(Action::Set, request).await.map(drop)
+    }
+
+    /// Deletes a secret; what the vault then says of it.
+    pub(crate) async fn delete(&self, name: &SecretName) -> Result<Facts, Fault> {
+        let request = async {
+            self.secrets
+                .delete_secret(name.as_str(), None)
+                .await?
+                .into_model()
+        };
+        let secret = self.send(Action::Delete, request).await?;
+        Ok(facts(secret.attributes, secret.tags))
+    }
+
+    pub(crate) async fn purge(&self, name: &SecretName) -> Result<(), Fault> {
+        let request = self.secrets.purge_deleted_secret(name.as_str(), None);
+        self.send(Action::Purge, request).await.map(drop)
+    }
+
+    pub(crate) async fn recover(&self, name: &SecretName) -> Result<(), Fault> {
+        let request = self.secrets.recover_deleted_secret(name.as_str(), None);
+        self.send(Action::Recover, request).await.map(drop)
+    }
+
+    /// One page of the secrets that are there; `after` is what a page before said.
+    pub(crate) async fn list(
+        &self,
+        page_size: usize,
+        after: Option<&str>,
+    ) -> Result<Listed, Fault> {
+        let request = async {
+            let options = SecretClientListSecretPropertiesOptions {
+                maxresults: i32::try_from(page_size).ok(),
+                method_options: self.from("secrets", after),
+            };
+            let pager = self.secrets.list_secret_properties(Some(options))?;
+            match pager.into_pages().next().await {
+                Some(page) => page?.into_model().map(Some),
+                None => Ok(None),
+            }
+        };
+        let page = self.send(Action::List, request).await?.unwrap_or_default();
+        let secrets = page.value.into_iter().map(|secret| {
+            let name = secret.id.as_deref().and_then(name_of_id);
+            (
+                name.map(str::to_owned),
+                facts(secret.attributes, secret.tags),
+            )
+        });
+        Ok(Listed {
+            secrets: secrets.collect(),
+            next: page.next_link.as_deref().and_then(query),
+        })
+    }
+
+    /// One page of the secrets that are soft-deleted.
+    pub(crate) async fn list_deleted(
+        &self,
+        page_size: usize,
+        after: Option<&str>,
+    ) -> Result<Listed, Fault> {
+        let request = async {
+            let options = SecretClientListDeletedSecretPropertiesOptions {
+                maxresults: i32::try_from(page_size).ok(),
+                method_options: self.from("deletedsecrets", after),
+            };
+            let pager = self.secrets.list_deleted_secret_properties(Some(options))?;
+            match pager.into_pages().next().await {
+                Some(page) => page?.into_model().map(Some),
+                None => Ok(None),
+            }
+        };
+        let page = self
+            .send(Action::ListDeleted, request)
+            .await?
+            .unwrap_or_default();
+        let secrets = page.value.into_iter().map(|secret| {
+            let name = secret.id.as_deref().and_then(name_of_id);
+            (
+                name.map(str::to_owned),
+                facts(secret.attributes, secret.tags),
+            )
+        });
+        Ok(Listed {
+            secrets: secrets.collect(),
+            next: page.next_link.as_deref().and_then(query),
+        })
+    }
+
+    /// Goes on in our vault, whatever host the link named: our token goes nowhere else.
+    fn from(&self, collection: &str, after: Option<&str>) -> PagerOptions<'static> {
+        let mut options = PagerOptions::default();
+        if let Some(query) = after {
+            let mut url = self.vault.clone();
+            url.set_path(collection);
+            url.set_query(Some(query));
+            options.continuation = Some(PagerContinuation::Link(url));
+        }
+        options
+    }
+
+    async fn send<T>(
+        &self,
+        action: Action,
+        request: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, Fault> {
+        let started = Instant::now();
+        let result = quiet(request).await;
+        let elapsed = started.elapsed();
+        let error = match result {
+            Ok(answer) => {
+                debug!(action = action.as_str(), ?elapsed, "answered");
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        let fault = Fault::from_sdk(action, &error);
+        debug!(action = action.as_str(), ?elapsed, %fault, "failed");
+        Err(fault)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("vault", &self.vault.as_str())
+            .field("login", &self.login)
+            .finish_non_exhaustive()
+    }
+}
+
+fn facts(attributes: Option<SecretAttributes>, tags: Option<HashMap<String, String>>) -> Facts {
+    let attributes = attributes.unwrap_or_default();
+    let time = |time: Option<OffsetDateTime>| {
+        time.and_then(|time| Timestamp::from_unix_seconds(time.unix_timestamp()).ok())
+    };
+    Facts {
+        tags: tags.unwrap_or_default().into_iter().collect(),
+        created: time(attributes.created),
+        expires: time(attributes.expires),
+        purgeable: attributes.recovery_level.and_then(|level| match level {
+            DeletionRecoveryLevel::CustomizedRecoverablePurgeable
+            | DeletionRecoveryLevel::Purgeable
+            | DeletionRecoveryLevel::RecoverablePurgeable => Some(true),
+            DeletionRecoveryLevel::CustomizedRecoverable
+            | DeletionRecoveryLevel::CustomizedRecoverableProtectedSubscription
+            | DeletionRecoveryLevel::Recoverable
+            | DeletionRecoveryLevel::RecoverableProtectedSubscription => Some(false),
+            _ => None,
+        }),
+    }
+}
+
+/// The query of a link to the next page: all that is needed of it, since the rest is known.
+fn query(link: &str) -> Option<String> {
+    let (_, query) = link.split_once('?')?;
+    let query = query.split_once('#').map_or(query, |(query, _)| query);
+    (!query.is_empty()).then(|| query.to_owned())
+}
+
+/// Resolves names ourselves, so that what was checked is what is connected to.
+struct Resolver(Reach);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0.clone();
+        Box::pin(async move {
+            let host = name.as_str();
+            let found = tokio::net::lookup_host((host, 0))
+                .await
+                .map_err(|_| Unresolved(Connect::NoSuchHost))?;
+            let addresses = permitted(&reach, host, found)?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The addresses of a host that may be connected to.
+fn permitted(
+    reach: &Reach,
+    host: &str,
+    found: impl Iterator<Item = SocketAddr>,
+) -> std::result::Result<Vec<SocketAddr>, Unresolved> {
+    let (good, bad): (Vec<_>, Vec<_>) =
+        found.partition(|address| reach.permits(host, address.ip()));
+    match (good.is_empty(), bad.is_empty()) {
+        (false, _) => Ok(good),
+        (true, false) => Err(Unresolved(Connect::NotPublic)),
+        (true, true) => Err(Unresolved(Connect::NoSuchHost)),
+    }
+}
+
+/// The error of a fault, with operation and store.
+pub(crate) fn explain(
+    fault: &Fault,
+    config: &Config,
+    operation: secrets_core::Operation,
+    store: &impl fmt::Display,
+) -> Error {
+    fault
+        .explain(config)
+        .with_operation(operation)
+        .with_store(store.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_leads_nowhere_but_to_our_vault() {
+        for (link, expected) in [
+            (
+                "https://my-vault.vault.azure.net/secrets?api-version=7.4&$skiptoken=x",
+                Some("api-version=7.4&$skiptoken=x"),
+            ),
+            (
+                "https://evil.example/secrets?$skiptoken=x#y",
+                Some("$skiptoken=x"),
+            ),
+            ("https://my-vault.vault.azure.net/secrets", None),
+            ("", None),
+        ] {
+            assert_eq!(query(link).as_deref(), expected, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_is_connected_to_public_addresses_only() {
+        let tenant = Reach::Public { allowed: None };
+        let address = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
+        let (public, private) = (address("52.94.133.131"), address("10.0.0.1"));
+        let host = "my-vault.vault.azure.net";
+        // The very addresses that were checked, and none of the others.
+        let good = permitted(&tenant, host, [private, public].into_iter()).unwrap();
+        assert_eq!(good, [public]);
+        let bad = permitted(
+            &tenant,
+            host,
+            [private, address("169.254.169.254")].into_iter(),
+        );
+        assert_eq!(bad.unwrap_err().0, Connect::NotPublic);
+        let none = permitted(&tenant, host, std::iter::empty());
+        assert_eq!(none.unwrap_err().0, Connect::NoSuchHost);
+        let operator = permitted(&Reach::Anywhere, host, [private].into_iter());
+        assert_eq!(operator.unwrap(), [private]);
+    }
+}

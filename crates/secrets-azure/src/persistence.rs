@@ -1,0 +1,585 @@
+//! The trait on top of the client: comparisons before every change, and what deletion leaves behind.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use secrets_core::layer::{ClassLimit, LimitOptions};
+use secrets_core::{
+    Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
+    Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
+    SecretPersistence, Write, Written,
+};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::client::{Client, Facts, MAX_PAGE, Stored, explain};
+use crate::config::{COORDINATE_TAG, Config, OWNER_TAG, OnDeleted, Purge};
+use crate::error::Fault;
+use crate::naming::{SecretName, coordinate_of};
+use crate::reading::{check, pending};
+use crate::waiting::{Readable, looks};
+
+/// The largest value: 25 KB.
+/// <https://learn.microsoft.com/azure/key-vault/secrets/about-secrets>
+const MAX_VALUE_BYTES: usize = 25_600;
+
+/// How long purges are not tried again where they were not allowed: roles change seldom, and purge
+/// protection can never be switched off.
+const PURGE_DENIED_FOR: Duration = Duration::from_secs(600);
+
+/// A [`SecretPersistence`] in a vault of Azure Key Vault.
+///
+/// # Requests
+/// A read is one `SecretGet`, and one `SecretGetDeleted` where there is nothing, to tell what was
+/// deleted from what never was. Setting a secret always adds a version in Key Vault, so a write is a
+/// `SecretGet` and, only where that finds nothing, a `SecretSet`; a delete is a `SecretGet` to see
+/// whose it is, and a `SecretDelete`. Purging and recovering look at the state of the secret until it
+/// has changed, or the wait is over. [`Capabilities::cost`] counts them all. The first request of a
+/// client is answered with a challenge and made again, after a login.
+///
+/// Two callers that write the same new name at the same moment may both succeed, and the newer value
+/// is read then: Key Vault cannot refuse the second ([`Capabilities::atomic_create`]).
+#[derive(Debug)]
+pub struct AzureKeyVault {
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    /// Until when purges are not tried.
+    purge_denied_until: Mutex<Option<Instant>>,
+}
+
+impl AzureKeyVault {
+    /// Sets the store up. The certificate file is read; no request is made, and credentials are
+    /// looked for when they are needed.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the certificate file cannot be read or holds none.
+    pub async fn connect(config: Config) -> Result<Self> {
+        Ok(Self {
+            client: Client::new(&config).await?,
+            config,
+            purge_denied_until: Mutex::default(),
+        })
+    }
+
+    /// The documented quotas of a vault, for the limit layer; take a share of them where others use
+    /// the vault too.
+    ///
+    /// The layer counts a call as its [`Capabilities::cost`], so each rate here is the quota of the
+    /// request that is always made times that cost: 30 new secrets and 400 other requests a second.
+    /// <https://learn.microsoft.com/azure/key-vault/general/service-limits>
+    #[must_use]
+    pub fn quotas() -> LimitOptions {
+        let cost = cost(Purge::Never, OnDeleted::Refuse, Duration::ZERO);
+        let class = |concurrency, calls: u32, cost: u32| ClassLimit {
+            concurrency,
+            per_second: f64::from(calls) * f64::from(cost),
+        };
+        LimitOptions::default()
+            .with_read(class(64, 400, cost.read))
+            .with_write(class(32, 30, cost.write))
+            .with_list(class(8, 400, cost.list))
+    }
+
+    async fn write_one(&self, write: &Write) -> Result<Written> {
+        let fail = |error: Error| {
+            error
+                .with_operation(Operation::Write)
+                .with_store(self.to_string())
+                .with_coordinate(write.coordinate.shared())
+        };
+        self.capabilities().accepts(write).map_err(fail)?;
+        let name = SecretName::managed(&write.coordinate);
+        match self.client.get(&name).await {
+            Ok(stored) => return compare(write, &stored).map_err(fail),
+            Err(fault) if fault.is_missing() => {}
+            Err(fault) => return Err(fail(fault.explain(&self.config))),
+        }
+        let Err(fault) = self.set(&name, write).await else {
+            return Ok(Written::Created);
+        };
+        self.write_despite(&name, write, fault).await.map_err(fail)
+    }
+
+    async fn set(&self, name: &SecretName, write: &Write) -> Result<(), Fault> {
+        let mut tags = self.config.tags.clone();
+        tags.insert(COORDINATE_TAG.to_owned(), write.coordinate.to_string());
+        if let Some(owner) = &self.config.owner {
+            tags.insert(OWNER_TAG.to_owned(), owner.to_string());
+        }
+        self.client
+            .set(name, &write.value, &tags, write.expires)
+            .await
+    }
+
+    /// A write that found its name taken by what was deleted.
+    async fn write_despite(
+        &self,
+        name: &SecretName,
+        write: &Write,
+        fault: Fault,
+    ) -> Result<Written> {
+        let explained = |fault: Fault| fault.explain(&self.config);
+        let in_the_way = fault.is_pending() || fault.is_conflict();
+        if self.config.on_deleted == OnDeleted::Refuse || !in_the_way {
+            return Err(if fault.is_pending() {
+                pending(&fault).with_hint(
+                    "restore it, purge it (`az keyvault secret purge`), or set `on-deleted` to \
+                     recover or purge",
+                )
+            } else {
+                explained(fault)
+            });
+        }
+        if fault.has("ObjectIsBeingRecovered") {
+            return self.compare_recovered(name, write).await;
+        }
+        let deleted = self.until_deleted(name).await.map_err(explained)?;
+        let Some(deleted) = deleted else {
+            return Err(explained(fault));
+        };
+        check(&write.coordinate, &deleted)?;
+        if self.config.on_deleted == OnDeleted::Recover {
+            return match self.client.recover(name).await {
+                Err(fault) if !fault.is_conflict() && !fault.is_missing() => Err(explained(fault)),
+                _ => self.compare_recovered(name, write).await,
+            };
+        }
+        match self.client.purge(name).await {
+            Ok(()) => {}
+            Err(fault) if fault.is_missing() => {}
+            Err(fault) if fault.is_denied() => {
+                return Err(pending(&fault).with_hint(
+                    "it cannot be purged: the vault has purge protection, or the principal lacks the \
+                     right; set `on-deleted` to recover, or wait until the vault's retention ends",
+                ));
+            }
+            Err(fault) => return Err(explained(fault)),
+        }
+        if !self.until_gone(name).await.map_err(explained)? {
+            return Err(unsettled("the vault has not purged the old secret yet"));
+        }
+        self.set(name, write)
+            .await
+            .map(|()| Written::Created)
+            .map_err(explained)
+    }
+
+    async fn compare_recovered(&self, name: &SecretName, write: &Write) -> Result<Written> {
+        match self.until_readable(name).await {
+            Ok(Readable::Yes(stored)) => compare(write, &stored),
+            Ok(Readable::NotYet) => Err(unsettled("the vault has not recovered the secret yet")),
+            Ok(Readable::ForOthers(fault)) | Err(fault) => Err(fault.explain(&self.config)),
+        }
+    }
+
+    /// Deletes what is there, if it is ours; what the vault said of it, or nothing where nothing is.
+    async fn soft_delete(
+        &self,
+        name: &SecretName,
+        coordinate: &ManagedCoordinate,
+    ) -> Result<Option<Facts>> {
+        let explained = |fault: Fault| fault.explain(&self.config);
+        let facts = match self.client.get(name).await {
+            Ok(stored) => stored.facts,
+            Err(fault) if fault.is_missing() => return Ok(None),
+            Err(fault) if fault.is_disabled() => {
+                let newest = self.client.newest(name).await.map_err(explained)?;
+                newest.unwrap_or_default()
+            }
+            Err(fault) => return Err(explained(fault)),
+        };
+        check(coordinate, &facts)?;
+        match self.client.delete(name).await {
+            Ok(deleted) => Ok(Some(deleted)),
+            // Somebody else was faster.
+            Err(fault)
+                if fault.is_missing()
+                    || fault.is_pending()
+                    || fault.has("ObjectIsBeingDeleted") =>
+            {
+                Ok(Some(Facts::default()))
+            }
+            Err(fault) => Err(explained(fault)),
+        }
+    }
+
+    /// Purges what was deleted. Where that is not allowed, the delete was one all the same.
+    async fn purge(
+        &self,
+        name: &SecretName,
+        coordinate: &ManagedCoordinate,
+        deleted: Option<Facts>,
+    ) -> Result<()> {
+        let explained = |fault: Fault| fault.explain(&self.config);
+        let facts = match deleted {
+            Some(facts) if facts.purgeable == Some(false) => {
+                self.deny_purges("the vault has purge protection");
+                return Ok(());
+            }
+            Some(_) => match self.until_deleted(name).await.map_err(explained)? {
+                Some(facts) => facts,
+                None => {
+                    return Err(unsettled(
+                        "the secret is deleted, and the vault has not come to the point where it can \
+                         be purged",
+                    ));
+                }
+            },
+            None => match self.client.get_deleted(name).await {
+                Ok(facts) => facts,
+                Err(fault) if fault.is_missing() => return Ok(()),
+                Err(fault) => return Err(explained(fault)),
+            },
+        };
+        check(coordinate, &facts)?;
+        match self.client.purge(name).await {
+            // Purged, or soon: nothing is left to be done where the time is up.
+            Ok(()) => self.until_gone(name).await.map(drop).map_err(explained),
+            Err(fault) if fault.is_missing() => Ok(()),
+            Err(fault) if fault.is_denied() => {
+                self.deny_purges(
+                    "the principal may not purge (Microsoft.KeyVault/vaults/secrets/purge/action), \
+                     or the vault has purge protection",
+                );
+                Ok(())
+            }
+            Err(fault) => Err(explained(fault)),
+        }
+    }
+
+    fn purges(&self) -> bool {
+        let until = self
+            .purge_denied_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    fn deny_purges(&self, reason: &'static str) {
+        let until = Instant::now() + PURGE_DENIED_FOR;
+        let before = self
+            .purge_denied_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(until);
+        if before.is_none() {
+            warn!(
+                store = %self,
+                reason,
+                "secrets are deleted and not purged: they can be recovered until the vault's \
+                 retention ends, and their names are taken until then"
+            );
+        }
+    }
+
+    fn explain(&self, fault: &Fault, operation: Operation, name: &ManagedCoordinate) -> Error {
+        explain(fault, &self.config, operation, self).with_coordinate(name.shared())
+    }
+}
+
+/// `azure` and the vault; never a credential.
+impl fmt::Display for AzureKeyVault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "azure {}", self.config.place())
+    }
+}
+
+#[async_trait]
+impl SecretPersistence for AzureKeyVault {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            // A read of 32 or 50 secrets is one round trip.
+            concurrency: 64,
+            max_value_bytes: MAX_VALUE_BYTES,
+            // Key Vault keeps text, and does not document what it makes of a NUL.
+            nul: false,
+            owner: true,
+            recovery: self.config.purge != Purge::Always || !self.purges(),
+            expiry: Expiry::Swept,
+            reads_expiry: true,
+            listing: Listing::Eventual,
+            cost: cost(self.config.purge, self.config.on_deleted, self.config.wait),
+            ..Capabilities::LEAST
+        }
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        join_all(
+            coordinates
+                .iter()
+                .map(|coordinate| self.read_one(coordinate)),
+        )
+        .await
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        join_all(writes.iter().map(|write| self.write_one(write))).await
+    }
+
+    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+        let fail = |error: Error| {
+            error
+                .with_operation(Operation::Delete)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())
+        };
+        let name = SecretName::managed(coordinate);
+        let deleted = self.soft_delete(&name, coordinate).await.map_err(fail)?;
+        if self.config.purge.applies(options.recovery) && self.purges() {
+            self.purge(&name, coordinate, deleted).await.map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        let fail = |error: Error| {
+            error
+                .with_operation(Operation::Restore)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())
+        };
+        let explained = |fault: Fault| fail(fault.explain(&self.config));
+        let name = SecretName::managed(coordinate);
+        match self.client.get_deleted(&name).await {
+            Ok(facts) => check(coordinate, &facts).map_err(fail)?,
+            Err(fault) if fault.is_missing() => {
+                return match self.client.get(&name).await {
+                    Ok(stored) => check(coordinate, &stored.facts).map_err(fail),
+                    Err(fault) if fault.is_disabled() => Ok(()),
+                    Err(fault) => Err(explained(fault)),
+                };
+            }
+            Err(fault) => return Err(explained(fault)),
+        }
+        match self.client.recover(&name).await {
+            Ok(()) => {}
+            // Somebody else recovers it at this moment.
+            Err(fault) if fault.is_conflict() => {}
+            Err(fault) => return Err(explained(fault)),
+        }
+        match self.until_readable(&name).await {
+            Ok(Readable::Yes(_) | Readable::ForOthers(_)) => Ok(()),
+            Ok(Readable::NotYet) => Err(fail(unsettled(
+                "the vault has not recovered the secret yet",
+            ))),
+            Err(fault) => Err(explained(fault)),
+        }
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        let place = Place::parse(after).map_err(|error| {
+            error
+                .with_operation(Operation::List)
+                .with_store(self.to_string())
+        })?;
+        let page_size = options.page_size.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
+        let listed = if place.deleted {
+            self.client.list_deleted(page_size, place.query).await
+        } else {
+            self.client.list(page_size, place.query).await
+        };
+        let listed =
+            listed.map_err(|fault| explain(&fault, &self.config, Operation::List, self))?;
+        let next = match (listed.next, place.deleted, options.deleted) {
+            (Some(query), deleted, _) => Some(Place::cursor(deleted, &query)),
+            (None, false, true) => Some(Place::cursor(true, "")),
+            (None, _, _) => None,
+        };
+        let mut page = Page::new(Vec::new(), next);
+        for (name, facts) in listed.secrets {
+            let tag = facts.tags.get(COORDINATE_TAG).map(String::as_str);
+            match name.and_then(|name| coordinate_of(&name, tag)) {
+                Some(coordinate) if coordinate.as_str().starts_with(&options.prefix) => {
+                    page.entries.push(entry(coordinate, facts, place.deleted));
+                }
+                // Ours, and not asked for: the vault lists everything.
+                Some(_) => {}
+                None => page.skipped += 1,
+            }
+        }
+        Ok(page)
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        let explained = |fault: Fault| self.explain(&fault, Operation::Describe, coordinate);
+        let name = SecretName::managed(coordinate);
+        let (facts, is_deleted) = match self.client.get(&name).await {
+            Ok(stored) => (stored.facts, false),
+            Err(fault) if fault.is_disabled() => {
+                let newest = self.client.newest(&name).await.map_err(explained)?;
+                (newest.unwrap_or_default(), false)
+            }
+            Err(fault) if fault.is_missing() => {
+                match self.deleted(&name).await.map_err(explained)? {
+                    Some(facts) => (facts, true),
+                    None => return Err(explained(fault)),
+                }
+            }
+            Err(fault) => return Err(explained(fault)),
+        };
+        check(coordinate, &facts).map_err(|error| {
+            error
+                .with_operation(Operation::Describe)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())
+        })?;
+        Ok(entry(coordinate.clone(), facts, is_deleted))
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        // Key Vault does not say who we are; that it refuses the listing for want of a right shows
+        // that it knows us, and the token says as whom.
+        match self.client.list(1, None).await {
+            Ok(_) => {}
+            Err(fault) if fault.is_denied() && !fault.is_blocked() => {}
+            Err(fault) => return Err(explain(&fault, &self.config, Operation::Identity, self)),
+        }
+        let configured = || match self.config.credentials.client_id() {
+            Some(id) => format!("{} {id}", self.config.credentials.name()),
+            None => self.config.credentials.name().to_owned(),
+        };
+        let principal = self.client.principal().await;
+        Ok(Identity::new(
+            "azure",
+            principal.unwrap_or_else(configured),
+            format!("vault {}", self.config.place()),
+        ))
+    }
+}
+
+/// The name is taken: by an earlier attempt at this very write, or by another value.
+fn compare(write: &Write, stored: &Stored) -> Result<Written> {
+    check(&write.coordinate, &stored.facts)?;
+    if stored.value == write.value {
+        return Ok(Written::AlreadySame);
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        "the name already has another value",
+    )
+    .with_hint("a new value needs a new coordinate"))
+}
+
+fn entry(coordinate: ManagedCoordinate, facts: Facts, deleted: bool) -> Entry {
+    Entry::new(coordinate)
+        .with_owner(facts.tags.get(OWNER_TAG).cloned())
+        .with_created(facts.created)
+        .with_expires(facts.expires)
+        .with_pending_deletion(deleted)
+        .with_tags(facts.tags)
+}
+
+/// A change that goes on after the time for it was up.
+fn unsettled(message: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, message).with_hint("try again, or raise `wait-seconds`")
+}
+
+/// Where a listing goes on: in which of the two lists, and how.
+struct Place<'a> {
+    deleted: bool,
+    query: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    fn parse(cursor: Option<&'a Cursor>) -> Result<Self> {
+        let Some(cursor) = cursor else {
+            return Ok(Self {
+                deleted: false,
+                query: None,
+            });
+        };
+        let (deleted, query) = match cursor.as_str().split_once(':') {
+            Some(("secrets", query)) => (false, query),
+            Some(("deleted", query)) => (true, query),
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::InvalidValue,
+                    "this is not a cursor of a listing of this store",
+                )
+                .with_hint("start the listing again"));
+            }
+        };
+        Ok(Self {
+            deleted,
+            query: (!query.is_empty()).then_some(query),
+        })
+    }
+
+    fn cursor(deleted: bool, query: &str) -> Cursor {
+        let list = if deleted { "deleted" } else { "secrets" };
+        Cursor::new(format!("{list}:{query}"))
+    }
+}
+
+/// The most requests per operation: see [`AzureKeyVault`] for what they are.
+fn cost(purge: Purge, on_deleted: OnDeleted, wait: Duration) -> Cost {
+    let looks = looks(wait);
+    Cost {
+        // A read, and a look at what was deleted.
+        read: 2,
+        write: match on_deleted {
+            // A read, and a set.
+            OnDeleted::Refuse => 2,
+            // After those: looks until it is deleted, a recover, looks until it is back.
+            OnDeleted::Recover => 3 + 2 * looks,
+            // After those: looks until it is deleted, a purge, looks until it is gone, a set.
+            OnDeleted::Purge => 4 + 2 * looks,
+        },
+        // A read, a look at the versions of what is disabled, a delete.
+        delete: match purge {
+            Purge::Never => 3,
+            // Looks until it is deleted, a purge, looks until it is gone.
+            Purge::Always | Purge::OnRequest => 4 + 2 * looks,
+        },
+        // A look at what was deleted, a recover, looks until it is back.
+        restore: 2 + looks,
+        list: 1,
+        list_detail: 0,
+        // A read, and a look at the versions or at what was deleted.
+        describe: 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layer_lets_as_many_calls_through_as_a_vault_does() {
+        let quotas = AzureKeyVault::quotas();
+        let cost = cost(Purge::Never, OnDeleted::Refuse, Duration::from_secs(20));
+        let calls = |class: ClassLimit, cost: u32| class.per_second / f64::from(cost);
+        assert_eq!(calls(quotas.read, cost.read), 400.0);
+        assert_eq!(calls(quotas.write, cost.write), 30.0);
+        assert_eq!(calls(quotas.list, cost.list), 400.0);
+    }
+
+    #[test]
+    fn cost_counts_the_worst_case() {
+        let wait = Duration::from_secs(20);
+        let cautious = cost(Purge::Never, OnDeleted::Refuse, wait);
+        assert_eq!((cautious.read, cautious.write, cautious.delete), (2, 2, 3));
+        assert_eq!((cautious.restore, cautious.describe), (12, 2));
+        assert_eq!(cost(Purge::Always, OnDeleted::Refuse, wait).delete, 24);
+        assert_eq!(cost(Purge::Never, OnDeleted::Recover, wait).write, 23);
+        assert_eq!(cost(Purge::Never, OnDeleted::Purge, wait).write, 24);
+    }
+
+    #[test]
+    fn cursors_lead_through_both_lists() {
+        for (deleted, query) in [(false, "a=b&c=d:e"), (true, "a=b"), (true, "")] {
+            let cursor = Place::cursor(deleted, query);
+            let place = Place::parse(Some(&cursor)).unwrap();
+            assert_eq!(place.deleted, deleted);
+            assert_eq!(place.query.unwrap_or_default(), query);
+        }
+        for text in ["", "x", "keys:a", "https://evil.example/"] {
+            let cursor = Cursor::new(text);
+            let error = Place::parse(Some(&cursor)).map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidValue, "{text}");
+        }
+    }
+}

@@ -1,0 +1,614 @@
+//! The key table: every setting, its name in URLs, its other names and its default.
+
+use std::time::Duration;
+
+use secrets_core::settings::{Setting, Settings, StoreUrl, Trust};
+use secrets_core::{Error, Result, SecretValue};
+use url::Url;
+
+use crate::config::{
+    API_VERSION, ClientSecret, Config, Credentials, OnDeleted, Purge, Reach, WorkloadIdentity,
+    invalid, is_of_key_vault, is_vault_name,
+};
+
+/// Every setting of this store, for every source they come from.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new(
+        "vault-url",
+        "the URL of the vault, like https://my-vault.vault.azure.net, or its name; the host of the \
+         URL",
+    )
+    .with_env(&["AB_AZURE_KEY_VAULT_VAULT_URL"])
+    .with_helm(&["vaultUrl"])
+    .with_json(&["vaultUrl"]),
+    Setting::new(
+        "tenant-id",
+        "the directory that the application belongs to: its id or its domain",
+    )
+    .with_env(&["AB_AZURE_KEY_VAULT_TENANT_ID", "AZURE_TENANT_ID"])
+    .with_helm(&["tenantId"])
+    .with_json(&["tenantId"]),
+    Setting::new(
+        "client-id",
+        "the application (client) id, or that of a user-assigned managed identity",
+    )
+    .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_ID", "AZURE_CLIENT_ID"])
+    .with_helm(&["clientId"])
+    .with_json(&["clientId"]),
+    Setting::new(
+        "client-secret",
+        "the value of the application's client secret; together with tenant and client id",
+    )
+    .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_SECRET", "AZURE_CLIENT_SECRET"])
+    .with_helm(&["clientSecret"])
+    .with_json(&["clientSecret"])
+    .secret(),
+    Setting::new(
+        "credentials",
+        "where credentials come from: `client-secret`, `workload-identity` (a federated service \
+         account of Kubernetes), `managed-identity`, `developer-tools` (`az login`, `azd auth \
+         login`), or `auto`, the first of the former three that is configured",
+    )
+    .with_default("auto")
+    .operator_only(),
+    Setting::new(
+        "federated-token-file",
+        "the file with the service account's token, read at every login",
+    )
+    .with_env(&["AZURE_FEDERATED_TOKEN_FILE"])
+    .operator_only(),
+    Setting::new(
+        "tags",
+        "tags of new secrets, as `name=value,name=value`; a value may hold `=`",
+    )
+    .with_env(&["AB_AZURE_KEY_VAULT_TAGS"])
+    .with_helm(&["tags"])
+    .with_json(&["tags"]),
+    Setting::new(
+        "purge",
+        "which deletes purge what they have deleted: `never`, `on-request` (those that ask to be \
+         immediate) or `always`",
+    )
+    .with_default("never"),
+    Setting::new(
+        "on-deleted",
+        "what a write does where its name is soft-deleted: `refuse`, `recover` or `purge`",
+    )
+    .with_default("refuse"),
+    Setting::new(
+        "wait-seconds",
+        "how long restores, purges and recovering writes wait for the vault, from 1 to 300",
+    )
+    .with_default("20"),
+    Setting::new(
+        "timeout-seconds",
+        "how long one request may take, from 1 to 300",
+    )
+    .with_default("15"),
+    Setting::new(
+        "authority-host",
+        "who issues tokens, like https://login.microsoftonline.us; by default as the vault's host \
+         says",
+    )
+    .with_env(&["AZURE_AUTHORITY_HOST"])
+    .operator_only(),
+    Setting::new(
+        "api-version",
+        "the version of Key Vault's interface, for clouds that do not have the newest",
+    )
+    .with_default(API_VERSION)
+    .operator_only(),
+    Setting::new(
+        "vault-suffix",
+        "how the hosts of vaults end, where vault-url is a name alone; by default vault.azure.net",
+    )
+    .operator_only(),
+    Setting::new(
+        "ca-file",
+        "PEM certificates to trust instead of the system's",
+    )
+    .operator_only(),
+    Setting::new(
+        "verify-challenge",
+        "`false` asks for tokens of whatever resource the vault names, which emulators need",
+    )
+    .with_default("true")
+    .operator_only(),
+];
+
+/// From URL, environment and settings.
+impl Config {
+    /// Reads `azure://<vault host>[:port]?tags=…&purge=…`, with the environment for what the URL does
+    /// not say: credentials never stand in a URL. The host may be the vault's name alone. `variable`
+    /// looks a variable up, so that the caller decides about prefixes.
+    ///
+    /// # Errors
+    /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for a URL of another form.
+    pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let wrong = || {
+            invalid("this is not the URL of an Azure store")
+                .with_hint("write azure://<name>.vault.azure.net?<setting>=<value>&…")
+        };
+        if url.scheme() != "azure" || !matches!(url.path(), "" | "/") {
+            return Err(wrong());
+        }
+        let mut settings = Settings::new(SETTINGS);
+        if let Some(host) = url.host() {
+            let vault = match url.port() {
+                Some(port) => format!("https://{host}:{port}"),
+                None if is_vault_name(host) && host != "localhost" => host.to_owned(),
+                None => format!("https://{host}"),
+            };
+            settings.set("vault-url", vault)?;
+        }
+        settings.set_query(url)?;
+        settings.set_env(variable);
+        Self::from_settings(&settings)
+    }
+
+    /// Reads the environment alone.
+    ///
+    /// # Errors
+    /// As [`from_settings`](Self::from_settings).
+    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut settings = Settings::new(SETTINGS);
+        settings.set_env(variable);
+        Self::from_settings(&settings)
+    }
+
+    /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
+    /// store: add it with [`with_owner`](Self::with_owner).
+    ///
+    /// A tenant's settings must bring a client secret, and name a vault of Key Vault's own hosts or
+    /// of those that the operator allowed; only public addresses are connected to, save where the
+    /// operator named the host.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Azure accepts.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        let text = |name| settings.text(name).filter(|text| !text.is_empty());
+        let mut builder = Self::builder(text("vault-url").unwrap_or_default())
+            .with_credentials(credentials(settings)?)
+            .with_purge(choice(
+                settings,
+                "purge",
+                &[
+                    ("never", Purge::Never),
+                    ("on-request", Purge::OnRequest),
+                    ("always", Purge::Always),
+                ],
+            )?)
+            .with_on_deleted(choice(
+                settings,
+                "on-deleted",
+                &[
+                    ("refuse", OnDeleted::Refuse),
+                    ("recover", OnDeleted::Recover),
+                    ("purge", OnDeleted::Purge),
+                ],
+            )?)
+            .with_verify_challenge(settings.parse("verify-challenge")?.unwrap_or(true));
+        if let Some(seconds) = settings.parse("wait-seconds")? {
+            builder = builder.with_wait(Duration::from_secs(seconds));
+        }
+        if let Some(seconds) = settings.parse("timeout-seconds")? {
+            builder = builder.with_timeout(Duration::from_secs(seconds));
+        }
+        if let Some(version) = text("api-version") {
+            builder = builder.with_api_version(version);
+        }
+        builder.authority = text("authority-host").map(str::to_owned);
+        builder.vault_suffix = text("vault-suffix").map(str::to_owned);
+        builder.ca_file = text("ca-file").map(Into::into);
+        builder.tags = text("tags").map_or_else(|| Ok(Vec::new()), parse_tags)?;
+        let mut config = builder.build()?;
+        config.reach = reach(settings.trust(), &config.vault)?;
+        Ok(config)
+    }
+}
+
+/// Where a tenant may lead us.
+fn reach(trust: &Trust, vault: &Url) -> Result<Reach> {
+    if !trust.is_tenant() {
+        return Ok(Reach::Anywhere);
+    }
+    let host = vault.host_str().unwrap_or_default();
+    if trust.allows_host(host) {
+        return Ok(Reach::Public {
+            allowed: Some(host.to_owned()),
+        });
+    }
+    if !is_of_key_vault(host) {
+        return Err(invalid(
+            "the vault's host is neither Key Vault's own nor allowed by the operator",
+        )
+        .with_hint("use https://<name>.vault.azure.net, or ask the operator to allow it"));
+    }
+    if vault.port().is_some() {
+        return Err(invalid("Key Vault listens on port 443 only").with_hint("leave the port out"));
+    }
+    Ok(Reach::Public { allowed: None })
+}
+
+fn credentials(settings: &Settings) -> Result<Credentials> {
+    let text = |name| settings.text(name).filter(|text| !text.is_empty());
+    let secret = settings
+        .secret("client-secret")
+        .filter(|secret| !secret.is_empty());
+    if settings.trust().is_tenant() && secret.is_none() {
+        return Err(
+            invalid("a tenant's store needs a client secret of its own").with_hint(
+                "give tenantId, clientId and clientSecret: the platform's own identity is not lent",
+            ),
+        );
+    }
+    let chosen = match text("credentials").unwrap_or("auto") {
+        "auto" if secret.is_some() => "client-secret",
+        "auto" if text("federated-token-file").is_some() => "workload-identity",
+        "auto" => "managed-identity",
+        other => other,
+    };
+    let tenant = || required(text("tenant-id"), "tenant-id", chosen);
+    let client = || required(text("client-id"), "client-id", chosen);
+    match chosen {
+        "client-secret" => {
+            let secret: SecretValue = secret.ok_or_else(|| missing("client-secret", chosen))?;
+            Ok(Credentials::ClientSecret(ClientSecret::new(
+                tenant()?,
+                client()?,
+                secret,
+            )))
+        }
+        "workload-identity" => {
+            let file = required(text("federated-token-file"), "federated-token-file", chosen)?;
+            Ok(Credentials::WorkloadIdentity(WorkloadIdentity::new(
+                tenant()?,
+                client()?,
+                file,
+            )))
+        }
+        "managed-identity" => Ok(Credentials::ManagedIdentity {
+            client_id: text("client-id").map(str::to_owned),
+        }),
+        "developer-tools" => Ok(Credentials::DeveloperTools),
+        _ => Err(invalid(
+            "`credentials` is `auto`, `client-secret`, `workload-identity`, `managed-identity` or \
+             `developer-tools`",
+        )),
+    }
+}
+
+fn required<'a>(value: Option<&'a str>, name: &'static str, chosen: &str) -> Result<&'a str> {
+    value.ok_or_else(|| missing(name, chosen))
+}
+
+fn missing(name: &'static str, chosen: &str) -> Error {
+    let variables = SETTINGS
+        .iter()
+        .find(|setting| setting.name == name)
+        .map_or(&[][..], |setting| setting.env);
+    invalid(format!("{chosen} credentials need `{name}`"))
+        .with_hint(format!("set {}", variables.join(" or ")))
+}
+
+/// One of a few words.
+fn choice<T: Copy + Default>(
+    settings: &Settings,
+    name: &'static str,
+    choices: &[(&str, T)],
+) -> Result<T> {
+    let Some(text) = settings.text(name).filter(|text| !text.is_empty()) else {
+        return Ok(T::default());
+    };
+    choices
+        .iter()
+        .find(|(word, _)| *word == text)
+        .map(|(_, choice)| *choice)
+        .ok_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            invalid(format!("`{name}` is one of {}", words.join(", ")))
+        })
+}
+
+fn parse_tags(text: &str) -> Result<Vec<(String, String)>> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            pair.split_once('=')
+                .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+                .ok_or_else(|| {
+                    invalid("`tags` cannot be understood")
+                        .with_hint("write name=value,name=value (AB_AZURE_KEY_VAULT_TAGS)")
+                })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use secrets_core::ErrorKind;
+
+    use super::*;
+
+    fn from_env(pairs: &[(&str, &str)]) -> Result<Config> {
+        Config::from_env(|name| {
+            let found = pairs.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn from_url(text: &str) -> Result<Config> {
+        Config::from_url(&StoreUrl::parse(text)?, |_| None)
+    }
+
+    const VAULT: (&str, &str) = (
+        "AB_AZURE_KEY_VAULT_VAULT_URL",
+        "https://my-vault.vault.azure.net/",
+    );
+    const TENANT: (&str, &str) = ("AB_AZURE_KEY_VAULT_TENANT_ID", "tenant");
+    const CLIENT: (&str, &str) = ("AB_AZURE_KEY_VAULT_CLIENT_ID", "client");
+    const SECRET: (&str, &str) = ("AB_AZURE_KEY_VAULT_CLIENT_SECRET", "canary");
+
+    #[test]
+    fn the_environment_is_read_under_its_documented_names() {
+        let tags = ("AB_AZURE_KEY_VAULT_TAGS", "team=data, cost=a=b");
+        let config = from_env(&[VAULT, TENANT, CLIENT, SECRET, tags]).unwrap();
+        assert_eq!(config.place(), "my-vault.vault.azure.net");
+        let Credentials::ClientSecret(secret) = &config.credentials else {
+            panic!("{config:?}");
+        };
+        assert_eq!(
+            (&*secret.tenant_id, &*secret.client_id),
+            ("tenant", "client")
+        );
+        assert_eq!(secret.secret.expose(), "canary");
+        assert_eq!(config.tags["team"], "data");
+        assert_eq!(config.tags["cost"], "a=b");
+        assert!(!format!("{config:?}").contains("canary"));
+        let missing = from_env(&[]).unwrap_err();
+        assert!(
+            missing
+                .hint()
+                .unwrap()
+                .contains("AB_AZURE_KEY_VAULT_VAULT_URL")
+        );
+    }
+
+    #[test]
+    fn the_first_credentials_that_are_configured_are_taken() {
+        let own = [("AZURE_TENANT_ID", "tenant"), ("AZURE_CLIENT_ID", "client")];
+        let file = ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token");
+        let name = |more: &[(&'static str, &'static str)]| {
+            let config = from_env(&[&[VAULT], more].concat()).unwrap();
+            (
+                config.credentials.name(),
+                config.credentials.client_id().map(str::to_owned),
+            )
+        };
+        let client = Some("client".to_owned());
+        assert_eq!(name(&[]), ("managed-identity", None));
+        assert_eq!(name(&own), ("managed-identity", client.clone()));
+        assert_eq!(
+            name(&[own[0], own[1], file]),
+            ("workload-identity", client.clone())
+        );
+        assert_eq!(
+            name(&[own[0], own[1], file, ("AZURE_CLIENT_SECRET", "s")]),
+            ("client-secret", client.clone())
+        );
+        // Ours before Azure's own.
+        assert_eq!(
+            name(&[own[0], ("AZURE_CLIENT_ID", "other"), TENANT, CLIENT, SECRET]),
+            ("client-secret", client)
+        );
+        for (half, lacks) in [
+            (vec![VAULT, SECRET], "tenant-id"),
+            (vec![VAULT, SECRET, TENANT], "client-id"),
+            (vec![VAULT, file], "tenant-id"),
+        ] {
+            let error = from_env(&half).unwrap_err();
+            assert!(error.message().contains(lacks), "{error}");
+            assert!(error.hint().unwrap().contains("AB_AZURE_KEY_VAULT_"));
+        }
+    }
+
+    #[test]
+    fn urls_carry_every_option_and_no_credential() {
+        let config = from_url(
+            "azure://my-vault.vault.usgovcloudapi.net?purge=always&on-deleted=recover&wait-seconds=5\
+             &timeout-seconds=7&tags=a=b&credentials=developer-tools&ca-file=/ca.pem\
+             &verify-challenge=false&authority-host=https://login.example",
+        )
+        .unwrap();
+        assert_eq!(config.place(), "my-vault.vault.usgovcloudapi.net");
+        assert_eq!(
+            (config.purge, config.on_deleted),
+            (Purge::Always, OnDeleted::Recover)
+        );
+        assert_eq!(config.wait, Duration::from_secs(5));
+        assert_eq!(config.timeout, Duration::from_secs(7));
+        assert!(!config.verify_challenge && config.ca_file.is_some());
+        assert_eq!(config.credentials.name(), "developer-tools");
+        assert_eq!(config.authority.as_str(), "https://login.example/");
+        for (url, place) in [
+            ("azure://my-vault", "my-vault.vault.azure.net"),
+            ("azure://my-vault/", "my-vault.vault.azure.net"),
+            ("azure://localhost:8443", "localhost:8443"),
+            ("azure://localhost", "localhost"),
+            ("azure://[::1]:8443", "[::1]:8443"),
+            (
+                "azure://my-vault?vault-suffix=kv.example",
+                "my-vault.kv.example",
+            ),
+        ] {
+            assert_eq!(from_url(url).unwrap().place(), place, "{url}");
+        }
+        for (url, expected) in [
+            ("azure://my-vault?client-secret=canary", "secret"),
+            ("azure://my-vault?purges=always", "unknown setting"),
+            ("azure://my-vault?purge=canary", "never, on-request, always"),
+            (
+                "azure://my-vault?on-deleted=canary",
+                "refuse, recover, purge",
+            ),
+            ("azure://my-vault/path", "not the URL"),
+            ("azure:my-vault", "not the URL"),
+            ("azure://", "vault"),
+            ("azure://my-vault?vault-url=other", "twice"),
+            ("azure://my-vault?credentials=env", "`auto`"),
+            ("azure://my-vault?wait-seconds=0", "1 to 300"),
+            ("azure://my-vault?timeout-seconds=301", "1 to 300"),
+            ("azure://my-vault?wait-seconds=soon", "cannot be understood"),
+            (
+                "azure://my-vault?verify-challenge=no",
+                "cannot be understood",
+            ),
+            ("azure://my-vault?tags=a", "cannot be understood"),
+            ("azure://my-vault?authority-host=http://x", "https"),
+        ] {
+            let error = from_url(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{url}");
+            assert!(error.to_string().contains(expected), "{url}: {error}");
+            assert!(!format!("{error} {error:?}").contains("canary"), "{url}");
+        }
+    }
+
+    fn of_tenant(trust: Trust, more: &[(&str, &str)]) -> Result<Config> {
+        let mut settings = Settings::with_trust(SETTINGS, trust);
+        let defaults = [
+            ("vault-url", "https://my-vault.vault.azure.net"),
+            ("tenant-id", "tenant"),
+            ("client-id", "client"),
+            ("client-secret", "secret"),
+        ];
+        for (name, value) in more {
+            settings.set(name, *value)?;
+        }
+        for (name, value) in defaults {
+            if settings.secret(name).is_none() {
+                settings.set(name, value)?;
+            }
+        }
+        Config::from_settings(&settings)
+    }
+
+    #[test]
+    fn a_tenant_brings_a_client_secret_and_nothing_of_the_operators() {
+        let config = of_tenant(Trust::tenant(), &[("tags", "a=b"), ("purge", "always")]).unwrap();
+        assert_eq!(config.reach, Reach::Public { allowed: None });
+        assert_eq!(config.credentials.name(), "client-secret");
+        for (name, value) in [
+            ("credentials", "managed-identity"),
+            ("federated-token-file", "/var/run/token"),
+            ("authority-host", "https://login.example"),
+            ("vault-suffix", "kv.example"),
+            ("api-version", "7.4"),
+            ("ca-file", "/ca.pem"),
+            ("verify-challenge", "false"),
+        ] {
+            let error = of_tenant(Trust::tenant(), &[(name, value)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{name}");
+            assert!(error.message().contains("operator"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_without_a_client_secret_is_not_lent_the_platforms_identity() {
+        let error = of_tenant(Trust::tenant(), &[("client-secret", "")]).unwrap_err();
+        assert!(error.message().contains("client secret"), "{error}");
+    }
+
+    #[test]
+    fn a_tenants_vault_is_one_of_azures() {
+        for host in [
+            "https://kv.example",
+            "https://my-vault.vault.azure.net.example",
+            "https://a.b.vault.azure.net",
+            "https://169.254.169.254",
+            "https://[::1]",
+            "https://localhost",
+        ] {
+            let error = of_tenant(Trust::tenant(), &[("vault-url", host)]).unwrap_err();
+            assert!(
+                error.message().contains("allowed by the operator"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tenants_vault_is_https() {
+        let error = of_tenant(
+            Trust::tenant(),
+            &[("vault-url", "http://my-vault.vault.azure.net")],
+        )
+        .unwrap_err();
+        assert!(error.message().contains("https"), "{error}");
+    }
+
+    #[test]
+    fn a_tenants_vault_has_no_port() {
+        let error = of_tenant(
+            Trust::tenant(),
+            &[("vault-url", "https://my-vault.vault.azure.net:8443")],
+        )
+        .unwrap_err();
+        assert!(error.message().contains("443"), "{error}");
+    }
+
+    #[test]
+    fn a_host_that_the_operator_allowed_may_be_anywhere() {
+        let trust = Trust::Tenant {
+            allowed_hosts: vec!["kv.example".to_owned()],
+        };
+        let config = of_tenant(trust, &[("vault-url", "https://kv.example:8443")]).unwrap();
+        assert_eq!(
+            config.reach,
+            Reach::Public {
+                allowed: Some("kv.example".to_owned())
+            }
+        );
+    }
+
+    /// Every setting is documented, and what the table calls a default is one.
+    #[test]
+    fn the_key_table_is_complete_and_true() {
+        for setting in SETTINGS {
+            assert!(
+                !setting.doc.is_empty() && !setting.doc.ends_with('.'),
+                "{}",
+                setting.name
+            );
+            let Some(default) = setting.default else {
+                continue;
+            };
+            let mut settings = Settings::new(SETTINGS);
+            settings.set("vault-url", "my-vault").unwrap();
+            settings.set(setting.name, default).unwrap();
+            let explicit = Config::from_settings(&settings).unwrap();
+            let implicit = Config::builder("my-vault").build().unwrap();
+            assert_eq!(
+                format!("{explicit:?}"),
+                format!("{implicit:?}"),
+                "{}",
+                setting.name
+            );
+        }
+        for (name, env, key) in [
+            ("vault-url", "AB_AZURE_KEY_VAULT_VAULT_URL", "vaultUrl"),
+            ("tenant-id", "AB_AZURE_KEY_VAULT_TENANT_ID", "tenantId"),
+            ("client-id", "AB_AZURE_KEY_VAULT_CLIENT_ID", "clientId"),
+            (
+                "client-secret",
+                "AB_AZURE_KEY_VAULT_CLIENT_SECRET",
+                "clientSecret",
+            ),
+            ("tags", "AB_AZURE_KEY_VAULT_TAGS", "tags"),
+        ] {
+            let setting = SETTINGS.iter().find(|row| row.name == name).unwrap();
+            assert_eq!(setting.env[0], env);
+            assert_eq!((setting.helm, setting.json), (&[key][..], &[key][..]));
+        }
+    }
+}

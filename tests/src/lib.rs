@@ -25,8 +25,9 @@
 //!
 //! # Stand-ins
 //!
-//! [`azure::Azure`] stands in for Azure Key Vault and Entra ID, of which there is no program to run. It is as strict as
-//! they are, and starts within the test process.
+//! [`azure::Azure`] stands in for Azure Key Vault and Entra ID, and [`google::Google`] for Google Secret Manager and its
+//! token servers, of which there is no program to run. Each is as strict as what it stands for, and starts within the
+//! test process.
 //!
 //! # Faults
 //!
@@ -39,6 +40,7 @@ pub mod azure;
 mod cache;
 mod certificates;
 mod container;
+pub mod google;
 mod localstack;
 mod postgres;
 mod process;

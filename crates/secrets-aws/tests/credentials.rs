@@ -332,15 +332,80 @@ async fn child_has_a_refused_web_identity() {
     assert!(!format!("{error} {error:?}").contains("canary"));
 }
 
+/// The profile that `aws configure sso` writes.
+const SSO_PROFILE: &str = "[default]\nsso_session = team\nsso_account_id = 123456789012\n\
+    sso_role_name = reader\n[sso-session team]\nsso_region = us-east-1\n\
+    sso_start_url = https://example.awsapps.com/start\n";
+
+/// Where `aws sso login` leaves its token: the SHA-1 of the session's name.
+const SSO_CACHE: &str = ".aws/sso/cache/d25187dc137f35c88bc80ec8c3ffbdb17b5eb873.json";
+
+/// After `aws sso login`: its token is exchanged for the role's credentials; one that has ended is
+/// refreshed first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sso_login_is_used_and_refreshed() {
+    for (expires, token) in [
+        ("2099-01-01T00:00:00Z", "token-of-the-login"),
+        ("2020-01-01T00:00:00Z", "refreshed-token"),
+    ] {
+        let gate = Gate::open(None, |seen| match seen.line.as_str() {
+            "POST /token" => Act::ok(json!({
+                "accessToken": "refreshed-token", "expiresIn": 3600, "tokenType": "Bearer",
+                "refreshToken": "next",
+            })),
+            "GET /federation/credentials" => Act::ok(json!({ "roleCredentials": {
+                "accessKeyId": "ASIAFROMSSO", "secretAccessKey": "secret",
+                "sessionToken": "session", "expiration": 4_070_908_800_000_u64,
+            }})),
+            _ => Act::error("ResourceNotFoundException"),
+        })
+        .await;
+        let cached = json!({
+            "accessToken": "token-of-the-login", "expiresAt": expires, "region": "us-east-1",
+            "startUrl": "https://example.awsapps.com/start", "clientId": "client",
+            "clientSecret": "client-secret", "refreshToken": "refresh",
+            "registrationExpiresAt": "2099-01-01T00:00:00Z",
+        });
+        let files = [
+            (".aws/config", SSO_PROFILE.to_owned()),
+            (SSO_CACHE, cached.to_string()),
+        ];
+        in_a_process_with_a_gate("child_reads_with_the_chain", &gate, &files, |_, url| {
+            vec![
+                ("AWS_ENDPOINT_URL_SSO", url.to_owned()),
+                ("AWS_ENDPOINT_URL_SSO_OIDC", url.to_owned()),
+                ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ]
+        })
+        .await;
+        let seen = gate.seen();
+        let exchange = seen
+            .iter()
+            .find(|seen| seen.line == "GET /federation/credentials")
+            .unwrap();
+        assert_eq!(exchange.headers["x-amz-sso_bearer_token"], token);
+        assert!(
+            exchange.query.contains("role_name=reader"),
+            "{}",
+            exchange.query
+        );
+        assert!(
+            exchange.query.contains("account_id=123456789012"),
+            "{}",
+            exchange.query
+        );
+        assert_eq!(seen.last().unwrap().signer(), "ASIAFROMSSO");
+        let refreshed = seen.iter().any(|seen| seen.line == "POST /token");
+        assert_eq!(refreshed, token == "refreshed-token");
+    }
+}
+
 /// An SSO profile whose login has ended, or never was.
 #[test]
 fn a_missing_sso_login_says_what_to_do() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join(".aws")).unwrap();
-    let profile = "[default]\nsso_session = team\nsso_account_id = 123456789012\n\
-        sso_role_name = reader\n[sso-session team]\nsso_region = us-east-1\n\
-        sso_start_url = https://example.awsapps.com/start\n";
-    fs::write(home.path().join(".aws/config"), profile).unwrap();
+    fs::write(home.path().join(".aws/config"), SSO_PROFILE).unwrap();
     let environment = [("AWS_EC2_METADATA_DISABLED", "true")];
     in_a_process_of_its_own("child_has_no_sso_login", home.path(), &environment);
 }

@@ -74,9 +74,12 @@ fn second_answer<T>(primary: Error, secondary: Result<T>) -> Result<T> {
 }
 
 fn weaker(a: Capabilities, b: Capabilities) -> Capabilities {
+    let read_batch = a.read_batch.min(b.read_batch);
     // A call may ask both.
     let cost = Cost {
-        read: a.cost.read.saturating_add(b.cost.read),
+        read: a
+            .read_cost(read_batch)
+            .saturating_add(b.read_cost(read_batch)),
         write: a.cost.write.saturating_add(b.cost.write),
         delete: a.cost.delete.saturating_add(b.cost.delete),
         restore: a.cost.restore.saturating_add(b.cost.restore),
@@ -85,7 +88,7 @@ fn weaker(a: Capabilities, b: Capabilities) -> Capabilities {
         describe: a.cost.describe.saturating_add(b.cost.describe),
     };
     Capabilities {
-        read_batch: a.read_batch.min(b.read_batch),
+        read_batch,
         write_batch: a.write_batch.min(b.write_batch),
         concurrency: a.concurrency.min(b.concurrency),
         max_value_bytes: a.max_value_bytes.min(b.max_value_bytes),

@@ -171,6 +171,23 @@ impl Capabilities {
         cost: Cost::ONE,
     };
 
+    /// The most requests that one [`SecretPersistence::read_batch`] of so many entries makes.
+    ///
+    /// ```
+    /// use secrets_core::{Capabilities, Cost};
+    ///
+    /// let cost = Cost { read: 41, ..Cost::ONE };
+    /// let store = Capabilities { read_batch: 20, cost, ..Capabilities::LEAST };
+    /// assert_eq!([1, 2, 20].map(|entries| store.read_cost(entries)), [3, 5, 41]);
+    /// ```
+    #[must_use]
+    pub fn read_cost(&self, entries: usize) -> u32 {
+        let full = self.read_batch.max(1) as u64;
+        let entries = (entries as u64).min(full);
+        let requests = (u64::from(self.cost.read) * entries).div_ceil(full);
+        u32::try_from(requests).unwrap_or(u32::MAX)
+    }
+
     /// Refuses what the store could not hold: what every backend asks first in
     /// [`SecretPersistence::write_batch`], before any request.
     ///
@@ -244,7 +261,8 @@ pub enum Listing {
 /// The most requests that one call of each operation makes: what the limit layer takes permits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// Of one [`SecretPersistence::read_batch`].
+    /// Of one [`SecretPersistence::read_batch`] that is full. One with fewer entries makes at most its
+    /// part of them, rounded up: [`Capabilities::read_cost`].
     pub read: u32,
     /// Of one [`SecretPersistence::write_batch`].
     pub write: u32,

@@ -20,6 +20,8 @@ pub(crate) struct Seen {
     pub(crate) action: String,
     /// Method and path, for the services that have paths: `GET /latest/meta-data`.
     pub(crate) line: String,
+    /// What follows the `?` of the address.
+    pub(crate) query: String,
     /// The JSON body, or the fields of the form of STS.
     pub(crate) body: Value,
     pub(crate) headers: HeaderMap,
@@ -133,6 +135,7 @@ async fn serve(
     let arrived = Seen {
         action: action(&head.headers, &body),
         line: format!("{} {}", head.method, head.uri.path()),
+        query: head.uri.query().unwrap_or_default().to_owned(),
         body: serde_json::from_slice(&body).unwrap_or_else(|_| form(&body)),
         headers: head.headers.clone(),
     };

@@ -331,7 +331,7 @@ impl SecretPersistence for Limit {
         if coordinates.is_empty() {
             return Vec::new();
         }
-        let requests = self.capabilities().cost.read;
+        let requests = self.capabilities().read_cost(coordinates.len());
         let call = self.inner.read_batch(coordinates);
         self.read
             .call(requests, call, |results| throttled_in(results))
@@ -550,7 +550,9 @@ mod tests {
     async fn an_operation_takes_as_many_permits_as_it_makes_requests() {
         let memory = Memory::new();
         let capabilities = Capabilities {
+            read_batch: 20,
             cost: Cost {
+                read: 41,
                 write: 4,
                 list_detail: 1,
                 ..Cost::ONE
@@ -561,6 +563,7 @@ mod tests {
         let store = over(
             &probe,
             LimitOptions::default()
+                .with_read(limit(10, 41.0))
                 .with_write(limit(10, 8.0))
                 .with_list(limit(10, 8.0)),
         );
@@ -571,6 +574,20 @@ mod tests {
         // Two writes a second, four requests each.
         let took = started.elapsed().as_secs_f64();
         assert!((9.5..=10.6).contains(&took), "{took}");
+
+        // One full batch a second, or single reads of three requests each.
+        let names: Vec<Coordinate> = (0..20).map(|n| coordinate(n).into()).collect();
+        for (count, calls) in [(20, 10), (1, 137)] {
+            let started = Instant::now();
+            for _ in 0..calls {
+                store.read_many(&names[..count]).await;
+            }
+            let took = started.elapsed().as_secs_f64();
+            assert!(
+                (9.5..=10.6).contains(&took),
+                "{took} for {calls} of {count}"
+            );
+        }
 
         let details = ListOptions::default().with_details(true).with_page_size(15);
         let started = Instant::now();

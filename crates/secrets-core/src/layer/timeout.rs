@@ -64,7 +64,7 @@ impl SecretPersistence for Timeout {
     }
 
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        let requests = self.capabilities().cost.read;
+        let requests = self.capabilities().read_cost(coordinates.len());
         let attempt = self.inner.read_batch(coordinates);
         self.within(requests, attempt)
             .await
@@ -163,8 +163,10 @@ mod tests {
     async fn an_attempt_that_hangs_ends_when_all_its_requests_had_time() {
         let memory = Memory::new();
         let capabilities = Capabilities {
+            // One of three entries makes a third of the requests.
+            read_batch: 3,
             cost: Cost {
-                read: 3,
+                read: 9,
                 list_detail: 1,
                 ..Cost::ONE
             },

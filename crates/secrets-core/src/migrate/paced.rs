@@ -76,7 +76,9 @@ impl SecretPersistence for Paced {
     }
 
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        let _turn = self.turn(self.capabilities().cost.read).await;
+        let _turn = self
+            .turn(self.capabilities().read_cost(coordinates.len()))
+            .await;
         self.store.read_batch(coordinates).await
     }
 

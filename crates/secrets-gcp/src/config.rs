@@ -1,0 +1,703 @@
+//! How the store is set up: types that hold only what has been checked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrets_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
+use serde_json::Value;
+use url::{Host, Url};
+
+use crate::naming::{Place, Project, Region};
+
+/// The label that says which installation wrote a secret.
+pub const OWNER_LABEL: &str = "secret-persistence-owner";
+
+/// The universe whose endpoints and tokens this crate knows.
+/// <https://cloud.google.com/docs/authentication/universe-domain>
+const UNIVERSE: &str = "googleapis.com";
+
+/// The most labels per secret.
+/// <https://cloud.google.com/secret-manager/docs/creating-and-managing-labels>
+const MAX_LABELS: usize = 64;
+
+/// A complete, checked configuration.
+///
+/// ```
+/// use secrets_gcp::Config;
+///
+/// let config = Config::builder("my-project")
+///     .with_region("europe-west3")
+///     .with_label("team", "data")
+///     .build()?;
+/// # let _ = config;
+/// // What Google would refuse later is refused here.
+/// assert!(Config::builder("my-project").with_label("Team", "data").build().is_err());
+/// assert!(Config::builder("").build().is_err());
+/// # Ok::<(), secrets_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) place: Place,
+    pub(crate) replication: Replication,
+    pub(crate) credentials: Credentials,
+    pub(crate) impersonate: Option<String>,
+    pub(crate) kms_key: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) endpoint: Option<Url>,
+}
+
+impl Config {
+    /// Starts a configuration for a project.
+    pub fn builder(project: impl Into<String>) -> ConfigBuilder {
+        ConfigBuilder::new(project)
+    }
+
+    /// The same configuration, marking what is written with this owner.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+}
+
+/// Collects a [`Config`]. Setters cannot fail, [`build`](Self::build) can.
+#[derive(Clone)]
+pub struct ConfigBuilder {
+    pub(crate) project: String,
+    pub(crate) region: Option<String>,
+    pub(crate) user_managed: bool,
+    pub(crate) credentials: Credentials,
+    pub(crate) impersonate: Option<String>,
+    pub(crate) kms_key: Option<String>,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) endpoint: Option<String>,
+}
+
+impl ConfigBuilder {
+    fn new(project: impl Into<String>) -> Self {
+        Self {
+            project: project.into(),
+            region: None,
+            user_managed: false,
+            credentials: Credentials::default(),
+            impersonate: None,
+            kms_key: None,
+            labels: Vec::new(),
+            owner: None,
+            endpoint: None,
+        }
+    }
+
+    /// The region that secrets stay in: as regional secrets, with an endpoint and names of their own,
+    /// unless [`with_user_managed_replication`](Self::with_user_managed_replication) says otherwise.
+    #[must_use]
+    pub fn with_region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// Whether the region is where global secrets have their one replica, instead of regional
+    /// secrets.
+    #[must_use]
+    pub fn with_user_managed_replication(mut self, user_managed: bool) -> Self {
+        self.user_managed = user_managed;
+        self
+    }
+
+    /// Where credentials come from; by default the application default credentials.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// The service account to act as, by its email, with those credentials.
+    #[must_use]
+    pub fn with_impersonation(mut self, service_account: impl Into<String>) -> Self {
+        self.impersonate = Some(service_account.into());
+        self
+    }
+
+    /// The Cloud KMS key that encrypts new secrets, by its resource name.
+    #[must_use]
+    pub fn with_kms_key(mut self, key: impl Into<String>) -> Self {
+        self.kms_key = Some(key.into());
+        self
+    }
+
+    /// A label of every new secret.
+    #[must_use]
+    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((key.into(), value.into()));
+        self
+    }
+
+    /// The installation that writes.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// Another endpoint of Secret Manager. Plain http works on loopback only.
+    #[must_use]
+    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(url.into());
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting: a project, region, label, key, endpoint or service
+    /// account key that Google would not take, or two settings that exclude each other.
+    pub fn build(self) -> Result<Config> {
+        let project = Project::parse(&self.project)?;
+        let region = self.region.as_deref().map(Region::parse).transpose()?;
+        let (replication, region) = match (region, self.user_managed) {
+            (None, false) => (Replication::Automatic, None),
+            (None, true) => {
+                return Err(invalid("user-managed replication needs a region")
+                    .with_hint("set region (SECRET_STORE_GCP_REGION)"));
+            }
+            (Some(region), false) => (Replication::Regional, Some(region)),
+            (Some(region), true) => (Replication::UserManaged(region), None),
+        };
+        let place = Place { project, region };
+        if let Some(key) = &self.kms_key {
+            check_kms_key(key, replication.key_location(&place))?;
+        }
+        if let Some(account) = &self.impersonate {
+            check_service_account(account)?;
+        }
+        let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
+        if matches!(self.credentials, Credentials::Anonymous)
+            && !endpoint.as_ref().is_some_and(is_loopback)
+        {
+            return Err(invalid(
+                "anonymous requests are for an emulator on loopback, named by endpoint-url",
+            ));
+        }
+        Ok(Config {
+            place,
+            replication,
+            credentials: self.credentials,
+            impersonate: self.impersonate,
+            kms_key: self.kms_key,
+            labels: collect_labels(self.labels)?,
+            owner: self.owner,
+            endpoint,
+        })
+    }
+}
+
+/// Shows little: nothing is checked yet, and a password may stand in an endpoint.
+impl fmt::Debug for ConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigBuilder")
+            .field("project", &self.project)
+            .field("region", &self.region)
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where credentials come from.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Credentials {
+    /// None at all, for an emulator on loopback.
+    Anonymous,
+    /// The application default credentials: the file that `GOOGLE_APPLICATION_CREDENTIALS` names
+    /// (a key, or a configuration of workload identity federation), gcloud's own, or the metadata
+    /// server.
+    #[default]
+    ApplicationDefault,
+    /// What a credentials file holds.
+    Key(Key),
+    /// A credentials file, read again when it changes or is refused.
+    KeyFile(PathBuf),
+    /// The metadata server and nothing else.
+    Metadata,
+}
+
+/// The content of a credentials file: a service account's key, or a configuration of workload
+/// identity federation, impersonation or a user's login. `Debug` shows none of it.
+#[derive(Clone)]
+pub struct Key {
+    pub(crate) json: SecretValue,
+}
+
+impl Key {
+    /// Reads the JSON text, which may be base64-encoded as in a Kubernetes manifest.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for what is no credentials file, or lacks something. Nothing of it is shown.
+    pub fn parse(text: &SecretValue) -> Result<Self> {
+        let trimmed = text.expose().trim();
+        let json = if trimmed.starts_with('{') {
+            text.clone()
+        } else {
+            let packed: String = trimmed.split_whitespace().collect();
+            STANDARD
+                .decode(packed)
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .map(SecretValue::new)
+                .ok_or_else(|| not_a_key("the credentials are neither JSON nor JSON in base64"))?
+        };
+        let key = Self { json };
+        key.value()?.check()?;
+        Ok(key)
+    }
+
+    /// The content, parsed anew: this copy is the SDK's, which does not wipe it.
+    pub(crate) fn value(&self) -> Result<KeyContent> {
+        let text = self.json.expose().trim_start_matches('\u{feff}');
+        let value: Value =
+            // The cause is dropped: it may quote.
+            serde_json::from_str(text).map_err(|_| not_a_key("the credentials are not JSON"))?;
+        Ok(KeyContent(value))
+    }
+
+    /// Refuses what a tenant may not use: anything but a service account's key whose tokens are
+    /// Google's to give.
+    pub(crate) fn check_tenants(&self) -> Result<()> {
+        let content = self.value()?;
+        if content.kind() != Some(Kind::ServiceAccount) {
+            return Err(invalid(
+                "of Google credentials a tenant may use a service account's key only",
+            ));
+        }
+        if content.text("token_uri") != Some("https://oauth2.googleapis.com/token") {
+            return Err(invalid(
+                "the service account key names another token address than Google's",
+            )
+            .with_hint("use the key as Google made it"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(redacted)")
+    }
+}
+
+/// What stands in a credentials file.
+pub(crate) struct KeyContent(pub(crate) Value);
+
+impl KeyContent {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        match self.text("type")? {
+            "authorized_user" => Some(Kind::AuthorizedUser),
+            "external_account" => Some(Kind::ExternalAccount),
+            "impersonated_service_account" => Some(Kind::Impersonated),
+            "service_account" => Some(Kind::ServiceAccount),
+            _ => None,
+        }
+    }
+
+    /// Who it is, for people.
+    pub(crate) fn principal(&self) -> Option<String> {
+        let of_url = |name| {
+            let (_, rest) = self.text(name)?.rsplit_once("/serviceAccounts/")?;
+            Some(rest.split(':').next().unwrap_or(rest).to_owned())
+        };
+        match self.kind()? {
+            Kind::AuthorizedUser => Some(
+                self.text("account")
+                    .filter(|account| !account.is_empty())
+                    .map_or_else(|| "the user of gcloud's login".to_owned(), str::to_owned),
+            ),
+            Kind::ExternalAccount => of_url("service_account_impersonation_url")
+                .or_else(|| self.text("audience").map(str::to_owned)),
+            Kind::Impersonated => of_url("service_account_impersonation_url"),
+            Kind::ServiceAccount => self.text("client_email").map(str::to_owned),
+        }
+    }
+
+    /// Refuses what cannot work, by name and never by content.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some(kind) = self.kind() else {
+            return Err(not_a_key(
+                "the credentials are JSON, but of no type that is known",
+            ));
+        };
+        let universe = self.text("universe_domain").unwrap_or(UNIVERSE);
+        if universe != UNIVERSE {
+            return Err(
+                invalid("the credentials are of another universe than googleapis.com")
+                    .with_hint("use credentials of the public Google Cloud"),
+            );
+        }
+        let needed: &[&str] = match kind {
+            Kind::AuthorizedUser => &["client_id", "client_secret", "refresh_token"],
+            Kind::ExternalAccount => &["audience", "subject_token_type", "token_url"],
+            Kind::Impersonated => &["service_account_impersonation_url"],
+            Kind::ServiceAccount => &[
+                "client_email",
+                "private_key",
+                "private_key_id",
+                "project_id",
+            ],
+        };
+        let missing: Vec<&str> = needed
+            .iter()
+            .copied()
+            .filter(|name| self.text(name).is_none_or(str::is_empty))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(not_a_key(format!(
+            "the credentials lack {}",
+            missing.join(", ")
+        )))
+    }
+}
+
+/// The types of credentials files.
+/// <https://cloud.google.com/docs/authentication/application-default-credentials>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    AuthorizedUser,
+    ExternalAccount,
+    Impersonated,
+    ServiceAccount,
+}
+
+/// Where the value of a secret is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Replication {
+    /// Wherever Google decides.
+    Automatic,
+    /// In one region, as a regional secret.
+    Regional,
+    /// In one region, as a global secret.
+    UserManaged(Region),
+}
+
+impl Replication {
+    /// Where a customer's key must be.
+    /// <https://cloud.google.com/secret-manager/docs/cmek>
+    fn key_location<'a>(&'a self, place: &'a Place) -> &'a str {
+        match self {
+            Self::Automatic => "global",
+            Self::Regional => place.region.as_ref().map_or("global", Region::as_str),
+            Self::UserManaged(region) => region.as_str(),
+        }
+    }
+}
+
+/// Refuses what Google would.
+/// <https://cloud.google.com/secret-manager/docs/creating-and-managing-labels>
+fn check_label(key: &str, value: &str) -> Result<()> {
+    let allowed = |text: &str| {
+        text.chars().count() <= 63
+            && text.len() <= 128
+            && text.chars().all(|char| {
+                char == '_' || char == '-' || (char.is_alphanumeric() && !char.is_uppercase())
+            })
+    };
+    let begins = key
+        .chars()
+        .next()
+        .is_some_and(|first| first.is_alphabetic() && !first.is_uppercase());
+    if begins && allowed(key) && allowed(value) {
+        return Ok(());
+    }
+    Err(invalid(
+        "a label's key and value have at most 63 small letters, digits, _ and -, and the key begins \
+         with a letter",
+    ))
+}
+
+fn collect_labels(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in pairs {
+        check_label(&key, &value)?;
+        if key == OWNER_LABEL {
+            return Err(invalid(format!(
+                "the label `{key}` is written by this store"
+            )));
+        }
+        match labels.insert(key.clone(), value) {
+            Some(previous) if labels.get(&key) != Some(&previous) => {
+                return Err(invalid(format!("the label `{key}` is set twice")));
+            }
+            _ => {}
+        }
+    }
+    // The owner comes on top.
+    if labels.len() + 1 > MAX_LABELS {
+        return Err(invalid(
+            "Google allows 64 labels per secret, of which the owner takes one",
+        ));
+    }
+    Ok(labels)
+}
+
+/// `projects/<project>/locations/<location>/keyRings/<ring>/cryptoKeys/<key>`.
+/// <https://cloud.google.com/kms/docs/resource-hierarchy>
+pub(crate) fn check_kms_key(key: &str, location: &str) -> Result<()> {
+    let name = |text: &str| {
+        (1..=63).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    };
+    let parts: Vec<&str> = key.split('/').collect();
+    match parts[..] {
+        [
+            "projects",
+            project,
+            "locations",
+            place,
+            "keyRings",
+            ring,
+            "cryptoKeys",
+            key,
+        ] if Project::parse(project).is_ok() && name(ring) && name(key) => {
+            if place == location {
+                return Ok(());
+            }
+            Err(invalid(format!(
+                "the KMS key is of another location than the secrets need, which is {location}"
+            ))
+            .with_hint(
+                "secrets without a region need a key in the location `global`, the others one in \
+                 their region",
+            ))
+        }
+        _ => Err(
+            invalid("the KMS key is not the resource name of a key").with_hint(
+                "write projects/<project>/locations/<location>/keyRings/<ring>/cryptoKeys/<key>, \
+                 without a version (SECRET_STORE_GCP_KMS_KEY)",
+            ),
+        ),
+    }
+}
+
+/// The email of a service account, whose characters let nothing else into a URL or a command.
+pub(crate) fn check_service_account(email: &str) -> Result<()> {
+    let allowed = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte)
+            })
+    };
+    match email.split_once('@') {
+        Some((name, domain))
+            if email.len() <= 254
+                && allowed(name)
+                && allowed(domain)
+                && domain.contains('.')
+                && !email.contains("..") =>
+        {
+            Ok(())
+        }
+        _ => Err(invalid("the service account is not the email of one")
+            .with_hint("write <name>@<project>.iam.gserviceaccount.com")),
+    }
+}
+
+fn check_endpoint(text: &str) -> Result<Url> {
+    // The text is not echoed: a URL is where people paste passwords.
+    let url = Url::parse(text).map_err(|_| invalid("the endpoint is not a URL"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("an endpoint must not hold credentials"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.host().is_none() {
+        return Err(invalid(
+            "an endpoint has a scheme, a host, a port and no more",
+        ));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(invalid("an endpoint outside loopback must be https")),
+        _ => Err(invalid("an endpoint is https, or http on loopback")),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn not_a_key(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    invalid(message).with_hint(
+        "give the whole JSON file that `gcloud iam service-accounts keys create` writes \
+         (SECRET_STORE_GCP_CREDENTIALS), or its path (SECRET_STORE_GCP_CREDENTIALS_FILE)",
+    )
+}
+
+pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: &str = "projects/my-project/locations/global/keyRings/r/cryptoKeys/k";
+
+    fn service_account() -> Value {
+        json!({
+            "type": "service_account",
+            "project_id": "my-project",
+            "private_key_id": "canary-key-id",
+            "private_key": "canary-private-key",
+            "client_email": "x@my-project.iam.gserviceaccount.com",
+            "token_uri": "https://oauth2.googleapis.com/token",
+        })
+    }
+
+    fn parse(value: &Value) -> Result<Key> {
+        Key::parse(&SecretValue::new(value.to_string()))
+    }
+
+    #[test]
+    fn limits_of_google_are_ours_to_enforce() {
+        let build = |change: &dyn Fn(ConfigBuilder) -> ConfigBuilder| {
+            change(Config::builder("my-project")).build()
+        };
+        let long = "x".repeat(64);
+        let accepted: [&dyn Fn(ConfigBuilder) -> ConfigBuilder; 5] = [
+            &|b| (0..63).fold(b, |b, n| b.with_label(format!("k{n}"), "v")),
+            &|b| b.with_label("größe", ""),
+            &|b| b.with_kms_key(KEY),
+            &|b| {
+                b.with_region("us-central1")
+                    .with_kms_key(KEY.replace("global", "us-central1"))
+            },
+            &|b| {
+                b.with_region("us-central1")
+                    .with_user_managed_replication(true)
+                    .with_kms_key(KEY.replace("global", "us-central1"))
+            },
+        ];
+        for change in accepted {
+            build(change).unwrap();
+        }
+        let refused: [&dyn Fn(ConfigBuilder) -> ConfigBuilder; 16] = [
+            &|b| (0..64).fold(b, |b, n| b.with_label(format!("k{n}"), "v")),
+            &|b| b.with_label(&long, "v"),
+            &|b| b.with_label("", "v"),
+            &|b| b.with_label("1k", "v"),
+            &|b| b.with_label("k", &long),
+            &|b| b.with_label("k", "Value"),
+            &|b| b.with_label("k", "a.b"),
+            &|b| b.with_label("k", "1").with_label("k", "2"),
+            &|b| b.with_label(OWNER_LABEL, "x"),
+            &|b| b.with_kms_key(KEY.replace("global", "us-central1")),
+            &|b| b.with_region("us-central1").with_kms_key(KEY),
+            &|b| b.with_kms_key(format!("{KEY}/cryptoKeyVersions/1")),
+            &|b| b.with_kms_key("k"),
+            &|b| b.with_user_managed_replication(true),
+            &|b| b.with_impersonation("x/../y"),
+            &|b| b.with_credentials(Credentials::Anonymous),
+        ];
+        for (at, change) in refused.into_iter().enumerate() {
+            let error = build(change).expect_err(&at.to_string());
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        }
+    }
+
+    #[test]
+    fn keys_are_json_or_json_in_base64() {
+        let text = service_account().to_string();
+        let packed = STANDARD.encode(&text);
+        let (start, end) = packed.split_at(76);
+        for text in [
+            text.clone(),
+            format!("\n {text}\n"),
+            packed.clone(),
+            format!("{start}\n{end}\n"),
+        ] {
+            let key = Key::parse(&SecretValue::new(text)).unwrap();
+            assert_eq!(
+                key.value().unwrap().principal().unwrap(),
+                "x@my-project.iam.gserviceaccount.com"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_not_shown() {
+        let mut missing = service_account();
+        missing["private_key"] = Value::Null;
+        let mut foreign = service_account();
+        foreign["universe_domain"] = json!("canary.example");
+        for (text, expected) in [
+            ("canary".to_owned(), "neither JSON"),
+            ("{\"canary\": canary}".to_owned(), "not JSON"),
+            ("{\"type\": \"canary\"}".to_owned(), "no type"),
+            ("{\"canary\": 1}".to_owned(), "no type"),
+            (missing.to_string(), "lack private_key"),
+            (foreign.to_string(), "another universe"),
+            (String::new(), "not JSON"),
+        ] {
+            let error = Key::parse(&SecretValue::new(text.clone())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
+            assert!(error.message().contains(expected), "{text}: {error}");
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tenants_key_is_a_service_accounts_and_googles() {
+        parse(&service_account()).unwrap().check_tenants().unwrap();
+        let mut elsewhere = service_account();
+        elsewhere["token_uri"] = json!("https://oauth2.googleapis.com.evil.example/token");
+        let mut nowhere = service_account();
+        nowhere.as_object_mut().unwrap().remove("token_uri");
+        let user = json!({
+            "type": "authorized_user",
+            "client_id": "x",
+            "client_secret": "x",
+            "refresh_token": "x",
+        });
+        let external = json!({
+            "type": "external_account",
+            "audience": "x",
+            "subject_token_type": "x",
+            "token_url": "http://169.254.169.254/",
+        });
+        for value in [elsewhere, nowhere, user, external] {
+            let error = parse(&value).unwrap().check_tenants().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{value}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_credential() {
+        let key = parse(&service_account()).unwrap();
+        let builder = Config::builder("my-project").with_credentials(Credentials::Key(key));
+        let pasted = builder
+            .clone()
+            .with_endpoint("https://user:canary@private.example");
+        let shown = format!("{pasted:?} {:?}", builder.build().unwrap());
+        assert!(
+            shown.contains("my-project") && !shown.contains("canary"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,402 @@
+//! The trait on top of the client: the two steps of a write, comparisons, and listings.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use google_cloud_secretmanager_v1::model::Secret;
+use google_cloud_secretmanager_v1::model::replication::Replication as SdkReplication;
+use google_cloud_wkt::Timestamp as SdkTimestamp;
+use secrets_core::layer::{ClassLimit, LimitOptions};
+use secrets_core::{
+    Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
+    Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
+    SecretPersistence, SecretValue, Timestamp, Write, Written,
+};
+
+use crate::client::Client;
+use crate::config::{Config, OWNER_LABEL};
+use crate::naming::{self, FIRST, LATEST, Version};
+use crate::reading::Unread;
+
+/// The largest value. <https://cloud.google.com/secret-manager/quotas>
+const MAX_VALUE_BYTES: usize = 65_536;
+
+/// The most entries of one page. Google allows more, which take seconds.
+const MAX_PAGE: usize = 1_000;
+
+/// How many requests are in flight at once: as many as the quota of reading bears by far.
+const CONCURRENCY: usize = 50;
+
+/// How soon a secret may expire, in seconds.
+/// <https://cloud.google.com/secret-manager/docs/creating-and-managing-expiring-secrets>
+const SOONEST_EXPIRY: i64 = 60;
+
+/// The most requests per operation: see [`GoogleSecretManager`] for what they are.
+const COST: Cost = Cost {
+    read: 3,
+    write: 4,
+    delete: 1,
+    restore: 1,
+    list: 1,
+    list_detail: 0,
+    describe: 1,
+};
+
+/// A [`SecretPersistence`] in Google Secret Manager.
+///
+/// # Requests
+/// A read is one `access` of the version `latest`; where that is not found, a second one of version
+/// 1, because `latest` lags behind a write. A write is a create and an `addVersion`. More requests are
+/// made only to tell people what happened, or to finish what was interrupted: a look at a version
+/// that Google does not give out for its state; after a create that found the name taken, a read of
+/// version 1 and of `latest` to compare with, or the missing `addVersion` and, if somebody else was
+/// faster, a read of what he added. [`Capabilities::cost`] counts them all.
+///
+/// # Two writers
+/// Google refuses a second secret of a name, but not a second version of a secret. A write whose
+/// second step never came is completed by the next one, so two that do so at once both add a
+/// version. With the same value, which is the only case that the rest of this library ever brings
+/// about, nothing is wrong with that; with another, the one that comes second is told
+/// `AlreadyExists`, but a reader sees its value: [`Capabilities::atomic_create`] is false.
+#[derive(Debug)]
+pub struct GoogleSecretManager {
+    pub(crate) client: Client,
+    config: Config,
+}
+
+impl GoogleSecretManager {
+    /// Sets the store up. No request is made, and credentials are looked for when they are needed.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            client: Client::new(&config),
+            config,
+        }
+    }
+
+    /// The documented quotas of a project, for the limit layer; take a share of them where others use
+    /// the project too.
+    ///
+    /// The layer counts a call as its [`Capabilities::cost`], so each rate here is the quota of the
+    /// requests that are always made times that cost: 90,000 reads of values a minute, 600 requests
+    /// that change something, of which a write makes two, and 600 others.
+    /// <https://cloud.google.com/secret-manager/quotas>
+    #[must_use]
+    pub fn quotas() -> LimitOptions {
+        let class = |concurrency, per_minute: u32, cost: u32| ClassLimit {
+            concurrency,
+            per_second: f64::from(per_minute) / 60.0 * f64::from(cost),
+        };
+        LimitOptions::default()
+            .with_read(class(256, 90_000, COST.read))
+            .with_write(class(64, 600 / 2, COST.write))
+            .with_list(class(8, 600, COST.list))
+    }
+
+    async fn write_one(&self, write: &Write) -> Result<Written> {
+        let fail = |error: Error| {
+            error
+                .with_operation(Operation::Write)
+                .with_store(self.to_string())
+                .with_coordinate(write.coordinate.shared())
+        };
+        self.capabilities().accepts(write).map_err(fail)?;
+        let id = write.coordinate.as_str();
+        let secret = self.config.place.secret(id);
+        let created = self.client.create(id, &self.config, write.expires).await;
+        let written = match created {
+            Ok(_) => self.complete(secret, &write.value).await,
+            Err(fault) if fault.is(ErrorKind::AlreadyExists) => {
+                self.compare(secret, &write.value).await
+            }
+            Err(fault) => {
+                let error =
+                    self.client
+                        .explain(&fault, Operation::Write, &self.config.place.parent());
+                if fault.code() == Some("INVALID_ARGUMENT") {
+                    Err(explain_expiry(error, write.expires))
+                } else {
+                    Err(error)
+                }
+            }
+        };
+        written.map_err(fail)
+    }
+
+    /// The second step: the secret is there and has no version, as far as we know.
+    async fn complete(&self, secret: String, value: &SecretValue) -> Result<Written> {
+        let first = Version::new(secret, FIRST);
+        match self.client.add(first.secret(), value).await {
+            Ok(added) if naming::number(&added.name) == Some(1) => Ok(Written::Created),
+            // Somebody else completed it at the same time, and was faster.
+            Ok(_) => match self.fetch_version(&first).await {
+                Ok(stored) if stored == *value => Ok(Written::AlreadySame),
+                Ok(_) => Err(taken()),
+                Err(unread) => Err(self.explain(&unread, Operation::Write, &first)),
+            },
+            Err(fault) if fault.is(ErrorKind::NotFound) => Err(overtaken().with_source(fault)),
+            Err(fault) => Err(self
+                .client
+                .explain(&fault, Operation::Write, first.secret())),
+        }
+    }
+
+    /// The name is taken: by an earlier attempt at this very write, which may have gone only half
+    /// the way, or by another value.
+    async fn compare(&self, secret: String, value: &SecretValue) -> Result<Written> {
+        let first = Version::new(secret.clone(), FIRST);
+        let latest = Version::new(secret.clone(), LATEST);
+        let same = match self.fetch_version(&first).await {
+            Ok(stored) if stored == *value => true,
+            Ok(_) => return Err(taken()),
+            Err(unread) if unread.is_missing() => return self.complete(secret, value).await,
+            // Somebody who writes versions of his own has put the first one out of use.
+            Err(Unread::State(..)) => false,
+            Err(unread) => return Err(self.explain(&unread, Operation::Write, &first)),
+        };
+        // What readers will see: somebody may have added versions that we would not.
+        match self.fetch_version(&latest).await {
+            Ok(stored) if stored == *value => Ok(Written::AlreadySame),
+            Ok(_) => Err(taken()),
+            // It lags behind; the first one does not.
+            Err(unread) if same && unread.is_missing() => Ok(Written::AlreadySame),
+            Err(unread) if unread.is_missing() => Err(overtaken()),
+            Err(unread) => Err(self.explain(&unread, Operation::Write, &latest)),
+        }
+    }
+
+    async fn read_one(&self, coordinate: &Coordinate) -> Result<Read> {
+        let fail = |error: Error| {
+            error
+                .with_operation(Operation::Read)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())
+        };
+        let version = self.config.place.version(coordinate).map_err(fail)?;
+        match self.fetch(&version).await {
+            Ok(value) => Ok(Read::new(value)),
+            Err(unread) => Err(fail(self.explain(&unread, Operation::Read, &version))),
+        }
+    }
+}
+
+/// `gcp`, the project and the region; never a credential.
+impl fmt::Display for GoogleSecretManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gcp {}", self.config.place.project)?;
+        match &self.config.place.region {
+            None => Ok(()),
+            Some(region) => write!(f, "/{region}"),
+        }
+    }
+}
+
+#[async_trait]
+impl SecretPersistence for GoogleSecretManager {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            concurrency: CONCURRENCY,
+            max_value_bytes: MAX_VALUE_BYTES,
+            nul: true,
+            owner: true,
+            expiry: Expiry::Enforced,
+            listing: Listing::Eventual,
+            cost: COST,
+            ..Capabilities::LEAST
+        }
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        join_all(coordinates.iter().map(|name| self.read_one(name))).await
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        join_all(writes.iter().map(|write| self.write_one(write))).await
+    }
+
+    /// Deletes at once, whatever the options say: Google keeps nothing to restore.
+    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
+        let secret = self.config.place.secret(coordinate.as_str());
+        match self.client.delete(&secret).await {
+            Ok(()) => Ok(()),
+            Err(fault) if fault.is(ErrorKind::NotFound) => Ok(()),
+            Err(fault) => Err(self
+                .client
+                .explain(&fault, Operation::Delete, &secret)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())),
+        }
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "Google keeps nothing of a deleted secret that could be restored",
+        )
+        .with_hint("write the value again, from a backup or another store")
+        .with_operation(Operation::Restore)
+        .with_store(self.to_string())
+        .with_coordinate(coordinate.shared()))
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        if !naming::is_name_prefix(&options.prefix) {
+            return Ok(Page::default());
+        }
+        // <https://cloud.google.com/secret-manager/docs/filtering>: names that contain it.
+        let filter = if options.prefix.is_empty() {
+            String::new()
+        } else {
+            format!("name:{}", options.prefix)
+        };
+        let page_size = options.page_size.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
+        let answer = self
+            .client
+            .list(
+                &filter,
+                i32::try_from(page_size).unwrap_or(1),
+                after.map(Cursor::as_str),
+            )
+            .await
+            .map_err(|fault| {
+                self.client
+                    .explain(&fault, Operation::List, &self.config.place.parent())
+                    .with_store(self.to_string())
+            })?;
+        let next = Some(answer.next_page_token).filter(|token| !token.is_empty());
+        let mut page = Page::new(Vec::new(), next.map(Cursor::new));
+        for secret in answer.secrets {
+            let coordinate = naming::id(&secret.name)
+                .filter(|id| id.starts_with(&options.prefix))
+                .and_then(|id| ManagedCoordinate::parse(id).ok());
+            match coordinate {
+                Some(coordinate) => page.entries.push(entry(coordinate, &secret)),
+                None => page.skipped += 1,
+            }
+        }
+        Ok(page)
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        let name = self.config.place.secret(coordinate.as_str());
+        let secret = self.client.get(&name).await.map_err(|fault| {
+            self.client
+                .explain(&fault, Operation::Describe, &name)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())
+        })?;
+        Ok(entry(coordinate.clone(), &secret))
+    }
+
+    /// Says who the credentials are for, after a token could be had. Secret Manager has no request
+    /// that would say who it sees.
+    async fn identity(&self) -> Result<Identity> {
+        let principal = self.client.principal().await.map_err(|error| {
+            error
+                .with_operation(Operation::Identity)
+                .with_store(self.to_string())
+        })?;
+        Ok(Identity::new(
+            "gcp",
+            principal,
+            self.config.place.to_string(),
+        ))
+    }
+}
+
+fn entry(coordinate: ManagedCoordinate, secret: &Secret) -> Entry {
+    let labels: BTreeMap<String, String> = secret
+        .labels
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    Entry::new(coordinate)
+        .with_owner(labels.get(OWNER_LABEL).cloned())
+        .with_created(secret.create_time.as_ref().and_then(timestamp))
+        .with_expires(secret.expire_time().and_then(|time| timestamp(time)))
+        .with_key(key(secret))
+        .with_tags(labels)
+}
+
+/// The customer's key, wherever the form of the secret keeps it.
+fn key(secret: &Secret) -> Option<String> {
+    let of_replication = || match secret.replication.as_ref()?.replication.as_ref()? {
+        SdkReplication::Automatic(automatic) => automatic.customer_managed_encryption.as_ref(),
+        SdkReplication::UserManaged(managed) => managed
+            .replicas
+            .iter()
+            .find_map(|replica| replica.customer_managed_encryption.as_ref()),
+        _ => None,
+    };
+    secret
+        .customer_managed_encryption
+        .as_ref()
+        .or_else(of_replication)
+        .map(|encryption| encryption.kms_key_name.clone())
+}
+
+fn timestamp(time: &SdkTimestamp) -> Option<Timestamp> {
+    Timestamp::from_unix_seconds(time.seconds()).ok()
+}
+
+fn taken() -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        "the name already has another value",
+    )
+    .with_hint("a new value needs a new coordinate")
+}
+
+fn overtaken() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "somebody else was creating or deleting the secret",
+    )
+    .with_hint("try again")
+}
+
+/// An expiry that is too near is the likeliest parameter that Google refuses. It is not refused
+/// here: this machine's clock is not the one that counts.
+fn explain_expiry(error: Error, expires: Option<Timestamp>) -> Error {
+    let soonest = Timestamp::now().unix_seconds() + SOONEST_EXPIRY;
+    match expires {
+        Some(time) if time.unix_seconds() <= soonest => Error::new(
+            ErrorKind::InvalidValue,
+            "Google takes no secret that expires within a minute, or has expired",
+        )
+        .with_hint("leave it out, or give it a later expiry")
+        .with_source(error),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layer_lets_as_many_calls_through_as_google_does() {
+        let quotas = GoogleSecretManager::quotas();
+        let calls = |class: ClassLimit, cost: u32| class.per_second / f64::from(cost);
+        assert_eq!(calls(quotas.read, COST.read), 1500.0);
+        assert_eq!(calls(quotas.write, COST.write), 5.0);
+        assert_eq!(calls(quotas.list, COST.list), 10.0);
+    }
+
+    #[test]
+    fn an_expiry_that_is_too_near_is_named() {
+        let refused = || Error::new(ErrorKind::InvalidConfig, "a parameter");
+        let now = Timestamp::now();
+        let error = explain_expiry(refused(), Some(now));
+        assert_eq!(error.kind(), ErrorKind::InvalidValue);
+        let later = now.saturating_add(std::time::Duration::from_secs(3600));
+        for expires in [None, Some(later)] {
+            assert_eq!(
+                explain_expiry(refused(), expires).kind(),
+                ErrorKind::InvalidConfig
+            );
+        }
+    }
+}

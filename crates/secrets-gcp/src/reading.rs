@@ -1,0 +1,232 @@
+//! Reading: the newest version or the first, its checksum, and why there is nothing to read.
+
+use google_cloud_secretmanager_v1::model::secret_version::State;
+use google_cloud_secretmanager_v1::model::{AccessSecretVersionResponse, SecretVersion};
+use secrets_core::{Error, ErrorKind, Operation, SecretValue};
+
+use crate::client::checksum;
+use crate::error::Fault;
+use crate::naming::Version;
+use crate::persistence::GoogleSecretManager;
+
+impl GoogleSecretManager {
+    /// The value of a version; of the first one where the newest is not found.
+    ///
+    /// Access by number is strongly consistent, `latest` is not: for a moment after a write it may
+    /// name nothing.
+    /// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access>
+    pub(crate) async fn fetch(&self, version: &Version) -> Result<SecretValue, Unread> {
+        match self.fetch_version(version).await {
+            Err(unread) if unread.is_missing() && version.is_latest() => {
+                self.fetch_version(&version.first()).await
+            }
+            read => read,
+        }
+    }
+
+    pub(crate) async fn fetch_version(&self, version: &Version) -> Result<SecretValue, Unread> {
+        match self.client.access(version).await {
+            Ok(answer) if version.is_answered_by(&answer.name) => value(answer),
+            Ok(_) => Err(Unread::Confused),
+            Err(fault) => Err(self.look_closer(version, fault).await),
+        }
+    }
+
+    /// Asks what the version says of itself, where Google answers different things under one code.
+    async fn look_closer(&self, version: &Version, fault: Fault) -> Unread {
+        if !fault.is_precondition() {
+            return Unread::Refused(fault);
+        }
+        match self.client.get_version(version).await {
+            Ok(found) => Unread::State(condition(&found), fault),
+            Err(_) => Unread::State(Condition::Unknown, fault),
+        }
+    }
+
+    pub(crate) fn explain(
+        &self,
+        unread: &Unread,
+        operation: Operation,
+        version: &Version,
+    ) -> Error {
+        let error = match unread {
+            Unread::Binary => Error::new(
+                ErrorKind::Unsupported,
+                "the secret is binary, and only text is supported",
+            )
+            .with_hint("store it as UTF-8, base64 for example"),
+            Unread::Confused => Error::new(
+                ErrorKind::Unexpected,
+                "another secret than the one asked for was answered",
+            )
+            .with_hint("look at endpoint-url"),
+            Unread::Damaged => Error::new(
+                ErrorKind::Integrity,
+                "the value does not have the checksum that is stored with it",
+            )
+            .with_hint("try again; look at proxies on the way"),
+            Unread::Empty => Error::new(ErrorKind::Unexpected, "the answer holds no value")
+                .with_hint("look at endpoint-url"),
+            Unread::Refused(fault) => {
+                return self
+                    .client
+                    .explain(fault, operation, version.secret())
+                    .with_store(self.to_string());
+            }
+            Unread::State(condition, fault) => condition.error().with_source(fault.clone()),
+        };
+        error.with_operation(operation).with_store(self.to_string())
+    }
+}
+
+/// Why one secret was not read.
+#[derive(Clone, Debug)]
+pub(crate) enum Unread {
+    /// Bytes that are no text.
+    Binary,
+    /// Another secret was answered.
+    Confused,
+    /// The checksum is another one.
+    Damaged,
+    /// No value was answered.
+    Empty,
+    /// Google said no, or nothing.
+    Refused(Fault),
+    /// There is such a version, in a state in which it is not given out.
+    State(Condition, Fault),
+}
+
+impl Unread {
+    /// Whether there is no such version, in no state.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused(fault) if fault.is(ErrorKind::NotFound))
+    }
+}
+
+/// What keeps a version that exists from being read.
+/// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions#state>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Destroyed,
+    /// By somebody, who can undo it.
+    Disabled,
+    /// Nothing of its own: then it is the key that it is encrypted with.
+    Enabled,
+    /// Disabled until it is destroyed, at a time that is set.
+    Scheduled,
+    /// We may not know.
+    Unknown,
+}
+
+impl Condition {
+    fn error(self) -> Error {
+        match self {
+            // Gone for good, as if it had been deleted.
+            Self::Destroyed => Error::new(
+                ErrorKind::NotFound,
+                "the newest version of the secret was destroyed",
+            )
+            .with_hint("nobody can restore it; add a version, or enter the secret again"),
+            Self::Disabled => final_(
+                "the newest version of the secret is disabled",
+                "enable it: `gcloud secrets versions enable <version> --secret=<id>`",
+            ),
+            Self::Enabled => final_(
+                "the version is enabled, but the customer's key that it is encrypted with cannot be \
+                 used",
+                "look whether the KMS key version is enabled, and granted to the service agent of \
+                 Secret Manager (`migrate policy gcp --kms-key …`)",
+            ),
+            Self::Scheduled => Error::new(
+                ErrorKind::PendingDeletion,
+                "the newest version of the secret is disabled and will be destroyed",
+            )
+            .with_hint(
+                "enable it to keep it: `gcloud secrets versions enable <version> --secret=<id>`",
+            ),
+            Self::Unknown => final_(
+                "the newest version of the secret is disabled or destroyed, or its key cannot be used",
+                "which of these could not be seen without secretmanager.versions.get",
+            ),
+        }
+    }
+}
+
+fn final_(message: &'static str, hint: &'static str) -> Error {
+    Error::new(ErrorKind::Conflict, message)
+        .with_hint(hint)
+        .with_retryable(false)
+}
+
+fn condition(version: &SecretVersion) -> Condition {
+    match version.state {
+        State::Destroyed => Condition::Destroyed,
+        State::Disabled if version.scheduled_destroy_time.is_some() => Condition::Scheduled,
+        State::Disabled => Condition::Disabled,
+        State::Enabled => Condition::Enabled,
+        _ => Condition::Unknown,
+    }
+}
+
+/// Takes the SDK's bytes over, without a copy where they are ours alone.
+fn value(answer: AccessSecretVersionResponse) -> Result<SecretValue, Unread> {
+    let payload = answer.payload.ok_or(Unread::Empty)?;
+    // Google keeps a checksum with every value, also where the writer brought none.
+    if payload
+        .data_crc32c
+        .is_some_and(|stored| stored != checksum(&payload.data))
+    {
+        return Err(Unread::Damaged);
+    }
+    String::from_utf8(Vec::from(payload.data))
+        .map(SecretValue::new)
+        .map_err(|_| Unread::Binary)
+}
+
+#[cfg(test)]
+mod tests {
+    use google_cloud_secretmanager_v1::model::SecretPayload;
+
+    use super::*;
+
+    fn answer(data: &[u8], checksum: Option<i64>) -> AccessSecretVersionResponse {
+        let payload = SecretPayload::new()
+            .set_data(data.to_vec())
+            .set_or_clear_data_crc32c(checksum);
+        AccessSecretVersionResponse::new().set_payload(payload)
+    }
+
+    #[test]
+    fn values_are_checked_and_bytes_refused() {
+        let text = "line one\nline two";
+        let good = value(answer(text.as_bytes(), Some(checksum(text.as_bytes()))));
+        assert_eq!(good.unwrap().expose(), text);
+        assert_eq!(value(answer(b"x", None)).unwrap().expose(), "x");
+        assert_eq!(value(answer(b"", Some(0))).unwrap().len(), 0);
+        for wrong in [0, checksum(text.as_bytes()) ^ 1, -1] {
+            let damaged = value(answer(text.as_bytes(), Some(wrong)));
+            assert!(matches!(damaged, Err(Unread::Damaged)));
+        }
+        let bytes = [0xff, 0xfe];
+        let binary = value(answer(&bytes, Some(checksum(&bytes))));
+        assert!(matches!(binary, Err(Unread::Binary)));
+        let empty = value(AccessSecretVersionResponse::new());
+        assert!(matches!(empty, Err(Unread::Empty)));
+    }
+
+    #[test]
+    fn states_are_told_apart_in_kind_or_message() {
+        let mut seen = std::collections::BTreeSet::new();
+        for condition in [
+            Condition::Destroyed,
+            Condition::Disabled,
+            Condition::Enabled,
+            Condition::Scheduled,
+            Condition::Unknown,
+        ] {
+            let error = condition.error();
+            assert!(!error.is_retryable() && error.hint().is_some());
+            assert!(seen.insert(error.message().to_owned()));
+        }
+    }
+}

@@ -331,7 +331,7 @@ pub(super) fn impersonation_denied() -> Refusal {
     )
 }
 
-/// What was asked for is not there: <https://cloud.google.com/secret-manager/docs/reference/rpc/google.rpc>, code 5.
+/// What was asked for is not there: <https://cloud.google.com/apis/design/errors#handling_errors>, code 5.
 pub(super) fn not_found(message: &str) -> Refusal {
     refuse(404, "NOT_FOUND", message, Vec::new())
 }

@@ -427,7 +427,7 @@ fn check_key_location(key: &str, location: &str) -> Result<(), Refusal> {
     )))
 }
 
-/// [The rules](https://cloud.google.com/secret-manager/docs/creating-and-managing-labels#requirements): at most 64;
+/// [The rules](https://cloud.google.com/secret-manager/docs/add-labels-to-secrets): at most 64;
 /// keys of 1 to 63 characters beginning with a lower-case or international letter, values of at most 63; lower-case or
 /// international letters, digits, underscores and dashes; 128 bytes.
 fn labels(secret: &Map<String, Value>) -> Result<BTreeMap<String, String>, Refusal> {
@@ -456,7 +456,7 @@ fn labels(secret: &Map<String, Value>) -> Result<BTreeMap<String, String>, Refus
     Ok(labels)
 }
 
-/// [The rules](https://cloud.google.com/secret-manager/docs/annotations): keys of 1 to 63 characters, letters and digits
+/// [The rules](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets#resource:-secret): keys of 1 to 63 characters, letters and digits
 /// at both ends, dashes, underscores and dots between; less than 16 KiB in all.
 fn annotations(secret: &Map<String, Value>) -> Result<BTreeMap<String, String>, Refusal> {
     let annotations = texts(secret, "annotations");

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    jwt::{Jwt, SigningKey},
+    jwt::{Jwt, Signer, SigningKey},
     pretty,
 };
 
@@ -53,7 +53,7 @@ pub(super) struct Token {
 impl Accounts {
     pub(super) fn generate(project: &str, number: u64, origin: String) -> io::Result<Self> {
         let email = format!("airbyte-secrets@{project}.iam.gserviceaccount.com");
-        let key = SigningKey::generate()?;
+        let key = SigningKey::first(Signer::ServiceAccount);
         let pem = key.pem()?;
         Ok(Self {
             project: project.to_owned(),
@@ -64,7 +64,7 @@ impl Accounts {
             client_secret: format!("GOCSPX-{}", random()),
             email,
             key: RwLock::new((key, pem)),
-            workload_key: SigningKey::generate()?,
+            workload_key: SigningKey::first(Signer::Workload),
             tokens: Mutex::default(),
         })
     }
@@ -125,7 +125,7 @@ impl Accounts {
 
     /// Makes a new key; nothing that the old one signs is believed any more.
     pub(super) fn rotate(&self) -> io::Result<()> {
-        let key = SigningKey::generate()?;
+        let key = SigningKey::generate();
         let pem = key.pem()?;
         *self.key.write().expect("no holder panics") = (key, pem);
         Ok(())

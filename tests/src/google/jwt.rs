@@ -1,7 +1,10 @@
 //! Signed tokens, RS256 only, which is what the provider
 //! [prescribes](https://developers.google.com/identity/protocols/oauth2/service-account#authorizingrequests).
 
-use std::io;
+use std::{
+    io,
+    sync::{Arc, LazyLock},
+};
 
 use aws_lc_rs::{
     encoding::{AsDer as _, Pkcs8V1Der},
@@ -19,20 +22,45 @@ use uuid::Uuid;
 /// A private key and its id.
 pub(super) struct SigningKey {
     id: String,
-    pair: KeyPair,
+    pair: Arc<KeyPair>,
+}
+
+/// Who signs to begin with. Making a key takes half a second where nothing is optimised, so all servers of a process have
+/// the same ones under ids of their own, which signatures cover.
+#[derive(Clone, Copy)]
+pub(super) enum Signer {
+    ServiceAccount,
+    Workload,
 }
 
 impl SigningKey {
-    pub(super) fn generate() -> io::Result<Self> {
-        Ok(Self {
+    /// The first key of a signer.
+    pub(super) fn first(signer: Signer) -> Self {
+        type Shared = LazyLock<Arc<KeyPair>>;
+        static SERVICE_ACCOUNT: Shared = LazyLock::new(|| Arc::new(make()));
+        static WORKLOAD: Shared = LazyLock::new(|| Arc::new(make()));
+        let pair = match signer {
+            Signer::ServiceAccount => &SERVICE_ACCOUNT,
+            Signer::Workload => &WORKLOAD,
+        };
+        Self::with(Arc::clone(pair))
+    }
+
+    /// Another key than all before.
+    pub(super) fn generate() -> Self {
+        Self::with(Arc::new(make()))
+    }
+
+    fn with(pair: Arc<KeyPair>) -> Self {
+        Self {
             // Forty hexadecimal digits, as the service gives out.
             id: format!(
                 "{}{:.8}",
                 Uuid::new_v4().simple(),
                 Uuid::new_v4().simple().to_string()
             ),
-            pair: KeyPair::generate(KeySize::Rsa2048).map_err(io::Error::other)?,
-        })
+            pair,
+        }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -74,6 +102,10 @@ impl SigningKey {
             BASE64_URL_SAFE_NO_PAD.encode(signature)
         ))
     }
+}
+
+fn make() -> KeyPair {
+    KeyPair::generate(KeySize::Rsa2048).expect("memory and randomness")
 }
 
 /// A token in its parts, of which nothing is believed yet.

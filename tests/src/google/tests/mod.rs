@@ -140,5 +140,5 @@ fn reason(body: &Value) -> &str {
 
 /// Another key than that of the service account.
 fn stranger() -> SigningKey {
-    SigningKey::generate().unwrap()
+    SigningKey::generate()
 }

@@ -111,7 +111,7 @@ pub(crate) struct Pace {
     /// The most requests in flight at each store. As the store advises unless given.
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<NonZeroUsize>,
-    /// The most requests per second to each store. Unlimited unless given.
+    /// The most requests per second to each store. Unless given, what its provider documents, if anything.
     #[arg(long, value_name = "PER SECOND")]
     pub(crate) rate: Option<NonZeroU32>,
 }

@@ -3,8 +3,10 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod database;
-#[cfg(any(feature = "aws", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 mod remote;
 #[cfg(feature = "vault")]
 mod vault;
@@ -37,6 +39,7 @@ pub(crate) type Open = for<'a> fn(
 /// Schemes, and the feature that builds their backend.
 const FEATURES: &[(&str, &str)] = &[
     ("aws", "aws"),
+    ("azure", "azure"),
     ("postgres", "postgres"),
     ("postgresql", "postgres"),
     ("sqlite", ""),
@@ -73,6 +76,8 @@ impl Registry {
         registry.register(&["postgres", "postgresql"], database::open);
         #[cfg(feature = "aws")]
         registry.register(&["aws"], aws::open);
+        #[cfg(feature = "azure")]
+        registry.register(&["azure"], azure::open);
         #[cfg(feature = "vault")]
         registry.register(&["vault"], vault::open);
         registry
@@ -144,7 +149,7 @@ impl Registry {
             ))),
             None => Err(Failure::input(format!(
                 "`{scheme}` is no store that this tool knows; built in are {}, and `--features all` adds \
-                 postgres, aws and vault",
+                 postgres, aws, azure and vault",
                 built_in.join(", ")
             ))),
         }

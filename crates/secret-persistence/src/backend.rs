@@ -2,8 +2,12 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod database;
+#[cfg(feature = "gcp")]
+mod google;
 #[cfg(feature = "vault")]
 mod vault;
 
@@ -61,8 +65,12 @@ pub(crate) fn built_in() -> Vec<Backend> {
     vec![
         #[cfg(feature = "aws")]
         aws::BACKEND,
+        #[cfg(feature = "azure")]
+        azure::BACKEND,
         #[cfg(any(feature = "postgres", feature = "sqlite"))]
         database::BACKEND,
+        #[cfg(feature = "gcp")]
+        google::BACKEND,
         #[cfg(feature = "vault")]
         vault::BACKEND,
     ]

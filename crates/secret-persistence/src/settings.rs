@@ -20,7 +20,7 @@ use crate::backend::{self, Backend};
 use crate::kind::Kind;
 
 pub use common::COMMON;
-pub(crate) use common::Layering;
+pub(crate) use common::{Layering, audit_mode};
 pub use environment::Environment;
 pub use kubernetes::KubernetesSecrets;
 pub use near_miss::Warning;
@@ -142,7 +142,7 @@ impl Settings {
     pub fn check(&self) -> Result<()> {
         self.owner()?;
         Layering::of(self)?;
-        common::audit_mode(&self.common)?;
+        audit_mode(&self.common)?;
         (self.backend()?.check)(&self.store)?;
         match &self.mirror {
             Some(mirror) => mirror.check(),
@@ -152,6 +152,25 @@ impl Settings {
 
     pub(crate) fn backend(&self) -> Result<Backend> {
         backend::of(self.kind)
+    }
+
+    /// What stands around a store that is opened beside this one: the same, without what belongs to
+    /// this one alone.
+    pub(crate) fn around_others(&self) -> Values {
+        let mut values = Values::new(COMMON);
+        for name in self.common.names().filter(|name| *name != "mirror") {
+            if let Some(text) = self.common.text(name) {
+                // The table is the same and each name comes once, so nothing is refused.
+                let _ = values.set(name, text);
+            }
+        }
+        values
+    }
+
+    /// The same store with something else around it.
+    pub(crate) fn standing_in(mut self, common: Values) -> Self {
+        self.common = common;
+        self
     }
 
     /// Adds what the environment says about what stands around the store, and the mirror.

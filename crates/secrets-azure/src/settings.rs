@@ -34,13 +34,18 @@ pub const SETTINGS: &[Setting] = &[
     )
     .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_ID", "AZURE_CLIENT_ID"])
     .with_helm(&["clientId"])
+    .with_helm_secret(&["azure-key-vault-client-id", "AB_AZURE_KEY_VAULT_CLIENT_ID"])
     .with_json(&["clientId"]),
     Setting::new(
         "client-secret",
         "the value of the application's client secret; together with tenant and client id",
     )
-    .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_SECRET"])
+    .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_SECRET", "AZURE_CLIENT_SECRET"])
     .with_helm(&["clientSecret"])
+    .with_helm_secret(&[
+        "azure-key-vault-client-secret",
+        "AB_AZURE_KEY_VAULT_CLIENT_SECRET",
+    ])
     .with_json(&["clientSecret"])
     .secret(),
     Setting::new(
@@ -125,6 +130,17 @@ impl Config {
     /// # Errors
     /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for a URL of another form.
     pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_url(url, variable)?)
+    }
+
+    /// What a URL and the environment say, not yet checked as a whole.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a URL of another form, and for unknown or secret settings in it.
+    pub fn settings_of_url(
+        url: &StoreUrl,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings> {
         let wrong = || {
             invalid("this is not the URL of an Azure store")
                 .with_hint("write azure://<name>.vault.azure.net?<setting>=<value>&…")
@@ -142,8 +158,8 @@ impl Config {
             settings.set("vault-url", vault)?;
         }
         settings.set_query(url)?;
-        set_env(&mut settings, variable);
-        Self::from_settings(&settings)
+        settings.set_env(variable);
+        Ok(settings)
     }
 
     /// Reads the environment alone.
@@ -151,9 +167,15 @@ impl Config {
     /// # Errors
     /// As [`from_settings`](Self::from_settings).
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_env(variable))
+    }
+
+    /// What the environment says, not yet checked.
+    #[must_use]
+    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
         let mut settings = Settings::new(SETTINGS);
-        set_env(&mut settings, variable);
-        Self::from_settings(&settings)
+        settings.set_env(variable);
+        settings
     }
 
     /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
@@ -205,17 +227,6 @@ impl Config {
         config.reach = reach(settings.trust(), &config.vault)?;
         Ok(config)
     }
-}
-
-/// Reads the environment, leaving what workload identity's webhook injects to federated logins: beside
-/// a client secret of ours, its ids would be those of another application.
-fn set_env(settings: &mut Settings, variable: impl Fn(&str) -> Option<String>) {
-    let has_secret = settings.secret("client-secret").is_some()
-        || variable("AB_AZURE_KEY_VAULT_CLIENT_SECRET").is_some_and(|value| !value.is_empty());
-    settings.set_env(|name| match name {
-        "AZURE_TENANT_ID" | "AZURE_CLIENT_ID" if has_secret => None,
-        _ => variable(name),
-    });
 }
 
 /// Where a tenant may lead us.
@@ -404,21 +415,18 @@ mod tests {
             name(&[own[0], own[1], file]),
             ("workload-identity", client.clone())
         );
-        // A client secret of ours is not combined with what the webhook injects.
         assert_eq!(
-            name(&[
-                own[0],
-                ("AZURE_CLIENT_ID", "other"),
-                file,
-                TENANT,
-                CLIENT,
-                SECRET
-            ]),
+            name(&[own[0], own[1], file, ("AZURE_CLIENT_SECRET", "s")]),
+            ("client-secret", client.clone())
+        );
+        // Ours before Azure's own.
+        assert_eq!(
+            name(&[own[0], ("AZURE_CLIENT_ID", "other"), TENANT, CLIENT, SECRET]),
             ("client-secret", client)
         );
         for (half, lacks) in [
             (vec![VAULT, SECRET], "tenant-id"),
-            (vec![VAULT, SECRET, TENANT, own[1]], "client-id"),
+            (vec![VAULT, SECRET, TENANT], "client-id"),
             (vec![VAULT, file], "tenant-id"),
         ] {
             let error = from_env(&half).unwrap_err();

@@ -17,8 +17,9 @@ type Store = Arc<dyn SecretPersistence>;
 /// The stores of an installation: the default one, and others by [`StorageId`].
 ///
 /// Another store is opened by the [`OpenStore`] when it is first asked for, once however many ask at
-/// the same time, and then kept. It is opened anew after [`reopen`](Self::reopen), and after it has
-/// answered `Unauthenticated` to a connector call: its credentials may have been replaced. An id that
+/// the same time, and then kept. It is opened anew after [`reopen`](Self::reopen), where the opener
+/// says that it is [no longer current](OpenStore::is_current), and after it has answered
+/// `Unauthenticated` to a connector call: its credentials may have been replaced. An id that
 /// nobody knows is an error, never the default store.
 ///
 /// Clones share what is open.
@@ -67,6 +68,13 @@ pub trait OpenStore: Send + Sync + 'static {
     /// Where the settings are refused or the store cannot be reached. All who wait for this id get
     /// the same error, and the next one to ask tries again.
     async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>>;
+
+    /// Whether what [`open`](Self::open) opened for an id may still be used; where not, it is opened
+    /// anew. Asked at every use, so it has to be quick as long as nothing has changed.
+    async fn is_current(&self, id: &StorageId) -> bool {
+        let _ = id;
+        true
+    }
 }
 
 enum Slot {
@@ -81,6 +89,7 @@ enum Slot {
 type Opening = BoxFuture<'static, Result<Option<Store>>>;
 
 enum Found {
+    Given(Store),
     Open(Store),
     Opening(Shared<Opening>),
     Unknown,
@@ -178,8 +187,15 @@ impl Stores {
         let Some(id) = id else {
             return Ok(Some(Arc::clone(&self.default)));
         };
-        let opening = match self.look_up(id) {
-            Found::Open(store) => return Ok(Some(store)),
+        let mut found = self.look_up(id);
+        if let (Found::Open(store), Some(opener)) = (&found, &self.opener)
+            && !opener.is_current(id).await
+        {
+            self.refused(Some(id), store);
+            found = self.look_up(id);
+        }
+        let opening = match found {
+            Found::Given(store) | Found::Open(store) => return Ok(Some(store)),
             Found::Opening(opening) => opening,
             Found::Unknown => return Ok(None),
         };
@@ -231,7 +247,8 @@ impl Stores {
     fn look_up(&self, id: &StorageId) -> Found {
         let mut others = self.locked();
         match others.get(id) {
-            Some(Slot::Given(store) | Slot::Open(store)) => return Found::Open(Arc::clone(store)),
+            Some(Slot::Given(store)) => return Found::Given(Arc::clone(store)),
+            Some(Slot::Open(store)) => return Found::Open(Arc::clone(store)),
             Some(Slot::Opening(opening)) => {
                 if let Some(opening) = opening.upgrade() {
                     return Found::Opening(opening);
@@ -310,6 +327,7 @@ mod tests {
     struct Opener {
         opened: AtomicUsize,
         failing: AtomicUsize,
+        outdated: AtomicUsize,
         gate: tokio::sync::Semaphore,
     }
 
@@ -318,6 +336,7 @@ mod tests {
             Arc::new(Self {
                 opened: AtomicUsize::new(0),
                 failing: AtomicUsize::new(0),
+                outdated: AtomicUsize::new(0),
                 gate: tokio::sync::Semaphore::new(permits),
             })
         }
@@ -341,6 +360,30 @@ mod tests {
             }
             Ok(Some(Arc::new(Memory::new())))
         }
+
+        async fn is_current(&self, _: &StorageId) -> bool {
+            self.outdated.swap(0, Ordering::SeqCst) == 0
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_longer_current_is_opened_anew() {
+        let opener = Opener::new(2);
+        let stores = Stores::new(Arc::new(Memory::new()))
+            .with_opener(opener.clone())
+            .with_store(id("given"), Arc::new(Memory::new()));
+        let first = stores.store(Some(&id("a"))).await.unwrap();
+        let given = stores.store(Some(&id("given"))).await.unwrap();
+        opener.outdated.store(1, Ordering::SeqCst);
+        let second = stores.store(Some(&id("a"))).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        let third = stores.store(Some(&id("a"))).await.unwrap();
+        assert!(Arc::ptr_eq(&second, &third));
+        // What was handed in is the caller's to replace.
+        opener.outdated.store(1, Ordering::SeqCst);
+        let same = stores.store(Some(&id("given"))).await.unwrap();
+        assert!(Arc::ptr_eq(&given, &same));
+        assert_eq!(opener.opened(), 2);
     }
 
     fn id(text: &str) -> StorageId {

@@ -36,6 +36,7 @@ pub const SETTINGS: &[Setting] = &[
     )
     .with_env(&["SECRET_STORE_GCP_CREDENTIALS"])
     .with_helm(&["credentials"])
+    .with_helm_secret(&["gcp.json", "SECRET_STORE_GCP_CREDENTIALS"])
     .with_json(&["gcpCredentialsJson"])
     .secret(),
     Setting::new(
@@ -86,6 +87,17 @@ impl Config {
     /// # Errors
     /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for a URL of another form.
     pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_url(url, variable)?)
+    }
+
+    /// What a URL and the environment say, not yet checked as a whole.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a URL of another form, and for unknown or secret settings in it.
+    pub fn settings_of_url(
+        url: &StoreUrl,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings> {
         let region = url.path().trim_matches('/');
         if url.scheme() != "gcp" || url.port().is_some() || region.contains('/') {
             return Err(invalid("this is not the URL of a Google store")
@@ -104,7 +116,7 @@ impl Config {
         }
         settings.set_query(url)?;
         settings.set_env(variable);
-        Self::from_settings(&settings)
+        Ok(settings)
     }
 
     /// Reads the environment alone.
@@ -112,9 +124,15 @@ impl Config {
     /// # Errors
     /// As [`from_settings`](Self::from_settings).
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        Self::from_settings(&Self::settings_of_env(variable))
+    }
+
+    /// What the environment says, not yet checked.
+    #[must_use]
+    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
         let mut settings = Settings::new(SETTINGS);
         settings.set_env(variable);
-        Self::from_settings(&settings)
+        settings
     }
 
     /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the

@@ -37,7 +37,12 @@ impl Settings {
     /// `InvalidConfig` for what is no JSON, fits no form or several, or has a key that its form has not.
     pub fn from_json(text: &str, environment: &Environment) -> Result<Self> {
         let tree = tree::json("the settings", text)?;
-        let (backend, form, object) = recognise(&tree)?;
+        Self::from_value(&tree, environment)
+    }
+
+    /// As [`from_json`](Self::from_json), parsed already.
+    pub(crate) fn from_value(value: &Value, environment: &Environment) -> Result<Self> {
+        let (backend, form, object) = recognise(value)?;
         let mut store = Values::new(backend.table);
         if form.required.contains(&"roleArn") {
             for (variable, name) in BASE_KEY {

@@ -77,6 +77,9 @@ const OTHERS: &[(Kind, &str, &str)] = &[
     (Kind::Vault, "VAULT_URL", "VAULT_ADDRESS"),
 ];
 
+/// What begins our own variables.
+const OURS: &str = "SECRETS_";
+
 /// How many letters a misspelt name may differ by.
 const FAR: usize = 2;
 
@@ -116,6 +119,11 @@ pub(super) fn look(environment: &Environment, kind: Kind) -> Vec<Warning> {
 
 /// The name that was probably meant: the same but for case and separators, or a letter or two away.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A name of ours that was cut short, in the one namespace that is all ours.
+    let cut = |known: &&&str| name.starts_with(OURS) && known.starts_with(name);
+    if let Some(known) = known.iter().find(cut) {
+        return Some(known);
+    }
     let plain = |text: &str| -> String {
         let letters = text.chars().filter(char::is_ascii_alphanumeric);
         letters.map(|letter| letter.to_ascii_uppercase()).collect()
@@ -159,6 +167,7 @@ mod tests {
             ("secret_persistence", "SECRET_PERSISTENCE"),
             ("SECRETPERSISTENCE", "SECRET_PERSISTENCE"),
             ("SECRETS_OWNERS", "SECRETS_OWNER"),
+            ("SECRETS_CACHE_TTL", "SECRETS_CACHE_TTL_SECONDS"),
         ] {
             let warnings = found(Kind::Database, &[name]);
             assert!(

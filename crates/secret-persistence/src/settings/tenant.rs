@@ -17,7 +17,7 @@ use super::Environment;
 ///     .with_allowed_hosts(["vault.partner.example", ".vaults.internal"]);
 /// # let _ = tenant;
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 #[must_use]
 pub struct Tenant {
     pub(crate) allowed_hosts: Vec<String>,

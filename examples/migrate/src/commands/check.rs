@@ -4,7 +4,6 @@ use secrets_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
 use serde_json::{Value, json};
 
 use crate::cli::CheckArgs;
-use crate::console::remark;
 use crate::environment::{Environment, Role};
 use crate::output::Output;
 use crate::status::{Result, Status};
@@ -20,14 +19,7 @@ pub(crate) async fn run(
         .open(&args.store, Role::Store, environment)
         .await?
         .for_writing()?;
-    let mut options = CheckOptions::default().with_keep(args.keep);
-    if let Some(wait) = args.wait {
-        remark(format!(
-            "rights that are missing are waited for, for up to {} s",
-            wait.as_secs()
-        ));
-        options = options.with_wait(wait);
-    }
+    let options = CheckOptions::default().with_keep(args.keep);
     let report = store.store.check(&options).await;
     let status = if report.failures().next().is_none() {
         Status::Done

@@ -1,6 +1,5 @@
 //! AWS Secrets Manager.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -16,7 +15,6 @@ use crate::status::Result;
 pub(super) fn open<'a>(
     url: &'a str,
     variable: Lookup<'a>,
-    rate: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
         let mut config = Config::from_url(&StoreUrl::parse(url)?, variable)?;
@@ -24,7 +22,8 @@ pub(super) fn open<'a>(
             config = config.with_owner(Owner::parse(&owner)?);
         }
         let backend = Arc::new(AwsSecretsManager::new(config));
-        let stack = Stack::over(backend);
-        Ok(remote::limited(stack, AwsSecretsManager::quotas(), rate))
+        Ok(remote::layered(
+            Stack::over(backend).with_limit(AwsSecretsManager::quotas()),
+        ))
     })
 }

@@ -1,6 +1,5 @@
 //! SQLite and Postgres.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -17,7 +16,6 @@ use crate::status::{Failure, Result};
 pub(super) fn open<'a>(
     url: &'a str,
     variable: Lookup<'a>,
-    _: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
         let config = DbConfig::from_url(url).env(variable).build()?;

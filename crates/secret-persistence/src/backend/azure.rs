@@ -1,0 +1,33 @@
+//! Azure Key Vault.
+
+use std::sync::Arc;
+
+use secrets_azure::{AzureKeyVault, Config, SETTINGS};
+use secrets_core::SecretPersistence;
+
+use super::{Backend, JsonForm};
+use crate::kind::Kind;
+
+pub(super) const BACKEND: Backend = Backend {
+    kind: Kind::Azure,
+    schemes: &["azure"],
+    table: SETTINGS,
+    json: &[JsonForm {
+        auth_type: None,
+        required: &["vaultUrl", "tenantId", "clientId", "clientSecret"],
+        optional: &["tags"],
+    }],
+    quotas: Some(AzureKeyVault::quotas),
+    of_env: |variable| Ok(Config::settings_of_env(variable)),
+    of_url: |url, variable| Config::settings_of_url(url, variable),
+    check: |values| Config::from_settings(values).map(drop),
+    open: |values, owner| {
+        Box::pin(async move {
+            let mut config = Config::from_settings(values)?;
+            if let Some(owner) = owner {
+                config = config.with_owner(owner);
+            }
+            Ok(Arc::new(AzureKeyVault::connect(config).await?) as Arc<dyn SecretPersistence>)
+        })
+    },
+};

@@ -1,0 +1,33 @@
+//! Google Secret Manager.
+
+use std::sync::Arc;
+
+use secrets_core::SecretPersistence;
+use secrets_gcp::{Config, GoogleSecretManager, SETTINGS};
+
+use super::{Backend, JsonForm};
+use crate::kind::Kind;
+
+pub(super) const BACKEND: Backend = Backend {
+    kind: Kind::Google,
+    schemes: &["gcp"],
+    table: SETTINGS,
+    json: &[JsonForm {
+        auth_type: None,
+        required: &["gcpProjectId", "gcpCredentialsJson"],
+        optional: &["region"],
+    }],
+    quotas: Some(GoogleSecretManager::quotas),
+    of_env: |variable| Ok(Config::settings_of_env(variable)),
+    of_url: |url, variable| Config::settings_of_url(url, variable),
+    check: |values| Config::from_settings(values).map(drop),
+    open: |values, owner| {
+        Box::pin(async move {
+            let mut config = Config::from_settings(values)?;
+            if let Some(owner) = owner {
+                config = config.with_owner(owner);
+            }
+            Ok(Arc::new(GoogleSecretManager::new(config)) as Arc<dyn SecretPersistence>)
+        })
+    },
+};

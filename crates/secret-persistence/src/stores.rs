@@ -1,0 +1,201 @@
+//! From settings to several stores: a default one, and others by storage id.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrets_core::connector::{
+    ActingSecrets, Actor, AuditSink, ConnectorOptions, ConnectorSecrets, StorageId,
+};
+use secrets_core::{OpenStore, Result, SecretPersistence, Stores};
+use tokio::time::Instant;
+
+use crate::audit;
+use crate::connect::connect;
+use crate::settings::{Environment, Settings};
+use crate::storage::{Storage, Storages};
+
+/// How long settings of other storages are taken to be unchanged, unless told.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// Who reads the credentials of other storages, in audit events.
+const ACTOR: &str = "secret-persistence:storages";
+
+/// The settings of several stores.
+///
+/// ```
+/// # use secret_persistence::{Environment, Settings, StoresSettings};
+/// # fn example(storages: std::sync::Arc<dyn secret_persistence::Storages>) -> secret_persistence::Result<()> {
+/// let settings = StoresSettings::new(Settings::from_env(&Environment::of_process())?)
+///     .with_storages(storages);
+/// # let _ = settings; Ok(())
+/// # }
+/// ```
+#[must_use]
+pub struct StoresSettings {
+    default: Settings,
+    storages: Option<Arc<dyn Storages>>,
+    sink: Option<Arc<dyn AuditSink>>,
+    environment: Environment,
+    recheck: Duration,
+}
+
+impl StoresSettings {
+    /// Only a default store.
+    pub fn new(default: Settings) -> Self {
+        Self {
+            default,
+            storages: None,
+            sink: None,
+            environment: Environment::empty(),
+            recheck: RECHECK,
+        }
+    }
+
+    /// Finds the settings of other storages here.
+    pub fn with_storages(mut self, storages: Arc<dyn Storages>) -> Self {
+        self.storages = Some(storages);
+        self
+    }
+
+    /// Sends audit events here, in place of the file or log of the setting `audit`, which says what a
+    /// failure means: `required` unless told.
+    pub fn with_audit_sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// The environment for other storages of the operator's own: the access key that assumes roles.
+    pub fn with_environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// For how long the settings of a storage that is open are taken to be unchanged; 30 seconds
+    /// unless told. [`Stores::reopen`] does not wait for that.
+    pub fn with_recheck(mut self, recheck: Duration) -> Self {
+        self.recheck = recheck;
+        self
+    }
+}
+
+impl From<Settings> for StoresSettings {
+    fn from(default: Settings) -> Self {
+        Self::new(default)
+    }
+}
+
+impl fmt::Debug for StoresSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoresSettings")
+            .field("default", &self.default)
+            .field("storages", &self.storages.is_some())
+            .field("sink", &self.sink.is_some())
+            .field("recheck", &self.recheck)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the default store, and gets ready to open others by storage id.
+///
+/// Another store is opened when it is first asked for: its settings are read, the credentials that
+/// they point to are read from the default store, and it gets the layers that the default store's
+/// settings ask for, with its own provider's quotas. It is kept, and opened anew when its settings have
+/// changed or its credentials are refused.
+///
+/// Audit events of connector calls go where the setting `audit` says. Reading a storage's own
+/// credentials is audited too.
+///
+/// # Errors
+/// As [`connect`], for the default store; and `InvalidConfig` for an audit that is required and has no
+/// place.
+pub async fn stores(settings: impl Into<StoresSettings>) -> Result<Stores> {
+    let settings = settings.into();
+    let audit = audit::sink(settings.default.common(), settings.sink.clone())?;
+    let owner = settings.default.owner()?;
+    let around = settings.default.around_others();
+    let default = connect(settings.default).await?;
+    let mut stores = Stores::new(default);
+    if let Some(owner) = owner {
+        stores = stores.with_owner(owner);
+    }
+    if let Some((sink, mode)) = audit {
+        stores = stores.with_audit(sink, mode);
+    }
+    if let Some(storages) = settings.storages {
+        // These know the default store alone: a storage's credentials are never in another storage.
+        let secrets = ConnectorSecrets::new(stores.clone(), ConnectorOptions::default())
+            .acting_as(&Actor::new(ACTOR));
+        stores = stores.with_opener(Arc::new(Opener {
+            storages,
+            secrets,
+            environment: settings.environment,
+            around,
+            recheck: settings.recheck,
+            seen: Mutex::default(),
+        }));
+    }
+    Ok(stores)
+}
+
+/// Opens storages by their settings, and knows what those were.
+struct Opener {
+    storages: Arc<dyn Storages>,
+    secrets: ActingSecrets,
+    environment: Environment,
+    /// What stands around every store but the default one.
+    around: secrets_core::settings::Settings,
+    recheck: Duration,
+    seen: Mutex<HashMap<StorageId, Seen>>,
+}
+
+struct Seen {
+    storage: Storage,
+    checked: Instant,
+}
+
+impl Opener {
+    fn seen(&self) -> MutexGuard<'_, HashMap<StorageId, Seen>> {
+        // No code that holds the lock can panic halfway through a change.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl OpenStore for Opener {
+    async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>> {
+        let checked = Instant::now();
+        let Some(storage) = self.storages.storage(id).await? else {
+            return Ok(None);
+        };
+        let settings = storage.open(&self.secrets, &self.environment).await?;
+        let store = connect(settings.standing_in(self.around.clone())).await?;
+        self.seen().insert(id.clone(), Seen { storage, checked });
+        Ok(Some(store))
+    }
+
+    async fn is_current(&self, id: &StorageId) -> bool {
+        let known = match self.seen().get_mut(id) {
+            Some(seen) if seen.checked.elapsed() >= self.recheck => {
+                // The others go on meanwhile.
+                seen.checked = Instant::now();
+                seen.storage.clone()
+            }
+            _ => return true,
+        };
+        match self.storages.storage(id).await {
+            Ok(now) => now.is_some_and(|now| now == known),
+            Err(error) => {
+                tracing::warn!(
+                    target: "secret_persistence",
+                    storage = %id,
+                    kind = %error.kind(),
+                    "the settings of a storage cannot be looked at; it goes on with those it has"
+                );
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Several stores: a default one in SQLite, and others whose credentials are secrets in it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secret_persistence::connector::{
+    Actor, AuditEvent, AuditSink, ConnectorOptions, ConnectorSecrets, StorageId,
+};
+use secret_persistence::{
+    Environment, Error, ErrorKind, ManagedCoordinate, Result, Scope, SecretPersistenceExt,
+    SecretValue, Settings, Storage, Storages, Stores, StoresSettings, Tenant, Write, stores,
+};
+use serde_json::{Value, json};
+
+const SCOPE: &str = "8a2b6b9e-6d4f-4f2c-9d1c-0d4d6f0a7e11";
+
+#[derive(Default)]
+struct Table {
+    rows: Mutex<HashMap<String, Storage>>,
+    asked: AtomicUsize,
+    down: Mutex<bool>,
+}
+
+impl Table {
+    fn put(&self, id: &str, storage: Storage) {
+        self.rows.lock().unwrap().insert(id.to_owned(), storage);
+    }
+}
+
+#[async_trait]
+impl Storages for Table {
+    async fn storage(&self, id: &StorageId) -> Result<Option<Storage>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if *self.down.lock().unwrap() {
+            return Err(Error::new(ErrorKind::Unavailable, "the table is away"));
+        }
+        Ok(self.rows.lock().unwrap().get(id.as_str()).cloned())
+    }
+}
+
+fn default(folder: &Path, query: &str) -> Settings {
+    let url = format!(
+        "sqlite://{}?mode=plain&owner=here&{query}",
+        folder.join("s.db").display()
+    );
+    Settings::from_url(&url, &Environment::empty()).unwrap()
+}
+
+fn scope(id: &str) -> Scope {
+    Scope::new("storage_organization_", id.parse().unwrap()).unwrap()
+}
+
+/// Writes a secret of the scope, and gives a pointer to it.
+async fn pointer(stores: &Stores, of: &str, version: i64, value: &str) -> Value {
+    let secret = "0e6a1a53-5a5e-4f4e-8c11-64a1d4b7e1f2".parse().unwrap();
+    let coordinate = ManagedCoordinate::new(&scope(of), secret, version).unwrap();
+    let value = SecretValue::new(value.to_owned());
+    stores
+        .default_store()
+        .write(Write::new(coordinate.clone(), value))
+        .await
+        .unwrap();
+    json!({ "_secret": coordinate.as_str() })
+}
+
+fn access_key(secret: Value) -> Value {
+    json!({
+        "auth_type": "ACCESS_KEY",
+        "awsAccessKey": "AKIAEXAMPLE",
+        "awsSecretAccessKey": secret,
+        "awsRegion": "eu-west-1",
+        "tagKey": "AirbyteManaged"
+    })
+}
+
+fn of_tenant(settings: Value) -> Storage {
+    Storage::of_tenant(settings, scope(SCOPE), Tenant::new())
+}
+
+fn id(text: &str) -> StorageId {
+    StorageId::parse(text).unwrap()
+}
+
+async fn open(folder: &Path, table: &Arc<Table>, recheck: Duration) -> Stores {
+    let settings = StoresSettings::new(default(folder, "cache=true"))
+        .with_storages(Arc::clone(table) as _)
+        .with_recheck(recheck);
+    stores(settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn credentials_come_from_the_default_store_and_layers_from_its_settings() {
+    let (folder, table) = (tempfile::tempdir().unwrap(), Arc::default());
+    let stores = open(folder.path(), &table, Duration::from_secs(60)).await;
+    table.put(
+        "a",
+        of_tenant(access_key(pointer(&stores, SCOPE, 1, "canary").await)),
+    );
+    let first = stores.store(Some(&id("a"))).await.unwrap();
+    assert_eq!(
+        first.to_string(),
+        "metrics(cache(retry(limit(timeout(aws eu-west-1)))))"
+    );
+    let again = stores.store(Some(&id("a"))).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &again));
+    assert_eq!(table.asked.load(Ordering::SeqCst), 1);
+    assert!(stores.store(Some(&id("b"))).await.is_err());
+    assert_eq!(stores.owner().unwrap().as_str(), "here");
+    assert!(!format!("{stores:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn the_whole_of_the_settings_may_be_one_secret() {
+    let (folder, table) = (tempfile::tempdir().unwrap(), Arc::default());
+    let stores = open(folder.path(), &table, Duration::from_secs(60)).await;
+    let whole = access_key(json!("canary")).to_string();
+    let mut pointer = pointer(&stores, SCOPE, 1, &whole).await;
+    table.put("text", of_tenant(pointer.clone()));
+    pointer["_secret_encoding"] = json!("json");
+    table.put("json", of_tenant(pointer));
+    for name in ["text", "json"] {
+        let store = stores.store(Some(&id(name))).await.unwrap();
+        assert!(store.to_string().contains("aws eu-west-1"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn changed_settings_open_the_store_anew() {
+    let (folder, table) = (tempfile::tempdir().unwrap(), Arc::default());
+    let stores = open(folder.path(), &table, Duration::ZERO).await;
+    table.put(
+        "a",
+        of_tenant(access_key(pointer(&stores, SCOPE, 1, "old").await)),
+    );
+    let first = stores.store(Some(&id("a"))).await.unwrap();
+    assert!(Arc::ptr_eq(
+        &first,
+        &stores.store(Some(&id("a"))).await.unwrap()
+    ));
+    // A new value has a new coordinate, so the settings differ.
+    table.put(
+        "a",
+        of_tenant(access_key(pointer(&stores, SCOPE, 2, "new").await)),
+    );
+    let second = stores.store(Some(&id("a"))).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &second));
+    // What cannot be looked at is taken to be unchanged; what is gone is gone.
+    *table.down.lock().unwrap() = true;
+    assert!(Arc::ptr_eq(
+        &second,
+        &stores.store(Some(&id("a"))).await.unwrap()
+    ));
+    *table.down.lock().unwrap() = false;
+    table.rows.lock().unwrap().clear();
+    let error = stores.store(Some(&id("a"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}
+
+#[tokio::test]
+async fn a_tenants_pointer_reaches_no_secret_but_its_own() {
+    const OTHER: &str = "11111111-6d4f-4f2c-9d1c-0d4d6f0a7e11";
+    let (folder, table) = (tempfile::tempdir().unwrap(), Arc::default());
+    let stores = open(folder.path(), &table, Duration::from_secs(60)).await;
+    let foreign = pointer(&stores, OTHER, 1, "canary").await;
+    let mut elsewhere = pointer(&stores, SCOPE, 1, "canary").await;
+    elsewhere["_secret_storage_id"] = json!("b");
+    for (name, pointer) in [
+        ("foreign", foreign.clone()),
+        ("external", json!({"_secret": "somebody/elses"})),
+        ("elsewhere", elsewhere),
+        ("reference", json!({"_secret_reference_id": OTHER})),
+    ] {
+        table.put(name, of_tenant(access_key(pointer)));
+        let error = stores.store(Some(&id(name))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{name}: {error}");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+    // The operator's own settings may point to any secret of the default store.
+    table.put("operator", Storage::of_operator(access_key(foreign)));
+    stores.store(Some(&id("operator"))).await.unwrap();
+    // What a tenant may not say is refused where the store is opened.
+    let ambient = json!({"auth_type": "IAM_ROLE", "roleArn": "arn:aws:iam::123456789012:role/x", "awsRegion": "eu-west-1", "tagKey": "T"});
+    table.put("ambient", of_tenant(ambient));
+    assert!(stores.store(Some(&id("ambient"))).await.is_err());
+}
+
+#[tokio::test]
+async fn credentials_that_are_missing_are_named_by_their_coordinate() {
+    let (folder, table) = (tempfile::tempdir().unwrap(), Arc::default());
+    let stores = open(folder.path(), &table, Duration::from_secs(60)).await;
+    let missing = format!("airbyte_storage_organization_{SCOPE}_secret_{SCOPE}_v1");
+    table.put("a", of_tenant(access_key(json!({ "_secret": missing }))));
+    let error = stores.store(Some(&id("a"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains(&missing), "{cause}");
+}
+
+#[derive(Default)]
+struct Sink {
+    events: Mutex<Vec<AuditEvent>>,
+    broken: bool,
+}
+
+#[async_trait]
+impl AuditSink for Sink {
+    async fn record(&self, events: &[AuditEvent]) -> Result<()> {
+        if self.broken {
+            return Err(Error::new(ErrorKind::Unavailable, "full"));
+        }
+        self.events.lock().unwrap().extend_from_slice(events);
+        Ok(())
+    }
+}
+
+async fn hydrate(stores: &Stores, pointer: &Value) -> bool {
+    let secrets = ConnectorSecrets::new(stores.clone(), ConnectorOptions::default())
+        .acting_as(&Actor::new("job 7"));
+    secrets
+        .hydrate(json!({ "password": pointer }))
+        .await
+        .is_ok()
+}
+
+#[tokio::test]
+async fn a_required_audit_fails_the_operation_and_a_best_effort_counts() {
+    for (mode, works) in [("required", false), ("best_effort", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = Arc::new(Sink {
+            broken: true,
+            ..Sink::default()
+        });
+        let settings = StoresSettings::new(default(folder.path(), &format!("audit={mode}")));
+        let stores = stores(settings.with_audit_sink(sink)).await.unwrap();
+        let pointer = pointer(&stores, SCOPE, 1, "canary").await;
+        assert_eq!(hydrate(&stores, &pointer).await, works, "{mode}");
+        assert_eq!(stores.unaudited(), u64::from(works));
+    }
+}
+
+#[tokio::test]
+async fn audit_events_go_to_the_file_of_the_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.jsonl");
+    let query = format!("audit-file={}", file.display());
+    let stores = stores(default(folder.path(), &query)).await.unwrap();
+    let pointer = pointer(&stores, SCOPE, 1, "canary").await;
+    assert!(hydrate(&stores, &pointer).await);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let event: Value = serde_json::from_str(text.trim_end()).unwrap();
+    assert_eq!(
+        (&event["actor"], &event["operation"]),
+        (&json!("job 7"), &json!("read"))
+    );
+    assert_eq!(event["coordinate"], pointer["_secret"]);
+    assert!(!text.contains("canary"));
+    // Where nothing can be written, nothing is read.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert!(!hydrate(&stores, &pointer).await);
+}
+
+#[tokio::test]
+async fn an_audit_without_a_place_is_refused_where_it_is_required() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = stores(default(folder.path(), "audit=required"))
+        .await
+        .unwrap_err();
+    assert!(error.hint().unwrap().contains("SECRETS_AUDIT_FILE"));
+    stores(default(folder.path(), "audit=best_effort"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn reading_a_storages_credentials_is_audited_too() {
+    let (folder, table) = (tempfile::tempdir().unwrap(), Arc::new(Table::default()));
+    let sink = Arc::new(Sink::default());
+    let settings = StoresSettings::new(default(folder.path(), ""))
+        .with_storages(Arc::clone(&table) as _)
+        .with_audit_sink(Arc::clone(&sink) as _);
+    let stores = stores(settings).await.unwrap();
+    table.put(
+        "a",
+        of_tenant(access_key(pointer(&stores, SCOPE, 1, "canary").await)),
+    );
+    stores.store(Some(&id("a"))).await.unwrap();
+    let events = sink.events.lock().unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].actor.as_str(), "secret-persistence:storages");
+}

@@ -6,6 +6,7 @@ use std::fmt;
 use secrets_core::{Error, ErrorKind, Operation, Owner, Recovery, Result, SecretValue};
 use url::{Host, Url};
 
+use crate::arn::Arn;
 use crate::naming::Region;
 
 /// The value of the tag whose key is the setting `tag-key`.
@@ -454,28 +455,9 @@ pub(crate) fn check_tag(key: &str, value: &str) -> Result<()> {
 
 /// `arn:<partition>:iam::<account>:role/<path and name>`.
 pub(crate) fn check_role_arn(arn: &str) -> Result<()> {
-    let parts: Vec<&str> = arn.split(':').collect();
-    let name = |resource: &str| {
-        resource.strip_prefix("role/").is_some_and(|name| {
-            !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"_+=,.@/-".contains(&byte))
-        })
-    };
-    match parts[..] {
-        ["arn", partition, "iam", "", account, resource]
-            if partition.starts_with("aws")
-                && partition
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b == b'-')
-                && account.len() == 12
-                && account.bytes().all(|byte| byte.is_ascii_digit())
-                && name(resource) =>
-        {
-            Ok(())
-        }
-        _ => Err(invalid("the role is not the ARN of an IAM role")
+    match Arn::parse(arn).and_then(|arn| arn.iam_name("role")) {
+        Some(_) => Ok(()),
+        None => Err(invalid("the role is not the ARN of an IAM role")
             .with_hint("write arn:aws:iam::<account>:role/<name>")),
     }
 }
@@ -532,27 +514,29 @@ fn check_kms_key(key: &str, region: &Region) -> Result<()> {
             .or_else(|| text.strip_prefix("alias/"))
             .is_some_and(name)
     };
-    let parts: Vec<&str> = key.split(':').collect();
-    match parts[..] {
-        ["arn", _, "kms", place, _, _] if place != region.as_str() => Err(invalid(format!(
-            "the KMS key is of another AWS region than this store, which is {region}"
-        ))
-        .with_hint("use a key of this region, or a replica of a multi-region key")),
-        ["arn", partition, "kms", _, account, key]
-            if partition == region.partition()
-                && account.len() == 12
-                && account.bytes().all(|byte| byte.is_ascii_digit())
-                && resource(key) =>
-        {
-            Ok(())
+    let is_key = match Arn::parse(key) {
+        Some(arn) if arn.service == "kms" && arn.region != region.as_str() => {
+            return Err(invalid(format!(
+                "the KMS key is of another AWS region than this store, which is {region}"
+            ))
+            .with_hint("use a key of this region, or a replica of a multi-region key"));
         }
-        [alias] if alias.starts_with("alias/") && name(alias) => Ok(()),
-        [id] if id.len() >= 32 && !id.contains('/') && name(id) => Ok(()),
-        _ => Err(
-            invalid("the KMS key is neither an ARN, nor an id, nor an alias")
-                .with_hint("write arn:aws:kms:<region>:<account>:key/<id>, or alias/<name>"),
-        ),
+        Some(arn) => {
+            arn.service == "kms"
+                && arn.partition == region.partition()
+                && !arn.account.is_empty()
+                && resource(arn.resource)
+        }
+        None if key.starts_with("alias/") => name(key),
+        None => key.len() >= 32 && !key.contains('/') && name(key),
+    };
+    if is_key {
+        return Ok(());
     }
+    Err(
+        invalid("the KMS key is neither an ARN, nor an id, nor an alias")
+            .with_hint("write arn:aws:kms:<region>:<account>:key/<id>, or alias/<name>"),
+    )
 }
 
 fn check_endpoint(text: &str) -> Result<Url> {

@@ -89,6 +89,7 @@
 //! | `InvalidNextTokenException` | a listing was left lying too long | start it again |
 //! | a warning that secrets are read one by one | the policy lacks `BatchGetSecretValue` | grant it on `*`: it takes neither resource nor tag |
 
+mod arn;
 mod client;
 mod config;
 mod credentials;

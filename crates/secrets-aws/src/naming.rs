@@ -4,6 +4,8 @@ use std::fmt;
 
 use secrets_core::{Coordinate, Error, ErrorKind, Result};
 
+use crate::arn::Arn;
+
 /// The longest name of a secret in characters.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
 const MAX_NAME_CHARS: usize = 512;
@@ -120,16 +122,10 @@ pub(crate) fn is_name_prefix(prefix: &str) -> bool {
 
 fn check_arn(arn: &str, region: &Region) -> Result<()> {
     let invalid = |message: &'static str| Err(Error::new(ErrorKind::InvalidCoordinate, message));
-    let parts: Vec<&str> = arn.split(':').collect();
-    let [
-        "arn",
-        partition,
-        "secretsmanager",
-        place,
-        account,
-        "secret",
-        name,
-    ] = parts[..]
+    let parsed = Arn::parse(arn).filter(|arn| arn.service == "secretsmanager");
+    let Some((arn, name)) = parsed
+        .and_then(|arn| Some((arn, arn.resource.strip_prefix("secret:")?)))
+        .filter(|(_, name)| !name.contains(':'))
     else {
         return Err(Error::new(
             ErrorKind::InvalidCoordinate,
@@ -137,20 +133,20 @@ fn check_arn(arn: &str, region: &Region) -> Result<()> {
         )
         .with_hint(
             "write arn:<partition>:secretsmanager:<region>:<account>:secret:<name>-<6 characters>, \
-             without a JSON key or version behind it",
+             with an account of 12 digits and without a JSON key or version behind it",
         ));
     };
-    if partition != region.partition() {
+    if arn.partition != region.partition() {
         return invalid("the ARN is of another AWS partition than this store");
     }
-    if place != region.as_str() {
+    if arn.region != region.as_str() {
         return Err(Error::new(
             ErrorKind::InvalidCoordinate,
             format!("the ARN is of another AWS region than this store, which is {region}"),
         )
         .with_hint("replicate the secret into this region, or refer to it by another storage"));
     }
-    if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
+    if arn.account.is_empty() {
         return invalid("the ARN's account is not 12 digits");
     }
     check_name(name)

@@ -15,7 +15,8 @@
 use secrets_core::{Error, ErrorKind, MANAGED_PREFIX, Operation, Result};
 use serde_json::{Map, Value, json};
 
-use crate::config::{TAG_VALUE, check_external_id, check_role_arn, check_tag};
+use crate::arn::{Arn, is_account};
+use crate::config::{TAG_VALUE, check_external_id, check_tag};
 use crate::naming::Region;
 
 /// What the policy is for.
@@ -468,7 +469,7 @@ struct PolicyScope {
 impl PolicyScope {
     fn parse(options: &PolicyOptions) -> Result<Self> {
         let region = Region::parse(&options.region)?;
-        if options.account.len() != 12 || !options.account.bytes().all(|b| b.is_ascii_digit()) {
+        if !is_account(&options.account) {
             return Err(invalid("an AWS account has 12 digits"));
         }
         if let Some(key) = &options.tag_key {
@@ -560,19 +561,18 @@ fn statement(sid: &str, actions: &[&str], resource: Value, condition: Option<Val
 /// The ARN of a key itself: IAM does not look through aliases.
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html>
 fn check_key_arn(arn: &str, region: &Region) -> Result<()> {
-    let parts: Vec<&str> = arn.split(':').collect();
     let key = |resource: &str| {
         resource.strip_prefix("key/").is_some_and(|id| {
             !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
     };
-    match parts[..] {
-        ["arn", partition, "kms", place, account, resource]
-            if partition == region.partition()
-                && place == region.as_str()
-                && account.len() == 12
-                && account.bytes().all(|byte| byte.is_ascii_digit())
-                && key(resource) =>
+    match Arn::parse(arn) {
+        Some(arn)
+            if arn.service == "kms"
+                && arn.partition == region.partition()
+                && arn.region == region.as_str()
+                && !arn.account.is_empty()
+                && key(arn.resource) =>
         {
             Ok(())
         }
@@ -584,33 +584,18 @@ fn check_key_arn(arn: &str, region: &Region) -> Result<()> {
 }
 
 fn check_principal(arn: &str) -> Result<()> {
-    let parts: Vec<&str> = arn.split(':').collect();
-    let is_root_or_user = |resource: &str| {
-        resource == "root"
-            || resource.strip_prefix("user/").is_some_and(|name| {
-                !name.is_empty()
-                    && name
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || b"+=,.@_/-".contains(&byte))
-            })
-    };
-    match parts[..] {
-        ["arn", partition, "iam", "", account, resource]
-            if partition.starts_with("aws")
-                && partition
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b == b'-')
-                && account.len() == 12
-                && account.bytes().all(|byte| byte.is_ascii_digit())
-                && is_root_or_user(resource) =>
-        {
-            Ok(())
-        }
-        _ => check_role_arn(arn).map_err(|_| {
-            invalid("the principal is not the ARN of a role, a user or an account's root")
-                .with_hint("write arn:aws:iam::<account>:role/<name>")
-        }),
+    let is_principal = Arn::parse(arn).is_some_and(|arn| {
+        (arn.is_iam() && arn.resource == "root")
+            || arn.iam_name("user").is_some()
+            || arn.iam_name("role").is_some()
+    });
+    if is_principal {
+        return Ok(());
     }
+    Err(
+        invalid("the principal is not the ARN of a role, a user or an account's root")
+            .with_hint("write arn:aws:iam::<account>:role/<name>"),
+    )
 }
 
 fn invalid(message: &'static str) -> Error {

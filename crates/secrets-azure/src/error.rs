@@ -226,7 +226,7 @@ pub(crate) const TABLE: &[Row] = &[
     ),
     // Entra ID about what the token is for, and under which conditions.
     Row::new(
-        &["AADSTS500011", "invalid_resource"],
+        &["AADSTS500011", "imds:invalid_resource", "invalid_resource"],
         ErrorKind::Unauthenticated,
         "the directory does not know the resource that the vault asks a token for",
         "look whether tenant, `authority-host` and the vault's suffix are of the same cloud",
@@ -399,7 +399,15 @@ impl Fault {
     /// The same about a token of the metadata service.
     pub(crate) fn from_metadata(error: &azure_core::Error) -> Self {
         if let Some((status, response)) = answer(error) {
-            let codes = response.map(login_codes).unwrap_or_default();
+            let mut codes = response.map(login_codes).unwrap_or_default();
+            if codes.is_empty() {
+                // App Service has no codes, and these two meanings of its statuses.
+                codes.extend(match status {
+                    400 => Some("identity_not_found".to_owned()),
+                    401 => Some("unauthenticated".to_owned()),
+                    _ => None,
+                });
+            }
             let codes = codes.iter().map(|code| format!("imds:{code}")).collect();
             return Self::answered(Action::Login, status, codes, response);
         }

@@ -94,7 +94,7 @@
 //! | `AADSTS70021`, `AADSTS700211`, `AADSTS700212`, `AADSTS700213` | the federated credential does not fit the service account | compare issuer, subject and audience |
 //! | `AADSTS700024` | the service account's token has expired | look at `federated-token-file` and the clock |
 //! | `AADSTS700027`, `AADSTS5002738`, `AADSTS50027` | the service account's token cannot be verified | look at the file, and at the cluster's issuer |
-//! | `AADSTS500011`, `invalid_resource` | tenant and vault are of different clouds | `authority-host`, the vault's suffix |
+//! | `AADSTS500011`, `invalid_resource`, `imds:invalid_resource` | tenant and vault are of different clouds | `authority-host`, the vault's suffix |
 //! | `AADSTS53003` | a Conditional Access policy | the sign-in log names it |
 //! | `invalid_client`, `unauthorized_client`, `access_denied` | another reason of Entra ID | the cause has the number; the sign-in log explains it |
 //! | `invalid_grant`, `invalid_request`, `invalid_scope` | another reason of Entra ID | the same |

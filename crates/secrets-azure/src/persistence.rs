@@ -103,7 +103,7 @@ impl AzureKeyVault {
         self.write_despite(&name, write, fault).await.map_err(fail)
     }
 
-    async fn set(&self, name: &SecretName, write: &Write) -> Result<(), Fault> {
+    pub(crate) async fn set(&self, name: &SecretName, write: &Write) -> Result<(), Fault> {
         let mut tags = self.config.tags.clone();
         tags.insert(COORDINATE_TAG.to_owned(), write.coordinate.to_string());
         if let Some(owner) = &self.config.owner {
@@ -158,13 +158,10 @@ impl AzureKeyVault {
             }
             Err(fault) => return Err(explained(fault)),
         }
-        if !self.until_gone(name).await.map_err(explained)? {
-            return Err(unsettled("the vault has not purged the old secret yet"));
+        match self.set_when_free(name, write).await.map_err(explained)? {
+            true => Ok(Written::Created),
+            false => Err(unsettled("the vault has not purged the old secret yet")),
         }
-        self.set(name, write)
-            .await
-            .map(|()| Written::Created)
-            .map_err(explained)
     }
 
     async fn compare_recovered(&self, name: &SecretName, write: &Write) -> Result<Written> {
@@ -525,8 +522,8 @@ fn cost(purge: Purge, on_deleted: OnDeleted, wait: Duration) -> Cost {
             OnDeleted::Refuse => 2,
             // After those: looks until it is deleted, a recover, looks until it is back.
             OnDeleted::Recover => 3 + 2 * looks,
-            // After those: looks until it is deleted, a purge, looks until it is gone, a set.
-            OnDeleted::Purge => 4 + 2 * looks,
+            // After those: looks until it is deleted, a purge, sets until the name is free.
+            OnDeleted::Purge => 3 + 2 * looks,
         },
         // A read, a look at the versions of what is disabled, a delete.
         delete: match purge {
@@ -565,7 +562,7 @@ mod tests {
         assert_eq!((cautious.restore, cautious.describe), (12, 2));
         assert_eq!(cost(Purge::Always, OnDeleted::Refuse, wait).delete, 24);
         assert_eq!(cost(Purge::Never, OnDeleted::Recover, wait).write, 23);
-        assert_eq!(cost(Purge::Never, OnDeleted::Purge, wait).write, 24);
+        assert_eq!(cost(Purge::Never, OnDeleted::Purge, wait).write, 23);
     }
 
     #[test]

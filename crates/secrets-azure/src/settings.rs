@@ -40,7 +40,7 @@ pub const SETTINGS: &[Setting] = &[
         "client-secret",
         "the value of the application's client secret; together with tenant and client id",
     )
-    .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_SECRET", "AZURE_CLIENT_SECRET"])
+    .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_SECRET"])
     .with_helm(&["clientSecret"])
     .with_helm_secret(&[
         "azure-key-vault-client-secret",
@@ -158,7 +158,7 @@ impl Config {
             settings.set("vault-url", vault)?;
         }
         settings.set_query(url)?;
-        settings.set_env(variable);
+        set_env(&mut settings, variable);
         Ok(settings)
     }
 
@@ -174,7 +174,7 @@ impl Config {
     #[must_use]
     pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
         let mut settings = Settings::new(SETTINGS);
-        settings.set_env(variable);
+        set_env(&mut settings, variable);
         settings
     }
 
@@ -227,6 +227,17 @@ impl Config {
         config.reach = reach(settings.trust(), &config.vault)?;
         Ok(config)
     }
+}
+
+/// Reads the environment, leaving what workload identity's webhook injects to federated logins: beside
+/// a client secret of ours, its ids would be those of another application.
+fn set_env(settings: &mut Settings, variable: impl Fn(&str) -> Option<String>) {
+    let has_secret = settings.secret("client-secret").is_some()
+        || variable("AB_AZURE_KEY_VAULT_CLIENT_SECRET").is_some_and(|value| !value.is_empty());
+    settings.set_env(|name| match name {
+        "AZURE_TENANT_ID" | "AZURE_CLIENT_ID" if has_secret => None,
+        _ => variable(name),
+    });
 }
 
 /// Where a tenant may lead us.
@@ -415,18 +426,21 @@ mod tests {
             name(&[own[0], own[1], file]),
             ("workload-identity", client.clone())
         );
+        // A client secret of ours is not combined with what the webhook injects.
         assert_eq!(
-            name(&[own[0], own[1], file, ("AZURE_CLIENT_SECRET", "s")]),
-            ("client-secret", client.clone())
-        );
-        // Ours before Azure's own.
-        assert_eq!(
-            name(&[own[0], ("AZURE_CLIENT_ID", "other"), TENANT, CLIENT, SECRET]),
+            name(&[
+                own[0],
+                ("AZURE_CLIENT_ID", "other"),
+                file,
+                TENANT,
+                CLIENT,
+                SECRET
+            ]),
             ("client-secret", client)
         );
         for (half, lacks) in [
             (vec![VAULT, SECRET], "tenant-id"),
-            (vec![VAULT, SECRET, TENANT], "client-id"),
+            (vec![VAULT, SECRET, TENANT, own[1]], "client-id"),
             (vec![VAULT, file], "tenant-id"),
         ] {
             let error = from_env(&half).unwrap_err();

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use secrets_core::Write;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Facts, Stored};
@@ -97,7 +98,27 @@ impl AzureKeyVault {
         }
     }
 
-    /// Waits until a purged secret is gone and its name free; whether it came to that in time.
+    /// Sets a secret as soon as its name is free of the one that was purged; whether it came to that
+    /// in time. A purged name stays taken for a while after nothing is found under it.
+    pub(crate) async fn set_when_free(
+        &self,
+        name: &SecretName,
+        write: &Write,
+    ) -> Result<bool, Fault> {
+        let mut patience = Patience::new(self.config.wait);
+        loop {
+            match self.set(name, write).await {
+                Ok(()) => return Ok(true),
+                Err(fault) if fault.is_conflict() || fault.is_pending() => {}
+                Err(fault) => return Err(fault),
+            }
+            if !patience.pause().await {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Waits until a purged secret is gone; whether it came to that in time.
     pub(crate) async fn until_gone(&self, name: &SecretName) -> Result<bool, Fault> {
         let mut patience = Patience::new(self.config.wait);
         loop {

@@ -16,6 +16,9 @@ use crate::{
 /// How often a listing that lags is looked at.
 const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a step that lacks rights is taken again, where rights are waited for.
+const RIGHTS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How to check a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +29,9 @@ pub struct CheckOptions {
     pub list_lag: Duration,
     /// How long each step may take, 1 minute unless told.
     pub step_timeout: Duration,
+    /// For how long steps that fail with `PermissionDenied` or `Unauthenticated` are taken again, over
+    /// all steps; not at all unless told. New rights take a while to arrive: on Azure minutes.
+    pub wait: Duration,
 }
 
 impl Default for CheckOptions {
@@ -34,6 +40,7 @@ impl Default for CheckOptions {
             keep: false,
             list_lag: Duration::from_secs(10),
             step_timeout: Duration::from_secs(60),
+            wait: Duration::ZERO,
         }
     }
 }
@@ -57,6 +64,13 @@ impl CheckOptions {
     #[must_use]
     pub fn with_step_timeout(mut self, timeout: Duration) -> Self {
         self.step_timeout = timeout;
+        self
+    }
+
+    /// For how long rights that are missing are waited for.
+    #[must_use]
+    pub fn with_wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
         self
     }
 }
@@ -182,6 +196,7 @@ where
     Check {
         store,
         options,
+        give_up: tokio::time::Instant::now() + options.wait,
         steps: Vec::new(),
     }
     .run()
@@ -191,6 +206,8 @@ where
 struct Check<'a, S: ?Sized> {
     store: &'a S,
     options: &'a CheckOptions,
+    /// Until when rights are waited for.
+    give_up: tokio::time::Instant,
     steps: Vec<CheckStep>,
 }
 
@@ -208,21 +225,33 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
         }
 
         let identity = self
-            .step(Operation::Identity, store.identity(), ToString::to_string)
+            .step(
+                Operation::Identity,
+                || store.identity(),
+                ToString::to_string,
+            )
             .await;
         let written = self
-            .step(Operation::Write, store.write(write.clone()), |_| {
-                format!("wrote `{coordinate}`")
-            })
+            .step(
+                Operation::Write,
+                || store.write(write.clone()),
+                |_| format!("wrote `{coordinate}`"),
+            )
             .await
             .is_some();
         if written {
-            self.step(Operation::Read, read_back(store, &write), |()| {
-                "read the same value back".to_owned()
-            })
+            self.step(
+                Operation::Read,
+                || read_back(store, &write),
+                |()| "read the same value back".to_owned(),
+            )
             .await;
-            self.step(Operation::Describe, describe_back(store, &write), described)
-                .await;
+            self.step(
+                Operation::Describe,
+                || describe_back(store, &write),
+                described,
+            )
+            .await;
         } else {
             self.skip(Operation::Read, "nothing was written");
             self.skip(Operation::Describe, "nothing was written");
@@ -234,7 +263,7 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
             let wanted = written.then_some(&coordinate);
             self.step(
                 Operation::List,
-                list_back(store, wanted, lag),
+                || list_back(store, wanted, lag),
                 |found| match found {
                     Some(true) => "the listing shows it".to_owned(),
                     Some(false) => "the listing works and does not show it yet".to_owned(),
@@ -249,7 +278,7 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
             false
         } else {
             let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
-            let delete = async {
+            let delete = async || {
                 match store.delete(&coordinate, &immediate).await {
                     Ok(()) => Ok("deleted it at once"),
                     // Deleting without recovery may be a right of its own.
@@ -274,26 +303,47 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
         }
     }
 
-    /// Takes one step, bounded in time, and notes what became of it.
-    async fn step<T>(
+    /// Takes one step, bounded in time, again while only rights are missing and are waited for, and
+    /// notes what became of it.
+    async fn step<T, F>(
         &mut self,
         operation: Operation,
-        action: impl Future<Output = Result<T>>,
+        action: impl Fn() -> F,
         say: impl FnOnce(&T) -> String,
-    ) -> Option<T> {
+    ) -> Option<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let started = Instant::now();
         let limit = self.options.step_timeout;
-        let result = tokio::time::timeout(limit, action)
-            .await
-            .unwrap_or_else(|_elapsed| {
-                Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!("no answer within {} s", limit.as_secs()),
-                )
-                .with_operation(operation)
-                .with_store(self.store.to_string())
-                .with_hint("check the address, the network and the proxy"))
-            });
+        let result = loop {
+            let result = tokio::time::timeout(limit, action())
+                .await
+                .unwrap_or_else(|_elapsed| {
+                    Err(Error::new(
+                        ErrorKind::Unavailable,
+                        format!("no answer within {} s", limit.as_secs()),
+                    )
+                    .with_operation(operation)
+                    .with_store(self.store.to_string())
+                    .with_hint("check the address, the network and the proxy"))
+                });
+            let left = self
+                .give_up
+                .saturating_duration_since(tokio::time::Instant::now());
+            match &result {
+                Err(error)
+                    if !left.is_zero()
+                        && matches!(
+                            error.kind(),
+                            ErrorKind::PermissionDenied | ErrorKind::Unauthenticated
+                        ) =>
+                {
+                    tokio::time::sleep(RIGHTS_INTERVAL.min(left)).await;
+                }
+                _ => break result,
+            }
+        };
         let (outcome, value) = match result {
             Ok(value) => (StepOutcome::Done(say(&value)), Some(value)),
             Err(error) => (StepOutcome::Failed(error), None),
@@ -515,6 +565,42 @@ mod tests {
         }
     }
 
+    /// Each step is taken again until its right has arrived, and no secret is written twice.
+    #[tokio::test(start_paused = true)]
+    async fn rights_that_take_a_while_are_waited_for() {
+        for denied in [
+            Operation::Identity,
+            Operation::Write,
+            Operation::Read,
+            Operation::Describe,
+            Operation::List,
+            Operation::Delete,
+        ] {
+            let arrives = tokio::time::Instant::now() + Duration::from_secs(300);
+            let waiting = CheckOptions::default().with_wait(Duration::from_secs(600));
+            let mut store = denying(denied);
+            store.until = Some(arrives);
+            let report = store.check(&waiting).await;
+            assert_eq!(report.summary(), "works", "{report}");
+            assert!(!report.left_behind && store.inner.is_empty());
+
+            // Not longer than told, and not for errors that waiting does not end.
+            let started = tokio::time::Instant::now();
+            let mut store = denying(denied);
+            store.until = Some(started + Duration::from_secs(700));
+            let report = store.check(&waiting).await;
+            assert_eq!(report.failures().count(), 1, "{report}");
+            assert_eq!(started.elapsed().as_secs(), 600, "{denied}");
+        }
+        let mut store = denying(Operation::Open);
+        store.hangs = Some(Operation::Read);
+        let started = tokio::time::Instant::now();
+        store
+            .check(&CheckOptions::default().with_wait(Duration::from_secs(600)))
+            .await;
+        assert_eq!(started.elapsed().as_secs(), 60);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_store_that_hangs_or_lags_ends_in_time() {
         let mut store = denying(Operation::Open);
@@ -536,6 +622,7 @@ mod tests {
             denied,
             hangs: None,
             hides: false,
+            until: None,
         }
     }
 
@@ -545,6 +632,8 @@ mod tests {
         denied: Operation,
         hangs: Option<Operation>,
         hides: bool,
+        /// When the right arrives.
+        until: Option<tokio::time::Instant>,
     }
 
     impl Denying {
@@ -552,7 +641,10 @@ mod tests {
             if self.hangs == Some(operation) {
                 std::future::pending::<()>().await;
             }
-            if self.denied == operation {
+            let arrived = self
+                .until
+                .is_some_and(|until| tokio::time::Instant::now() >= until);
+            if self.denied == operation && !arrived {
                 return Err(Error::new(ErrorKind::PermissionDenied, "no")
                     .with_hint(format!("grant the right to {operation}")));
             }

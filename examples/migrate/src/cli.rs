@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use secrets_core::migrate::{
@@ -111,7 +112,7 @@ pub(crate) struct Pace {
     /// The most requests in flight at each store. As the store advises unless given.
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<NonZeroUsize>,
-    /// The most requests per second to each store. Unlimited unless given.
+    /// The most requests per second to each store. Unless given, what its provider documents, if anything.
     #[arg(long, value_name = "PER SECOND")]
     pub(crate) rate: Option<NonZeroU32>,
 }
@@ -305,6 +306,9 @@ pub(crate) struct CheckArgs {
     /// Leave the test secret, so that it can be seen in the provider's console.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Take steps that lack rights again for so long: 90s, 10m, 1h. New rights take minutes to arrive on Azure.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
 }
 
 /// `sweep`.
@@ -415,6 +419,30 @@ pub(crate) enum PolicyOf {
         #[arg(long, value_name = "ID", requires = "principal")]
         external_id: Option<String>,
     },
+    /// The role definition with the commands that assign it, and the access policy for older vaults.
+    Azure {
+        /// The vault's name; a vault of its own, since Azure cannot scope rights by a secret's name.
+        #[arg(long)]
+        vault: String,
+        /// The id of the subscription that holds it.
+        #[arg(long, value_name = "ID")]
+        subscription: String,
+        /// The resource group that holds it.
+        #[arg(long, value_name = "NAME")]
+        resource_group: String,
+        /// The object id of the service principal or managed identity, which is not its client id.
+        #[arg(long, value_name = "ID")]
+        principal: Option<String>,
+        /// The role's name.
+        #[arg(long, value_name = "NAME")]
+        role_name: Option<String>,
+        /// For stores that purge what they delete.
+        #[arg(long)]
+        purge: bool,
+        /// For credentials that only read.
+        #[arg(long)]
+        read_only: bool,
+    },
     /// The policy in HCL.
     Vault {
         /// Mount and path in one, as in the store's URL: secret/airbyte/
@@ -440,6 +468,27 @@ pub(crate) struct ConformanceArgs {
     pub(crate) store: String,
 }
 
+/// A whole number of seconds, minutes or hours, up to a day.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write it as 90s, 10m or 1h, up to a day".to_owned();
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(seconds))
+        .filter(|seconds| (1..=86_400).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
 fn storage(text: &str) -> Result<(String, Storage), String> {
     match text.rsplit_once('=') {
         Some((id, "leave")) if !id.is_empty() => Ok((id.to_owned(), Storage::Leave)),
@@ -457,6 +506,27 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        for (text, seconds) in [("90s", 90), ("10m", 600), ("1h", 3600), ("24h", 86_400)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in [
+            "",
+            "m",
+            "10",
+            "-1m",
+            "0s",
+            "1.5h",
+            "10 m",
+            "25h",
+            "1é",
+            "99999999999999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,13 +3,16 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod database;
-#[cfg(any(feature = "aws", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 mod remote;
 #[cfg(feature = "vault")]
 mod vault;
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -25,13 +28,18 @@ pub(crate) use database::config as database_config;
 /// Asks for an environment variable, prefixes already taken care of.
 pub(crate) type Lookup<'a> = &'a (dyn Fn(&str) -> Option<String> + Send + Sync);
 
-/// What opens a URL.
-pub(crate) type Open =
-    for<'a> fn(&'a str, Lookup<'a>) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>>;
+/// What opens a URL. Where the operator has not said how many requests a second are made at most, it keeps to
+/// what the provider documents.
+pub(crate) type Open = for<'a> fn(
+    &'a str,
+    Lookup<'a>,
+    Option<NonZeroU32>,
+) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>>;
 
 /// Schemes, and the feature that builds their backend.
 const FEATURES: &[(&str, &str)] = &[
     ("aws", "aws"),
+    ("azure", "azure"),
     ("postgres", "postgres"),
     ("postgresql", "postgres"),
     ("sqlite", ""),
@@ -40,7 +48,10 @@ const FEATURES: &[(&str, &str)] = &[
 
 /// The backends that are built in.
 #[derive(Debug)]
-pub(crate) struct Registry(Vec<Backend>);
+pub(crate) struct Registry {
+    backends: Vec<Backend>,
+    rate: Option<NonZeroU32>,
+}
 
 struct Backend {
     scheme: &'static str,
@@ -56,20 +67,32 @@ impl fmt::Debug for Backend {
 impl Registry {
     /// Every backend that this binary was built with.
     pub(crate) fn built_in() -> Self {
-        let mut registry = Self(Vec::new());
+        let mut registry = Self {
+            backends: Vec::new(),
+            rate: None,
+        };
         registry.register(&["sqlite"], database::open);
         #[cfg(feature = "postgres")]
         registry.register(&["postgres", "postgresql"], database::open);
         #[cfg(feature = "aws")]
         registry.register(&["aws"], aws::open);
+        #[cfg(feature = "azure")]
+        registry.register(&["azure"], azure::open);
         #[cfg(feature = "vault")]
         registry.register(&["vault"], vault::open);
         registry
     }
 
+    /// The same, for stores that are asked so many times a second at most, and whose documented quotas do not
+    /// matter then: somebody may have had them raised.
+    pub(crate) fn with_rate(mut self, rate: Option<NonZeroU32>) -> Self {
+        self.rate = rate;
+        self
+    }
+
     /// Adds a backend.
     fn register(&mut self, schemes: &[&'static str], open: Open) {
-        self.0
+        self.backends
             .extend(schemes.iter().map(|&scheme| Backend { scheme, open }));
     }
 
@@ -88,7 +111,9 @@ impl Registry {
         let place = |failure: Failure| failure.at(format!("{} {url}", role.option()));
         let backend = self.backend(&url).map_err(place)?;
         let variable = |name: &str| environment.of(role, name).map(str::to_owned);
-        let store = (backend.open)(text, &variable).await.map_err(place)?;
+        let store = (backend.open)(text, &variable, self.rate)
+            .await
+            .map_err(place)?;
         Ok(Store {
             store,
             owner: environment.owner(role)?,
@@ -109,10 +134,14 @@ impl Registry {
 
     fn backend(&self, url: &StoreUrl) -> Result<&Backend> {
         let scheme = url.scheme();
-        if let Some(backend) = self.0.iter().find(|backend| backend.scheme == scheme) {
+        if let Some(backend) = self
+            .backends
+            .iter()
+            .find(|backend| backend.scheme == scheme)
+        {
             return Ok(backend);
         }
-        let built_in: Vec<&str> = self.0.iter().map(|backend| backend.scheme).collect();
+        let built_in: Vec<&str> = self.backends.iter().map(|backend| backend.scheme).collect();
         match FEATURES.iter().find(|(known, _)| *known == scheme) {
             Some((_, feature)) => Err(Failure::input(format!(
                 "the {scheme} backend is not built in; add `--features {feature}` to the cargo command \
@@ -120,7 +149,7 @@ impl Registry {
             ))),
             None => Err(Failure::input(format!(
                 "`{scheme}` is no store that this tool knows; built in are {}, and `--features all` adds \
-                 postgres, aws and vault",
+                 postgres, aws, azure and vault",
                 built_in.join(", ")
             ))),
         }

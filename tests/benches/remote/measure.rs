@@ -22,6 +22,12 @@ const REPETITIONS: usize = 31;
 const WRITE_REPETITIONS: usize = 7;
 const LOOP_REPETITIONS: usize = 3;
 
+pub(crate) fn header() {
+    println!(
+        "store      delay  what                       ours ms   bare ms  ratio target requests in flight connections"
+    );
+}
+
 /// What somebody writes without us.
 pub(crate) trait Bare {
     /// Our store at the same address; what connecting costs is in it.

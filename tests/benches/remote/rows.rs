@@ -33,7 +33,7 @@ impl Rows<'_> {
                 times[0].push(ours().await);
             }
         }
-        let [mine, theirs] = times.map(|times| median(times).as_secs_f64() * 1e3);
+        let [mine, theirs] = times.map(|times| milliseconds(median(times)));
         self.target.reset();
         ours().await;
         let [requests, in_flight, connections] = self.target.counts();
@@ -50,6 +50,10 @@ impl Rows<'_> {
 pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
+}
+
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 /// How long it takes, up to the answer: not until the answer is wiped.

@@ -1,6 +1,9 @@
 //! A server, with or without a delay in front of it.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use e2e::{FaultProxy, proxy::aws_operation};
 
@@ -20,6 +23,29 @@ impl Target {
             .as_ref()
             .map_or_else(|| server.to_owned(), FaultProxy::url);
         Self { url, proxy }
+    }
+
+    /// The same for a server that speaks TLS. The delay has a certificate of its own authority.
+    pub(crate) fn with_tls(server: &str, ca_file: &Path, delay: Duration) -> Self {
+        let proxy = FaultProxy::builder(server)
+            .with_tls()
+            .with_upstream_ca_file(ca_file)
+            .with_delay(delay)
+            .start()
+            .unwrap();
+        Self {
+            // Not the address: certificates are looked up by name.
+            url: proxy.url().replace("127.0.0.1", "localhost"),
+            proxy: Some(proxy),
+        }
+    }
+
+    /// The authority to trust: that of the delay where there is one, of the server otherwise.
+    pub(crate) fn ca_file(&self, server: &Path) -> PathBuf {
+        self.proxy
+            .as_ref()
+            .map_or(server, FaultProxy::ca_file)
+            .to_owned()
     }
 
     pub(crate) fn reset(&self) {

@@ -3,13 +3,17 @@
 // The lint knows tests by their attribute, and helpers of tests have none.
 #![allow(clippy::unwrap_used)]
 
+mod demo;
 mod fleet;
+mod installation;
 mod layers;
 mod mirroring;
 mod outages;
+mod program;
 mod ring;
 mod round_trips;
 mod servers;
 mod stores;
 mod tool;
+mod tool_outages;
 mod workspace;

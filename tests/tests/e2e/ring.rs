@@ -4,62 +4,13 @@
 use std::sync::Arc;
 
 use e2e::{LocalStack, VaultServer};
-use secrets_core::{
-    Scope,
-    connector::ConnectorSpec,
-    migrate::{AllReferences, ConfigRow, MemoryConfigs},
-};
-use serde::Deserialize;
-use serde_json::Value;
-use uuid::Uuid;
+use secrets_core::migrate::{AllReferences, ConfigRow, MemoryConfigs};
 
 use crate::{
+    demo,
     fleet::{Fleet, names},
-    stores::{Store, account, aws, calls, repeating, sqlite, vault},
+    stores::{account, aws, calls, repeating, sqlite, vault},
 };
-
-/// A connector of the demo.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Connector {
-    name: String,
-    connection_specification: Value,
-    configuration: Value,
-}
-
-/// A connector whose configuration is saved.
-struct Saved {
-    name: String,
-    configuration: Value,
-    /// As it was entered.
-    full: Value,
-}
-
-/// Splits the demo's connectors into a store.
-async fn demo(store: &Store) -> Vec<Saved> {
-    let text = include_str!("../../../examples/migrate/src/commands/demo/connectors.json");
-    let connectors: Vec<Connector> = serde_json::from_str(text).unwrap();
-    assert!(connectors.len() >= 10, "{}", connectors.len());
-    let scope = Scope::workspace(Uuid::new_v4());
-    let mut saved = Vec::new();
-    for connector in connectors {
-        let spec = ConnectorSpec::compile(&connector.connection_specification).unwrap();
-        let full = connector.configuration;
-        let staged = calls(store)
-            .stage_create(&spec, &scope, full.clone())
-            .await
-            .unwrap();
-        let configuration = staged.config().clone();
-        assert_ne!(configuration, full, "{} has no secret", connector.name);
-        assert!(staged.commit().await.unwrap().is_finished());
-        saved.push(Saved {
-            name: connector.name,
-            configuration,
-            full,
-        });
-    }
-    saved
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_value_is_equal_after_the_ring() {
@@ -80,7 +31,7 @@ async fn every_value_is_equal_after_the_ring() {
         sqlite(&folder.path().join("last.db")).await,
     ];
 
-    let connectors = demo(&stations[0]).await;
+    let connectors = demo::save_in(&stations[0]).await;
     let rows = connectors
         .iter()
         .map(|saved| ConfigRow::new(&saved.name, saved.configuration.clone()))

@@ -1,37 +1,19 @@
 //! The tool that operators run, as it is built, between real servers.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path};
 
-use e2e::{Absent, LocalStack, VaultServer, available};
+use e2e::{LocalStack, VaultServer};
 use serde_json::{Value, json};
 
 use crate::{
     fleet::{Fleet, names},
+    program::{Ended, Program},
     stores::{account, aws, sqlite, vault},
 };
 
-/// The program beside the one that runs: a test of the whole workspace with all features builds both.
-fn program() -> Option<PathBuf> {
-    let own = env::current_exe().unwrap();
-    let built = own.ancestors().nth(2).unwrap().join("migrate");
-    available(if built.is_file() {
-        Ok(built)
-    } else {
-        Err(Absent::Missing {
-            server: "migrate",
-            remedy: "run `cargo build -p migrate --all-features`".into(),
-        })
-    })
-}
-
 /// The tool, and two servers with a place of its own in each.
 struct Bench {
-    program: PathBuf,
-    folder: tempfile::TempDir,
+    program: Program,
     vault: &'static VaultServer,
     /// As long and random as tokens are, unlike that of a development server: it must not be shown.
     token: String,
@@ -42,22 +24,26 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Option<Self> {
-        let program = program()?;
+        let mut program = Program::found()?;
         let vault = VaultServer::start_or_env().await?;
         let localstack = LocalStack::start_or_env().await?;
+        let token = vault.create_token(&["root"], "10m").await;
+        let account = account();
+        program.set_credential("VAULT_AUTH_TOKEN", &token);
+        program.set("AWS_SECRET_MANAGER_ACCESS_KEY_ID", &account);
+        program.set("AWS_SECRET_MANAGER_SECRET_ACCESS_KEY", "none");
         Some(Self {
             program,
-            folder: tempfile::tempdir().unwrap(),
-            token: vault.create_token(&["root"], "10m").await,
+            token,
             mount: vault.mount_kv(2).await,
             vault,
             localstack,
-            account: account(),
+            account,
         })
     }
 
     fn folder(&self) -> &Path {
-        self.folder.path()
+        self.program.folder()
     }
 
     fn vault_url(&self) -> String {
@@ -70,32 +56,14 @@ impl Bench {
     }
 
     /// Runs the tool with a token that may do everything; it must end with this status. The object that it prints.
-    fn run(&self, arguments: &[&str], status: i32) -> Value {
-        let (ended, output) = self.run_as(&self.token, arguments);
-        assert_eq!(ended, status, "{arguments:?}: {output}");
-        let start = output.find('{').expect("an object");
-        let mut objects = serde_json::Deserializer::from_str(&output[start..]).into_iter();
-        objects.next().expect("an object").unwrap()
+    async fn run(&self, arguments: &[&str], status: i32) -> Value {
+        self.program.run(arguments).await.expect(status)
     }
 
-    /// Runs the tool with another token, and nothing of this process's environment.
-    fn run_as(&self, token: &str, arguments: &[&str]) -> (i32, String) {
-        let output = Command::new(&self.program)
-            .args(arguments)
-            .arg("--json")
-            .current_dir(self.folder())
-            .env_clear()
-            .env("AWS_SECRET_MANAGER_ACCESS_KEY_ID", &self.account)
-            .env("AWS_SECRET_MANAGER_SECRET_ACCESS_KEY", "none")
-            .env("SECRETS_OWNER", "stories")
-            .env("VAULT_AUTH_TOKEN", token)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let shown = text(&output.stdout) + &text(&output.stderr);
-        assert!(!shown.contains(token), "{arguments:?} shows the token");
-        (output.status.code().unwrap_or(-1), shown)
+    /// Runs the tool with another token.
+    async fn run_as(&mut self, token: &str, arguments: &[&str]) -> Ended {
+        self.program.set_credential("VAULT_AUTH_TOKEN", token);
+        self.program.run(arguments).await
     }
 }
 
@@ -127,7 +95,7 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
     let stations = ["sqlite:first.db", &vault_url, &aws_url, "sqlite:last.db"];
     for (leg, route) in stations.windows(2).enumerate() {
         let journal = format!("leg-{leg}.db");
-        let step = |command| {
+        let step = async |command| {
             let arguments = [
                 command,
                 "--from",
@@ -139,15 +107,19 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
                 "--journal",
                 &journal,
             ];
-            let report = bench.run(&arguments, 0);
+            let report = bench.run(&arguments, 0).await;
             assert_eq!(report["failed"], 0, "{report}");
             report["tally"].clone()
         };
         let secrets = fleet.secrets.len();
-        assert_eq!(step("plan")["secrets"], secrets);
-        assert_eq!(step("copy")["written"], secrets);
-        assert_eq!(step("copy")["written"], 0, "a delta has nothing to do");
-        let verify = step("verify");
+        assert_eq!(step("plan").await["secrets"], secrets);
+        assert_eq!(step("copy").await["written"], secrets);
+        assert_eq!(
+            step("copy").await["written"],
+            0,
+            "a delta has nothing to do"
+        );
+        let verify = step("verify").await;
         assert_eq!(verify["verified"], secrets);
         assert_eq!(verify["hydrated"], 30);
     }
@@ -168,7 +140,7 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
         "--journal",
         "leg-1.db",
     ];
-    let report = bench.run(&arguments, 0);
+    let report = bench.run(&arguments, 0).await;
     assert_eq!(report["tally"]["deleted"], fleet.secrets.len());
     let aws = aws(bench.localstack.url(), &bench.account);
     assert_eq!(names(&aws).await, []);
@@ -182,9 +154,9 @@ async fn check_and_conformance_pass_on_both_servers() {
         return;
     };
     for url in [bench.vault_url(), bench.aws_url()] {
-        let check = bench.run(&["check", "--store", &url], 0);
+        let check = bench.run(&["check", "--store", &url], 0).await;
         assert_eq!(check["works"], true, "{check}");
-        let report = bench.run(&["conformance", "--store", &url], 0);
+        let report = bench.run(&["conformance", "--store", &url], 0).await;
         assert_eq!(report["passed"], true, "{report}");
         assert!(report["cases"].as_array().unwrap().len() > 10, "{report}");
     }
@@ -192,7 +164,7 @@ async fn check_and_conformance_pass_on_both_servers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_printed_policies_are_what_the_providers_take() {
-    let Some(bench) = Bench::new().await else {
+    let Some(mut bench) = Bench::new().await else {
         return;
     };
     let url = bench.vault_url();
@@ -203,18 +175,18 @@ async fn the_printed_policies_are_what_the_providers_take() {
         &["--kv-version", "2", "--read-only"],
     ] {
         let arguments = [&["policy", "vault", "--prefix", &prefix], more].concat();
-        let printed = bench.run(&arguments, 0);
+        let printed = bench.run(&arguments, 0).await;
         let name = bench
             .vault
             .write_policy(printed["policy"].as_str().unwrap())
             .await;
         tokens.push(bench.vault.create_token(&[&name], "10m").await);
     }
-    let (status, output) = bench.run_as(&tokens[0], &["check", "--store", &url]);
-    assert_eq!(status, 0, "{output}");
-    let (status, output) = bench.run_as(&tokens[1], &["check", "--store", &url]);
-    assert_ne!(status, 0, "a reader has written: {output}");
-    assert!(output.contains("permission_denied"), "{output}");
+    let check = ["check", "--store", &url];
+    bench.run_as(&tokens[0], &check).await.expect(0);
+    let reader = bench.run_as(&tokens[1], &check).await;
+    assert_ne!(reader.status, 0, "a reader has written: {}", reader.text);
+    assert!(reader.text.contains("permission_denied"), "{}", reader.text);
 
     let arguments = [
         "policy",
@@ -224,7 +196,7 @@ async fn the_printed_policies_are_what_the_providers_take() {
         "--account",
         "123456789012",
     ];
-    let printed = bench.run(&arguments, 0);
+    let printed = bench.run(&arguments, 0).await;
     let policy = &printed["policy"];
     assert_eq!(policy["Version"], "2012-10-17", "{printed}");
     let statements = policy["Statement"].as_array().unwrap();

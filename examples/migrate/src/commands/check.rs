@@ -4,6 +4,7 @@ use secrets_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
 use serde_json::{Value, json};
 
 use crate::cli::CheckArgs;
+use crate::console::remark;
 use crate::environment::{Environment, Role};
 use crate::output::Output;
 use crate::status::{Result, Status};
@@ -19,7 +20,14 @@ pub(crate) async fn run(
         .open(&args.store, Role::Store, environment)
         .await?
         .for_writing()?;
-    let options = CheckOptions::default().with_keep(args.keep);
+    let mut options = CheckOptions::default().with_keep(args.keep);
+    if let Some(wait) = args.wait {
+        remark(format!(
+            "rights that are missing are waited for, for up to {} s",
+            wait.as_secs()
+        ));
+        options = options.with_wait(wait);
+    }
     let report = store.store.check(&options).await;
     let status = if report.failures().next().is_none() {
         Status::Done

@@ -113,7 +113,7 @@ impl Run {
         } else {
             Purpose::Read
         };
-        let registry = Registry::built_in();
+        let registry = Registry::built_in().with_rate(args.pace.rate);
         registry.knows(&args.route.from, Role::From)?;
         registry.knows(&args.route.to, Role::To)?;
         let sources = configs::open(&args.route.configs, environment, purpose).await?;

@@ -1,12 +1,12 @@
 //! `policy`: prints the least rights that a store's credentials need.
 
 use serde_json::Value;
-#[cfg(any(feature = "aws", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 use serde_json::json;
 
 use crate::cli::{PolicyArgs, PolicyOf};
 use crate::output::Output;
-#[cfg(not(all(feature = "aws", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "vault")))]
 use crate::status::Failure;
 use crate::status::{Result, Status};
 
@@ -55,6 +55,49 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
         }
         #[cfg(not(feature = "aws"))]
         PolicyOf::Aws { .. } => Err(not_built_in("aws")),
+        #[cfg(feature = "azure")]
+        PolicyOf::Azure {
+            vault,
+            subscription,
+            resource_group,
+            principal,
+            role_name,
+            purge,
+            read_only,
+        } => {
+            use secrets_azure::policy::{
+                PolicyOptions, access_policy_command, role_commands, role_definition,
+            };
+            let mut options = PolicyOptions::new(vault, subscription, resource_group)
+                .with_purge(purge)
+                .with_read_only(read_only);
+            if let Some(id) = principal {
+                options = options.with_principal(id);
+            }
+            if let Some(name) = role_name {
+                options = options.with_role_name(name);
+            }
+            let role = role_definition(&options)?;
+            let commands = role_commands(&options)?;
+            let access_policy = access_policy_command(&options)?;
+            let text = format!(
+                "{role:#}\n\n\
+                 # with the role above in role.json:\n{}\n\n\
+                 # for a vault with access policies instead of roles:\n{access_policy}\n\n\
+                 # Azure cannot scope rights by a secret's name: give connectors a vault of their own\n",
+                commands.join("\n")
+            );
+            let object = json!({
+                "command": "policy",
+                "store": "azure",
+                "role": role,
+                "role_commands": commands,
+                "access_policy_command": access_policy,
+            });
+            Ok((text, object))
+        }
+        #[cfg(not(feature = "azure"))]
+        PolicyOf::Azure { .. } => Err(not_built_in("azure")),
         #[cfg(feature = "vault")]
         PolicyOf::Vault {
             prefix,
@@ -75,7 +118,7 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
     }
 }
 
-#[cfg(not(all(feature = "aws", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "vault")))]
 fn not_built_in(feature: &str) -> Failure {
     Failure::input(format!(
         "the {feature} backend is not built in; add `--features {feature}` to the cargo command"

@@ -23,7 +23,7 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let registry = Registry::built_in();
+    let registry = Registry::built_in().with_rate(args.pace.rate);
     registry.knows(&args.store, Role::Store)?;
     let sources = configs::open(&args.configs, environment, Purpose::Update).await?;
     let references = configs::references(&args.configs, environment).await?;

@@ -1,5 +1,6 @@
 //! SQLite and Postgres.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -16,6 +17,7 @@ use crate::status::{Failure, Result};
 pub(super) fn open<'a>(
     url: &'a str,
     variable: Lookup<'a>,
+    _: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
         let config = DbConfig::from_url(url).env(variable).build()?;

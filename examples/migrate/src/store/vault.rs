@@ -1,5 +1,6 @@
 //! HashiCorp Vault.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -15,6 +16,7 @@ use crate::status::Result;
 pub(super) fn open<'a>(
     url: &'a str,
     variable: Lookup<'a>,
+    _: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
         let config = VaultConfig::from_url(&StoreUrl::parse(url)?, variable)?;

@@ -20,6 +20,20 @@ async fn urls() {
     if cfg!(not(feature = "aws")) {
         check("aws://us-east-1").expect(2).says("--features aws");
     }
+    if cfg!(not(feature = "azure")) {
+        check("azure://my-vault").expect(2).says("--features azure");
+    } else {
+        check("azure://my-vault?client-secret=hunter2")
+            .expect(2)
+            .says("must not stand in a URL")
+            .never_says("hunter2");
+        check("azure://my-vault?purgee=always")
+            .expect(2)
+            .says("did you mean `purge`");
+        check("azure://my-vault/secrets")
+            .expect(2)
+            .says("not the URL");
+    }
     check("secrets.db")
         .expect(2)
         .says("write it like sqlite:///");

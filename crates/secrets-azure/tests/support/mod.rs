@@ -1,0 +1,202 @@
+//! What the tests of this crate share: a stand-in of their own, and somebody else in the same vault.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub(crate) mod logs;
+
+use std::path::Path;
+use std::process::Command;
+
+use async_trait::async_trait;
+use e2e::azure::{Azure, Options};
+use reqwest::{Certificate, Method};
+use secrets_azure::{AzureKeyVault, ClientSecret, Config, ConfigBuilder, Credentials};
+use secrets_core::conformance::Outsider;
+use secrets_core::{
+    Coordinate, Error, ErrorKind, ManagedCoordinate, Result, Scope, SecretValue, Write,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// A vault that nobody else has.
+pub(crate) async fn stand_in() -> Azure {
+    Azure::start(Options::default()).await.unwrap()
+}
+
+/// A configuration for it, with its application's secret.
+pub(crate) fn config(azure: &Azure) -> ConfigBuilder {
+    let secret = SecretValue::new(azure.client_secret().to_owned());
+    with_credentials(
+        azure,
+        Credentials::ClientSecret(ClientSecret::new(
+            azure.tenant_id(),
+            azure.client_id(),
+            secret,
+        )),
+    )
+}
+
+/// A configuration for it, with other credentials.
+pub(crate) fn with_credentials(azure: &Azure, credentials: Credentials) -> ConfigBuilder {
+    Config::builder(azure.vault_url())
+        .with_ca_file(azure.ca_file())
+        .with_authority_host(azure.authority_host())
+        .with_verify_challenge(false)
+        .with_credentials(credentials)
+}
+
+pub(crate) async fn open(builder: ConfigBuilder) -> AzureKeyVault {
+    AzureKeyVault::connect(builder.build().unwrap())
+        .await
+        .unwrap()
+}
+
+/// A name that nobody else has.
+pub(crate) fn coordinate() -> ManagedCoordinate {
+    ManagedCoordinate::new(&Scope::workspace(Uuid::new_v4()), Uuid::new_v4(), 1).unwrap()
+}
+
+/// A value under a name that nobody else has.
+pub(crate) fn write() -> Write {
+    Write::new(
+        coordinate(),
+        SecretValue::new(format!("value {}", Uuid::new_v4())),
+    )
+}
+
+/// How the vault calls it.
+pub(crate) fn name_of(coordinate: &ManagedCoordinate) -> String {
+    coordinate.as_str().replace('_', "-")
+}
+
+/// Somebody who uses the vault by its own interface.
+#[derive(Debug)]
+pub(crate) struct SomebodyElse {
+    http: reqwest::Client,
+    vault: String,
+    token_url: String,
+    form: String,
+}
+
+impl SomebodyElse {
+    pub(crate) fn new(azure: &Azure) -> Self {
+        let pem = std::fs::read(azure.ca_file()).unwrap();
+        let http = reqwest::Client::builder()
+            .tls_certs_only(Certificate::from_pem_bundle(&pem).unwrap())
+            .build()
+            .unwrap();
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", azure.client_id()),
+            ("client_secret", azure.client_secret()),
+            ("scope", &format!("{}/.default", azure.resource())),
+        ];
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        Self {
+            http,
+            vault: azure.vault_url(),
+            token_url: format!(
+                "{}/{}/oauth2/v2.0/token",
+                azure.authority_host(),
+                azure.tenant_id()
+            ),
+            form,
+        }
+    }
+
+    /// One request to the vault; the status and the body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let login = self
+            .http
+            .post(&self.token_url)
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(self.form.clone())
+            .send()
+            .await
+            .unwrap();
+        let login: Value = serde_json::from_slice(&login.bytes().await.unwrap()).unwrap();
+        let token = login["access_token"].as_str().unwrap();
+        let mut request = self
+            .http
+            .request(method, format!("{}/{path}?api-version=7.4", self.vault))
+            .header("Authorization", format!("Bearer {token}"));
+        if let Some(body) = body {
+            request = request
+                .header("Content-Type", "application/json")
+                .body(body.to_string());
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.bytes().await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// Sets a secret as others do: without our tags.
+    pub(crate) async fn set(&self, name: &str, body: Value) {
+        let (status, answer) = self
+            .send(Method::PUT, &format!("secrets/{name}"), Some(body))
+            .await;
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    /// The attributes and tags of a secret.
+    pub(crate) async fn look(&self, name: &str) -> Value {
+        let (status, answer) = self
+            .send(Method::GET, &format!("secrets/{name}"), None)
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// How many versions a secret has.
+    pub(crate) async fn versions(&self, name: &str) -> usize {
+        let (status, answer) = self
+            .send(Method::GET, &format!("secrets/{name}/versions"), None)
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        answer["value"].as_array().map_or(0, Vec::len)
+    }
+}
+
+#[async_trait]
+impl Outsider for SomebodyElse {
+    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
+        if value.is_empty() {
+            // Key Vault refuses it, whoever sends it.
+            return Err(Error::new(ErrorKind::InvalidValue, "a secret has a value"));
+        }
+        self.set(name, json!({ "value": value.expose() })).await;
+        Coordinate::parse(name)
+    }
+
+    async fn remove(&self, coordinate: &Coordinate) -> Result<()> {
+        let path = format!("secrets/{coordinate}");
+        self.send(Method::DELETE, &path, None).await;
+        Ok(())
+    }
+}
+
+/// Runs one ignored test of this binary in a process of its own, with nothing in its environment but
+/// what is given.
+pub(crate) fn in_a_process_of_its_own(test: &str, home: &Path, environment: &[(&str, &str)]) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env_clear()
+        .env("HOME", home)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

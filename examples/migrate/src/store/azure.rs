@@ -1,0 +1,29 @@
+//! Azure Key Vault.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use secrets_azure::{AzureKeyVault, Config};
+use secrets_core::layer::Stack;
+use secrets_core::settings::StoreUrl;
+use secrets_core::{Owner, SecretPersistence};
+
+use super::{Lookup, remote};
+use crate::status::Result;
+
+/// Opens a vault.
+pub(super) fn open<'a>(
+    url: &'a str,
+    variable: Lookup<'a>,
+) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
+    Box::pin(async move {
+        let mut config = Config::from_url(&StoreUrl::parse(url)?, variable)?;
+        if let Some(owner) = variable("SECRETS_OWNER") {
+            config = config.with_owner(Owner::parse(&owner)?);
+        }
+        let backend = Arc::new(AzureKeyVault::connect(config).await?);
+        Ok(remote::layered(
+            Stack::over(backend).with_limit(AzureKeyVault::quotas()),
+        ))
+    })
+}

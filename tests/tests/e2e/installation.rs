@@ -1,0 +1,199 @@
+//! An installation on disk: the demo's connectors and some more, their secrets in an embedded store, their
+//! configurations in a file, and the tool to move them with.
+
+use std::{collections::BTreeMap, fs};
+
+use e2e::{FaultProxy, proxy};
+use secrets_core::{Coordinate, ManagedCoordinate, SecretPersistenceExt as _};
+use serde_json::{Value, json};
+
+use crate::{
+    demo::{self, Saved},
+    fleet::{Fleet, expect_exactly, names},
+    program::{Ended, Program},
+    stores::{Store, calls, sqlite},
+};
+
+/// Where it begins.
+pub(crate) const FIRST: &str = "sqlite:first.db";
+/// Another embedded store, empty.
+pub(crate) const LAST: &str = "sqlite:last.db";
+
+pub(crate) struct Installation {
+    pub(crate) program: Program,
+    pub(crate) first: Store,
+    pub(crate) last: Store,
+    /// All that the first store held at the beginning.
+    pub(crate) secrets: BTreeMap<ManagedCoordinate, String>,
+    connectors: Vec<Saved>,
+    fleet: Fleet,
+}
+
+impl Installation {
+    /// Four secrets more for each of `others`.
+    pub(crate) async fn new(others: usize) -> Option<Self> {
+        let mut program = Program::found()?;
+        let first = sqlite(&program.folder().join("first.db")).await;
+        // The tool makes a table only where it is told to.
+        let last = sqlite(&program.folder().join("last.db")).await;
+        let connectors = demo::save_in(&first).await;
+        let fleet = Fleet::new(others);
+        fleet.save_in(&first).await;
+
+        let rows = connectors
+            .iter()
+            .map(|saved| (saved.name.clone(), saved.configuration.clone()));
+        let others = fleet.rows().enumerate();
+        let rows = rows.chain(others.map(|(row, (saved, _))| (row.to_string(), saved)));
+        let lines = rows.map(|(id, configuration)| {
+            let base = "00000000-0000-0000-0000-000000000001";
+            let line = json!({"id": id, "baseId": base, "configuration": configuration});
+            format!("{line}\n")
+        });
+        let lines: String = lines.collect();
+        fs::write(program.folder().join("configs.jsonl"), lines).unwrap();
+
+        let found = names(&first).await;
+        let coordinates: Vec<Coordinate> = found.iter().cloned().map(Into::into).collect();
+        let reads = first.read_many(&coordinates).await.into_iter();
+        let values = reads.map(|read| read.unwrap().value.expose().to_owned());
+        let secrets: BTreeMap<_, _> = found.into_iter().zip(values).collect();
+        secrets.values().for_each(|value| program.never_show(value));
+        Some(Self {
+            program,
+            first,
+            last,
+            secrets,
+            connectors,
+            fleet,
+        })
+    }
+
+    pub(crate) fn secrets(&self) -> u64 {
+        self.secrets.len() as u64
+    }
+
+    pub(crate) fn configurations(&self) -> u64 {
+        (self.connectors.len() + self.fleet.rows().count()) as u64
+    }
+
+    /// A command between two stores, with a journal of this name.
+    pub(crate) fn step<'a>(&'a self, from: &'a str, to: &'a str, journal: &'a str) -> Step<'a> {
+        Step {
+            installation: self,
+            route: ["--from", from, "--to", to, "--configs", "configs.jsonl"],
+            journal: ["--journal", journal],
+        }
+    }
+
+    /// Ends the test unless the store holds every secret once and equal, and every connector hydrates from it as it
+    /// was entered.
+    pub(crate) async fn expect_in(&self, store: &Store) {
+        expect_exactly(store, &self.secrets).await;
+        for saved in &self.connectors {
+            let full = calls(store)
+                .hydrate(saved.configuration.clone())
+                .await
+                .unwrap();
+            assert!(*full == saved.full, "{} differs", saved.name);
+        }
+    }
+}
+
+/// What the tool does between two stores.
+pub(crate) struct Step<'a> {
+    installation: &'a Installation,
+    route: [&'a str; 6],
+    journal: [&'a str; 2],
+}
+
+impl Step<'_> {
+    fn arguments<'a>(&'a self, command: &'a str) -> Vec<&'a str> {
+        // Few enough at once that there is a middle to fail in, enough that all of them give up soon.
+        let pace = ["--concurrency", "16"];
+        let parts = [&[command][..], &self.route, &self.journal, &pace];
+        parts.concat()
+    }
+
+    pub(crate) async fn run(&self, command: &str) -> Ended {
+        self.installation
+            .program
+            .run(&self.arguments(command))
+            .await
+    }
+
+    /// Ends the test unless the command does all of its work. What it did.
+    pub(crate) async fn done(&self, command: &str) -> Value {
+        let report = self.run(command).await.expect(0);
+        assert_eq!(report["failed"], 0, "{report}");
+        report["tally"].clone()
+    }
+
+    /// Copies, and strikes once the proxy has seen so many requests.
+    pub(crate) async fn copy_struck(
+        &self,
+        proxy: &FaultProxy,
+        (pattern, count): (&str, usize),
+        strike: impl AsyncFnOnce(&mut std::process::Child),
+    ) -> Ended {
+        let program = &self.installation.program;
+        let mut child = program.start(&self.arguments("copy"));
+        let reached = proxy.reached(pattern, count);
+        let limit = std::time::Duration::from_secs(60);
+        if tokio::time::timeout(limit, reached).await.is_err() {
+            child.kill().unwrap();
+            panic!(
+                "the copy never gets that far: {:?}",
+                program.ended(child).await
+            );
+        }
+        strike(&mut child).await;
+        program.ended(child).await
+    }
+
+    /// Ends the test unless this copy completes what another began, and a verify finds all of it.
+    pub(crate) async fn expect_resumed(&self, before: u64) {
+        let tally = self.done("copy").await;
+        let count = |name: &str| tally[name].as_u64().unwrap();
+        let all = self.installation.secrets();
+        assert_eq!(before + count("written") + count("resumed"), all, "{tally}");
+        self.expect_verified().await;
+    }
+
+    pub(crate) async fn expect_verified(&self) {
+        let tally = self.done("verify").await;
+        assert_eq!(tally["verified"], self.installation.secrets(), "{tally}");
+        assert_eq!(
+            tally["hydrated"],
+            self.installation.configurations(),
+            "{tally}"
+        );
+        let tally = self.done("copy").await;
+        assert_eq!(tally["written"], 0, "a delta has nothing to do: {tally}");
+    }
+}
+
+/// Ends the test unless the report says that it was stopped in its middle by failures of this kind, one of which names
+/// the cause and a secret. How much was written before.
+#[track_caller]
+pub(crate) fn expect_middle(report: &Value, all: u64, kind: &str, cause: &str) -> u64 {
+    assert_eq!(report["stopped"], "failures", "{report}");
+    let failures = report["failures"].as_array().unwrap();
+    assert!(
+        failures.iter().all(|failure| failure["kind"] == kind),
+        "{report}"
+    );
+    let named = |failure: &Value| {
+        failure["message"].as_str().unwrap().contains(cause) && failure["coordinate"].is_string()
+    };
+    assert!(failures.iter().any(named), "no `{cause}` in {report}");
+    let written = report["tally"]["written"].as_u64().unwrap();
+    assert!((1..all).contains(&written), "{written} of {all}");
+    written
+}
+
+/// The requests that were answered so.
+pub(crate) fn answered(proxy: &FaultProxy, status: u16) -> usize {
+    let is_it = |request: &&proxy::Request| request.status.is_some_and(|other| other == status);
+    proxy.requests().iter().filter(is_it).count()
+}

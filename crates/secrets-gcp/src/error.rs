@@ -196,7 +196,8 @@ pub(crate) const TABLE: &[Row] = &[
         &["INVALID_ARGUMENT", "OUT_OF_RANGE"],
         ErrorKind::InvalidConfig,
         "Google refuses a parameter of the request",
-        "look at labels, KMS key, region and expiry (between a minute and a hundred years ahead)",
+        "look at labels, region and expiry (between a minute and a hundred years ahead), and, with a \
+         KMS key, whether Secret Manager's service agent exists (`migrate policy gcp --kms-key …`)",
     ),
     Row::new(
         &["NOT_FOUND"],

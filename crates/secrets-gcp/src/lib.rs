@@ -117,6 +117,7 @@ mod persistence;
 pub mod policy;
 mod reading;
 mod settings;
+mod writing;
 
 pub use config::{Config, ConfigBuilder, Credentials, Key, OWNER_LABEL};
 pub use persistence::GoogleSecretManager;

@@ -1,4 +1,4 @@
-//! The trait on top of the client: the two steps of a write, comparisons, and listings.
+//! The trait on top of the client: batches, deletes, listings, and what a secret says of itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,13 @@ use secrets_core::layer::{ClassLimit, LimitOptions};
 use secrets_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
-    SecretPersistence, SecretValue, Timestamp, Write, Written,
+    SecretPersistence, Timestamp, Write, Written,
 };
 
 use crate::client::Client;
 use crate::config::{Config, OWNER_LABEL};
-use crate::naming::{self, FIRST, LATEST, Version};
-use crate::reading::Unread;
+use crate::naming;
+use crate::writing::Interrupted;
 
 /// The largest value. <https://cloud.google.com/secret-manager/quotas>
 const MAX_VALUE_BYTES: usize = 65_536;
@@ -29,14 +29,10 @@ const MAX_PAGE: usize = 1_000;
 /// How many requests are in flight at once: as many as the quota of reading bears by far.
 const CONCURRENCY: usize = 50;
 
-/// How soon a secret may expire, in seconds.
-/// <https://cloud.google.com/secret-manager/docs/creating-and-managing-expiring-secrets>
-const SOONEST_EXPIRY: i64 = 60;
-
 /// The most requests per operation: see [`GoogleSecretManager`] for what they are.
 const COST: Cost = Cost {
     read: 3,
-    write: 4,
+    write: 5,
     delete: 1,
     restore: 1,
     list: 1,
@@ -51,8 +47,9 @@ const COST: Cost = Cost {
 /// 1, because `latest` lags behind a write. A write is a create and an `addVersion`. More requests are
 /// made only to tell people what happened, or to finish what was interrupted: a look at a version
 /// that Google does not give out for its state; after a create that found the name taken, a read of
-/// version 1 and of `latest` to compare with, or the missing `addVersion` and, if somebody else was
-/// faster, a read of what he added. [`Capabilities::cost`] counts them all.
+/// `latest`, and of version 1 where that does not say enough, to compare with; the `addVersion` that
+/// is missing; and, if somebody else was faster, a read of what he added. [`Capabilities::cost`] counts
+/// them all. A write that stopped for a reason that passes goes on where it stopped.
 ///
 /// # Two writers
 /// Google refuses a second secret of a name, but not a second version of a secret. A write whose
@@ -63,7 +60,8 @@ const COST: Cost = Cost {
 #[derive(Debug)]
 pub struct GoogleSecretManager {
     pub(crate) client: Client,
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) interrupted: Interrupted,
 }
 
 impl GoogleSecretManager {
@@ -73,6 +71,7 @@ impl GoogleSecretManager {
         Self {
             client: Client::new(&config),
             config,
+            interrupted: Interrupted::default(),
         }
     }
 
@@ -103,68 +102,7 @@ impl GoogleSecretManager {
                 .with_coordinate(write.coordinate.shared())
         };
         self.capabilities().accepts(write).map_err(fail)?;
-        let id = write.coordinate.as_str();
-        let secret = self.config.place.secret(id);
-        let created = self.client.create(id, &self.config, write.expires).await;
-        let written = match created {
-            Ok(_) => self.complete(secret, &write.value).await,
-            Err(fault) if fault.is(ErrorKind::AlreadyExists) => {
-                self.compare(secret, &write.value).await
-            }
-            Err(fault) => {
-                let error =
-                    self.client
-                        .explain(&fault, Operation::Write, &self.config.place.parent());
-                if fault.code() == Some("INVALID_ARGUMENT") {
-                    Err(explain_expiry(error, write.expires))
-                } else {
-                    Err(error)
-                }
-            }
-        };
-        written.map_err(fail)
-    }
-
-    /// The second step: the secret is there and has no version, as far as we know.
-    async fn complete(&self, secret: String, value: &SecretValue) -> Result<Written> {
-        let first = Version::new(secret, FIRST);
-        match self.client.add(first.secret(), value).await {
-            Ok(added) if naming::number(&added.name) == Some(1) => Ok(Written::Created),
-            // Somebody else completed it at the same time, and was faster.
-            Ok(_) => match self.fetch_version(&first).await {
-                Ok(stored) if stored == *value => Ok(Written::AlreadySame),
-                Ok(_) => Err(taken()),
-                Err(unread) => Err(self.explain(&unread, Operation::Write, &first)),
-            },
-            Err(fault) if fault.is(ErrorKind::NotFound) => Err(overtaken().with_source(fault)),
-            Err(fault) => Err(self
-                .client
-                .explain(&fault, Operation::Write, first.secret())),
-        }
-    }
-
-    /// The name is taken: by an earlier attempt at this very write, which may have gone only half
-    /// the way, or by another value.
-    async fn compare(&self, secret: String, value: &SecretValue) -> Result<Written> {
-        let first = Version::new(secret.clone(), FIRST);
-        let latest = Version::new(secret.clone(), LATEST);
-        let same = match self.fetch_version(&first).await {
-            Ok(stored) if stored == *value => true,
-            Ok(_) => return Err(taken()),
-            Err(unread) if unread.is_missing() => return self.complete(secret, value).await,
-            // Somebody who writes versions of his own has put the first one out of use.
-            Err(Unread::State(..)) => false,
-            Err(unread) => return Err(self.explain(&unread, Operation::Write, &first)),
-        };
-        // What readers will see: somebody may have added versions that we would not.
-        match self.fetch_version(&latest).await {
-            Ok(stored) if stored == *value => Ok(Written::AlreadySame),
-            Ok(_) => Err(taken()),
-            // It lags behind; the first one does not.
-            Err(unread) if same && unread.is_missing() => Ok(Written::AlreadySame),
-            Err(unread) if unread.is_missing() => Err(overtaken()),
-            Err(unread) => Err(self.explain(&unread, Operation::Write, &latest)),
-        }
+        self.write_attempt(write).await.map_err(fail)
     }
 
     async fn read_one(&self, coordinate: &Coordinate) -> Result<Read> {
@@ -176,7 +114,7 @@ impl GoogleSecretManager {
         };
         let version = self.config.place.version(coordinate).map_err(fail)?;
         match self.fetch(&version).await {
-            Ok(value) => Ok(Read::new(value)),
+            Ok(found) => Ok(Read::new(found.value)),
             Err(unread) => Err(fail(self.explain(&unread, Operation::Read, &version))),
         }
     }
@@ -219,6 +157,7 @@ impl SecretPersistence for GoogleSecretManager {
     /// Deletes at once, whatever the options say: Google keeps nothing to restore.
     async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
         let secret = self.config.place.secret(coordinate.as_str());
+        self.interrupted.forget(coordinate.as_str());
         match self.client.delete(&secret).await {
             Ok(()) => Ok(()),
             Err(fault) if fault.is(ErrorKind::NotFound) => Ok(()),
@@ -341,37 +280,6 @@ fn timestamp(time: &SdkTimestamp) -> Option<Timestamp> {
     Timestamp::from_unix_seconds(time.seconds()).ok()
 }
 
-fn taken() -> Error {
-    Error::new(
-        ErrorKind::AlreadyExists,
-        "the name already has another value",
-    )
-    .with_hint("a new value needs a new coordinate")
-}
-
-fn overtaken() -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "somebody else was creating or deleting the secret",
-    )
-    .with_hint("try again")
-}
-
-/// An expiry that is too near is the likeliest parameter that Google refuses. It is not refused
-/// here: this machine's clock is not the one that counts.
-fn explain_expiry(error: Error, expires: Option<Timestamp>) -> Error {
-    let soonest = Timestamp::now().unix_seconds() + SOONEST_EXPIRY;
-    match expires {
-        Some(time) if time.unix_seconds() <= soonest => Error::new(
-            ErrorKind::InvalidValue,
-            "Google takes no secret that expires within a minute, or has expired",
-        )
-        .with_hint("leave it out, or give it a later expiry")
-        .with_source(error),
-        _ => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,20 +291,5 @@ mod tests {
         assert_eq!(calls(quotas.read, COST.read), 1500.0);
         assert_eq!(calls(quotas.write, COST.write), 5.0);
         assert_eq!(calls(quotas.list, COST.list), 10.0);
-    }
-
-    #[test]
-    fn an_expiry_that_is_too_near_is_named() {
-        let refused = || Error::new(ErrorKind::InvalidConfig, "a parameter");
-        let now = Timestamp::now();
-        let error = explain_expiry(refused(), Some(now));
-        assert_eq!(error.kind(), ErrorKind::InvalidValue);
-        let later = now.saturating_add(std::time::Duration::from_secs(3600));
-        for expires in [None, Some(later)] {
-            assert_eq!(
-                explain_expiry(refused(), expires).kind(),
-                ErrorKind::InvalidConfig
-            );
-        }
     }
 }

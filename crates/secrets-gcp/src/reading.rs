@@ -6,7 +6,7 @@ use secrets_core::{Error, ErrorKind, Operation, SecretValue};
 
 use crate::client::checksum;
 use crate::error::Fault;
-use crate::naming::Version;
+use crate::naming::{self, Version};
 use crate::persistence::GoogleSecretManager;
 
 impl GoogleSecretManager {
@@ -15,7 +15,7 @@ impl GoogleSecretManager {
     /// Access by number is strongly consistent, `latest` is not: for a moment after a write it may
     /// name nothing.
     /// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access>
-    pub(crate) async fn fetch(&self, version: &Version) -> Result<SecretValue, Unread> {
+    pub(crate) async fn fetch(&self, version: &Version) -> Result<Found, Unread> {
         match self.fetch_version(version).await {
             Err(unread) if unread.is_missing() && version.is_latest() => {
                 self.fetch_version(&version.first()).await
@@ -24,9 +24,12 @@ impl GoogleSecretManager {
         }
     }
 
-    pub(crate) async fn fetch_version(&self, version: &Version) -> Result<SecretValue, Unread> {
+    pub(crate) async fn fetch_version(&self, version: &Version) -> Result<Found, Unread> {
         match self.client.access(version).await {
-            Ok(answer) if version.is_answered_by(&answer.name) => value(answer),
+            Ok(answer) if version.is_answered_by(&answer.name) => {
+                let number = naming::number(&answer.name);
+                value(answer).map(|value| Found { value, number })
+            }
             Ok(_) => Err(Unread::Confused),
             Err(fault) => Err(self.look_closer(version, fault).await),
         }
@@ -77,6 +80,13 @@ impl GoogleSecretManager {
         };
         error.with_operation(operation).with_store(self.to_string())
     }
+}
+
+/// A value, and the number of its version where Google says it.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) value: SecretValue,
+    pub(crate) number: Option<u64>,
 }
 
 /// Why one secret was not read.

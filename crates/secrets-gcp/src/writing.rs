@@ -1,0 +1,241 @@
+//! Writing: two requests that make one secret, what an interruption leaves of them, and two writers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use secrets_core::{Error, ErrorKind, Operation, SecretValue, Timestamp, Write, Written};
+
+use crate::error::{Fault, Nature};
+use crate::naming::{self, FIRST, LATEST, Version};
+use crate::persistence::GoogleSecretManager;
+use crate::reading::Unread;
+
+/// How soon a secret may expire, in seconds.
+/// <https://cloud.google.com/secret-manager/docs/creating-and-managing-expiring-secrets>
+const SOONEST_EXPIRY: i64 = 60;
+
+/// How many interrupted writes are remembered; to forget one costs it a request or two.
+const MOST_REMEMBERED: usize = 4_096;
+
+impl GoogleSecretManager {
+    pub(crate) async fn write_attempt(&self, write: &Write) -> Result<Written, Error> {
+        let id = write.coordinate.as_str();
+        let secret = self.config.place.secret(id);
+        let value = &write.value;
+        let result = match self.interrupted.take(id) {
+            Some(Reached::Empty) => self.complete(secret, value).await,
+            Some(Reached::Secret) => self.resume(secret, value).await,
+            None => match self.client.create(id, &self.config, write.expires).await {
+                Ok(_) => self.complete(secret, value).await,
+                Err(fault) if fault.is(ErrorKind::AlreadyExists) => {
+                    self.compare(secret, value).await
+                }
+                Err(fault) => Err(self.refused_create(&fault, write.expires).into()),
+            },
+        };
+        result.map_err(|halt| {
+            if let Some(reached) = halt.reached.filter(|_| halt.error.is_retryable()) {
+                self.interrupted.note(write.coordinate.shared(), reached);
+            }
+            halt.error
+        })
+    }
+
+    /// The second step: the secret is there and has no version, as far as we know.
+    async fn complete(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
+        let first = Version::new(secret, FIRST);
+        match self.client.add(first.secret(), value).await {
+            Ok(added) if naming::number(&added.name) == Some(1) => Ok(Written::Created),
+            // Somebody else completed it at the same time, and was faster.
+            Ok(_) => match self.fetch_version(&first).await {
+                Ok(found) if found.value == *value => Ok(Written::AlreadySame),
+                Ok(_) => Err(taken().into()),
+                Err(unread) => Err(self.halt(&unread, &first)),
+            },
+            Err(fault) if fault.is(ErrorKind::NotFound) => {
+                Err(overtaken().with_source(fault).into())
+            }
+            Err(fault) => {
+                // What was answered with a refusal was not done.
+                let reached = match fault.nature {
+                    Nature::Answered(_) | Nature::Connect(_) | Nature::Credentials(_) => {
+                        Reached::Empty
+                    }
+                    _ => Reached::Secret,
+                };
+                let error = self
+                    .client
+                    .explain(&fault, Operation::Write, first.secret());
+                Err(Halt::at(reached, error))
+            }
+        }
+    }
+
+    /// The name is taken: by an earlier attempt at this very write, which may have gone only half
+    /// the way, or by another value.
+    async fn compare(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
+        let first = Version::new(secret.clone(), FIRST);
+        let latest = Version::new(secret.clone(), LATEST);
+        match self.fetch_version(&latest).await {
+            Ok(found) if found.value != *value => Err(taken().into()),
+            Ok(found) if found.number == Some(1) => Ok(Written::AlreadySame),
+            // Somebody has added versions, which we never do: unless two complete a write at once.
+            Ok(_) => match self.fetch_version(&first).await {
+                Ok(found) if found.value != *value => Err(taken().into()),
+                Ok(_) | Err(Unread::State(..)) => Ok(Written::AlreadySame),
+                Err(unread) if unread.is_missing() => Ok(Written::AlreadySame),
+                Err(unread) => Err(self.halt(&unread, &first)),
+            },
+            // It lags behind, or there is none.
+            Err(unread) if unread.is_missing() => match self.fetch_version(&first).await {
+                Ok(found) if found.value == *value => Ok(Written::AlreadySame),
+                Ok(_) => Err(taken().into()),
+                Err(unread) if unread.is_missing() => self.complete(secret, value).await,
+                Err(unread) => Err(self.halt(&unread, &first)),
+            },
+            Err(unread) => Err(self.halt(&unread, &latest)),
+        }
+    }
+
+    /// The name is known to be taken, and what stands under it is not: the first version, whose
+    /// access does not lag behind, says most.
+    async fn resume(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
+        let first = Version::new(secret.clone(), FIRST);
+        let latest = Version::new(secret.clone(), LATEST);
+        let is_same = match self.fetch_version(&first).await {
+            Ok(found) if found.value == *value => true,
+            Ok(_) => return Err(taken().into()),
+            Err(unread) if unread.is_missing() => return self.complete(secret, value).await,
+            // Somebody who adds versions of his own has put the first one out of use.
+            Err(Unread::State(..)) => false,
+            Err(unread) => return Err(self.halt(&unread, &first)),
+        };
+        match self.fetch_version(&latest).await {
+            Ok(found) if found.value == *value => Ok(Written::AlreadySame),
+            Ok(_) => Err(taken().into()),
+            Err(unread) if is_same && unread.is_missing() => Ok(Written::AlreadySame),
+            Err(unread) if unread.is_missing() => Err(overtaken().into()),
+            Err(unread) => Err(self.halt(&unread, &latest)),
+        }
+    }
+
+    fn halt(&self, unread: &Unread, version: &Version) -> Halt {
+        let error = self.explain(unread, Operation::Write, version);
+        Halt::at(Reached::Secret, error)
+    }
+
+    /// An expiry that is too near is the likeliest parameter that Google refuses. It is not refused
+    /// beforehand: this machine's clock is not the one that counts.
+    fn refused_create(&self, fault: &Fault, expires: Option<Timestamp>) -> Error {
+        let parent = self.config.place.parent();
+        let error = self.client.explain(fault, Operation::Write, &parent);
+        let is_near = expires.is_some_and(|time| {
+            time.unix_seconds() <= Timestamp::now().unix_seconds() + SOONEST_EXPIRY
+        });
+        if !is_near || fault.code() != Some("INVALID_ARGUMENT") {
+            return error;
+        }
+        Error::new(
+            ErrorKind::InvalidValue,
+            "Google takes no secret that expires within a minute, or has expired",
+        )
+        .with_hint("leave it out, or give it a later expiry")
+        .with_source(fault.clone())
+    }
+}
+
+/// Why a write stopped, and how far it had come.
+struct Halt {
+    error: Error,
+    reached: Option<Reached>,
+}
+
+impl Halt {
+    fn at(reached: Reached, error: Error) -> Self {
+        Self {
+            error,
+            reached: Some(reached),
+        }
+    }
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            reached: None,
+        }
+    }
+}
+
+/// How far a write had come when it stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    /// The secret is there and has no version.
+    Empty,
+    /// The secret is there.
+    Secret,
+}
+
+/// How far writes had come that stopped for a reason that passes, so that the next attempt need not
+/// pay again for what was done. Under a quota that is used up this decides whether an attempt comes
+/// to its end at all. Only a help: without it the next attempt finds out by asking.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupted(Mutex<HashMap<Arc<str>, Reached>>);
+
+impl Interrupted {
+    /// Forgets a name: it is being deleted, or written again.
+    pub(crate) fn forget(&self, id: &str) {
+        self.take(id);
+    }
+
+    fn take(&self, id: &str) -> Option<Reached> {
+        self.names().remove(id)
+    }
+
+    fn note(&self, id: Arc<str>, reached: Reached) {
+        let mut names = self.names();
+        if names.len() >= MOST_REMEMBERED {
+            names.clear();
+        }
+        names.insert(id, reached);
+    }
+
+    fn names(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Reached>> {
+        // Each change is one call: a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn taken() -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        "the name already has another value",
+    )
+    .with_hint("a new value needs a new coordinate")
+}
+
+fn overtaken() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "somebody else was creating or deleting the secret",
+    )
+    .with_hint("try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_told_once() {
+        let interrupted = Interrupted::default();
+        for number in 0..MOST_REMEMBERED + 1 {
+            interrupted.note(number.to_string().into(), Reached::Secret);
+        }
+        assert_eq!(interrupted.names().len(), 1);
+        let last = MOST_REMEMBERED.to_string();
+        assert_eq!(interrupted.take(&last), Some(Reached::Secret));
+        assert_eq!(interrupted.take(&last), None);
+    }
+}

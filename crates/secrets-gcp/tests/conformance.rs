@@ -89,7 +89,9 @@ async fn a_service_that_lags_behind_keeps_every_promise() {
 async fn a_throttled_project_keeps_every_promise() {
     let google = google_with(|switches| switches.throttle_every = Some(3)).await;
     let store = Arc::new(store(&google));
-    let retry = RetryOptions::default().with_pauses(Duration::from_millis(5), Duration::from_millis(50));
+    let retry = RetryOptions::default()
+        .with_min_pause(Duration::from_millis(5))
+        .with_max_pause(Duration::from_millis(50));
     let store = Layers::over(Stack::over(store).with_retry(retry)).build();
     let report = conformance::run(&store, &Options::default()).await;
     println!("{report}");

@@ -443,6 +443,30 @@ pub(crate) enum PolicyOf {
         #[arg(long)]
         read_only: bool,
     },
+    /// Two custom roles, their bindings, the grant on a customer's key, and the gcloud commands.
+    Gcp {
+        /// The number of the project that holds the secrets: conditions name it, and not the id.
+        #[arg(long, value_name = "NUMBER")]
+        project_number: String,
+        /// The id of that project; the commands ask gcloud for it unless given.
+        #[arg(long, value_name = "ID")]
+        project: Option<String>,
+        /// The region, where secrets stay in one.
+        #[arg(long)]
+        region: Option<String>,
+        /// The resource name of the Cloud KMS key that the secrets are encrypted with.
+        #[arg(long, value_name = "NAME")]
+        kms_key: Option<String>,
+        /// Who gets the roles, such as serviceAccount:NAME@PROJECT.iam.gserviceaccount.com.
+        #[arg(long)]
+        member: Option<String>,
+        /// Ids of external secrets that may be read begin with this. Repeatable.
+        #[arg(long, value_name = "PREFIX")]
+        external: Vec<String>,
+        /// For credentials that only read.
+        #[arg(long)]
+        read_only: bool,
+    },
     /// The policy in HCL.
     Vault {
         /// Mount and path in one, as in the store's URL: secret/airbyte/

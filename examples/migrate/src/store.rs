@@ -6,7 +6,9 @@ mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod database;
-#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
+#[cfg(feature = "gcp")]
+mod gcp;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", feature = "vault"))]
 mod remote;
 #[cfg(feature = "vault")]
 mod vault;
@@ -40,6 +42,7 @@ pub(crate) type Open = for<'a> fn(
 const FEATURES: &[(&str, &str)] = &[
     ("aws", "aws"),
     ("azure", "azure"),
+    ("gcp", "gcp"),
     ("postgres", "postgres"),
     ("postgresql", "postgres"),
     ("sqlite", ""),
@@ -78,6 +81,8 @@ impl Registry {
         registry.register(&["aws"], aws::open);
         #[cfg(feature = "azure")]
         registry.register(&["azure"], azure::open);
+        #[cfg(feature = "gcp")]
+        registry.register(&["gcp"], gcp::open);
         #[cfg(feature = "vault")]
         registry.register(&["vault"], vault::open);
         registry
@@ -149,7 +154,7 @@ impl Registry {
             ))),
             None => Err(Failure::input(format!(
                 "`{scheme}` is no store that this tool knows; built in are {}, and `--features all` adds \
-                 postgres, aws, azure and vault",
+                 postgres, aws, azure, gcp and vault",
                 built_in.join(", ")
             ))),
         }

@@ -1,12 +1,12 @@
 //! `policy`: prints the least rights that a store's credentials need.
 
 use serde_json::Value;
-#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", feature = "vault"))]
 use serde_json::json;
 
 use crate::cli::{PolicyArgs, PolicyOf};
 use crate::output::Output;
-#[cfg(not(all(feature = "aws", feature = "azure", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "gcp", feature = "vault")))]
 use crate::status::Failure;
 use crate::status::{Result, Status};
 
@@ -98,6 +98,47 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
         }
         #[cfg(not(feature = "azure"))]
         PolicyOf::Azure { .. } => Err(not_built_in("azure")),
+        #[cfg(feature = "gcp")]
+        PolicyOf::Gcp {
+            project_number,
+            project,
+            region,
+            kms_key,
+            member,
+            external,
+            read_only,
+        } => {
+            use secrets_gcp::policy::{PolicyOptions, commands, roles};
+            let mut options = PolicyOptions::new(project_number).with_read_only(read_only);
+            if let Some(id) = project {
+                options = options.with_project(id);
+            }
+            if let Some(region) = region {
+                options = options.with_region(region);
+            }
+            if let Some(key) = kms_key {
+                options = options.with_kms_key(key);
+            }
+            if let Some(member) = member {
+                options = options.with_member(member);
+            }
+            for prefix in external {
+                options = options.with_external(prefix);
+            }
+            let policy = roles(&options)?;
+            let script = commands(&options)?;
+            let text = format!("{policy:#}\n\n# the same with gcloud:\n{script}");
+            let commands: Vec<&str> = script.lines().collect();
+            let object = json!({
+                "command": "policy",
+                "store": "gcp",
+                "policy": policy,
+                "commands": commands,
+            });
+            Ok((text, object))
+        }
+        #[cfg(not(feature = "gcp"))]
+        PolicyOf::Gcp { .. } => Err(not_built_in("gcp")),
         #[cfg(feature = "vault")]
         PolicyOf::Vault {
             prefix,
@@ -118,7 +159,7 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
     }
 }
 
-#[cfg(not(all(feature = "aws", feature = "azure", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "gcp", feature = "vault")))]
 fn not_built_in(feature: &str) -> Failure {
     Failure::input(format!(
         "the {feature} backend is not built in; add `--features {feature}` to the cargo command"

@@ -1,5 +1,6 @@
 //! Azure Key Vault.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -15,6 +16,7 @@ use crate::status::Result;
 pub(super) fn open<'a>(
     url: &'a str,
     variable: Lookup<'a>,
+    rate: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
         let mut config = Config::from_url(&StoreUrl::parse(url)?, variable)?;
@@ -22,8 +24,7 @@ pub(super) fn open<'a>(
             config = config.with_owner(Owner::parse(&owner)?);
         }
         let backend = Arc::new(AzureKeyVault::connect(config).await?);
-        Ok(remote::layered(
-            Stack::over(backend).with_limit(AzureKeyVault::quotas()),
-        ))
+        let stack = Stack::over(backend);
+        Ok(remote::limited(stack, AzureKeyVault::quotas(), rate))
     })
 }

@@ -1,17 +1,17 @@
 //! What stores behind a network need: their SDKs repeat nothing by themselves here.
 
-#[cfg(feature = "aws")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use secrets_core::SecretPersistence;
-#[cfg(feature = "aws")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 use secrets_core::layer::LimitOptions;
 use secrets_core::layer::{Layers, RetryOptions, Stack};
 
 /// A stack that keeps to the quotas that the provider documents, unless the operator has said how fast it goes: `--rate`
 /// holds for the command as a whole, and whoever gives it may have had the quotas raised.
-#[cfg(feature = "aws")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 pub(super) fn limited(
     stack: Stack,
     quotas: LimitOptions,

@@ -34,6 +34,21 @@ async fn urls() {
             .expect(2)
             .says("not the URL");
     }
+    if cfg!(not(feature = "gcp")) {
+        check("gcp://my-project").expect(2).says("--features gcp");
+    } else {
+        check("gcp://my-project?credentials=hunter2")
+            .expect(2)
+            .says("must not stand in a URL")
+            .never_says("hunter2");
+        check("gcp://my-project?replicaton=regional")
+            .expect(2)
+            .says("did you mean `replication`");
+        check("gcp://my_project").expect(2).says("project");
+        check("gcp://my-project/europe/west3")
+            .expect(2)
+            .says("not the URL");
+    }
     check("secrets.db")
         .expect(2)
         .says("write it like sqlite:///");

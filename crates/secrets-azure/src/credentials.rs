@@ -10,7 +10,10 @@ use azure_core::base64::decode_url_safe;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions};
 use azure_core::error::ErrorKind as SdkKind;
-use azure_core::http::{ClientMethodOptions, ClientOptions, RetryOptions, Transport};
+use azure_core::http::{
+    AsyncRawResponse, ClientMethodOptions, ClientOptions, HttpClient, Request, RetryOptions,
+    Transport,
+};
 use azure_core::time::OffsetDateTime;
 use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
@@ -30,6 +33,10 @@ use crate::policy::Action;
 /// How long a token that was just fetched is not fetched again, whoever says that it was refused:
 /// many requests are refused together, and one login serves them all.
 const FRESH_FOR: Duration = Duration::from_secs(10);
+
+/// How long a login that failed is not made again: the SDK lets one caller after the other ask for a
+/// token, and all that wait have one answer coming.
+const FAILED_FOR: Duration = Duration::from_secs(1);
 
 /// Our login, shared by all requests. Cloning shares the state.
 ///
@@ -52,7 +59,7 @@ struct Inner {
 #[derive(Default)]
 struct Held {
     token: Option<Token>,
-    /// How the last login failed, and when, for those who were waiting.
+    /// How the last login failed, and when.
     failed: Option<(Instant, Fault)>,
 }
 
@@ -97,7 +104,6 @@ impl TokenCredential for Login {
         scopes: &[&str],
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        let asked = Instant::now();
         let wanted = scopes.join(" ");
         let mut held = self.0.held.lock().await;
         if let Some(token) = &held.token
@@ -108,7 +114,7 @@ impl TokenCredential for Login {
             return Ok(token.access.clone());
         }
         if let Some((at, fault)) = &held.failed
-            && *at > asked
+            && at.elapsed() < FAILED_FOR
         {
             return Err(SdkError::new(SdkKind::Credential, fault.clone()));
         }
@@ -148,9 +154,9 @@ impl Inner {
             Credentials::ManagedIdentity { client_id } => {
                 let options = ManagedIdentityCredentialOptions {
                     user_assigned_id: client_id.clone().map(UserAssignedId::ClientId),
-                    client_options: self.options(&self.metadata),
+                    client_options: self.options(&self.metadata, true),
                 };
-                let failed = |error: SdkError| Fault::from_metadata(&error);
+                let failed = |error: SdkError| Fault::from_credential(&error, true);
                 let identity = ManagedIdentityCredential::new(Some(options)).map_err(failed)?;
                 identity.get_token(scopes, None).await.map_err(failed)
             }
@@ -163,9 +169,9 @@ impl Inner {
         secret: &ClientSecret,
         scopes: &[&str],
     ) -> Result<AccessToken, Fault> {
-        let failed = |error: SdkError| Fault::from_login(&error);
+        let failed = |error: SdkError| Fault::from_credential(&error, false);
         let options = ClientSecretCredentialOptions {
-            client_options: self.options(&self.entra),
+            client_options: self.options(&self.entra, false),
         };
         let credential = ClientSecretCredential::new(
             &secret.tenant_id,
@@ -182,7 +188,7 @@ impl Inner {
         identity: &WorkloadIdentity,
         scopes: &[&str],
     ) -> Result<AccessToken, Fault> {
-        let failed = |error: SdkError| Fault::from_login(&error);
+        let failed = |error: SdkError| Fault::from_credential(&error, false);
         let unreadable = |reason| {
             Fault::new(
                 Action::Login,
@@ -202,24 +208,48 @@ impl Inner {
             identity.client_id.clone(),
             ServiceAccount(text),
             Some(ClientAssertionCredentialOptions {
-                client_options: self.options(&self.entra),
+                client_options: self.options(&self.entra, false),
             }),
         )
         .map_err(failed)?;
         credential.get_token(scopes, None).await.map_err(failed)
     }
 
-    fn options(&self, http: &reqwest::Client) -> ClientOptions {
+    fn options(&self, http: &reqwest::Client, is_metadata: bool) -> ClientOptions {
         let mut cloud = CustomConfiguration::default();
         self.authority
             .as_str()
             .clone_into(&mut cloud.authority_host);
         ClientOptions {
             retry: RetryOptions::none(),
-            transport: Some(Transport::new(Arc::new(http.clone()))),
+            transport: Some(Transport::new(Arc::new(Refusals {
+                http: http.clone(),
+                is_metadata,
+            }))),
             cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
             ..ClientOptions::default()
         }
+    }
+}
+
+/// Takes refusals apart before the SDK does: it understands only some of them, and loses the number of
+/// an error whose description holds an escaped character.
+#[derive(Debug)]
+struct Refusals {
+    http: reqwest::Client,
+    is_metadata: bool,
+}
+
+#[async_trait]
+impl HttpClient for Refusals {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        let response = self.http.execute_request(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let response = response.try_into_raw_response().await?;
+        let fault = Fault::from_login(&response, self.is_metadata);
+        Err(SdkError::new(SdkKind::Credential, fault))
     }
 }
 

@@ -135,6 +135,13 @@ pub(crate) const TABLE: &[Row] = &[
         "set the tenant id to the directory that the vault belongs to (`az keyvault show --query \
          properties.tenantId`)",
     ),
+    Row::new(
+        &["TokenExpired"],
+        ErrorKind::Unauthenticated,
+        "the vault says that the token has expired, though it was just issued",
+        "synchronise the clock of this machine (NTP), and look for a proxy that answers logins from a \
+         cache",
+    ),
     // Keys of the directory roll; the vault reads them again.
     Row::new(
         &["AKV10046"],
@@ -218,7 +225,7 @@ pub(crate) const TABLE: &[Row] = &[
          clock",
     ),
     Row::new(
-        &["AADSTS700027", "AADSTS5002738", "AADSTS50027"],
+        &["AADSTS50013", "AADSTS50027", "AADSTS700027"],
         ErrorKind::Unauthenticated,
         "Entra ID cannot verify the service account's token",
         "look whether `federated-token-file` holds a token, and whether the cluster's issuer publishes \
@@ -386,41 +393,42 @@ impl Fault {
         })
     }
 
-    /// The same about a login to Entra ID.
-    pub(crate) fn from_login(error: &azure_core::Error) -> Self {
-        if let Some((status, response)) = answer(error) {
-            let codes = response.map(login_codes).unwrap_or_default();
-            return Self::answered(Action::Login, status, codes, response);
-        }
-        Self::unanswered(Action::Login, error)
-            .unwrap_or_else(|| Self::new(Action::Login, Nature::Garbled))
-    }
-
-    /// The same about a token of the metadata service.
-    pub(crate) fn from_metadata(error: &azure_core::Error) -> Self {
-        if let Some((status, response)) = answer(error) {
-            let mut codes = response.map(login_codes).unwrap_or_default();
+    /// What a refused login answers: of Entra ID, or of the metadata service.
+    pub(crate) fn from_login(response: &RawResponse, is_metadata: bool) -> Self {
+        let status = u16::from(response.status());
+        let mut codes = login_codes(response);
+        if is_metadata {
             if codes.is_empty() {
-                // App Service has no codes, and these two meanings of its statuses.
+                // App Service has no codes, and these meanings of its statuses; other clouds have other
+                // services at the address of Azure's, which do not know the path.
                 codes.extend(match status {
-                    400 => Some("identity_not_found".to_owned()),
+                    400 | 404 => Some("identity_not_found".to_owned()),
                     401 => Some("unauthenticated".to_owned()),
                     _ => None,
                 });
             }
-            let codes = codes.iter().map(|code| format!("imds:{code}")).collect();
-            return Self::answered(Action::Login, status, codes, response);
+            for code in &mut codes {
+                code.insert_str(0, "imds:");
+            }
         }
+        Self::answered(Action::Login, status, codes, Some(response))
+    }
+
+    /// What an error of the SDK says about a login, where our transport has not made a fault of it.
+    pub(crate) fn from_credential(error: &azure_core::Error, is_metadata: bool) -> Self {
+        if let Some(fault) = find::<Self>(error) {
+            return fault.clone();
+        }
+        let none = |reason| Nature::NoCredentials(reason);
         match Self::unanswered(Action::Login, error) {
             // Nothing answers at that address but on machines of Azure.
-            Some(fault) => Self {
-                nature: Nature::NoCredentials(NoCredentials::ManagedIdentity),
+            Some(fault) if is_metadata => Self {
+                nature: none(NoCredentials::ManagedIdentity),
                 ..fault
             },
-            None => Self::new(
-                Action::Login,
-                Nature::NoCredentials(NoCredentials::Unsupported),
-            ),
+            Some(fault) => fault,
+            None if is_metadata => Self::new(Action::Login, none(NoCredentials::Unsupported)),
+            None => Self::new(Action::Login, Nature::Garbled),
         }
     }
 
@@ -517,6 +525,8 @@ impl Fault {
         let host = self.host.as_deref().unwrap_or(&vault);
         let error = match &self.nature {
             Nature::Answered(_) => match self.row() {
+                // Whatever words go with it.
+                _ if self.status == Some(429) => self.explain_status(&vault),
                 Some(row) => self.explain_row(row, config, &vault),
                 None => self.explain_status(&vault),
             },
@@ -808,9 +818,17 @@ fn vault_codes(response: &RawResponse) -> Vec<String> {
     codes
 }
 
-/// `AKV10032` of `AKV10032: Invalid issuer. …`: Key Vault's own number for a refused token, which has
-/// no field of its own.
+/// `AKV10032` of `AKV10032: Invalid issuer. …`, or `TokenExpired` of `[TokenExpired] Error …`: Key
+/// Vault's own code for a refused token, which has no field of its own.
 fn message_code(message: &str) -> Option<String> {
+    if let Some(rest) = message.strip_prefix('[') {
+        let (code, _) = rest.split_once(']')?;
+        return code
+            .bytes()
+            .all(|byte| byte.is_ascii_alphabetic())
+            .then(|| identifier(code))
+            .flatten();
+    }
     let (code, _) = message.split_once(':')?;
     let digits = code.strip_prefix("AKV")?;
     ((4..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
@@ -979,11 +997,9 @@ mod tests {
                 "refuses the application's credentials",
             ),
         ] {
-            let response = response(401, body);
-            let found = login_codes(&response);
-            assert_eq!(found, codes);
-            let error =
-                Fault::answered(Action::Login, 401, found, Some(&response)).explain(&config());
+            let fault = Fault::from_login(&response(401, body), false);
+            assert_eq!(fault.codes(), codes);
+            let error = fault.explain(&config());
             assert_eq!(error.kind(), ErrorKind::Unauthenticated);
             assert!(error.message().contains(message), "{error}");
             assert!(!format!("{error:?}").contains("canary"));
@@ -1043,6 +1059,11 @@ mod tests {
         }
         assert_eq!(message_code("AKVcanary: x"), None);
         assert_eq!(message_code("no colon"), None);
+        assert_eq!(message_code("[my secret] x"), None);
+        assert_eq!(
+            message_code("[TokenExpired] Error validating token").as_deref(),
+            Some("TokenExpired")
+        );
         assert_eq!(challenge_tenant("Bearer"), None);
         assert_eq!(
             challenge_tenant("Bearer authorization=\"https://x/my secret\""),

@@ -93,7 +93,7 @@
 //! | `AADSTS90002`, `AADSTS900023` | a wrong tenant id, or another cloud's | `az account show`; `authority-host` |
 //! | `AADSTS70021`, `AADSTS700211`, `AADSTS700212`, `AADSTS700213` | the federated credential does not fit the service account | compare issuer, subject and audience |
 //! | `AADSTS700024` | the service account's token has expired | look at `federated-token-file` and the clock |
-//! | `AADSTS700027`, `AADSTS5002738`, `AADSTS50027` | the service account's token cannot be verified | look at the file, and at the cluster's issuer |
+//! | `AADSTS50013`, `AADSTS50027`, `AADSTS700027` | the service account's token cannot be verified | look at the file, and at the cluster's issuer |
 //! | `AADSTS500011`, `invalid_resource`, `imds:invalid_resource` | tenant and vault are of different clouds | `authority-host`, the vault's suffix |
 //! | `AADSTS53003` | a Conditional Access policy | the sign-in log names it |
 //! | `invalid_client`, `unauthorized_client`, `access_denied` | another reason of Entra ID | the cause has the number; the sign-in log explains it |
@@ -101,6 +101,7 @@
 //! | `AKV10032` | the token is of another directory than the vault's | the error names both; set the vault's |
 //! | `AKV10022` | the token is for another cloud | `authority-host`, the vault's suffix |
 //! | `AKV10046` | the directory has new keys, or another cloud's | try again; compare the cloud |
+//! | `TokenExpired` | the clock | synchronise it (NTP); look for a proxy that answers logins from a cache |
 //! | `Unauthorized`, `AKV10000` | the token does not arrive, or has ended | look at proxies and at the clock |
 //! | `BadParameter` | a setting that Key Vault refuses | look at the tags |
 //! | `Throttled`, `TooManyRequests` | too many requests, ours and others' | the limit layer; several vaults |

@@ -38,6 +38,8 @@ impl AzureKeyVault {
     pub(crate) async fn deleted(&self, name: &SecretName) -> Result<Option<Facts>, Fault> {
         match self.client.get_deleted(name).await {
             Ok(facts) => Ok(Some(facts)),
+            // Key Vault shows nothing of a disabled one, deleted or not, but that it is there.
+            Err(fault) if fault.is_disabled() => Ok(Some(Facts::default())),
             Err(fault) if fault.is_missing() || fault.is_denied() => Ok(None),
             Err(fault) => Err(fault),
         }

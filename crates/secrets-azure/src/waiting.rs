@@ -70,6 +70,7 @@ impl AzureKeyVault {
         loop {
             match self.client.get_deleted(name).await {
                 Ok(facts) => return Ok(Some(facts)),
+                Err(fault) if fault.is_disabled() => return Ok(Some(Facts::default())),
                 Err(fault) if fault.is_missing() || fault.is_conflict() => {}
                 Err(fault) => return Err(fault),
             }
@@ -125,7 +126,7 @@ impl AzureKeyVault {
             match self.client.get_deleted(name).await {
                 Err(fault) if fault.is_missing() => return Ok(true),
                 Ok(_) => {}
-                Err(fault) if fault.is_conflict() => {}
+                Err(fault) if fault.is_conflict() || fault.is_disabled() => {}
                 Err(fault) => return Err(fault),
             }
             if !patience.pause().await {

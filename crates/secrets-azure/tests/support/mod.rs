@@ -106,13 +106,8 @@ impl SomebodyElse {
         }
     }
 
-    /// One request to the vault; the status and the body.
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> (u16, Value) {
+    /// A token of the application.
+    pub(crate) async fn token(&self) -> String {
         let login = self
             .http
             .post(&self.token_url)
@@ -122,7 +117,17 @@ impl SomebodyElse {
             .await
             .unwrap();
         let login: Value = serde_json::from_slice(&login.bytes().await.unwrap()).unwrap();
-        let token = login["access_token"].as_str().unwrap();
+        login["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// One request to the vault; the status and the body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let token = self.token().await;
         let mut request = self
             .http
             .request(method, format!("{}/{path}?api-version=7.4", self.vault))

@@ -277,7 +277,8 @@ pub(crate) const TABLE: &[Row] = &[
         &["imds:unauthorized_client", "imds:unauthenticated"],
         ErrorKind::Unauthenticated,
         "the metadata service refuses to issue a token",
-        "look whether the identity still exists, and whether the pod may use it",
+        "look whether this is a machine of Azure, the identity still exists, and the pod may use it; \
+         elsewhere set tenant id, client id and client secret",
     ),
 ];
 
@@ -403,7 +404,7 @@ impl Fault {
                 // services at the address of Azure's, which do not know the path.
                 codes.extend(match status {
                     400 | 404 => Some("identity_not_found".to_owned()),
-                    401 => Some("unauthenticated".to_owned()),
+                    401 | 403 => Some("unauthenticated".to_owned()),
                     _ => None,
                 });
             }
@@ -599,11 +600,13 @@ impl Fault {
             vault
         };
         match self.status {
-            Some(401) => Error::new(
-                ErrorKind::Unauthenticated,
-                format!("{who} does not accept the credentials ({code})"),
-            )
-            .with_hint("compare tenant, client and cloud with the vault's"),
+            Some(status @ (401 | 403)) if status == 401 || self.action == Action::Login => {
+                Error::new(
+                    ErrorKind::Unauthenticated,
+                    format!("{who} does not accept the credentials ({code})"),
+                )
+                .with_hint("compare tenant, client and cloud with the vault's")
+            }
             Some(403) => {
                 let (message, hint) = advice(self.action, Model::Unknown, vault);
                 Error::new(ErrorKind::PermissionDenied, message).with_hint(hint)

@@ -83,10 +83,8 @@ pub(crate) fn built_in() -> Vec<Backend> {
 pub(crate) fn of(kind: Kind) -> Result<Backend> {
     let found = built_in().into_iter().find(|backend| backend.kind == kind);
     found.ok_or_else(|| {
-        invalid(format!("the backend for {kind} is not built in")).with_hint(format!(
-            "add the feature `{}` to the dependency on secret-persistence",
-            kind.feature()
-        ))
+        invalid(format!("the backend for {kind} is not built in"))
+            .with_hint(format!("build with the feature `{}`", kind.feature()))
     })
 }
 

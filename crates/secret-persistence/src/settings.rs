@@ -2,6 +2,7 @@
 
 mod common;
 mod environment;
+mod file;
 mod helm;
 mod json;
 mod kubernetes;
@@ -167,8 +168,9 @@ impl Settings {
         values
     }
 
-    /// The same store with something else around it.
-    pub(crate) fn standing_in(mut self, common: Values) -> Self {
+    /// The same store with something else around it: values of [`COMMON`].
+    #[must_use]
+    pub fn with_common(mut self, common: Values) -> Self {
         self.common = common;
         self
     }

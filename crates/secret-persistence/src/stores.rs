@@ -171,7 +171,7 @@ impl OpenStore for Opener {
             return Ok(None);
         };
         let settings = storage.open(&self.secrets, &self.environment).await?;
-        let store = connect(settings.standing_in(self.around.clone())).await?;
+        let store = connect(settings.with_common(self.around.clone())).await?;
         self.seen().insert(id.clone(), Seen { storage, checked });
         Ok(Some(store))
     }

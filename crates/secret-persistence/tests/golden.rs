@@ -1,6 +1,9 @@
 //! What documented files mean: each file in `settings` against the text of its name in
 //! `settings/expected`. `UPDATE_EXPECTED=1` writes those anew; read the difference before committing.
 
+// The helpers are tests too, which clippy only sees in functions that are marked.
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,8 @@
 //! Several stores: a default one in SQLite, and others whose credentials are secrets in it.
 
+// The helpers are tests too, which clippy only sees in functions that are marked.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

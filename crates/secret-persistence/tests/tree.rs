@@ -1,5 +1,8 @@
 //! A build with one store has no other store's SDK in it.
 
+// The helpers are tests too, which clippy only sees in functions that are marked.
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 
 /// Features, and the packages by which one knows each store's backend and SDK.

@@ -1,7 +1,7 @@
 //! The command line: every command and option, and nothing that needs a store.
 
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -75,13 +75,61 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Route {
     /// The store to copy from.
-    #[arg(long, value_name = "URL")]
-    pub(crate) from: String,
+    #[arg(long, value_name = "URL", required_unless_present = "from_settings")]
+    from: Option<String>,
+    /// The same, as a file of settings: Helm values, the JSON for external secret management, or
+    /// environment variables.
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    from_settings: Option<PathBuf>,
     /// The store to copy to.
-    #[arg(long, value_name = "URL")]
-    pub(crate) to: String,
+    #[arg(long, value_name = "URL", required_unless_present = "to_settings")]
+    to: Option<String>,
+    /// The same, as a file of settings.
+    #[arg(long, value_name = "FILE", conflicts_with = "to")]
+    to_settings: Option<PathBuf>,
+    /// A Kubernetes Secret that Helm values refer to: its manifest, or the folder it is mounted in.
+    /// Repeatable.
+    #[arg(long = "kubernetes-secret", value_name = "PATH")]
+    kubernetes_secrets: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) configs: Configs,
+}
+
+impl Route {
+    /// The store to copy from.
+    pub(crate) fn source(&self) -> Place<'_> {
+        self.place(self.from.as_deref(), self.from_settings.as_deref())
+    }
+
+    /// The store to copy to.
+    pub(crate) fn target(&self) -> Place<'_> {
+        self.place(self.to.as_deref(), self.to_settings.as_deref())
+    }
+
+    fn place<'a>(&'a self, url: Option<&'a str>, file: Option<&'a Path>) -> Place<'a> {
+        match file {
+            Some(file) => Place::Settings {
+                file,
+                secrets: &self.kubernetes_secrets,
+            },
+            // One of the two is required.
+            None => Place::Url(url.unwrap_or_default()),
+        }
+    }
+}
+
+/// Where a store is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// As a file of settings says, with the Kubernetes Secrets that it may refer to.
+    Settings {
+        /// The file.
+        file: &'a Path,
+        /// Manifests and folders.
+        secrets: &'a [PathBuf],
+    },
+    /// At a URL.
+    Url(&'a str),
 }
 
 /// The configurations, and what resolves their references.
@@ -588,6 +636,8 @@ mod tests {
         for line in [
             "migrate plan --from sqlite:a --configs c",
             "migrate plan --from sqlite:a --to sqlite:b",
+            "migrate plan --from sqlite:a --from-settings f --to sqlite:b --configs c",
+            "migrate plan --from-settings f --configs c",
             "migrate plan --from sqlite:a --to sqlite:b --configs c --unshare --shared keep",
             "migrate plan --from sqlite:a --to sqlite:b --configs c --storage x",
             "migrate copy --from sqlite:a --to sqlite:b --configs c --rate 0",

@@ -69,6 +69,12 @@ impl Environment {
             .or_else(|| self.plain(name))
     }
 
+    /// The variables for the settings of a role's store.
+    pub(crate) fn of_store(&self, role: Role) -> secret_persistence::Environment {
+        let variables: secret_persistence::Environment = self.0.clone().into_iter().collect();
+        variables.preferring(role.prefix())
+    }
+
     /// A variable without a prefix.
     pub(crate) fn plain(&self, name: &str) -> Option<&str> {
         self.0

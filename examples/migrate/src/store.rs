@@ -10,6 +10,7 @@ mod database;
 mod gcp;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", feature = "vault"))]
 mod remote;
+mod settings;
 #[cfg(feature = "vault")]
 mod vault;
 
@@ -22,6 +23,7 @@ use secrets_core::settings::StoreUrl;
 use secrets_core::{Owner, SecretPersistence};
 
 use crate::address;
+use crate::cli::Place;
 use crate::environment::{Environment, Role};
 use crate::status::{Failure, Result};
 
@@ -124,6 +126,55 @@ impl Registry {
             owner: environment.owner(role)?,
             role,
         })
+    }
+
+    /// Opens the store of an option that may name a file of settings instead.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and for settings that cannot be used.
+    pub(crate) async fn open_place(
+        &self,
+        place: Place<'_>,
+        role: Role,
+        environment: &Environment,
+    ) -> Result<Store> {
+        let (file, secrets) = match place {
+            Place::Settings { file, secrets } => (file, secrets),
+            Place::Url(text) => return self.open(text, role, environment).await,
+        };
+        let place =
+            |failure: Failure| failure.at(format!("{}-settings {}", role.option(), file.display()));
+        let settings = settings::read(file, secrets, role, environment).map_err(place)?;
+        let owner = match environment.owner(role)? {
+            Some(owner) => Some(owner),
+            None => settings.owner().map_err(|error| place(error.into()))?,
+        };
+        let store = settings::open(settings, owner.as_ref(), self.rate)
+            .await
+            .map_err(place)?;
+        Ok(Store { store, owner, role })
+    }
+
+    /// Refuses a place that nobody can open, before anything else is opened.
+    ///
+    /// # Errors
+    /// As [`open_place`](Self::open_place), as far as can be told without a request.
+    pub(crate) fn knows_place(
+        &self,
+        place: Place<'_>,
+        role: Role,
+        environment: &Environment,
+    ) -> Result<()> {
+        match place {
+            Place::Settings { file, secrets } => {
+                let place = |failure: Failure| {
+                    failure.at(format!("{}-settings {}", role.option(), file.display()))
+                };
+                let settings = settings::read(file, secrets, role, environment).map_err(place)?;
+                settings.check().map_err(|error| place(error.into()))
+            }
+            Place::Url(text) => self.knows(text, role),
+        }
     }
 
     /// Refuses a URL whose scheme nobody opens, before anything else is opened.

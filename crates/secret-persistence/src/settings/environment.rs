@@ -50,6 +50,21 @@ impl Environment {
         Self(variables)
     }
 
+    /// Those whose names begin with the prefix.
+    pub(crate) fn only(&self, prefix: &str) -> Self {
+        let ours = self.0.iter().filter(|(name, _)| name.starts_with(prefix));
+        Self(
+            ours.map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        )
+    }
+
+    /// These, and others that take the place of their namesakes.
+    pub(crate) fn overlaid_with(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// The names of all variables.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -114,14 +114,13 @@ impl Run {
             Purpose::Read
         };
         let registry = Registry::built_in().with_rate(args.pace.rate);
-        registry.knows(&args.route.from, Role::From)?;
-        registry.knows(&args.route.to, Role::To)?;
+        let (source, target) = (args.route.source(), args.route.target());
+        registry.knows_place(source, Role::From, environment)?;
+        registry.knows_place(target, Role::To, environment)?;
         let sources = configs::open(&args.route.configs, environment, purpose).await?;
         let references = configs::references(&args.route.configs, environment).await?;
-        let mut from = registry
-            .open(&args.route.from, Role::From, environment)
-            .await?;
-        let mut to = registry.open(&args.route.to, Role::To, environment).await?;
+        let mut from = registry.open_place(source, Role::From, environment).await?;
+        let mut to = registry.open_place(target, Role::To, environment).await?;
         if writes == Writes::Target && !args.dry_run {
             to = to.for_writing()?;
             if unshare {

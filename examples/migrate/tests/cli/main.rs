@@ -12,4 +12,5 @@ mod maintenance;
 mod moving;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod settings;
 mod splitting;

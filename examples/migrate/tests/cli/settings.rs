@@ -1,0 +1,104 @@
+//! Stores by files of settings, in the forms that operators have.
+
+use crate::lab::{Lab, Ran};
+
+fn moves(lab: &Lab, command: &str, more: &[&str]) -> Ran {
+    let table = lab.table();
+    let arguments = [
+        &[command, "--configs", &table, "--journal", "journal.db"],
+        more,
+    ]
+    .concat();
+    lab.run(&arguments)
+}
+
+#[tokio::test]
+async fn a_migration_runs_between_files_of_settings() {
+    let lab = Lab::with(3, 2).await;
+    let path = |name: &str| lab.file(name).display().to_string();
+    lab.write(
+        "source.env",
+        &format!(
+            "# ours\nSECRET_PERSISTENCE=testing_config_db_table\nDATABASE_URL=sqlite://{}\n",
+            path("source.db")
+        ),
+    );
+    // Its key ring is in the environment, under the name for the target.
+    lab.write(
+        "values.yaml",
+        &format!(
+            "externalDatabase:\n  jdbcUrl: 'jdbc:sqlite:{}'\n",
+            path("target.db")
+        ),
+    );
+    let route = [
+        "--from-settings",
+        "source.env",
+        "--to-settings",
+        "values.yaml",
+    ];
+    moves(&lab, "copy", &route).expect(0);
+    lab.expect_moved().await;
+    moves(&lab, "verify", &route).expect(0);
+    // A URL for one side and a file for the other are the same two stores.
+    moves(
+        &lab,
+        "verify",
+        &["--from", "sqlite:source.db", "--to-settings", "values.yaml"],
+    )
+    .expect(0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_file_is_said_before_anything_is_opened() {
+    let lab = Lab::with(1, 1).await;
+    lab.write(
+        "no.yaml",
+        "global: {secretsManager: {type: VAULTS, vault: {token: hunter2}}}",
+    );
+    lab.write("both.yaml", "externalDatabase: {host: h, password: hunter2, jdbcUrl: 'jdbc:postgresql://u:hunter2@h/d'}");
+    lab.write(
+        "secret.yaml",
+        "externalDatabase: {host: h, user: u, database: d, existingSecret: s, existingSecretPasswordKey: p}",
+    );
+    lab.write(
+        "manifest.yaml",
+        "kind: Secret\nmetadata: {name: s}\nstringData: {other: hunter2}",
+    );
+    let plan = |more: &[&str]| {
+        moves(
+            &lab,
+            "plan",
+            &[&["--to", "sqlite:target.db?mode=encrypted"], more].concat(),
+        )
+        .expect(2)
+        .never_says("hunter2")
+    };
+    plan(&["--from-settings", "no.yaml"])
+        .says("--from-settings no.yaml")
+        .says("did you mean VAULT?");
+    plan(&["--from-settings", "both.yaml"]).says("exclude each other");
+    plan(&["--from-settings", "missing.yaml"]).says("cannot be read");
+    plan(&["--from-settings", "secret.yaml"]).says("Secret s, which is not at hand");
+    plan(&[
+        "--from-settings",
+        "secret.yaml",
+        "--kubernetes-secret",
+        "manifest.yaml",
+    ])
+    .says("names a key that the Kubernetes Secret s has not");
+    plan(&[
+        "--from-settings",
+        "secret.yaml",
+        "--kubernetes-secret",
+        "nothing",
+    ])
+    .says("--kubernetes-secret nothing");
+    if cfg!(not(feature = "vault")) {
+        lab.write(
+            "vault.json",
+            r#"{"address": "https://v", "token": "hunter2", "prefix": "secret/"}"#,
+        );
+        plan(&["--from-settings", "vault.json"]).says("built in");
+    }
+}

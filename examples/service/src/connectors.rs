@@ -4,11 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use secrets_core::connector::{
+use secret_persistence::connector::{
     ActingSecrets, Actor, Cleanup, ConnectorError, ConnectorSecrets, ConnectorSpec, FreshError,
     GuardedValue, Planned, RecordState, Scrubbed, Settled, scrub,
 };
-use secrets_core::{Scope, Timestamp};
+use secret_persistence::{Scope, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use secrets_core::SecretValue;
-use secrets_core::connector::{Actor, ProblemKind};
+use secret_persistence::SecretValue;
+use secret_persistence::connector::{Actor, ProblemKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -194,8 +194,9 @@ fn failed(error: &ChangeError) -> Response {
         ChangeError::Connector(error) => {
             let problems = error.problems();
             // What the caller sent can be mended by the caller; what a store answers cannot.
-            let stores =
-                |problem: &&secrets_core::connector::Problem| problem.kind() == ProblemKind::Store;
+            let stores = |problem: &&secret_persistence::connector::Problem| {
+                problem.kind() == ProblemKind::Store
+            };
             if problems.iter().any(|problem| stores(&problem)) {
                 StatusCode::BAD_GATEWAY
             } else {

@@ -2,17 +2,16 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use secrets_core::connector::{ConnectorOptions, ConnectorSecrets};
-use secrets_core::{SecretValue, Stores};
-use secrets_db::{Database, DbConfig};
+use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets};
+use secret_persistence::{Environment, SecretValue, Settings};
 use service::{Connectors, Rows, router};
 
-/// Settings, all from the environment: `SERVICE_FOLDER` (default: the current folder) for the two
-/// databases, `SERVICE_ADDRESS` (default `127.0.0.1:8080`), `SERVICE_RUNNER_TOKEN` (required), and
-/// the store's own, `SECRETS_KEYRING_FILE` for one (then the store is encrypted).
+/// Settings, all from the environment: `SERVICE_FOLDER` (default: the current folder) for the rows,
+/// `SERVICE_ADDRESS` (default `127.0.0.1:8080`), `SERVICE_RUNNER_TOKEN` (required), and the store's
+/// own as in docs/settings.md. Where neither `SERVICE_STORE` (a URL) nor `SECRET_PERSISTENCE` names a
+/// store, it is a file in the folder; with `SECRETS_KEYRING_FILE` an encrypted one.
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
@@ -26,14 +25,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .ok_or("set SERVICE_RUNNER_TOKEN: whoever has it may read full configurations")?;
 
     let folder = std::path::absolute(folder)?;
-    let url = format!("sqlite://{}", folder.join("secrets.db").display());
-    let config = DbConfig::from_url(&url)
-        .env(variable)
-        .create(true)
-        .build()?;
-    let store = Database::connect(config).await?;
+    let environment = Environment::of_process();
+    let settings = match (variable("SERVICE_STORE"), variable("SECRET_PERSISTENCE")) {
+        (Some(url), _) => Settings::from_url(&url, &environment)?,
+        (None, Some(_)) => Settings::from_env(&environment)?,
+        (None, None) => {
+            let url = format!("sqlite://{}", folder.join("secrets.db").display());
+            Settings::from_url(&url, &environment)?
+        }
+    };
+    let stores = secret_persistence::stores(settings).await?;
     let rows = Rows::open(&folder.join("connectors.db")).await?;
-    let secrets = ConnectorSecrets::new(Stores::new(Arc::new(store)), ConnectorOptions::default());
+    let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default());
     let connectors = Connectors::new(rows, secrets);
 
     let healer = connectors.clone();

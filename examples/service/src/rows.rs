@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use secrets_core::connector::{Record, RecordState};
+use secret_persistence::connector::{Record, RecordState};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use sqlx::{Row as _, Sqlite, Transaction};

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use secrets_core::connector::{Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
-use secrets_core::{
+use secret_persistence::connector::{Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
+use secret_persistence::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
     ManagedCoordinate, Memory, Page, Read, Result, Scope, SecretPersistence, SecretValue, Stores,
     Write, Written,
@@ -82,7 +82,7 @@ impl SecretPersistence for Watched {
     }
 
     async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
-        let now = DeleteOptions::default().with_recovery(secrets_core::Recovery::Immediate);
+        let now = DeleteOptions::default().with_recovery(secret_persistence::Recovery::Immediate);
         self.memory.delete(coordinate, &now).await
     }
 

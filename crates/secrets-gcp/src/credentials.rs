@@ -24,8 +24,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::client::quiet;
-use crate::config::{Config, Credentials, Key, Kind};
+use crate::config::{Config, Credentials};
 use crate::error::{Connect, connect};
+use crate::key::{Key, Kind};
 
 /// How long getting a token may take in all. Where nothing answers at the address of the metadata
 /// server, the SDK has no limit of its own.

@@ -112,6 +112,7 @@ mod client;
 mod config;
 mod credentials;
 mod error;
+mod key;
 mod naming;
 mod persistence;
 pub mod policy;
@@ -119,6 +120,7 @@ mod reading;
 mod settings;
 mod writing;
 
-pub use config::{Config, ConfigBuilder, Credentials, Key, OWNER_LABEL};
+pub use config::{Config, ConfigBuilder, Credentials, OWNER_LABEL};
+pub use key::Key;
 pub use persistence::GoogleSecretManager;
 pub use settings::SETTINGS;

@@ -3,7 +3,8 @@
 use secrets_core::Result;
 use secrets_core::settings::{Setting, Settings, StoreUrl};
 
-use crate::config::{Config, Credentials, Key, invalid};
+use crate::config::{Config, Credentials, invalid};
+use crate::key::Key;
 
 /// Every setting of this store, for every source they come from.
 pub const SETTINGS: &[Setting] = &[

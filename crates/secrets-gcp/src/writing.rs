@@ -24,6 +24,7 @@ impl GoogleSecretManager {
         let value = &write.value;
         let result = match self.interrupted.take(id) {
             Some(Reached::Empty) => self.complete(secret, value).await,
+            Some(Reached::Same) => self.look_as_readers(secret, value, true).await,
             Some(Reached::Secret) => self.resume(secret, value).await,
             None => match self.client.create(id, &self.config, write.expires).await {
                 Ok(_) => self.complete(secret, value).await,
@@ -101,21 +102,39 @@ impl GoogleSecretManager {
     /// access does not lag behind, says most.
     async fn resume(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
         let first = Version::new(secret.clone(), FIRST);
-        let latest = Version::new(secret.clone(), LATEST);
-        let is_same = match self.fetch_version(&first).await {
-            Ok(found) if found.value == *value => true,
-            Ok(_) => return Err(taken().into()),
-            Err(unread) if unread.is_missing() => return self.complete(secret, value).await,
+        match self.fetch_version(&first).await {
+            Ok(found) if found.value == *value => self.look_as_readers(secret, value, true).await,
+            Ok(_) => Err(taken().into()),
+            Err(unread) if unread.is_missing() => self.complete(secret, value).await,
             // Somebody who adds versions of his own has put the first one out of use.
-            Err(Unread::State(..)) => false,
-            Err(unread) => return Err(self.halt(&unread, &first)),
-        };
+            Err(Unread::State(..)) => self.look_as_readers(secret, value, false).await,
+            Err(unread) => Err(self.halt(&unread, &first)),
+        }
+    }
+
+    /// Whether readers will see the value: somebody may have added versions that we would not.
+    /// `is_same` says that the first one holds it, or else that it says nothing.
+    async fn look_as_readers(
+        &self,
+        secret: String,
+        value: &SecretValue,
+        is_same: bool,
+    ) -> Result<Written, Halt> {
+        let latest = Version::new(secret, LATEST);
         match self.fetch_version(&latest).await {
             Ok(found) if found.value == *value => Ok(Written::AlreadySame),
             Ok(_) => Err(taken().into()),
+            // It lags behind; the first one does not.
             Err(unread) if is_same && unread.is_missing() => Ok(Written::AlreadySame),
             Err(unread) if unread.is_missing() => Err(overtaken().into()),
-            Err(unread) => Err(self.halt(&unread, &latest)),
+            Err(unread) => {
+                let halt = self.halt(&unread, &latest);
+                Err(if is_same {
+                    Halt::at(Reached::Same, halt.error)
+                } else {
+                    halt
+                })
+            }
         }
     }
 
@@ -173,6 +192,8 @@ impl From<Error> for Halt {
 enum Reached {
     /// The secret is there and has no version.
     Empty,
+    /// The first version holds the value.
+    Same,
     /// The secret is there.
     Secret,
 }

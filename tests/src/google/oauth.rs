@@ -32,6 +32,27 @@ pub(super) fn form(headers: &HeaderMap, body: &[u8]) -> Option<BTreeMap<String, 
         })
 }
 
+/// The fields of a form, or of a JSON object in its place, which this endpoint takes as well: the provider's own client
+/// for Rust [sends a user's refresh token so](https://docs.rs/google-cloud-auth/latest/google_cloud_auth/credentials/user_account/).
+fn fields(headers: &HeaderMap, body: &[u8]) -> Option<BTreeMap<String, String>> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    if kind
+        .split(';')
+        .next()?
+        .trim()
+        .eq_ignore_ascii_case("application/json")
+    {
+        let fields: BTreeMap<String, Option<String>> = serde_json::from_slice(body).ok()?;
+        return Some(
+            fields
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value?)))
+                .collect(),
+        );
+    }
+    form(headers, body)
+}
+
 /// A refusal in the shape of [RFC 6749](https://www.rfc-editor.org/rfc/rfc6749#section-5.2).
 pub(super) fn refuse(status: StatusCode, error: &str, description: &str) -> Refusal {
     Box::new(Answer::json(
@@ -48,7 +69,7 @@ pub(super) fn exchange(
     now: OffsetDateTime,
 ) -> Result<Answer, Refusal> {
     let bad = |error, description| refuse(StatusCode::BAD_REQUEST, error, description);
-    let form = form(headers, body)
+    let form = fields(headers, body)
         .ok_or_else(|| bad("invalid_request", "Could not parse the body as a form."))?;
     let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
     let (principal, scopes) = match field("grant_type") {

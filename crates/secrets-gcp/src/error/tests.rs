@@ -1,0 +1,179 @@
+use std::collections::BTreeSet;
+
+use http::HeaderValue;
+
+use super::*;
+
+fn explained(action: Action, code: &str) -> Error {
+    Fault::answered(action, code).explain("host", |_| ("denied".into(), "grant".into()))
+}
+
+#[test]
+fn every_code_stands_once_and_has_kind_message_and_hint() {
+    let mut seen = BTreeSet::new();
+    for row in TABLE {
+        for code in row.codes {
+            assert!(seen.insert(code), "{code} stands twice");
+            let error = explained(Action::AccessVersion, code);
+            assert_eq!(error.kind(), row.kind, "{code}");
+            assert!(
+                !error.message().is_empty() && error.hint().is_some(),
+                "{code}"
+            );
+            assert!(error.source().unwrap().to_string().contains(code));
+        }
+    }
+}
+
+/// The table of symptoms in the crate's documentation has every code, and no code we do not know.
+#[test]
+fn the_documentation_knows_every_code() {
+    let is_code = |word: &&str| {
+        word.len() > 5
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    let symptoms: BTreeSet<&str> = include_str!("../lib.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(is_code)
+        .collect();
+    let codes: BTreeSet<&str> = TABLE.iter().flat_map(|row| row.codes).copied().collect();
+    assert_eq!(symptoms, codes);
+}
+
+#[test]
+fn only_what_waiting_can_help_is_retryable() {
+    for (code, retryable) in [
+        ("RATE_LIMIT_EXCEEDED", true),
+        ("RESOURCE_EXHAUSTED", true),
+        ("UNAVAILABLE", true),
+        ("INTERNAL", true),
+        ("ABORTED", true),
+        ("RESOURCE_QUOTA_EXCEEDED", false),
+        ("FAILED_PRECONDITION", false),
+        ("IAM_PERMISSION_DENIED", false),
+        ("UNAUTHENTICATED", false),
+        ("SERVICE_DISABLED", false),
+    ] {
+        let error = explained(Action::AccessVersion, code);
+        assert_eq!(error.is_retryable(), retryable, "{code}");
+    }
+}
+
+#[test]
+fn what_a_code_means_depends_on_what_was_asked() {
+    for (action, code, kind, text) in [
+        (
+            Action::CreateSecret,
+            "NOT_FOUND",
+            ErrorKind::InvalidConfig,
+            "KMS key",
+        ),
+        (
+            Action::ListSecrets,
+            "NOT_FOUND",
+            ErrorKind::InvalidConfig,
+            "region",
+        ),
+        (
+            Action::AddVersion,
+            "FAILED_PRECONDITION",
+            ErrorKind::InvalidConfig,
+            "KMS key",
+        ),
+        (
+            Action::ListSecrets,
+            "INVALID_ARGUMENT",
+            ErrorKind::InvalidValue,
+            "continued",
+        ),
+        (
+            Action::AccessVersion,
+            "NOT_FOUND",
+            ErrorKind::NotFound,
+            "expired",
+        ),
+    ] {
+        let error = explained(action, code);
+        assert_eq!(error.kind(), kind, "{code}");
+        assert!(error.message().contains(text), "{error}");
+    }
+}
+
+#[test]
+fn a_refused_token_is_blamed_on_the_clock_where_the_clock_is_wrong() {
+    for code in ["UNAUTHENTICATED", "ACCESS_TOKEN_TYPE_UNSUPPORTED"] {
+        let mut fault = Fault::answered(Action::AccessVersion, code);
+        for (skew, text) in [(900, "900 s behind"), (-900, "900 s ahead of")] {
+            fault.skew = Some(skew);
+            let error = fault.explain("host", |_| unreachable!());
+            assert!(error.message().contains(text), "{error}");
+        }
+        fault.skew = Some(20);
+        let error = fault.explain("host", |_| unreachable!());
+        assert!(!error.message().contains("behind"), "{error}");
+    }
+}
+
+#[test]
+fn unknown_codes_are_judged_by_their_status() {
+    for (status, kind) in [
+        (Some(302), ErrorKind::Unexpected),
+        (Some(400), ErrorKind::Unexpected),
+        (Some(429), ErrorKind::Throttled),
+        (Some(503), ErrorKind::Unavailable),
+        (None, ErrorKind::Unexpected),
+    ] {
+        let mut fault = Fault::answered(Action::GetSecret, "BRAND_NEW");
+        fault.status = status;
+        let error = fault.explain("host", |_| unreachable!());
+        assert_eq!(error.kind(), kind);
+    }
+}
+
+#[test]
+fn waits_and_clocks_are_read_from_headers() {
+    let headers = |name, value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+        headers
+    };
+    for (text, expected) in [
+        ("7", Some(7)),
+        (" 2 ", Some(2)),
+        ("soon", None),
+        ("99999999999", Some(86_400)),
+        ("Sat, 21 Nov 2020 07:28:00 GMT", Some(0)),
+    ] {
+        let wait = wait(&headers(RETRY_AFTER, text));
+        assert_eq!(wait, expected.map(Duration::from_secs), "{text}");
+    }
+    let now = SystemTime::now();
+    for (theirs, expected) in [
+        (now + Duration::from_secs(3600), 3600),
+        (now - Duration::from_secs(3600), -3600),
+    ] {
+        let skew = skew(&headers(DATE, &httpdate::fmt_http_date(theirs))).unwrap();
+        assert!((skew - expected).abs() <= 2, "{skew}");
+    }
+    assert_eq!(skew(&headers(DATE, "yesterday")), None);
+}
+
+#[test]
+fn what_is_no_code_is_not_repeated() {
+    for code in [
+        "my secret value",
+        "{\"data\":1}",
+        "",
+        "a\nb",
+        &"X".repeat(81),
+    ] {
+        let fault = Fault::answered(Action::AccessVersion, code);
+        assert_eq!(fault.code(), None);
+        let error = fault.explain("host", |_| unreachable!());
+        assert!(code.is_empty() || !format!("{error} {error:?}").contains(code));
+    }
+}

@@ -1,0 +1,472 @@
+//! What Google answers where something is wrong: kind, advice, and nothing of the body.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod support;
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use e2e::google::{Google, Kms, Switches, When};
+use secrets_core::{
+    Coordinate, Error, ErrorKind, ListOptions, Operation, SecretPersistence, SecretPersistenceExt,
+};
+use secrets_gcp::{Config, Credentials, GoogleSecretManager};
+use serde_json::json;
+use support::gate::{Answer, Gate};
+use support::outsider::SomebodyElse;
+use support::{config, coordinate, google, google_with, key, store, write};
+
+async fn unread(store: &GoogleSecretManager) -> Error {
+    store.read(&coordinate().into()).await.unwrap_err()
+}
+
+/// Every state that an operator may meet: kind, retry, and what the error must say.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_understands_what_is_wrong() {
+    type Change = fn(&mut Switches);
+    let cases: [(Change, ErrorKind, bool, &[&str]); 9] = [
+        (
+            |switches| switches.deny("secretmanager.versions.access"),
+            ErrorKind::PermissionDenied,
+            false,
+            &[
+                "secretmanager.versions.access on projects/stand-in-project/secrets/airbyte_",
+                "migrate policy gcp",
+            ],
+        ),
+        (
+            |switches| switches.api_disabled = true,
+            ErrorKind::InvalidConfig,
+            false,
+            &["API is not enabled", "gcloud services enable"],
+        ),
+        (
+            |switches| switches.billing_disabled = true,
+            ErrorKind::InvalidConfig,
+            false,
+            &["no billing account", "console.cloud.google.com/billing"],
+        ),
+        (
+            |switches| switches.throttle_every = Some(1),
+            ErrorKind::Throttled,
+            true,
+            &["quota of requests", "limit layer"],
+        ),
+        (
+            |switches| switches.revoked_keys = true,
+            ErrorKind::Unauthenticated,
+            false,
+            &["does not accept the token", "key was deleted"],
+        ),
+        (
+            |switches| switches.clock_offset = 7_200,
+            ErrorKind::Unauthenticated,
+            false,
+            &["clock is 7", "s behind Google's", "NTP"],
+        ),
+        (
+            |switches| switches.clock_offset = -7_200,
+            ErrorKind::Unauthenticated,
+            false,
+            &["s ahead of Google's", "NTP"],
+        ),
+        (
+            |switches| switches.cut("AccessSecretVersion", When::BeforeWork),
+            ErrorKind::Unavailable,
+            true,
+            &["broke off", "try again"],
+        ),
+        (
+            |_| {},
+            ErrorKind::NotFound,
+            false,
+            &[
+                "never written here, was deleted, or has expired",
+                "project-id",
+            ],
+        ),
+    ];
+    for (change, kind, retryable, texts) in cases {
+        let google = google_with(change).await;
+        let error = unread(&store(&google)).await;
+        let shown = error.to_string();
+        assert_eq!(error.kind(), kind, "{shown}");
+        assert_eq!(error.is_retryable(), retryable, "{shown}");
+        assert_eq!(error.operation(), Some(Operation::Read));
+        assert_eq!(error.store(), Some("gcp stand-in-project"));
+        assert!(error.source().is_some());
+        for text in texts {
+            assert!(shown.contains(text), "{text}: {shown}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_project_is_named() {
+    let google = google().await;
+    let config = Config::builder("another-project")
+        .with_endpoint(google.endpoint())
+        .with_credentials(Credentials::Key(key(&google.service_account_json())))
+        .build()
+        .unwrap();
+    let store = GoogleSecretManager::new(config);
+    let error = store.write(write("v")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    assert!(error.message().contains("does not know the project"));
+    assert!(
+        error
+            .hint()
+            .unwrap()
+            .contains("SECRET_STORE_GCP_PROJECT_ID")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_request_says_how_long_to_wait() {
+    let google = google_with(|switches| {
+        switches.throttle_every = Some(1);
+        switches.retry_after = Some(Duration::from_millis(2_500));
+    })
+    .await;
+    let error = unread(&store(&google)).await;
+    assert_eq!(error.retry_after(), Some(Duration::from_millis(2_500)));
+}
+
+/// The states of a version, told apart by what the version says of itself; where that may not be
+/// asked, the error says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn disabled_destroyed_and_unusable_are_told_apart() {
+    let google = google().await;
+    let outsider = SomebodyElse::of(&google, None).await;
+    let store = store(&google);
+    let written = async || {
+        let write = write("v");
+        store.write(write.clone()).await.unwrap();
+        write.coordinate
+    };
+    let (disabled, destroyed) = (written().await, written().await);
+    outsider.disable(disabled.as_str(), 1).await;
+    outsider.destroy(destroyed.as_str(), 1).await;
+    let error = async |name: &secrets_core::ManagedCoordinate| {
+        store.read(&name.clone().into()).await.unwrap_err()
+    };
+    let found = error(&disabled).await;
+    assert_eq!(found.kind(), ErrorKind::Conflict, "{found}");
+    assert!(found.message().contains("is disabled") && !found.is_retryable());
+    let found = error(&destroyed).await;
+    assert_eq!(found.kind(), ErrorKind::NotFound, "{found}");
+    assert!(found.message().contains("was destroyed"), "{found}");
+
+    google.switches(|switches| switches.deny("secretmanager.versions.get"));
+    let found = error(&disabled).await;
+    assert!(found.message().contains("disabled or destroyed"), "{found}");
+    assert!(found.hint().unwrap().contains("secretmanager.versions.get"));
+    google.switches(|switches| switches.denied.clear());
+
+    // The same name is not written again: nobody can tell whether it is the same value.
+    for name in [&disabled, &destroyed] {
+        let again = secrets_core::Write::new(name.clone(), "v".to_owned().into());
+        store.write(again).await.unwrap_err();
+        assert_eq!(google.count("DestroySecretVersion"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customers_key_that_cannot_be_used_is_named() {
+    for (state, text) in [
+        (Kms::Denied, "service agent"),
+        (Kms::Disabled, "KMS key"),
+        (Kms::NoServiceAgent, "service agent"),
+    ] {
+        let google = google().await;
+        let key = "projects/kms-project/locations/global/keyRings/ring/cryptoKeys/key";
+        let config = config(&google).with_kms_key(key).build().unwrap();
+        let store = GoogleSecretManager::new(config);
+        let there = write("v");
+        store.write(there.clone()).await.unwrap();
+        google.switches(|switches| switches.kms = state);
+        let error = store.write(write("v")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+        if state != Kms::NoServiceAgent {
+            let error = store.read(&there.coordinate.into()).await.unwrap_err();
+            assert!(error.message().contains("customer's key"), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_was_altered_on_its_way_is_refused() {
+    let google = google().await;
+    let store = store(&google);
+    let write = write("the value");
+    store.write(write.clone()).await.unwrap();
+    let name: Coordinate = write.coordinate.into();
+    google.switches(|switches| switches.corrupt_payloads = true);
+    let error = store.read(&name).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+    assert!(!format!("{error:?}").contains("the value \""));
+    // What is stored without a checksum cannot be compared.
+    google.switches(|switches| {
+        switches.corrupt_payloads = false;
+        switches.omit_checksums = true;
+    });
+    assert_eq!(store.read(&name).await.unwrap().value, write.value);
+}
+
+/// `latest` may lag behind for minutes; a hydrate right after a save must not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_written_is_read() {
+    let google = google_with(|switches| {
+        switches.latest_lag = Duration::from_secs(600);
+        switches.metadata_lag = Duration::from_secs(600);
+        switches.list_lag = Duration::from_secs(600);
+    })
+    .await;
+    let store = store(&google);
+    let write = write("v");
+    store.write(write.clone()).await.unwrap();
+    google.reset();
+    let read = store.read(&write.coordinate.clone().into()).await.unwrap();
+    assert_eq!(read.value, write.value);
+    assert_eq!(google.count("AccessSecretVersion"), 2);
+    let options = ListOptions::default();
+    let listed = store.list_page(&options, None).await.unwrap();
+    assert!(listed.entries.is_empty());
+    google.age(Duration::from_secs(601));
+    let listed = store.list_page(&options, None).await.unwrap();
+    assert_eq!(listed.entries.len(), 1);
+    google.reset();
+    store.read(&write.coordinate.into()).await.unwrap();
+    assert_eq!(google.count("AccessSecretVersion"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_others_may_name_a_version() {
+    let google = google().await;
+    for region in [None, Some("us-central1")] {
+        let outsider = SomebodyElse::of(&google, region).await;
+        outsider.create("db").await;
+        outsider.add("db", b"one").await;
+        outsider.add("db", b"two").await;
+        let mut builder = config(&google);
+        if let Some(region) = region {
+            builder = builder.with_region(region);
+        }
+        let store = GoogleSecretManager::new(builder.build().unwrap());
+        let (project, number) = (google.project(), google.project_number());
+        let place = region.map_or_else(String::new, |region| format!("/locations/{region}"));
+        for (name, value) in [
+            ("db".to_owned(), "two"),
+            ("db/versions/1".to_owned(), "one"),
+            ("db/versions/2".to_owned(), "two"),
+            ("db/versions/latest".to_owned(), "two"),
+            (format!("projects/{project}{place}/secrets/db"), "two"),
+            (
+                format!("projects/{number}{place}/secrets/db/versions/1"),
+                "one",
+            ),
+        ] {
+            let name = Coordinate::parse(&name).unwrap();
+            let read = store.read(&name).await.unwrap();
+            assert_eq!(read.value.expose(), value, "{name}");
+        }
+        google.reset();
+        let missing = Coordinate::parse("db/versions/3").unwrap();
+        let error = store.read(&missing).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        // A version that was asked for by number is that one or none.
+        assert_eq!(google.count("AccessSecretVersion"), 1);
+        outsider.delete("db").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_are_paged_and_show_what_is_ours() {
+    let google = google().await;
+    let store = store(&google);
+    let outsider = SomebodyElse::of(&google, None).await;
+    for id in [
+        "somebody-elses",
+        "not_airbyte_either",
+        "airbyte_without_version",
+    ] {
+        outsider.create(id).await;
+    }
+    let writes: Vec<_> = (0..5).map(|_| write("v")).collect();
+    for written in store.write_many(&writes).await {
+        written.unwrap();
+    }
+    let mut seen = Vec::new();
+    let (mut cursor, mut pages, mut skipped) = (None, 0, 0);
+    loop {
+        let options = ListOptions::default().with_page_size(2);
+        let page = store.list_page(&options, cursor.as_ref()).await.unwrap();
+        assert!(page.entries.len() <= 2);
+        seen.extend(page.entries.into_iter().map(|entry| entry.coordinate));
+        skipped += page.skipped;
+        pages += 1;
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    let mut expected: Vec<_> = writes.into_iter().map(|write| write.coordinate).collect();
+    expected.sort();
+    seen.sort();
+    assert_eq!(seen, expected);
+    // The filter asks for names that contain the prefix; what only contains it is ours to leave out.
+    assert_eq!((pages >= 3, skipped), (true, 2));
+
+    let wrong = secrets_core::Cursor::new("nonsense");
+    let error = store
+        .list_page(&ListOptions::default(), Some(&wrong))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidValue, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_restored_and_what_is_not_there_is_deleted() {
+    let google = google().await;
+    let store = store(&google);
+    let name = coordinate();
+    store.delete(&name, &Default::default()).await.unwrap();
+    google.reset();
+    let error = store.restore(&name).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(google.requests().is_empty());
+}
+
+/// Answers that Google does not give, but that something in its place may.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_answers_nothing_panics_and_nothing_of_it_shows() {
+    use ErrorKind as K;
+    let payload =
+        |name: &str| Answer::ok(&json!({ "name": name, "payload": { "data": "Y2FuYXJ5" } }));
+    let redirect = || {
+        let to = ("location", "http://127.0.0.1:1/canary".to_owned());
+        Answer(307, vec![to], String::new())
+    };
+    let cases: Vec<(Answer, ErrorKind)> = vec![
+        (Answer(200, vec![], "canary".into()), K::Unavailable),
+        (
+            Answer(200, vec![], "{\"payload\": \"canary\"}".into()),
+            K::Unavailable,
+        ),
+        (Answer(200, vec![], String::new()), K::Unavailable),
+        (Answer::ok(&json!({})), K::Unexpected),
+        (
+            payload("projects/1/secrets/another/versions/1"),
+            K::Unexpected,
+        ),
+        (payload("canary"), K::Unexpected),
+        (redirect(), K::Unexpected),
+        (
+            Answer(404, vec![], "<html>canary</html>".into()),
+            K::Unexpected,
+        ),
+        (Answer(429, vec![], "canary".into()), K::Throttled),
+        (
+            Answer(502, vec![], "<html>canary</html>".into()),
+            K::Unavailable,
+        ),
+        (Answer::error(418, "CANARY", None), K::Unexpected),
+        (
+            Answer::error(403, "PERMISSION_DENIED", Some("CANARY")),
+            K::PermissionDenied,
+        ),
+        (
+            Answer::error(403, "PERMISSION_DENIED", Some("SECURITY_POLICY_VIOLATED")),
+            K::PermissionDenied,
+        ),
+        (
+            Answer::error(403, "PERMISSION_DENIED", Some("CONSUMER_SUSPENDED")),
+            K::PermissionDenied,
+        ),
+        (
+            Answer::error(
+                403,
+                "PERMISSION_DENIED",
+                Some("ACCESS_TOKEN_SCOPE_INSUFFICIENT"),
+            ),
+            K::PermissionDenied,
+        ),
+        (
+            Answer::error(401, "UNAUTHENTICATED", Some("ACCOUNT_STATE_INVALID")),
+            K::Unauthenticated,
+        ),
+        (
+            Answer::error(401, "UNAUTHENTICATED", None),
+            K::Unauthenticated,
+        ),
+        (Answer::error(500, "INTERNAL", None), K::Unavailable),
+        (Answer::error(503, "UNAVAILABLE", None), K::Unavailable),
+        (Answer::error(409, "ABORTED", None), K::Conflict),
+        (Answer::error(501, "UNIMPLEMENTED", None), K::InvalidConfig),
+    ];
+    for (answer, kind) in cases {
+        let told = answer.clone();
+        let gate = Gate::open(move |_| told.clone()).await;
+        let config = Config::builder("my-project")
+            .with_endpoint(&gate.url)
+            .with_credentials(Credentials::Anonymous)
+            .build()
+            .unwrap();
+        let store = GoogleSecretManager::new(config);
+        let error = unread(&store).await;
+        assert_eq!(error.kind(), kind, "{answer:?}: {error}");
+        let mut errors = vec![error];
+        errors.extend(store.write(write("canary")).await.err());
+        errors.extend(store.list_page(&ListOptions::default(), None).await.err());
+        errors.extend(store.describe(&coordinate()).await.err());
+        for error in errors {
+            let shown = format!("{error} {error:?} {:?}", error.source());
+            let shown = shown.to_lowercase();
+            // A code that follows the grammar of codes is told; a message is not.
+            assert!(
+                !shown.replace("http 418, canary", "").contains("canary"),
+                "{shown}"
+            );
+        }
+        // No redirect was followed, and nothing repeated.
+        assert!(gate.seen().iter().all(|seen| !seen.line.contains("canary")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_is_explained() {
+    let refused = Config::builder("my-project")
+        .with_endpoint("http://127.0.0.1:1")
+        .with_credentials(Credentials::Anonymous)
+        .build()
+        .unwrap();
+    let error = unread(&GoogleSecretManager::new(refused)).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error
+            .message()
+            .contains("127.0.0.1:1 refuses the connection"),
+        "{error}"
+    );
+
+    let key = google().await;
+    let unknown = Config::builder("my-project")
+        .with_region("nowhere-north1")
+        .with_endpoint("https://secretmanager.nowhere.invalid")
+        .with_credentials(Credentials::Key(support::key(&key.service_account_json())))
+        .build()
+        .unwrap();
+    let error = unread(&GoogleSecretManager::new(unknown)).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("does not exist"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_error_of_a_store_names_its_place() {
+    let google: Google = google().await;
+    let config = config(&google).with_region("us-central1").build().unwrap();
+    let error = unread(&GoogleSecretManager::new(config)).await;
+    assert_eq!(error.store(), Some("gcp stand-in-project/us-central1"));
+}

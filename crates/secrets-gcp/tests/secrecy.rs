@@ -1,0 +1,183 @@
+//! Nothing secret shows: not in errors, not in Debug, not in the logs of anybody at any level.
+//!
+//! In a process of its own, because the subscriber is the process's.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod support;
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use google_cloud_auth::credentials::anonymous;
+use google_cloud_secretmanager_v1::client::SecretManagerService;
+use google_cloud_secretmanager_v1::model::SecretPayload;
+use secrets_core::{
+    CheckOptions, Coordinate, DeleteOptions, Error, ListOptions, SecretPersistence,
+    SecretPersistenceExt, SecretValue, Write,
+};
+use secrets_gcp::{Config, Credentials, GoogleSecretManager};
+use serde_json::json;
+use support::gate::{Answer, Gate};
+use support::logs::Logs;
+use support::{config, coordinate, google, in_a_process_of_its_own, key};
+
+const LINES: [&str; 3] = [
+    "canary-line-one",
+    "canary line \"two\" \\",
+    "canary-line-three-é",
+];
+
+/// The value line by line, and the lines and fields of the key, in the forms that JSON, Debug, base64
+/// and bytes would give them.
+fn canaries(key: &str) -> Vec<String> {
+    let content: serde_json::Value = serde_json::from_str(key).unwrap();
+    let pem = content["private_key"].as_str().unwrap();
+    let of_key = pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .map(str::to_owned);
+    let whole = LINES.join("\n");
+    let texts = LINES.iter().map(|line| (*line).to_owned());
+    texts
+        .chain([whole])
+        .chain(of_key)
+        .flat_map(|text| {
+            let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
+            let packed = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &text);
+            [
+                text.escape_debug().to_string(),
+                bytes.join(", "),
+                // Without its end, which depends on what follows.
+                packed[..packed.len() - 4].to_owned(),
+                text,
+            ]
+        })
+        .collect()
+}
+
+fn leaks(text: &str, canaries: &[String]) -> Vec<String> {
+    let found = canaries.iter().filter(|canary| text.contains(*canary));
+    found.cloned().collect()
+}
+
+/// With the variable set that makes the SDK log its requests.
+#[test]
+fn neither_values_nor_credentials_show_anywhere() {
+    in_a_process_of_its_own(
+        "child_shows_nothing",
+        Path::new("/"),
+        &[("GOOGLE_CLOUD_RUST_LOGGING", "true")],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by neither_values_nor_credentials_show_anywhere"]
+async fn child_shows_nothing() {
+    let logs = Logs::default();
+    tracing::dispatcher::set_global_default(logs.dispatch()).unwrap();
+    let google = google().await;
+    let json = google.service_account_json();
+    let canaries = canaries(&json);
+    let value = SecretValue::new(LINES.join("\n"));
+    let mut shown = String::new();
+
+    // A good day, and one on which payloads are damaged.
+    let store = GoogleSecretManager::new(config(&google).build().unwrap());
+    let there = Write::new(coordinate(), value.clone());
+    store.write(there.clone()).await.unwrap();
+    store.read(&there.coordinate.clone().into()).await.unwrap();
+    google.switches(|switches| switches.corrupt_payloads = true);
+    let mut errors: Vec<Error> = Vec::new();
+    errors.extend(store.read(&there.coordinate.clone().into()).await.err());
+    let other = Write::new(there.coordinate.clone(), SecretValue::new("x".into()));
+    errors.extend(store.write(other).await.err());
+    google.switches(|switches| switches.revoked_keys = true);
+    errors.extend(store.read(&there.coordinate.clone().into()).await.err());
+
+    // Every answer carries the value: as a result, as an error, and where no value belongs.
+    let tokens = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    for status in [200, 400, 401, 500] {
+        let body = json!({
+            "name": value.expose(),
+            "payload": value.expose(),
+            "secrets": value.expose(),
+            "labels": value.expose(),
+            "error": { "code": status, "status": value.expose(), "message": value.expose() },
+        })
+        .to_string();
+        let seen = std::sync::Arc::clone(&tokens);
+        let gate = Gate::open(move |request| {
+            seen.lock().unwrap().push(request.authorization.clone());
+            Answer(status, Vec::new(), body.clone())
+        })
+        .await;
+        let configured = Config::builder("my-project")
+            .with_endpoint(&gate.url)
+            .with_credentials(Credentials::Key(key(&json)))
+            .build()
+            .unwrap();
+        write!(shown, "{configured:?} {configured:#?}").unwrap();
+        let store = GoogleSecretManager::new(configured);
+        let write = Write::new(coordinate(), value.clone());
+        let names: Vec<Coordinate> = vec![coordinate().into(), Coordinate::parse("db").unwrap()];
+        errors.extend(store.write(write.clone()).await.err());
+        let reads = store.read_batch(&names).await;
+        errors.extend(reads.into_iter().filter_map(Result::err));
+        let options = DeleteOptions::default();
+        errors.extend(store.delete(&write.coordinate, &options).await.err());
+        errors.extend(store.restore(&write.coordinate).await.err());
+        errors.extend(store.describe(&write.coordinate).await.err());
+        errors.extend(store.list_page(&ListOptions::default(), None).await.err());
+        let large = SecretValue::new(value.expose().repeat(2000));
+        errors.extend(store.write(Write::new(coordinate(), large)).await.err());
+        let report = store.check(&CheckOptions::default()).await;
+        write!(shown, "{store} {store:?} {store:#?} {report} {report:?}").unwrap();
+    }
+    assert!(errors.len() >= 3 + 4 * 6, "{}", errors.len());
+    for error in &errors {
+        write!(shown, "{error} {error:?} {error:#?}").unwrap();
+        let mut source = error.source();
+        while let Some(error) = source {
+            write!(shown, "{error} {error:?} {error:#?}").unwrap();
+            source = error.source();
+        }
+    }
+    assert_eq!(leaks(&shown, &canaries), Vec::<String>::new());
+
+    let logged = logs.text();
+    // It was listening: our own events are there, and those of the SDK's connections.
+    assert!(logged.contains("secrets_gcp::client"), "{logged}");
+    assert!(logged.contains("secretmanager.versions.access"));
+    assert_eq!(leaks(&logged, &canaries), Vec::<String>::new());
+    let mut tokens = tokens.lock().unwrap().clone();
+    tokens.dedup();
+    assert!(!tokens.is_empty());
+    for token in tokens {
+        let token = token.trim_start_matches("Bearer ").to_owned();
+        assert!(token.len() > 100);
+        assert!(!logged.contains(&token) && !shown.contains(&token));
+    }
+
+    // And it would have noticed: what the SDK makes of a value prints it, and the bare SDK, which the
+    // variable has made talkative, is not silenced because we were.
+    let payload = SecretPayload::new().set_data(value.expose().to_owned());
+    assert!(!leaks(&format!("{payload:?}"), &canaries).is_empty());
+    let gate = Gate::open(|_| Answer::error(400, "INVALID_ARGUMENT", None)).await;
+    let bare = SecretManagerService::builder()
+        .with_endpoint(&gate.url)
+        .with_credentials(anonymous::Builder::new().build())
+        .build()
+        .await
+        .unwrap();
+    let before = logs.text().len();
+    bare.get_secret()
+        .set_name("projects/my-project/secrets/x")
+        .send()
+        .await
+        .unwrap_err();
+    let bare = logs.text()[before..].to_owned();
+    assert!(bare.contains("the message of the body: a canary"), "{bare}");
+    assert!(!logged.contains("the message of the body"));
+}

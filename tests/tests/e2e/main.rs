@@ -15,5 +15,6 @@ mod round_trips;
 mod servers;
 mod stores;
 mod tool;
+mod tool_azure;
 mod tool_outages;
 mod workspace;

@@ -30,7 +30,7 @@ pub use tenant::Tenant;
 /// The settings of one store: its kind, the values of its key table, and what stands around it.
 ///
 /// Read from one of the forms that operators have, and nothing else from then on: no file and no
-/// variable is read later, except what the settings themselves name. `Debug` shows no secret.
+/// variable is read later, except what the settings themselves name. `Debug` shows no value.
 ///
 /// ```
 /// use secret_persistence::{Environment, Kind, Settings};
@@ -194,12 +194,13 @@ impl Settings {
     }
 }
 
+/// The kind, and what is set: no value, because people paste secrets where none belongs.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("kind", &self.kind)
-            .field("store", &self.store)
-            .field("common", &self.common)
+            .field("store", &self.store.names().collect::<Vec<_>>())
+            .field("common", &self.common.names().collect::<Vec<_>>())
             .field("mirror", &self.mirror)
             .finish_non_exhaustive()
     }

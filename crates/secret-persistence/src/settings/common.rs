@@ -157,9 +157,8 @@ pub(crate) fn audit_mode(values: &Values) -> Result<Option<AuditMode>> {
 }
 
 fn cache(values: &Values) -> Result<Option<CacheOptions>> {
-    if !flag(values, "cache")?.unwrap_or(false) {
-        return Ok(None);
-    }
+    // What is not switched on is checked all the same: it may be tomorrow.
+    let wanted = flag(values, "cache")?.unwrap_or(false);
     let mut options = CacheOptions::default();
     if let Some(seconds) = number(values, "cache-ttl-seconds", 1, 86_400)? {
         options = options.with_ttl(Duration::from_secs(seconds));
@@ -170,13 +169,11 @@ fn cache(values: &Values) -> Result<Option<CacheOptions>> {
     if let Some(bytes) = number(values, "cache-max-bytes", 1, u64::MAX)? {
         options = options.with_max_bytes(bytes);
     }
-    Ok(Some(options))
+    Ok(wanted.then_some(options))
 }
 
 fn retry(values: &Values) -> Result<Option<RetryOptions>> {
-    if !flag(values, "retry")?.unwrap_or(true) {
-        return Ok(None);
-    }
+    let wanted = flag(values, "retry")?.unwrap_or(true);
     let mut options = RetryOptions::default();
     if let Some(attempts) = number(values, "retry-attempts", 1, 100)? {
         options = options.with_attempts(attempts);
@@ -187,7 +184,7 @@ fn retry(values: &Values) -> Result<Option<RetryOptions>> {
     if let Some(seconds) = number(values, "request-timeout-seconds", 1, 600)? {
         options = options.with_request_timeout(Duration::from_secs(seconds));
     }
-    Ok(Some(options))
+    Ok(wanted.then_some(options))
 }
 
 fn limit(values: &Values, quotas: Option<LimitOptions>) -> Result<Option<LimitOptions>> {
@@ -212,9 +209,7 @@ fn limit(values: &Values, quotas: Option<LimitOptions>) -> Result<Option<LimitOp
             "`{name}` is of no use where `limit` is false"
         )));
     }
-    if !wanted.unwrap_or(quotas.is_some() || given.is_some()) {
-        return Ok(None);
-    }
+    let wanted = wanted.unwrap_or(quotas.is_some() || given.is_some());
     let mut options = quotas.unwrap_or_default();
     let rate = |class: &mut ClassLimit, name| {
         if let Some(rate) = decimal(values, name, 1_000_000.0)? {
@@ -227,7 +222,7 @@ fn limit(values: &Values, quotas: Option<LimitOptions>) -> Result<Option<LimitOp
     rate(&mut options.list, "limit-lists-per-second")?;
     let share = decimal(values, "limit-share", 1.0)?.unwrap_or(0.5);
     let replicas: u32 = number(values, "replicas", 1, 10_000)?.unwrap_or(1);
-    Ok(Some(options.with_share(share / f64::from(replicas))))
+    Ok(wanted.then(|| options.with_share(share / f64::from(replicas))))
 }
 
 /// `true` or `false`.

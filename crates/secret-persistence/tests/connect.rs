@@ -1,0 +1,112 @@
+//! Layers by settings, over SQLite.
+
+// The helpers are tests too, which clippy only sees in functions that are marked.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use secret_persistence::{
+    Environment, ErrorKind, ManagedCoordinate, Result, SecretPersistence, SecretPersistenceExt,
+    SecretValue, Settings, Write, connect,
+};
+
+fn url(path: &Path, query: &str) -> String {
+    format!("sqlite://{}?mode=plain&{query}", path.display())
+}
+
+async fn open(path: &Path, query: &str) -> Result<Arc<dyn SecretPersistence>> {
+    connect(Settings::from_url(
+        &url(path, query),
+        &Environment::empty(),
+    )?)
+    .await
+}
+
+fn write() -> Write {
+    let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1").unwrap();
+    Write::new(coordinate, SecretValue::new("hunter2".to_owned()))
+}
+
+#[tokio::test]
+async fn settings_switch_each_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let bare = open(&path, "metrics=false&retry=false")
+        .await
+        .unwrap()
+        .to_string();
+    for (query, around) in [
+        ("", "metrics(retry(timeout(STORE)))"),
+        ("metrics=false", "retry(timeout(STORE))"),
+        ("retry=false&cache=true", "metrics(cache(STORE))"),
+        (
+            "limit=true&read-only=true&metrics=false",
+            "read_only(retry(limit(timeout(STORE))))",
+        ),
+        (
+            "limit-reads-per-second=5&retry=false",
+            "metrics(limit(STORE))",
+        ),
+    ] {
+        let store = open(&path, query).await.unwrap();
+        assert_eq!(store.to_string(), around.replace("STORE", &bare), "{query}");
+    }
+    for wrong in [
+        "cache=yes",
+        "cach=true",
+        "replicas=0",
+        "limit-share=2",
+        "owner=Capital",
+    ] {
+        let error = open(&path, wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_keeps_a_second_store_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old.db"), folder.path().join("new.db"));
+    let environment = Environment::from_iter([
+        ("SECRETS_MIRROR", url(&new, "cache=true")),
+        ("SECRETS_OWNER", String::from("here")),
+    ]);
+    let settings = Settings::from_url(&url(&old, ""), &environment).unwrap();
+    let store = connect(settings).await.unwrap();
+    assert!(store.to_string().contains("mirror(retry("), "{store}");
+    store.write(write()).await.unwrap();
+    for path in [&old, &new] {
+        let store = open(path, "").await.unwrap();
+        let coordinate = write().coordinate;
+        assert_eq!(
+            store.read(&coordinate.clone().into()).await.unwrap().value,
+            write().value
+        );
+        assert_eq!(
+            store.describe(&coordinate).await.unwrap().owner.as_deref(),
+            Some("here")
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_stands_around_both_stores_is_no_setting_of_the_mirror() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    for query in ["read-only=true", "mirror=aws://eu-west-1", "owner=other"] {
+        let environment = Environment::from_iter([("SECRETS_MIRROR", url(&path, query))]);
+        let error = Settings::from_url(&url(&path, ""), &environment).unwrap_err();
+        assert!(error.message().contains("both stores"), "{query}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_store_refuses_every_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("s.db"), "read-only=true")
+        .await
+        .unwrap();
+    let error = store.write(write()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+}

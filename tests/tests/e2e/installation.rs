@@ -1,11 +1,16 @@
 //! An installation on disk: the demo's connectors and some more, their secrets in an embedded store, their
 //! configurations in a file, and the tool to move them with.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
 
 use e2e::{FaultProxy, proxy};
 use secrets_core::{Coordinate, ManagedCoordinate, SecretPersistenceExt as _};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::{
     demo::{self, Saved},
@@ -83,6 +88,7 @@ impl Installation {
             installation: self,
             route: ["--from", from, "--to", to, "--configs", "configs.jsonl"],
             journal: ["--journal", journal],
+            rate: &[],
         }
     }
 
@@ -105,13 +111,23 @@ pub(crate) struct Step<'a> {
     installation: &'a Installation,
     route: [&'a str; 6],
     journal: [&'a str; 2],
+    rate: &'a [&'a str],
 }
 
-impl Step<'_> {
-    fn arguments<'a>(&'a self, command: &'a str) -> Vec<&'a str> {
+impl<'a> Step<'a> {
+    /// The same, as fast as it goes: a server of the tests has no quotas, or others than those that are documented.
+    pub(crate) fn fast(mut self) -> Self {
+        self.rate = &["--rate", "10000"];
+        self
+    }
+
+    fn arguments<'b>(&'b self, command: &'b str) -> Vec<&'b str>
+    where
+        'a: 'b,
+    {
         // Few enough at once that there is a middle to fail in, enough that all of them give up soon.
         let pace = ["--concurrency", "16"];
-        let parts = [&[command][..], &self.route, &self.journal, &pace];
+        let parts = [&[command][..], &self.route, &self.journal, &pace, self.rate];
         parts.concat()
     }
 
@@ -129,6 +145,29 @@ impl Step<'_> {
         report["tally"].clone()
     }
 
+    /// Ends the test unless the command comes to this operation of a store or its journal, where it is killed.
+    pub(crate) async fn killed_at(&self, command: &str, point: u64) {
+        let program = &self.installation.program;
+        let arguments = self.arguments(command);
+        let killed = program.killed_at(&arguments, point).await;
+        assert!(killed, "{arguments:?} was over before point {point}");
+    }
+
+    /// Ends the test unless the command is under way when it happens that it is to be killed.
+    pub(crate) async fn killed_once(&self, command: &str, happens: impl Fn() -> bool) {
+        let program = &self.installation.program;
+        let arguments = self.arguments(command);
+        let mut child = program.start(&arguments);
+        let patience = Instant::now() + Duration::from_secs(60);
+        while !happens() {
+            assert_eq!(child.try_wait().unwrap(), None, "{arguments:?} was over");
+            assert!(Instant::now() < patience, "{arguments:?} is too slow");
+            sleep(Duration::from_millis(5)).await;
+        }
+        child.kill().unwrap();
+        program.ended(child).await;
+    }
+
     /// Copies, and strikes once the proxy has seen so many requests.
     pub(crate) async fn copy_struck(
         &self,
@@ -139,7 +178,7 @@ impl Step<'_> {
         let program = &self.installation.program;
         let mut child = program.start(&self.arguments("copy"));
         let reached = proxy.reached(pattern, count);
-        let limit = std::time::Duration::from_secs(60);
+        let limit = Duration::from_secs(60);
         if tokio::time::timeout(limit, reached).await.is_err() {
             child.kill().unwrap();
             panic!(

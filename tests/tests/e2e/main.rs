@@ -3,6 +3,7 @@
 // The lint knows tests by their attribute, and helpers of tests have none.
 #![allow(clippy::unwrap_used)]
 
+mod clouds;
 mod demo;
 mod fleet;
 mod installation;

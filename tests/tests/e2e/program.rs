@@ -1,8 +1,9 @@
 //! The tool that operators run, as it is built, in a folder of its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     env, fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -10,6 +11,9 @@ use std::{
 use e2e::{Absent, available};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
+
+/// The fewest bytes of a line that must not show.
+const SHORTEST: usize = 8;
 
 /// The tool with its folder and its environment. It has nothing of this process's environment.
 pub(crate) struct Program {
@@ -67,13 +71,18 @@ impl Program {
     /// No run may show a line of this.
     pub(crate) fn never_show(&mut self, secret: &str) {
         // Shorter ones stand in any text by chance.
-        let lines = secret.lines().filter(|line| line.trim().len() >= 8);
+        let lines = secret.lines().filter(|line| line.trim().len() >= SHORTEST);
         self.canaries.extend(lines.map(str::to_owned));
     }
 
     /// Starts it; what it prints is an object.
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
-        Command::new(&self.file)
+        self.command(arguments).spawn().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.file);
+        command
             .args(arguments)
             .arg("--json")
             .current_dir(self.folder())
@@ -81,9 +90,29 @@ impl Program {
             .envs(&self.variables)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it to its n-th operation of a store or its journal, before or after it, and kills it there with SIGKILL.
+    /// False if it was over before.
+    pub(crate) async fn killed_at(&self, arguments: &[&str], point: u64) -> bool {
+        let mut child = self
+            .command(arguments)
+            .env("MIGRATE_TEST_STOP_AT", point.to_string())
             .spawn()
-            .unwrap()
+            .unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        let stopped = spawn_blocking(|| {
+            let mut lines = said.lines().map(Result::unwrap);
+            lines.any(|line| line.starts_with("stopped at point"))
+        });
+        let stopped = stopped.await.unwrap();
+        if stopped {
+            child.kill().unwrap();
+        }
+        self.ended(child).await;
+        stopped
     }
 
     /// Waits for its end, and looks at what it printed and at every file that it left, but the stores.
@@ -108,11 +137,22 @@ impl Program {
     }
 
     fn expect_secrecy(&self, bytes: &[u8], place: &str) {
+        // By their beginnings, since there are thousands of them to look for in megabytes.
+        let mut canaries: HashMap<&[u8], Vec<&str>> = HashMap::new();
+        let mut first = [false; 256];
         for canary in &self.canaries {
-            let found = bytes
-                .windows(canary.len())
-                .any(|window| window == canary.as_bytes());
-            assert!(!found, "`{canary}` shows in {place}");
+            let beginning = &canary.as_bytes()[..SHORTEST];
+            canaries.entry(beginning).or_default().push(canary);
+            first[usize::from(beginning[0])] = true;
+        }
+        for (start, beginning) in bytes.windows(SHORTEST).enumerate() {
+            if !first[usize::from(beginning[0])] {
+                continue;
+            }
+            for canary in canaries.get(beginning).into_iter().flatten() {
+                let shows = bytes[start..].starts_with(canary.as_bytes());
+                assert!(!shows, "`{canary}` shows in {place}");
+            }
         }
     }
 }

@@ -150,8 +150,15 @@ pub(crate) const TABLE: &[Row] = &[
         "try again; if it stays, look whether tenant and `authority-host` are of the vault's cloud",
     )
     .retryable(),
+    // The challenge's own words, RFC 6750 and continuous access evaluation.
     Row::new(
-        &["AKV10000", "Unauthorized"],
+        &["insufficient_claims"],
+        ErrorKind::Unauthenticated,
+        "the vault wants a login under conditions that have changed since the token was issued",
+        "log in again; look at Conditional Access and at the service principal's sign-in log",
+    ),
+    Row::new(
+        &["AKV10000", "Unauthorized", "invalid_token"],
         ErrorKind::Unauthenticated,
         "the vault does not accept the token",
         "compare tenant, client and cloud with the vault's; look whether a proxy strips the \
@@ -450,7 +457,12 @@ impl Fault {
             header("retry-after-ms").or_else(|| header("x-ms-retry-after-ms")),
             header("retry-after"),
         );
-        fault.challenge_tenant = header("www-authenticate").and_then(challenge_tenant);
+        if let Some(challenge) = header("www-authenticate") {
+            fault.challenge_tenant = challenge_tenant(challenge);
+            if let Nature::Answered(codes) = &mut fault.nature {
+                codes.extend(parameter(challenge, "error").and_then(identifier));
+            }
+        }
         fault
     }
 
@@ -858,13 +870,26 @@ fn login_codes(response: &RawResponse) -> Vec<String> {
 
 /// The directory in `Bearer authorization="https://login.microsoftonline.com/<tenant>", …`.
 fn challenge_tenant(challenge: &str) -> Option<String> {
-    let after = |key: &str| {
-        let (_, rest) = challenge.split_once(key)?;
-        rest.split_once('"').map(|(value, _)| value)
-    };
-    let authority = after("authorization=\"").or_else(|| after("authorization_uri=\""))?;
+    let authority = parameter(challenge, "authorization")
+        .or_else(|| parameter(challenge, "authorization_uri"))?;
     let (_, place) = authority.split_once("://")?;
     identifier(place.split('/').nth(1)?)
+}
+
+/// A parameter of a challenge: `name="value"`.
+fn parameter<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
+    challenge
+        .match_indices(name)
+        .filter(|(at, _)| {
+            challenge[..*at]
+                .chars()
+                .next_back()
+                .is_none_or(|before| before == ' ' || before == ',')
+        })
+        .find_map(|(at, _)| {
+            let rest = challenge[at + name.len()..].strip_prefix("=\"")?;
+            rest.split_once('"').map(|(value, _)| value)
+        })
 }
 
 /// A code or an id of Azure's grammar; anything else could be text of the body, and is dropped.
@@ -1067,6 +1092,9 @@ mod tests {
             message_code("[TokenExpired] Error validating token").as_deref(),
             Some("TokenExpired")
         );
+        let challenge = r#"Bearer realm="x", error="invalid_token",error_description="a b""#;
+        assert_eq!(parameter(challenge, "error"), Some("invalid_token"));
+        assert_eq!(parameter(challenge, "rror"), None);
         assert_eq!(challenge_tenant("Bearer"), None);
         assert_eq!(
             challenge_tenant("Bearer authorization=\"https://x/my secret\""),

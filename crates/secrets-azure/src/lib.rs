@@ -102,7 +102,8 @@
 //! | `AKV10022` | the token is for another cloud | `authority-host`, the vault's suffix |
 //! | `AKV10046` | the directory has new keys, or another cloud's | try again; compare the cloud |
 //! | `TokenExpired` | the clock | synchronise it (NTP); look for a proxy that answers logins from a cache |
-//! | `Unauthorized`, `AKV10000` | the token does not arrive, or has ended | look at proxies and at the clock |
+//! | `insufficient_claims` | conditions of access have changed | log in again; the sign-in log |
+//! | `Unauthorized`, `AKV10000`, `invalid_token` | the token does not arrive, or has ended | look at proxies and at the clock |
 //! | `BadParameter` | a setting that Key Vault refuses | look at the tags |
 //! | `Throttled`, `TooManyRequests` | too many requests, ours and others' | the limit layer; several vaults |
 //! | `InternalServerError`, `ServiceUnavailable`, `AADSTS90033`, `temporarily_unavailable` | Azure itself | try again; the retry layer does |

@@ -15,8 +15,8 @@ use secrets_core::{
     Coordinate, Error, ErrorKind, SecretPersistence, SecretPersistenceExt, SecretValue,
 };
 use support::{
-    SomebodyElse, config, coordinate, in_a_process_of_its_own, open, stand_in, with_credentials,
-    write,
+    SomebodyElse, application, config, coordinate, in_a_process_of_its_own, open, stand_in,
+    with_credentials, write,
 };
 
 fn client_secret(tenant: &str, client: &str, secret: &str) -> Credentials {
@@ -163,6 +163,19 @@ async fn a_challenge_for_another_resource_is_not_followed() {
     );
     assert!(error.hint().unwrap().contains("verify-challenge"));
     assert_eq!(azure.count("Token"), 0);
+}
+
+/// The default: a vault below the domain of its resource needs no setting but its own.
+#[tokio::test]
+async fn a_challenge_for_the_vaults_own_cloud_is_followed() {
+    let azure = stand_in().await;
+    let config = Config::builder(azure.named_vault_url())
+        .with_ca_file(azure.ca_file())
+        .with_authority_host(azure.authority_host())
+        .with_credentials(application(&azure));
+    let error = read(&open(config).await).await;
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(azure.count("Token"), 1);
 }
 
 #[tokio::test]

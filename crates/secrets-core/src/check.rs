@@ -280,7 +280,8 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
             let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
             let delete = async || {
                 match store.delete(&coordinate, &immediate).await {
-                    Ok(()) => Ok("deleted it at once"),
+                    // At once, or as soon as the store lets go of it.
+                    Ok(()) => Ok("deleted it"),
                     // Deleting without recovery may be a right of its own.
                     Err(error) if error.kind() == ErrorKind::PermissionDenied => store
                         .delete(&coordinate, &DeleteOptions::default())

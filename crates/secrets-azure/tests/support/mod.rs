@@ -25,15 +25,17 @@ pub(crate) async fn stand_in() -> Azure {
 
 /// A configuration for it, with its application's secret.
 pub(crate) fn config(azure: &Azure) -> ConfigBuilder {
+    with_credentials(azure, application(azure))
+}
+
+/// Its application with the secret.
+pub(crate) fn application(azure: &Azure) -> Credentials {
     let secret = SecretValue::new(azure.client_secret().to_owned());
-    with_credentials(
-        azure,
-        Credentials::ClientSecret(ClientSecret::new(
-            azure.tenant_id(),
-            azure.client_id(),
-            secret,
-        )),
-    )
+    Credentials::ClientSecret(ClientSecret::new(
+        azure.tenant_id(),
+        azure.client_id(),
+        secret,
+    ))
 }
 
 /// A configuration for it, with other credentials.

@@ -1,0 +1,223 @@
+//! Answers of another form, broken connections and redirects: an error, nothing shown, nobody followed.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use e2e::FaultProxy;
+use e2e::azure::Azure;
+use e2e::proxy::{Answer, Fault, Rule};
+use secrets_azure::{AzureKeyVault, COORDINATE_TAG, Config};
+use secrets_core::{
+    DeleteOptions, Error, ErrorKind, ListOptions, Result, SecretPersistence, SecretPersistenceExt,
+    Written,
+};
+use serde_json::json;
+use support::{application, coordinate, name_of, open, stand_in, write};
+
+/// A stand-in behind a proxy, through which vault and logins go.
+async fn behind_a_proxy() -> (Azure, FaultProxy, AzureKeyVault) {
+    let azure = stand_in().await;
+    let proxy = FaultProxy::builder(azure.vault_url())
+        .with_tls()
+        .with_upstream_ca_file(azure.ca_file())
+        .start()
+        .unwrap();
+    let store = at(&azure, &proxy).await;
+    (azure, proxy, store)
+}
+
+async fn at(azure: &Azure, proxy: &FaultProxy) -> AzureKeyVault {
+    let builder = Config::builder(proxy.url())
+        .with_ca_file(proxy.ca_file())
+        .with_authority_host(proxy.url())
+        .with_verify_challenge(false)
+        .with_credentials(application(azure))
+        .with_timeout(Duration::from_secs(1));
+    open(builder).await
+}
+
+/// Every operation once.
+async fn all(store: &AzureKeyVault) -> Vec<Result<(), Error>> {
+    let name = coordinate();
+    vec![
+        store.read(&name.clone().into()).await.map(drop),
+        store.write(write()).await.map(drop),
+        store.delete(&name, &DeleteOptions::default()).await,
+        store.restore(&name).await,
+        store.describe(&name).await.map(drop),
+        store
+            .list_page(&ListOptions::default(), None)
+            .await
+            .map(drop),
+        store.identity().await.map(drop),
+    ]
+}
+
+#[tokio::test]
+async fn answers_of_another_form_are_errors_without_their_text() {
+    let (_azure, proxy, store) = behind_a_proxy().await;
+    store.read(&coordinate().into()).await.unwrap_err();
+    let html = "<html>canary</html>";
+    for (answer, kinds) in [
+        (
+            Answer::status(200).with_body(html),
+            &[ErrorKind::Unavailable][..],
+        ),
+        (Answer::status(200), &[ErrorKind::Unavailable]),
+        (
+            Answer::json(200, &json!({ "value": 7, "canary": "canary" })),
+            &[ErrorKind::Unavailable],
+        ),
+        (
+            Answer::json(200, &json!(["canary"])),
+            &[ErrorKind::Unavailable],
+        ),
+        (
+            Answer::status(500).with_body(html),
+            &[ErrorKind::Unavailable],
+        ),
+        (
+            Answer::status(502).with_body(html),
+            &[ErrorKind::Unavailable],
+        ),
+        (
+            Answer::status(400).with_body(html),
+            &[ErrorKind::Unexpected],
+        ),
+        (
+            Answer::status(403).with_body(html),
+            &[ErrorKind::PermissionDenied],
+        ),
+        (
+            Answer::json(
+                418,
+                &json!({ "error": { "code": "canary canary", "message": "canary" } }),
+            ),
+            &[ErrorKind::Unexpected],
+        ),
+        (
+            Answer::status(401).with_body(html),
+            &[ErrorKind::Unauthenticated],
+        ),
+        (
+            Answer::status(401).with_header("WWW-Authenticate", "Bearer canary"),
+            &[ErrorKind::Unauthenticated, ErrorKind::Unavailable],
+        ),
+    ] {
+        proxy.heal();
+        for method in ["GET", "PUT", "DELETE", "POST"] {
+            for collection in ["secrets", "deletedsecrets"] {
+                proxy.inject(
+                    Rule::new(Fault::Respond(answer.clone()))
+                        .on(format!("{method} /{collection}*")),
+                );
+            }
+        }
+        for result in all(&store).await {
+            let Err(error) = result else {
+                // Known to the vault, and refused: that is an identity.
+                continue;
+            };
+            assert!(kinds.contains(&error.kind()), "{error:?}");
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let (azure, proxy, store) = behind_a_proxy().await;
+    let elsewhere = stand_in().await;
+    let away = Answer::status(307).with_header("Location", &elsewhere.vault_url());
+    proxy.inject(Rule::new(Fault::Respond(away.clone())).on("GET /*"));
+    let error = store.read(&coordinate().into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected, "{error}");
+    assert!(error.message().contains("not followed"), "{error}");
+    proxy.heal();
+    proxy.inject(Rule::new(Fault::Respond(away)).on("POST /*"));
+    let store = at(&azure, &proxy).await;
+    let error = store.read(&coordinate().into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected, "{error}");
+    assert_eq!(elsewhere.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn connections_that_break_are_unavailable() {
+    let (azure, proxy, _) = behind_a_proxy().await;
+    for fault in [
+        Fault::CutBeforeWork,
+        Fault::CutAfterWork,
+        Fault::HalfAnswer,
+        Fault::HangBeforeWork,
+    ] {
+        // Of the vault, and of the login.
+        for pattern in ["GET /secrets*", "POST /*"] {
+            proxy.heal();
+            let store = at(&azure, &proxy).await;
+            proxy.inject(Rule::new(fault.clone()).on(pattern));
+            let error = store.read(&coordinate().into()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{fault:?}: {error}");
+            assert!(error.is_retryable());
+        }
+    }
+}
+
+/// The set was done and its answer lost, in each way that answers get lost.
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
+    let (_azure, proxy, store) = behind_a_proxy().await;
+    store.read(&coordinate().into()).await.unwrap_err();
+    for fault in [Fault::CutAfterWork, Fault::HalfAnswer, Fault::HangAfterWork] {
+        proxy.heal();
+        proxy.inject(Rule::new(fault.clone()).on("PUT /*").times(1));
+        let there = write();
+        let first = store.write(there.clone()).await;
+        // Half an answer to a set is still a set: nothing of the answer is needed.
+        assert!(
+            first.is_err() || matches!(fault, Fault::HalfAnswer),
+            "{fault:?}"
+        );
+        let again = store.write(there).await.unwrap();
+        assert_eq!(again, Written::AlreadySame, "{fault:?}");
+    }
+}
+
+/// A link to the next page leads nowhere but to our vault, and odd entries are skipped.
+#[tokio::test]
+async fn listings_stay_in_the_vault_and_skip_what_they_cannot_read() {
+    let (_azure, proxy, store) = behind_a_proxy().await;
+    let (ours, foreign) = (coordinate(), coordinate());
+    let id = |name: &str| format!("https://elsewhere.example/secrets/{name}");
+    let page = json!({
+        "value": [
+            { "id": id(&name_of(&ours)), "tags": { COORDINATE_TAG: ours.as_str() }, "attributes": { "exp": 1 } },
+            { "id": id(&name_of(&ours)), "tags": { COORDINATE_TAG: foreign.as_str() } },
+            { "id": id("airbyte-x-v1"), "tags": { COORDINATE_TAG: "canary" } },
+            { "id": "garbage" },
+            { "id": "" },
+            { "tags": null, "attributes": null },
+        ],
+        "nextLink": "https://elsewhere.example/secrets?api-version=7.4&$skiptoken=next%2Fpage",
+    });
+    proxy.inject(Rule::new(Fault::Respond(Answer::json(200, &page))).on("GET /secrets*"));
+    let listed = store
+        .list_page(&ListOptions::default(), None)
+        .await
+        .unwrap();
+    assert_eq!(listed.entries.len(), 1);
+    assert_eq!(listed.entries[0].coordinate, ours);
+    assert_eq!(listed.skipped, 5);
+    proxy.reset();
+    let next = listed.next.unwrap();
+    store
+        .list_page(&ListOptions::default(), Some(&next))
+        .await
+        .unwrap();
+    let requests = proxy.requests();
+    assert_eq!(requests.len(), 1);
+    let query = requests[0].uri.query().unwrap();
+    assert!(query.contains("skiptoken=next%2Fpage"), "{query}");
+}

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use azure_core::http::pager::{PagerContinuation, PagerOptions};
 use azure_core::http::{ClientOptions, RequestContent, RetryOptions, Transport};
@@ -17,8 +15,6 @@ use azure_security_keyvault_secrets::models::{
 };
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use futures::StreamExt;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, redirect};
 use secrets_core::{Error, Result, SecretValue, Timestamp};
 use tokio::time::Instant;
 use tracing::debug;
@@ -27,13 +23,12 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use url::Url;
 
-use crate::config::{Config, Reach, invalid};
+use crate::config::{Config, invalid};
 use crate::credentials::Login;
-use crate::error::{Connect, Fault, Nature, Unresolved};
+use crate::error::{Fault, Nature};
 use crate::naming::{SecretName, name_of_id};
 use crate::policy::Action;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::transport::{self, Bounded};
 
 /// The most entries of one page.
 /// <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secrets/get-secrets>
@@ -86,46 +81,15 @@ pub(crate) struct Listed {
 impl Client {
     /// Sets the client up, reading the certificate file. No request is made.
     pub(crate) async fn new(config: &Config) -> Result<Self> {
-        let certificates = match &config.ca_file {
-            Some(path) => {
-                let pem = tokio::fs::read(path).await.map_err(|cause| {
-                    invalid(format!("cannot read {}", path.display())).with_source(cause)
-                })?;
-                let found = Certificate::from_pem_bundle(&pem)
-                    .ok()
-                    .filter(|certificates| !certificates.is_empty())
-                    .ok_or_else(|| invalid("`ca-file` holds no PEM certificate"))?;
-                Some(found)
-            }
-            None => None,
-        };
-        let http = |proxied: bool| {
-            let mut builder = reqwest::Client::builder()
-                .redirect(redirect::Policy::none())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .timeout(config.timeout)
-                .tcp_nodelay(true)
-                // One request at a time per connection, so that none waits for another's loss.
-                .http1_only()
-                .dns_resolver(Arc::new(Resolver(config.reach.clone())));
-            // A proxy would resolve names itself, and reach what a tenant must not.
-            if !proxied || config.reach != Reach::Anywhere {
-                builder = builder.no_proxy();
-            }
-            if let Some(certificates) = &certificates {
-                builder = builder.tls_certs_only(certificates.iter().cloned());
-            }
-            builder
-                .build()
-                .map_err(|cause| invalid("the HTTP client cannot be built").with_source(cause))
-        };
+        let certificates = transport::certificates(config).await?;
+        let http = |proxied| transport::client(config, certificates.as_deref(), proxied);
         let vault = http(true)?;
         let login = Login::new(config, vault.clone(), http(false)?);
         let options = SecretClientOptions {
             api_version: config.api_version.clone(),
             client_options: ClientOptions {
                 retry: RetryOptions::none(),
-                transport: Some(Transport::new(Arc::new(vault))),
+                transport: Some(Transport::new(Arc::new(Bounded(vault)))),
                 ..ClientOptions::default()
             },
             verify_challenge_resource: Some(config.verify_challenge),
@@ -381,47 +345,6 @@ fn query(link: &str) -> Option<String> {
     (!query.is_empty()).then(|| query.to_owned())
 }
 
-/// Resolves names ourselves, so that what was checked is what is connected to.
-struct Resolver(Reach);
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0.clone();
-        Box::pin(async move {
-            let host = name.as_str();
-            let found: Vec<SocketAddr> = if host.ends_with(".localhost") {
-                // Of this machine, by RFC 6761, which not every resolver of a system knows.
-                vec![
-                    (Ipv4Addr::LOCALHOST, 0).into(),
-                    (Ipv6Addr::LOCALHOST, 0).into(),
-                ]
-            } else {
-                tokio::net::lookup_host((host, 0))
-                    .await
-                    .map_err(|_| Unresolved(Connect::NoSuchHost))?
-                    .collect()
-            };
-            let addresses = permitted(&reach, host, found.into_iter())?;
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// The addresses of a host that may be connected to.
-fn permitted(
-    reach: &Reach,
-    host: &str,
-    found: impl Iterator<Item = SocketAddr>,
-) -> std::result::Result<Vec<SocketAddr>, Unresolved> {
-    let (good, bad): (Vec<_>, Vec<_>) =
-        found.partition(|address| reach.permits(host, address.ip()));
-    match (good.is_empty(), bad.is_empty()) {
-        (false, _) => Ok(good),
-        (true, false) => Err(Unresolved(Connect::NotPublic)),
-        (true, true) => Err(Unresolved(Connect::NoSuchHost)),
-    }
-}
-
 /// The error of a fault, with operation and store.
 pub(crate) fn explain(
     fault: &Fault,
@@ -455,26 +378,5 @@ mod tests {
         ] {
             assert_eq!(query(link).as_deref(), expected, "{link}");
         }
-    }
-
-    #[test]
-    fn a_tenant_is_connected_to_public_addresses_only() {
-        let tenant = Reach::Public { allowed: None };
-        let address = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
-        let (public, private) = (address("52.94.133.131"), address("10.0.0.1"));
-        let host = "my-vault.vault.azure.net";
-        // The very addresses that were checked, and none of the others.
-        let good = permitted(&tenant, host, [private, public].into_iter()).unwrap();
-        assert_eq!(good, [public]);
-        let bad = permitted(
-            &tenant,
-            host,
-            [private, address("169.254.169.254")].into_iter(),
-        );
-        assert_eq!(bad.unwrap_err().0, Connect::NotPublic);
-        let none = permitted(&tenant, host, std::iter::empty());
-        assert_eq!(none.unwrap_err().0, Connect::NoSuchHost);
-        let operator = permitted(&Reach::Anywhere, host, [private].into_iter());
-        assert_eq!(operator.unwrap(), [private]);
     }
 }

@@ -29,6 +29,7 @@ use url::Url;
 use crate::config::{ClientSecret, Config, Credentials, WorkloadIdentity};
 use crate::error::{Fault, Nature, NoCredentials};
 use crate::policy::Action;
+use crate::transport::Bounded;
 
 /// How long a token that was just fetched is not fetched again, whoever says that it was refused:
 /// many requests are refused together, and one login serves them all.
@@ -223,7 +224,7 @@ impl Inner {
         ClientOptions {
             retry: RetryOptions::none(),
             transport: Some(Transport::new(Arc::new(Refusals {
-                http: http.clone(),
+                http: Bounded(http.clone()),
                 is_metadata,
             }))),
             cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
@@ -236,7 +237,7 @@ impl Inner {
 /// an error whose description holds an escaped character.
 #[derive(Debug)]
 struct Refusals {
-    http: reqwest::Client,
+    http: Bounded,
     is_metadata: bool,
 }
 

@@ -1,4 +1,7 @@
-//! What Azure answers, in our terms: one table from its codes to kinds, and the advice to go with them.
+//! What Azure answers, in our terms.
+
+mod codes;
+mod table;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,290 +12,11 @@ use azure_core::error::ErrorKind as SdkKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 use secrets_core::{Error, ErrorKind};
-use serde::Deserialize;
 
 use crate::config::Config;
 use crate::policy::{Action, Model, advice};
-
-/// One row: codes that mean the same, what we make of them and what to tell the user.
-pub(crate) struct Row {
-    /// The codes as Azure spells them: of Key Vault's errors and inner errors (`AKV…` stands before
-    /// its message), of Entra ID (`AADSTS…`, from the list of numbers, and OAuth's own words), and of
-    /// the metadata service (with `imds:` before them).
-    pub(crate) codes: &'static [&'static str],
-    /// What we call it.
-    pub(crate) kind: ErrorKind,
-    /// Whether trying again may help; `None` is what the kind says.
-    pub(crate) retryable: Option<bool>,
-    /// What is wrong, without a capital and without a full stop.
-    pub(crate) message: &'static str,
-    /// What the user can do; empty where the table of rights says it.
-    pub(crate) hint: &'static str,
-}
-
-impl Row {
-    const fn new(
-        codes: &'static [&'static str],
-        kind: ErrorKind,
-        message: &'static str,
-        hint: &'static str,
-    ) -> Self {
-        Self {
-            codes,
-            kind,
-            retryable: None,
-            message,
-            hint,
-        }
-    }
-
-    const fn retryable(mut self) -> Self {
-        self.retryable = Some(true);
-        self
-    }
-}
-
-/// Every code we know, by the services' documentation:
-/// <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>,
-/// <https://learn.microsoft.com/azure/key-vault/general/common-error-codes>,
-/// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>,
-/// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>.
-pub(crate) const TABLE: &[Row] = &[
-    // The three ways in which a vault refuses somebody it knows. Message and hint are made of the
-    // table of rights, which knows the data action and the permission.
-    Row::new(
-        &["AccessDenied", "ForbiddenByPolicy"],
-        ErrorKind::PermissionDenied,
-        "no access policy allows it",
-        "",
-    ),
-    Row::new(
-        &["ForbiddenByRbac"],
-        ErrorKind::PermissionDenied,
-        "no role allows it",
-        "",
-    ),
-    // Without an inner code: older interfaces, and refusals that are neither of the above.
-    Row::new(
-        &["Forbidden"],
-        ErrorKind::PermissionDenied,
-        "the principal may not do this",
-        "",
-    ),
-    // Asked before any right is looked at, so a role does not help.
-    Row::new(
-        &["ForbiddenByConnection", "ForbiddenByFirewall"],
-        ErrorKind::PermissionDenied,
-        "the vault's firewall does not let this machine's address in",
-        "add the address or the subnet under Networking in the vault (`az keyvault network-rule add`), \
-         or connect through its private endpoint; rights are not the matter here",
-    ),
-    // `enabled: false` is the only attribute that keeps a value from being read.
-    Row::new(
-        &["SecretDisabled"],
-        ErrorKind::PermissionDenied,
-        "the secret is disabled",
-        "enable it again (`az keyvault secret set-attributes --enabled true`), or let the connector's \
-         owner enter another value",
-    ),
-    Row::new(
-        &["NotFoundException", "SecretNotFound"],
-        ErrorKind::NotFound,
-        "the store has nothing under this name",
-        "look whether this is the vault it was written to",
-    ),
-    // States between two others: they end by themselves.
-    Row::new(
-        &["Conflict", "ObjectIsBeingDeleted", "ObjectIsBeingRecovered"],
-        ErrorKind::Conflict,
-        "the secret is being deleted, recovered or written by somebody at this moment",
-        "try again",
-    ),
-    Row::new(
-        &["ObjectIsDeletedButRecoverable"],
-        ErrorKind::PendingDeletion,
-        "the secret is soft-deleted, and its name is taken until it is recovered or purged",
-        "restore it, purge it (`az keyvault secret purge`), wait for the vault's retention to end, or \
-         set `on-deleted` to recover or purge",
-    ),
-    Row::new(
-        &["BadParameter"],
-        ErrorKind::InvalidConfig,
-        "Key Vault refuses a parameter of the request",
-        "look at the tags in the settings",
-    ),
-    // Codes of a 401, which Key Vault puts before its message.
-    Row::new(
-        &["AKV10022"],
-        ErrorKind::Unauthenticated,
-        "the token is for another resource than this vault",
-        "look at `authority-host` and at the vault's suffix: both must be of the same cloud",
-    ),
-    Row::new(
-        &["AKV10032"],
-        ErrorKind::Unauthenticated,
-        "the token was issued by another directory than the vault's",
-        "set the tenant id to the directory that the vault belongs to (`az keyvault show --query \
-         properties.tenantId`)",
-    ),
-    Row::new(
-        &["TokenExpired"],
-        ErrorKind::Unauthenticated,
-        "the vault says that the token has expired, though it was just issued",
-        "synchronise the clock of this machine (NTP), and look for a proxy that answers logins from a \
-         cache",
-    ),
-    // Keys of the directory roll; the vault reads them again.
-    Row::new(
-        &["AKV10046"],
-        ErrorKind::Unauthenticated,
-        "the vault cannot resolve the key that signed the token",
-        "try again; if it stays, look whether tenant and `authority-host` are of the vault's cloud",
-    )
-    .retryable(),
-    // The challenge's own words, RFC 6750 and continuous access evaluation.
-    Row::new(
-        &["insufficient_claims"],
-        ErrorKind::Unauthenticated,
-        "the vault wants a login under conditions that have changed since the token was issued",
-        "log in again; look at Conditional Access and at the service principal's sign-in log",
-    ),
-    Row::new(
-        &["AKV10000", "Unauthorized", "invalid_token"],
-        ErrorKind::Unauthenticated,
-        "the vault does not accept the token",
-        "compare tenant, client and cloud with the vault's; look whether a proxy strips the \
-         Authorization header, and at this machine's clock",
-    ),
-    Row::new(
-        &["Throttled", "TooManyRequests"],
-        ErrorKind::Throttled,
-        "Key Vault asks for fewer requests",
-        "switch the limit layer on, or spread secrets over several vaults: 4,000 reads and 300 writes \
-         in 10 seconds are what one takes",
-    ),
-    Row::new(
-        &["InternalServerError", "ServiceUnavailable"],
-        ErrorKind::Unavailable,
-        "Key Vault cannot serve the request at present",
-        "try again; see https://azure.status.microsoft",
-    ),
-    // Entra ID about the application.
-    Row::new(
-        &["AADSTS700016"],
-        ErrorKind::Unauthenticated,
-        "the directory has no application with this client id",
-        "compare client id and tenant id: set the application (client) id, and the directory it is \
-         registered in",
-    ),
-    Row::new(
-        &["AADSTS7000112"],
-        ErrorKind::Unauthenticated,
-        "the application is disabled in its directory",
-        "enable it under Enterprise applications (`Enabled for users to sign-in`)",
-    ),
-    Row::new(
-        &["AADSTS7000215"],
-        ErrorKind::Unauthenticated,
-        "Entra ID refuses the client secret",
-        "set the secret's value, not its id, look whether it belongs to this client id, or make a new \
-         one under Certificates & secrets",
-    ),
-    Row::new(
-        &["AADSTS7000222"],
-        ErrorKind::Unauthenticated,
-        "the client secret has expired",
-        "make a new one under Certificates & secrets (`az ad app credential reset`) and set it",
-    ),
-    Row::new(
-        &["AADSTS900023", "AADSTS90002"],
-        ErrorKind::Unauthenticated,
-        "Entra ID knows no such tenant",
-        "compare the tenant id (`az account show --query tenantId`), and the cloud it is in with \
-         `authority-host`",
-    ),
-    // Entra ID about federation: the service account's token.
-    Row::new(
-        &[
-            "AADSTS70021",
-            "AADSTS700211",
-            "AADSTS700212",
-            "AADSTS700213",
-        ],
-        ErrorKind::Unauthenticated,
-        "no federated credential of the application fits the service account's token",
-        "compare issuer, subject (system:serviceaccount:<namespace>:<name>) and audience \
-         (api://AzureADTokenExchange) of the federated credential with the token",
-    ),
-    Row::new(
-        &["AADSTS700024"],
-        ErrorKind::Unauthenticated,
-        "the service account's token is expired or not yet valid",
-        "look whether `federated-token-file` is the file that Kubernetes renews, and at this machine's \
-         clock",
-    ),
-    Row::new(
-        &["AADSTS50013", "AADSTS50027", "AADSTS700027"],
-        ErrorKind::Unauthenticated,
-        "Entra ID cannot verify the service account's token",
-        "look whether `federated-token-file` holds a token, and whether the cluster's issuer publishes \
-         its keys",
-    ),
-    // Entra ID about what the token is for, and under which conditions.
-    Row::new(
-        &["AADSTS500011", "imds:invalid_resource", "invalid_resource"],
-        ErrorKind::Unauthenticated,
-        "the directory does not know the resource that the vault asks a token for",
-        "look whether tenant, `authority-host` and the vault's suffix are of the same cloud",
-    ),
-    Row::new(
-        &["AADSTS53003"],
-        ErrorKind::Unauthenticated,
-        "a Conditional Access policy blocks the login",
-        "look at the service principal's sign-in log in Entra ID, which names the policy",
-    ),
-    // OAuth's own words, for numbers that are not above.
-    Row::new(
-        &["invalid_client", "unauthorized_client", "access_denied"],
-        ErrorKind::Unauthenticated,
-        "Entra ID refuses the application's credentials",
-        "look at the service principal's sign-in log in Entra ID; \
-         https://login.microsoftonline.com/error explains the number in the cause",
-    ),
-    Row::new(
-        &["invalid_grant", "invalid_request", "invalid_scope"],
-        ErrorKind::Unauthenticated,
-        "Entra ID refuses the login",
-        "compare tenant id, client id and `authority-host`; \
-         https://login.microsoftonline.com/error explains the number in the cause",
-    ),
-    Row::new(
-        &["AADSTS90033", "temporarily_unavailable"],
-        ErrorKind::Unavailable,
-        "Entra ID cannot serve the login at present",
-        "try again; see https://azure.status.microsoft",
-    ),
-    // The metadata service about this machine's identities.
-    Row::new(
-        &["imds:invalid_request", "imds:identity_not_found"],
-        ErrorKind::Unauthenticated,
-        "this machine has no such managed identity",
-        "assign one to it (`az vm identity assign`, `az webapp identity assign`), or set the client id \
-         to that of a user-assigned identity that it has",
-    ),
-    Row::new(
-        &["imds:unauthorized_client", "imds:unauthenticated"],
-        ErrorKind::Unauthenticated,
-        "the metadata service refuses to issue a token",
-        "look whether this is a machine of Azure, the identity still exists, and the pod may use it; \
-         elsewhere set tenant id, client id and client secret",
-    ),
-];
-
-/// The row of a code.
-pub(crate) fn row(code: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.codes.contains(&code))
-}
+use codes::{challenge_tenant, identifier, login_codes, parameter, vault_codes, wait};
+use table::{Row, row};
 
 /// Why one request failed: codes and numbers, and nothing of what was sent or answered, so that it
 /// can stand as the [`source`](StdError::source) of an [`Error`].
@@ -530,6 +254,11 @@ impl Fault {
     /// Whether the state of the secret is between two others.
     pub(crate) fn is_conflict(&self) -> bool {
         self.status == Some(409) && !self.is_pending()
+    }
+
+    /// Whether the vault says that there is a conflict, and not which.
+    pub(crate) fn is_vague_conflict(&self) -> bool {
+        self.is_conflict() && !self.codes().iter().any(|code| code.starts_with("ObjectIs"))
     }
 
     /// The error for it, before anybody adds operation, store and coordinate.
@@ -802,111 +531,6 @@ fn connect(error: &(dyn StdError + 'static)) -> Option<Connect> {
     error.source().and_then(connect)
 }
 
-/// The codes in the body of Key Vault's errors, the most exact one first.
-fn vault_codes(response: &RawResponse) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Option<Detail>,
-    }
-    #[derive(Deserialize)]
-    struct Detail {
-        code: Option<String>,
-        message: Option<String>,
-        innererror: Option<Box<Detail>>,
-    }
-    let body: &[u8] = response.body().as_ref();
-    let Ok(Body {
-        error: Some(detail),
-    }) = serde_json::from_slice(body)
-    else {
-        return Vec::new();
-    };
-    let mut codes = Vec::new();
-    let mut current = Some(&detail);
-    while let Some(detail) = current {
-        let own = detail.code.as_deref().and_then(identifier);
-        codes.extend(own);
-        codes.extend(detail.message.as_deref().and_then(message_code));
-        current = detail.innererror.as_deref();
-    }
-    codes.reverse();
-    codes
-}
-
-/// `AKV10032` of `AKV10032: Invalid issuer. …`, or `TokenExpired` of `[TokenExpired] Error …`: Key
-/// Vault's own code for a refused token, which has no field of its own.
-fn message_code(message: &str) -> Option<String> {
-    if let Some(rest) = message.strip_prefix('[') {
-        let (code, _) = rest.split_once(']')?;
-        return code
-            .bytes()
-            .all(|byte| byte.is_ascii_alphabetic())
-            .then(|| identifier(code))
-            .flatten();
-    }
-    let (code, _) = message.split_once(':')?;
-    let digits = code.strip_prefix("AKV")?;
-    ((4..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| code.to_owned())
-}
-
-/// The numbers and the word in the body of a refused login.
-fn login_codes(response: &RawResponse) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Option<String>,
-        #[serde(default)]
-        error_codes: Vec<u32>,
-    }
-    let body: &[u8] = response.body().as_ref();
-    let Ok(body) = serde_json::from_slice::<Body>(body) else {
-        return Vec::new();
-    };
-    let numbers = body.error_codes.iter().map(|code| format!("AADSTS{code}"));
-    numbers
-        .chain(body.error.as_deref().and_then(identifier))
-        .collect()
-}
-
-/// The directory in `Bearer authorization="https://login.microsoftonline.com/<tenant>", …`.
-fn challenge_tenant(challenge: &str) -> Option<String> {
-    let authority = parameter(challenge, "authorization")
-        .or_else(|| parameter(challenge, "authorization_uri"))?;
-    let (_, place) = authority.split_once("://")?;
-    identifier(place.split('/').nth(1)?)
-}
-
-/// A parameter of a challenge: `name="value"`.
-fn parameter<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
-    challenge
-        .match_indices(name)
-        .filter(|(at, _)| {
-            challenge[..*at]
-                .chars()
-                .next_back()
-                .is_none_or(|before| before == ' ' || before == ',')
-        })
-        .find_map(|(at, _)| {
-            let rest = challenge[at + name.len()..].strip_prefix("=\"")?;
-            rest.split_once('"').map(|(value, _)| value)
-        })
-}
-
-/// A code or an id of Azure's grammar; anything else could be text of the body, and is dropped.
-fn identifier(text: &str) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (!text.is_empty() && text.len() <= 80 && text.bytes().all(allowed)).then(|| text.to_owned())
-}
-
-/// How long to wait. A day is longer than anybody waits; more is a mistake of some proxy.
-fn wait(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
-    let number = |text: Option<&str>| text?.trim().parse::<u64>().ok();
-    number(milliseconds)
-        .map(Duration::from_millis)
-        .or_else(|| number(seconds).map(Duration::from_secs))
-        .map(|wait| wait.min(Duration::from_secs(86_400)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -914,6 +538,7 @@ mod tests {
     use azure_core::http::StatusCode;
     use azure_core::http::headers::Headers;
 
+    use super::table::TABLE;
     use super::*;
 
     fn config() -> Config {
@@ -1070,50 +695,6 @@ mod tests {
             assert_eq!(fault.explain(&config()).kind(), kind, "{status}");
             fault.nature = Nature::Answered(Vec::new());
             assert_eq!(fault.explain(&config()).kind(), kind, "{status}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_code_is_not_repeated() {
-        for code in [
-            "my secret value",
-            "{\"value\":1}",
-            "",
-            "a\nb",
-            &"x".repeat(81),
-        ] {
-            let body = serde_json::json!({ "error": { "code": code, "message": code } });
-            assert_eq!(vault_codes(&response(400, &body.to_string())), [""; 0]);
-        }
-        assert_eq!(message_code("AKVcanary: x"), None);
-        assert_eq!(message_code("no colon"), None);
-        assert_eq!(message_code("[my secret] x"), None);
-        assert_eq!(
-            message_code("[TokenExpired] Error validating token").as_deref(),
-            Some("TokenExpired")
-        );
-        let challenge = r#"Bearer realm="x", error="invalid_token",error_description="a b""#;
-        assert_eq!(parameter(challenge, "error"), Some("invalid_token"));
-        assert_eq!(parameter(challenge, "rror"), None);
-        assert_eq!(challenge_tenant("Bearer"), None);
-        assert_eq!(
-            challenge_tenant("Bearer authorization=\"https://x/my secret\""),
-            None
-        );
-    }
-
-    #[test]
-    fn waits_are_understood_in_both_units() {
-        for (milliseconds, seconds, expected) in [
-            (None, None, None),
-            (None, Some("7"), Some(7_000)),
-            (Some("1500"), Some("7"), Some(1_500)),
-            (Some("soon"), Some(" 2 "), Some(2_000)),
-            (None, Some("Wed, 21 Oct 2026 07:28:00 GMT"), None),
-            (None, Some("99999999999"), Some(86_400_000)),
-        ] {
-            let expected = expected.map(Duration::from_millis);
-            assert_eq!(wait(milliseconds, seconds), expected);
         }
     }
 }

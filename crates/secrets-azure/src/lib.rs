@@ -117,6 +117,7 @@ mod persistence;
 pub mod policy;
 mod reading;
 mod settings;
+mod transport;
 mod waiting;
 
 pub use config::{

@@ -124,7 +124,10 @@ impl AzureKeyVault {
         let explained = |fault: Fault| fault.explain(&self.config);
         let in_the_way = fault.is_pending() || fault.is_conflict();
         if self.config.on_deleted == OnDeleted::Refuse || !in_the_way {
-            return Err(if fault.is_pending() {
+            // Not every interface says more than that there is a conflict.
+            let is_pending = fault.is_pending()
+                || (fault.is_vague_conflict() && matches!(self.deleted(name).await, Ok(Some(_))));
+            return Err(if is_pending {
                 pending(&fault).with_hint(
                     "restore it, purge it (`az keyvault secret purge`), or set `on-deleted` to \
                      recover or purge",
@@ -520,11 +523,11 @@ fn cost(purge: Purge, on_deleted: OnDeleted, wait: Duration) -> Cost {
         // A read, and a look at what was deleted.
         read: 2,
         write: match on_deleted {
-            // A read, and a set.
-            OnDeleted::Refuse => 2,
-            // After those: looks until it is deleted, a recover, looks until it is back.
+            // A read, a set, and a look at what is in its way.
+            OnDeleted::Refuse => 3,
+            // A read, a set, looks until it is deleted, a recover, looks until it is back.
             OnDeleted::Recover => 3 + 2 * looks,
-            // After those: looks until it is deleted, a purge, sets until the name is free.
+            // A read, a set, looks until it is deleted, a purge, sets until the name is free.
             OnDeleted::Purge => 3 + 2 * looks,
         },
         // A read, a look at the versions of what is disabled, a delete.
@@ -560,7 +563,7 @@ mod tests {
     fn cost_counts_the_worst_case() {
         let wait = Duration::from_secs(20);
         let cautious = cost(Purge::Never, OnDeleted::Refuse, wait);
-        assert_eq!((cautious.read, cautious.write, cautious.delete), (2, 2, 3));
+        assert_eq!((cautious.read, cautious.write, cautious.delete), (2, 3, 3));
         assert_eq!((cautious.restore, cautious.describe), (12, 2));
         assert_eq!(cost(Purge::Always, OnDeleted::Refuse, wait).delete, 24);
         assert_eq!(cost(Purge::Never, OnDeleted::Recover, wait).write, 23);

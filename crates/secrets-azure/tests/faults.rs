@@ -185,6 +185,36 @@ async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
     }
 }
 
+/// Without an inner code a conflict is looked into: the name may be soft-deleted.
+#[tokio::test]
+async fn a_conflict_without_a_reason_is_looked_into() {
+    let (_azure, proxy, store) = behind_a_proxy().await;
+    let vague = json!({ "error": { "code": "Conflict", "message": "x" } });
+    let vague = Fault::Respond(Answer::json(409, &vague));
+    let there = write();
+    store.write(there.clone()).await.unwrap();
+    store
+        .delete(&there.coordinate, &DeleteOptions::default())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.inject(Rule::new(vague).on("PUT /*"));
+    let error = store.write(there).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PendingDeletion, "{error}");
+    let error = store.write(write()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}
+
+/// Nobody keeps us reading for ever.
+#[tokio::test]
+async fn an_answer_without_end_is_ended() {
+    let (_azure, proxy, store) = behind_a_proxy().await;
+    let endless = Answer::status(200).with_body(vec![b' '; 5 << 20]);
+    proxy.inject(Rule::new(Fault::Respond(endless)).on("GET /secrets*"));
+    let error = store.read(&coordinate().into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
 /// A link to the next page leads nowhere but to our vault, and odd entries are skipped.
 #[tokio::test]
 async fn listings_stay_in_the_vault_and_skip_what_they_cannot_read() {

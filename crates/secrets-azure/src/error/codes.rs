@@ -1,0 +1,167 @@
+//! Codes in what Azure answers: of bodies and headers nothing else is taken.
+
+use std::time::Duration;
+
+use azure_core::http::RawResponse;
+use serde::Deserialize;
+
+/// The codes in the body of Key Vault's errors, the most exact one first.
+pub(super) fn vault_codes(response: &RawResponse) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Option<Detail>,
+    }
+    #[derive(Deserialize)]
+    struct Detail {
+        code: Option<String>,
+        message: Option<String>,
+        innererror: Option<Box<Detail>>,
+    }
+    let body: &[u8] = response.body().as_ref();
+    let Ok(Body {
+        error: Some(detail),
+    }) = serde_json::from_slice(body)
+    else {
+        return Vec::new();
+    };
+    let mut codes = Vec::new();
+    let mut current = Some(&detail);
+    while let Some(detail) = current {
+        let own = detail.code.as_deref().and_then(identifier);
+        codes.extend(own);
+        codes.extend(detail.message.as_deref().and_then(message_code));
+        current = detail.innererror.as_deref();
+    }
+    codes.reverse();
+    codes
+}
+
+/// `AKV10032` of `AKV10032: Invalid issuer. …`, or `TokenExpired` of `[TokenExpired] Error …`: Key
+/// Vault's own code for a refused token, which has no field of its own.
+fn message_code(message: &str) -> Option<String> {
+    if let Some(rest) = message.strip_prefix('[') {
+        let (code, _) = rest.split_once(']')?;
+        return code
+            .bytes()
+            .all(|byte| byte.is_ascii_alphabetic())
+            .then(|| identifier(code))
+            .flatten();
+    }
+    let (code, _) = message.split_once(':')?;
+    let digits = code.strip_prefix("AKV")?;
+    ((4..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| code.to_owned())
+}
+
+/// The numbers and the word in the body of a refused login.
+pub(super) fn login_codes(response: &RawResponse) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Option<String>,
+        #[serde(default)]
+        error_codes: Vec<u32>,
+    }
+    let body: &[u8] = response.body().as_ref();
+    let Ok(body) = serde_json::from_slice::<Body>(body) else {
+        return Vec::new();
+    };
+    let numbers = body.error_codes.iter().map(|code| format!("AADSTS{code}"));
+    numbers
+        .chain(body.error.as_deref().and_then(identifier))
+        .collect()
+}
+
+/// The directory in `Bearer authorization="https://login.microsoftonline.com/<tenant>", …`.
+pub(super) fn challenge_tenant(challenge: &str) -> Option<String> {
+    let authority = parameter(challenge, "authorization")
+        .or_else(|| parameter(challenge, "authorization_uri"))?;
+    let (_, place) = authority.split_once("://")?;
+    identifier(place.split('/').nth(1)?)
+}
+
+/// A parameter of a challenge: `name="value"`.
+pub(super) fn parameter<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
+    challenge
+        .match_indices(name)
+        .filter(|(at, _)| {
+            challenge[..*at]
+                .chars()
+                .next_back()
+                .is_none_or(|before| before == ' ' || before == ',')
+        })
+        .find_map(|(at, _)| {
+            let rest = challenge[at + name.len()..].strip_prefix("=\"")?;
+            rest.split_once('"').map(|(value, _)| value)
+        })
+}
+
+/// A code or an id of Azure's grammar; anything else could be text of the body, and is dropped.
+pub(super) fn identifier(text: &str) -> Option<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (!text.is_empty() && text.len() <= 80 && text.bytes().all(allowed)).then(|| text.to_owned())
+}
+
+/// How long to wait. A day is longer than anybody waits; more is a mistake of some proxy.
+pub(super) fn wait(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
+    let number = |text: Option<&str>| text?.trim().parse::<u64>().ok();
+    number(milliseconds)
+        .map(Duration::from_millis)
+        .or_else(|| number(seconds).map(Duration::from_secs))
+        .map(|wait| wait.min(Duration::from_secs(86_400)))
+}
+
+#[cfg(test)]
+mod tests {
+    use azure_core::http::StatusCode;
+    use azure_core::http::headers::Headers;
+
+    use super::*;
+
+    fn response(status: u16, body: &str) -> RawResponse {
+        RawResponse::from_bytes(StatusCode::from(status), Headers::new(), body.to_owned())
+    }
+
+    #[test]
+    fn what_is_no_code_is_not_repeated() {
+        for code in [
+            "my secret value",
+            "{\"value\":1}",
+            "",
+            "a\nb",
+            &"x".repeat(81),
+        ] {
+            let body = serde_json::json!({ "error": { "code": code, "message": code } });
+            assert_eq!(vault_codes(&response(400, &body.to_string())), [""; 0]);
+        }
+        assert_eq!(message_code("AKVcanary: x"), None);
+        assert_eq!(message_code("no colon"), None);
+        assert_eq!(message_code("[my secret] x"), None);
+        assert_eq!(
+            message_code("[TokenExpired] Error validating token").as_deref(),
+            Some("TokenExpired")
+        );
+        let challenge = r#"Bearer realm="x", error="invalid_token",error_description="a b""#;
+        assert_eq!(parameter(challenge, "error"), Some("invalid_token"));
+        assert_eq!(parameter(challenge, "rror"), None);
+        assert_eq!(challenge_tenant("Bearer"), None);
+        assert_eq!(
+            challenge_tenant("Bearer authorization=\"https://x/my secret\""),
+            None
+        );
+    }
+
+    #[test]
+    fn waits_are_understood_in_both_units() {
+        for (milliseconds, seconds, expected) in [
+            (None, None, None),
+            (None, Some("7"), Some(7_000)),
+            (Some("1500"), Some("7"), Some(1_500)),
+            (Some("soon"), Some(" 2 "), Some(2_000)),
+            (None, Some("Wed, 21 Oct 2026 07:28:00 GMT"), None),
+            (None, Some("99999999999"), Some(86_400_000)),
+        ] {
+            let expected = expected.map(Duration::from_millis);
+            assert_eq!(wait(milliseconds, seconds), expected);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! One table from Azure's codes to kinds, and the advice to go with them.
+
+use secrets_core::ErrorKind;
+
+/// One row: codes that mean the same, what we make of them and what to tell the user.
+pub(crate) struct Row {
+    /// The codes as Azure spells them: of Key Vault's errors and inner errors (`AKV…` stands before
+    /// its message), of Entra ID (`AADSTS…`, from the list of numbers, and OAuth's own words), and of
+    /// the metadata service (with `imds:` before them).
+    pub(crate) codes: &'static [&'static str],
+    /// What we call it.
+    pub(crate) kind: ErrorKind,
+    /// Whether trying again may help; `None` is what the kind says.
+    pub(crate) retryable: Option<bool>,
+    /// What is wrong, without a capital and without a full stop.
+    pub(crate) message: &'static str,
+    /// What the user can do; empty where the table of rights says it.
+    pub(crate) hint: &'static str,
+}
+
+impl Row {
+    const fn new(
+        codes: &'static [&'static str],
+        kind: ErrorKind,
+        message: &'static str,
+        hint: &'static str,
+    ) -> Self {
+        Self {
+            codes,
+            kind,
+            retryable: None,
+            message,
+            hint,
+        }
+    }
+
+    const fn retryable(mut self) -> Self {
+        self.retryable = Some(true);
+        self
+    }
+}
+
+/// Every code we know, by the services' documentation:
+/// <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>,
+/// <https://learn.microsoft.com/azure/key-vault/general/common-error-codes>,
+/// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>,
+/// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>.
+pub(crate) const TABLE: &[Row] = &[
+    // The three ways in which a vault refuses somebody it knows. Message and hint are made of the
+    // table of rights, which knows the data action and the permission.
+    Row::new(
+        &["AccessDenied", "ForbiddenByPolicy"],
+        ErrorKind::PermissionDenied,
+        "no access policy allows it",
+        "",
+    ),
+    Row::new(
+        &["ForbiddenByRbac"],
+        ErrorKind::PermissionDenied,
+        "no role allows it",
+        "",
+    ),
+    // Without an inner code: older interfaces, and refusals that are neither of the above.
+    Row::new(
+        &["Forbidden"],
+        ErrorKind::PermissionDenied,
+        "the principal may not do this",
+        "",
+    ),
+    // Asked before any right is looked at, so a role does not help.
+    Row::new(
+        &["ForbiddenByConnection", "ForbiddenByFirewall"],
+        ErrorKind::PermissionDenied,
+        "the vault's firewall does not let this machine's address in",
+        "add the address or the subnet under Networking in the vault (`az keyvault network-rule add`), \
+         or connect through its private endpoint; rights are not the matter here",
+    ),
+    // `enabled: false` is the only attribute that keeps a value from being read.
+    Row::new(
+        &["SecretDisabled"],
+        ErrorKind::PermissionDenied,
+        "the secret is disabled",
+        "enable it again (`az keyvault secret set-attributes --enabled true`), or let the connector's \
+         owner enter another value",
+    ),
+    Row::new(
+        &["NotFoundException", "SecretNotFound"],
+        ErrorKind::NotFound,
+        "the store has nothing under this name",
+        "look whether this is the vault it was written to",
+    ),
+    // States between two others: they end by themselves.
+    Row::new(
+        &["Conflict", "ObjectIsBeingDeleted", "ObjectIsBeingRecovered"],
+        ErrorKind::Conflict,
+        "the secret is being deleted, recovered or written by somebody at this moment",
+        "try again",
+    ),
+    Row::new(
+        &["ObjectIsDeletedButRecoverable"],
+        ErrorKind::PendingDeletion,
+        "the secret is soft-deleted, and its name is taken until it is recovered or purged",
+        "restore it, purge it (`az keyvault secret purge`), wait for the vault's retention to end, or \
+         set `on-deleted` to recover or purge",
+    ),
+    Row::new(
+        &["BadParameter"],
+        ErrorKind::InvalidConfig,
+        "Key Vault refuses a parameter of the request",
+        "look at the tags in the settings",
+    ),
+    // Codes of a 401, which Key Vault puts before its message.
+    Row::new(
+        &["AKV10022"],
+        ErrorKind::Unauthenticated,
+        "the token is for another resource than this vault",
+        "look at `authority-host` and at the vault's suffix: both must be of the same cloud",
+    ),
+    Row::new(
+        &["AKV10032"],
+        ErrorKind::Unauthenticated,
+        "the token was issued by another directory than the vault's",
+        "set the tenant id to the directory that the vault belongs to (`az keyvault show --query \
+         properties.tenantId`)",
+    ),
+    Row::new(
+        &["TokenExpired"],
+        ErrorKind::Unauthenticated,
+        "the vault says that the token has expired, though it was just issued",
+        "synchronise the clock of this machine (NTP), and look for a proxy that answers logins from a \
+         cache",
+    ),
+    // Keys of the directory roll; the vault reads them again.
+    Row::new(
+        &["AKV10046"],
+        ErrorKind::Unauthenticated,
+        "the vault cannot resolve the key that signed the token",
+        "try again; if it stays, look whether tenant and `authority-host` are of the vault's cloud",
+    )
+    .retryable(),
+    // The challenge's own words, RFC 6750 and continuous access evaluation.
+    Row::new(
+        &["insufficient_claims"],
+        ErrorKind::Unauthenticated,
+        "the vault wants a login under conditions that have changed since the token was issued",
+        "log in again; look at Conditional Access and at the service principal's sign-in log",
+    ),
+    Row::new(
+        &["AKV10000", "Unauthorized", "invalid_token"],
+        ErrorKind::Unauthenticated,
+        "the vault does not accept the token",
+        "compare tenant, client and cloud with the vault's; look whether a proxy strips the \
+         Authorization header, and at this machine's clock",
+    ),
+    Row::new(
+        &["Throttled", "TooManyRequests"],
+        ErrorKind::Throttled,
+        "Key Vault asks for fewer requests",
+        "switch the limit layer on, or spread secrets over several vaults: 4,000 reads and 300 writes \
+         in 10 seconds are what one takes",
+    ),
+    Row::new(
+        &["InternalServerError", "ServiceUnavailable"],
+        ErrorKind::Unavailable,
+        "Key Vault cannot serve the request at present",
+        "try again; see https://azure.status.microsoft",
+    ),
+    // Entra ID about the application.
+    Row::new(
+        &["AADSTS700016"],
+        ErrorKind::Unauthenticated,
+        "the directory has no application with this client id",
+        "compare client id and tenant id: set the application (client) id, and the directory it is \
+         registered in",
+    ),
+    Row::new(
+        &["AADSTS7000112"],
+        ErrorKind::Unauthenticated,
+        "the application is disabled in its directory",
+        "enable it under Enterprise applications (`Enabled for users to sign-in`)",
+    ),
+    Row::new(
+        &["AADSTS7000215"],
+        ErrorKind::Unauthenticated,
+        "Entra ID refuses the client secret",
+        "set the secret's value, not its id, look whether it belongs to this client id, or make a new \
+         one under Certificates & secrets",
+    ),
+    Row::new(
+        &["AADSTS7000222"],
+        ErrorKind::Unauthenticated,
+        "the client secret has expired",
+        "make a new one under Certificates & secrets (`az ad app credential reset`) and set it",
+    ),
+    Row::new(
+        &["AADSTS900023", "AADSTS90002"],
+        ErrorKind::Unauthenticated,
+        "Entra ID knows no such tenant",
+        "compare the tenant id (`az account show --query tenantId`), and the cloud it is in with \
+         `authority-host`",
+    ),
+    // Entra ID about federation: the service account's token.
+    Row::new(
+        &[
+            "AADSTS70021",
+            "AADSTS700211",
+            "AADSTS700212",
+            "AADSTS700213",
+        ],
+        ErrorKind::Unauthenticated,
+        "no federated credential of the application fits the service account's token",
+        "compare issuer, subject (system:serviceaccount:<namespace>:<name>) and audience \
+         (api://AzureADTokenExchange) of the federated credential with the token",
+    ),
+    Row::new(
+        &["AADSTS700024"],
+        ErrorKind::Unauthenticated,
+        "the service account's token is expired or not yet valid",
+        "look whether `federated-token-file` is the file that Kubernetes renews, and at this machine's \
+         clock",
+    ),
+    Row::new(
+        &["AADSTS50013", "AADSTS50027", "AADSTS700027"],
+        ErrorKind::Unauthenticated,
+        "Entra ID cannot verify the service account's token",
+        "look whether `federated-token-file` holds a token, and whether the cluster's issuer publishes \
+         its keys",
+    ),
+    // Entra ID about what the token is for, and under which conditions.
+    Row::new(
+        &["AADSTS500011", "imds:invalid_resource", "invalid_resource"],
+        ErrorKind::Unauthenticated,
+        "the directory does not know the resource that the vault asks a token for",
+        "look whether tenant, `authority-host` and the vault's suffix are of the same cloud",
+    ),
+    Row::new(
+        &["AADSTS53003"],
+        ErrorKind::Unauthenticated,
+        "a Conditional Access policy blocks the login",
+        "look at the service principal's sign-in log in Entra ID, which names the policy",
+    ),
+    // OAuth's own words, for numbers that are not above.
+    Row::new(
+        &["invalid_client", "unauthorized_client", "access_denied"],
+        ErrorKind::Unauthenticated,
+        "Entra ID refuses the application's credentials",
+        "look at the service principal's sign-in log in Entra ID; \
+         https://login.microsoftonline.com/error explains the number in the cause",
+    ),
+    Row::new(
+        &["invalid_grant", "invalid_request", "invalid_scope"],
+        ErrorKind::Unauthenticated,
+        "Entra ID refuses the login",
+        "compare tenant id, client id and `authority-host`; \
+         https://login.microsoftonline.com/error explains the number in the cause",
+    ),
+    Row::new(
+        &["AADSTS90033", "temporarily_unavailable"],
+        ErrorKind::Unavailable,
+        "Entra ID cannot serve the login at present",
+        "try again; see https://azure.status.microsoft",
+    ),
+    // The metadata service about this machine's identities.
+    Row::new(
+        &["imds:invalid_request", "imds:identity_not_found"],
+        ErrorKind::Unauthenticated,
+        "this machine has no such managed identity",
+        "assign one to it (`az vm identity assign`, `az webapp identity assign`), or set the client id \
+         to that of a user-assigned identity that it has",
+    ),
+    Row::new(
+        &["imds:unauthorized_client", "imds:unauthenticated"],
+        ErrorKind::Unauthenticated,
+        "the metadata service refuses to issue a token",
+        "look whether this is a machine of Azure, the identity still exists, and the pod may use it; \
+         elsewhere set tenant id, client id and client secret",
+    ),
+];
+
+/// The row of a code.
+pub(crate) fn row(code: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.codes.contains(&code))
+}

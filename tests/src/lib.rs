@@ -41,6 +41,7 @@ mod cache;
 mod certificates;
 mod container;
 pub mod google;
+mod jwt;
 mod localstack;
 mod postgres;
 mod process;

@@ -14,10 +14,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{
-    jwt::{Jwt, Signer, SigningKey},
-    pretty,
-};
+use super::pretty;
+use crate::jwt::{Jwt, SigningKey};
 
 /// The scope that each method of the service
 /// [asks for](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access#authorization-scopes).
@@ -51,11 +49,11 @@ pub(super) struct Token {
 }
 
 impl Accounts {
-    pub(super) fn generate(project: &str, number: u64, origin: String) -> io::Result<Self> {
+    pub(super) fn generate(project: &str, number: u64, origin: String) -> Self {
         let email = format!("airbyte-secrets@{project}.iam.gserviceaccount.com");
-        let key = SigningKey::first(Signer::ServiceAccount);
-        let pem = key.pem()?;
-        Ok(Self {
+        let key = SigningKey::shared();
+        let pem = key.pem();
+        Self {
             project: project.to_owned(),
             project_number: number,
             origin,
@@ -64,9 +62,9 @@ impl Accounts {
             client_secret: format!("GOCSPX-{}", random()),
             email,
             key: RwLock::new((key, pem)),
-            workload_key: SigningKey::first(Signer::Workload),
+            workload_key: SigningKey::shared(),
             tokens: Mutex::default(),
-        })
+        }
     }
 
     pub(super) fn project(&self) -> &str {
@@ -120,13 +118,15 @@ impl Accounts {
 
     /// Whether the workload's provider has issued it.
     pub(super) fn workload_has_signed(&self, jwt: &Jwt) -> bool {
-        jwt.text("iss") == Some(WORKLOAD_ISSUER) && jwt.is_signed_by(&self.workload_key)
+        jwt.text("iss") == Some(WORKLOAD_ISSUER)
+            && jwt.key_id() == Some(self.workload_key.id())
+            && jwt.is_signed_by(&self.workload_key)
     }
 
     /// Makes a new key; nothing that the old one signs is believed any more.
     pub(super) fn rotate(&self) -> io::Result<()> {
-        let key = SigningKey::generate();
-        let pem = key.pem()?;
+        let key = SigningKey::generate()?;
+        let pem = key.pem();
         *self.key.write().expect("no holder panics") = (key, pem);
         Ok(())
     }
@@ -162,9 +162,7 @@ impl Accounts {
             "iat": now.unix_timestamp(),
             "exp": (now + lifetime).unix_timestamp(),
         });
-        self.workload_key
-            .sign(&claims)
-            .expect("a key that was just made signs")
+        self.workload_key.sign(&claims)
     }
 
     /// See [the provider's page](https://cloud.google.com/iam/docs/keys-create-delete#creating).
@@ -249,6 +247,6 @@ impl Accounts {
     /// A token that the service account's present key signs.
     pub(super) fn sign(&self, claims: &Value) -> String {
         let key = self.key.read().expect("no holder panics");
-        key.0.sign(claims).expect("a key that was just made signs")
+        key.0.sign(claims)
     }
 }

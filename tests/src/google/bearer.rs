@@ -5,9 +5,9 @@ use time::OffsetDateTime;
 
 use super::{
     accounts::{Accounts, CLOUD_PLATFORM},
-    jwt::Jwt,
     refusal::{Refusal, credentials_invalid, credentials_missing, scope_insufficient},
 };
+use crate::jwt::Jwt;
 
 /// The longest that a token signed by its bearer may last, in seconds.
 ///

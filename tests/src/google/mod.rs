@@ -26,6 +26,7 @@
 //! - The quota counts per second instead of per minute, so that tests end.
 //! - Permissions are those of whoever calls, not of single principals, and policies that are set on a secret are kept
 //!   but have no effect.
+//! - Parameters that shape the answer (`fields`, `callback`, other formats than JSON) are taken and have no effect.
 //! - Cloud KMS is a switch; that keys are named properly, and lie where the data does, is checked.
 //! - Filters know the comparisons of the documentation, not functions or words without a field.
 //! - Where no page gives the wording of a refusal, the code and status are those of the documentation and the words are
@@ -51,7 +52,6 @@ mod body;
 mod crc32c;
 mod filter;
 mod impersonation;
-mod jwt;
 mod metadata;
 mod oauth;
 mod operations;
@@ -167,7 +167,7 @@ impl Google {
         let accounts =
             tokio::task::spawn_blocking(move || Accounts::generate(&project, number, origin))
                 .await
-                .map_err(io::Error::other)??;
+                .map_err(io::Error::other)?;
         let store = Store::new(options.project, options.project_number);
         let shared = Arc::new(Shared::new(accounts, store, options.switches));
 

@@ -13,10 +13,10 @@ use time::OffsetDateTime;
 use super::{
     accounts::{Accounts, CLOUD_PLATFORM},
     bearer::{LONGEST, SKEW},
-    jwt::Jwt,
     refusal::{Answer, Refusal},
     switches::Switches,
 };
+use crate::jwt::Jwt;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 

@@ -404,6 +404,12 @@ impl Operation<'_> {
             let number = secret.settings.aliases.get(&version).copied();
             return number
                 .and_then(|number| usize::try_from(number).ok())
+                // Aliases are no more consistent than `latest`.
+                .filter(|number| {
+                    secret
+                        .newest(latest)
+                        .is_some_and(|newest| *number <= newest)
+                })
                 .ok_or_else(|| no_version(&name));
         }
         let number = Some(version.as_str())

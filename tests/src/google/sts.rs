@@ -11,11 +11,11 @@ use time::OffsetDateTime;
 
 use super::{
     accounts::Accounts,
-    jwt::Jwt,
     oauth::{form, refuse},
     refusal::{Answer, Refusal},
     switches::Switches,
 };
+use crate::jwt::Jwt;
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";

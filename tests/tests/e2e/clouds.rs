@@ -7,6 +7,7 @@ use e2e::{
     azure::{self, Azure},
     google::{self, Google, When},
 };
+use secrets_core::ManagedCoordinate;
 use uuid::Uuid;
 
 use crate::installation::{FIRST, Installation, LAST};
@@ -140,7 +141,7 @@ fn expect_once_in_google(installation: &Installation, google: &Google) {
     let expected: BTreeSet<_> = installation
         .secrets
         .keys()
-        .map(|name| name.as_str())
+        .map(ManagedCoordinate::as_str)
         .collect();
     assert_eq!(ids, expected);
     assert_eq!(held.len(), expected.len());

@@ -9,7 +9,8 @@ mod versions;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Google, Options, accounts::CLOUD_PLATFORM, jwt::SigningKey};
+use super::{Google, Options, accounts::CLOUD_PLATFORM};
+use crate::jwt::SigningKey;
 
 /// A server, and a token for it.
 struct Bench {
@@ -140,5 +141,5 @@ fn reason(body: &Value) -> &str {
 
 /// Another key than that of the service account.
 fn stranger() -> SigningKey {
-    SigningKey::generate()
+    SigningKey::generate().unwrap()
 }

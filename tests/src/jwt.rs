@@ -1,5 +1,4 @@
-//! Signed tokens, RS256 only, which is what the provider
-//! [prescribes](https://developers.google.com/identity/protocols/oauth2/service-account#authorizingrequests).
+//! JSON Web Tokens, really signed and really verified: RS256 only, which is what the providers prescribe.
 
 use std::{
     io,
@@ -20,40 +19,32 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// A private key and its id.
-pub(super) struct SigningKey {
+pub(crate) struct SigningKey {
     id: String,
     pair: Arc<KeyPair>,
 }
 
-/// Who signs to begin with. Making a key takes half a second where nothing is optimised, so all servers of a process have
-/// the same ones under ids of their own, which signatures cover.
-#[derive(Clone, Copy)]
-pub(super) enum Signer {
-    ServiceAccount,
-    Workload,
-}
-
 impl SigningKey {
-    /// The first key of a signer.
-    pub(super) fn first(signer: Signer) -> Self {
-        type Shared = LazyLock<Arc<KeyPair>>;
-        static SERVICE_ACCOUNT: Shared = LazyLock::new(|| Arc::new(make()));
-        static WORKLOAD: Shared = LazyLock::new(|| Arc::new(make()));
-        let pair = match signer {
-            Signer::ServiceAccount => &SERVICE_ACCOUNT,
-            Signer::Workload => &WORKLOAD,
-        };
-        Self::with(Arc::clone(pair))
+    /// A key under an id of its own.
+    ///
+    /// Making a key takes half a second where nothing is optimised, so these are all the same one, and are told apart by
+    /// their ids, which signatures cover.
+    pub(crate) fn shared() -> Self {
+        static PAIR: LazyLock<Arc<KeyPair>> = LazyLock::new(|| {
+            Arc::new(KeyPair::generate(KeySize::Rsa2048).expect("memory and randomness"))
+        });
+        Self::with(Arc::clone(&PAIR))
     }
 
     /// Another key than all before.
-    pub(super) fn generate() -> Self {
-        Self::with(Arc::new(make()))
+    pub(crate) fn generate() -> io::Result<Self> {
+        let pair = KeyPair::generate(KeySize::Rsa2048).map_err(io::Error::other)?;
+        Ok(Self::with(Arc::new(pair)))
     }
 
     fn with(pair: Arc<KeyPair>) -> Self {
         Self {
-            // Forty hexadecimal digits, as the service gives out.
+            // Forty hexadecimal digits.
             id: format!(
                 "{}{:.8}",
                 Uuid::new_v4().simple(),
@@ -63,13 +54,13 @@ impl SigningKey {
         }
     }
 
-    pub(super) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
     /// The private key, PKCS #8 in PEM.
-    pub(super) fn pem(&self) -> io::Result<String> {
-        let der: Pkcs8V1Der<'_> = self.pair.as_der().map_err(io::Error::other)?;
+    pub(crate) fn pem(&self) -> String {
+        let der: Pkcs8V1Der<'_> = self.pair.as_der().expect("every key has this form");
         let text = BASE64_STANDARD.encode(der.as_ref());
         let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");
         let mut rest = text.as_str();
@@ -80,11 +71,11 @@ impl SigningKey {
             rest = after;
         }
         pem.push_str("-----END PRIVATE KEY-----\n");
-        Ok(pem)
+        pem
     }
 
     /// A token with these claims.
-    pub(super) fn sign(&self, claims: &Value) -> io::Result<String> {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": "RS256", "typ": "JWT", "kid": self.id});
         let encode = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", encode(&header), encode(claims));
@@ -96,20 +87,13 @@ impl SigningKey {
                 signed.as_bytes(),
                 &mut signature,
             )
-            .map_err(io::Error::other)?;
-        Ok(format!(
-            "{signed}.{}",
-            BASE64_URL_SAFE_NO_PAD.encode(signature)
-        ))
+            .expect("the buffer has the length of the modulus");
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
 }
 
-fn make() -> KeyPair {
-    KeyPair::generate(KeySize::Rsa2048).expect("memory and randomness")
-}
-
 /// A token in its parts, of which nothing is believed yet.
-pub(super) struct Jwt {
+pub(crate) struct Jwt {
     header: Value,
     claims: Value,
     signed: String,
@@ -117,7 +101,7 @@ pub(super) struct Jwt {
 }
 
 impl Jwt {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let decode = |part: &str| -> Option<Value> {
@@ -132,31 +116,41 @@ impl Jwt {
         })
     }
 
+    /// Everything that it says.
+    pub(crate) fn claims(&self) -> &Value {
+        &self.claims
+    }
+
+    /// The algorithm that its header names.
+    pub(crate) fn algorithm(&self) -> Option<&str> {
+        self.header["alg"].as_str()
+    }
+
     /// The id of the key that is said to have signed it.
-    pub(super) fn key_id(&self) -> Option<&str> {
+    pub(crate) fn key_id(&self) -> Option<&str> {
         self.header["kid"].as_str()
     }
 
     /// Whether this key has signed it, by the algorithm that its header names.
-    pub(super) fn is_signed_by(&self, key: &SigningKey) -> bool {
+    pub(crate) fn is_signed_by(&self, key: &SigningKey) -> bool {
         let public =
             UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.pair.public_key().as_ref());
-        self.header["alg"] == "RS256"
+        self.algorithm() == Some("RS256")
             && public
                 .verify(self.signed.as_bytes(), &self.signature)
                 .is_ok()
     }
 
-    pub(super) fn text(&self, claim: &str) -> Option<&str> {
+    pub(crate) fn text(&self, claim: &str) -> Option<&str> {
         self.claims[claim].as_str()
     }
 
-    pub(super) fn number(&self, claim: &str) -> Option<i64> {
+    pub(crate) fn number(&self, claim: &str) -> Option<i64> {
         self.claims[claim].as_i64()
     }
 
     /// The scopes that it asks for.
-    pub(super) fn scopes(&self) -> Vec<String> {
+    pub(crate) fn scopes(&self) -> Vec<String> {
         let scopes = self.text("scope").unwrap_or_default();
         scopes.split_whitespace().map(str::to_owned).collect()
     }

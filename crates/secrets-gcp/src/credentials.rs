@@ -100,7 +100,8 @@ impl CredentialCache {
             Ok(Err(error)) => {
                 // The SDK would answer with the same error for ever.
                 self.forget(&held);
-                Err(self.0.source.explain(&error).await)
+                let acts_as_another = held.acts_as_another();
+                Err(self.0.source.explain(&error, acts_as_another).await)
             }
             Err(_) => {
                 self.forget(&held);
@@ -212,6 +213,13 @@ impl CredentialsProvider for CredentialCache {
 }
 
 impl Held {
+    /// Whether the content of the file or setting is a configuration for impersonating somebody.
+    fn acts_as_another(&self) -> bool {
+        let key = self.material.clone().map(|json| Key { json });
+        key.and_then(|key| key.value().ok())
+            .is_some_and(|content| content.text("service_account_impersonation_url").is_some())
+    }
+
     /// Whether the file has changed since.
     fn is_stale(&self) -> bool {
         self.file
@@ -275,8 +283,9 @@ impl Source {
     }
 
     /// Why there is no token, from types and numbers alone: the SDK's messages quote answers.
-    async fn explain(&self, error: &CredentialsError) -> Error {
+    async fn explain(&self, error: &CredentialsError, acts_as_another: bool) -> Error {
         let cause = cause(error);
+        let acts_as_another = acts_as_another || self.impersonate.is_some();
         let unreachable = |connect: Connect| {
             Error::new(
                 ErrorKind::Unavailable,
@@ -284,7 +293,7 @@ impl Source {
             )
         };
         let (error, hint) = match cause {
-            Cause::Refused(status @ (401 | 403)) if self.impersonate.is_some() => (
+            Cause::Refused(status @ 403) if acts_as_another => (
                 Error::new(
                     ErrorKind::PermissionDenied,
                     format!("the service account may not be impersonated (HTTP {status})"),
@@ -543,7 +552,7 @@ mod tests {
         };
         let http = SdkError::http(400, HeaderMap::new(), b"canary".to_vec().into());
         let error = CredentialsError::new(false, "body=<canary>", http);
-        let error = source.explain(&error).await;
+        let error = source.explain(&error, false).await;
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
         let shown = format!("{error} {error:?}");
         assert!(

@@ -110,8 +110,12 @@ async fn what_is_refused_a_token_is_explained() {
     google.switches(|switches| switches.deny("iam.serviceAccounts.getAccessToken"));
     let impersonated = Credentials::Key(key(&google.impersonated_json()));
     let error = refused(&with(&google, impersonated)).await;
-    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
-    assert!(error.message().contains("HTTP 403"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.contains("roles/iam.serviceAccountTokenCreator"),
+        "{hint}"
+    );
 }
 
 /// A key is rotated under a running service: the file is read again when it changes, and when Google

@@ -6,6 +6,7 @@
 mod clouds;
 mod demo;
 mod fleet;
+mod google;
 mod installation;
 mod layers;
 mod mirroring;

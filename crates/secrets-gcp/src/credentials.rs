@@ -59,6 +59,13 @@ struct Source {
     impersonate: Option<String>,
 }
 
+/// What credentials are made of.
+#[derive(Default)]
+struct Material {
+    key: Option<Key>,
+    file: Option<FileStamp>,
+}
+
 /// Credentials of the SDK, and what they were made of.
 pub(crate) struct Held {
     credentials: SdkCredentials,
@@ -120,12 +127,19 @@ impl CredentialCache {
         if self.held().is_some_and(|held| !Arc::ptr_eq(&held, refused)) {
             return true;
         }
-        match self.0.source.make() {
+        let Ok(material) = self.0.source.read() else {
+            self.forget(refused);
+            return false;
+        };
+        let is_other = material.key.as_ref().map(|key| &key.json) != refused.material.as_ref();
+        let is_old = refused.renewable && refused.made_at.elapsed() >= YOUNG;
+        if !is_other && !is_old {
+            return false;
+        }
+        match self.0.source.make(material) {
             Ok(held) => {
-                let other = held.material != refused.material
-                    || (held.renewable && refused.made_at.elapsed() >= YOUNG);
                 self.hold(Arc::new(held));
-                other
+                true
             }
             Err(_) => {
                 self.forget(refused);
@@ -159,7 +173,8 @@ impl CredentialCache {
         if let Some(held) = self.held().filter(|held| !held.is_stale()) {
             return Ok(held);
         }
-        let held = Arc::new(self.0.source.make()?);
+        let material = self.0.source.read()?;
+        let held = Arc::new(self.0.source.make(material)?);
         self.hold(Arc::clone(&held));
         Ok(held)
     }
@@ -229,32 +244,44 @@ impl Held {
 }
 
 impl Source {
-    /// Reads what there is to be read. No request is made, but the SDK begins to fetch a token.
-    fn make(&self) -> Result<Held, Error> {
-        let (material, file) = match &self.credentials {
-            Credentials::Anonymous | Credentials::Metadata => (None, None),
-            Credentials::Key(key) => (Some(key.clone()), None),
-            Credentials::KeyFile(path) => {
-                let stamp = FileStamp::of(path);
-                (Some(read(path)?), Some(stamp))
-            }
+    /// Reads what there is to be read.
+    fn read(&self) -> Result<Material, Error> {
+        let of_file = |path: &Path| {
+            // Stamped before reading: a file that changes meanwhile is read once more, not missed.
+            let file = FileStamp::of(path);
+            read_key(path).map(|key| Material {
+                key: Some(key),
+                file: Some(file),
+            })
+        };
+        match &self.credentials {
+            Credentials::Anonymous | Credentials::Metadata => Ok(Material::default()),
+            Credentials::Key(key) => Ok(Material {
+                key: Some(key.clone()),
+                file: None,
+            }),
+            Credentials::KeyFile(path) => of_file(path),
             Credentials::ApplicationDefault => match default_file() {
                 // As the SDK has it: what the variable names must be there.
-                Some(DefaultFile::Named(path)) => {
-                    let stamp = FileStamp::of(&path);
-                    let key = read(&path).map_err(|error| {
-                        error.with_hint("GOOGLE_APPLICATION_CREDENTIALS names this file")
-                    })?;
-                    (Some(key), Some(stamp))
-                }
-                Some(DefaultFile::Usual(path)) => {
-                    let stamp = FileStamp::of(&path);
-                    let key = stamp.state.map(|_| read(&path)).transpose()?;
-                    (key, Some(stamp))
-                }
-                None => (None, None),
+                Some(DefaultFile::Named(path)) => of_file(&path).map_err(|error| {
+                    error.with_hint("GOOGLE_APPLICATION_CREDENTIALS names this file")
+                }),
+                Some(DefaultFile::Usual(path)) if path.exists() => of_file(&path),
+                Some(DefaultFile::Usual(path)) => Ok(Material {
+                    key: None,
+                    file: Some(FileStamp { path, state: None }),
+                }),
+                None => Ok(Material::default()),
             },
-        };
+        }
+    }
+
+    /// Makes credentials of it. No request is made, but the SDK begins to fetch a token.
+    fn make(&self, material: Material) -> Result<Held, Error> {
+        let Material {
+            key: material,
+            file,
+        } = material;
         let (credentials, kind) = match &material {
             Some(key) => build(key)?,
             None if matches!(self.credentials, Credentials::Anonymous) => {
@@ -468,7 +495,7 @@ fn unbuildable<E>(_reason: E) -> Error {
     .with_hint("make a new key, or a new configuration of the workload identity federation")
 }
 
-fn read(path: &Path) -> Result<Key, Error> {
+fn read_key(path: &Path) -> Result<Key, Error> {
     let text = fs::read_to_string(path).map_err(|error| {
         Error::new(
             ErrorKind::InvalidConfig,
@@ -570,10 +597,10 @@ mod tests {
             credentials: Credentials::KeyFile(path.clone()),
             impersonate: None,
         };
-        let error = source().make().err().unwrap();
+        let error = source().read().err().unwrap();
         assert!(error.message().contains("cannot be read"), "{error}");
         fs::write(&path, "canary").unwrap();
-        let error = source().make().err().unwrap();
+        let error = source().read().err().unwrap();
         assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
         let key = |email: &str| {
             format!(
@@ -594,8 +621,10 @@ mod tests {
         let second = cache.held_or_made().await.unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
         assert_eq!(cache.principal(), "longer@p.iam.gserviceaccount.com");
-        // A refusal of what is no longer held needs no reading; one of what is held finds the same.
+        // A refusal of what is no longer held needs no reading; one of what is held finds the same,
+        // however many are refused at once.
         assert!(cache.refused(&first).await);
+        assert!(!cache.refused(&second).await);
         assert!(!cache.refused(&second).await);
         fs::write(&path, key("another@p.iam.gserviceaccount.com")).unwrap();
         assert!(cache.refused(&cache.held().unwrap()).await);

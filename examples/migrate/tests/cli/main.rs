@@ -10,6 +10,7 @@ mod kill;
 mod lab;
 mod maintenance;
 mod moving;
+mod policies;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod settings;

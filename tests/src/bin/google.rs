@@ -71,7 +71,9 @@ impl Arguments {
         switches.api_disabled = self.api_disabled;
         switches.billing_disabled = self.billing_disabled;
         switches.clock_offset = self.clock_offset;
-        switches.denied = self.deny.iter().cloned().collect();
+        for permission in &self.deny {
+            switches.deny(permission);
+        }
         switches.latency = Duration::from_millis(self.latency_ms);
         switches.latest_lag = Duration::from_millis(self.latest_lag_ms);
         switches.list_lag = Duration::from_millis(self.list_lag_ms);

@@ -18,7 +18,7 @@ use super::{
 pub(super) const SERVICE: &str = "iamcredentials.googleapis.com";
 
 /// The permission that the caller needs on the other account.
-const PERMISSION: &str = "iam.serviceAccounts.getAccessToken";
+pub(super) const PERMISSION: &str = "iam.serviceAccounts.getAccessToken";
 
 const REQUEST: &[Field] = &[
     Field::new("delegates", Kind::Repeated(&Kind::Text)),

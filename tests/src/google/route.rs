@@ -242,6 +242,10 @@ static METHODS: [MethodInfo; 15] = {
     ]
 };
 
+pub(super) fn methods() -> impl Iterator<Item = &'static MethodInfo> {
+    METHODS.iter()
+}
+
 /// Parameters that every method takes: <https://cloud.google.com/apis/docs/system-parameters>.
 const SYSTEM_PARAMETERS: [&str; 12] = [
     "$.xgafv",

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::{impersonation, route};
+
 /// Everything that can be other than on a good day. The default is a good day: no lag, no quota, all permissions.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -77,14 +79,31 @@ impl Default for Switches {
 
 impl Switches {
     /// Takes a permission away.
+    ///
+    /// # Panics
+    ///
+    /// If nothing that is served takes it: whoever misspells one would test nothing.
+    #[track_caller]
     pub fn deny(&mut self, permission: impl Into<String>) {
-        self.denied.insert(permission.into());
+        let permission = permission.into();
+        let known = permission == impersonation::PERMISSION
+            || route::methods().any(|method| method.permission == permission);
+        assert!(known, "no permission of what is served: {permission}");
+        self.denied.insert(permission);
     }
 
-    /// Cuts the connection of the next request of this method.
+    /// Cuts the connection of the next request of this method, such as `AddSecretVersion`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such method of secrets.
+    #[track_caller]
     pub fn cut(&mut self, method: impl Into<String>, when: When) {
+        let method = method.into();
+        let known = route::methods().any(|other| other.name == method);
+        assert!(known, "no method of secrets: {method}");
         self.cuts.push(Cut {
-            method: method.into(),
+            method,
             when,
             times: 1,
         });

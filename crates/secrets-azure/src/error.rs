@@ -256,6 +256,19 @@ impl Fault {
         self.status == Some(409) && !self.is_pending()
     }
 
+    /// Whether nobody knows what became of the request: it was lost, or its answer.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(
+            self.nature,
+            Nature::Connect(Connect::Other) | Nature::Garbled | Nature::TimedOut
+        )
+    }
+
+    /// Whether the vault or the way to it fails for the moment.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.is_unknown() || matches!(self.status, Some(408 | 429 | 500..))
+    }
+
     /// Whether the vault says that there is a conflict, and not which.
     pub(crate) fn is_vague_conflict(&self) -> bool {
         self.is_conflict() && !self.codes().iter().any(|code| code.starts_with("ObjectIs"))

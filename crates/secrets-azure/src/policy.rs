@@ -185,7 +185,7 @@ pub fn role_commands(options: &PolicyOptions) -> Result<Vec<String>> {
         format!(
             "az role assignment create --assignee-object-id {} --assignee-principal-type \
              ServicePrincipal --role '{}' --scope '{}'",
-            options.principal.as_deref().unwrap_or("<object id>"),
+            options.principal.as_deref().unwrap_or("'<object id>'"),
             options.role_name(),
             options.vault_scope()
         ),
@@ -204,7 +204,7 @@ pub fn access_policy_command(options: &PolicyOptions) -> Result<String> {
          --secret-permissions {}",
         options.vault,
         options.resource_group,
-        options.principal.as_deref().unwrap_or("<object id>"),
+        options.principal.as_deref().unwrap_or("'<object id>'"),
         permissions.join(" ")
     ))
 }

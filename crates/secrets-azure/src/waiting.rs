@@ -31,11 +31,6 @@ fn pauses(wait: Duration) -> impl Iterator<Item = Duration> {
     })
 }
 
-/// The most looks that a wait of this length takes.
-pub(crate) fn looks(wait: Duration) -> u32 {
-    u32::try_from(pauses(wait).count() + 1).unwrap_or(u32::MAX)
-}
-
 /// Pauses until there is no more time.
 struct Patience {
     deadline: Instant,
@@ -50,11 +45,14 @@ impl Patience {
         }
     }
 
-    /// Whether there is time for another look, after a pause.
-    async fn pause(&mut self) -> bool {
+    /// Whether there is time for another look, after a pause: of our choice, or as long as the vault
+    /// asked for.
+    async fn pause(&mut self, fault: Option<&Fault>) -> bool {
+        let asked = fault.and_then(|fault| fault.retry_after);
+        let left = self.deadline.saturating_duration_since(Instant::now());
         match self.pauses.next() {
-            Some(pause) if Instant::now() < self.deadline => {
-                sleep(pause).await;
+            Some(pause) if !left.is_zero() && asked.is_none_or(|asked| asked <= left) => {
+                sleep(pause.max(asked.unwrap_or_default())).await;
                 true
             }
             _ => false,
@@ -62,20 +60,23 @@ impl Patience {
     }
 }
 
+/// A look that failed for the moment says nothing of the state: the change goes on, and so does the
+/// wait. Anything else ends it.
 impl AzureKeyVault {
     /// Waits until a secret that is being deleted can be recovered or purged; nothing where it has
     /// not come to that in time.
     pub(crate) async fn until_deleted(&self, name: &SecretName) -> Result<Option<Facts>, Fault> {
         let mut patience = Patience::new(self.config.wait);
         loop {
-            match self.client.get_deleted(name).await {
+            let passing = match self.client.get_deleted(name).await {
                 Ok(facts) => return Ok(Some(facts)),
                 Err(fault) if fault.is_disabled() => return Ok(Some(Facts::default())),
-                Err(fault) if fault.is_missing() || fault.is_conflict() => {}
+                Err(fault) if fault.is_missing() || fault.is_conflict() => None,
+                Err(fault) if fault.is_passing() => Some(fault),
                 Err(fault) => return Err(fault),
-            }
-            if !patience.pause().await {
-                return Ok(None);
+            };
+            if !patience.pause(passing.as_ref()).await {
+                return passing.map_or(Ok(None), Err);
             }
         }
     }
@@ -84,17 +85,18 @@ impl AzureKeyVault {
     pub(crate) async fn until_readable(&self, name: &SecretName) -> Result<Readable, Fault> {
         let mut patience = Patience::new(self.config.wait);
         loop {
-            match self.client.get(name).await {
+            let passing = match self.client.get(name).await {
                 Ok(stored) => return Ok(Readable::Yes(Box::new(stored))),
                 // Back again, and not for us to read.
                 Err(fault) if fault.is_disabled() || fault.is_denied() => {
                     return Ok(Readable::ForOthers(fault));
                 }
-                Err(fault) if fault.is_missing() || fault.is_conflict() => {}
+                Err(fault) if fault.is_missing() || fault.is_conflict() => None,
+                Err(fault) if fault.is_passing() => Some(fault),
                 Err(fault) => return Err(fault),
-            }
-            if !patience.pause().await {
-                return Ok(Readable::NotYet);
+            };
+            if !patience.pause(passing.as_ref()).await {
+                return passing.map_or(Ok(Readable::NotYet), Err);
             }
         }
     }
@@ -111,9 +113,11 @@ impl AzureKeyVault {
             match self.set(name, write).await {
                 Ok(()) => return Ok(true),
                 Err(fault) if fault.is_conflict() || fault.is_pending() => {}
+                // Nothing passing here: a set whose answer was lost may have been done, and doing it
+                // again would add a version.
                 Err(fault) => return Err(fault),
             }
-            if !patience.pause().await {
+            if !patience.pause(None).await {
                 return Ok(false);
             }
         }
@@ -123,14 +127,15 @@ impl AzureKeyVault {
     pub(crate) async fn until_gone(&self, name: &SecretName) -> Result<bool, Fault> {
         let mut patience = Patience::new(self.config.wait);
         loop {
-            match self.client.get_deleted(name).await {
+            let passing = match self.client.get_deleted(name).await {
                 Err(fault) if fault.is_missing() => return Ok(true),
-                Ok(_) => {}
-                Err(fault) if fault.is_conflict() || fault.is_disabled() => {}
+                Ok(_) => None,
+                Err(fault) if fault.is_conflict() || fault.is_disabled() => None,
+                Err(fault) if fault.is_passing() => Some(fault),
                 Err(fault) => return Err(fault),
-            }
-            if !patience.pause().await {
-                return Ok(false);
+            };
+            if !patience.pause(passing.as_ref()).await {
+                return passing.map_or(Ok(false), Err);
             }
         }
     }
@@ -157,7 +162,5 @@ mod tests {
             all,
             [250, 500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000, 250]
         );
-        assert_eq!(looks(Duration::from_secs(20)), 10);
-        assert_eq!(looks(Duration::from_secs(1)), 4);
     }
 }

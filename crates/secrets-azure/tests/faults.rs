@@ -185,6 +185,36 @@ async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
     }
 }
 
+/// While a secret is being recovered it is neither there nor deleted: what fails meanwhile must not be
+/// taken for its absence.
+#[tokio::test]
+async fn a_restore_goes_on_whatever_its_looks_meet() {
+    let (azure, proxy, store) = behind_a_proxy().await;
+    azure.switches(|switches| switches.recovering = Duration::from_millis(600));
+    let throttled = json!({ "error": { "code": "Throttled", "message": "x" } });
+    for (pattern, fault) in [
+        (
+            "GET /secrets*",
+            Fault::Respond(Answer::json(429, &throttled)),
+        ),
+        ("GET /secrets*", Fault::CutBeforeWork),
+        ("POST /deletedsecrets*", Fault::CutAfterWork),
+        ("POST /deletedsecrets*", Fault::HangAfterWork),
+    ] {
+        proxy.heal();
+        let there = write();
+        store.write(there.clone()).await.unwrap();
+        let delete = DeleteOptions::default();
+        store.delete(&there.coordinate, &delete).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        proxy.inject(Rule::new(fault).on(pattern).times(2));
+        store.restore(&there.coordinate).await.unwrap();
+        proxy.heal();
+        let read = store.read(&there.coordinate.into()).await.unwrap();
+        assert_eq!(read.value, there.value);
+    }
+}
+
 /// Without an inner code a conflict is looked into: the name may be soft-deleted.
 #[tokio::test]
 async fn a_conflict_without_a_reason_is_looked_into() {

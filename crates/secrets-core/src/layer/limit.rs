@@ -387,6 +387,7 @@ mod tests {
     use super::*;
     use crate::conformance::{self, Options};
     use crate::layer::probe::{Fault, Probe, coordinate, holding, write};
+    use crate::layer::recorder::{Recorder, recorded};
     use crate::layer::retry::{Retry, RetryOptions};
     use crate::layer::timeout::Timeout;
     use crate::{Cost, Memory, Operation, SecretPersistenceExt};
@@ -544,6 +545,65 @@ mod tests {
         store.read(&coordinate(1).into()).await.unwrap();
         assert!(started.elapsed() >= SECOND * 7);
         assert!(started.elapsed() < SECOND * 8);
+    }
+
+    /// The first request is throttled with this Retry-After, after half a second.
+    fn throttled_first(probe: &Probe, retry_after: Duration) {
+        let mut first = true;
+        probe.on_every_request(move |_, _| {
+            if std::mem::take(&mut first) {
+                let error = Error::new(ErrorKind::Throttled, "later");
+                return Fault::Fail(error.with_retry_after(retry_after));
+            }
+            Fault::None
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_silences_those_who_already_wait_for_the_rate() {
+        let probe = holding(Probe::new().with_latency(SECOND / 4), 4).await;
+        throttled_first(&probe, SECOND * 20);
+        let store = over(&probe, LimitOptions::default().with_read(limit(10, 1.0)));
+        let started = Instant::now();
+        // Two go out at once; the others wait for the rate when the first is answered.
+        let names = [0, 1, 2, 3].map(|n| Coordinate::from(coordinate(n)));
+        drop(join_all(names.iter().map(|name| store.read(name))).await);
+        let later: Vec<_> = probe
+            .requests()
+            .iter()
+            .map(|request| request.at - started)
+            .filter(|after| *after > SECOND / 2)
+            .collect();
+        assert_eq!(later.len(), 2);
+        assert!(later.iter().all(|after| *after >= SECOND * 20), "{later:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_retry_after_silences_us_for_longer_than_a_minute() {
+        let probe = holding(Probe::new(), 2).await;
+        throttled_first(&probe, SECOND * 3600);
+        let store = over(&probe, LimitOptions::default());
+        let started = Instant::now();
+        store.read(&coordinate(0).into()).await.unwrap_err();
+        store.read(&coordinate(1).into()).await.unwrap();
+        assert!((60..=61).contains(&started.elapsed().as_secs()));
+    }
+
+    #[test]
+    fn requests_that_are_throttled_together_slow_us_down_once() {
+        let recorder = Recorder::default();
+        recorded(&recorder, async {
+            let probe = holding(Probe::slow(), 1).await;
+            probe.fails_with(ErrorKind::Throttled);
+            let store = over(&probe, LimitOptions::default());
+            let name: Coordinate = coordinate(0).into();
+            join_all((0..10).map(|_| store.read(&name))).await;
+            tokio::time::sleep(COOLDOWN).await;
+            store.read(&name).await.unwrap_err();
+        });
+        let count = |name| recorder.count(&format!("{name}{{store=probe,class=read}}"));
+        assert_eq!(count("secrets_limit_slowed_total"), 2, "{recorder:?}");
+        assert_eq!(count("secrets_limit_permits_total"), 11, "{recorder:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,11 +33,16 @@
 //!
 //! [`FaultProxy`] stands in front of any HTTP server; it counts, delays, refuses, cuts and records requests.
 //!
+//! # Secrecy
+//!
+//! [`Canaries`] looks for what must not show, in whatever spelling.
+//!
 //! Nothing here depends on another crate of the workspace, so every one of them may use it in its tests.
 
 mod absent;
 pub mod azure;
 mod cache;
+mod canary;
 mod certificates;
 mod container;
 pub mod google;
@@ -49,6 +54,7 @@ pub mod proxy;
 mod vault;
 
 pub use absent::{Absent, available};
+pub use canary::Canaries;
 pub use certificates::Authority;
 pub use localstack::LocalStack;
 pub use postgres::Postgres;

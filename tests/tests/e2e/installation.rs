@@ -186,6 +186,7 @@ impl<'a> Step<'a> {
                 program.ended(child).await
             );
         }
+        program.expect_secrecy_of(&child);
         strike(&mut child).await;
         program.ended(child).await
     }

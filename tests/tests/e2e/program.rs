@@ -1,19 +1,16 @@
 //! The tool that operators run, as it is built, in a folder of its own.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     env, fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
 
-use e2e::{Absent, available};
+use e2e::{Absent, Canaries, available};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
-
-/// The fewest bytes of a line that must not show.
-const SHORTEST: usize = 8;
 
 /// The tool with its folder and its environment. It has nothing of this process's environment.
 pub(crate) struct Program {
@@ -21,7 +18,7 @@ pub(crate) struct Program {
     folder: tempfile::TempDir,
     variables: BTreeMap<&'static str, String>,
     /// What it must never show.
-    canaries: Vec<String>,
+    canaries: Canaries,
 }
 
 /// How a run ended.
@@ -49,7 +46,7 @@ impl Program {
             file,
             folder: tempfile::tempdir().unwrap(),
             variables: BTreeMap::from([("SECRETS_OWNER", "stories".to_owned())]),
-            canaries: Vec::new(),
+            canaries: Canaries::default(),
         })
     }
 
@@ -68,11 +65,9 @@ impl Program {
         self.never_show(value);
     }
 
-    /// No run may show a line of this.
+    /// No run may show this or a line of it.
     pub(crate) fn never_show(&mut self, secret: &str) {
-        // Shorter ones stand in any text by chance.
-        let lines = secret.lines().filter(|line| line.trim().len() >= SHORTEST);
-        self.canaries.extend(lines.map(str::to_owned));
+        self.canaries.add(secret);
     }
 
     /// Starts it; what it prints is an object.
@@ -121,12 +116,14 @@ impl Program {
             .await
             .unwrap();
         let ended = Ended::from(output);
-        self.expect_secrecy(ended.text.as_bytes(), &ended.text);
+        let text = ended.text.as_bytes();
+        self.canaries.expect_none_in(text, "what was printed");
         for entry in fs::read_dir(self.folder()).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if name.starts_with("journal") {
-                self.expect_secrecy(&fs::read(&path).unwrap(), &name);
+                let bytes = fs::read(&path).unwrap();
+                self.canaries.expect_none_in(&bytes, &name);
             }
         }
         ended
@@ -136,22 +133,34 @@ impl Program {
         self.ended(self.start(arguments)).await
     }
 
-    fn expect_secrecy(&self, bytes: &[u8], place: &str) {
-        // By their beginnings, since there are thousands of them to look for in megabytes.
-        let mut canaries: HashMap<&[u8], Vec<&str>> = HashMap::new();
-        let mut first = [false; 256];
-        for canary in &self.canaries {
-            let beginning = &canary.as_bytes()[..SHORTEST];
-            canaries.entry(beginning).or_default().push(canary);
-            first[usize::from(beginning[0])] = true;
-        }
-        for (start, beginning) in bytes.windows(SHORTEST).enumerate() {
-            if !first[usize::from(beginning[0])] {
+    /// Ends the test if what other users of the machine can see of the running process shows a secret: its arguments,
+    /// and those and the environments of its children.
+    pub(crate) fn expect_secrecy_of(&self, child: &Child) {
+        let of = |process: u32, what: &str| fs::read(format!("/proc/{process}/{what}"));
+        let Ok(arguments) = of(child.id(), "cmdline") else {
+            return;
+        };
+        assert!(!arguments.is_empty(), "it is over");
+        self.canaries.expect_none_in(&arguments, "its arguments");
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let name = entry.file_name();
+            let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
-            }
-            for canary in canaries.get(beginning).into_iter().flatten() {
-                let shows = bytes[start..].starts_with(canary.as_bytes());
-                assert!(!shows, "`{canary}` shows in {place}");
+            };
+            // After the name, which may hold anything: the state, then the parent.
+            let stat = of(process, "stat").unwrap_or_default();
+            let stat = String::from_utf8_lossy(&stat).into_owned();
+            let parent = stat
+                .rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .split(' ')
+                .nth(2);
+            if parent == Some(&*child.id().to_string()) {
+                for what in ["cmdline", "environ"] {
+                    let bytes = of(process, what).unwrap_or_default();
+                    self.canaries.expect_none_in(&bytes, "a child of it");
+                }
             }
         }
     }

@@ -259,7 +259,8 @@ fn length_error(operation: Operation, store: &Arc<dyn SecretPersistence>) -> Err
 mod tests {
     use super::*;
     use crate::conformance::{self, Options, Outcome};
-    use crate::layer::probe::{Probe, coordinate, write};
+    use crate::layer::probe::{Fault, Probe, coordinate, write};
+    use crate::layer::recorder::{Recorder, recorded};
     use crate::{Expiry, Memory, Owner, Recovery, SecretPersistenceExt};
 
     fn over(primary: &Arc<Probe>, secondary: &Arc<Probe>) -> Mirror {
@@ -461,5 +462,102 @@ mod tests {
         assert!(identity.location.contains("mirrored to"));
         primary.fails_with(ErrorKind::Unauthenticated);
         assert!(mirror.identity().await.is_err());
+        let (_, secondary, mirror) = pair();
+        secondary.fails_with(ErrorKind::Unauthenticated);
+        assert!(mirror.identity().await.is_err());
+    }
+
+    #[test]
+    fn capabilities_are_the_weaker_of_the_two_and_costs_those_of_both() {
+        let strong = Capabilities {
+            read_batch: 20,
+            write_batch: 5,
+            concurrency: 32,
+            max_value_bytes: 2000,
+            atomic_create: true,
+            nul: true,
+            owner: true,
+            recovery: true,
+            expiry: Expiry::Enforced,
+            reads_expiry: true,
+            listing: Listing::Immediate,
+            cost: Cost {
+                read: 41,
+                write: 2,
+                delete: 3,
+                restore: 4,
+                list: 5,
+                list_detail: 6,
+                describe: 7,
+            },
+        };
+        let weak = Capabilities {
+            concurrency: 16,
+            max_value_bytes: 1000,
+            ..Capabilities::LEAST
+        };
+        // Of a read with one entry, which is the most that the weak one takes, the strong one makes three.
+        let both = Cost {
+            read: 4,
+            write: 3,
+            delete: 4,
+            restore: 5,
+            list: 0,
+            list_detail: 0,
+            describe: 8,
+        };
+        for (primary, secondary) in [(strong, weak), (weak, strong)] {
+            let list = primary.cost;
+            let expected = Capabilities {
+                cost: Cost {
+                    list: list.list,
+                    list_detail: list.list_detail,
+                    ..both
+                },
+                ..weak
+            };
+            assert_eq!(weaker(primary, secondary), expected);
+        }
+        assert_eq!(weaker(strong, strong).listing, Listing::Immediate);
+        assert!(weaker(strong, strong).atomic_create && weaker(strong, strong).reads_expiry);
+    }
+
+    #[tokio::test]
+    async fn a_secondary_that_leaves_something_out_has_answered_nothing() {
+        let (primary, secondary, mirror) = pair();
+        primary.memory.write(write(0)).await.unwrap();
+        secondary.memory.write(write(1)).await.unwrap();
+        secondary.on_every_request(|_, name| match name {
+            name if name == coordinate(2).as_str() => Fault::Omit,
+            _ => Fault::None,
+        });
+        let names = [0, 1, 2].map(|n| coordinate(n).into());
+        let results = mirror.read_batch(&names).await;
+        assert!(results[0].is_ok());
+        // Missing in the primary is not missing: nobody knows what the secondary has.
+        for result in &results[1..] {
+            assert_eq!(result.as_ref().unwrap_err().kind(), ErrorKind::Unexpected);
+        }
+    }
+
+    #[test]
+    fn what_the_secondary_answers_is_counted_by_why_it_was_asked() {
+        let recorder = Recorder::default();
+        recorded(&recorder, async {
+            let (primary, secondary, mirror) = pair();
+            secondary.memory.write(write(0)).await.unwrap();
+            mirror.read(&coordinate(0).into()).await.unwrap();
+            mirror.read(&coordinate(1).into()).await.unwrap_err();
+            primary.fails_with(ErrorKind::Unavailable);
+            mirror.read(&coordinate(0).into()).await.unwrap();
+            mirror.describe(&coordinate(0)).await.unwrap();
+        });
+        let count =
+            |kind| recorder.count(&format!("secrets_mirror_fallbacks_total{{kind={kind}}}"));
+        assert_eq!(
+            (count("not_found"), count("unavailable")),
+            (1, 2),
+            "{recorder:?}"
+        );
     }
 }

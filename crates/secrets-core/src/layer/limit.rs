@@ -578,6 +578,45 @@ mod tests {
         assert!(later.iter().all(|after| *after >= SECOND * 20), "{later:?}");
     }
 
+    #[test]
+    fn every_operation_is_of_its_class() {
+        let recorder = Recorder::default();
+        recorded(&recorder, async {
+            let probe = holding(Probe::new(), 1).await;
+            let store = over(&probe, LimitOptions::default());
+            let name = coordinate(0);
+            let immediate = DeleteOptions::default();
+            store.read(&name.clone().into()).await.unwrap();
+            store.write(write(1)).await.unwrap();
+            store.delete(&name, &immediate).await.unwrap();
+            store.restore(&name).await.unwrap();
+            store.describe(&name).await.unwrap();
+            store.identity().await.unwrap();
+            store
+                .list_page(&ListOptions::default(), None)
+                .await
+                .unwrap();
+        });
+        for (class, permits) in [("read", 1), ("write", 3), ("list", 3)] {
+            let key = format!("secrets_limit_permits_total{{store=probe,class={class}}}");
+            assert_eq!(recorder.count(&key), permits, "{key} in {recorder:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_comes_back_after_a_rest_and_never_beyond_the_full_one() {
+        let now = Instant::now();
+        let pace = Pace {
+            part: 0.5,
+            since: now,
+            silent_until: now,
+        };
+        for (seconds, part) in [(0, 0.5), (1, 0.5), (3, 0.6), (11, 1.0), (100, 1.0)] {
+            let present = pace.part_at(now + SECOND * seconds);
+            assert!((present - part).abs() < 1e-9, "{present} after {seconds} s");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_retry_after_silences_us_for_longer_than_a_minute() {
         let probe = holding(Probe::new(), 2).await;

@@ -244,4 +244,97 @@ mod tests {
         }
         assert!(!format!("{recorder:?}").contains("value 1"));
     }
+
+    #[test]
+    fn every_operation_is_counted_under_its_name() {
+        let recorder = Recorder::default();
+        recorded(&recorder, async {
+            let store = Metrics::new(Arc::new(Probe::new()), "probe".into());
+            store.write(write(1)).await.unwrap();
+            store.read(&coordinate(1).into()).await.unwrap();
+            store.describe(&coordinate(1)).await.unwrap();
+            store
+                .delete(&coordinate(1), &DeleteOptions::default())
+                .await
+                .unwrap();
+            store.restore(&coordinate(1)).await.unwrap();
+            store.identity().await.unwrap();
+            let page = store.list_page(&ListOptions::default(), None).await;
+            page.unwrap();
+        });
+        for operation in [
+            Operation::Delete,
+            Operation::Describe,
+            Operation::Identity,
+            Operation::List,
+            Operation::Read,
+            Operation::Restore,
+            Operation::Write,
+        ] {
+            let key = format!("secrets_calls_total{{store=probe,operation={operation}}}");
+            assert_eq!(recorder.count(&key), 1, "{key} in {recorder:?}");
+        }
+    }
+
+    /// Keeps the names and fields of spans and events, as text.
+    #[derive(Clone, Debug, Default)]
+    struct Heard(Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl tracing::field::Visit for Heard {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+            self.0.lock().unwrap().push(format!("{field}={value:?}"));
+        }
+    }
+
+    impl tracing::Subscriber for Heard {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, attributes: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            attributes.record(&mut self.clone());
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut self.clone());
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {
+            self.0.lock().unwrap().push("entered".to_owned());
+        }
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[tokio::test]
+    async fn a_call_is_a_span_and_its_end_an_event() {
+        let heard = Heard::default();
+        let _guard = tracing::subscriber::set_default(heard.clone());
+        let store = Metrics::new(Arc::new(Probe::new()), "probe".into());
+        store.write(write(1)).await.unwrap();
+        store
+            .read_batch(&[coordinate(1).into(), coordinate(2).into()])
+            .await;
+        let heard = heard.0.lock().unwrap();
+        for said in [
+            "store=\"probe\"",
+            "operation=\"read\"",
+            "entries=2",
+            "entered",
+            "failed=1",
+            "outcome=\"not_found\"",
+            "outcome=\"ok\"",
+        ] {
+            assert!(
+                heard.iter().any(|other| other == said),
+                "{said} in {heard:?}"
+            );
+        }
+        assert!(!format!("{heard:?}").contains("value 1"));
+    }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Lose(Error),
     /// Nothing.
     None,
+    /// The answer to a batch leaves it out.
+    Omit,
     /// It takes its time before it takes effect, or until it is answered.
     Slow { before: Duration, after: Duration },
 }
@@ -146,7 +148,7 @@ impl Probe {
         match fault {
             Fault::Fail(error) => Err(error),
             Fault::Lose(error) => act().and(Err(error)),
-            Fault::Hang | Fault::None | Fault::Slow { .. } => act(),
+            Fault::Hang | Fault::None | Fault::Omit | Fault::Slow { .. } => act(),
         }
     }
 
@@ -160,7 +162,7 @@ impl Probe {
         let result = match fault.clone() {
             Fault::Fail(error) => return Err(error),
             Fault::Lose(error) => act.await.and(Err(error)),
-            Fault::Hang | Fault::None | Fault::Slow { .. } => act.await,
+            Fault::Hang | Fault::None | Fault::Omit | Fault::Slow { .. } => act.await,
         };
         self.answer(&[fault]).await;
         result
@@ -194,6 +196,7 @@ impl SecretPersistence for Probe {
         faults
             .into_iter()
             .zip(reads)
+            .filter(|(fault, _)| !matches!(fault, Fault::Omit))
             .map(|(fault, read)| Self::decide(fault, || read.map(of_its_own)))
             .collect()
     }
@@ -212,7 +215,7 @@ impl SecretPersistence for Probe {
                     self.memory.write_batch(std::slice::from_ref(write)).await;
                     Err(error)
                 }
-                Fault::Hang | Fault::None | Fault::Slow { .. } => {
+                Fault::Hang | Fault::None | Fault::Omit | Fault::Slow { .. } => {
                     let mut results = self.memory.write_batch(std::slice::from_ref(write)).await;
                     results.remove(0)
                 }

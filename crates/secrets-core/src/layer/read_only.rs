@@ -111,8 +111,11 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
             assert_eq!(error.operation(), Some(operation));
             assert_eq!(error.coordinate(), Some(coordinate(1).as_str()));
+            assert_eq!(error.store(), Some("probe"));
             assert!(error.hint().unwrap().contains("read-only"));
         }
+        let refused = store.write_batch(&[write(1), write(2)]).await;
+        assert_eq!(refused.len(), 2);
         assert_eq!(probe.requests().len(), 0);
     }
 }

@@ -141,8 +141,9 @@ impl Layers {
 mod tests {
     use super::*;
     use crate::Memory;
+    use crate::SecretPersistenceExt;
     use crate::conformance::{self, Options};
-    use crate::layer::probe::{Probe, coordinate, holding};
+    use crate::layer::probe::{Probe, coordinate, holding, write};
 
     fn full(backend: Arc<dyn SecretPersistence>) -> Stack {
         // The order of the calls does not matter.
@@ -170,6 +171,34 @@ mod tests {
         ] {
             assert_eq!(layers.build().to_string(), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_ends_after_a_requests_time_and_errors_speak_of_the_store() {
+        let second = std::time::Duration::from_secs(1);
+        let probe = Arc::new(Probe::new());
+        probe.on_every_request(|_, _| crate::layer::probe::Fault::Hang);
+        let options = RetryOptions::default()
+            .with_attempts(1)
+            .with_request_timeout(second)
+            .with_deadline(second * 60);
+        let stack = Stack::over(probe).with_retry(options);
+        let other = Stack::over(Arc::new(Memory::new()));
+        let started = tokio::time::Instant::now();
+        let store = Layers::mirror(stack, other).build();
+        let error = store.write(write(1)).await.unwrap_err();
+        assert_eq!(started.elapsed(), second);
+        assert_eq!(error.store(), Some("probe"));
+        // The second of them is the secondary, which is written first.
+        assert_eq!(store.to_string(), "mirror(retry(timeout(probe)), memory)");
+
+        let both = Layers::mirror(
+            Stack::over(Arc::new(Probe::new())),
+            Stack::over(Arc::new(Memory::new())),
+        );
+        let store = both.with_read_only(true).build();
+        let error = store.write(write(1)).await.unwrap_err();
+        assert_eq!(error.store(), Some("probe mirrored to memory"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -213,4 +213,21 @@ mod tests {
         }
         assert!(started.elapsed() < SECOND * 14 + Duration::from_millis(100));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_entry_of_a_batch_that_hangs_has_its_own_error() {
+        let probe = Probe::new();
+        probe.on_every_request(|_, _| Fault::Hang);
+        let store = Timeout::new(Arc::new(probe), SECOND);
+        let names = [1, 2, 3].map(coordinate);
+        let reads = store.read_batch(&names.clone().map(Coordinate::from)).await;
+        let writes = store.write_batch(&[write(1), write(2), write(3)]).await;
+        assert_eq!((reads.len(), writes.len()), (3, 3));
+        let reads = reads.into_iter().map(|read| read.unwrap_err());
+        let writes = writes.into_iter().map(|written| written.unwrap_err());
+        for (error, name) in reads.zip(&names).chain(writes.zip(&names)) {
+            assert_eq!(error.coordinate(), Some(name.as_str()));
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+        }
+    }
 }

@@ -7,10 +7,11 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use google_cloud_gax::error::Error as SdkError;
-use google_cloud_gax::error::rpc::StatusDetails;
+use google_cloud_gax::error::rpc::{Code, StatusDetails};
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 use secrets_core::{Error, ErrorKind};
+use serde_json::Value;
 
 use crate::policy::Action;
 
@@ -284,7 +285,7 @@ pub(crate) enum Connect {
 impl Fault {
     /// What an SDK error says, without its text, its bodies and its headers.
     pub(crate) fn from_sdk(action: Action, error: &SdkError) -> Self {
-        let mut fault = Self::new(action, nature(error));
+        let mut fault = Self::new(action, nature(action, error));
         fault.status = error.http_status_code();
         if let Some(headers) = error.http_headers() {
             fault.retry_after = wait(headers);
@@ -527,14 +528,21 @@ pub(crate) fn connect(error: &(dyn StdError + 'static)) -> Connect {
     error.source().map_or(Connect::Other, connect)
 }
 
-fn nature(error: &SdkError) -> Nature {
+fn nature(action: Action, error: &SdkError) -> Nature {
     if let Some(status) = error.status() {
         // A reason says more than its status, as long as we know it.
         let reason = status.details.iter().find_map(|detail| match detail {
             StatusDetails::ErrorInfo(info) => row(&info.reason).map(|_| info.reason.clone()),
             _ => None,
         });
-        let code = reason.or_else(|| identifier(status.code.name()));
+        let named = match status.code {
+            // What the SDK makes of an answer without a status, or with one that it does not know.
+            Code::Unknown => error
+                .http_status_code()
+                .and_then(|http| code_of_http(action, http)),
+            code => Some(code),
+        };
+        let code = reason.or_else(|| identifier(named.unwrap_or(status.code).name()));
         return Nature::Answered(code);
     }
     if error.is_timeout() {
@@ -548,11 +556,46 @@ fn nature(error: &SdkError) -> Nature {
             ErrorKind::Unauthenticated,
             "the credentials could not be used",
         )))
-    } else if error.http_status_code().is_some() {
-        Nature::Answered(None)
+    } else if let Some(http) = error.http_status_code() {
+        let body = error.http_payload().map_or(&b""[..], |body| &**body);
+        let code = bare_code(body).or_else(|| {
+            // A page for people is a proxy's, or of a host that is no API: what it says of a path is
+            // nothing about a secret.
+            let is_page = body.trim_ascii_start().starts_with(b"<");
+            (!is_page).then(|| code_of_http(action, http)).flatten()
+        });
+        Nature::Answered(code.and_then(|code| identifier(code.name())))
     } else {
         Nature::Garbled
     }
+}
+
+/// The code of a status that stands alone, without the `error` around it: so gateways to gRPC write
+/// it. <https://cloud.google.com/apis/design/errors#error_model>
+fn bare_code(body: &[u8]) -> Option<Code> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let code = i32::try_from(body.get("code")?.as_i64()?).ok()?;
+    // An HTTP status stands there elsewhere.
+    Some(Code::from(code)).filter(|code| !matches!(code, Code::Ok | Code::Unknown))
+}
+
+/// The code that an HTTP status stands for, where the answer names none; those of the servers' own
+/// failures need no more than their number.
+/// <https://cloud.google.com/apis/design/errors#handling_errors>
+fn code_of_http(action: Action, status: u16) -> Option<Code> {
+    Some(match (status, action) {
+        // Of what can be wrong with a read, only the state of the version is not ours to check.
+        (400, Action::AccessVersion) => Code::FailedPrecondition,
+        (400, _) => Code::InvalidArgument,
+        (401, _) => Code::Unauthenticated,
+        (403, _) => Code::PermissionDenied,
+        (404, _) => Code::NotFound,
+        (409, Action::CreateSecret) => Code::AlreadyExists,
+        (409, _) => Code::Aborted,
+        (429, _) => Code::ResourceExhausted,
+        (501, _) => Code::Unimplemented,
+        _ => return None,
+    })
 }
 
 fn explain_connect(cause: Connect, host: &str) -> Error {

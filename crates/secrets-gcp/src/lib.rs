@@ -103,7 +103,7 @@
 //! | `ABORTED` | another process was changing the secret | try again; the retry layer does |
 //! | `UNAVAILABLE`, `INTERNAL`, `DEADLINE_EXCEEDED`, `CANCELLED` | Google itself | try again; the retry layer does |
 //! | `UNIMPLEMENTED` | the endpoint is of something else | look at `endpoint-url` and `region` |
-//! | `DATA_LOSS`, or a value without its checksum | data damaged on the way or at Google | try again; write it again |
+//! | `DATA_LOSS`, or a value that does not have its checksum | data damaged on the way or at Google | try again; write it again |
 //! | the host does not exist | the region is misspelt or has no regional secrets, or DNS fails | compare the region |
 //! | no connection, or none in time | no route: firewall, proxy, Private Google Access | look at the network |
 //! | no trusted TLS connection | a proxy replaces certificates | add its authority to the system's |

@@ -207,11 +207,14 @@ impl SecretPersistence for GoogleSecretManager {
         let next = Some(answer.next_page_token).filter(|token| !token.is_empty());
         let mut page = Page::new(Vec::new(), next.map(Cursor::new));
         for secret in answer.secrets {
-            let coordinate = naming::id(&secret.name)
-                .filter(|id| id.starts_with(&options.prefix))
-                .and_then(|id| ManagedCoordinate::parse(id).ok());
+            let coordinate =
+                naming::id(&secret.name).and_then(|id| ManagedCoordinate::parse(id).ok());
             match coordinate {
-                Some(coordinate) => page.entries.push(entry(coordinate, &secret)),
+                Some(coordinate) if coordinate.as_str().starts_with(&options.prefix) => {
+                    page.entries.push(entry(coordinate, &secret));
+                }
+                // Ours, and not asked for: the filter finds the text anywhere in a name.
+                Some(_) => {}
                 None => page.skipped += 1,
             }
         }

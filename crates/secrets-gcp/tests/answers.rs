@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use e2e::google::{Google, Kms, Switches, When};
 use secrets_core::{
-    Coordinate, Error, ErrorKind, ListOptions, Operation, SecretPersistence, SecretPersistenceExt,
+    Coordinate, DeleteOptions, Error, ErrorKind, ListOptions, ManagedCoordinate, Operation,
+    SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
 };
 use secrets_gcp::{Config, Credentials, GoogleSecretManager};
 use serde_json::json;
@@ -148,9 +149,8 @@ async fn disabled_destroyed_and_unusable_are_told_apart() {
     let (disabled, destroyed) = (written().await, written().await);
     outsider.disable(disabled.as_str(), 1).await;
     outsider.destroy(destroyed.as_str(), 1).await;
-    let error = async |name: &secrets_core::ManagedCoordinate| {
-        store.read(&name.clone().into()).await.unwrap_err()
-    };
+    let error =
+        async |name: &ManagedCoordinate| store.read(&name.clone().into()).await.unwrap_err();
     let found = error(&disabled).await;
     assert_eq!(found.kind(), ErrorKind::Conflict, "{found}");
     assert!(found.message().contains("is disabled") && !found.is_retryable());
@@ -166,7 +166,7 @@ async fn disabled_destroyed_and_unusable_are_told_apart() {
 
     // The same name is not written again: nobody can tell whether it is the same value.
     for name in [&disabled, &destroyed] {
-        let again = secrets_core::Write::new(name.clone(), "v".to_owned().into());
+        let again = Write::new(name.clone(), "v".to_owned().into());
         store.write(again).await.unwrap_err();
         assert_eq!(google.count("DestroySecretVersion"), 1);
     }
@@ -435,6 +435,76 @@ async fn whatever_answers_nothing_panics_and_nothing_of_it_shows() {
         // No redirect was followed.
         assert!(gate.seen().iter().all(|seen| !seen.line.contains("canary")));
     }
+}
+
+fn anonymous(gate: &Gate) -> GoogleSecretManager {
+    let config = Config::builder("my-project")
+        .with_endpoint(&gate.url)
+        .with_credentials(Credentials::Anonymous)
+        .build()
+        .unwrap();
+    GoogleSecretManager::new(config)
+}
+
+/// A server that keeps to the HTTP statuses and leaves out whatever the documentation calls optional:
+/// codes in errors, checksums, times, labels, etags, counts; that writes the project's number where it
+/// was asked for its id; and that knows no filters.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_few_words_is_understood() {
+    let there = coordinate();
+    let id = there.to_string();
+    let gate = Gate::open(move |seen| {
+        let name = format!("projects/123456789012/secrets/{id}");
+        let text = |status, text: &str| Answer(status, vec![], text.to_owned());
+        match seen.line.split_once(' ').unwrap() {
+            ("POST", path) if path.contains("/secrets?") && path.contains(&id) => {
+                text(409, "that name is taken")
+            }
+            ("GET", path) if path.contains(&format!("{id}/versions/1:access")) => {
+                Answer::ok(&json!({
+                    "name": format!("{name}/versions/1"),
+                    "payload": { "data": "dmFsdWU=" },
+                }))
+            }
+            ("GET", path) if path.contains("/secrets?") => Answer::ok(&json!({
+                "secrets": [
+                    { "name": name },
+                    { "name": "projects/123456789012/secrets/airbyte_other_v1", "labels": null },
+                    { "name": "projects/123456789012/secrets/somebody-elses" },
+                ],
+            })),
+            ("DELETE", path) if path.contains("page") => text(404, "<html>no such page</html>"),
+            _ => text(404, "no such thing"),
+        }
+    })
+    .await;
+    let store = anonymous(&gate);
+    let same = |value| Write::new(there.clone(), SecretValue::new(String::from(value)));
+    assert_eq!(
+        store.write(same("value")).await.unwrap(),
+        Written::AlreadySame
+    );
+    let taken = store.write(same("another")).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+    let read = store.read(&there.clone().into()).await.unwrap();
+    assert_eq!(read.value.expose(), "value");
+    let missing = store.read(&coordinate().into()).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
+    let options = ListOptions::default().with_prefix(there.as_str());
+    let page = store.list_page(&options, None).await.unwrap();
+    assert_eq!(page.entries.len(), 1);
+    assert_eq!((&page.entries[0].coordinate, page.skipped), (&there, 1));
+    store
+        .delete(&coordinate(), &DeleteOptions::default())
+        .await
+        .unwrap();
+    // What a page for people says is missing is not taken for a secret that is.
+    let page = ManagedCoordinate::parse("airbyte_page_v1").unwrap();
+    let error = store
+        .delete(&page, &DeleteOptions::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use google_cloud_gax::error::rpc::Status;
 use http::HeaderValue;
 
 use super::*;
@@ -131,6 +132,76 @@ fn unknown_codes_are_judged_by_their_status() {
         fault.status = status;
         let error = fault.explain("host", |_| unreachable!());
         assert_eq!(error.kind(), kind);
+    }
+}
+
+/// Only the HTTP status is sure to be there: proxies, gateways to gRPC and emulators leave out the rest
+/// of the documented body. A page for people names no secret, whatever its status.
+#[test]
+fn without_a_status_in_the_body_the_http_status_names_the_code() {
+    use Action::{AccessVersion, AddVersion, CreateSecret};
+    for (action, http, body, expected) in [
+        (AccessVersion, 404, "not found", Some("NOT_FOUND")),
+        (AccessVersion, 404, "", Some("NOT_FOUND")),
+        (
+            AccessVersion,
+            404,
+            r#"{"error": "Not found"}"#,
+            Some("NOT_FOUND"),
+        ),
+        (
+            AccessVersion,
+            404,
+            r#"{"error": {"code": 404, "message": "x"}}"#,
+            Some("NOT_FOUND"),
+        ),
+        (
+            AccessVersion,
+            404,
+            r#"{"error": {"code": 404, "message": "x", "status": "404"}}"#,
+            Some("NOT_FOUND"),
+        ),
+        (AccessVersion, 400, "", Some("FAILED_PRECONDITION")),
+        (AddVersion, 400, "", Some("INVALID_ARGUMENT")),
+        (
+            AddVersion,
+            400,
+            r#"{"code": 9, "message": "x", "details": []}"#,
+            Some("FAILED_PRECONDITION"),
+        ),
+        (
+            AccessVersion,
+            404,
+            r#"{"code": 404, "message": "x"}"#,
+            Some("NOT_FOUND"),
+        ),
+        (CreateSecret, 409, "taken", Some("ALREADY_EXISTS")),
+        (AddVersion, 409, "busy", Some("ABORTED")),
+        (
+            CreateSecret,
+            409,
+            r#"{"code": 6, "message": "x"}"#,
+            Some("ALREADY_EXISTS"),
+        ),
+        (AccessVersion, 401, "", Some("UNAUTHENTICATED")),
+        (AccessVersion, 403, "", Some("PERMISSION_DENIED")),
+        (AccessVersion, 429, "", Some("RESOURCE_EXHAUSTED")),
+        (AccessVersion, 404, "\n<!DOCTYPE html>", None),
+        (AccessVersion, 403, "<html>blocked</html>", None),
+        (AccessVersion, 500, "", None),
+        (AccessVersion, 418, "", None),
+    ] {
+        let bytes = hyper::body::Bytes::copy_from_slice(body.as_bytes());
+        // As the SDK does it.
+        let error = match Status::try_from(&bytes) {
+            Ok(status) => {
+                SdkError::service_with_http_metadata(status, Some(http), Some(HeaderMap::new()))
+            }
+            Err(_) => SdkError::http(http, HeaderMap::new(), bytes),
+        };
+        let fault = Fault::from_sdk(action, &error);
+        assert_eq!(fault.code(), expected, "{http} {body}");
+        assert_eq!(fault.status, Some(http));
     }
 }
 

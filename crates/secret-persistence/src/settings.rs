@@ -121,6 +121,14 @@ impl Settings {
         self
     }
 
+    /// The same settings for this one store: without the second one, which whoever moves or deletes
+    /// secrets on one side alone must not reach.
+    #[must_use]
+    pub fn without_mirror(mut self) -> Self {
+        self.mirror = None;
+        self
+    }
+
     /// The second store, where there is one.
     #[must_use]
     pub fn mirror(&self) -> Option<&Self> {

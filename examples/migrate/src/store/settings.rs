@@ -10,7 +10,8 @@ use secrets_core::{Owner, SecretPersistence};
 use crate::environment::{Environment, Role};
 use crate::status::{Failure, Result};
 
-/// Reads the file, and whatever it refers to.
+/// Reads the file, and whatever it refers to. Of a mirror only the first store is meant: while secrets
+/// move, the services keep both alike, and what is deleted on one side would be gone from the other.
 ///
 /// # Errors
 /// For a file that is of no form, and for what its form refuses.
@@ -34,11 +35,8 @@ pub(super) fn read(
             .with_manifests(&text)
             .map_err(|error| place(error.into()))?;
     }
-    Ok(Settings::from_file(
-        file,
-        &at_hand,
-        &environment.of_store(role),
-    )?)
+    let settings = Settings::from_file(file, &at_hand, &environment.of_store(role))?;
+    Ok(settings.without_mirror())
 }
 
 /// Opens the store. What the settings say about layers is for services: a migration reads what the

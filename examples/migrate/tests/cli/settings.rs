@@ -1,6 +1,6 @@
 //! Stores by files of settings, in the forms that operators have.
 
-use crate::lab::{Lab, Ran};
+use crate::lab::{Lab, Ran, names};
 
 fn moves(lab: &Lab, command: &str, more: &[&str]) -> Ran {
     let table = lab.table();
@@ -47,6 +47,39 @@ async fn a_migration_runs_between_files_of_settings() {
         &["--from", "sqlite:source.db", "--to-settings", "values.yaml"],
     )
     .expect(0);
+}
+
+/// The services' settings have a mirror while secrets move. Were it opened too, `retire` would delete
+/// what it has just compared from both stores, and nothing would be left.
+#[tokio::test]
+async fn a_mirror_in_the_settings_is_the_services_and_not_the_tools() {
+    let lab = Lab::with(2, 2).await;
+    let path = |name: &str| lab.file(name).display().to_string();
+    lab.write(
+        "source.env",
+        &format!(
+            "SECRET_PERSISTENCE=TESTING_CONFIG_DB_TABLE\nDATABASE_URL=sqlite://{}\n\
+             SECRETS_MIRROR=sqlite://{}?mode=encrypted\n",
+            path("source.db"),
+            path("target.db")
+        ),
+    );
+    let route = [
+        "--from-settings",
+        "source.env",
+        "--to",
+        "sqlite:target.db?mode=encrypted",
+    ];
+    moves(&lab, "copy", &route).expect(0);
+    moves(&lab, "verify", &route).expect(0);
+    moves(
+        &lab,
+        "retire",
+        &[&route[..], &["--all-references"]].concat(),
+    )
+    .expect(0);
+    lab.expect_moved().await;
+    assert_eq!(names(&lab.source().await).await.len(), 0);
 }
 
 #[tokio::test]

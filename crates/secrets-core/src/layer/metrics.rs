@@ -318,15 +318,15 @@ mod tests {
         let store = Metrics::new(Arc::new(Probe::new()), "probe".into());
         store.write(write(1)).await.unwrap();
         store
-            .read_batch(&[coordinate(1).into(), coordinate(2).into()])
+            .read_batch(&[1, 2, 3].map(|n| coordinate(n).into()))
             .await;
         let heard = heard.0.lock().unwrap();
         for said in [
             "store=\"probe\"",
             "operation=\"read\"",
-            "entries=2",
+            "entries=3",
             "entered",
-            "failed=1",
+            "failed=2",
             "outcome=\"not_found\"",
             "outcome=\"ok\"",
         ] {

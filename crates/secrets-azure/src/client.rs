@@ -81,8 +81,8 @@ pub(crate) struct Listed {
 impl Client {
     /// Sets the client up, reading the certificate file. No request is made.
     pub(crate) async fn new(config: &Config) -> Result<Self> {
-        let certificates = transport::certificates(config).await?;
-        let http = |proxied| transport::client(config, certificates.as_deref(), proxied);
+        let tls = transport::trust(config).await?;
+        let http = |proxied| transport::client(config, tls.as_ref(), proxied);
         let vault = http(true)?;
         let login = Login::new(config, vault.clone(), http(false)?);
         let options = SecretClientOptions {

@@ -10,7 +10,18 @@ use azure_core::error::ErrorKind as SdkKind;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 use futures::StreamExt;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, redirect};
+use reqwest::redirect;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use secrets_core::Result;
 
 use crate::config::{Config, Reach, invalid};
@@ -21,25 +32,32 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// No answer is larger: a page has 25 entries with at most 15 tags, a secret 25 KB.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// The certificates of the setting `ca-file`.
-pub(crate) async fn certificates(config: &Config) -> Result<Option<Vec<Certificate>>> {
+/// TLS that trusts what the setting `ca-file` holds, and nothing else.
+pub(crate) async fn trust(config: &Config) -> Result<Option<ClientConfig>> {
     let Some(path) = &config.ca_file else {
         return Ok(None);
     };
     let pem = tokio::fs::read(path)
         .await
         .map_err(|cause| invalid(format!("cannot read {}", path.display())).with_source(cause))?;
-    Certificate::from_pem_bundle(&pem)
-        .ok()
-        .filter(|certificates| !certificates.is_empty())
-        .map(Some)
-        .ok_or_else(|| invalid("`ca-file` holds no PEM certificate"))
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<std::result::Result<_, _>>()
+        .unwrap_or_default();
+    let trusted = Trusted::new(certificates)
+        .map_err(|_| invalid("`ca-file` holds no PEM certificate that could be trusted"))?;
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| invalid("TLS cannot be set up").with_source(cause))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trusted))
+        .with_no_client_auth();
+    Ok(Some(config))
 }
 
 /// A client with our deadlines, that goes through the system's proxy or does not.
 pub(crate) fn client(
     config: &Config,
-    certificates: Option<&[Certificate]>,
+    tls: Option<&ClientConfig>,
     proxied: bool,
 ) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
@@ -54,12 +72,97 @@ pub(crate) fn client(
     if !proxied || config.reach != Reach::Anywhere {
         builder = builder.no_proxy();
     }
-    if let Some(certificates) = certificates {
-        builder = builder.tls_certs_only(certificates.iter().cloned());
+    if let Some(tls) = tls {
+        builder = builder.tls_backend_preconfigured(tls.clone());
     }
     builder
         .build()
         .map_err(|cause| invalid("the HTTP client cannot be built").with_source(cause))
+}
+
+/// Trusts servers whose certificate an authority of ours has signed, as everybody does, and servers
+/// that show one of our certificates itself.
+///
+/// The second is what `openssl req -x509` makes and most emulators have: a certificate that is its own
+/// authority, which other libraries accept where it is trusted and rustls never does.
+#[derive(Debug)]
+struct Trusted {
+    certificates: Vec<CertificateDer<'static>>,
+    chains: Arc<WebPkiServerVerifier>,
+}
+
+impl Trusted {
+    fn new(certificates: Vec<CertificateDer<'static>>) -> std::result::Result<Self, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        for certificate in &certificates {
+            roots.add(certificate.clone())?;
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        // No certificate at all is an error here.
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|_| rustls::Error::General("no usable root".to_owned()))?;
+        Ok(Self {
+            certificates,
+            chains,
+        })
+    }
+}
+
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        let checked = self
+            .chains
+            .verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        match checked {
+            // Its dates have been looked at by then, its names have not.
+            Err(error) if is_authority(&error) && self.certificates.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            checked => checked,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// Whether a server's certificate was refused for being an authority's.
+fn is_authority(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error
+    else {
+        return false;
+    };
+    matches!(other.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// Ends answers that are larger than any of Azure's: a vault that a tenant names may send what it likes.
@@ -125,7 +228,58 @@ fn permitted(
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+
     use super::*;
+
+    fn params(is_ca: bool, until: i32) -> CertificateParams {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        if is_ca {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        params
+    }
+
+    fn self_signed(is_ca: bool, until: i32) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params(is_ca, until).self_signed(&key).unwrap();
+        certificate.der().clone()
+    }
+
+    /// What `openssl req -x509` makes, and what it must not open the door to.
+    #[test]
+    fn a_certificate_of_the_file_is_trusted_as_itself() {
+        let verdict = |file: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str| {
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            Trusted::new(vec![file.clone()])
+                .unwrap()
+                .verify_server_cert(shown, &[], &name, &[], UnixTime::now())
+                .is_ok()
+        };
+        for is_ca in [true, false] {
+            let own = self_signed(is_ca, 2090);
+            for name in ["localhost", "127.0.0.1"] {
+                assert!(verdict(&own, &own, name), "{is_ca} {name}");
+            }
+            assert!(!verdict(&own, &own, "elsewhere.example"), "{is_ca}");
+            assert!(!verdict(&own, &self_signed(is_ca, 2090), "localhost"));
+            let ended = self_signed(is_ca, 2021);
+            assert!(!verdict(&ended, &ended, "localhost"), "{is_ca}");
+        }
+        // What an authority has signed, as ever; another authority below it is no server.
+        let key = KeyPair::generate().unwrap();
+        let root = params(true, 2090).self_signed(&key).unwrap().der().clone();
+        let issuer = Issuer::new(params(true, 2090), key);
+        for (is_ca, expected) in [(false, true), (true, false)] {
+            let key = KeyPair::generate().unwrap();
+            let signed = params(is_ca, 2090).signed_by(&key, &issuer).unwrap();
+            assert_eq!(verdict(&root, signed.der(), "localhost"), expected);
+        }
+        assert!(Trusted::new(Vec::new()).is_err());
+    }
 
     #[test]
     fn a_tenant_is_connected_to_public_addresses_only() {

@@ -70,6 +70,8 @@ pub(crate) struct Facts {
     pub(crate) expires: Option<Timestamp>,
     /// Whether the vault says that it can be purged.
     pub(crate) purgeable: Option<bool>,
+    /// Whether the vault, where it deleted the secret, said nothing of recovering it.
+    pub(crate) is_final: bool,
 }
 
 /// One page of a listing: names and facts, and where to go on.
@@ -196,7 +198,20 @@ impl Client {
                 .into_model()
         };
         let secret = self.send(Action::Delete, request).await?;
-        Ok(facts(secret.attributes, secret.tags))
+        let is_recoverable = secret.recovery_id.is_some()
+            || secret.deleted_date.is_some()
+            || secret.scheduled_purge_date.is_some();
+        let level = secret.attributes.as_ref().map(|of| &of.recovery_level);
+        let is_final = match level {
+            // <https://learn.microsoft.com/rest/api/keyvault/secrets/delete-secret/delete-secret#deletionrecoverylevel>
+            Some(Some(DeletionRecoveryLevel::Purgeable)) => true,
+            Some(Some(_)) => false,
+            _ => !is_recoverable,
+        };
+        Ok(Facts {
+            is_final,
+            ..facts(secret.attributes, secret.tags)
+        })
     }
 
     pub(crate) async fn purge(&self, name: &SecretName) -> Result<(), Fault> {
@@ -227,6 +242,7 @@ impl Client {
             }
         };
         let page = self.send(Action::List, request).await?.unwrap_or_default();
+        let next = next(Action::List, page.next_link.as_deref())?;
         let secrets = page.value.into_iter().map(|secret| {
             let name = secret.id.as_deref().and_then(name_of_id);
             (
@@ -236,7 +252,7 @@ impl Client {
         });
         Ok(Listed {
             secrets: secrets.collect(),
-            next: page.next_link.as_deref().and_then(query),
+            next,
         })
     }
 
@@ -261,6 +277,7 @@ impl Client {
             .send(Action::ListDeleted, request)
             .await?
             .unwrap_or_default();
+        let next = next(Action::ListDeleted, page.next_link.as_deref())?;
         let secrets = page.value.into_iter().map(|secret| {
             let name = secret.id.as_deref().and_then(name_of_id);
             (
@@ -270,7 +287,7 @@ impl Client {
         });
         Ok(Listed {
             secrets: secrets.collect(),
-            next: page.next_link.as_deref().and_then(query),
+            next,
         })
     }
 
@@ -335,14 +352,22 @@ fn facts(attributes: Option<SecretAttributes>, tags: Option<HashMap<String, Stri
             | DeletionRecoveryLevel::RecoverableProtectedSubscription => Some(false),
             _ => None,
         }),
+        is_final: false,
     }
 }
 
-/// The query of a link to the next page: all that is needed of it, since the rest is known.
-fn query(link: &str) -> Option<String> {
-    let (_, query) = link.split_once('?')?;
-    let query = query.split_once('#').map_or(query, |(query, _)| query);
-    (!query.is_empty()).then(|| query.to_owned())
+/// The query of the link to the next page, if there is one: all that is needed of it, since the rest is
+/// known. A link without a query leads nowhere that we know, and what it would list must not be taken
+/// for nothing.
+fn next(action: Action, link: Option<&str>) -> Result<Option<String>, Fault> {
+    let Some(link) = link.filter(|link| !link.is_empty()) else {
+        return Ok(None);
+    };
+    let link = link.split_once('#').map_or(link, |(link, _)| link);
+    match link.split_once('?') {
+        Some((_, query)) if !query.is_empty() => Ok(Some(query.to_owned())),
+        _ => Err(Fault::new(action, Nature::Garbled)),
+    }
 }
 
 /// The error of a fault, with operation and store.
@@ -363,20 +388,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_leads_nowhere_but_to_our_vault() {
+    fn a_link_leads_nowhere_but_to_our_vault_and_is_never_passed_over() {
+        let query = |link| next(Action::List, link).map_err(|_| ());
         for (link, expected) in [
             (
                 "https://my-vault.vault.azure.net/secrets?api-version=7.4&$skiptoken=x",
-                Some("api-version=7.4&$skiptoken=x"),
+                "api-version=7.4&$skiptoken=x",
             ),
             (
                 "https://evil.example/secrets?$skiptoken=x#y",
-                Some("$skiptoken=x"),
+                "$skiptoken=x",
             ),
-            ("https://my-vault.vault.azure.net/secrets", None),
-            ("", None),
+            ("/secrets?$skiptoken=x", "$skiptoken=x"),
+            ("secrets?$skiptoken=x?", "$skiptoken=x?"),
+            ("?$skiptoken=x", "$skiptoken=x"),
         ] {
-            assert_eq!(query(link).as_deref(), expected, "{link}");
+            assert_eq!(query(Some(link)), Ok(Some(expected.to_owned())), "{link}");
+        }
+        for none in [None, Some("")] {
+            assert_eq!(query(none), Ok(None));
+        }
+        for link in [
+            "https://my-vault.vault.azure.net/secrets",
+            "https://my-vault.vault.azure.net/secrets/page/2",
+            "secrets?#x",
+        ] {
+            assert_eq!(query(Some(link)), Err(()), "{link}");
         }
     }
 }

@@ -22,6 +22,7 @@ use azure_identity::{
 };
 use secrets_core::SecretValue;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
@@ -246,12 +247,34 @@ impl HttpClient for Refusals {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let response = self.http.execute_request(request).await?;
         if response.status().is_success() {
-            return Ok(response);
+            return if self.is_metadata {
+                with_end_as_text(response).await
+            } else {
+                Ok(response)
+            };
         }
         let response = response.try_into_raw_response().await?;
         let fault = Fault::from_login(&response, self.is_metadata);
         Err(SdkError::new(SdkKind::Credential, fault))
     }
+}
+
+/// The metadata service writes the end of a token as a text, and the SDK takes nothing else; whatever
+/// stands in for the service may write a number, as OAuth does and other libraries take it.
+async fn with_end_as_text(response: AsyncRawResponse) -> azure_core::Result<AsyncRawResponse> {
+    let (status, headers, body) = response.try_into_raw_response().await?.deconstruct();
+    let body = as_text(&body, "expires_on").unwrap_or_else(|| body.to_vec());
+    Ok(AsyncRawResponse::from_bytes(status, headers, body))
+}
+
+/// A JSON object with this number written as a text; nothing where there is none.
+fn as_text(body: &[u8], name: &str) -> Option<Vec<u8>> {
+    let mut object: Value = serde_json::from_slice(body).ok()?;
+    let number = object
+        .get_mut(name)
+        .filter(|value| value.is_i64() || value.is_u64())?;
+    *number = Value::String(number.to_string());
+    serde_json::to_vec(&object).ok()
 }
 
 /// A service account's token.
@@ -312,6 +335,23 @@ mod tests {
     fn principal(claims: &str) -> Option<String> {
         let payload = azure_core::base64::encode_url_safe(claims);
         Claims::of(&format!("header.{payload}.signature"))?.principal()
+    }
+
+    #[test]
+    fn the_end_of_a_token_is_a_text_whoever_wrote_it() {
+        for (body, expected) in [
+            (
+                r#"{"expires_on":1795219200}"#,
+                Some(r#"{"expires_on":"1795219200"}"#),
+            ),
+            (r#"{"expires_on":"1795219200"}"#, None),
+            (r#"{"expires_on":1.5}"#, None),
+            (r#"{"expires_in":3599}"#, None),
+            ("no json", None),
+        ] {
+            let text = as_text(body.as_bytes(), "expires_on");
+            assert_eq!(text.as_deref(), expected.map(str::as_bytes), "{body}");
+        }
     }
 
     #[test]

@@ -269,9 +269,20 @@ impl Fault {
         self.is_unknown() || matches!(self.status, Some(408 | 429 | 500..))
     }
 
-    /// Whether the vault says that there is a conflict, and not which.
-    pub(crate) fn is_vague_conflict(&self) -> bool {
-        self.is_conflict() && !self.codes().iter().any(|code| code.starts_with("ObjectIs"))
+    /// Whether the vault refuses and does not say why: older interfaces say no more of a taken name than
+    /// that there is a conflict, and emulators no more than that the request is bad.
+    pub(crate) fn is_vague(&self) -> bool {
+        match self.status {
+            Some(400) => self.row().is_none(),
+            Some(409) => !self.codes().iter().any(|code| code.starts_with("ObjectIs")),
+            _ => false,
+        }
+    }
+
+    /// Whether the request is none that this vault knows: one without soft delete has nothing that could
+    /// be asked for, recovered or purged.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self.status, Some(400 | 405 | 501))
     }
 
     /// The error for it, before anybody adds operation, store and coordinate.

@@ -80,7 +80,7 @@
 //! | a warning that secrets are not purged | purge protection, or no right to purge | it cannot be switched off; `migrate policy azure --purge` prints the right |
 //! | the host does not exist | the vault's name is misspelt, the vault was deleted, or DNS fails | compare the URL; `az keyvault list-deleted`; inside a virtual network look at its private DNS zone |
 //! | no connection, or none in time | no route: firewall, proxy, private endpoint | look at the network |
-//! | no trusted TLS connection | a proxy replaces certificates | set `ca-file` to its authority's |
+//! | no trusted TLS connection | a proxy replaces certificates, or an emulator has one of its own | set `ca-file` to its authority's, or to that one |
 //! | the vault asks for a token of another resource | the host is not of a known cloud, or an emulator | compare the URL; `verify-challenge=false` for emulators |
 //! | no metadata service answers | not a machine of Azure, or one without identity | assign one, or configure other credentials |
 //! | `imds:invalid_request`, `imds:identity_not_found` | this machine has no such managed identity | `az vm identity assign`; compare `client-id` |
@@ -104,7 +104,7 @@
 //! | `TokenExpired` | the clock | synchronise it (NTP); look for a proxy that answers logins from a cache |
 //! | `insufficient_claims` | conditions of access have changed | log in again; the sign-in log |
 //! | `Unauthorized`, `AKV10000`, `invalid_token` | the token does not arrive, or has ended | look at proxies and at the clock |
-//! | `BadParameter` | a setting that Key Vault refuses | look at the tags |
+//! | `BadParameter` | a setting that Key Vault refuses | look at the tags, and at `api-version` |
 //! | `Throttled`, `TooManyRequests` | too many requests, ours and others' | the limit layer; several vaults |
 //! | `InternalServerError`, `ServiceUnavailable`, `AADSTS90033`, `temporarily_unavailable` | Azure itself | try again; the retry layer does |
 

@@ -123,11 +123,14 @@ impl AzureKeyVault {
         fault: Fault,
     ) -> Result<Written> {
         let explained = |fault: Fault| fault.explain(&self.config);
-        let in_the_way = fault.is_pending() || fault.is_conflict();
-        if self.config.on_deleted == OnDeleted::Refuse || !in_the_way {
-            // Not every interface says more than that there is a conflict.
-            let is_pending = fault.is_pending()
-                || (fault.is_vague_conflict() && matches!(self.deleted(name).await, Ok(Some(_))));
+        let refuses = self.config.on_deleted == OnDeleted::Refuse;
+        let found = if fault.is_vague() && (refuses || !fault.is_conflict()) {
+            self.deleted(name).await.unwrap_or_default()
+        } else {
+            None
+        };
+        let is_pending = fault.is_pending() || found.is_some();
+        if refuses || !(is_pending || fault.is_conflict()) {
             return Err(if is_pending {
                 pending(&fault).with_hint(
                     "restore it, purge it (`az keyvault secret purge`), or set `on-deleted` to \
@@ -140,7 +143,10 @@ impl AzureKeyVault {
         if fault.has("ObjectIsBeingRecovered") {
             return self.compare_recovered(name, write).await;
         }
-        let deleted = self.until_deleted(name).await.map_err(explained)?;
+        let deleted = match found {
+            Some(deleted) => Some(deleted),
+            None => self.until_deleted(name).await.map_err(explained)?,
+        };
         let Some(deleted) = deleted else {
             return Err(explained(fault));
         };
@@ -154,7 +160,7 @@ impl AzureKeyVault {
         match self.client.purge(name).await {
             Ok(()) => {}
             Err(fault) if fault.is_missing() => {}
-            Err(fault) if fault.is_denied() => {
+            Err(fault) if fault.is_denied() || fault.is_unsupported() => {
                 return Err(pending(&fault).with_hint(
                     "it cannot be purged: the vault has purge protection, or the principal lacks the \
                      right; set `on-deleted` to recover, or wait until the vault's retention ends",
@@ -220,18 +226,21 @@ impl AzureKeyVault {
                 self.deny_purges("the vault has purge protection");
                 return Ok(());
             }
-            Some(_) => match self.until_deleted(name).await.map_err(explained)? {
-                Some(facts) => facts,
-                None => {
-                    return Err(unsettled(
-                        "the secret is deleted, and the vault has not come to the point where it can \
-                         be purged",
-                    ));
+            Some(facts) if !facts.is_final => {
+                match self.until_deleted(name).await.map_err(explained)? {
+                    Some(facts) => facts,
+                    None => {
+                        return Err(unsettled(
+                            "the secret is deleted, and the vault has not come to the point where \
+                             it can be purged",
+                        ));
+                    }
                 }
-            },
-            None => match self.client.get_deleted(name).await {
+            }
+            // Nothing was there, or deleting is for good in this vault: nothing to wait for.
+            _ => match self.client.get_deleted(name).await {
                 Ok(facts) => facts,
-                Err(fault) if fault.is_missing() => return Ok(()),
+                Err(fault) if fault.is_missing() || fault.is_unsupported() => return Ok(()),
                 Err(fault) => return Err(explained(fault)),
             },
         };
@@ -240,7 +249,7 @@ impl AzureKeyVault {
             // Purged, or soon: nothing is left to be done where the time is up.
             Ok(()) => self.until_gone(name).await.map(drop).map_err(explained),
             Err(fault) if fault.is_missing() => Ok(()),
-            Err(fault) if fault.is_denied() => {
+            Err(fault) if fault.is_denied() || fault.is_unsupported() => {
                 self.deny_purges(
                     "the principal may not purge (Microsoft.KeyVault/vaults/secrets/purge/action), \
                      or the vault has purge protection",

@@ -33,14 +33,16 @@ impl AzureKeyVault {
         }
     }
 
-    /// What is soft-deleted under a name. Who may not look finds nothing: the name is missing then,
-    /// as far as can be told.
+    /// What is soft-deleted under a name. Who may not look, or not in such a vault, finds nothing: the
+    /// name is missing then, as far as can be told.
     pub(crate) async fn deleted(&self, name: &SecretName) -> Result<Option<Facts>, Fault> {
         match self.client.get_deleted(name).await {
             Ok(facts) => Ok(Some(facts)),
             // Key Vault shows nothing of a disabled one, deleted or not, but that it is there.
             Err(fault) if fault.is_disabled() => Ok(Some(Facts::default())),
-            Err(fault) if fault.is_missing() || fault.is_denied() => Ok(None),
+            Err(fault) if fault.is_missing() || fault.is_denied() || fault.is_unsupported() => {
+                Ok(None)
+            }
             Err(fault) => Err(fault),
         }
     }

@@ -112,7 +112,7 @@ impl AzureKeyVault {
         loop {
             match self.set(name, write).await {
                 Ok(()) => return Ok(true),
-                Err(fault) if fault.is_conflict() || fault.is_pending() => {}
+                Err(fault) if fault.is_conflict() || fault.is_pending() || fault.is_vague() => {}
                 // Nothing passing here: a set whose answer was lost may have been done, and doing it
                 // again would add a version.
                 Err(fault) => return Err(fault),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use e2e::FaultProxy;
 use e2e::azure::Azure;
 use e2e::proxy::{Answer, Fault, Rule};
-use secrets_azure::{AzureKeyVault, COORDINATE_TAG, Config};
+use secrets_azure::{AzureKeyVault, COORDINATE_TAG, Config, ConfigBuilder, OnDeleted, Purge};
 use secrets_core::{
     DeleteOptions, Error, ErrorKind, ListOptions, Result, SecretPersistence, SecretPersistenceExt,
     Written,
@@ -30,13 +30,21 @@ async fn behind_a_proxy() -> (Azure, FaultProxy, AzureKeyVault) {
 }
 
 async fn at(azure: &Azure, proxy: &FaultProxy) -> AzureKeyVault {
-    let builder = Config::builder(proxy.url())
+    open(settings(azure, proxy)).await
+}
+
+fn settings(azure: &Azure, proxy: &FaultProxy) -> ConfigBuilder {
+    Config::builder(proxy.url())
         .with_ca_file(proxy.ca_file())
         .with_authority_host(proxy.url())
         .with_verify_challenge(false)
         .with_credentials(application(azure))
-        .with_timeout(Duration::from_secs(1));
-    open(builder).await
+        .with_timeout(Duration::from_secs(1))
+}
+
+/// An answer without a code, as emulators and older interfaces give it.
+fn bare(status: u16) -> Fault {
+    Fault::Respond(Answer::status(status).with_body("no code, no JSON"))
 }
 
 /// Every operation once.
@@ -233,6 +241,71 @@ async fn a_conflict_without_a_reason_is_looked_into() {
     assert_eq!(error.kind(), ErrorKind::PendingDeletion, "{error}");
     let error = store.write(write()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}
+
+/// A bad request may be all that is said of a name that is taken by what was deleted.
+#[tokio::test]
+async fn a_refusal_without_a_code_is_looked_into() {
+    let (azure, proxy, refusing) = behind_a_proxy().await;
+    let recovering = settings(&azure, &proxy).with_on_deleted(OnDeleted::Recover);
+    let recovering = open(recovering).await;
+    let there = write();
+    refusing.write(there.clone()).await.unwrap();
+    let options = DeleteOptions::default();
+    refusing.delete(&there.coordinate, &options).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.inject(Rule::new(bare(400)).on("PUT /*"));
+    let error = refusing.write(there.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PendingDeletion, "{error}");
+    let written = recovering.write(there).await.unwrap();
+    assert_eq!(written, Written::AlreadySame);
+    let error = refusing.write(write()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected, "{error}");
+}
+
+/// Without soft delete, deleting is for good: nothing is there to be waited for, purged or looked up.
+#[tokio::test]
+async fn a_vault_without_soft_delete_deletes_at_once() {
+    for (body, status) in [
+        (
+            json!({ "attributes": { "recoveryLevel": "Purgeable" } }),
+            404,
+        ),
+        (json!({ "attributes": { "enabled": true } }), 400),
+        (json!({}), 405),
+    ] {
+        let (azure, proxy, _) = behind_a_proxy().await;
+        let purging = open(settings(&azure, &proxy).with_purge(Purge::Always)).await;
+        let there = write();
+        purging.write(there.clone()).await.unwrap();
+        let deleted = Fault::Respond(Answer::json(200, &body));
+        proxy.inject(Rule::new(deleted).on("DELETE /secrets*"));
+        proxy.inject(Rule::new(bare(status)).on("GET /deletedsecrets*"));
+        proxy.reset();
+        let options = DeleteOptions::default();
+        purging.delete(&there.coordinate, &options).await.unwrap();
+        // A look at what is there, the delete, and one look at what is left.
+        assert_eq!(proxy.requests().len(), 3, "{status}");
+        let missing = purging.read(&coordinate().into()).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound, "{status}: {missing}");
+    }
+}
+
+/// What cannot be followed is not the end of a listing.
+#[tokio::test]
+async fn a_link_to_nowhere_is_an_error() {
+    let (_azure, proxy, store) = behind_a_proxy().await;
+    let page = |next: Option<&str>| {
+        let page = json!({ "value": [], "nextLink": next });
+        Rule::new(Fault::Respond(Answer::json(200, &page))).on("GET /secrets*")
+    };
+    for (next, expected) in [(None, true), (Some(""), true), (Some("/secrets/2"), false)] {
+        proxy.heal();
+        proxy.inject(page(next));
+        let listed = store.list_page(&ListOptions::default(), None).await;
+        assert_eq!(listed.is_ok(), expected, "{next:?}");
+        assert!(listed.is_ok_and(|page| page.next.is_none()) || !expected);
+    }
 }
 
 /// Nobody keeps us reading for ever.

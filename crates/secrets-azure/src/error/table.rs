@@ -107,7 +107,7 @@ pub(crate) const TABLE: &[Row] = &[
         &["BadParameter"],
         ErrorKind::InvalidConfig,
         "Key Vault refuses a parameter of the request",
-        "look at the tags in the settings",
+        "look at the tags in the settings, and at `api-version`, which not every cloud has",
     ),
     // Codes of a 401, which Key Vault puts before its message.
     Row::new(

@@ -27,7 +27,9 @@ pub(super) const BACKEND: Backend = Backend {
             if let Some(owner) = owner {
                 config = config.with_owner(owner);
             }
-            Ok(Arc::new(Vault::connect(config).await?) as Arc<dyn SecretPersistence>)
+            // A wrong mount is told here, and what the store can do does not change under a layer.
+            let store = Vault::connect(config).await?.located().await?;
+            Ok(Arc::new(store) as Arc<dyn SecretPersistence>)
         })
     },
 };

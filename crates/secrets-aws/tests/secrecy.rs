@@ -159,7 +159,7 @@ async fn child_shows_nothing() {
     let heard = logs.text();
     assert!(
         canaries
-            .found_in(heard[logged.len()..].as_bytes())
+            .found_in(&heard.as_bytes()[logged.len()..])
             .is_some()
     );
 }

@@ -19,6 +19,9 @@ pub(crate) const DEFAULT_SECRET: &str = "airbyte-config-secrets";
 /// values, and `type` alone decides.
 const KEYS: &[&str] = &["enabled", "secretName", "secretsManagerSecretName", "type"];
 
+/// The place of the store.
+const MANAGER_PLACE: &str = "global.secretsManager";
+
 /// The place of what stands around the store, which is ours and not the chart's.
 const COMMON_PLACE: &str = "global.secretPersistence";
 
@@ -49,8 +52,9 @@ impl Settings {
             _ => return Err(invalid("the values file holds several documents")),
         };
         let global = tree::entries("global", root.get("global"))?;
+        refuse_misplaced(root, global)?;
         let manager = global.and_then(|global| global.get("secretsManager"));
-        let manager = tree::entries("global.secretsManager", manager)?;
+        let manager = tree::entries(MANAGER_PLACE, manager)?;
         let mut settings = match manager.map(|manager| chosen(manager).map(|kind| (manager, kind)))
         {
             Some(Ok((manager, Some(kind)))) if kind != Kind::Database => {
@@ -71,6 +75,30 @@ impl Settings {
     }
 }
 
+/// Refuses what is nearly one of our two places. The rest of the file is the chart's and passed over, but
+/// passing over these would take the database, in plain text, for a store that somebody set up, or drop
+/// an audit that somebody wants.
+fn refuse_misplaced(root: &Value, global: Option<&Map<String, Value>>) -> Result<()> {
+    for place in [MANAGER_PLACE, COMMON_PLACE] {
+        let name = place.trim_start_matches("global.");
+        let meant = |key: &str| {
+            strsim::damerau_levenshtein(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()) <= 2
+        };
+        let set = |(key, value): (&'_ String, &'_ Value)| {
+            (meant(key) && !tree::is_unset(value)).then(|| key.clone())
+        };
+        let beside = global.into_iter().flatten();
+        let beside = beside.filter(|(key, _)| *key != name).find_map(set);
+        let above = root.as_object().into_iter().flatten().find_map(set);
+        let found = beside.map(|key| format!("global.{key}")).or(above);
+        if let Some(found) = found {
+            return Err(invalid(format!("`{found}` is not read"))
+                .with_hint(format!("did you mean `{place}`?")));
+        }
+    }
+    Ok(())
+}
+
 /// The kind of store that `type` names; `None` where it is unset, which means the database.
 fn chosen(manager: &Map<String, Value>) -> Result<Option<Kind>> {
     let blocks = || Kind::ALL.into_iter().filter_map(Kind::helm_block);
@@ -79,9 +107,7 @@ fn chosen(manager: &Map<String, Value>) -> Result<Option<Kind>> {
         .keys()
         .find(|key| !known.clone().any(|known| known == *key))
     {
-        return Err(
-            unknown(key, known.collect::<Vec<_>>().into_iter()).with_store("global.secretsManager")
-        );
+        return Err(unknown(key, known.collect::<Vec<_>>().into_iter()).with_store(MANAGER_PLACE));
     }
     let place = "global.secretsManager.type";
     let kind = match manager.get("type") {
@@ -130,7 +156,11 @@ fn of_manager(
     if kind == Kind::Aws && looks_up {
         for name in ["access-key-id", "secret-access-key"] {
             if store.secret(name).is_none() {
-                return Err(block.no_credential(backend.table, name));
+                return Err(block.no_credential(
+                    backend.table,
+                    name,
+                    "name another key, or use authenticationType: instanceProfile",
+                ));
             }
         }
     }

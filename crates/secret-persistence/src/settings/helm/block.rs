@@ -187,7 +187,7 @@ impl<'a> Block<'a> {
     }
 
     /// The error for a credential that is needed and stands nowhere.
-    pub(super) fn no_credential(&self, table: &[Setting], name: &str) -> Error {
+    pub(super) fn no_credential(&self, table: &[Setting], name: &str, hint: &'static str) -> Error {
         let row = table.iter().find(|row| row.name == name);
         let key = row
             .and_then(|row| row.helm_secret.first())
@@ -200,7 +200,7 @@ impl<'a> Block<'a> {
             "`{}` needs a credential: the Kubernetes Secret {} has no {key}",
             self.place, self.secret
         ))
-        .with_hint("name another key, or use authenticationType: instanceProfile")
+        .with_hint(hint)
     }
 
     pub(super) fn into_warnings(self) -> Vec<Warning> {

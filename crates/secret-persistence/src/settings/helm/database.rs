@@ -94,6 +94,13 @@ pub(super) fn settings(
     block.refuse_unknown(backend.table, KEYS)?;
     let mut values = Values::new(backend.table);
     block.fill(&mut values, looks_up)?;
+    if given == ["existingSecret"] && values.secret("password").is_none() {
+        return Err(block.no_credential(
+            backend.table,
+            "password",
+            "name its key with `existingSecretPasswordKey` or `passwordSecretKey`",
+        ));
+    }
     let warnings = block.into_warnings();
     Ok(Settings::new(Kind::Database, values, Values::new(COMMON)).with_warnings(warnings))
 }

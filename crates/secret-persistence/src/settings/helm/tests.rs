@@ -108,6 +108,30 @@ fn a_secret_that_is_not_at_hand_is_named() {
 }
 
 #[test]
+fn a_secret_that_a_database_refers_to_has_its_password() {
+    let database = |more: &str| {
+        read(&format!(
+            "externalDatabase: {{host: h, user: u, database: d, {more}}}"
+        ))
+    };
+    refused(
+        database("existingSecret: other"),
+        "Secret other, which is not at hand",
+    );
+    let empty = KubernetesSecrets::none()
+        .with_manifests("kind: Secret\nmetadata: {name: other}\nstringData: {password: canary}")
+        .unwrap();
+    let values = "externalDatabase: {host: h, user: u, database: d, existingSecret: other}";
+    let result = Settings::from_helm(values, &empty, &Environment::empty());
+    refused(result, "DATABASE_PASSWORD");
+    let settings = database("existingSecret: airbyte-config-secrets").unwrap();
+    assert_eq!(
+        secret(&settings, "password").as_deref(),
+        Some("canary-default-password")
+    );
+}
+
+#[test]
 fn an_instance_profile_needs_no_key_and_takes_none() {
     let settings = aws("region: us-east-1, authenticationType: instanceProfile").unwrap();
     assert_eq!(settings.store().names().collect::<Vec<_>>(), ["region"]);
@@ -179,6 +203,30 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         "enabled: false, awsSecretManager: {nonsense: 1}, vault: {address: 'https://v'}",
     );
     read(&format!("{values}\nserver: {{replicaCount: 2}}")).unwrap();
+}
+
+#[test]
+fn a_misspelt_or_misplaced_store_is_an_error_and_not_the_database() {
+    let database = "database: {host: h, user: u, database: d}";
+    let vault = "{type: VAULT, vault: {address: 'https://v', token: canary}}";
+    for misspelt in ["secretManager", "secretsmanager", "secretsManagers"] {
+        let result = read(&format!("global: {{{misspelt}: {vault}, {database}}}"));
+        refused(result, "did you mean `global.secretsManager`?");
+    }
+    let above = read(&format!("secretsManager: {vault}\nglobal: {{{database}}}"));
+    refused(above, "did you mean `global.secretsManager`?");
+    let around = "{audit: required, auditFile: /audit}";
+    for misplaced in [
+        format!("global: {{secretPersistance: {around}, {database}}}"),
+        format!("secretPersistence: {around}\nglobal: {{{database}}}"),
+    ] {
+        refused(read(&misplaced), "did you mean `global.secretPersistence`?");
+    }
+    // What is empty says nothing, and other names are the chart's.
+    read(&format!(
+        "secretsManager:\nglobal: {{secrets: {{a: b}}, {database}}}"
+    ))
+    .unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod json;
 mod kubernetes;
 mod near_miss;
 mod tenant;
-mod tree;
+pub(crate) mod tree;
 mod url;
 
 use std::borrow::Cow;

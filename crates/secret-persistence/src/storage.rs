@@ -3,11 +3,11 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use secrets_core::connector::{ActingSecrets, ConnectorError, GuardedValue, StorageId, pointers};
+use secrets_core::connector::{ActingSecrets, ConnectorError, StorageId, pointers};
 use secrets_core::{Error, ErrorKind, Operation, Result, Scope};
 use serde_json::Value;
 
-use crate::settings::{Environment, Settings, Tenant, invalid};
+use crate::settings::{Environment, Settings, Tenant, tree};
 
 /// Where the platform keeps the settings of its other storages: usually a table.
 #[async_trait]
@@ -91,10 +91,7 @@ impl Storage {
             .map_err(hydrating)?;
         // The whole as one secret may have been stored as text.
         let full = match &*full {
-            Value::String(text) => match serde_json::from_str(text) {
-                Ok(value) => GuardedValue::new(value),
-                Err(_) => return Err(invalid("the secret with the storage's settings is no JSON")),
-            },
+            Value::String(text) => tree::json("the secret with the storage's settings", text)?,
             _ => full,
         };
         match &self.whose {

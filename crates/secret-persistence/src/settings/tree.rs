@@ -1,5 +1,7 @@
 //! YAML and JSON as trees that are wiped, and their scalars as text.
 
+mod unique;
+
 use secrets_core::connector::GuardedValue;
 use secrets_core::{Result, SecretValue};
 use serde_json::{Map, Value};
@@ -30,16 +32,17 @@ pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<GuardedValue>> {
 /// Parses a JSON text. An error says where, and shows nothing of the text.
 ///
 /// # Errors
-/// `InvalidConfig` for what is no JSON.
-pub(super) fn json(what: &str, text: &str) -> Result<GuardedValue> {
-    let value: Value = serde_json::from_str(text).map_err(|error| {
-        invalid(format!("{what} is not valid JSON")).with_hint(format!(
-            "look at line {}, column {}",
-            error.line(),
-            error.column()
-        ))
-    })?;
-    Ok(GuardedValue::new(value))
+/// `InvalidConfig` for what is no JSON, and where one object has a name twice.
+pub(crate) fn json(what: &str, text: &str) -> Result<GuardedValue> {
+    let wrong = |message: String, error: &serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        invalid(message).with_hint(format!("look at line {line}, column {column}"))
+    };
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| wrong(format!("{what} is not valid JSON"), &error))?;
+    let value = GuardedValue::new(value);
+    unique::check(text).map_err(|error| wrong(format!("a name stands twice in {what}"), &error))?;
+    Ok(value)
 }
 
 /// Whether a value counts as unset: `null` and `""`, of which documented files are full.
@@ -207,6 +210,27 @@ mod tests {
         }
         let error = json("the text", "{\n\"canary\": canary}").unwrap_err();
         assert!(error.to_string().contains("line 2") && !format!("{error:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_name_stands_once_in_an_object() {
+        for text in [
+            "{\"a\": 1,\n\"a\": \"canary\"}",
+            "{\"x\": [{\"b\": null,\n\"\\u0062\": \"canary\"}]}",
+        ] {
+            let error = json("the text", text).unwrap_err();
+            assert!(error.message().contains("stands twice"), "{error}");
+            assert!(error.hint().unwrap().contains("line 2"), "{error}");
+            assert!(!format!("{error:?}").contains("canary"));
+        }
+        let fine = "{\"a\": {\"a\": [1, -1, 1.5, true, null, \"a\"]}, \"b\": {\"a\": 1e400}}";
+        assert!(
+            json(
+                "the text",
+                &fine.replace("1e400", "12345678901234567890123")
+            )
+            .is_ok()
+        );
     }
 
     #[test]

@@ -187,7 +187,13 @@ impl Settings {
     fn with_environment(mut self, environment: &Environment) -> Result<Self> {
         self.common.set_env(|name| environment.get(name));
         if let Some(text) = self.common.text("mirror") {
-            let mirror = Self::mirror_of(text, environment)?;
+            let mut mirror = Self::mirror_of(text, environment)?;
+            // As many processes ask the second store as the first.
+            if let (Some(replicas), None) =
+                (self.common.text("replicas"), mirror.common.text("replicas"))
+            {
+                mirror.common.set("replicas", replicas)?;
+            }
             self.mirror = Some(Box::new(mirror));
         }
         Ok(self)

@@ -90,6 +90,20 @@ async fn a_mirror_keeps_a_second_store_alike() {
     }
 }
 
+/// Each replica would otherwise take the whole share of the second store's quota.
+#[test]
+fn replicas_divide_the_quota_of_the_second_store_too() {
+    let replicas = |mirror: &str| {
+        let url = format!("sqlite:///a?mode=plain&replicas=5&mirror={mirror}");
+        let settings = Settings::from_url(&url, &Environment::empty()).unwrap();
+        let mirror = settings.mirror().unwrap();
+        mirror.common().text("replicas").map(str::to_owned)
+    };
+    assert_eq!(replicas("sqlite:///b").as_deref(), Some("5"));
+    let own = replicas("sqlite:///b%3Freplicas%3D2");
+    assert_eq!(own.as_deref(), Some("2"));
+}
+
 #[tokio::test]
 async fn what_stands_around_both_stores_is_no_setting_of_the_mirror() {
     let folder = tempfile::tempdir().unwrap();

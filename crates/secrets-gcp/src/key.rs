@@ -26,7 +26,7 @@ impl Key {
     /// # Errors
     /// `InvalidConfig` for what is no credentials file, or lacks something. Nothing of it is shown.
     pub fn parse(text: &SecretValue) -> Result<Self> {
-        let trimmed = text.expose().trim();
+        let trimmed = text.expose().trim_start_matches('\u{feff}').trim();
         let json = if trimmed.starts_with('{') {
             text.clone()
         } else {
@@ -201,6 +201,7 @@ mod tests {
         for text in [
             text.clone(),
             format!("\n {text}\n"),
+            format!("\u{feff}{text}\r\n"),
             packed.clone(),
             format!("{start}\n{end}\n"),
         ] {

@@ -24,18 +24,23 @@ impl Settings {
         let text = std::fs::read_to_string(path).map_err(|error| {
             invalid(format!("{} cannot be read", path.display())).with_source(error)
         })?;
+        // Editors of Windows begin a text with it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         if text.trim_start().starts_with('{') {
-            return Self::from_json(&text, environment);
+            return Self::from_json(text, environment);
         }
-        match variables(&text) {
+        match variables(text)? {
             Some(file) => Self::from_env(&environment.only("SECRETS_").overlaid_with(file)),
-            None => Self::from_helm(&text, secrets, environment),
+            None => Self::from_helm(text, secrets, environment),
         }
     }
 }
 
 /// The variables of a file that has nothing else.
-fn variables(text: &str) -> Option<Environment> {
+///
+/// # Errors
+/// `InvalidConfig` for a variable that has two values.
+fn variables(text: &str) -> Result<Option<Environment>> {
     let lines = text
         .lines()
         .map(str::trim_start)
@@ -48,8 +53,22 @@ fn variables(text: &str) -> Option<Environment> {
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         is_name.then(|| (name.to_owned(), value.to_owned()))
     };
-    let pairs = lines.map(pair).collect::<Option<Vec<_>>>()?;
-    (!pairs.is_empty()).then(|| pairs.into_iter().collect())
+    let Some(pairs) = lines.map(pair).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let twice = |(at, (name, value)): (usize, &(String, String))| {
+        let before = &pairs[..at];
+        before
+            .iter()
+            .any(|(known, other)| known == name && other != value)
+    };
+    if let Some(at) = pairs.iter().enumerate().position(twice) {
+        let name = &pairs[at].0;
+        return Err(invalid(format!(
+            "the variable {name} has two values in the file"
+        )));
+    }
+    Ok((!pairs.is_empty()).then(|| pairs.into_iter().collect()))
 }
 
 #[cfg(all(test, feature = "vault", feature = "sqlite"))]
@@ -80,9 +99,15 @@ mod tests {
             ),
             ("externalDatabase: {host: h}", Kind::Database),
         ] {
+            // As an editor of Windows writes it, too.
+            let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+            std::fs::write(&path, windows).unwrap();
+            let read = || Settings::from_file(&path, &KubernetesSecrets::none(), &environment);
+            let names = |settings: &Settings| settings.store().names().collect::<Vec<_>>();
+            let windows = names(&read().unwrap());
             std::fs::write(&path, text).unwrap();
-            let settings =
-                Settings::from_file(&path, &KubernetesSecrets::none(), &environment).unwrap();
+            let settings = read().unwrap();
+            assert_eq!(names(&settings), windows, "{text}");
             assert_eq!(settings.kind(), kind, "{text}");
             assert_ne!(settings.store().text("address"), Some("https://other"));
             assert_eq!(
@@ -91,6 +116,14 @@ mod tests {
                 "{text}"
             );
         }
+        std::fs::write(&path, "VAULT_AUTH_TOKEN=a\nVAULT_AUTH_TOKEN=canary\n").unwrap();
+        let error = Settings::from_file(&path, &KubernetesSecrets::none(), &environment);
+        let error = error.unwrap_err();
+        assert!(
+            error.message().contains("VAULT_AUTH_TOKEN has two values"),
+            "{error}"
+        );
+        assert!(!format!("{error:?}").contains("canary"));
         let missing = folder.path().join("missing");
         let error = Settings::from_file(&missing, &KubernetesSecrets::none(), &environment);
         assert!(error.unwrap_err().message().contains("cannot be read"));

@@ -25,7 +25,8 @@ use super::{invalid, tree};
 #[derive(Clone, Default)]
 #[must_use]
 pub struct KubernetesSecrets {
-    manifests: BTreeMap<String, BTreeMap<String, SecretValue>>,
+    /// By name and key; `None` for what is no text, such as a key store beside our keys.
+    manifests: BTreeMap<String, BTreeMap<String, Option<SecretValue>>>,
     /// Folders of one Secret each; without a name, of whichever is asked for.
     folders: Vec<(Option<String>, PathBuf)>,
 }
@@ -40,8 +41,9 @@ impl KubernetesSecrets {
     /// `stringData` comes before the base64 of `data`, as in the API server.
     ///
     /// # Errors
-    /// `InvalidConfig` for what is no YAML, a Secret without a name, two of one name, and values that
-    /// are neither text nor the base64 of one.
+    /// `InvalidConfig` for what is no YAML, a Secret without a name, two of one name, and values of
+    /// `stringData` that are no text. One of `data` that is not the base64 of a text is an error only
+    /// where it is asked for: a key store may lie beside ours.
     pub fn with_manifests(mut self, text: &str) -> Result<Self> {
         for document in tree::yaml("the manifest", text)? {
             let items = match document.get("items") {
@@ -92,7 +94,14 @@ impl KubernetesSecrets {
             );
         }
         let value = match self.manifests.get(name).and_then(|keys| keys.get(key)) {
-            Some(value) => Some(value.clone()),
+            Some(Some(value)) => Some(value.clone()),
+            Some(None) => {
+                return Err(wrong(
+                    name,
+                    key,
+                    "`data` of a Secret is the base64 of a text",
+                ));
+            }
             None => match self.folder(name) {
                 Some(folder) => read(&folder.join(key))?,
                 None => None,
@@ -120,11 +129,8 @@ impl KubernetesSecrets {
             .into_iter()
             .flatten()
         {
-            let text = value
-                .as_str()
-                .and_then(decoded)
-                .ok_or_else(|| wrong(name, key, "`data` of a Secret is the base64 of a text"))?;
-            keys.insert(key.clone(), SecretValue::new(text));
+            let text = value.as_str().and_then(decoded);
+            keys.insert(key.clone(), text.map(SecretValue::new));
         }
         for (key, value) in tree::entries("stringData", secret.get("stringData"))?
             .into_iter()
@@ -136,7 +142,7 @@ impl KubernetesSecrets {
                     .map_err(|_| wrong(name, key, "`stringData` of a Secret holds texts"))?
                     .unwrap_or_else(|| SecretValue::new(String::new())),
             };
-            keys.insert(key.clone(), value);
+            keys.insert(key.clone(), Some(value));
         }
         if self.manifests.insert(name.to_owned(), keys).is_some() {
             return Err(invalid(format!("two manifests are of the Secret {name}")));
@@ -257,11 +263,22 @@ items:
     }
 
     #[test]
+    fn what_is_no_text_is_an_error_only_where_it_is_asked_for() {
+        let manifest =
+            "kind: Secret\nmetadata: {name: s}\ndata: {store: /w==, wrong: 'canary!', token: dA==}";
+        let secrets = KubernetesSecrets::none().with_manifests(manifest).unwrap();
+        assert_eq!(text(&secrets, "s", "token").as_deref(), Some("t"));
+        for key in ["store", "wrong"] {
+            let error = secrets.get("s", key).unwrap_err();
+            assert!(error.message().contains(key), "{error}");
+            assert!(!format!("{error:?}").contains("canary"));
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_and_not_shown() {
         for manifest in [
             "kind: Secret\nstringData: {a: canary}",
-            "kind: Secret\nmetadata: {name: s}\ndata: {a: 'canary!'}",
-            "kind: Secret\nmetadata: {name: s}\ndata: {a: /w==}",
             "kind: Secret\nmetadata: {name: s}\nstringData: {a: [canary]}",
             "kind: Secret\nmetadata: {name: s}\n---\nkind: Secret\nmetadata: {name: s}\nstringData: {a: canary}",
             "kind: [canary",

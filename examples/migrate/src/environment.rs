@@ -75,12 +75,14 @@ impl Environment {
         variables.preferring(role.prefix())
     }
 
-    /// A variable without a prefix.
+    /// A variable without a prefix; unset where it is what Kubernetes injects for a service of an
+    /// unlucky name, like `DATABASE_PORT=tcp://…`.
     pub(crate) fn plain(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+            .filter(|value| !(name.ends_with("_PORT") && value.starts_with("tcp://")))
     }
 
     /// The owner that is written with every secret, where it is set.
@@ -131,6 +133,12 @@ mod tests {
         assert_eq!(of(Role::From), Some("plain"));
         assert_eq!(of(Role::Store), Some("plain"));
         assert_eq!(environment.of(Role::To, "SECRETS_OWNER"), None);
+    }
+
+    #[test]
+    fn services_of_kubernetes_disturb_nothing() {
+        let environment = environment(&[("DATABASE_PORT", "tcp://10.0.0.7:5432")]);
+        assert_eq!(environment.of(Role::From, "DATABASE_PORT"), None);
     }
 
     #[test]

@@ -62,6 +62,8 @@ const OTHERS: &[(Kind, &str, &str)] = &[
         "AB_AZURE_KEY_VAULT_URL",
         "AB_AZURE_KEY_VAULT_VAULT_URL",
     ),
+    (Kind::Database, "DATABASE_NAME", "DATABASE_DB"),
+    (Kind::Database, "DATABASE_USERNAME", "DATABASE_USER"),
     (
         Kind::Google,
         "GOOGLE_CLOUD_PROJECT",

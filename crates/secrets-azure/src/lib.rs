@@ -69,7 +69,7 @@
 //! |---|---|---|
 //! | `ForbiddenByRbac` | no role of the principal has the data action on this vault | the error names it: assign a role; it takes minutes to arrive, `migrate check --wait 10m` waits for it |
 //! | `AccessDenied`, `ForbiddenByPolicy` | the vault uses access policies, and none grants the permission | `az keyvault set-policy`; the object id is the service principal's, not the application's |
-//! | `Forbidden` | one of both, or purge protection | `az keyvault show --query properties.enableRbacAuthorization` says which the vault uses |
+//! | `Forbidden` | one of both, purge protection, or a disabled secret | `az keyvault show --query properties.enableRbacAuthorization` says which the vault uses |
 //! | `ForbiddenByFirewall`, `ForbiddenByConnection` | the vault's firewall | add the address or subnet, or use the private endpoint; a role does not help |
 //! | `SecretDisabled` | the secret is disabled | enable it in the portal |
 //! | the test secret of a check fails | one right is missing | each step names its right; the operation of that name in the vault's log (AzureDiagnostics, category AuditEvent) says who was refused |

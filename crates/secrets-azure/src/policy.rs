@@ -294,6 +294,14 @@ pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, Stri
             format!("no role grants the principal the data action {data_action} in {vault}"),
             role,
         ),
+        // A vault that gives no reason may mean the secret's state.
+        Model::Unknown if action == Action::Get => (
+            format!("the principal may not do {what} in {vault}, or the secret is disabled"),
+            format!(
+                "look whether the secret is enabled; where the vault uses roles, {role}; where it \
+                 uses access policies, {policy}"
+            ),
+        ),
         Model::Unknown => (
             format!("the principal may not do {what} in {vault}"),
             format!("where the vault uses roles, {role}; where it uses access policies, {policy}"),
@@ -549,6 +557,11 @@ mod tests {
         let (message, hint) = advice(Action::GetDeleted, Model::AccessPolicy, "my-vault");
         assert!(
             message.contains("`get`") && hint.contains("object id"),
+            "{message} {hint}"
+        );
+        let (message, hint) = advice(Action::Get, Model::Unknown, "my-vault");
+        assert!(
+            message.contains("disabled") && hint.contains("getSecret/action"),
             "{message} {hint}"
         );
         let (_, hint) = advice(Action::Delete, Model::Unknown, "my-vault");

@@ -357,7 +357,8 @@ impl Source {
                     "no Google credentials were found",
                 ),
                 "set SECRET_STORE_GCP_CREDENTIALS or GOOGLE_APPLICATION_CREDENTIALS, run `gcloud auth \
-                 application-default login`, or run on Google Cloud",
+                 application-default login`, or run on Google Cloud; an emulator on loopback takes \
+                 `credentials-source=anonymous`",
             ),
             Cause::Connect(connect) => (
                 unreachable(connect),

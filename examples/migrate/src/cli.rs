@@ -107,14 +107,34 @@ impl Route {
     }
 
     fn place<'a>(&'a self, url: Option<&'a str>, file: Option<&'a Path>) -> Place<'a> {
-        match file {
-            Some(file) => Place::Settings {
-                file,
-                secrets: &self.kubernetes_secrets,
-            },
-            // One of the two is required.
-            None => Place::Url(url.unwrap_or_default()),
-        }
+        Place::new(url, file, &self.kubernetes_secrets)
+    }
+}
+
+/// The one store of a command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OneStore {
+    /// The store.
+    #[arg(long, value_name = "URL", required_unless_present = "store_settings")]
+    store: Option<String>,
+    /// The same, as a file of settings: Helm values, the JSON for external secret management, or
+    /// environment variables.
+    #[arg(long, value_name = "FILE", conflicts_with = "store")]
+    store_settings: Option<PathBuf>,
+    /// A Kubernetes Secret that Helm values refer to: its manifest, or the folder it is mounted in.
+    /// Repeatable.
+    #[arg(long = "kubernetes-secret", value_name = "PATH")]
+    kubernetes_secrets: Vec<PathBuf>,
+}
+
+impl OneStore {
+    /// Where it is.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place::new(
+            self.store.as_deref(),
+            self.store_settings.as_deref(),
+            &self.kubernetes_secrets,
+        )
     }
 }
 
@@ -130,6 +150,16 @@ pub(crate) enum Place<'a> {
     },
     /// At a URL.
     Url(&'a str),
+}
+
+impl<'a> Place<'a> {
+    /// Of a URL and a file, of which the command line has one.
+    fn new(url: Option<&'a str>, file: Option<&'a Path>, secrets: &'a [PathBuf]) -> Self {
+        match file {
+            Some(file) => Self::Settings { file, secrets },
+            None => Self::Url(url.unwrap_or_default()),
+        }
+    }
 }
 
 /// The configurations, and what resolves their references.
@@ -320,9 +350,8 @@ pub(crate) struct RetireArgs {
 /// `split`.
 #[derive(Args, Debug)]
 pub(crate) struct SplitArgs {
-    /// The store to write to.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
     #[command(flatten)]
     pub(crate) configs: Configs,
     /// The journal of the split: a file, or a Postgres URL. Not the journal of a migration.
@@ -348,9 +377,8 @@ pub(crate) struct SplitArgs {
 /// `check`.
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// The store.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
     /// Leave the test secret, so that it can be seen in the provider's console.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -362,9 +390,8 @@ pub(crate) struct CheckArgs {
 /// `sweep`.
 #[derive(Args, Debug)]
 pub(crate) struct SweepArgs {
-    /// The store.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
     /// Say what would be deleted, delete nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -535,9 +562,8 @@ pub(crate) enum PolicyOf {
 /// `conformance`.
 #[derive(Args, Debug)]
 pub(crate) struct ConformanceArgs {
-    /// The store.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
 }
 
 /// A whole number of seconds, minutes or hours, up to a day.

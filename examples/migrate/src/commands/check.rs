@@ -17,7 +17,7 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Status> {
     let store = Registry::built_in()
-        .open(&args.store, Role::Store, environment)
+        .open_place(args.at.place(), Role::Store, environment)
         .await?
         .for_writing()?;
     let mut options = CheckOptions::default().with_keep(args.keep);

@@ -19,11 +19,11 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Status> {
     let store = Registry::built_in()
-        .open(&args.store, Role::Store, environment)
+        .open_place(args.at.place(), Role::Store, environment)
         .await?
         .for_writing()?;
     let json = output.is_json();
-    let (url, variables) = (args.store.clone(), environment.clone());
+    let (at, variables) = (args.at.clone(), environment.clone());
     let mut options = Options::default()
         .with_progress(move |case| {
             if json {
@@ -33,10 +33,10 @@ pub(crate) async fn run(
             }
         })
         .with_reopen(move || {
-            let (url, variables) = (url.clone(), variables.clone());
+            let (at, variables) = (at.clone(), variables.clone());
             Box::pin(async move {
                 Registry::built_in()
-                    .open(&url, Role::Store, &variables)
+                    .open_place(at.place(), Role::Store, &variables)
                     .await
                     .map(|store| store.store)
                     .map_err(Failure::into_store_error)

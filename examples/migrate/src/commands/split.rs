@@ -24,10 +24,12 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Status> {
     let registry = Registry::built_in().with_rate(args.pace.rate);
-    registry.knows(&args.store, Role::Store)?;
+    registry.knows_place(args.at.place(), Role::Store, environment)?;
     let sources = configs::open(&args.configs, environment, Purpose::Update).await?;
     let references = configs::references(&args.configs, environment).await?;
-    let mut store = registry.open(&args.store, Role::Store, environment).await?;
+    let mut store = registry
+        .open_place(args.at.place(), Role::Store, environment)
+        .await?;
     if !args.dry_run {
         store = store.for_writing()?;
     }

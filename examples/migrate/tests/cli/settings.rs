@@ -83,6 +83,30 @@ async fn a_mirror_in_the_settings_is_the_services_and_not_the_tools() {
 }
 
 #[tokio::test]
+async fn a_store_is_checked_and_swept_by_its_file_of_settings() {
+    let lab = Lab::with(1, 1).await;
+    lab.write(
+        "pod.env",
+        &format!(
+            "DATABASE_URL=sqlite://{}\n",
+            lab.file("source.db").display()
+        ),
+    );
+    let of = |command: &str, more: &[&str]| {
+        lab.run(&[&[command, "--store-settings", "pod.env"], more].concat())
+    };
+    let report = of("check", &["--json"]).expect(0).json();
+    assert_eq!(report["works"], true, "{report}");
+    let report = of("sweep", &["--dry-run", "--json"]).expect(0).json();
+    assert_eq!(report["command"], "sweep", "{report}");
+    lab.run(&["check", "--store-settings", "missing.env"])
+        .expect(2)
+        .says("--store-settings missing.env");
+    lab.run(&["check"]).expect(2).says("--store");
+    of("check", &["--store", "sqlite:source.db"]).expect(2);
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_file_is_said_before_anything_is_opened() {
     let lab = Lab::with(1, 1).await;
     lab.write(

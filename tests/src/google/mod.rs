@@ -2,7 +2,7 @@
 //!
 //! There is no emulator of this service to be had, so this one speaks its REST interface, version 1, over plain HTTP on
 //! a loopback port, and refuses what the service refuses. It was written from the provider's public documentation and
-//! from error messages that users of the service have reported; each refusal in [`refusal`] names its page. Clients use
+//! from error messages that users of the service have reported; each refusal in `refusal.rs` names its page. Clients use
 //! it exactly as they use the service: the only thing they are told is another endpoint.
 //!
 //! # What it serves

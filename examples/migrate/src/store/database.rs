@@ -21,13 +21,18 @@ pub(super) fn open<'a>(
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
         let config = DbConfig::from_url(url).env(variable).build()?;
-        if config.mode() == Mode::Plain {
-            remark(format!(
-                "note: {config} is plain text; whoever reads the database, its log or its backups reads the secrets"
-            ));
-        }
+        note(&config);
         Ok(Arc::new(Database::connect(config).await?) as Arc<dyn SecretPersistence>)
     })
+}
+
+/// Tells people whose secrets would be in plain text.
+pub(super) fn note(config: &DbConfig) {
+    if config.mode() == Mode::Plain {
+        remark(format!(
+            "note: {config} is plain text; whoever reads the database, its log or its backups reads the secrets"
+        ));
+    }
 }
 
 /// The settings of a table of secrets, for the commands that only databases have.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use secret_persistence::{COMMON, Kind, KubernetesSecrets, Settings, Values};
 use secrets_core::{Owner, SecretPersistence};
+use secrets_db::DbConfig;
 
+use super::database;
+use crate::console::remark;
 use crate::environment::{Environment, Role};
 use crate::status::{Failure, Result};
 
@@ -49,9 +52,13 @@ pub(super) async fn open(
     owner: Option<&Owner>,
     rate: Option<NonZeroU32>,
 ) -> Result<Arc<dyn SecretPersistence>> {
+    for warning in settings.warnings() {
+        remark(format!("warning: {warning}"));
+    }
     let mut around = Values::new(COMMON);
     around.set("metrics", "false")?;
     if settings.kind() == Kind::Database {
+        database::note(&DbConfig::from_settings(settings.store())?);
         around.set("retry", "false")?;
     }
     match rate {

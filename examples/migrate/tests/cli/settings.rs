@@ -82,6 +82,37 @@ async fn a_mirror_in_the_settings_is_the_services_and_not_the_tools() {
     assert_eq!(names(&lab.source().await).await.len(), 0);
 }
 
+/// Who misspells a variable of the file would otherwise move from another store than was meant.
+#[tokio::test]
+async fn what_looks_wrong_is_told_and_so_is_plain_text() {
+    let lab = Lab::with(1, 1).await;
+    lab.write(
+        "source.env",
+        &format!(
+            "DATABASE_URL=sqlite://{}\nSECRET_PERSISTANCE=hunter2\n",
+            lab.file("source.db").display()
+        ),
+    );
+    lab.write(
+        "target.env",
+        &format!(
+            "DATABASE_URL=sqlite://{}\n",
+            lab.file("target.db").display()
+        ),
+    );
+    let route = [
+        "--from-settings",
+        "source.env",
+        "--to-settings",
+        "target.env",
+    ];
+    let ran = moves(&lab, "copy", &route)
+        .expect(0)
+        .says("warning: the environment variable SECRET_PERSISTANCE is not read")
+        .never_says("hunter2");
+    ran.says("source.db table secrets is plain text");
+}
+
 #[tokio::test]
 async fn a_store_is_checked_and_swept_by_its_file_of_settings() {
     let lab = Lab::with(1, 1).await;

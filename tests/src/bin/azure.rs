@@ -21,7 +21,7 @@ struct Options {
     /// The port of managed identities (http); 0 takes a free one
     #[arg(long, default_value_t = 0)]
     metadata_port: u16,
-    /// The resource in challenges, and the audience of tokens [default: https://vault.localhost]
+    /// The resource in challenges, and the audience of tokens [default: `https://vault.localhost`]
     #[arg(long)]
     resource: Option<String>,
     /// How long every request is held back

@@ -178,7 +178,26 @@ fn no_form(backends: &[Backend], object: &Map<String, Value>, auth_type: Option<
                 .filter(|key| object.get(**key).is_none_or(Value::is_null))
                 .copied()
                 .collect();
-            invalid(format!("the settings look like those of {}, but `{}` is missing", backend.kind, missing.join("`, `")))
+            let error = invalid(format!(
+                "the settings look like those of {}, but `{}` is missing",
+                backend.kind,
+                missing.join("`, `")
+            ));
+            let is_near = |name: &&&str| {
+                let known = |key: &str| form.required.contains(&key) || form.optional.contains(&key);
+                object.keys().filter(|key| !known(key)).any(|key| {
+                    strsim::damerau_levenshtein(
+                        &key.to_ascii_lowercase(),
+                        &name.to_ascii_lowercase(),
+                    ) <= 2
+                })
+            };
+            match missing.iter().find(is_near) {
+                Some(name) => error.with_hint(format!(
+                    "a key is nearly that: did you mean `{name}`? Keys are told apart by case"
+                )),
+                None => error,
+            }
         }
         None => invalid("the settings are of no form that is known").with_hint(
             "the documentation of Settings::from_json lists the forms, and a backend may not be built in",
@@ -276,6 +295,10 @@ mod tests {
             (
                 json!({"address": "https://v", "token": "canary"}),
                 "`prefix` is missing",
+            ),
+            (
+                json!({"Address": "https://v", "token": "canary", "prefix": "x"}),
+                "did you mean `address`?",
             ),
             (
                 json!({"address": "https://v", "token": "", "prefix": "x"}),

@@ -232,12 +232,22 @@ fn secret_key(row: &Setting) -> Option<String> {
 }
 
 fn nearest_secret_key<'t>(table: &'t [Setting], key: &str) -> Option<&'t Setting> {
-    let near = |row: &&Setting| {
-        secret_key(row).is_some_and(|name| strsim::damerau_levenshtein(&name, key) <= 3)
-    };
     let looks_like_a_name = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let folded = key.to_ascii_lowercase();
+    // Who writes the whole ending means one of these, however far the beginning is off.
+    let most = match folded.ends_with("secretkey") {
+        true => key.len() / 2,
+        false => 3,
+    };
+    let distance = |row: &'t Setting| {
+        let name = secret_key(row)?.to_ascii_lowercase();
+        Some((strsim::damerau_levenshtein(&name, &folded), row))
+    };
     table
         .iter()
-        .filter(|_| looks_like_a_name && key.to_ascii_lowercase().ends_with("key"))
-        .find(near)
+        .filter(|_| looks_like_a_name && folded.ends_with("key"))
+        .filter_map(distance)
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, row)| row)
 }

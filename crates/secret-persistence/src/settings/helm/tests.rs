@@ -178,6 +178,10 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
             "`authTokenSecretKey`",
         ),
         (
+            manager("VAULT", "vault: {address: 'https://v', tokenSecretKey: x}"),
+            "`authTokenSecretKey`",
+        ),
+        (
             manager("VAULT", "vault: {address: 'https://v', namespace: x}"),
             "unknown setting",
         ),

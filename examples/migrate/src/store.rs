@@ -145,10 +145,8 @@ impl Registry {
         let place =
             |failure: Failure| failure.at(format!("{}-settings {}", role.option(), file.display()));
         let settings = settings::read(file, secrets, role, environment).map_err(place)?;
-        let owner = match environment.owner(role)? {
-            Some(owner) => Some(owner),
-            None => settings.owner().map_err(|error| place(error.into()))?,
-        };
+        // What the file says, else the environment, as everywhere.
+        let owner = settings.owner().map_err(|error| place(error.into()))?;
         let store = settings::open(settings, owner.as_ref(), self.rate)
             .await
             .map_err(place)?;

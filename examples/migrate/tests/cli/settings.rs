@@ -96,7 +96,7 @@ async fn what_looks_wrong_is_told_and_so_is_plain_text() {
     lab.write(
         "target.env",
         &format!(
-            "DATABASE_URL=sqlite://{}\n",
+            "DATABASE_URL=sqlite://{}\nSECRETS_OWNER=prod_eu\n",
             lab.file("target.db").display()
         ),
     );
@@ -110,7 +110,9 @@ async fn what_looks_wrong_is_told_and_so_is_plain_text() {
         .expect(0)
         .says("warning: the environment variable SECRET_PERSISTANCE is not read")
         .never_says("hunter2");
-    ran.says("source.db table secrets is plain text");
+    ran.says("source.db table secrets is plain text")
+        // The file comes before the environment, which says another one.
+        .says("owner prod_eu");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -163,6 +164,25 @@ impl Opener {
     }
 }
 
+/// A look at a storage's settings. Where its caller goes away midway nothing has been seen, and the next
+/// one to ask looks again.
+struct Look<'a> {
+    opener: &'a Opener,
+    id: &'a StorageId,
+    /// When they were looked at before; `None` once the look has ended.
+    before: Option<Instant>,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before
+            && let Some(seen) = self.opener.seen().get_mut(self.id)
+        {
+            seen.checked = before;
+        }
+    }
+}
+
 #[async_trait]
 impl OpenStore for Opener {
     async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>> {
@@ -177,15 +197,22 @@ impl OpenStore for Opener {
     }
 
     async fn is_current(&self, id: &StorageId) -> bool {
-        let known = match self.seen().get_mut(id) {
+        let (known, before) = match self.seen().get_mut(id) {
             Some(seen) if seen.checked.elapsed() >= self.recheck => {
                 // The others go on meanwhile.
-                seen.checked = Instant::now();
-                seen.storage.clone()
+                let before = mem::replace(&mut seen.checked, Instant::now());
+                (seen.storage.clone(), before)
             }
             _ => return true,
         };
-        match self.storages.storage(id).await {
+        let mut look = Look {
+            opener: self,
+            id,
+            before: Some(before),
+        };
+        let now = self.storages.storage(id).await;
+        look.before = None;
+        match now {
             Ok(now) => now.is_some_and(|now| now == known),
             Err(error) => {
                 tracing::warn!(

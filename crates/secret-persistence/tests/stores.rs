@@ -26,6 +26,7 @@ struct Table {
     rows: Mutex<HashMap<String, Storage>>,
     asked: AtomicUsize,
     down: Mutex<bool>,
+    hanging: Mutex<bool>,
 }
 
 impl Table {
@@ -38,6 +39,10 @@ impl Table {
 impl Storages for Table {
     async fn storage(&self, id: &StorageId) -> Result<Option<Storage>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        let hanging = *self.hanging.lock().unwrap();
+        if hanging {
+            std::future::pending::<()>().await;
+        }
         if *self.down.lock().unwrap() {
             return Err(Error::new(ErrorKind::Unavailable, "the table is away"));
         }
@@ -161,6 +166,25 @@ async fn changed_settings_open_the_store_anew() {
     table.rows.lock().unwrap().clear();
     let error = stores.store(Some(&id("a"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}
+
+/// Callers with less patience than the table needs would otherwise keep a revoked credential in use.
+#[tokio::test]
+async fn a_look_at_the_settings_that_was_abandoned_is_made_again() {
+    let (folder, table) = (tempfile::tempdir().unwrap(), Arc::default());
+    let recheck = Duration::from_millis(400);
+    let stores = open(folder.path(), &table, recheck).await;
+    table.put("a", of_tenant(access_key(json!("old"))));
+    let first = stores.store(Some(&id("a"))).await.unwrap();
+    tokio::time::sleep(recheck).await;
+    *table.hanging.lock().unwrap() = true;
+    let name = id("a");
+    let impatient = tokio::time::timeout(Duration::from_millis(1), stores.store(Some(&name)));
+    assert!(impatient.await.is_err());
+    *table.hanging.lock().unwrap() = false;
+    table.put("a", of_tenant(access_key(json!("new"))));
+    let second = stores.store(Some(&id("a"))).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &second));
 }
 
 #[tokio::test]

@@ -90,6 +90,15 @@ async fn a_mirror_keeps_a_second_store_alike() {
     }
 }
 
+#[test]
+fn a_misspelt_layer_is_named_beside_a_misspelt_setting_of_the_store() {
+    for (query, meant) in [("cach=true", "`cache`"), ("tabel=x", "`table`")] {
+        let error = Settings::from_url(&format!("sqlite:///a?{query}"), &Environment::empty());
+        let error = error.unwrap_err();
+        assert!(error.hint().unwrap().contains(meant), "{error}");
+    }
+}
+
 /// Each replica would otherwise take the whole share of the second store's quota.
 #[test]
 fn replicas_divide_the_quota_of_the_second_store_too() {

@@ -1,7 +1,7 @@
 //! Settings from a URL without credentials.
 
 use secrets_core::Result;
-use secrets_core::settings::{Settings as Values, StoreUrl};
+use secrets_core::settings::{Settings as Values, StoreUrl, unknown};
 use url::Url;
 
 use super::{COMMON, Environment, Settings, invalid};
@@ -25,6 +25,14 @@ impl Settings {
         let (ours, of_store): (Vec<_>, Vec<_>) = whole
             .query()
             .partition(|(name, _)| COMMON.iter().any(|setting| setting.name == name));
+        // The backend would look for the nearest name in its own table only.
+        let known = backend.table.iter().chain(COMMON).map(|row| row.name);
+        if let Some((name, _)) = of_store
+            .iter()
+            .find(|(name, _)| !known.clone().any(|known| known == name))
+        {
+            return Err(unknown(name, known));
+        }
         for (name, value) in ours {
             common.set(&name, value)?;
         }

@@ -18,7 +18,8 @@ const LEAST: usize = 8;
 /// ```
 /// let mut canaries = e2e::Canaries::default();
 /// canaries.add("first line\nsecond \"line\"");
-/// assert_eq!(canaries.found_in(b"{\"password\": \"second \\\"line\\\"\"}"), Some("second \\\"line\\\""));
+/// let json = br#"{"password": "second \"line\""}"#;
+/// assert!(canaries.found_in(json).is_some_and(|spelling| spelling.starts_with("second")));
 /// canaries.expect_none_in(b"nothing of it", "the output");
 /// ```
 #[derive(Clone, Default)]

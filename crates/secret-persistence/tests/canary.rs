@@ -4,37 +4,14 @@
 // The helpers are tests too, which clippy only sees in functions that are marked.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Arc, Mutex};
-
+use e2e::Logs;
 use secret_persistence::{
     Environment, Error, Kind, KubernetesSecrets, Result, Settings, Storage, Tenant, connect,
     key_table,
 };
-use tracing_subscriber::fmt::MakeWriter;
 
 /// No part of any honest message. Several lines, each looked for.
 const CANARY: [&str; 2] = ["c4n4ryOne7f3a", "c4n4ryTwo9b1d"];
-
-#[derive(Clone, Default)]
-struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Logs {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// Everything that was shown.
 #[derive(Default)]
@@ -203,16 +180,12 @@ fn texts() -> Vec<String> {
 #[test]
 fn no_secret_of_any_form_is_ever_shown() {
     let logs = Logs::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_writer(logs.clone())
-        .finish();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let mut shown = Shown::default();
-    tracing::subscriber::with_default(subscriber, || {
+    tracing::dispatcher::with_default(&logs.dispatch(), || {
         runtime.block_on(async {
             for environment in environments() {
                 shown.texts.push(format!("{environment:?}"));
@@ -241,7 +214,7 @@ fn no_secret_of_any_form_is_ever_shown() {
         });
     });
     assert!(shown.refused > 150, "only {} were refused", shown.refused);
-    let logs = String::from_utf8_lossy(&logs.0.lock().unwrap()).into_owned();
+    let logs = logs.text();
     assert!(logs.contains("secret_persistence"), "nothing was logged");
     shown.texts.push(logs);
     let around = |text: &str, at: usize| {

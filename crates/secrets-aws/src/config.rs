@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use secrets_core::settings;
 use secrets_core::{Error, ErrorKind, Operation, Owner, Recovery, Result, SecretValue};
-use url::{Host, Url};
+use url::Url;
 
 use crate::arn::Arn;
 use crate::naming::Region;
@@ -241,12 +242,16 @@ impl ConfigBuilder {
             (None, true) => Deletion::Immediate,
             (None, false) => Deletion::Default,
         };
-        let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
+        let endpoint = self
+            .endpoint
+            .as_deref()
+            .map(settings::endpoint)
+            .transpose()?;
         let sts_endpoint = match self.sts_endpoint.as_deref() {
-            Some(url) => Some(check_endpoint(url)?),
+            Some(url) => Some(settings::endpoint(url)?),
             // An endpoint on loopback is an emulator's, which serves STS as well; a VPC endpoint of
             // Secrets Manager does not.
-            None => endpoint.clone().filter(is_loopback),
+            None => endpoint.clone().filter(settings::is_loopback),
         };
         let tags = collect_tags(self.tags, self.tag_key.as_deref())?;
         Ok(Config {
@@ -537,34 +542,6 @@ fn check_kms_key(key: &str, region: &Region) -> Result<()> {
         invalid("the KMS key is neither an ARN, nor an id, nor an alias")
             .with_hint("write arn:aws:kms:<region>:<account>:key/<id>, or alias/<name>"),
     )
-}
-
-fn check_endpoint(text: &str) -> Result<Url> {
-    // The text is not echoed: a URL is where people paste passwords.
-    let url = Url::parse(text).map_err(|_| invalid("the endpoint is not a URL"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("an endpoint must not hold credentials"));
-    }
-    if url.query().is_some() || url.fragment().is_some() || url.host().is_none() {
-        return Err(invalid(
-            "an endpoint has a scheme, a host, a port and no more",
-        ));
-    }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
-        "http" => Err(invalid("an endpoint outside loopback must be https")),
-        _ => Err(invalid("an endpoint is https, or http on loopback")),
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -133,7 +133,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
     let Some(url) = localstack("an_installation_under_airbytes_own_policy_keeps_working") else {
         return;
     };
-    let logs = support::logs::Logs::default();
+    let logs = e2e::Logs::default();
     // Global, because the fan-out runs on other threads; this test is the only one that looks.
     let _ = tracing::dispatcher::set_global_default(logs.dispatch());
     let gate = Gate::open(Some(&url), |seen| match seen.action.as_str() {

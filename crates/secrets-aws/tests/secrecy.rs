@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use e2e::Canaries;
+use e2e::Logs;
 use secrets_aws::{AssumeRole, AwsSecretsManager};
 use secrets_core::{
     CheckOptions, Coordinate, DeleteOptions, Error, ListOptions, SecretPersistence,
@@ -18,7 +19,6 @@ use secrets_core::{
 };
 use serde_json::json;
 use support::gate::{Act, Gate};
-use support::logs::Logs;
 use support::{config, coordinate, in_a_process_of_its_own};
 
 const LINES: [&str; 3] = [

@@ -4,6 +4,7 @@
 
 mod support;
 
+use e2e::Logs;
 use std::time::{Duration, Instant};
 
 use e2e::azure::{Firewall, PermissionModel};
@@ -13,7 +14,6 @@ use secrets_core::{
     Recovery, SecretPersistence, SecretPersistenceExt, SecretValue, Timestamp, Write, Written,
 };
 use serde_json::json;
-use support::logs::Logs;
 use support::{SomebodyElse, config, coordinate, name_of, open, stand_in, write};
 use uuid::Uuid;
 

@@ -6,6 +6,7 @@
 
 mod support;
 
+use e2e::Logs;
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +16,6 @@ use secrets_core::{
     CheckOptions, DeleteOptions, Error, ListOptions, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
 };
-use support::logs::Logs;
 use support::{
     SomebodyElse, config, coordinate, in_a_process_of_its_own, open, stand_in, with_credentials,
 };

@@ -9,8 +9,10 @@ use url::Url;
 
 use crate::{Error, ErrorKind, Operation, Result, SecretValue};
 
+mod endpoint;
 mod trust;
 
+pub use endpoint::{endpoint, is_loopback};
 pub use trust::{Trust, is_public};
 
 /// One setting of a backend: a row of its key table.

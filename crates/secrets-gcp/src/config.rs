@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use secrets_core::settings;
 use secrets_core::{Error, ErrorKind, Operation, Owner, Result};
-use url::{Host, Url};
+use url::Url;
 
 use crate::key::Key;
 use crate::naming::{Place, Project, Region};
@@ -169,9 +170,13 @@ impl ConfigBuilder {
         if let Some(account) = &self.impersonate {
             check_service_account(account)?;
         }
-        let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
+        let endpoint = self
+            .endpoint
+            .as_deref()
+            .map(settings::endpoint)
+            .transpose()?;
         if matches!(self.credentials, Credentials::Anonymous)
-            && !endpoint.as_ref().is_some_and(is_loopback)
+            && !endpoint.as_ref().is_some_and(settings::is_loopback)
         {
             return Err(invalid(
                 "anonymous requests are for an emulator on loopback, named by endpoint-url",
@@ -352,34 +357,6 @@ pub(crate) fn check_service_account(email: &str) -> Result<()> {
         }
         _ => Err(invalid("the service account is not the email of one")
             .with_hint("write <name>@<project>.iam.gserviceaccount.com")),
-    }
-}
-
-fn check_endpoint(text: &str) -> Result<Url> {
-    // The text is not echoed: a URL is where people paste passwords.
-    let url = Url::parse(text).map_err(|_| invalid("the endpoint is not a URL"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("an endpoint must not hold credentials"));
-    }
-    if url.query().is_some() || url.fragment().is_some() || url.host().is_none() {
-        return Err(invalid(
-            "an endpoint has a scheme, a host, a port and no more",
-        ));
-    }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
-        "http" => Err(invalid("an endpoint outside loopback must be https")),
-        _ => Err(invalid("an endpoint is https, or http on loopback")),
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod support;
 
+use e2e::Logs;
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,7 +21,6 @@ use secrets_core::{
 use secrets_gcp::{Config, Credentials, GoogleSecretManager};
 use serde_json::json;
 use support::gate::{Answer, Gate};
-use support::logs::Logs;
 use support::{config, coordinate, google, in_a_process_of_its_own, key};
 
 const LINES: [&str; 3] = [

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, redirect};
+use secrets_core::settings::is_loopback;
 use secrets_core::{Error, ErrorKind, Operation, Result, SecretValue};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::config::{VaultConfig, authority, is_loopback};
+use crate::config::{VaultConfig, authority};
 use crate::error::{from_status, from_transport, malformed};
 use crate::resolver::Resolver;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrets_core::settings::{Setting, Settings, StoreUrl};
+use secrets_core::settings::{Setting, Settings, StoreUrl, is_loopback};
 use secrets_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
 use url::{Host, Url};
 
@@ -332,16 +332,6 @@ fn address(settings: &Settings) -> Result<Url> {
             "use https; the token and every secret would go over the wire in the clear",
         )),
         _ => Err(wrong()),
-    }
-}
-
-/// Whether a URL's host is this machine.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

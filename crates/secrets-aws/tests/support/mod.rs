@@ -4,7 +4,6 @@
 
 pub(crate) mod evaluator;
 pub(crate) mod gate;
-pub(crate) mod logs;
 
 use std::path::Path;
 use std::process::Command;

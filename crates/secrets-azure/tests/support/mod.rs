@@ -2,8 +2,6 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-pub(crate) mod logs;
-
 use std::path::Path;
 use std::process::Command;
 

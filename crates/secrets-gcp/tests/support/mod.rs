@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod gate;
-pub(crate) mod logs;
 pub(crate) mod outsider;
 
 use std::path::Path;

@@ -1,18 +1,19 @@
 //! Everything that is logged, at every level, of every target.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Dispatch;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Collects what is logged while it is the subscriber.
-#[derive(Clone, Default)]
-pub(crate) struct Logs(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone, Debug, Default)]
+pub struct Logs(Arc<Mutex<Vec<u8>>>);
 
 impl Logs {
     /// A subscriber that takes TRACE and above from everybody.
-    pub(crate) fn dispatch(&self) -> Dispatch {
+    #[must_use]
+    pub fn dispatch(&self) -> Dispatch {
         Dispatch::new(
             tracing_subscriber::fmt()
                 .with_max_level(tracing::Level::TRACE)
@@ -22,14 +23,20 @@ impl Logs {
         )
     }
 
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    /// All of it so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Write for Logs {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.bytes().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

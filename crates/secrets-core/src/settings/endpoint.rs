@@ -1,0 +1,80 @@
+//! Addresses of servers that an operator types.
+
+use url::{Host, Url};
+
+use super::invalid;
+use crate::Result;
+
+/// Reads the address of a server: https, or http on loopback, with a host, a port and perhaps a path.
+///
+/// # Errors
+/// `InvalidConfig` for anything else, and for credentials, a query or a fragment in it. The text is
+/// never echoed: a URL is where people paste passwords.
+///
+/// ```
+/// use secrets_core::settings::endpoint;
+///
+/// assert!(endpoint("https://vpce-1.secretsmanager.eu-west-1.vpce.amazonaws.com").is_ok());
+/// assert!(endpoint("http://localhost:4566").is_ok());
+/// for refused in ["http://example.com", "ftp://localhost", "https://u:canary@example.com"] {
+///     let error = endpoint(refused).unwrap_err();
+///     assert!(!format!("{error} {error:?}").contains("canary"));
+/// }
+/// ```
+pub fn endpoint(text: &str) -> Result<Url> {
+    let url = Url::parse(text).map_err(|_| invalid("the endpoint is not a URL"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("an endpoint must not hold credentials"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.host().is_none() {
+        return Err(invalid(
+            "an endpoint has a scheme, a host, a port and no more",
+        ));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(invalid("an endpoint outside loopback must be https")),
+        _ => Err(invalid("an endpoint is https, or http on loopback")),
+    }
+}
+
+/// Whether a URL's host is this machine itself: a loopback address, or `localhost`. Names below
+/// `localhost` are not: RFC 6761 reserves them, but some resolvers ask the network for them.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_this_machine_and_nothing_that_looks_like_it() {
+        let is = |text: &str| is_loopback(&Url::parse(text).unwrap());
+        for text in [
+            "http://127.0.0.1",
+            "http://127.9.9.9:1",
+            "http://[::1]",
+            "http://LOCALHOST",
+        ] {
+            assert!(is(text), "{text}");
+        }
+        for text in [
+            "http://localhost.example",
+            "http://mylocalhost",
+            "http://my-vault.localhost:8443",
+            "http://128.0.0.1",
+            "http://[::2]",
+            "http://0.0.0.0",
+        ] {
+            assert!(!is(text), "{text}");
+        }
+    }
+}

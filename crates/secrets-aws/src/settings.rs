@@ -284,7 +284,7 @@ impl Config {
             .with_dualstack(flag("use-dualstack")?);
         builder.role = role;
         builder.kms_key = text("kms-key-arn").map(str::to_owned);
-        builder.tags = text("tags").map_or_else(|| Ok(Vec::new()), parse_tags)?;
+        builder.tags = settings.pairs("tags")?;
         builder.tag_key = text("tag-key").map(str::to_owned);
         builder.recovery_window_days = settings.parse("recovery-window-days")?;
         builder.endpoint = text("endpoint-url").map(str::to_owned);
@@ -308,21 +308,6 @@ fn set_env(settings: &mut Settings, variable: impl Fn(&str) -> Option<String>) {
         "AWS_SECRET_ACCESS_KEY" if !has_id => None,
         _ => variable(name),
     });
-}
-
-fn parse_tags(text: &str) -> Result<Vec<(String, String)>> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            pair.split_once('=')
-                .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-                .ok_or_else(|| {
-                    invalid("`tags` cannot be understood")
-                        .with_hint("write key=value,key=value (AWS_SECRET_MANAGER_SECRET_TAGS)")
-                })
-        })
-        .collect()
 }
 
 /// Both halves of an access key, or neither.

@@ -222,7 +222,7 @@ impl Config {
         builder.authority = text("authority-host").map(str::to_owned);
         builder.vault_suffix = text("vault-suffix").map(str::to_owned);
         builder.ca_file = text("ca-file").map(Into::into);
-        builder.tags = text("tags").map_or_else(|| Ok(Vec::new()), parse_tags)?;
+        builder.tags = settings.pairs("tags")?;
         let mut config = builder.build()?;
         config.reach = reach(settings.trust(), &config.vault)?;
         Ok(config)
@@ -341,21 +341,6 @@ fn choice<T: Copy + Default>(
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             invalid(format!("`{name}` is one of {}", words.join(", ")))
         })
-}
-
-fn parse_tags(text: &str) -> Result<Vec<(String, String)>> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            pair.split_once('=')
-                .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
-                .ok_or_else(|| {
-                    invalid("`tags` cannot be understood")
-                        .with_hint("write name=value,name=value (AB_AZURE_KEY_VAULT_TAGS)")
-                })
-        })
-        .collect()
 }
 
 #[cfg(test)]

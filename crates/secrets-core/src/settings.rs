@@ -307,9 +307,37 @@ impl Settings {
         })
     }
 
+    /// A value of the form `key=value,key=value`, taken apart; a value may hold `=`. Nothing where it is
+    /// unset.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting and its variable, for a part without `=`. It is not echoed.
+    pub fn pairs(&self, name: &str) -> Result<Vec<(String, String)>> {
+        self.text(name)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                pair.split_once('=')
+                    .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+                    .ok_or_else(|| self.no_pairs(name))
+            })
+            .collect()
+    }
+
     /// Which settings have a value, in the order of their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.values.keys().copied()
+    }
+
+    fn no_pairs(&self, name: &str) -> Error {
+        let row = self.table.iter().find(|setting| setting.name == name);
+        let hint = match row.and_then(|setting| setting.env.first()) {
+            Some(variable) => format!("write key=value,key=value ({variable})"),
+            None => String::from("write key=value,key=value"),
+        };
+        invalid(format!("`{name}` cannot be understood")).with_hint(hint)
     }
 
     fn lookup(&self, name: &str) -> Result<&'static Setting> {
@@ -484,6 +512,25 @@ mod tests {
         assert_eq!(settings.parse::<u32>("pool-size").unwrap(), Some(3));
         settings.set("mode", "plain").unwrap();
         assert!(settings.set("mode", "encrypted").is_err());
+    }
+
+    #[test]
+    fn pairs_are_taken_apart_or_refused_without_an_echo() {
+        let of = |text: &str| {
+            let mut settings = Settings::new(TABLE);
+            settings.set("mode", text).unwrap();
+            settings.pairs("mode")
+        };
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            of(" a = b=c ,, d=").unwrap(),
+            [pair("a", "b=c"), pair("d", "")]
+        );
+        assert_eq!(Settings::new(TABLE).pairs("mode").unwrap(), []);
+        let error = of("a=b,canary").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.message().contains("`mode`") && error.hint().unwrap().contains("MODE"));
+        assert!(!format!("{error} {error:?}").contains("canary"));
     }
 
     #[test]

@@ -204,25 +204,10 @@ impl Config {
         };
         builder.impersonate = text("impersonate-service-account").map(str::to_owned);
         builder.kms_key = text("kms-key").map(str::to_owned);
-        builder.labels = text("labels").map_or_else(|| Ok(Vec::new()), parse_labels)?;
+        builder.labels = settings.pairs("labels")?;
         builder.endpoint = text("endpoint-url").map(str::to_owned);
         builder.build()
     }
-}
-
-fn parse_labels(text: &str) -> Result<Vec<(String, String)>> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            pair.split_once('=')
-                .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-                .ok_or_else(|| {
-                    invalid("`labels` cannot be understood")
-                        .with_hint("write key=value,key=value (SECRET_STORE_GCP_LABELS)")
-                })
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrets_core::connector::{AuditEvent, AuditMode, AuditSink, StorageId};
-use secrets_core::settings::Settings as Values;
-use secrets_core::{Error, ErrorKind, Result};
+use secret_persistence_core::connector::{AuditEvent, AuditMode, AuditSink, StorageId};
+use secret_persistence_core::settings::Settings as Values;
+use secret_persistence_core::{Error, ErrorKind, Result};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;

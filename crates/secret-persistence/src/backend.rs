@@ -14,9 +14,9 @@ mod vault;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use secrets_core::layer::LimitOptions;
-use secrets_core::settings::{Setting, Settings as Values, StoreUrl};
-use secrets_core::{Error, Owner, Result, SecretPersistence};
+use secret_persistence_core::layer::LimitOptions;
+use secret_persistence_core::settings::{Setting, Settings as Values, StoreUrl};
+use secret_persistence_core::{Error, Owner, Result, SecretPersistence};
 
 use crate::kind::Kind;
 use crate::settings::invalid;

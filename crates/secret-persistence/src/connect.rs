@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_core::layer::{Layers, Stack};
-use secrets_core::{Error, Operation, Owner, Result, SecretPersistence};
+use secret_persistence_core::layer::{Layers, Stack};
+use secret_persistence_core::{Error, Operation, Owner, Result, SecretPersistence};
 
 use crate::settings::{Layering, Settings};
 

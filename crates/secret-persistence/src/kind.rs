@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secrets_core::{Error, Result};
+use secret_persistence_core::{Error, Result};
 
 use crate::settings::invalid;
 

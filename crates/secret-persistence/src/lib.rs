@@ -87,11 +87,11 @@ mod storage;
 mod stores;
 
 #[cfg(feature = "aws")]
-pub use secrets_aws as aws;
+pub use secret_persistence_aws as aws;
 #[cfg(feature = "azure")]
-pub use secrets_azure as azure;
-pub use secrets_core::settings::{Setting, Settings as Values, StoreUrl, Trust};
-pub use secrets_core::{
+pub use secret_persistence_azure as azure;
+pub use secret_persistence_core::settings::{Setting, Settings as Values, StoreUrl, Trust};
+pub use secret_persistence_core::{
     Capabilities, CheckOptions, CheckReport, CheckStep, Coordinate, Cost, Cursor, DeleteOptions,
     Entry, Error, ErrorKind, Expiry, ExternalName, Identity, ListOptions, Listing,
     ManagedCoordinate, Memory, OpenStore, Operation, Owner, Page, Read, Recovery, Result, Scope,
@@ -99,11 +99,11 @@ pub use secrets_core::{
     Write, Written, connector, layer, migrate,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use secrets_db as database;
+pub use secret_persistence_db as database;
 #[cfg(feature = "gcp")]
-pub use secrets_gcp as google;
+pub use secret_persistence_gcp as google;
 #[cfg(feature = "vault")]
-pub use secrets_vault as vault;
+pub use secret_persistence_vault as vault;
 
 pub use audit::AuditFile;
 pub use connect::connect;

@@ -14,8 +14,8 @@ mod url;
 use std::borrow::Cow;
 use std::fmt;
 
-use secrets_core::settings::{Setting, Settings as Values, unknown};
-use secrets_core::{Error, ErrorKind, Operation, Owner, Result};
+use secret_persistence_core::settings::{Setting, Settings as Values, unknown};
+use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result};
 
 use crate::backend::{self, Backend};
 use crate::kind::Kind;

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrets_core::connector::{
+use secret_persistence_core::connector::{
     ActingSecrets, Actor, AuditSink, ConnectorOptions, ConnectorSecrets, StorageId,
 };
-use secrets_core::{OpenStore, Result, SecretPersistence, Stores};
+use secret_persistence_core::{OpenStore, Result, SecretPersistence, Stores};
 use tokio::time::Instant;
 
 use crate::audit;
@@ -147,7 +147,7 @@ struct Opener {
     secrets: ActingSecrets,
     environment: Environment,
     /// What stands around every store but the default one.
-    around: secrets_core::settings::Settings,
+    around: secret_persistence_core::settings::Settings,
     recheck: Duration,
     seen: Mutex<HashMap<StorageId, Seen>>,
 }

@@ -10,7 +10,7 @@ const STORES: &[(&str, &[&str])] = &[
     (
         "aws",
         &[
-            "secrets-aws",
+            "secret-persistence-aws",
             "aws-config",
             "aws-sdk-secretsmanager",
             "aws-smithy-runtime",
@@ -19,7 +19,7 @@ const STORES: &[(&str, &[&str])] = &[
     (
         "azure",
         &[
-            "secrets-azure",
+            "secret-persistence-azure",
             "azure_core",
             "azure_identity",
             "azure_security_keyvault_secrets",
@@ -28,7 +28,7 @@ const STORES: &[(&str, &[&str])] = &[
     (
         "gcp",
         &[
-            "secrets-gcp",
+            "secret-persistence-gcp",
             "google-cloud-auth",
             "google-cloud-gax",
             "google-cloud-secretmanager-v1",
@@ -36,7 +36,7 @@ const STORES: &[(&str, &[&str])] = &[
     ),
     ("postgres", &["sqlx-postgres"]),
     ("sqlite", &["sqlx-sqlite", "libsqlite3-sys"]),
-    ("vault", &["secrets-vault"]),
+    ("vault", &["secret-persistence-vault"]),
 ];
 
 /// The packages of a build with these features.

@@ -17,7 +17,7 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::operation::list_secrets::ListSecretsOutput;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
 use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
-use secrets_core::{Error, ErrorKind, Operation, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Operation, SecretValue};
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
 use tracing::debug;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use secrets_core::settings;
-use secrets_core::{Error, ErrorKind, Operation, Owner, Recovery, Result, SecretValue};
+use secret_persistence_core::settings;
+use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Recovery, Result, SecretValue};
 use url::Url;
 
 use crate::arn::Arn;
@@ -32,7 +32,7 @@ const MAX_TAGS: usize = 50;
 /// A complete, checked configuration.
 ///
 /// ```
-/// use secrets_aws::Config;
+/// use secret_persistence_aws::Config;
 ///
 /// let config = Config::builder("eu-west-1")
 ///     .with_tag_key("AirbyteManaged")
@@ -43,7 +43,7 @@ const MAX_TAGS: usize = 50;
 /// // What AWS would refuse later is refused here.
 /// assert!(Config::builder("eu-west-1").with_tag("aws:team", "data").build().is_err());
 /// assert!(Config::builder("").build().is_err());
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -20,7 +20,7 @@ use aws_sdk_sts::config::Region as SdkRegion;
 use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
-use secrets_core::{Error, ErrorKind};
+use secret_persistence_core::{Error, ErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::warn;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::primitives::{DateTime, DateTimeFormat};
-use secrets_core::{Error, ErrorKind};
+use secret_persistence_core::{Error, ErrorKind};
 
 use crate::policy::Action;
 

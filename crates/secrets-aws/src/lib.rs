@@ -1,10 +1,10 @@
 //! AWS Secrets Manager as a store of connector secrets.
 //!
 //! ```no_run
-//! use secrets_aws::{AwsSecretsManager, Config};
-//! use secrets_core::{Coordinate, SecretPersistenceExt};
+//! use secret_persistence_aws::{AwsSecretsManager, Config};
+//! use secret_persistence_core::{Coordinate, SecretPersistenceExt};
 //!
-//! # async fn example() -> Result<(), secrets_core::Error> {
+//! # async fn example() -> Result<(), secret_persistence_core::Error> {
 //! let config = Config::builder("eu-west-1")
 //!     .with_tag_key("AirbyteManaged")
 //!     .with_kms_key("alias/airbyte")
@@ -52,7 +52,7 @@
 //!
 //! At the level TRACE the AWS SDK prints access key ids and answers, and where `LOG_SIGNABLE_BODY` and
 //! `LOG_SENSITIVE_BODIES` are set everything else too. This crate runs the SDK without a subscriber,
-//! so its events never appear, whatever is filtered; the crate's own events at DEBUG (target `secrets_aws::client`) name the action, the time it
+//! so its events never appear, whatever is filtered; the crate's own events at DEBUG (target `secret_persistence_aws::client`) name the action, the time it
 //! took, and the code, status and request id of a failure.
 //!
 //! # When it does not work

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secrets_core::{Coordinate, Error, ErrorKind, Result};
+use secret_persistence_core::{Coordinate, Error, ErrorKind, Result};
 
 use crate::arn::Arn;
 

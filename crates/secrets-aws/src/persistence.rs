@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use aws_sdk_secretsmanager::primitives::DateTime;
 use aws_sdk_secretsmanager::types::Tag;
 use futures::future::join_all;
-use secrets_core::layer::{ClassLimit, LimitOptions};
-use secrets_core::{
+use secret_persistence_core::layer::{ClassLimit, LimitOptions};
+use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
     SecretPersistence, SecretValue, Timestamp, Write, Written,

@@ -2,17 +2,17 @@
 //! errors are made.
 //!
 //! ```
-//! use secrets_aws::policy::{PolicyOptions, iam_policy};
+//! use secret_persistence_aws::policy::{PolicyOptions, iam_policy};
 //!
 //! let options = PolicyOptions::new("eu-west-1", "123456789012").with_tag_key("AirbyteManaged");
 //! let policy = iam_policy(&options)?;
 //! assert_eq!(policy["Version"], "2012-10-17");
 //! // Wildcards and policy variables in what operators type would widen the policy: refused.
 //! assert!(iam_policy(&PolicyOptions::new("eu-west-1", "*")).is_err());
-//! # Ok::<(), secrets_core::Error>(())
+//! # Ok::<(), secret_persistence_core::Error>(())
 //! ```
 
-use secrets_core::{Error, ErrorKind, MANAGED_PREFIX, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, MANAGED_PREFIX, Operation, Result};
 use serde_json::{Map, Value, json};
 
 use crate::arn::{Arn, is_account};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use secrets_core::{Error, ErrorKind, Operation, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Operation, SecretValue};
 use tokio::time::Instant;
 use tracing::warn;
 

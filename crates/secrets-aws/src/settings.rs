@@ -1,7 +1,7 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
-use secrets_core::settings::{Setting, Settings, StoreUrl};
-use secrets_core::{Error, Result, SecretValue};
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::{Error, Result, SecretValue};
 
 use crate::config::{
     AccessKey, AssumeRole, Config, Credentials, DESCRIPTION, SESSION_NAME, invalid,
@@ -332,8 +332,8 @@ fn access_key(
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::ErrorKind;
-    use secrets_core::settings::Trust;
+    use secret_persistence_core::ErrorKind;
+    use secret_persistence_core::settings::Trust;
 
     use super::*;
     use crate::config::Deletion;

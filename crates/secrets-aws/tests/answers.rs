@@ -8,8 +8,8 @@ use std::error::Error as _;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::primitives::{DateTime, DateTimeFormat};
-use secrets_aws::AwsSecretsManager;
-use secrets_core::{
+use secret_persistence_aws::AwsSecretsManager;
+use secret_persistence_core::{
     Coordinate, DeleteOptions, Error, ErrorKind, ListOptions, Operation, Recovery,
     SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
 };
@@ -604,7 +604,9 @@ async fn the_size_limit_is_ours_to_enforce() {
 #[tokio::test]
 async fn a_delete_sends_a_window_or_force_and_never_both() {
     let gate = Gate::open(None, |_| Act::ok(json!({}))).await;
-    let configured = |change: fn(secrets_aws::ConfigBuilder) -> secrets_aws::ConfigBuilder| {
+    let configured = |change: fn(
+        secret_persistence_aws::ConfigBuilder,
+    ) -> secret_persistence_aws::ConfigBuilder| {
         AwsSecretsManager::new(change(config(&gate.url)).build().unwrap())
     };
     let stores = [

@@ -13,10 +13,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrets_aws::policy::{PolicyOptions, iam_policy};
-use secrets_aws::{AwsSecretsManager, Config};
-use secrets_core::conformance::{self, Options, Outsider};
-use secrets_core::{
+use secret_persistence_aws::policy::{PolicyOptions, iam_policy};
+use secret_persistence_aws::{AwsSecretsManager, Config};
+use secret_persistence_core::conformance::{self, Options, Outsider};
+use secret_persistence_core::{
     CheckOptions, Coordinate, ErrorKind, Owner, Read, Result, SecretPersistence,
     SecretPersistenceExt, SecretValue, Timestamp, Write, Written,
 };
@@ -312,7 +312,7 @@ async fn what_is_written_is_described_and_listed_with_tags_key_and_expiry() {
 
     let prefix = write.coordinate.as_str().to_owned();
     let list = async |store: &AwsSecretsManager| {
-        let options = secrets_core::ListOptions::default()
+        let options = secret_persistence_core::ListOptions::default()
             .with_prefix(&prefix)
             .with_details(true);
         store.list_page(&options, None).await.unwrap()
@@ -385,7 +385,7 @@ async fn a_role_is_assumed_on_top_of_keys() {
         return;
     };
     let gate = Gate::open(Some(&url), |_| Act::Pass).await;
-    let role = secrets_aws::AssumeRole::new("arn:aws:iam::000000000000:role/airbyte")
+    let role = secret_persistence_aws::AssumeRole::new("arn:aws:iam::000000000000:role/airbyte")
         .with_external_id("ext-1")
         .with_session_name("session-1");
     let store = AwsSecretsManager::new(config(&gate.url).with_role(role).build().unwrap());
@@ -552,7 +552,7 @@ impl Outsider for SomebodyElse {
     async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.is_empty() {
             // LocalStack takes it, AWS does not: the shortest value has one character.
-            return Err(secrets_core::Error::new(
+            return Err(secret_persistence_core::Error::new(
                 ErrorKind::InvalidValue,
                 "AWS stores no empty value",
             ));
@@ -576,7 +576,7 @@ async fn a_url_opens_the_store() {
     let endpoint = url.replace(':', "%3A").replace('/', "%2F");
     let text =
         format!("aws://us-east-1?endpoint-url={endpoint}&tag-key=AirbyteManaged&force-delete=true");
-    let store_url = secrets_core::settings::StoreUrl::parse(&text).unwrap();
+    let store_url = secret_persistence_core::settings::StoreUrl::parse(&text).unwrap();
     let config = Config::from_url(&store_url, |name| match name {
         "AWS_SECRET_MANAGER_ACCESS_KEY_ID" => Some(support::KEY_ID.into()),
         "AWS_SECRET_MANAGER_SECRET_ACCESS_KEY" => Some(support::SECRET_KEY.into()),
@@ -591,7 +591,7 @@ async fn a_url_opens_the_store() {
 /// The whole stack of layers over it keeps the promises too.
 #[tokio::test(flavor = "multi_thread")]
 async fn localstack_keeps_every_promise_under_the_layers() {
-    use secrets_core::layer::{CacheOptions, Layers, RetryOptions, Stack};
+    use secret_persistence_core::layer::{CacheOptions, Layers, RetryOptions, Stack};
 
     let Some(url) = localstack("localstack_keeps_every_promise_under_the_layers") else {
         return;

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::primitives::{DateTime, DateTimeFormat};
-use secrets_aws::{AssumeRole, AwsSecretsManager, Config, Credentials};
-use secrets_core::{Error, ErrorKind, Operation, SecretPersistenceExt};
+use secret_persistence_aws::{AssumeRole, AwsSecretsManager, Config, Credentials};
+use secret_persistence_core::{Error, ErrorKind, Operation, SecretPersistenceExt};
 use serde_json::json;
 use support::gate::{Act, Gate};
 use support::{config, coordinate, in_a_process_of_its_own};

@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use e2e::Canaries;
 use e2e::Logs;
-use secrets_aws::{AssumeRole, AwsSecretsManager};
-use secrets_core::{
+use secret_persistence_aws::{AssumeRole, AwsSecretsManager};
+use secret_persistence_core::{
     CheckOptions, Coordinate, DeleteOptions, Error, ListOptions, SecretPersistence,
     SecretPersistenceExt, SecretValue, Write,
 };
@@ -133,7 +133,10 @@ async fn child_shows_nothing() {
 
     let logged = logs.text();
     // It was listening: our own events are there, and those of connections that run on their own.
-    assert!(logged.contains("secrets_aws::client"), "{logged}");
+    assert!(
+        logged.contains("secret_persistence_aws::client"),
+        "{logged}"
+    );
     assert!(logged.contains("sts:AssumeRole") || logged.contains("secretsmanager:GetSecretValue"));
     canaries.expect_none_in(logged.as_bytes(), "the logs");
 

@@ -15,7 +15,7 @@ use azure_security_keyvault_secrets::models::{
 };
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use futures::StreamExt;
-use secrets_core::{Error, Result, SecretValue, Timestamp};
+use secret_persistence_core::{Error, Result, SecretValue, Timestamp};
 use tokio::time::Instant;
 use tracing::debug;
 use tracing::dispatcher::Dispatch;
@@ -374,7 +374,7 @@ fn next(action: Action, link: Option<&str>) -> Result<Option<String>, Fault> {
 pub(crate) fn explain(
     fault: &Fault,
     config: &Config,
-    operation: secrets_core::Operation,
+    operation: secret_persistence_core::Operation,
     store: &impl fmt::Display,
 ) -> Error {
     fault

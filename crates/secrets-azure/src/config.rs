@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrets_core::{Error, ErrorKind, Operation, Owner, Recovery, Result};
+use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Recovery, Result};
 use url::{Host, Url};
 
 pub use identity::{ClientSecret, Credentials, WorkloadIdentity};
@@ -50,8 +50,8 @@ const CLOUDS: [(&str, &str); 3] = [
 /// A complete, checked configuration.
 ///
 /// ```
-/// use secrets_azure::{ClientSecret, Config, Credentials};
-/// use secrets_core::SecretValue;
+/// use secret_persistence_azure::{ClientSecret, Config, Credentials};
+/// use secret_persistence_core::SecretValue;
 ///
 /// let secret = SecretValue::new("the secret's value".to_owned());
 /// let config = Config::builder("https://airbyte-prod.vault.azure.net")
@@ -67,7 +67,7 @@ const CLOUDS: [(&str, &str); 3] = [
 /// assert!(Config::builder("airbyte-prod").build().is_ok());
 /// // What would be sent in the clear is refused.
 /// assert!(Config::builder("http://airbyte-prod.vault.azure.net").build().is_err());
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -341,7 +341,8 @@ impl Reach {
         match self {
             Self::Anywhere => true,
             Self::Public { allowed } => {
-                allowed.as_deref() == Some(host) || secrets_core::settings::is_public(address)
+                allowed.as_deref() == Some(host)
+                    || secret_persistence_core::settings::is_public(address)
             }
         }
     }

@@ -20,7 +20,7 @@ use azure_identity::{
     ClientSecretCredential, ClientSecretCredentialOptions, DeveloperToolsCredential,
     ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
 };
-use secrets_core::SecretValue;
+use secret_persistence_core::SecretValue;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use azure_core::error::ErrorKind as SdkKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
-use secrets_core::{Error, ErrorKind};
+use secret_persistence_core::{Error, ErrorKind};
 
 use crate::config::Config;
 use crate::policy::{Action, Model, advice};
@@ -685,7 +685,7 @@ mod tests {
 
     #[test]
     fn a_refused_token_is_blamed_on_the_directory_where_that_differs() {
-        let secret = secrets_core::SecretValue::new("x".to_owned());
+        let secret = secret_persistence_core::SecretValue::new("x".to_owned());
         let config = Config::builder("my-vault")
             .with_credentials(crate::Credentials::ClientSecret(crate::ClientSecret::new(
                 "ours", "client", secret,

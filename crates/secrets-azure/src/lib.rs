@@ -1,10 +1,10 @@
 //! Azure Key Vault as a store of connector secrets.
 //!
 //! ```no_run
-//! use secrets_azure::{AzureKeyVault, Config};
-//! use secrets_core::{Coordinate, SecretPersistenceExt};
+//! use secret_persistence_azure::{AzureKeyVault, Config};
+//! use secret_persistence_core::{Coordinate, SecretPersistenceExt};
 //!
-//! # async fn example() -> Result<(), secrets_core::Error> {
+//! # async fn example() -> Result<(), secret_persistence_core::Error> {
 //! let config = Config::builder("https://airbyte-prod.vault.azure.net")
 //!     .with_tag("team", "data")
 //!     .build()?;
@@ -60,7 +60,7 @@
 //! # Logs
 //!
 //! This crate runs the SDK without a subscriber, so its events never appear, whatever is filtered; the
-//! crate's own events at DEBUG (target `secrets_azure::client`) name the request as Key Vault's own log
+//! crate's own events at DEBUG (target `secret_persistence_azure::client`) name the request as Key Vault's own log
 //! does, the time it took, and the codes, status and request id of a failure.
 //!
 //! # When it does not work

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use secrets_core::{Coordinate, Error, ErrorKind, MANAGED_PREFIX, ManagedCoordinate, Result};
+use secret_persistence_core::{
+    Coordinate, Error, ErrorKind, MANAGED_PREFIX, ManagedCoordinate, Result,
+};
 
 /// The longest name of a secret in characters.
 /// <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates>

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use secrets_core::layer::{ClassLimit, LimitOptions};
-use secrets_core::{
+use secret_persistence_core::layer::{ClassLimit, LimitOptions};
+use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
     SecretPersistence, Write, Written,

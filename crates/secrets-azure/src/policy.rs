@@ -5,7 +5,7 @@
 //! of them. So give connectors a vault of their own.
 //!
 //! ```
-//! use secrets_azure::policy::{PolicyOptions, role_definition};
+//! use secret_persistence_azure::policy::{PolicyOptions, role_definition};
 //!
 //! let options = PolicyOptions::new(
 //!     "airbyte-prod",
@@ -17,10 +17,10 @@
 //! assert_eq!(role["DataActions"][0], "Microsoft.KeyVault/vaults/secrets/getSecret/action");
 //! // What operators type ends up in commands and scopes: only what follows the grammar does.
 //! assert!(role_definition(&PolicyOptions::new("*", "*", "*")).is_err());
-//! # Ok::<(), secrets_core::Error>(())
+//! # Ok::<(), secret_persistence_core::Error>(())
 //! ```
 
-use secrets_core::{Error, ErrorKind, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, Operation, Result};
 use serde_json::{Value, json};
 
 use crate::config::is_vault_name;

@@ -1,6 +1,8 @@
 //! Reading: the value, whose it is, and what a missing name was.
 
-use secrets_core::{Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, Read, Result};
+use secret_persistence_core::{
+    Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, Read, Result,
+};
 
 use crate::client::Facts;
 use crate::config::COORDINATE_TAG;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use secrets_core::settings::{Setting, Settings, StoreUrl, Trust};
-use secrets_core::{Error, Result, SecretValue};
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl, Trust};
+use secret_persistence_core::{Error, Result, SecretValue};
 use url::Url;
 
 use crate::config::{
@@ -345,7 +345,7 @@ fn choice<T: Copy + Default>(
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::ErrorKind;
+    use secret_persistence_core::ErrorKind;
 
     use super::*;
 

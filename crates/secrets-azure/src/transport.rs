@@ -22,7 +22,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
     SignatureScheme,
 };
-use secrets_core::Result;
+use secret_persistence_core::Result;
 
 use crate::config::{Config, Reach, invalid};
 use crate::error::{Connect, Unresolved};

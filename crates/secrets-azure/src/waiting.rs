@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use secrets_core::Write;
+use secret_persistence_core::Write;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Facts, Stored};

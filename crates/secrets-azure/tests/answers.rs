@@ -8,8 +8,8 @@ use e2e::Logs;
 use std::time::{Duration, Instant};
 
 use e2e::azure::{Firewall, PermissionModel};
-use secrets_azure::{COORDINATE_TAG, Config, OWNER_TAG, OnDeleted, Purge};
-use secrets_core::{
+use secret_persistence_azure::{COORDINATE_TAG, Config, OWNER_TAG, OnDeleted, Purge};
+use secret_persistence_core::{
     Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions, ManagedCoordinate, Owner,
     Recovery, SecretPersistence, SecretPersistenceExt, SecretValue, Timestamp, Write, Written,
 };
@@ -171,7 +171,9 @@ async fn throttling_and_outages_say_when_to_come_back() {
 async fn what_cannot_be_reached_says_why() {
     let azure = stand_in().await;
     let connected = async |config: Config| {
-        let store = secrets_azure::AzureKeyVault::connect(config).await.unwrap();
+        let store = secret_persistence_azure::AzureKeyVault::connect(config)
+            .await
+            .unwrap();
         store.read(&coordinate().into()).await.unwrap_err()
     };
     // A vault's name that is misspelt.
@@ -220,7 +222,7 @@ async fn what_cannot_be_reached_says_why() {
         .with_ca_file("/no/such/file.pem")
         .build()
         .unwrap();
-    let error = secrets_azure::AzureKeyVault::connect(missing)
+    let error = secret_persistence_azure::AzureKeyVault::connect(missing)
         .await
         .unwrap_err();
     says(&error, ErrorKind::InvalidConfig, &["/no/such/file.pem"]);

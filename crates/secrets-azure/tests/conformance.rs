@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::azure::PermissionModel;
-use secrets_azure::policy::{PolicyOptions, role_definition};
-use secrets_azure::{AzureKeyVault, OnDeleted, Purge};
-use secrets_core::conformance::{self, Options};
-use secrets_core::layer::{Layers, RetryOptions, Stack};
-use secrets_core::{
+use secret_persistence_azure::policy::{PolicyOptions, role_definition};
+use secret_persistence_azure::{AzureKeyVault, OnDeleted, Purge};
+use secret_persistence_core::conformance::{self, Options};
+use secret_persistence_core::layer::{Layers, RetryOptions, Stack};
+use secret_persistence_core::{
     DeleteOptions, ListOptions, Owner, Recovery, Result, SecretPersistence, SecretPersistenceExt,
 };
 use support::{SomebodyElse, config, coordinate, open, stand_in, write};
@@ -264,8 +264,8 @@ async fn battery(store: &AzureKeyVault, purge: bool) -> Result<()> {
     drop(listed);
     // A purge that is not allowed does not fail the delete: it stays restorable.
     if purge && store.restore(&write.coordinate).await.is_ok() {
-        return Err(secrets_core::Error::new(
-            secrets_core::ErrorKind::PermissionDenied,
+        return Err(secret_persistence_core::Error::new(
+            secret_persistence_core::ErrorKind::PermissionDenied,
             "nothing was purged",
         ));
     }

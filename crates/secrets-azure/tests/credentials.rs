@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::azure::{Azure, FederatedToken};
-use secrets_azure::{AzureKeyVault, ClientSecret, Config, Credentials, WorkloadIdentity};
-use secrets_core::{
+use secret_persistence_azure::{
+    AzureKeyVault, ClientSecret, Config, Credentials, WorkloadIdentity,
+};
+use secret_persistence_core::{
     Coordinate, Error, ErrorKind, SecretPersistence, SecretPersistenceExt, SecretValue,
 };
 use support::{

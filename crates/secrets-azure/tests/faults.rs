@@ -9,8 +9,10 @@ use std::time::Duration;
 use e2e::FaultProxy;
 use e2e::azure::Azure;
 use e2e::proxy::{Answer, Fault, Rule};
-use secrets_azure::{AzureKeyVault, COORDINATE_TAG, Config, ConfigBuilder, OnDeleted, Purge};
-use secrets_core::{
+use secret_persistence_azure::{
+    AzureKeyVault, COORDINATE_TAG, Config, ConfigBuilder, OnDeleted, Purge,
+};
+use secret_persistence_core::{
     DeleteOptions, Error, ErrorKind, ListOptions, Result, SecretPersistence, SecretPersistenceExt,
     Written,
 };

@@ -11,8 +11,8 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::fs;
 
-use secrets_azure::{Credentials, OnDeleted, Purge, WorkloadIdentity};
-use secrets_core::{
+use secret_persistence_azure::{Credentials, OnDeleted, Purge, WorkloadIdentity};
+use secret_persistence_core::{
     CheckOptions, DeleteOptions, Error, ListOptions, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
 };
@@ -135,7 +135,10 @@ async fn child_shows_nothing() {
 
     let logged = logs.text()[before..].to_owned();
     // It was listening: our own events are there, and nothing of the SDK's.
-    assert!(logged.contains("secrets_azure::client"), "{logged}");
+    assert!(
+        logged.contains("secret_persistence_azure::client"),
+        "{logged}"
+    );
     assert!(logged.contains("SecretSet") && logged.contains("SecretGet"));
     for target in ["azure_core", "azure_identity", "typespec"] {
         assert!(!logged.contains(target), "{target}");

@@ -1,4 +1,4 @@
-//! How long compiling, splitting, hydrating and masking take: `cargo bench -p secrets-core`.
+//! How long compiling, splitting, hydrating and masking take: `cargo bench -p secret-persistence-core`.
 //!
 //! With `CONNECTOR_SPECS` set, on the public specifications it names: every figure is a ratio to
 //! `serde_json::Value::clone` of the same full configuration, both measured in turns in one run;
@@ -23,10 +23,10 @@ use std::fs;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use secrets_core::connector::{
+use secret_persistence_core::connector::{
     ConnectorSpec, Policy, hydrate_with, plan_create, plan_update, pointers,
 };
-use secrets_core::{Coordinate, Scope, SecretValue};
+use secret_persistence_core::{Coordinate, Scope, SecretValue};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

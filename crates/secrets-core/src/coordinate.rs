@@ -25,14 +25,14 @@ pub const MAX_EXTERNAL_BYTES: usize = 2048;
 /// which the types say by taking [`ManagedCoordinate`] wherever something is written or deleted.
 ///
 /// ```
-/// use secrets_core::{Coordinate, ErrorKind};
+/// use secret_persistence_core::{Coordinate, ErrorKind};
 ///
 /// assert!(Coordinate::parse("airbyte_workspace_1_secret_2_v3")?.managed().is_some());
 /// assert!(Coordinate::parse("team/database-password")?.managed().is_none());
 /// // An alias of a managed name is refused, whoever asks.
 /// let error = Coordinate::parse("arn:aws:secretsmanager:eu-west-1:1:secret:airbyte_x_v1").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidCoordinate);
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Coordinate {
@@ -308,14 +308,14 @@ impl fmt::Display for ExternalName {
 /// Who a secret belongs to: a prefix and a base id, the workspace for example.
 ///
 /// ```
-/// use secrets_core::{ManagedCoordinate, Scope};
+/// use secret_persistence_core::{ManagedCoordinate, Scope};
 /// use uuid::Uuid;
 ///
 /// let scope = Scope::workspace(Uuid::from_u128(1));
 /// let ours = ManagedCoordinate::new(&scope, Uuid::from_u128(2), 1)?;
 /// assert!(scope.contains(&ours));
 /// assert!(!Scope::workspace(Uuid::from_u128(3)).contains(&ours));
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {

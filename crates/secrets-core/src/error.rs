@@ -92,7 +92,7 @@ impl fmt::Display for ErrorKind {
 /// for the [`source`](StdError::source). Cloning is cheap and shares everything.
 ///
 /// ```
-/// use secrets_core::{Error, ErrorKind, Operation};
+/// use secret_persistence_core::{Error, ErrorKind, Operation};
 ///
 /// let error = Error::new(ErrorKind::PermissionDenied, "the role may not read this secret")
 ///     .with_operation(Operation::Read)

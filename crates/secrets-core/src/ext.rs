@@ -188,7 +188,7 @@ pub trait SecretPersistenceExt: SecretPersistence {
     /// report that it could not be deleted.
     ///
     /// ```
-    /// use secrets_core::{CheckOptions, Memory, SecretPersistenceExt};
+    /// use secret_persistence_core::{CheckOptions, Memory, SecretPersistenceExt};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {

@@ -21,14 +21,14 @@ const DEFAULT_PAGE: usize = 1000;
 /// It keeps every promise of the trait, with a recovery window that never ends.
 ///
 /// ```
-/// use secrets_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
+/// use secret_persistence_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let store = Memory::new();
 /// let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
 /// store.write(Write::new(coordinate.clone(), SecretValue::new("hunter2".to_owned()))).await?;
 /// assert_eq!(store.read(&coordinate.into()).await?.value.expose(), "hunter2");
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug)]

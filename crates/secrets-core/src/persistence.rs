@@ -174,7 +174,7 @@ impl Capabilities {
     /// The most requests that one [`SecretPersistence::read_batch`] of so many entries makes.
     ///
     /// ```
-    /// use secrets_core::{Capabilities, Cost};
+    /// use secret_persistence_core::{Capabilities, Cost};
     ///
     /// let cost = Cost { read: 41, ..Cost::ONE };
     /// let store = Capabilities { read_batch: 20, cost, ..Capabilities::LEAST };

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// `serde_json::Value` that the caller keeps) are out of its reach; SECURITY.md lists them.
 ///
 /// ```
-/// use secrets_core::SecretValue;
+/// use secret_persistence_core::SecretValue;
 ///
 /// let value = SecretValue::new(String::from("hunter2"));
 /// assert_eq!(format!("{value:?}"), "SecretValue(redacted)");

@@ -21,7 +21,7 @@ pub use trust::{Trust, is_public};
 /// come from it:
 ///
 /// ```
-/// use secrets_core::settings::Setting;
+/// use secret_persistence_core::settings::Setting;
 ///
 /// const SETTINGS: &[Setting] = &[
 ///     Setting::new("region", "the region the secrets are in").with_env(&["AWS_SECRET_MANAGER_REGION"]),
@@ -128,8 +128,8 @@ impl Setting {
 /// What is set first stays: explicit values before the environment. `Debug` shows no secret.
 ///
 /// ```
-/// use secrets_core::ErrorKind;
-/// use secrets_core::settings::{Setting, Settings, StoreUrl};
+/// use secret_persistence_core::ErrorKind;
+/// use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
 ///
 /// const TABLE: &[Setting] = &[
 ///     Setting::new("table", "the table").with_default("secrets"),
@@ -144,7 +144,7 @@ impl Setting {
 /// let error = settings.set("tabel", "x").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 /// assert!(error.hint().unwrap().contains("`table`"));
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Settings {
@@ -387,7 +387,7 @@ pub fn unknown(name: &str, known: impl Iterator<Item = &'static str> + Clone) ->
 /// The URL of a store: scheme, host, port, path and query, and never a credential.
 ///
 /// ```
-/// use secrets_core::settings::StoreUrl;
+/// use secret_persistence_core::settings::StoreUrl;
 ///
 /// let url = StoreUrl::parse("vault://vault.example:8200/secret/airbyte/?namespace=team")?;
 /// assert_eq!((url.scheme(), url.host(), url.port()), ("vault", Some("vault.example"), Some(8200)));
@@ -395,7 +395,7 @@ pub fn unknown(name: &str, known: impl Iterator<Item = &'static str> + Clone) ->
 /// // A URL with a password in it is refused, and not echoed.
 /// let error = StoreUrl::parse("postgres://airbyte:hunter2@db/airbyte").unwrap_err();
 /// assert!(!format!("{error} {error:?}").contains("hunter2"));
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreUrl {

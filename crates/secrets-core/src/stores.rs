@@ -28,8 +28,8 @@ type Store = Arc<dyn SecretPersistence>;
 /// use std::sync::Arc;
 ///
 /// use async_trait::async_trait;
-/// use secrets_core::connector::StorageId;
-/// use secrets_core::{Memory, OpenStore, Result, SecretPersistence, Stores};
+/// use secret_persistence_core::connector::StorageId;
+/// use secret_persistence_core::{Memory, OpenStore, Result, SecretPersistence, Stores};
 ///
 /// struct Settings;
 ///

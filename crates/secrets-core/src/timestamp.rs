@@ -16,11 +16,11 @@ use crate::{Error, ErrorKind};
 /// Text form is RFC 3339.
 ///
 /// ```
-/// use secrets_core::Timestamp;
+/// use secret_persistence_core::Timestamp;
 ///
 /// let expires: Timestamp = "2026-11-21T06:47:53Z".parse()?;
 /// assert_eq!(expires.to_string(), "2026-11-21T06:47:53Z");
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

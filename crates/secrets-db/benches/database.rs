@@ -1,6 +1,6 @@
 //! What the store adds to the bare query for the same 1,000 rows, and encryption to each value.
 //!
-//! `cargo bench -p secrets-db` measures SQLite; with `--features postgres` and `TEST_POSTGRES_URL`
+//! `cargo bench -p secret-persistence-db` measures SQLite; with `--features postgres` and `TEST_POSTGRES_URL`
 //! Postgres too. Each line is the median of interleaved repetitions.
 
 // A bench prints, and may stop at whatever goes wrong.
@@ -9,8 +9,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use secrets_core::{Coordinate, ManagedCoordinate, SecretPersistence, SecretValue, Write};
-use secrets_db::{Database, DbConfig, DbConfigBuilder, KeyRing, Mode};
+use secret_persistence_core::{
+    Coordinate, ManagedCoordinate, SecretPersistence, SecretValue, Write,
+};
+use secret_persistence_db::{Database, DbConfig, DbConfigBuilder, KeyRing, Mode};
 use sqlx::Row as _;
 
 const ROWS: usize = 1_000;

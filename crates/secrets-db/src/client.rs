@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use secrets_core::{Error, ErrorKind, Result, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 
 use crate::envelope::Sealed;
 use crate::schema::Layout;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrets_core::settings::{Setting, Settings, StoreUrl};
-use secrets_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
 
 use crate::database_url::{self, Address};
 use crate::keyring::KeyRing;
@@ -144,8 +144,8 @@ impl fmt::Display for Mode {
 /// Where a database is and how to use it. Built by [`DbConfig::builder`] or [`DbConfig::from_url`].
 ///
 /// ```
-/// use secrets_core::ErrorKind;
-/// use secrets_db::{DbConfig, Mode};
+/// use secret_persistence_core::ErrorKind;
+/// use secret_persistence_db::{DbConfig, Mode};
 ///
 /// let config = DbConfig::from_url("sqlite:///var/lib/secrets.db?table=secrets").build()?;
 /// assert_eq!(config.mode(), Mode::Plain);
@@ -153,7 +153,7 @@ impl fmt::Display for Mode {
 /// let error = DbConfig::from_url("sqlite:///var/lib/secrets.db?tabel=x").build().unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 /// assert!(error.hint().unwrap().contains("table"));
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct DbConfig {
@@ -603,7 +603,7 @@ pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::settings::Trust;
+    use secret_persistence_core::settings::Trust;
 
     use super::*;
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
-use secrets_core::settings::StoreUrl;
-use secrets_core::{Error, Result, SecretValue};
+use secret_persistence_core::settings::StoreUrl;
+use secret_persistence_core::{Error, Result, SecretValue};
 use url::Url;
 
 use crate::config::{invalid, unbracketed};
@@ -98,7 +98,7 @@ pub(crate) fn sqlite_path(url: &StoreUrl) -> Result<String> {
     }
     if path == ":memory:" {
         return Err(invalid("a database in memory keeps nothing")
-            .with_hint("name a file; for tests there is `secrets_core::Memory`"));
+            .with_hint("name a file; for tests there is `secret_persistence_core::Memory`"));
     }
     Ok(path)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use secrets_core::{Error, ErrorKind, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, Operation, Result};
 
 use crate::client::{Before, Content, Filter, Row, Swap};
 use crate::envelope::{Binding, Sealed};

@@ -8,7 +8,7 @@
 
 use aes_gcm::aead::{AeadInOut, Generate, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
-use secrets_core::{Error, ErrorKind, Result, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::keyring::{KeyId, KeyRing};
@@ -18,8 +18,8 @@ pub(crate) const TAG_BYTES: usize = 16;
 pub(crate) const KEY_BYTES: usize = 32;
 
 /// Begins whatever is authenticated, so that bytes made for one purpose never serve for another.
-const VALUE: &str = "secrets-db 1 value";
-const DATA_KEY: &str = "secrets-db 1 data key";
+const VALUE: &str = "secret-persistence-db 1 value";
+const DATA_KEY: &str = "secret-persistence-db 1 data key";
 
 /// The columns of an encrypted row.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use secrets_core::{Error, ErrorKind};
+use secret_persistence_core::{Error, ErrorKind};
 
 /// One line of a table.
 pub(crate) struct Known {

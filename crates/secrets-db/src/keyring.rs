@@ -9,7 +9,7 @@ use aes_gcm::Aes256Gcm;
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use secrets_core::{Error, ErrorKind, Result, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use zeroize::Zeroizing;
 
 use crate::envelope::{KEY_BYTES, cipher, decrypt, encrypt, random_key};
@@ -21,7 +21,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 const ACTIVE: &str = "active";
-const CHECK: &str = "secrets-db 1 check";
+const CHECK: &str = "secret-persistence-db 1 check";
 
 /// Keys by id, exactly one of them active: new values are encrypted under that one, the others only
 /// open what is there.

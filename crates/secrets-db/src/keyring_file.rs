@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use secrets_core::{Error, ErrorKind, Result, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use zeroize::Zeroizing;
 
 use crate::keyring::{KeyId, KeyRing, invalid};
@@ -19,7 +19,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// mode 0600 and renamed into place, so that a reader sees the old ring or the new one.
 ///
 /// ```
-/// use secrets_db::KeyRingFile;
+/// use secret_persistence_db::KeyRingFile;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("keyring");
@@ -27,7 +27,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// file.add("2026-11".parse()?)?;
 /// file.activate(&"2026-11".parse()?)?;
 /// assert_eq!(KeyRingFile::open(&path)?.ring().active().as_str(), "2026-11");
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct KeyRingFile {

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
-compile_error!("secrets-db needs the feature `sqlite`, `postgres`, or both");
+compile_error!("secret-persistence-db needs the feature `sqlite`, `postgres`, or both");
 
 mod client;
 mod config;

@@ -1,13 +1,13 @@
 //! Names inside the database: tables, quoted; coordinates, verbatim.
 //!
-//! A coordinate is a text column's value, so every name that [`secrets_core::Coordinate`] admits is
+//! A coordinate is a text column's value, so every name that [`secret_persistence_core::Coordinate`] admits is
 //! stored and looked up byte for byte: no escaping, no case folding, no alias. What comes back is
 //! matched by its bytes too, so a column with a collation of its own cannot answer for another name.
 
 use std::fmt;
 use std::str::FromStr;
 
-use secrets_core::{Error, ErrorKind, Result};
+use secret_persistence_core::{Error, ErrorKind, Result};
 
 /// The longest identifier of Postgres, less what the suffix of the second table takes.
 /// <https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>
@@ -22,13 +22,13 @@ const META_SUFFIX: &str = "_meta";
 /// with a double quote written twice. Case counts, quoted or not.
 ///
 /// ```
-/// use secrets_db::TableName;
+/// use secret_persistence_db::TableName;
 ///
 /// let table: TableName = "public.secrets".parse()?;
 /// assert_eq!(table.quoted(), r#""public"."secrets""#);
 /// assert_eq!(table.meta().to_string(), "public.secrets_meta");
 /// assert!("secrets; DROP TABLE secrets".parse::<TableName>().is_err());
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName {
@@ -168,7 +168,7 @@ fn invalid(message: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::Coordinate;
+    use secret_persistence_core::Coordinate;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrets_core::{
+use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Result,
     SecretPersistence, Timestamp, Write, Written,
@@ -34,8 +34,8 @@ const SQLITE_CONCURRENCY: usize = 16;
 /// A table of secrets, in SQLite or Postgres. Clones share it.
 ///
 /// ```
-/// use secrets_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
-/// use secrets_db::{Database, DbConfig, KeyRing};
+/// use secret_persistence_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
+/// use secret_persistence_db::{Database, DbConfig, KeyRing};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// # let folder = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ const SQLITE_CONCURRENCY: usize = 16;
 /// store.write(Write::new(coordinate.clone(), SecretValue::new("hunter2".to_owned()))).await?;
 /// assert_eq!(store.read(&coordinate.into()).await?.value.expose(), "hunter2");
 /// store.close().await;
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrets_core::{Error, ErrorKind, Result};
+use secret_persistence_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
 
@@ -528,7 +528,7 @@ fn options(target: &PostgresTarget) -> PgConnectOptions {
         } else {
             PgSslMode::Disable
         })
-        .application_name("secrets-db")
+        .application_name("secret-persistence-db")
         .disable_statement_logging();
     match &target.root_certificates {
         Some(pem) => options.ssl_root_cert_from_pem(pem.clone()),

@@ -3,7 +3,7 @@
 //! The second table has a check value for every key that anything was ever written under. Only the
 //! holder of a key can make its check value; taking it away forbids writing under the key.
 
-use secrets_core::{Error, ErrorKind, Result};
+use secret_persistence_core::{Error, ErrorKind, Result};
 
 use crate::client::{Client, Filter};
 use crate::config::Mode;

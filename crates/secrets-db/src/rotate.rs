@@ -1,6 +1,6 @@
 //! `rotate`: brings all rows under the active key, while they are in use; and the end of a key.
 
-use secrets_core::{Error, ErrorKind, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, Operation, Result};
 
 use crate::client::{Before, Columns, Content, Filter};
 use crate::encrypt::{PAGE, Progress};

@@ -1,6 +1,6 @@
 //! The table: which columns it has, and the SQL that adds what is missing.
 
-use secrets_core::{Error, ErrorKind, Result};
+use secret_persistence_core::{Error, ErrorKind, Result};
 
 use crate::naming::TableName;
 

@@ -7,9 +7,9 @@ mod support;
 
 use std::sync::Arc;
 
-use secrets_core::conformance::{self, Options};
-use secrets_core::{Expiry, Owner, SecretPersistence};
-use secrets_db::{Database, DbConfig, DbConfigBuilder, Mode};
+use secret_persistence_core::conformance::{self, Options};
+use secret_persistence_core::{Expiry, Owner, SecretPersistence};
+use secret_persistence_db::{Database, DbConfig, DbConfigBuilder, Mode};
 use support::{Folder, LEGACY, Raw, SomebodyElse, ring};
 
 async fn keeps_every_promise(config: DbConfig, raw: Raw) -> Database {

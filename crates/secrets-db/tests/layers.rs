@@ -1,4 +1,4 @@
-//! Every layer of `secrets_core::layer` over a real store: SQLite, encrypted.
+//! Every layer of `secret_persistence_core::layer` over a real store: SQLite, encrypted.
 
 // Helpers of tests are tests too.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -9,10 +9,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrets_core::conformance::{self, Options};
-use secrets_core::layer::{CacheOptions, Layers, LimitOptions, RetryOptions, Stack};
-use secrets_core::{Owner, SecretPersistence};
-use secrets_db::{Database, Mode};
+use secret_persistence_core::conformance::{self, Options};
+use secret_persistence_core::layer::{CacheOptions, Layers, LimitOptions, RetryOptions, Stack};
+use secret_persistence_core::{Owner, SecretPersistence};
+use secret_persistence_db::{Database, Mode};
 use support::{Folder, ring};
 
 async fn open(folder: &Folder) -> Arc<dyn SecretPersistence> {

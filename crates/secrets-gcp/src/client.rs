@@ -18,7 +18,7 @@ use google_cloud_secretmanager_v1::model::{
     Replication as SdkReplication, Secret, SecretPayload, SecretVersion,
 };
 use google_cloud_wkt::Timestamp as SdkTimestamp;
-use secrets_core::{Error, ErrorKind, Operation, SecretValue, Timestamp};
+use secret_persistence_core::{Error, ErrorKind, Operation, SecretValue, Timestamp};
 use tokio::net::lookup_host;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};

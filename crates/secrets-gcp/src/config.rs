@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use secrets_core::settings;
-use secrets_core::{Error, ErrorKind, Operation, Owner, Result};
+use secret_persistence_core::settings;
+use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result};
 use url::Url;
 
 use crate::key::Key;
@@ -21,7 +21,7 @@ const MAX_LABELS: usize = 64;
 /// A complete, checked configuration.
 ///
 /// ```
-/// use secrets_gcp::Config;
+/// use secret_persistence_gcp::Config;
 ///
 /// let config = Config::builder("my-project")
 ///     .with_region("europe-west3")
@@ -31,7 +31,7 @@ const MAX_LABELS: usize = 64;
 /// // What Google would refuse later is refused here.
 /// assert!(Config::builder("my-project").with_label("Team", "data").build().is_err());
 /// assert!(Config::builder("").build().is_err());
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -366,7 +366,7 @@ pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::SecretValue;
+    use secret_persistence_core::SecretValue;
 
     use super::*;
 

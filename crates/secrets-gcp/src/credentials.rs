@@ -18,7 +18,7 @@ use google_cloud_auth::credentials::{
 use google_cloud_auth::errors::CredentialsError;
 use google_cloud_gax::error::Error as SdkError;
 use http::{Extensions, HeaderMap};
-use secrets_core::{Error, ErrorKind, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, SecretValue};
 use tokio::net::lookup_host;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};

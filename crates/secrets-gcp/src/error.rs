@@ -10,7 +10,7 @@ use google_cloud_gax::error::Error as SdkError;
 use google_cloud_gax::error::rpc::{Code, StatusDetails};
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
-use secrets_core::{Error, ErrorKind};
+use secret_persistence_core::{Error, ErrorKind};
 use serde_json::Value;
 
 use crate::policy::Action;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use secrets_core::{Error, Result, SecretValue};
+use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::Value;
 
 use crate::config::invalid;
@@ -173,7 +173,7 @@ fn not_a_key(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::ErrorKind;
+    use secret_persistence_core::ErrorKind;
     use serde_json::json;
 
     use super::*;

@@ -1,10 +1,10 @@
 //! Google Secret Manager as a store of connector secrets.
 //!
 //! ```no_run
-//! use secrets_core::{Coordinate, SecretPersistenceExt};
-//! use secrets_gcp::{Config, GoogleSecretManager};
+//! use secret_persistence_core::{Coordinate, SecretPersistenceExt};
+//! use secret_persistence_gcp::{Config, GoogleSecretManager};
 //!
-//! # async fn example() -> Result<(), secrets_core::Error> {
+//! # async fn example() -> Result<(), secret_persistence_core::Error> {
 //! let config = Config::builder("my-project")
 //!     .with_region("europe-west3")
 //!     .with_label("team", "data")
@@ -68,7 +68,7 @@
 //!
 //! The `Debug` of the SDK's messages prints values, and where `GOOGLE_CLOUD_RUST_LOGGING` is set the
 //! SDK logs requests. This crate runs the SDK without a subscriber, so its events never appear,
-//! whatever is filtered; the crate's own events at DEBUG (target `secrets_gcp::client`) name the
+//! whatever is filtered; the crate's own events at DEBUG (target `secret_persistence_gcp::client`) name the
 //! permission, the time it took, and the code and status of a failure.
 //!
 //! # When it does not work

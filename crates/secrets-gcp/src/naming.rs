@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secrets_core::{Coordinate, Error, ErrorKind, MANAGED_PREFIX, Result};
+use secret_persistence_core::{Coordinate, Error, ErrorKind, MANAGED_PREFIX, Result};
 
 /// The longest secret id, in characters.
 /// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/create>

@@ -8,8 +8,8 @@ use futures::future::join_all;
 use google_cloud_secretmanager_v1::model::Secret;
 use google_cloud_secretmanager_v1::model::replication::Replication as SdkReplication;
 use google_cloud_wkt::Timestamp as SdkTimestamp;
-use secrets_core::layer::{ClassLimit, LimitOptions};
-use secrets_core::{
+use secret_persistence_core::layer::{ClassLimit, LimitOptions};
+use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
     SecretPersistence, Timestamp, Write, Written,

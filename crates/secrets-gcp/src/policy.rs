@@ -2,7 +2,7 @@
 //! advice in errors are made.
 //!
 //! ```
-//! use secrets_gcp::policy::{PolicyOptions, commands, roles};
+//! use secret_persistence_gcp::policy::{PolicyOptions, commands, roles};
 //!
 //! let options = PolicyOptions::new("123456789012").with_region("europe-west3");
 //! let policy = roles(&options)?;
@@ -10,12 +10,12 @@
 //! assert!(commands(&options)?.contains("gcloud iam roles create"));
 //! // Quotes and wildcards in what operators type would widen a condition: refused.
 //! assert!(roles(&PolicyOptions::new("*")).is_err());
-//! # Ok::<(), secrets_core::Error>(())
+//! # Ok::<(), secret_persistence_core::Error>(())
 //! ```
 
 use std::fmt::Write as _;
 
-use secrets_core::{Error, ErrorKind, MANAGED_PREFIX, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, MANAGED_PREFIX, Operation, Result};
 use serde_json::{Value, json};
 
 use crate::config::{check_kms_key, check_service_account};

@@ -2,7 +2,7 @@
 
 use google_cloud_secretmanager_v1::model::secret_version::State;
 use google_cloud_secretmanager_v1::model::{AccessSecretVersionResponse, SecretVersion};
-use secrets_core::{Error, ErrorKind, Operation, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Operation, SecretValue};
 
 use crate::client::checksum;
 use crate::error::Fault;

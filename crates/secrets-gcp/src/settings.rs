@@ -1,7 +1,7 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
-use secrets_core::Result;
-use secrets_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::Result;
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
 
 use crate::config::{Config, Credentials, invalid};
 use crate::key::Key;
@@ -212,8 +212,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::ErrorKind;
-    use secrets_core::settings::Trust;
+    use secret_persistence_core::ErrorKind;
+    use secret_persistence_core::settings::Trust;
 
     use super::*;
     use crate::config::Replication;

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use secrets_core::{Error, ErrorKind, Operation, SecretValue, Timestamp, Write, Written};
+use secret_persistence_core::{
+    Error, ErrorKind, Operation, SecretValue, Timestamp, Write, Written,
+};
 
 use crate::error::{Fault, Nature};
 use crate::naming::{self, FIRST, LATEST, Version};

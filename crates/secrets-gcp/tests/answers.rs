@@ -8,11 +8,11 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use e2e::google::{Google, Kms, Switches, When};
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, DeleteOptions, Error, ErrorKind, ListOptions, ManagedCoordinate, Operation,
     SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
 };
-use secrets_gcp::{Config, Credentials, GoogleSecretManager};
+use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager};
 use serde_json::json;
 use support::gate::{Answer, Gate};
 use support::outsider::SomebodyElse;
@@ -319,7 +319,7 @@ async fn listings_are_paged_and_show_what_is_ours() {
     // The filter asks for names that contain the prefix; what only contains it is ours to leave out.
     assert_eq!((pages >= 3, skipped), (true, 2));
 
-    let wrong = secrets_core::Cursor::new("nonsense");
+    let wrong = secret_persistence_core::Cursor::new("nonsense");
     let error = store
         .list_page(&ListOptions::default(), Some(&wrong))
         .await

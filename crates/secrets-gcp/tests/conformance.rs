@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::google::{Google, Grant};
-use secrets_core::conformance::{self, Options};
-use secrets_core::layer::{Layers, RetryOptions, Stack};
-use secrets_core::{
+use secret_persistence_core::conformance::{self, Options};
+use secret_persistence_core::layer::{Layers, RetryOptions, Stack};
+use secret_persistence_core::{
     CheckOptions, Coordinate, ErrorKind, Owner, SecretPersistence, SecretPersistenceExt,
 };
-use secrets_gcp::policy::{PolicyOptions, roles};
-use secrets_gcp::{ConfigBuilder, GoogleSecretManager};
+use secret_persistence_gcp::policy::{PolicyOptions, roles};
+use secret_persistence_gcp::{ConfigBuilder, GoogleSecretManager};
 use serde_json::Value;
 use support::outsider::SomebodyElse;
 use support::{config, coordinate, google, google_with, store, write};

@@ -11,8 +11,8 @@ use std::fs;
 use std::time::Duration;
 
 use e2e::google::{Google, Options};
-use secrets_core::{Error, ErrorKind, SecretPersistence, SecretPersistenceExt};
-use secrets_gcp::{Config, Credentials, GoogleSecretManager};
+use secret_persistence_core::{Error, ErrorKind, SecretPersistence, SecretPersistenceExt};
+use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager};
 use support::{config, google, google_with, in_a_process_of_its_own, key, write};
 
 fn with(google: &Google, credentials: Credentials) -> GoogleSecretManager {

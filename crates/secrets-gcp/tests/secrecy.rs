@@ -14,11 +14,11 @@ use std::path::Path;
 use google_cloud_auth::credentials::anonymous;
 use google_cloud_secretmanager_v1::client::SecretManagerService;
 use google_cloud_secretmanager_v1::model::SecretPayload;
-use secrets_core::{
+use secret_persistence_core::{
     CheckOptions, Coordinate, DeleteOptions, Error, ListOptions, SecretPersistence,
     SecretPersistenceExt, SecretValue, Write,
 };
-use secrets_gcp::{Config, Credentials, GoogleSecretManager};
+use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager};
 use serde_json::json;
 use support::gate::{Answer, Gate};
 use support::{config, coordinate, google, in_a_process_of_its_own, key};
@@ -148,7 +148,10 @@ async fn child_shows_nothing() {
 
     let logged = logs.text();
     // It was listening: our own events are there, and those of the SDK's connections.
-    assert!(logged.contains("secrets_gcp::client"), "{logged}");
+    assert!(
+        logged.contains("secret_persistence_gcp::client"),
+        "{logged}"
+    );
     assert!(logged.contains("secretmanager.versions.access"));
     assert_eq!(leaks(&logged, &canaries), Vec::<String>::new());
     let mut tokens = tokens.lock().unwrap().clone();

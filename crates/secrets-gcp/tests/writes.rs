@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::google::When;
-use secrets_core::layer::{Layers, RetryOptions, Stack};
-use secrets_core::{
+use secret_persistence_core::layer::{Layers, RetryOptions, Stack};
+use secret_persistence_core::{
     ErrorKind, ListOptions, Owner, SecretPersistence, SecretPersistenceExt, SecretValue, Timestamp,
     Write, Written,
 };
-use secrets_gcp::{GoogleSecretManager, OWNER_LABEL};
+use secret_persistence_gcp::{GoogleSecretManager, OWNER_LABEL};
 use support::outsider::SomebodyElse;
 use support::{config, coordinate, google, google_with, store, write};
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use secrets_core::{Error, ErrorKind, Operation, Result, SecretValue};
+use secret_persistence_core::{Error, ErrorKind, Operation, Result, SecretValue};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -387,19 +387,19 @@ async fn renew(session: Weak<Session>) {
             Ok(None) if session.can_replace() => match session.replace(Some(&token)).await {
                 Ok(_) => return,
                 Err(error) => {
-                    tracing::warn!(target: "secrets_vault", kind = %error.kind(), "login failed, trying again");
+                    tracing::warn!(target: "secret_persistence_vault", kind = %error.kind(), "login failed, trying again");
                     pause(lease).await;
                 }
             },
             Ok(None) => {
                 tracing::warn!(
-                    target: "secrets_vault",
+                    target: "secret_persistence_vault",
                     "the token cannot be renewed and will expire; give the store another one"
                 );
                 return;
             }
             Err(error) => {
-                tracing::warn!(target: "secrets_vault", kind = %error.kind(), "renewal failed, trying again");
+                tracing::warn!(target: "secret_persistence_vault", kind = %error.kind(), "renewal failed, trying again");
                 pause(lease).await;
             }
         }

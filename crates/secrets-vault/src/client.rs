@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, redirect};
-use secrets_core::settings::is_loopback;
-use secrets_core::{Error, ErrorKind, Operation, Result, SecretValue};
+use secret_persistence_core::settings::is_loopback;
+use secret_persistence_core::{Error, ErrorKind, Operation, Result, SecretValue};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -331,7 +331,7 @@ fn log_warnings(path: &str, body: Body<'_>, warnings: &[String]) {
         if !warnings.is_empty() {
             let count = warnings.len();
             tracing::warn!(
-                target: "secrets_vault",
+                target: "secret_persistence_vault",
                 path,
                 count,
                 "Vault warns; the text is withheld, because the request carried a secret"
@@ -340,7 +340,7 @@ fn log_warnings(path: &str, body: Body<'_>, warnings: &[String]) {
         return;
     }
     for warning in warnings {
-        tracing::warn!(target: "secrets_vault", path, warning = ?warning, "Vault warns");
+        tracing::warn!(target: "secret_persistence_vault", path, warning = ?warning, "Vault warns");
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrets_core::settings::{Setting, Settings, StoreUrl, is_loopback};
-use secrets_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl, is_loopback};
+use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
 use url::{Host, Url};
 
 use crate::resolver::Reach;
@@ -71,14 +71,14 @@ pub const SETTINGS: &[Setting] = &[
 /// The settings of one Vault store, complete and checked.
 ///
 /// ```
-/// use secrets_core::settings::StoreUrl;
-/// use secrets_vault::VaultConfig;
+/// use secret_persistence_core::settings::StoreUrl;
+/// use secret_persistence_vault::VaultConfig;
 ///
 /// let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/?namespace=team")?;
 /// let variable = |name: &str| (name == "VAULT_AUTH_TOKEN").then(|| "hvs.example".to_owned());
 /// let config = VaultConfig::from_url(&url, variable)?;
 /// assert!(!format!("{config:?}").contains("hvs.example"));
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct VaultConfig {
@@ -509,7 +509,7 @@ pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::settings::Trust;
+    use secret_persistence_core::settings::Trust;
 
     use super::*;
 

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use secrets_core::{Error, ErrorKind};
+use secret_persistence_core::{Error, ErrorKind};
 
 /// One row: a status, what it means here, what to do.
 #[derive(Debug)]

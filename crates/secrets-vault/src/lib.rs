@@ -1,11 +1,11 @@
 //! HashiCorp Vault as a store of connector secrets: the KV engine, version 1 and 2.
 //!
 //! ```no_run
-//! use secrets_core::settings::StoreUrl;
-//! use secrets_core::{ManagedCoordinate, SecretPersistenceExt};
-//! use secrets_vault::{Vault, VaultConfig};
+//! use secret_persistence_core::settings::StoreUrl;
+//! use secret_persistence_core::{ManagedCoordinate, SecretPersistenceExt};
+//! use secret_persistence_vault::{Vault, VaultConfig};
 //!
-//! # async fn example() -> secrets_core::Result<()> {
+//! # async fn example() -> secret_persistence_core::Result<()> {
 //! let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/")?;
 //! let config = VaultConfig::from_url(&url, |name| std::env::var(name).ok())?;
 //! let vault = Vault::connect(config).await?;

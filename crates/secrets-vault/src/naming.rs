@@ -1,7 +1,7 @@
 //! Coordinates and the paths they have in a Vault.
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use secrets_core::{Coordinate, Error, ErrorKind, Result};
+use secret_persistence_core::{Coordinate, Error, ErrorKind, Result};
 
 /// The field that holds the value, as Airbyte stores it.
 pub(crate) const VALUE_FIELD: &str = "value";

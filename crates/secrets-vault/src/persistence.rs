@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use reqwest::Method;
-use secrets_core::{
+use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Result,
     SecretPersistence, Write, Written,

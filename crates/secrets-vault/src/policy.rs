@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use secrets_core::{Error, ErrorKind, MANAGED_PREFIX, Result};
+use secret_persistence_core::{Error, ErrorKind, MANAGED_PREFIX, Result};
 
 use crate::config::KvVersion;
 use crate::naming::Root;
@@ -140,11 +140,11 @@ const RULES: &[Rule] = &[
 /// Prints the least policy, in HCL. It holds under `no_default_policy`.
 ///
 /// ```
-/// use secrets_vault::{PolicyOptions, policy};
+/// use secret_persistence_vault::{PolicyOptions, policy};
 ///
 /// let hcl = policy(&PolicyOptions::new("secret/airbyte/").with_kv_version(Some(2)))?;
 /// assert!(hcl.contains(r#"path "secret/data/airbyte/airbyte_*" {"#));
-/// # Ok::<(), secrets_core::Error>(())
+/// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 ///
 /// # Errors

@@ -9,8 +9,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use secrets_core::Result;
-use secrets_core::settings::{Trust, is_public};
+use secret_persistence_core::Result;
+use secret_persistence_core::settings::{Trust, is_public};
 use url::{Host, Url};
 
 use crate::config::invalid;
@@ -133,7 +133,7 @@ impl Error for NotPublic {}
 mod tests {
     use std::str::FromStr;
 
-    use secrets_core::ErrorKind;
+    use secret_persistence_core::ErrorKind;
 
     use super::*;
 
@@ -178,7 +178,8 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_says_so() {
         let trust = Trust::tenant();
-        let mut settings = secrets_core::settings::Settings::with_trust(crate::SETTINGS, trust);
+        let mut settings =
+            secret_persistence_core::settings::Settings::with_trust(crate::SETTINGS, trust);
         settings.set("address", "https://localhost:1").unwrap();
         settings.set("token", "canary").unwrap();
         let config = crate::VaultConfig::from_settings(&settings).unwrap();

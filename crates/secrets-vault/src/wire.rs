@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use secrets_core::{Entry, ManagedCoordinate, SecretValue, Timestamp};
+use secret_persistence_core::{Entry, ManagedCoordinate, SecretValue, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Keys of the custom metadata (version 2 only).

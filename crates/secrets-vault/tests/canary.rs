@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use base64::engine::{Engine as _, general_purpose::STANDARD};
 use e2e::Canaries;
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, ManagedCoordinate, SecretPersistence, SecretPersistenceExt, SecretValue, Write,
 };
 use serde_json::json;

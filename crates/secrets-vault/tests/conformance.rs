@@ -10,12 +10,12 @@ mod support;
 
 use std::sync::Arc;
 
-use secrets_core::conformance::{self, Options, Outsider};
-use secrets_core::{
+use secret_persistence_core::conformance::{self, Options, Outsider};
+use secret_persistence_core::{
     Coordinate, ErrorKind, ManagedCoordinate, Owner, SecretPersistence, SecretPersistenceExt,
     SecretValue, Timestamp, Write, Written,
 };
-use secrets_vault::{PolicyOptions, policy};
+use secret_persistence_vault::{PolicyOptions, policy};
 use serde_json::{Value, json};
 use support::Admin;
 
@@ -47,7 +47,11 @@ impl Planter {
 
 #[async_trait::async_trait]
 impl Outsider for Planter {
-    async fn plant(&self, name: &str, value: &SecretValue) -> secrets_core::Result<Coordinate> {
+    async fn plant(
+        &self,
+        name: &str,
+        value: &SecretValue,
+    ) -> secret_persistence_core::Result<Coordinate> {
         let fields = json!({"value": value.expose()});
         let body = if self.two {
             json!({"data": fields})
@@ -60,7 +64,7 @@ impl Outsider for Planter {
         Coordinate::parse(name)
     }
 
-    async fn remove(&self, coordinate: &Coordinate) -> secrets_core::Result<()> {
+    async fn remove(&self, coordinate: &Coordinate) -> secret_persistence_core::Result<()> {
         self.admin
             .must(
                 "DELETE",
@@ -147,7 +151,9 @@ async fn battery(admin: &Admin, mount: &str, version: u8, hcl: &str) -> Result<(
     };
     let token = admin.token(hcl, "3s").await;
     let prefix = format!("{mount}/p/");
-    let failed = |what: &'static str| move |error: secrets_core::Error| format!("{what}: {error}");
+    let failed = |what: &'static str| {
+        move |error: secret_persistence_core::Error| format!("{what}: {error}")
+    };
     let store = admin
         .open(&[("prefix", &prefix), ("token", &token)])
         .await
@@ -322,7 +328,7 @@ async fn an_unfinished_write_is_completed_by_the_next_or_removed() {
         "airbyte-owner": "tests", "airbyte-expires": "2020-01-01T00:00:00Z"}});
     let path = format!("{mount}/metadata/{coordinate}");
     admin.must("POST", &path, unfinished.clone()).await;
-    let kind = |error: secrets_core::Error| error.kind();
+    let kind = |error: secret_persistence_core::Error| error.kind();
     let read = || async { store.read(&coordinate.clone().into()).await.map_err(kind) };
     assert_eq!(read().await.unwrap_err(), ErrorKind::NotFound);
     assert_eq!(

@@ -10,11 +10,11 @@ mod support;
 
 use std::time::Duration;
 
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write, Written,
 };
-use secrets_vault::Vault;
+use secret_persistence_vault::Vault;
 use serde_json::json;
 use support::{Fake, Reply, Seen, looked_up, open, reply};
 

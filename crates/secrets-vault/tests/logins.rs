@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Duration;
 
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, ErrorKind, ManagedCoordinate, SecretPersistence, SecretPersistenceExt, SecretValue,
     Write,
 };
@@ -76,7 +76,7 @@ async fn approle(
     )
 }
 
-async fn reads(store: &impl SecretPersistence) -> Result<(), secrets_core::Error> {
+async fn reads(store: &impl SecretPersistence) -> Result<(), secret_persistence_core::Error> {
     store
         .read(&coordinate().into())
         .await

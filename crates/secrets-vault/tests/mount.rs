@@ -11,11 +11,11 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, ErrorKind, Expiry, ManagedCoordinate, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write, Written,
 };
-use secrets_vault::Vault;
+use secret_persistence_vault::Vault;
 use serde_json::{Value, json};
 use support::{Fake, Reply, Seen, open, reply};
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use secrets_core::{ErrorKind, SecretPersistence};
+use secret_persistence_core::{ErrorKind, SecretPersistence};
 use support::{Admin, open, required};
 
 /// The address without its host, which the server's certificate also has under other names.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use secrets_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
 use url::form_urlencoded;
 
 use crate::environment::{Environment, Role};

@@ -9,9 +9,9 @@ mod table;
 
 use std::sync::Arc;
 
-use secrets_core::connector::ResolveReferences;
-use secrets_core::migrate::{ConfigSource, MigrateError, MigrateErrorKind};
-use secrets_core::settings::{Setting, Settings};
+use secret_persistence_core::connector::ResolveReferences;
+use secret_persistence_core::migrate::{ConfigSource, MigrateError, MigrateErrorKind};
+use secret_persistence_core::settings::{Setting, Settings};
 
 use crate::address;
 use crate::cli::Configs;

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use secrets_core::settings::{Settings, StoreUrl};
+use secret_persistence_core::settings::{Settings, StoreUrl};
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePoolOptions,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use secrets_core::Owner;
+use secret_persistence_core::Owner;
 
 use crate::status::{Failure, Result};
 

@@ -12,7 +12,7 @@ mod points {
     use std::sync::{Arc, LazyLock};
 
     use async_trait::async_trait;
-    use secrets_core::{
+    use secret_persistence_core::{
         Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
         ManagedCoordinate, Page, Read, Result, SecretPersistence, Write, Written,
     };

@@ -19,8 +19,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use secrets_core::settings::StoreUrl;
-use secrets_core::{Owner, SecretPersistence};
+use secret_persistence_core::settings::StoreUrl;
+use secret_persistence_core::{Owner, SecretPersistence};
 
 use crate::address;
 use crate::cli::Place;

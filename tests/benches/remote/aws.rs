@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use futures::future::join_all;
-use secrets_aws::{AccessKey, AwsSecretsManager};
-use secrets_core::{ManagedCoordinate, SecretPersistence, SecretValue};
+use secret_persistence_aws::{AccessKey, AwsSecretsManager};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence, SecretValue};
 
 use crate::{
     configuration::{value, write},
@@ -50,9 +50,9 @@ impl Bare for Sdk {
     async fn ours(&self) -> Arc<dyn SecretPersistence> {
         let key = || SecretValue::new("test".to_owned());
         let key = AccessKey::new(key(), key());
-        let config = secrets_aws::Config::builder(REGION)
+        let config = secret_persistence_aws::Config::builder(REGION)
             .with_endpoint(&*self.url)
-            .with_credentials(secrets_aws::Credentials::AccessKey(key));
+            .with_credentials(secret_persistence_aws::Credentials::AccessKey(key));
         Arc::new(AwsSecretsManager::new(config.build().unwrap()))
     }
 

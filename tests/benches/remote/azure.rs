@@ -3,8 +3,8 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use e2e::azure::{Azure, Options};
-use secrets_azure::{AzureKeyVault, ClientSecret, Config, Credentials};
-use secrets_core::{ManagedCoordinate, SecretPersistence, SecretValue};
+use secret_persistence_azure::{AzureKeyVault, ClientSecret, Config, Credentials};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence, SecretValue};
 use serde_json::Value;
 
 use crate::{

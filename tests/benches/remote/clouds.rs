@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use secrets_core::{
+use secret_persistence_core::{
     ManagedCoordinate, SecretPersistence, SecretPersistenceExt as _, SecretValue, Write,
     layer::{ClassLimit, Layers, LimitOptions, Stack},
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use secrets_core::{
+use secret_persistence_core::{
     ManagedCoordinate, SecretPersistence, Stores,
     connector::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets},
 };

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use e2e::google::{Google, Options};
-use secrets_core::{ManagedCoordinate, SecretPersistence, SecretValue};
-use secrets_gcp::{Config, Credentials, GoogleSecretManager, Key};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence, SecretValue};
+use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager, Key};
 use serde_json::Value;
 
 use crate::{

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use secrets_core::{
+use secret_persistence_core::{
     ManagedCoordinate, SecretPersistence, SecretPersistenceExt as _, SecretValue, Write,
 };
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use secrets_core::{ManagedCoordinate, SecretPersistence, settings::Settings};
-use secrets_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence, settings::Settings};
+use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::json;
 
 use crate::{configuration::value, measure::Bare};

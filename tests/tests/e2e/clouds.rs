@@ -7,7 +7,7 @@ use e2e::{
     azure::{self, Azure},
     google::{self, Google, When},
 };
-use secrets_core::ManagedCoordinate;
+use secret_persistence_core::ManagedCoordinate;
 use uuid::Uuid;
 
 use crate::installation::{FIRST, Installation, LAST};

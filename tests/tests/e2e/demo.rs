@@ -1,6 +1,6 @@
 //! The demo's connectors.
 
-use secrets_core::{Scope, connector::ConnectorSpec};
+use secret_persistence_core::{Scope, connector::ConnectorSpec};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;

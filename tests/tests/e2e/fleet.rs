@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, ListOptions, ManagedCoordinate, Scope, SecretPersistenceExt as _, SecretValue,
     Write,
     migrate::{ConfigRow, MemoryConfigs, MemoryJournal, MigrateOptions, Migration, Report},
@@ -129,7 +129,7 @@ pub(crate) fn expect_failures(report: &Report, kind: &str, cause: &str) {
     for failure in &report.failures {
         assert_eq!(failure.kind, kind, "{failure:?}");
     }
-    let named = |failure: &secrets_core::migrate::Failure| {
+    let named = |failure: &secret_persistence_core::migrate::Failure| {
         failure.message.contains(cause) && failure.coordinate.is_some()
     };
     assert!(

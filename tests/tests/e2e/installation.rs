@@ -8,7 +8,7 @@ use std::{
 };
 
 use e2e::{FaultProxy, proxy};
-use secrets_core::{Coordinate, ManagedCoordinate, SecretPersistenceExt as _};
+use secret_persistence_core::{Coordinate, ManagedCoordinate, SecretPersistenceExt as _};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use e2e::VaultServer;
-use secrets_core::{
+use secret_persistence_core::{
     conformance::{self, Options},
     layer::{CacheOptions, Layers, LimitOptions, RetryOptions, Stack},
 };

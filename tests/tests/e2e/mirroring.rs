@@ -11,7 +11,7 @@ use std::{
 };
 
 use e2e::VaultServer;
-use secrets_core::{
+use secret_persistence_core::{
     ManagedCoordinate, Scope,
     connector::ConnectorSpec,
     layer::{Layers, RetryOptions, Stack},
@@ -79,7 +79,7 @@ impl Service {
         *self.store.write().unwrap() = Arc::clone(store);
     }
 
-    fn calls(&self) -> secrets_core::connector::ActingSecrets {
+    fn calls(&self) -> secret_persistence_core::connector::ActingSecrets {
         calls(&self.store.read().unwrap())
     }
 

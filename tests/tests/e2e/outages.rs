@@ -6,8 +6,8 @@ use e2e::{
     FaultProxy, LocalStack, VaultServer, available,
     proxy::{Answer, Fault, Rule, aws_operation},
 };
-use secrets_core::migrate::{MemoryJournal, MigrateOptions, Migration, Report, Stop};
-use secrets_vault::{PolicyOptions, policy};
+use secret_persistence_core::migrate::{MemoryJournal, MigrateOptions, Migration, Report, Stop};
+use secret_persistence_vault::{PolicyOptions, policy};
 use serde_json::json;
 
 use crate::{

@@ -6,14 +6,14 @@ use std::{sync::Arc, time::Duration};
 
 use e2e::{FaultProxy, LocalStack, VaultServer, proxy::aws_operation};
 use futures::{StreamExt as _, stream};
-use secrets_aws::{AccessKey, AwsSecretsManager, Credentials};
-use secrets_core::{
+use secret_persistence_aws::{AccessKey, AwsSecretsManager, Credentials};
+use secret_persistence_core::{
     DeleteOptions, ManagedCoordinate, Recovery, SecretPersistence, SecretPersistenceExt as _,
     SecretValue, Stores, Write, Written,
     connector::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets},
     settings::Settings,
 };
-use secrets_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::{Map, Value, json};
 
 /// Long enough for everything that may be under way at once to be so.
@@ -75,7 +75,7 @@ async fn remove_all(store: &dyn SecretPersistence, names: &[ManagedCoordinate]) 
 
 fn aws(proxy: &FaultProxy) -> Arc<dyn SecretPersistence> {
     let key = |text: &str| SecretValue::new(text.to_owned());
-    let config = secrets_aws::Config::builder("eu-central-1")
+    let config = secret_persistence_aws::Config::builder("eu-central-1")
         .with_endpoint(proxy.url())
         .with_credentials(Credentials::AccessKey(AccessKey::new(
             key("test"),

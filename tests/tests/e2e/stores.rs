@@ -2,15 +2,15 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use secrets_aws::{AccessKey, AwsSecretsManager, Config, Credentials};
-use secrets_core::{
+use secret_persistence_aws::{AccessKey, AwsSecretsManager, Config, Credentials};
+use secret_persistence_core::{
     Owner, SecretPersistence, SecretValue, Stores,
     connector::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets},
     layer::{Layers, RetryOptions, Stack},
     settings::Settings,
 };
-use secrets_db::{Database, DbConfig, Mode};
-use secrets_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_db::{Database, DbConfig, Mode};
+use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 
 pub(crate) type Store = Arc<dyn SecretPersistence>;
 

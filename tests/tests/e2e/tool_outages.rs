@@ -6,7 +6,7 @@ use e2e::{
     FaultProxy, LocalStack, VaultServer, available,
     proxy::{Answer, Fault, Rule, aws_operation},
 };
-use secrets_vault::{PolicyOptions, policy};
+use secret_persistence_vault::{PolicyOptions, policy};
 use serde_json::json;
 
 use crate::{

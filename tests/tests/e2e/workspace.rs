@@ -10,7 +10,7 @@ use std::{
 use e2e::{Absent, available};
 use serde_json::Value;
 
-/// What secrets-core must never reach, not even through another crate: networks and SDKs.
+/// What secret-persistence-core must never reach, not even through another crate: networks and SDKs.
 const NETWORK: [&str; 20] = [
     "aws-config",
     "aws-sdk-secretsmanager",
@@ -111,7 +111,7 @@ fn layer(name: &str, folder: &Path) -> Layer {
         return Layer::Top;
     }
     match name {
-        "secrets-core" => Layer::Core,
+        "secret-persistence-core" => Layer::Core,
         "secret-persistence" => Layer::Facade,
         _ => Layer::Backend,
     }
@@ -125,7 +125,7 @@ fn dependencies_point_downwards() {
         .map(|package| (package.name.as_str(), package.layer))
         .collect();
     assert!(
-        layers.contains_key("secrets-core") && layers.contains_key("e2e"),
+        layers.contains_key("secret-persistence-core") && layers.contains_key("e2e"),
         "{layers:?}"
     );
     let mut wrong = Vec::new();
@@ -168,7 +168,7 @@ fn the_servers_depend_on_no_other_crate() {
 fn core_has_no_network() {
     let tree = cargo(&[
         "tree",
-        "--package=secrets-core",
+        "--package=secret-persistence-core",
         "--edges=normal,build",
         "--all-features",
         "--prefix=none",
@@ -184,7 +184,10 @@ fn core_has_no_network() {
         .iter()
         .filter(|name| reached.contains(name))
         .collect();
-    assert!(wrong.is_empty(), "secrets-core reaches {wrong:?}");
+    assert!(
+        wrong.is_empty(),
+        "secret-persistence-core reaches {wrong:?}"
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_aws::{AwsSecretsManager, Config, SETTINGS};
-use secrets_core::SecretPersistence;
+use secret_persistence_aws::{AwsSecretsManager, Config, SETTINGS};
+use secret_persistence_core::SecretPersistence;
 
 use super::{Backend, JsonForm};
 use crate::kind::Kind;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_azure::{AzureKeyVault, Config, SETTINGS};
-use secrets_core::SecretPersistence;
+use secret_persistence_azure::{AzureKeyVault, Config, SETTINGS};
+use secret_persistence_core::SecretPersistence;
 
 use super::{Backend, JsonForm};
 use crate::kind::Kind;

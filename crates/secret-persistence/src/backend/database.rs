@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_core::SecretPersistence;
-use secrets_db::{Database, DbConfig, SETTINGS};
+use secret_persistence_core::SecretPersistence;
+use secret_persistence_db::{Database, DbConfig, SETTINGS};
 
 use super::Backend;
 use crate::kind::Kind;

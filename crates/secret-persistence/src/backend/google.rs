@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_core::SecretPersistence;
-use secrets_gcp::{Config, GoogleSecretManager, SETTINGS};
+use secret_persistence_core::SecretPersistence;
+use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
 
 use super::{Backend, JsonForm};
 use crate::kind::Kind;

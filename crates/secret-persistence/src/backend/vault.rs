@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_core::SecretPersistence;
-use secrets_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_core::SecretPersistence;
+use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 
 use super::{Backend, JsonForm};
 use crate::kind::Kind;

@@ -3,10 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrets_core::connector::AuditMode;
-use secrets_core::layer::{CacheOptions, ClassLimit, LimitOptions, RetryOptions};
-use secrets_core::settings::{Setting, Settings as Values};
-use secrets_core::{Error, Result};
+use secret_persistence_core::connector::AuditMode;
+use secret_persistence_core::layer::{CacheOptions, ClassLimit, LimitOptions, RetryOptions};
+use secret_persistence_core::settings::{Setting, Settings as Values};
+use secret_persistence_core::{Error, Result};
 
 use super::{Settings, invalid};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use secrets_core::settings::Settings as Values;
-use secrets_core::{Result, SecretValue};
+use secret_persistence_core::settings::Settings as Values;
+use secret_persistence_core::{Result, SecretValue};
 
 use super::{COMMON, Settings, invalid, near_miss};
 use crate::backend;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use secrets_core::Result;
+use secret_persistence_core::Result;
 
 use super::{Environment, KubernetesSecrets, Settings, invalid};
 

@@ -3,8 +3,8 @@
 mod block;
 mod database;
 
-use secrets_core::settings::{Settings as Values, unknown};
-use secrets_core::{Error, Result};
+use secret_persistence_core::settings::{Settings as Values, unknown};
+use secret_persistence_core::{Error, Result};
 use serde_json::{Map, Value};
 
 use self::block::Block;

@@ -1,7 +1,7 @@
 //! Settings from the JSON for external secret management.
 
-use secrets_core::settings::{Setting, Settings as Values, Trust, unknown};
-use secrets_core::{Error, Result};
+use secret_persistence_core::settings::{Setting, Settings as Values, Trust, unknown};
+use secret_persistence_core::{Error, Result};
 use serde_json::{Map, Value};
 
 use super::{COMMON, Environment, Settings, Tenant, invalid, tree};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use secrets_core::{Error, Result, SecretValue};
+use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::Value;
 
 use super::{invalid, tree};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use secrets_core::SecretValue;
-use secrets_core::settings::Trust;
+use secret_persistence_core::SecretValue;
+use secret_persistence_core::settings::Trust;
 
 use super::Environment;
 

@@ -2,8 +2,8 @@
 
 mod unique;
 
-use secrets_core::connector::GuardedValue;
-use secrets_core::{Result, SecretValue};
+use secret_persistence_core::connector::GuardedValue;
+use secret_persistence_core::{Result, SecretValue};
 use serde_json::{Map, Value};
 
 use super::invalid;
@@ -152,7 +152,7 @@ pub(super) fn tags(place: &str, value: &Value) -> Result<Option<SecretValue>> {
     Ok(Some(SecretValue::new(pairs.join(","))))
 }
 
-fn wrong_tags(place: &str) -> secrets_core::Error {
+fn wrong_tags(place: &str) -> secret_persistence_core::Error {
     invalid(format!("`{place}` cannot be understood"))
         .with_hint("write a list of tags, each with `key` and `value`")
 }

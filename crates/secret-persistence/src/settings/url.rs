@@ -1,7 +1,7 @@
 //! Settings from a URL without credentials.
 
-use secrets_core::Result;
-use secrets_core::settings::{Settings as Values, StoreUrl, unknown};
+use secret_persistence_core::Result;
+use secret_persistence_core::settings::{Settings as Values, StoreUrl, unknown};
 use url::Url;
 
 use super::{COMMON, Environment, Settings, invalid};

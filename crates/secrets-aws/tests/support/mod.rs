@@ -8,8 +8,8 @@ pub(crate) mod gate;
 use std::path::Path;
 use std::process::Command;
 
-use secrets_aws::{AccessKey, Config, ConfigBuilder, Credentials};
-use secrets_core::{ManagedCoordinate, Scope, SecretValue};
+use secret_persistence_aws::{AccessKey, Config, ConfigBuilder, Credentials};
+use secret_persistence_core::{ManagedCoordinate, Scope, SecretValue};
 use uuid::Uuid;
 
 /// The credentials of the tests: canaries, all three.

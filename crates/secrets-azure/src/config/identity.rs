@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use secrets_core::{Result, SecretValue};
+use secret_persistence_core::{Result, SecretValue};
 
 use super::invalid;
 
@@ -162,7 +162,7 @@ fn check_client_id(id: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::ErrorKind;
+    use secret_persistence_core::ErrorKind;
 
     use super::*;
     use crate::config::Config;

@@ -1,6 +1,6 @@
 //! One table from Azure's codes to kinds, and the advice to go with them.
 
-use secrets_core::ErrorKind;
+use secret_persistence_core::ErrorKind;
 
 /// One row: codes that mean the same, what we make of them and what to tell the user.
 pub(crate) struct Row {

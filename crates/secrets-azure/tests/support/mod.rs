@@ -8,9 +8,9 @@ use std::process::Command;
 use async_trait::async_trait;
 use e2e::azure::{Azure, Options};
 use reqwest::{Certificate, Method};
-use secrets_azure::{AzureKeyVault, ClientSecret, Config, ConfigBuilder, Credentials};
-use secrets_core::conformance::Outsider;
-use secrets_core::{
+use secret_persistence_azure::{AzureKeyVault, ClientSecret, Config, ConfigBuilder, Credentials};
+use secret_persistence_core::conformance::Outsider;
+use secret_persistence_core::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, Result, Scope, SecretValue, Write,
 };
 use serde_json::{Value, json};

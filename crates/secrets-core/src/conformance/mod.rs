@@ -6,8 +6,8 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use secrets_core::conformance::{self, Options};
-//! use secrets_core::{Memory, SecretPersistence};
+//! use secret_persistence_core::conformance::{self, Options};
+//! use secret_persistence_core::{Memory, SecretPersistence};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {

@@ -13,7 +13,7 @@ use super::place::Place;
 /// No message holds a value of the configuration. Cloning is cheap.
 ///
 /// ```
-/// use secrets_core::connector::{ConnectorSpec, ProblemKind};
+/// use secret_persistence_core::connector::{ConnectorSpec, ProblemKind};
 /// use serde_json::json;
 ///
 /// let error = ConnectorSpec::compile(&json!({"$ref": "https://example.com/other.json"})).unwrap_err();

@@ -24,8 +24,8 @@ impl ActingSecrets {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use secrets_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
-    /// # use secrets_core::{Memory, SecretValue, Stores};
+    /// # use secret_persistence_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
+    /// # use secret_persistence_core::{Memory, SecretValue, Stores};
     /// # use serde_json::json;
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// # let store = Memory::new();

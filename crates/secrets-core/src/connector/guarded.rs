@@ -16,7 +16,7 @@ use super::limits::MAX_DEPTH;
 /// recurses, however deeply it is nested. Numbers and booleans are dropped as they are.
 ///
 /// ```
-/// use secrets_core::connector::GuardedValue;
+/// use secret_persistence_core::connector::GuardedValue;
 /// use serde_json::json;
 ///
 /// let full = GuardedValue::new(json!({"password": "hunter2"}));

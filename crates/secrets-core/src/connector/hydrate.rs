@@ -19,14 +19,14 @@ use crate::SecretValue;
 /// Values are never looked at again once they are in place.
 ///
 /// ```
-/// use secrets_core::SecretValue;
-/// use secrets_core::connector::hydrate_with;
+/// use secret_persistence_core::SecretValue;
+/// use secret_persistence_core::connector::hydrate_with;
 /// use serde_json::json;
 ///
 /// let saved = json!({"host": "db", "password": {"_secret": "airbyte_workspace_1_secret_2_v1"}});
 /// let full = hydrate_with(saved, |_| Some(SecretValue::new("hunter2".to_owned())))?;
 /// assert_eq!(*full, json!({"host": "db", "password": "hunter2"}));
-/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// # Ok::<(), secret_persistence_core::connector::ConnectorError>(())
 /// ```
 ///
 /// # Errors

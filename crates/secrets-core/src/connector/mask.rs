@@ -33,14 +33,14 @@ pub struct Scrubbed {
 /// [`ConnectorSpec::scrub`].
 ///
 /// ```
-/// use secrets_core::connector::scrub;
+/// use secret_persistence_core::connector::scrub;
 /// use serde_json::json;
 ///
 /// let rows = json!([{"id": 1, "config": {"password": {"_secret": "airbyte_workspace_1_secret_2_v1"}}}]);
 /// let scrubbed = scrub(rows)?;
 /// assert_eq!(scrubbed.value, json!([{"id": 1, "config": {"password": "**********"}}]));
 /// assert_eq!(scrubbed.masked, 1);
-/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// # Ok::<(), secret_persistence_core::connector::ConnectorError>(())
 /// ```
 ///
 /// # Errors

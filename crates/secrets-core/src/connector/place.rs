@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Names are names: a dot, a bracket or a space in a key means nothing here.
 ///
 /// ```
-/// use secrets_core::connector::Place;
+/// use secret_persistence_core::connector::Place;
 ///
 /// let place = Place::root().child("a.b").child("c/d").index(0);
 /// assert_eq!(place.as_str(), "/a.b/c~1d/0");

@@ -108,7 +108,7 @@ pub enum Encoding {
 /// reference id is there.
 ///
 /// ```
-/// use secrets_core::connector::{Encoding, Pointer};
+/// use secret_persistence_core::connector::{Encoding, Pointer};
 /// use serde_json::json;
 ///
 /// let stored = json!({"_secret": "airbyte_workspace_1_secret_2_v1", "_secret_encoding": "json"});
@@ -118,7 +118,7 @@ pub enum Encoding {
 ///
 /// assert!(Pointer::parse(&json!({"host": "db"})).is_none());
 /// assert!(Pointer::parse(&json!({"_secret": "x", "host": "db"})).unwrap().is_err());
-/// # Ok::<(), secrets_core::connector::MalformedPointer>(())
+/// # Ok::<(), secret_persistence_core::connector::MalformedPointer>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]

@@ -8,13 +8,13 @@ use super::pointer::{Pointer, StorageId};
 /// What an installation permits in the configurations that it splits; by default as little as works.
 ///
 /// ```
-/// use secrets_core::connector::{Place, Policy};
+/// use secret_persistence_core::connector::{Place, Policy};
 ///
 /// let policy = Policy::default()
 ///     .with_external_prefix(None, "team/")
 ///     .with_guarded_place("/host".parse::<Place>()?);
 /// assert!(!policy.strings_only);
-/// # Ok::<(), secrets_core::connector::InvalidPlace>(())
+/// # Ok::<(), secret_persistence_core::connector::InvalidPlace>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

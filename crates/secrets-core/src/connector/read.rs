@@ -88,8 +88,8 @@ impl ActingSecrets {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use secrets_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
-    /// # use secrets_core::{Memory, SecretValue, Stores};
+    /// # use secret_persistence_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
+    /// # use secret_persistence_core::{Memory, SecretValue, Stores};
     /// # use serde_json::json;
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// let store = Memory::new();
@@ -104,7 +104,7 @@ impl ActingSecrets {
     /// let saved = json!({"password": {"_secret": "airbyte_workspace_1_secret_3_v1"}});
     /// let error = secrets.acting_as(&Actor::new("job 7")).hydrate(saved).await.unwrap_err();
     /// assert_eq!(error.problems()[0].place().as_str(), "/password");
-    /// # Ok::<(), secrets_core::connector::ConnectorError>(())
+    /// # Ok::<(), secret_persistence_core::connector::ConnectorError>(())
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

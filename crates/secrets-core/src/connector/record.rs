@@ -53,7 +53,7 @@ impl fmt::Display for Location {
 /// an error and no guess.
 ///
 /// ```
-/// use secrets_core::connector::Record;
+/// use secret_persistence_core::connector::Record;
 ///
 /// let text = r#"{"format":"1","planned":"2026-11-21T06:47:53Z",
 ///     "writes":[{"coordinate":"airbyte_workspace_1_secret_2_v1"}],"supersedes":[]}"#;

@@ -10,8 +10,8 @@ use crate::{Coordinate, Result};
 ///
 /// ```
 /// use async_trait::async_trait;
-/// use secrets_core::Result;
-/// use secrets_core::connector::{ResolveReferences, ResolvedReference};
+/// use secret_persistence_core::Result;
+/// use secret_persistence_core::connector::{ResolveReferences, ResolvedReference};
 /// use uuid::Uuid;
 ///
 /// struct Rows(std::collections::HashMap<Uuid, ResolvedReference>);

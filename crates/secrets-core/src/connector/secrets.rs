@@ -118,8 +118,8 @@ impl ConnectorSecrets {
 ///
 /// ```
 /// # use std::sync::{Arc, Mutex};
-/// # use secrets_core::connector::{Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
-/// # use secrets_core::{Memory, Scope, Stores};
+/// # use secret_persistence_core::connector::{Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
+/// # use secret_persistence_core::{Memory, Scope, Stores};
 /// # use serde_json::{Value, json};
 /// # use uuid::Uuid;
 /// /// The caller's table, of one row.
@@ -185,7 +185,7 @@ impl ConnectorSecrets {
 ///
 /// let full = secrets.hydrate(table.row().1).await?;
 /// assert_eq!(*full, json!({"host": "db", "password": "correct horse"}));
-/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// # Ok::<(), secret_persistence_core::connector::ConnectorError>(())
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -199,10 +199,10 @@ impl ConnectorSecrets {
 ///
 /// ```
 /// # use std::sync::Arc;
-/// # use secrets_core::connector::{
+/// # use secret_persistence_core::connector::{
 /// #     Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec, Record, RecordState,
 /// # };
-/// # use secrets_core::{Memory, Scope, Stores};
+/// # use secret_persistence_core::{Memory, Scope, Stores};
 /// # use serde_json::json;
 /// # use uuid::Uuid;
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

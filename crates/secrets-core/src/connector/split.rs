@@ -28,8 +28,8 @@ use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue};
 /// managed secret, a reference or a mask is an error.
 ///
 /// ```
-/// use secrets_core::Scope;
-/// use secrets_core::connector::{ConnectorSpec, Policy, plan_create};
+/// use secret_persistence_core::Scope;
+/// use secret_persistence_core::connector::{ConnectorSpec, Policy, plan_create};
 /// use serde_json::json;
 /// use uuid::Uuid;
 ///
@@ -41,7 +41,7 @@ use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue};
 /// let plan = plan_create(&spec, &scope, &Policy::default(), config)?;
 /// assert_eq!(plan.writes.len(), 1);
 /// assert_eq!(plan.config["password"]["_secret"], plan.writes[0].coordinate.as_str());
-/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// # Ok::<(), secret_persistence_core::connector::ConnectorError>(())
 /// ```
 ///
 /// # Errors

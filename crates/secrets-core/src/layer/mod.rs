@@ -7,8 +7,8 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! use secrets_core::Memory;
-//! use secrets_core::layer::{CacheOptions, Layers, LimitOptions, RetryOptions, Stack};
+//! use secret_persistence_core::Memory;
+//! use secret_persistence_core::layer::{CacheOptions, Layers, LimitOptions, RetryOptions, Stack};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-//! use secrets_core::migrate::{MemoryJournal, conformance};
+//! use secret_persistence_core::migrate::{MemoryJournal, conformance};
 //!
 //! conformance::journal(async || MemoryJournal::new()).await;
 //! # });

@@ -19,8 +19,8 @@ use crate::{Owner, SecretPersistence};
 /// ```
 /// use std::sync::Arc;
 ///
-/// use secrets_core::migrate::{ConfigRow, MemoryConfigs, MemoryJournal, Migration};
-/// use secrets_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
+/// use secret_persistence_core::migrate::{ConfigRow, MemoryConfigs, MemoryJournal, Migration};
+/// use secret_persistence_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
 /// use serde_json::json;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -12,7 +12,7 @@ use crate::{Identity, ManagedCoordinate, Owner};
 ///
 /// It holds names and states, and nothing that is derived from a value. The `conformance` feature
 /// has the suite that every implementation runs
-/// (`secrets_core::migrate::conformance::journal`).
+/// (`secret_persistence_core::migrate::conformance::journal`).
 ///
 /// # Contract
 ///

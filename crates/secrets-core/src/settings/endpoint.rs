@@ -12,7 +12,7 @@ use crate::Result;
 /// never echoed: a URL is where people paste passwords.
 ///
 /// ```
-/// use secrets_core::settings::endpoint;
+/// use secret_persistence_core::settings::endpoint;
 ///
 /// assert!(endpoint("https://vpce-1.secretsmanager.eu-west-1.vpce.amazonaws.com").is_ok());
 /// assert!(endpoint("http://localhost:4566").is_ok());

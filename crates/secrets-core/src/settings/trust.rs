@@ -50,7 +50,7 @@ impl Trust {
     /// Whether the operator named this host; always for the operator's own settings.
     ///
     /// ```
-    /// use secrets_core::settings::Trust;
+    /// use secret_persistence_core::settings::Trust;
     ///
     /// let trust = Trust::Tenant { allowed_hosts: vec![".example".into(), "vault.test".into()] };
     /// assert!(trust.allows_host("kv.team.example") && trust.allows_host("Vault.Test"));
@@ -77,7 +77,7 @@ impl Trust {
 /// carries an IPv4 address is as public as that one.
 ///
 /// ```
-/// use secrets_core::settings::is_public;
+/// use secret_persistence_core::settings::is_public;
 ///
 /// assert!(is_public("52.94.133.131".parse()?) && is_public("2600:1f18::1".parse()?));
 /// assert!(!is_public("169.254.169.254".parse()?) && !is_public("::ffff:127.0.0.1".parse()?));

@@ -3,7 +3,7 @@
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use secrets_core::connector::ConnectorSpec;
+use secret_persistence_core::connector::ConnectorSpec;
 use serde_json::{Map, Value, json};
 
 use crate::oracle;

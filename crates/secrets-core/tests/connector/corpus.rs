@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use secrets_core::connector::ConnectorSpec;
+use secret_persistence_core::connector::ConnectorSpec;
 use serde_json::Value;
 
 use crate::generator::generate;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use arbitrary::{Result, Unstructured};
-use secrets_core::SecretValue;
-use secrets_core::connector::{
+use secret_persistence_core::SecretValue;
+use secret_persistence_core::connector::{
     ConnectorSpec, Pointer, Policy, hydrate_with, plan_create, plan_update, saved_pointers_needed,
     scrub,
 };

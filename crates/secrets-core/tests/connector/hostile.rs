@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::mem;
 
-use secrets_core::SecretValue;
-use secrets_core::connector::{
+use secret_persistence_core::SecretValue;
+use secret_persistence_core::connector::{
     ConnectorError, ConnectorSpec, GuardedValue, MAX_DEPTH, Policy, ProblemKind, hydrate_with,
     plan_create, plan_update, pointers, saved_pointers_needed, scrub,
 };

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use secrets_core::connector::{
+use secret_persistence_core::connector::{
     ConnectorError, ConnectorSpec, MASK, Pointer, Policy, SplitPlan, hydrate_with, plan_create,
     plan_update, pointers, saved_pointers_needed, scrub,
 };
-use secrets_core::{Coordinate, Scope, SecretValue};
+use secret_persistence_core::{Coordinate, Scope, SecretValue};
 use serde_json::Value;
 use uuid::Uuid;
 

@@ -4,8 +4,10 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use secrets_core::{Coordinate, DeleteOptions, SecretPersistence, SecretPersistenceExt, Write};
-use secrets_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions};
+use secret_persistence_core::{
+    Coordinate, DeleteOptions, SecretPersistence, SecretPersistenceExt, Write,
+};
+use secret_persistence_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -132,7 +134,7 @@ fn spellings_are_found_again() {
 
 /// Uses the store in every way, well and badly, and collects what errors and `Debug` show.
 async fn use_it(place: &Place, heard: &Everything, ring: &KeyRing) {
-    let show = |error: secrets_core::Error| {
+    let show = |error: secret_persistence_core::Error| {
         heard.say(&format!("\n{error} {error:?} "));
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {

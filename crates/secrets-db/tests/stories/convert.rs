@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, DeleteOptions, ErrorKind, SecretPersistence, SecretPersistenceExt, Written,
 };
-use secrets_db::{Database, EncryptOptions, Mode, RotateOptions};
+use secret_persistence_db::{Database, EncryptOptions, Mode, RotateOptions};
 
 use crate::support::{LEGACY, Place, contains, managed, ring, secret, write};
 

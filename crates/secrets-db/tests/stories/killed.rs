@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use secrets_core::{Coordinate, SecretPersistence, SecretPersistenceExt};
-use secrets_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions};
+use secret_persistence_core::{Coordinate, SecretPersistence, SecretPersistenceExt};
+use secret_persistence_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions};
 
 use crate::support::{LEGACY, Place, Raw, managed, ring, secret, write};
 
@@ -21,7 +21,7 @@ async fn child() {
         .build()
         .unwrap();
     let store = Database::connect(config).await.unwrap();
-    let say = |progress: secrets_db::Progress| println!("progress {}", progress.done);
+    let say = |progress: secret_persistence_db::Progress| println!("progress {}", progress.done);
     match job.as_str() {
         "encrypt" => {
             let options = EncryptOptions::default().with_nothing_else_reads(true);

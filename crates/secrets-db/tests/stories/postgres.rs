@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use secrets_core::{ErrorKind, SecretPersistenceExt};
-use secrets_db::{Database, DbConfigBuilder, EncryptOptions, Mode};
+use secret_persistence_core::{ErrorKind, SecretPersistenceExt};
+use secret_persistence_db::{Database, DbConfigBuilder, EncryptOptions, Mode};
 
 use crate::support::postgres::{own_server, server};
 use crate::support::{LEGACY, managed, ring, secret, write};
 
-async fn refused(config: DbConfigBuilder) -> secrets_core::Error {
+async fn refused(config: DbConfigBuilder) -> secret_persistence_core::Error {
     let error = Database::connect(config.set("connect-timeout", "5").build().unwrap())
         .await
         .unwrap_err();
@@ -30,8 +30,9 @@ async fn what_is_wrong_at_open_is_said() {
         .local_addr()
         .unwrap()
         .port();
-    let down = secrets_db::DbConfig::from_url(&format!("postgres://127.0.0.1:{closed}/x"))
-        .set("user", "u");
+    let down =
+        secret_persistence_db::DbConfig::from_url(&format!("postgres://127.0.0.1:{closed}/x"))
+            .set("user", "u");
     let error = refused(down).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.is_retryable());
@@ -41,10 +42,12 @@ async fn what_is_wrong_at_open_is_said() {
     assert!(!format!("{error:?}").contains("canary"));
     let error = refused(home.config_as("nobody", "canary-password")).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
-    let nowhere =
-        secrets_db::DbConfig::from_url(&format!("postgres://127.0.0.1:{}/nowhere", server.port()))
-            .set("user", "postgres")
-            .set("password", server.password());
+    let nowhere = secret_persistence_db::DbConfig::from_url(&format!(
+        "postgres://127.0.0.1:{}/nowhere",
+        server.port()
+    ))
+    .set("user", "postgres")
+    .set("password", server.password());
     let error = refused(nowhere).await;
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     // A table that is missing, with and without leave and right to make it.
@@ -229,7 +232,7 @@ async fn a_full_pool_and_a_lost_connection_are_told_apart() {
     home.raw
         .run(&format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = '{name}' AND application_name = 'secrets-db'"
+             WHERE datname = '{name}' AND application_name = 'secret-persistence-db'"
         ))
         .await
         .unwrap();

@@ -1,7 +1,7 @@
 //! Our own columns come when they are asked for, and not before.
 
-use secrets_core::{Expiry, SecretPersistence, SecretPersistenceExt, Timestamp};
-use secrets_db::{Database, Mode};
+use secret_persistence_core::{Expiry, SecretPersistence, SecretPersistenceExt, Timestamp};
+use secret_persistence_db::{Database, Mode};
 
 use crate::support::{LEGACY, Place, managed, secret, write};
 

@@ -1,7 +1,7 @@
 //! Key rings that do not fit, keys that come and go.
 
-use secrets_core::{ErrorKind, SecretPersistenceExt};
-use secrets_db::{KeyId, KeyRing, Mode, RotateOptions};
+use secret_persistence_core::{ErrorKind, SecretPersistenceExt};
+use secret_persistence_db::{KeyId, KeyRing, Mode, RotateOptions};
 
 use crate::support::{Place, managed, ring, secret, write};
 

@@ -1,7 +1,9 @@
 //! Somebody who can write the database, but has no key, changes rows.
 
-use secrets_core::{Coordinate, ErrorKind, SecretPersistence, SecretPersistenceExt, Timestamp};
-use secrets_db::{Database, Mode};
+use secret_persistence_core::{
+    Coordinate, ErrorKind, SecretPersistence, SecretPersistenceExt, Timestamp,
+};
+use secret_persistence_db::{Database, Mode};
 
 use crate::support::{Place, managed, ring, secret, write};
 

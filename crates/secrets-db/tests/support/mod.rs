@@ -8,9 +8,11 @@ pub(crate) mod postgres;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use secrets_core::conformance::Outsider;
-use secrets_core::{Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue, Write};
-use secrets_db::{Database, DbConfig, DbConfigBuilder, EncryptOptions, KeyRing, Mode};
+use secret_persistence_core::conformance::Outsider;
+use secret_persistence_core::{
+    Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue, Write,
+};
+use secret_persistence_db::{Database, DbConfig, DbConfigBuilder, EncryptOptions, KeyRing, Mode};
 use sqlx::AssertSqlSafe;
 
 /// A table as an installation of Airbyte has it.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use secrets_db::{DbConfig, DbConfigBuilder};
+use secret_persistence_db::{DbConfig, DbConfigBuilder};
 use sqlx::postgres::PgConnectOptions;
 
 use super::Raw;

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use e2e::google::{Google, Options, Switches};
-use secrets_core::{ManagedCoordinate, Scope, SecretValue, Write};
-use secrets_gcp::{Config, ConfigBuilder, Credentials, GoogleSecretManager, Key};
+use secret_persistence_core::{ManagedCoordinate, Scope, SecretValue, Write};
+use secret_persistence_gcp::{Config, ConfigBuilder, Credentials, GoogleSecretManager, Key};
 use uuid::Uuid;
 
 /// A stand-in on a good day.

@@ -6,8 +6,8 @@ use google_cloud_auth::credentials::service_account;
 use google_cloud_secretmanager_v1::client::SecretManagerService;
 use google_cloud_secretmanager_v1::model::replication::Automatic;
 use google_cloud_secretmanager_v1::model::{Replication, Secret, SecretPayload};
-use secrets_core::conformance::Outsider;
-use secrets_core::{Coordinate, Error, ErrorKind, Result, SecretValue};
+use secret_persistence_core::conformance::Outsider;
+use secret_persistence_core::{Coordinate, Error, ErrorKind, Result, SecretValue};
 
 /// The bare SDK, and where its secrets are.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@
 use std::sync::{Arc, Mutex};
 
 use reqwest::{Client, Method};
-use secrets_core::Result;
-use secrets_core::settings::Settings;
-use secrets_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_core::Result;
+use secret_persistence_core::settings::Settings;
+use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -1,6 +1,6 @@
 //! `check`: proves a store end to end with a test secret.
 
-use secrets_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
+use secret_persistence_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
 use serde_json::{Value, json};
 
 use crate::cli::CheckArgs;

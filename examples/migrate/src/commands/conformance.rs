@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use secrets_core::conformance::{self, Options, Outcome};
+use secret_persistence_core::conformance::{self, Options, Outcome};
 use serde_json::{Value, json};
 
 use crate::cli::ConformanceArgs;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use secrets_db::{Database, EncryptOptions, Mode};
+use secret_persistence_db::{Database, EncryptOptions, Mode};
 use serde_json::json;
 
 use crate::cli::EncryptArgs;

@@ -1,7 +1,7 @@
 //! `keygen`: makes a key ring, adds a key, makes it the active one, removes one that no row uses.
 
-use secrets_core::Timestamp;
-use secrets_db::{Database, KeyId, KeyRingFile};
+use secret_persistence_core::Timestamp;
+use secret_persistence_db::{Database, KeyId, KeyRingFile};
 use serde_json::json;
 
 use crate::cli::KeygenArgs;

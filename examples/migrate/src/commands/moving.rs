@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_core::Recovery;
-use secrets_core::migrate::{AllReferences, MigrateOptions, Migration, Shared};
+use secret_persistence_core::Recovery;
+use secret_persistence_core::migrate::{AllReferences, MigrateOptions, Migration, Shared};
 
 use crate::cli::{MoveArgs, Pace, RetireArgs};
 use crate::configs;

@@ -1,6 +1,6 @@
 //! `prepare`: the SQL that gives a table our own columns, shown, and run on request.
 
-use secrets_db::Database;
+use secret_persistence_db::Database;
 use serde_json::json;
 
 use crate::cli::PrepareArgs;

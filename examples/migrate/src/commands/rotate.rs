@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use secrets_db::{Database, RotateOptions};
+use secret_persistence_db::{Database, RotateOptions};
 use serde_json::json;
 
 use crate::cli::RotateArgs;

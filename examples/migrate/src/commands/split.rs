@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use secrets_core::connector::{ConnectorOptions, Policy};
-use secrets_core::migrate::Split;
+use secret_persistence_core::connector::{ConnectorOptions, Policy};
+use secret_persistence_core::migrate::Split;
 
 use super::moving::paced;
 use crate::cli::SplitArgs;

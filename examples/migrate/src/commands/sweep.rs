@@ -1,7 +1,7 @@
 //! `sweep`: deletes what has expired and belongs to this installation.
 
 use futures::TryStreamExt;
-use secrets_core::{ListOptions, Owner, SecretPersistenceExt, Timestamp};
+use secret_persistence_core::{ListOptions, Owner, SecretPersistenceExt, Timestamp};
 use serde_json::json;
 
 use crate::cli::SweepArgs;
@@ -39,7 +39,7 @@ pub(crate) async fn run(
         sweep.foreign.len(),
         sweep.failed.len()
     ));
-    let names = |coordinates: &[secrets_core::ManagedCoordinate]| {
+    let names = |coordinates: &[secret_persistence_core::ManagedCoordinate]| {
         coordinates
             .iter()
             .map(ToString::to_string)

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use secrets_core::SecretValue;
-use secrets_core::migrate::{
+use secret_persistence_core::SecretValue;
+use secret_persistence_core::migrate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateResult, Update,
 };
 use serde_json::{Map, Value};
@@ -72,7 +72,7 @@ impl Lines {
             None => split_name(&path),
         };
         if let Some((key, _)) = parameters.first() {
-            return Err(at(secrets_core::settings::unknown(
+            return Err(at(secret_persistence_core::settings::unknown(
                 key,
                 ["output"].into_iter(),
             )
@@ -376,7 +376,7 @@ fn parse(line: &str) -> Result<ConfigRow> {
         return Err(Failure::input("the line is no JSON object"));
     };
     if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(secrets_core::settings::unknown(key, KEYS.into_iter()).into());
+        return Err(secret_persistence_core::settings::unknown(key, KEYS.into_iter()).into());
     }
     let configuration = object
         .get_mut("configuration")
@@ -452,7 +452,7 @@ fn open_part(path: &Path, create: bool) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use secrets_core::migrate::Content;
+    use secret_persistence_core::migrate::Content;
 
     use super::*;
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use secrets_core::Coordinate;
-use secrets_core::connector::{ResolveReferences, ResolvedReference};
-use secrets_core::settings::Setting;
+use secret_persistence_core::Coordinate;
+use secret_persistence_core::connector::{ResolveReferences, ResolvedReference};
+use secret_persistence_core::settings::Setting;
 use uuid::Uuid;
 
 use super::{PASSWORD, SSL_ROOT_CERT, SSLMODE, USER, query};
@@ -103,7 +103,10 @@ impl References {
 
 #[async_trait]
 impl ResolveReferences for References {
-    async fn resolve(&self, ids: &[Uuid]) -> secrets_core::Result<Vec<Option<ResolvedReference>>> {
+    async fn resolve(
+        &self,
+        ids: &[Uuid],
+    ) -> secret_persistence_core::Result<Vec<Option<ResolvedReference>>> {
         Ok(ids.iter().map(|id| self.0.get(id).cloned()).collect())
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use secrets_core::SecretValue;
-use secrets_core::migrate::{ConfigCursor, ConfigPage, ConfigRow};
+use secret_persistence_core::SecretValue;
+use secret_persistence_core::migrate::{ConfigCursor, ConfigPage, ConfigRow};
 use serde_json::Value;
 use uuid::Uuid;
 

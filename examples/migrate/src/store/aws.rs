@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use secrets_aws::{AwsSecretsManager, Config};
-use secrets_core::layer::Stack;
-use secrets_core::settings::StoreUrl;
-use secrets_core::{Owner, SecretPersistence};
+use secret_persistence_aws::{AwsSecretsManager, Config};
+use secret_persistence_core::layer::Stack;
+use secret_persistence_core::settings::StoreUrl;
+use secret_persistence_core::{Owner, SecretPersistence};
 
 use super::{Lookup, remote};
 use crate::status::Result;

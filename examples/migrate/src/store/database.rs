@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use secrets_core::SecretPersistence;
-use secrets_db::{Database, DbConfig, Mode};
+use secret_persistence_core::SecretPersistence;
+use secret_persistence_db::{Database, DbConfig, Mode};
 
 use super::{Lookup, Registry};
 use crate::address;

@@ -4,10 +4,10 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use secrets_core::SecretPersistence;
+use secret_persistence_core::SecretPersistence;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
-use secrets_core::layer::LimitOptions;
-use secrets_core::layer::{Layers, RetryOptions, Stack};
+use secret_persistence_core::layer::LimitOptions;
+use secret_persistence_core::layer::{Layers, RetryOptions, Stack};
 
 /// A stack that keeps to the quotas that the provider documents, unless the operator has said how fast it goes: `--rate`
 /// holds for the command as a whole, and whoever gives it may have had the quotas raised.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secret_persistence::{COMMON, Kind, KubernetesSecrets, Settings, Values};
-use secrets_core::{Owner, SecretPersistence};
-use secrets_db::DbConfig;
+use secret_persistence_core::{Owner, SecretPersistence};
+use secret_persistence_db::DbConfig;
 
 use super::database;
 use crate::console::remark;

@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use secrets_core::SecretPersistence;
-use secrets_core::layer::Stack;
-use secrets_core::settings::StoreUrl;
-use secrets_vault::{Vault, VaultConfig};
+use secret_persistence_core::SecretPersistence;
+use secret_persistence_core::layer::Stack;
+use secret_persistence_core::settings::StoreUrl;
+use secret_persistence_vault::{Vault, VaultConfig};
 
 use super::{Lookup, remote};
 use crate::status::Result;

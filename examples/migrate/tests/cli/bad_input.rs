@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use secrets_core::{SecretPersistenceExt, SecretValue, Write};
+use secret_persistence_core::{SecretPersistenceExt, SecretValue, Write};
 
 use crate::lab::{Lab, names};
 
@@ -259,7 +259,7 @@ async fn missing_coordinates_are_all_listed() {
     let source = lab.source().await;
     let gone: Vec<_> = lab.secrets.keys().step_by(2).cloned().collect();
     for name in &gone {
-        secrets_core::SecretPersistence::delete(&source, name, &Default::default())
+        secret_persistence_core::SecretPersistence::delete(&source, name, &Default::default())
             .await
             .unwrap();
     }
@@ -278,14 +278,15 @@ async fn a_value_too_large_for_the_target_shows_in_the_plan() {
     let lab = Lab::with(1, 1).await;
     let name = lab.secrets.keys().next().unwrap();
     let text = name.as_str().replace("_v1", "_v2");
-    let large = secrets_core::ManagedCoordinate::parse(&text).unwrap();
+    let large = secret_persistence_core::ManagedCoordinate::parse(&text).unwrap();
     // As somebody else would have stored it: our own store refuses it.
     let pool = sqlx::SqlitePool::connect_with(
         sqlx::sqlite::SqliteConnectOptions::new().filename(lab.file("source.db")),
     )
     .await
     .unwrap();
-    let limit = secrets_core::SecretPersistence::capabilities(&lab.target().await).max_value_bytes;
+    let limit = secret_persistence_core::SecretPersistence::capabilities(&lab.target().await)
+        .max_value_bytes;
     sqlx::query("INSERT INTO secrets (coordinate, payload) VALUES ($1, $2)")
         .bind(large.as_str())
         .bind("x".repeat(limit + 1))

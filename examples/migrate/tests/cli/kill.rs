@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use secrets_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
-use secrets_core::{SecretPersistence, Stores};
+use secret_persistence_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
+use secret_persistence_core::{SecretPersistence, Stores};
 use sqlx::Row;
 
 use crate::lab::{Lab, Ran, expect_exactly, folder, names};
@@ -79,7 +79,7 @@ async fn after(lab: &Lab, phase: &str) {
 }
 
 /// Hydrates every configuration, and compares what comes out.
-async fn hydrate_all(lab: &Lab, store: &secrets_db::Database) {
+async fn hydrate_all(lab: &Lab, store: &secret_persistence_db::Database) {
     let store: std::sync::Arc<dyn SecretPersistence> = std::sync::Arc::new(store.clone());
     let stores = Stores::new(store);
     let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default());

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, ListOptions, ManagedCoordinate, Scope, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
 };
-use secrets_db::{Database, DbConfig, KeyRingFile, Mode};
+use secret_persistence_db::{Database, DbConfig, KeyRingFile, Mode};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};

@@ -1,6 +1,6 @@
 //! What only databases have: prepare, encrypt, rotate, keygen; and check, sweep, conformance.
 
-use secrets_core::{
+use secret_persistence_core::{
     Coordinate, ManagedCoordinate, Scope, SecretPersistenceExt, SecretValue, Timestamp, Write,
 };
 use uuid::Uuid;

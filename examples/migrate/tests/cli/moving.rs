@@ -1,6 +1,6 @@
 //! plan, copy, verify, rollback, retire: there and back.
 
-use secrets_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
 
 use crate::lab::{Lab, names};
 
@@ -52,7 +52,7 @@ async fn verify_finds_what_the_target_lost_and_copy_repairs_it() {
     lab.moves("copy", &[]).expect(0);
     let lost = lab.secrets.keys().next().unwrap();
     let target = lab.target().await;
-    secrets_core::SecretPersistence::delete(&target, lost, &Default::default())
+    secret_persistence_core::SecretPersistence::delete(&target, lost, &Default::default())
         .await
         .unwrap();
     target.close().await;

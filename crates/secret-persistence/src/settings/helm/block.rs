@@ -1,7 +1,7 @@
 //! The block of one store: keys, their aliases, and credentials in a Kubernetes Secret.
 
-use secrets_core::settings::{Setting, Settings as Values, unknown};
-use secrets_core::{Error, Result, SecretValue};
+use secret_persistence_core::settings::{Setting, Settings as Values, unknown};
+use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::{Map, Value};
 
 use super::{KubernetesSecrets, Warning, invalid, no_secret, tree};

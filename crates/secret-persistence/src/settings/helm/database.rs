@@ -1,8 +1,8 @@
 //! The database of a `values.yaml`: `global.database` of the present chart, `externalDatabase` of the
 //! one before.
 
-use secrets_core::Result;
-use secrets_core::settings::Settings as Values;
+use secret_persistence_core::Result;
+use secret_persistence_core::settings::Settings as Values;
 use serde_json::{Map, Value};
 
 use super::block::Block;

@@ -30,7 +30,7 @@ use super::error::ConnectorError;
 /// left in clear.
 ///
 /// ```
-/// use secrets_core::connector::ConnectorSpec;
+/// use secret_persistence_core::connector::ConnectorSpec;
 /// use serde_json::json;
 ///
 /// let spec = ConnectorSpec::compile(&json!({
@@ -49,7 +49,7 @@ use super::error::ConnectorError;
 ///     spec.mask(config)?,
 ///     json!({"host": "db", "tunnel": {"key": "**********"}})
 /// );
-/// # Ok::<(), secrets_core::connector::ConnectorError>(())
+/// # Ok::<(), secret_persistence_core::connector::ConnectorError>(())
 /// ```
 #[derive(Clone)]
 pub struct ConnectorSpec(Arc<graph::Graph>);

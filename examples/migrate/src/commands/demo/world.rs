@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrets_core::connector::{
+use secret_persistence_core::connector::{
     ActingSecrets, Actor, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec,
 };
-use secrets_core::migrate::{ConfigSource, Migration};
-use secrets_core::{Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores};
-use secrets_db::{Database as Secrets, DbConfig, KeyRingFile, Mode};
+use secret_persistence_core::migrate::{ConfigSource, Migration};
+use secret_persistence_core::{Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores};
+use secret_persistence_db::{Database as Secrets, DbConfig, KeyRingFile, Mode};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -269,7 +269,8 @@ impl World {
         let mut all = Vec::new();
         for name in self.names() {
             let saved = self.saved(&name).await?;
-            let found = secrets_core::connector::pointers(&saved.configuration).map_err(refused)?;
+            let found = secret_persistence_core::connector::pointers(&saved.configuration)
+                .map_err(refused)?;
             all.extend(
                 found
                     .into_iter()

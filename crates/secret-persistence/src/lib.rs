@@ -96,12 +96,14 @@ pub use secret_persistence_core::{
     Entry, Error, ErrorKind, Expiry, ExternalName, Identity, ListOptions, Listing,
     ManagedCoordinate, Memory, OpenStore, Operation, Owner, Page, Read, Recovery, Result, Scope,
     SecretPersistence, SecretPersistenceExt, SecretValue, StepOutcome, Stores, Sweep, Timestamp,
-    Write, Written, connector, layer, migrate,
+    Write, Written, connector, layer,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use secret_persistence_db as database;
 #[cfg(feature = "gcp")]
 pub use secret_persistence_gcp as google;
+#[cfg(feature = "migrate")]
+pub use secret_persistence_migrate as migrate;
 #[cfg(feature = "vault")]
 pub use secret_persistence_vault as vault;
 

@@ -13,7 +13,6 @@ mod ext;
 #[cfg(feature = "layers")]
 pub mod layer;
 mod memory;
-pub mod migrate;
 #[cfg(feature = "layers")]
 mod mirror;
 mod persistence;

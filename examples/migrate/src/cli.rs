@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use secret_persistence_core::migrate::{
+use secret_persistence_migrate::{
     Decisions, Expiring, External, Missing, Orphaned, PendingDeletion, Shared, Storage, Unfit,
 };
 

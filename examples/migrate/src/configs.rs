@@ -10,8 +10,8 @@ mod table;
 use std::sync::Arc;
 
 use secret_persistence_core::connector::ResolveReferences;
-use secret_persistence_core::migrate::{ConfigSource, MigrateError, MigrateErrorKind};
 use secret_persistence_core::settings::{Setting, Settings};
+use secret_persistence_migrate::{ConfigSource, MigrateError, MigrateErrorKind};
 
 use crate::address;
 use crate::cli::Configs;

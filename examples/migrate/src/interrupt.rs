@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM: the first stops the run between two steps, the second ends the process.
 
-use secret_persistence_core::migrate::Cancellation;
+use secret_persistence_migrate::Cancellation;
 
 use crate::console::remark;
 use crate::status::Status;

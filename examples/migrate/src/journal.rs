@@ -6,11 +6,11 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use secret_persistence_core::ManagedCoordinate;
-use secret_persistence_core::migrate::{
+use secret_persistence_core::settings::Setting;
+use secret_persistence_migrate::{
     Counts, Journal, JournalEntry, Mention, MigrateError, MigrateErrorKind, MigrateResult, Note,
     Run, Select, State, Transition,
 };
-use secret_persistence_core::settings::Setting;
 use serde_json::{Value, json};
 
 use crate::address;
@@ -454,7 +454,7 @@ mod tests {
                 .await
                 .unwrap()
         };
-        secret_persistence_core::migrate::conformance::journal(empty).await;
+        secret_persistence_migrate::conformance::journal(empty).await;
         assert!(files.into_inner() > 5);
     }
 
@@ -498,7 +498,7 @@ mod tests {
             made.lock().unwrap().push(name);
             SqlJournal::open(&place, &environment).await.unwrap()
         };
-        secret_persistence_core::migrate::conformance::journal(empty).await;
+        secret_persistence_migrate::conformance::journal(empty).await;
         let made = made.into_inner().unwrap();
         assert!(made.len() > 5);
         let mut connection = PgConnection::connect(&url).await.unwrap();

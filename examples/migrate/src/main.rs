@@ -1,7 +1,7 @@
 //! Moves the secrets of connector configurations between stores, and back: the tool that operators run.
 //!
 //! `README.md` beside this file's folder has the commands, the options and the sequence without down
-//! time. The engine is `secret_persistence_core::migrate`; here are the command line, the registry of stores,
+//! time. The engine is `secret_persistence_migrate`; here are the command line, the registry of stores,
 //! the sources of configurations in databases and files, and the journal in a database.
 
 mod address;

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use secret_persistence_core::migrate::{Event, Observer, Phase};
+use secret_persistence_migrate::{Event, Observer, Phase};
 
 use crate::console::Progress;
 

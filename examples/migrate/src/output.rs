@@ -1,6 +1,6 @@
 //! The result, for people or for programs.
 
-use secret_persistence_core::migrate::{Class, Finding, Report, Stop};
+use secret_persistence_migrate::{Class, Finding, Report, Stop};
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use secret_persistence_core::migrate::{MigrateError, MigrateErrorKind};
 use secret_persistence_core::{Error, ErrorKind};
+use secret_persistence_migrate::{MigrateError, MigrateErrorKind};
 
 /// What the process tells its caller. Documented in `--help` and in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,7 +129,7 @@ pub(crate) fn expect_failures(report: &Report, kind: &str, cause: &str) {
     for failure in &report.failures {
         assert_eq!(failure.kind, kind, "{failure:?}");
     }
-    let named = |failure: &secret_persistence_core::migrate::Failure| {
+    let named = |failure: &secret_persistence_migrate::Failure| {
         failure.message.contains(cause) && failure.coordinate.is_some()
     };
     assert!(

@@ -6,7 +6,7 @@ use e2e::{
     FaultProxy, LocalStack, VaultServer, available,
     proxy::{Answer, Fault, Rule, aws_operation},
 };
-use secret_persistence_core::migrate::{MemoryJournal, MigrateOptions, Migration, Report, Stop};
+use secret_persistence_migrate::{MemoryJournal, MigrateOptions, Migration, Report, Stop};
 use secret_persistence_vault::{PolicyOptions, policy};
 use serde_json::json;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use e2e::{LocalStack, VaultServer};
-use secret_persistence_core::migrate::{AllReferences, ConfigRow, MemoryConfigs};
+use secret_persistence_migrate::{AllReferences, ConfigRow, MemoryConfigs};
 
 use crate::{
     demo,

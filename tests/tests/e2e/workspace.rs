@@ -113,6 +113,7 @@ fn layer(name: &str, folder: &Path) -> Layer {
     match name {
         "secret-persistence-core" => Layer::Core,
         "secret-persistence" => Layer::Facade,
+        "secret-gateway" => Layer::Top,
         _ => Layer::Backend,
     }
 }

@@ -7,7 +7,7 @@ mod world;
 use std::path::PathBuf;
 
 use secret_persistence_core::SecretPersistenceExt;
-use secret_persistence_core::migrate::Report;
+use secret_persistence_migrate::Report;
 use serde_json::json;
 
 use self::connectors::connectors;
@@ -125,8 +125,8 @@ impl Demo {
             plan.tally.configurations,
             plan.tally.pointers,
             plan.tally.secrets,
-            plan.count(secret_persistence_core::migrate::Class::Missing),
-            plan.count(secret_persistence_core::migrate::Class::Shared),
+            plan.count(secret_persistence_migrate::Class::Missing),
+            plan.count(secret_persistence_migrate::Class::Shared),
             plan.undecided.len()
         ));
         self.complete(&plan);

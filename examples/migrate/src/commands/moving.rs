@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use secret_persistence_core::Recovery;
-use secret_persistence_core::migrate::{AllReferences, MigrateOptions, Migration, Shared};
+use secret_persistence_migrate::{AllReferences, MigrateOptions, Migration, Shared};
 
 use crate::cli::{MoveArgs, Pace, RetireArgs};
 use crate::configs;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use secret_persistence_core::connector::{ConnectorOptions, Policy};
-use secret_persistence_core::migrate::Split;
+use secret_persistence_migrate::Split;
 
 use super::moving::paced;
 use crate::cli::SplitArgs;

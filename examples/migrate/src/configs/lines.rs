@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use secret_persistence_core::SecretValue;
-use secret_persistence_core::migrate::{
+use secret_persistence_migrate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateResult, Update,
 };
 use serde_json::{Map, Value};
@@ -452,7 +452,7 @@ fn open_part(path: &Path, create: bool) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use secret_persistence_core::migrate::Content;
+    use secret_persistence_migrate::Content;
 
     use super::*;
 

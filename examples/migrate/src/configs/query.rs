@@ -3,11 +3,11 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use secret_persistence_core::migrate::{
+use secret_persistence_core::settings::Settings;
+use secret_persistence_migrate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateErrorKind,
     MigrateResult, Update,
 };
-use secret_persistence_core::settings::Settings;
 use serde_json::Value;
 
 use super::rows::{Order, Rows};

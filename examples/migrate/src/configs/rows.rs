@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secret_persistence_core::SecretValue;
-use secret_persistence_core::migrate::{ConfigCursor, ConfigPage, ConfigRow};
+use secret_persistence_migrate::{ConfigCursor, ConfigPage, ConfigRow};
 use serde_json::Value;
 use uuid::Uuid;
 

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use secret_persistence_core::migrate::{
+use secret_persistence_core::settings::Settings;
+use secret_persistence_migrate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateResult, Update,
 };
-use secret_persistence_core::settings::Settings;
 use serde_json::Value;
 
 use super::failed;

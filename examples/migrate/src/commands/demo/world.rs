@@ -7,9 +7,9 @@ use std::sync::Arc;
 use secret_persistence_core::connector::{
     ActingSecrets, Actor, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec,
 };
-use secret_persistence_core::migrate::{ConfigSource, Migration};
 use secret_persistence_core::{Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores};
 use secret_persistence_db::{Database as Secrets, DbConfig, KeyRingFile, Mode};
+use secret_persistence_migrate::{ConfigSource, Migration};
 use serde_json::Value;
 use uuid::Uuid;
 

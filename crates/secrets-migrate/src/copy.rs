@@ -1,0 +1,213 @@
+//! Copies what the target has not got.
+
+use super::{Failure, JournalEntry, MigrateResult, Phase, Select, Shared, State, Transition};
+use crate::compare::Step;
+use crate::plan::{conflicting, present};
+use crate::scan::coordinates;
+use crate::session::Session;
+use secret_persistence_core::{
+    DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistence, SecretPersistenceExt,
+    SecretValue, Write,
+};
+
+impl Session<'_> {
+    /// Copies every secret that the target has not got. Nothing is written before all classes of
+    /// findings that a scan can tell are decided; those that only reading a value tells stop the
+    /// run when they turn up.
+    pub(super) async fn copy(&self) -> MigrateResult<()> {
+        if !self.options.dry_run {
+            // Before the scan, which would take them for orphans.
+            self.settle_copies().await?;
+        }
+        let scan = self.scan().await?;
+        self.ledger.decide();
+        if self.options.decisions.shared == Some(Shared::Unshare) && !self.ledger.is_stopped() {
+            self.unshare(scan).await?;
+        }
+        if self.ledger.is_stopped() {
+            return Ok(());
+        }
+        let counts = self.journal.counts().await?;
+        let total = counts.pending + counts.intent + counts.conflict;
+        let select = Select::all().with_states(&[State::Pending, State::Intent, State::Conflict]);
+        self.each_unit(Phase::Copy, Some(total), &select, &|entries| {
+            Box::pin(self.copy_unit(scan, entries))
+        })
+        .await?;
+        self.ledger.decide();
+        Ok(())
+    }
+
+    async fn copy_unit(&self, scan: u64, entries: Vec<JournalEntry>) -> MigrateResult<()> {
+        let ledger = &self.ledger;
+        // What no configuration mentions any more, and what was never begun, is nobody's.
+        let entries: Vec<JournalEntry> = entries
+            .into_iter()
+            .filter(|entry| entry.scan == scan || entry.intent)
+            .collect();
+        ledger.tally(|tally| tally.secrets += entries.len() as u64);
+        let mut transitions = Vec::new();
+        let (mut writes, mut restores, mut withdrawals) = (Vec::new(), Vec::new(), Vec::new());
+        for step in self.steps(scan, entries).await {
+            match step {
+                Step::Conflict(entry) => {
+                    ledger.found_and_settled(conflicting(&entry));
+                    transitions.push(to(&entry, State::Conflict, entry.intent));
+                }
+                Step::Failed(failure) => ledger.failed(failure),
+                Step::Forgotten(entry) => {
+                    ledger.tally(|tally| tally.gone += 1);
+                    transitions.extend(given_up(&entry));
+                }
+                Step::Landed(entry) => {
+                    ledger.tally(|tally| tally.resumed += 1);
+                    transitions.push(to(&entry, State::Written, true));
+                }
+                Step::Present(entry) => {
+                    ledger.tally(|tally| tally.present += 1);
+                    ledger.found(present(&entry));
+                    transitions.push(to(&entry, State::Present, false));
+                }
+                Step::Restore(entry, value) => restores.push((entry, value)),
+                Step::Skip(entry, finding) => {
+                    transitions.extend(given_up(&entry));
+                    if finding.is_none_or(|finding| ledger.found_and_settled(finding)) {
+                        ledger.tally(|tally| tally.skipped += 1);
+                    }
+                }
+                Step::Withdraw(entry) => withdrawals.push(entry),
+                Step::Write(entry, write) => {
+                    if entry.state != State::Intent || !entry.intent {
+                        transitions.push(to(&entry, State::Intent, true));
+                    }
+                    writes.push((entry, write));
+                }
+            }
+        }
+        if self.options.dry_run {
+            ledger.tally(|tally| {
+                tally.written += writes.len() as u64;
+                tally.restored += restores.len() as u64;
+                tally.withdrawn += withdrawals.len() as u64;
+            });
+            return Ok(());
+        }
+        // Durable before the first write: whatever happens from here on, the names are known.
+        self.advance(&transitions).await?;
+        let mut transitions = self.write(writes).await;
+        for (entry, value) in restores {
+            transitions.extend(self.restore(&entry, &value).await);
+        }
+        for entry in withdrawals {
+            transitions.extend(self.withdraw(&entry.coordinate).await);
+        }
+        self.advance(&transitions).await
+    }
+
+    /// Writes, and looks once more whether the source still has what was written.
+    async fn write(&self, writes: Vec<(JournalEntry, Write)>) -> Vec<Transition> {
+        let ledger = &self.ledger;
+        let (entries, writes): (Vec<JournalEntry>, Vec<Write>) = writes.into_iter().unzip();
+        let results = self.target.write_many(&writes).await;
+        drop(writes);
+        let mut transitions = Vec::new();
+        let mut written = Vec::new();
+        for (entry, result) in entries.into_iter().zip(results) {
+            match result {
+                Ok(_) => written.push(entry.coordinate),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    ledger.found_and_settled(conflicting(&entry));
+                    // What stands there now is not ours, whatever we meant to write.
+                    transitions.push(to(&entry, State::Conflict, entry.intent));
+                }
+                // Whether it was written is not known: the intent stays.
+                Err(error) => ledger.failed(Failure::of(&error)),
+            }
+        }
+        let looks = self.source.read_many(&coordinates(&written)).await;
+        for (coordinate, look) in written.into_iter().zip(looks) {
+            match look.map_err(|error| (error.kind(), error)) {
+                Ok(_) => {
+                    ledger.tally(|tally| tally.written += 1);
+                    transitions.push(Transition::new(coordinate, State::Written, true));
+                }
+                Err((ErrorKind::NotFound | ErrorKind::PendingDeletion, _)) => {
+                    transitions.extend(self.withdraw(&coordinate).await);
+                }
+                // The next start looks again, because the intent stays.
+                Err((_, error)) => ledger.failed(Failure::of(&error)),
+            }
+        }
+        transitions
+    }
+
+    /// Deletes from the target what the source has deleted while it was copied. The intent stays, so
+    /// that a write which is still on its way is found by the next start.
+    async fn withdraw(&self, coordinate: &ManagedCoordinate) -> Option<Transition> {
+        let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
+        match self.target.delete(coordinate, &at_once).await {
+            Ok(()) => {
+                self.ledger.tally(|tally| tally.withdrawn += 1);
+                Some(Transition::new(coordinate.clone(), State::Pending, true))
+            }
+            Err(error) => {
+                self.ledger.failed(Failure::of(&error));
+                None
+            }
+        }
+    }
+
+    /// Restores what the target has scheduled for deletion. It was there before us, so it gets no
+    /// intent; and what turns out to be another value is scheduled again.
+    async fn restore(&self, entry: &JournalEntry, value: &SecretValue) -> Option<Transition> {
+        let ledger = &self.ledger;
+        let coordinate = &entry.coordinate;
+        let restored = match self.target.restore(coordinate).await {
+            Ok(()) => self.target.read(&coordinate.clone().into()).await,
+            Err(error) => Err(error),
+        };
+        match restored {
+            Err(error) => {
+                ledger.failed(Failure::of(&error));
+                None
+            }
+            Ok(read) if read.value == *value => {
+                ledger.tally(|tally| tally.restored += 1);
+                let state = if entry.intent {
+                    State::Written
+                } else {
+                    State::Present
+                };
+                Some(to(entry, state, entry.intent))
+            }
+            Ok(_) => {
+                ledger.found_and_settled(conflicting(entry));
+                if let Err(error) = self
+                    .target
+                    .delete(coordinate, &DeleteOptions::default())
+                    .await
+                {
+                    ledger.failed(Failure::of(&error));
+                }
+                Some(to(entry, State::Conflict, entry.intent))
+            }
+        }
+    }
+
+    pub(super) async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
+        if transitions.is_empty() {
+            return Ok(());
+        }
+        self.journal.advance(transitions).await
+    }
+}
+
+/// What a killed run meant to write and this one does not is no longer under way; should it have
+/// arrived all the same, it still is ours.
+fn given_up(entry: &JournalEntry) -> Option<Transition> {
+    (entry.state == State::Intent).then(|| to(entry, State::Pending, entry.intent))
+}
+
+pub(super) fn to(entry: &JournalEntry, state: State, intent: bool) -> Transition {
+    Transition::new(entry.coordinate.clone(), state, intent)
+}

@@ -1,0 +1,185 @@
+//! Why a migration could not go on.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::Run;
+
+/// The result of what a migration asks of a journal, a source of configurations or a store.
+pub type MigrateResult<T> = Result<T, MigrateError>;
+
+/// What a migration failed on, in terms that decide an exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum MigrateErrorKind {
+    /// The journal belongs to another run: other stores, or another owner.
+    AnotherRun,
+    /// The configurations could not be read, understood or updated.
+    Configurations,
+    /// The journal could not be read or written.
+    Journal,
+    /// Source and target are one and the same store.
+    SameStore,
+    /// What was asked for contradicts itself or lacks something.
+    Settings,
+    /// A store failed as a whole, not on one secret.
+    Store,
+}
+
+impl MigrateErrorKind {
+    /// The kind in `snake_case`, stable, for logs and reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AnotherRun => "another_run",
+            Self::Configurations => "configurations",
+            Self::Journal => "journal",
+            Self::SameStore => "same_store",
+            Self::Settings => "settings",
+            Self::Store => "store",
+        }
+    }
+}
+
+impl fmt::Display for MigrateErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The failure of a migration as a whole. What fails on a single secret is in the
+/// [`Report`](crate::Report).
+///
+/// It holds names and places, never a value, a credential or a piece of a configuration; whoever
+/// builds one answers for that, also for the [`source`](StdError::source).
+#[derive(Clone)]
+pub struct MigrateError(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: MigrateErrorKind,
+    message: Cow<'static, str>,
+    place: Option<String>,
+    hint: Option<Cow<'static, str>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl MigrateError {
+    /// An error of a kind, with a message of our own making: what is wrong, without a capital and
+    /// without a full stop.
+    pub fn new(kind: MigrateErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            place: None,
+            hint: None,
+            source: None,
+        }))
+    }
+
+    /// The error of a [`Journal`](crate::Journal) that was opened for a different run.
+    pub fn another_run(journal: impl Into<String>, expected: &Run, found: &Run) -> Self {
+        Self::new(
+            MigrateErrorKind::AnotherRun,
+            format!("the journal belongs to another run: {expected}; this one is {found}"),
+        )
+        .with_place(journal)
+        .with_hint("give the stores and the owner of that run, or another journal")
+    }
+
+    /// Adds where: a file and the number of its line, a table and the id of its row, a journal.
+    #[must_use]
+    pub fn with_place(mut self, place: impl Into<String>) -> Self {
+        self.0.place = Some(place.into());
+        self
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the cause, neither whose `Display` nor whose `Debug` may show a value, a credential or
+    /// a piece of a configuration.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What it failed on.
+    #[must_use]
+    pub fn kind(&self) -> MigrateErrorKind {
+        self.0.kind
+    }
+
+    /// What went wrong, without the context.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Where.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        self.0.place.as_deref()
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+}
+
+impl fmt::Display for MigrateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            kind,
+            message,
+            place,
+            hint,
+            ..
+        } = &*self.0;
+        if let Some(place) = place {
+            write!(f, "{place}: ")?;
+        }
+        write!(f, "{message} ({kind})")?;
+        if let Some(hint) = hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MigrateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        f.debug_struct("MigrateError")
+            .field("kind", &inner.kind)
+            .field("message", &inner.message)
+            .field("place", &inner.place)
+            .field("hint", &inner.hint)
+            .field("source", &inner.source.as_ref().map(ToString::to_string))
+            .finish()
+    }
+}
+
+impl StdError for MigrateError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<secret_persistence_core::Error> for MigrateError {
+    fn from(error: secret_persistence_core::Error) -> Self {
+        Self::new(MigrateErrorKind::Store, "a store failed").with_source(error)
+    }
+}

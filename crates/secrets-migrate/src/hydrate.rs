@@ -1,0 +1,205 @@
+//! Hydrates every configuration, to know that it would.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{ConfigRow, ConfigSource, Content, External, Failure, MigrateResult, Missing, Phase};
+use crate::holdings::{Held, Holding, Means};
+use crate::session::Session;
+use secret_persistence_core::connector::{Pointer, Problem, ProblemKind, hydrate_with};
+use secret_persistence_core::{
+    Coordinate, Error, ErrorKind, Result, SecretPersistenceExt, SecretValue,
+};
+
+/// How often a row is read again whose secrets have gone: it may have been saved in between, and the
+/// old secrets deleted.
+const ATTEMPTS: usize = 3;
+
+/// What stands for a secret of another store, which is not read: valid as text and as JSON.
+const ELSEWHERE: &str = "0";
+
+/// From which store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    Source,
+    Target,
+}
+
+type Reads = HashMap<Coordinate, Result<SecretValue>>;
+
+impl Session<'_> {
+    /// Hydrates every configuration, and reads every bare coordinate, from one store. Whether all of
+    /// them would; those that would not are failures in the ledger.
+    pub(super) async fn hydrate(&self, from: From) -> MigrateResult<bool> {
+        let before = self.failures();
+        self.each_page(Phase::Hydrate, &|source, rows| {
+            Box::pin(self.hydrate_page(from, source, rows))
+        })
+        .await?;
+        Ok(self.failures() == before)
+    }
+
+    fn failures(&self) -> u64 {
+        let mut failed = 0;
+        self.ledger.note(|report| failed = report.failed);
+        failed
+    }
+
+    async fn hydrate_page(
+        &self,
+        from: From,
+        source: &dyn ConfigSource,
+        mut rows: Vec<ConfigRow>,
+    ) -> MigrateResult<()> {
+        for attempt in 1..=ATTEMPTS {
+            let holdings = self.holdings(source, rows).await?;
+            let reads = self.reads(from, &holdings).await;
+            rows = Vec::new();
+            for holding in holdings {
+                let problems = self.hydrate_row(&holding, &reads);
+                let missing = problems.iter().any(is_missing);
+                if missing && attempt < ATTEMPTS {
+                    match source.row(&holding.row.id).await? {
+                        None => continue,
+                        Some(now) if !is_same(&holding.row, &now) => {
+                            rows.push(now);
+                            continue;
+                        }
+                        Some(_) => {}
+                    }
+                }
+                self.conclude(from, &holding, problems).await;
+            }
+            if rows.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything that a page of rows needs, each name once.
+    async fn reads(&self, from: From, holdings: &[Holding]) -> Reads {
+        let names: BTreeSet<&Coordinate> = holdings
+            .iter()
+            .flat_map(|holding| &holding.held)
+            .filter_map(Held::coordinate)
+            .collect();
+        let stays = |name: &Coordinate| {
+            matches!(name, Coordinate::External(_))
+                && self.options.decisions.external == Some(External::Leave)
+        };
+        let (source, target): (Vec<&Coordinate>, Vec<&Coordinate>) = names
+            .into_iter()
+            .partition(|name| from == From::Source || stays(name));
+        let source: Vec<Coordinate> = source.into_iter().cloned().collect();
+        let target: Vec<Coordinate> = target.into_iter().cloned().collect();
+        let (from_source, from_target) = futures::join!(
+            self.source.read_many(&source),
+            self.target.read_many(&target)
+        );
+        source
+            .into_iter()
+            .zip(from_source)
+            .chain(target.into_iter().zip(from_target))
+            .map(|(name, read)| (name, read.map(|read| read.value)))
+            .collect()
+    }
+
+    fn hydrate_row(&self, holding: &Holding, reads: &Reads) -> Vec<Problem> {
+        let mut problems = holding.problems.clone();
+        let mut values: HashMap<&Pointer, SecretValue> = HashMap::new();
+        for held in &holding.held {
+            let value = match &held.means {
+                Means::Elsewhere => SecretValue::new(ELSEWHERE.to_owned()),
+                Means::Undecided(_) => {
+                    problems.push(Problem::new(
+                        held.place.clone(),
+                        ProblemKind::UnknownStorage,
+                        "nobody has decided what this storage id means",
+                    ));
+                    continue;
+                }
+                Means::Secret { coordinate, .. } => match reads.get(coordinate) {
+                    Some(Ok(value)) => value.clone(),
+                    Some(Err(error)) => {
+                        problems.push(Problem::of_store(held.place.clone(), error.clone()));
+                        continue;
+                    }
+                    None => {
+                        let error = Error::new(ErrorKind::Unexpected, "the store gave no answer")
+                            .with_coordinate(coordinate.shared());
+                        problems.push(Problem::of_store(held.place.clone(), error));
+                        continue;
+                    }
+                },
+            };
+            if let Some(pointer) = &held.pointer {
+                values.insert(pointer, value);
+            }
+        }
+        if let Content::Configuration(configuration) = &holding.row.content
+            && problems.is_empty()
+        {
+            let hydrated = hydrate_with((***configuration).clone(), |pointer| {
+                values.get(pointer).cloned()
+            });
+            if let Err(error) = hydrated {
+                problems.extend(error.problems().iter().cloned());
+            }
+        }
+        problems
+    }
+
+    async fn conclude(&self, from: From, holding: &Holding, problems: Vec<Problem>) {
+        let ledger = &self.ledger;
+        if problems.is_empty() {
+            if matches!(holding.row.content, Content::Configuration(_)) {
+                ledger.tally(|tally| tally.hydrated += 1);
+            }
+            return;
+        }
+        if self.was_broken_before(from, &problems).await {
+            ledger.tally(|tally| tally.skipped += 1);
+            return;
+        }
+        for problem in &problems {
+            ledger.not_hydrated(Failure::of_problem(&holding.key, problem));
+        }
+    }
+
+    /// Whether all that a configuration lacks is missing in the other store too, and it is decided
+    /// that such configurations are left as they are.
+    async fn was_broken_before(&self, from: From, problems: &[Problem]) -> bool {
+        if self.options.decisions.missing != Some(Missing::Skip) || !problems.iter().all(is_missing)
+        {
+            return false;
+        }
+        let names: Vec<Coordinate> = problems
+            .iter()
+            .filter_map(|problem| Coordinate::parse(problem.coordinate()?).ok())
+            .collect();
+        let others = match from {
+            From::Source => self.target.read_many(&names).await,
+            From::Target => self.source.read_many(&names).await,
+        };
+        names.len() == problems.len()
+            && others
+                .iter()
+                .all(|other| other.as_ref().is_err_and(|error| is_gone(error.kind())))
+    }
+}
+
+fn is_missing(problem: &Problem) -> bool {
+    problem.error().is_some_and(|error| is_gone(error.kind()))
+}
+
+fn is_gone(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::PendingDeletion)
+}
+
+fn is_same(before: &ConfigRow, now: &ConfigRow) -> bool {
+    match (&before.content, &now.content) {
+        (Content::Configuration(before), Content::Configuration(now)) => ***before == ***now,
+        (Content::Coordinate(before), Content::Coordinate(now)) => before == now,
+        _ => false,
+    }
+}

@@ -1,0 +1,258 @@
+//! A report while it is being made.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    Cancellation, Class, Counts, Decisions, Event, Failure, Finding, MigrateOptions, Observer,
+    Phase, Report, Run, Stop, Tally,
+};
+use secret_persistence_core::ErrorKind;
+use secret_persistence_core::connector::Problem;
+
+/// Collects what happens, tells the observer, and knows whether to go on.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    report: Mutex<Report>,
+    observer: Arc<dyn Observer>,
+    cancellation: Cancellation,
+    decisions: Decisions,
+    listed: usize,
+    max_failures: u64,
+    done: AtomicU64,
+}
+
+impl Ledger {
+    pub(super) fn new(
+        command: &'static str,
+        run: Run,
+        options: &MigrateOptions,
+        observer: Arc<dyn Observer>,
+        cancellation: Cancellation,
+    ) -> Self {
+        Self {
+            report: Mutex::new(Report {
+                command,
+                run,
+                dry_run: options.dry_run,
+                stopped: None,
+                tally: Tally::default(),
+                storages: BTreeMap::new(),
+                findings: BTreeMap::new(),
+                decisions: options.decisions.clone(),
+                undecided: Vec::new(),
+                unlisted: false,
+                failed: 0,
+                failures: Vec::new(),
+                states: Counts::default(),
+                unreachable: Vec::new(),
+            }),
+            observer,
+            cancellation,
+            decisions: options.decisions.clone(),
+            listed: options.listed,
+            max_failures: u64::try_from(options.max_failures.get()).unwrap_or(u64::MAX),
+            done: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn run(&self) -> Run {
+        self.locked().run.clone()
+    }
+
+    /// Changes the report's figures.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.locked());
+    }
+
+    /// Changes what was done, in numbers.
+    pub(super) fn tally(&self, change: impl FnOnce(&mut Tally)) {
+        change(&mut self.locked().tally);
+    }
+
+    pub(super) fn found(&self, finding: Finding) {
+        self.observer.event(&Event::Found(&finding));
+        let mut report = self.locked();
+        let findings = report.findings.entry(finding.class).or_default();
+        findings.count += 1;
+        if findings.listed.len() < self.listed {
+            findings.listed.push(finding);
+        }
+    }
+
+    /// A finding that stops the run unless its class is decided. Whether it is.
+    pub(super) fn found_and_settled(&self, finding: Finding) -> bool {
+        let class = finding.class;
+        self.found(finding);
+        let settled = self.decisions.settles(class);
+        if !settled {
+            self.stop(if class == Class::Conflicting {
+                Stop::Conflict
+            } else {
+                Stop::Undecided
+            });
+        }
+        settled
+    }
+
+    /// Something failed on one secret; too many of those stop the run.
+    pub(super) fn failed(&self, failure: Failure) {
+        if self.count_failure(failure) >= self.max_failures {
+            self.stop(Stop::Failures);
+        }
+    }
+
+    /// A configuration does not hydrate. All of them are wanted, so they do not stop the run.
+    pub(super) fn not_hydrated(&self, failure: Failure) {
+        self.count_failure(failure);
+    }
+
+    /// Stops the run, unless it has a reason already.
+    pub(super) fn stop(&self, reason: Stop) {
+        self.locked().stopped.get_or_insert(reason);
+    }
+
+    /// Whether the run should not begin anything more.
+    pub(super) fn is_stopped(&self) -> bool {
+        if self.cancellation.is_cancelled() {
+            self.stop(Stop::Cancelled);
+        }
+        self.locked().stopped.is_some()
+    }
+
+    /// Names the classes that wait for a decision, and stops if there are any.
+    pub(super) fn decide(&self) {
+        let mut report = self.locked();
+        report.undecided = report
+            .findings
+            .iter()
+            .filter(|(class, findings)| findings.count > 0 && !self.decisions.settles(**class))
+            .map(|(class, _)| *class)
+            .collect();
+        if !report.undecided.is_empty() {
+            report.stopped.get_or_insert(Stop::Undecided);
+        }
+    }
+
+    pub(super) fn began(&self, phase: Phase, total: Option<u64>) {
+        self.done.store(0, Ordering::Relaxed);
+        self.observer.event(&Event::Began { phase, total });
+    }
+
+    pub(super) fn advanced(&self, phase: Phase, units: usize) {
+        let units = units as u64;
+        let done = self.done.fetch_add(units, Ordering::Relaxed) + units;
+        self.observer.event(&Event::Advanced { phase, done });
+    }
+
+    pub(super) fn ended(&self, phase: Phase) {
+        let done = self.done.load(Ordering::Relaxed);
+        self.observer.event(&Event::Ended { phase, done });
+    }
+
+    /// The report as it is now.
+    pub(super) fn close(&self, states: Counts) -> Report {
+        let mut report = self.locked();
+        report.states = states;
+        report.clone()
+    }
+
+    fn count_failure(&self, failure: Failure) -> u64 {
+        self.observer.event(&Event::Failed(&failure));
+        let mut report = self.locked();
+        report.failed += 1;
+        if report.failures.len() < self.listed {
+            report.failures.push(failure);
+        }
+        report.failed
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Report> {
+        // No code that holds the lock can panic halfway through a change.
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Finding {
+    /// A finding about a coordinate.
+    pub(super) fn of(class: Class, coordinate: &str) -> Self {
+        Self {
+            coordinate: Some(coordinate.to_owned()),
+            ..Self::new(class)
+        }
+    }
+
+    pub(super) fn new(class: Class) -> Self {
+        Self {
+            class,
+            coordinate: None,
+            configuration: None,
+            place: None,
+            storage: None,
+            kind: None,
+            detail: None,
+        }
+    }
+
+    pub(super) fn in_configuration(mut self, key: &str, place: Option<&str>) -> Self {
+        self.configuration = Some(key.to_owned());
+        self.place = place.map(str::to_owned);
+        self
+    }
+
+    pub(super) fn with_kind(mut self, kind: &str) -> Self {
+        self.kind = Some(kind.to_owned());
+        self
+    }
+
+    pub(super) fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub(super) fn with_storage(mut self, id: &str) -> Self {
+        self.storage = Some(id.to_owned());
+        self
+    }
+}
+
+impl Failure {
+    /// A store's error, which names the coordinate itself.
+    pub(super) fn of(error: &secret_persistence_core::Error) -> Self {
+        // That of a value which is too large tells its length, and nothing here is derived from one.
+        let message = if error.kind() == ErrorKind::PayloadTooLarge {
+            "the value is larger than the store accepts".to_owned()
+        } else {
+            error.to_string()
+        };
+        Self {
+            coordinate: error.coordinate().map(str::to_owned),
+            configuration: None,
+            place: None,
+            kind: error.kind().as_str().to_owned(),
+            message,
+        }
+    }
+
+    /// A problem of a configuration.
+    pub(super) fn of_problem(key: &str, problem: &Problem) -> Self {
+        let failure = problem.error().map_or_else(
+            || Self {
+                coordinate: problem.coordinate().map(str::to_owned),
+                configuration: None,
+                place: None,
+                kind: problem.kind().as_str().to_owned(),
+                message: problem.message().to_owned(),
+            },
+            Self::of,
+        );
+        failure.in_configuration(key, Some(problem.place().as_str()))
+    }
+
+    pub(super) fn in_configuration(mut self, key: &str, place: Option<&str>) -> Self {
+        self.configuration = Some(key.to_owned());
+        self.place = place.map(str::to_owned);
+        self
+    }
+}

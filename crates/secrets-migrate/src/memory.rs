@@ -1,0 +1,293 @@
+//! A journal and a source of configurations in memory: for tests and demonstrations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Counts, Journal,
+    JournalEntry, Mention, MigrateError, MigrateErrorKind, MigrateResult, Note, Run, Select,
+    Transition, Update,
+};
+use secret_persistence_core::ManagedCoordinate;
+use secret_persistence_core::connector::GuardedValue;
+
+/// A [`Journal`] that forgets everything when it drops, and the shortest complete one to read.
+#[derive(Debug, Default)]
+pub struct MemoryJournal(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    run: Option<Run>,
+    scan: u64,
+    seen: BTreeSet<String>,
+    entries: BTreeMap<ManagedCoordinate, JournalEntry>,
+    notes: BTreeMap<String, String>,
+}
+
+impl MemoryJournal {
+    /// An empty journal.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Kept> {
+        // No code that holds the lock can panic halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for MemoryJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a journal in memory")
+    }
+}
+
+#[async_trait]
+impl Journal for MemoryJournal {
+    async fn open(&self, run: &Run) -> MigrateResult<()> {
+        let mut kept = self.locked();
+        match &kept.run {
+            Some(other) if other != run => {
+                Err(MigrateError::another_run(self.to_string(), other, run))
+            }
+            _ => {
+                kept.run = Some(run.clone());
+                Ok(())
+            }
+        }
+    }
+
+    async fn begin_scan(&self) -> MigrateResult<u64> {
+        let mut kept = self.locked();
+        kept.scan += 1;
+        kept.seen.clear();
+        Ok(kept.scan)
+    }
+
+    async fn see(&self, _: u64, configurations: &[String]) -> MigrateResult<Vec<String>> {
+        let mut kept = self.locked();
+        Ok(configurations
+            .iter()
+            .filter(|key| !kept.seen.insert((*key).clone()))
+            .cloned()
+            .collect())
+    }
+
+    async fn mention(&self, scan: u64, mentions: &[Mention]) -> MigrateResult<()> {
+        let mut kept = self.locked();
+        for mention in mentions {
+            let entry = kept
+                .entries
+                .entry(mention.coordinate.clone())
+                .or_insert_with(|| JournalEntry::new(mention.coordinate.clone()));
+            if entry.scan != scan {
+                entry.scan = scan;
+                entry.holder.clone_from(&mention.holder);
+                entry.shared = false;
+            } else if entry.holder.is_none() {
+                entry.holder.clone_from(&mention.holder);
+            } else if mention.holder.is_some() && mention.holder != entry.holder {
+                entry.shared = true;
+            }
+        }
+        Ok(())
+    }
+
+    async fn page(
+        &self,
+        select: &Select,
+        after: Option<&ManagedCoordinate>,
+        limit: usize,
+    ) -> MigrateResult<Vec<JournalEntry>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(self
+            .locked()
+            .entries
+            .range::<ManagedCoordinate, _>((from, Bound::Unbounded))
+            .map(|(_, entry)| entry)
+            .filter(|entry| select.wants(entry))
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+
+    async fn find(
+        &self,
+        coordinates: &[ManagedCoordinate],
+    ) -> MigrateResult<Vec<Option<JournalEntry>>> {
+        let kept = self.locked();
+        Ok(coordinates
+            .iter()
+            .map(|coordinate| kept.entries.get(coordinate).cloned())
+            .collect())
+    }
+
+    async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
+        let mut kept = self.locked();
+        for transition in transitions {
+            let entry = kept
+                .entries
+                .entry(transition.coordinate.clone())
+                .or_insert_with(|| JournalEntry::new(transition.coordinate.clone()));
+            entry.state = transition.state;
+            entry.intent = transition.intent;
+        }
+        Ok(())
+    }
+
+    async fn counts(&self) -> MigrateResult<Counts> {
+        let mut counts = Counts::default();
+        for entry in self.locked().entries.values() {
+            *counts.of_mut(entry.state) += 1;
+        }
+        Ok(counts)
+    }
+
+    async fn put_note(&self, key: &str, text: Option<&str>) -> MigrateResult<()> {
+        let mut kept = self.locked();
+        match text {
+            Some(text) => {
+                kept.notes.insert(key.to_owned(), text.to_owned());
+            }
+            None => {
+                kept.notes.remove(key);
+            }
+        }
+        Ok(())
+    }
+
+    async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(self
+            .locked()
+            .notes
+            .range::<str, _>((from, Bound::Unbounded))
+            .take(limit)
+            .map(|(key, text)| Note::new(key, text))
+            .collect())
+    }
+}
+
+/// A [`ConfigSource`] over a list of rows, which it updates in place.
+#[derive(Debug)]
+pub struct MemoryConfigs {
+    name: String,
+    access: Access,
+    rows: Mutex<Vec<ConfigRow>>,
+}
+
+impl MemoryConfigs {
+    /// A source of these rows, under a name for people.
+    ///
+    /// # Errors
+    /// Where two rows have the same id.
+    pub fn new(name: impl Into<String>, rows: Vec<ConfigRow>) -> MigrateResult<Self> {
+        let name = name.into();
+        let mut ids = BTreeSet::new();
+        if let Some(twice) = rows.iter().find(|row| !ids.insert(&row.id)) {
+            return Err(MigrateError::new(
+                MigrateErrorKind::Configurations,
+                "two configurations have the same id",
+            )
+            .with_place(format!("{name}#{}", twice.id)));
+        }
+        Ok(Self {
+            name,
+            access: Access::Update,
+            rows: Mutex::new(rows),
+        })
+    }
+
+    /// The same source, refusing updates.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.access = Access::ReadOnly;
+        self
+    }
+
+    /// The rows as they are now.
+    #[must_use]
+    pub fn rows(&self) -> Vec<ConfigRow> {
+        self.locked().clone()
+    }
+
+    /// Adds or replaces a row, as the configurations' owner would.
+    pub fn put(&self, row: ConfigRow) {
+        let mut rows = self.locked();
+        match rows.iter_mut().find(|other| other.id == row.id) {
+            Some(other) => *other = row,
+            None => rows.push(row),
+        }
+    }
+
+    /// Removes a row, as the configurations' owner would.
+    pub fn remove(&self, id: &str) {
+        self.locked().retain(|row| row.id != id);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<ConfigRow>> {
+        // No code that holds the lock can panic halfway through a change.
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for MemoryConfigs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+#[async_trait]
+impl ConfigSource for MemoryConfigs {
+    fn access(&self) -> Access {
+        self.access
+    }
+
+    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
+        let rows = self.locked();
+        let from = after.map_or(0, |cursor| {
+            rows.iter()
+                .position(|row| row.id == cursor.as_str())
+                .map_or(rows.len(), |at| at + 1)
+        });
+        let page: Vec<ConfigRow> = rows.iter().skip(from).take(limit).cloned().collect();
+        let next = (from + page.len() < rows.len())
+            .then(|| page.last().map(|row| ConfigCursor::new(&row.id)))
+            .flatten();
+        Ok(ConfigPage::new(page, next))
+    }
+
+    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        Ok(self.locked().iter().find(|row| row.id == id).cloned())
+    }
+
+    async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
+        let refused = |message: &'static str| {
+            MigrateError::new(MigrateErrorKind::Configurations, message)
+                .with_place(format!("{self}#{}", row.id))
+        };
+        if self.access == Access::ReadOnly {
+            return Err(refused("this source of configurations is read-only"));
+        }
+        let mut rows = self.locked();
+        let Some(current) = rows.iter_mut().find(|current| current.id == row.id) else {
+            return Ok(Update::Changed);
+        };
+        match (&row.content, &mut current.content) {
+            (Content::Configuration(as_read), Content::Configuration(now)) => {
+                if ***as_read != ***now {
+                    return Ok(Update::Changed);
+                }
+                *now = Arc::new(GuardedValue::new(configuration.clone()));
+                Ok(Update::Saved)
+            }
+            _ => Err(refused("a bare coordinate has no configuration to update")),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Looks at everything and changes nothing.
+
+use super::{Class, Finding, JournalEntry, MigrateResult, Phase, Select};
+use crate::compare::Step;
+use crate::session::Session;
+
+impl Session<'_> {
+    /// Reads all configurations and all their secrets on both sides, and names what waits for a
+    /// decision.
+    pub(super) async fn plan(&self) -> MigrateResult<()> {
+        let scan = self.scan().await?;
+        let select = Select::all().with_scan(scan);
+        self.each_unit(Phase::Compare, None, &select, &|entries| {
+            Box::pin(self.plan_unit(scan, entries))
+        })
+        .await?;
+        self.ledger.decide();
+        Ok(())
+    }
+
+    async fn plan_unit(&self, scan: u64, entries: Vec<JournalEntry>) -> MigrateResult<()> {
+        let ledger = &self.ledger;
+        ledger.tally(|tally| tally.secrets += entries.len() as u64);
+        for step in self.steps(scan, entries).await {
+            match step {
+                Step::Conflict(entry) => ledger.found(conflicting(&entry)),
+                Step::Failed(failure) => ledger.failed(failure),
+                Step::Forgotten(_) | Step::Withdraw(_) => ledger.tally(|tally| tally.gone += 1),
+                Step::Landed(_) => ledger.tally(|tally| tally.resumed += 1),
+                Step::Present(entry) => {
+                    ledger.tally(|tally| tally.present += 1);
+                    ledger.found(present(&entry));
+                }
+                Step::Restore(entry, _) => {
+                    ledger.tally(|tally| tally.restored += 1);
+                    ledger.found(
+                        Finding::of(Class::PendingDeletion, entry.coordinate.as_str())
+                            .in_holder(entry.holder.as_deref()),
+                    );
+                }
+                Step::Skip(_, finding) => {
+                    ledger.tally(|tally| tally.skipped += 1);
+                    if let Some(finding) = finding {
+                        ledger.found(finding);
+                    }
+                }
+                Step::Write(..) => ledger.tally(|tally| tally.written += 1),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn conflicting(entry: &JournalEntry) -> Finding {
+    Finding::of(Class::Conflicting, entry.coordinate.as_str())
+        .in_holder(entry.holder.as_deref())
+        .with_detail("the target has another value under this name, which is left as it is")
+}
+
+pub(super) fn present(entry: &JournalEntry) -> Finding {
+    Finding::of(Class::Present, entry.coordinate.as_str()).in_holder(entry.holder.as_deref())
+}

@@ -1,0 +1,276 @@
+//! Finds out which secrets there are: what configurations mention, and what nobody mentions.
+
+use futures::future::{BoxFuture, join_all};
+
+use super::{
+    Class, ConfigRow, ConfigSource, Content, Finding, Mention, MigrateError, MigrateErrorKind,
+    MigrateResult, Orphaned, Phase, Select,
+};
+use crate::holdings::{Holding, Means};
+use crate::session::Session;
+use secret_persistence_core::connector::Problem;
+use secret_persistence_core::{
+    Coordinate, Entry, ErrorKind, ListOptions, Listing, ManagedCoordinate, SecretPersistence,
+    SecretPersistenceExt, Timestamp,
+};
+
+impl Session<'_> {
+    /// Reads every configuration and lists the source; what is to be moved is in the journal then,
+    /// under the scan's number.
+    pub(super) async fn scan(&self) -> MigrateResult<u64> {
+        let began = Timestamp::now();
+        let scan = self.journal.begin_scan().await?;
+        self.each_page(Phase::Scan, &|source, rows| {
+            Box::pin(self.scan_page(scan, source, rows))
+        })
+        .await?;
+        if !self.ledger.is_stopped() {
+            self.report_shared(scan).await?;
+            self.orphans(scan, began).await?;
+        }
+        Ok(scan)
+    }
+
+    async fn scan_page(
+        &self,
+        scan: u64,
+        source: &dyn ConfigSource,
+        rows: Vec<ConfigRow>,
+    ) -> MigrateResult<()> {
+        let holdings = self.holdings(source, rows).await?;
+        let keys: Vec<String> = holdings.iter().map(|row| row.key.clone()).collect();
+        if let Some(twice) = self.journal.see(scan, &keys).await?.into_iter().next() {
+            return Err(MigrateError::new(
+                MigrateErrorKind::Configurations,
+                "two configurations have the same id",
+            )
+            .with_place(twice)
+            .with_hint("give each source once, and a column whose values are unique as the id"));
+        }
+        let mut mentions = Vec::new();
+        for holding in &holdings {
+            self.scan_row(holding, &mut mentions);
+        }
+        self.journal.mention(scan, &mentions).await
+    }
+
+    fn scan_row(&self, holding: &Holding, mentions: &mut Vec<Mention>) {
+        let ledger = &self.ledger;
+        for problem in &holding.problems {
+            ledger.found(unreadable(&holding.key, problem));
+        }
+        ledger.note(|report| {
+            match holding.row.content {
+                Content::Configuration(_) => report.tally.configurations += 1,
+                Content::Coordinate(_) => report.tally.bare_coordinates += 1,
+            }
+            for pointer in holding.held.iter().filter_map(|held| held.pointer.as_ref()) {
+                report.tally.pointers += 1;
+                let id = pointer.storage_id.as_ref().map_or("", |id| id.as_str());
+                *report.storages.entry(id.to_owned()).or_default() += 1;
+            }
+        });
+        for held in &holding.held {
+            let place = held.pointer.is_some().then(|| held.place.as_str());
+            match &held.means {
+                Means::Elsewhere => {}
+                Means::Undecided(id) => ledger.found(
+                    Finding::new(Class::Storage)
+                        .in_configuration(&holding.key, place)
+                        .with_storage(id),
+                ),
+                Means::Secret {
+                    coordinate: Coordinate::External(name),
+                    ..
+                } => ledger.found(
+                    Finding::of(Class::External, name.as_str())
+                        .in_configuration(&holding.key, place),
+                ),
+                Means::Secret {
+                    coordinate: Coordinate::Managed(coordinate),
+                    own,
+                } => mentions.push(Mention::new(
+                    coordinate.clone(),
+                    own.then(|| holding.key.clone()),
+                )),
+            }
+        }
+    }
+
+    /// Names every configuration that has a shared coordinate. Reads them once more, and only where
+    /// there is any.
+    async fn report_shared(&self, scan: u64) -> MigrateResult<()> {
+        let shared = Select::all().with_scan(scan).with_shared(true);
+        if self.journal.page(&shared, None, 1).await?.is_empty() {
+            return Ok(());
+        }
+        self.each_page(Phase::Scan, &|source, rows| {
+            Box::pin(self.report_shared_in(scan, source, rows))
+        })
+        .await
+    }
+
+    async fn report_shared_in(
+        &self,
+        scan: u64,
+        source: &dyn ConfigSource,
+        rows: Vec<ConfigRow>,
+    ) -> MigrateResult<()> {
+        for holding in self.holdings(source, rows).await? {
+            for entry in self.shared_in(scan, &holding).await? {
+                self.ledger.found(
+                    Finding::of(Class::Shared, entry.coordinate.as_str())
+                        .in_configuration(&holding.key, None),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds what nobody mentions. A listing may lag, so a name counts only once it is read; and a
+    /// secret that is younger than the scan may belong to a configuration that is younger too.
+    async fn orphans(&self, scan: u64, began: Timestamp) -> MigrateResult<()> {
+        let capabilities = self.source.capabilities();
+        if capabilities.listing == Listing::None {
+            self.ledger.note(|report| report.unlisted = true);
+            return Ok(());
+        }
+        let options = ListOptions::default().with_details(capabilities.cost.list_detail == 0);
+        self.ledger.began(Phase::List, None);
+        let mut after = None;
+        while !self.ledger.is_stopped() {
+            let page = self.source.list_page(&options, after.as_ref()).await?;
+            let count = page.entries.len();
+            for entries in page.entries.chunks(self.options.page.get()) {
+                self.orphans_among(scan, began, entries).await?;
+            }
+            self.ledger.advanced(Phase::List, count);
+            if page.next.is_some() && page.next == after {
+                return Err(MigrateError::new(
+                    MigrateErrorKind::Store,
+                    "the listing does not move on: the same cursor was answered again",
+                )
+                .with_place(self.source.to_string()));
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        self.ledger.ended(Phase::List);
+        Ok(())
+    }
+
+    async fn orphans_among(
+        &self,
+        scan: u64,
+        began: Timestamp,
+        entries: &[Entry],
+    ) -> MigrateResult<()> {
+        let names: Vec<ManagedCoordinate> = entries
+            .iter()
+            .map(|entry| entry.coordinate.clone())
+            .collect();
+        let known = self.journal.find(&names).await?;
+        let mut unmentioned = Vec::new();
+        for (entry, known) in entries.iter().zip(known) {
+            let mentioned = known.is_some_and(|known| known.scan == scan);
+            let young = entry.created.is_some_and(|created| created > began);
+            if mentioned || young || entry.pending_deletion {
+                continue;
+            }
+            unmentioned.push(entry);
+        }
+        let mut orphans = Vec::new();
+        let mut foreign = 0;
+        for (entry, owner) in unmentioned.iter().zip(self.owners(&unmentioned).await) {
+            if self.is_foreign(owner.as_deref()) {
+                foreign += 1;
+            } else {
+                orphans.push(entry.coordinate.clone());
+            }
+        }
+        let reads = self.source.read_many(&coordinates(&orphans)).await;
+        let mut mentions = Vec::new();
+        for (coordinate, read) in orphans.into_iter().zip(reads) {
+            if read.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                continue;
+            }
+            self.ledger
+                .found(Finding::of(Class::Orphaned, coordinate.as_str()));
+            mentions.push(Mention::new(coordinate, None));
+        }
+        self.ledger.tally(|tally| tally.foreign += foreign);
+        if self.options.decisions.orphaned == Some(Orphaned::Copy) {
+            self.journal.mention(scan, &mentions).await?;
+        }
+        Ok(())
+    }
+
+    /// The owners of the source's secrets, as far as the store tells; of one that it does not tell,
+    /// or that has gone, none.
+    async fn owners(&self, entries: &[&Entry]) -> Vec<Option<String>> {
+        let capabilities = self.source.capabilities();
+        let told = !capabilities.owner || capabilities.cost.list_detail == 0;
+        let mut owners: Vec<BoxFuture<'_, Option<String>>> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (owner, coordinate) = (entry.owner.clone(), entry.coordinate.clone());
+            owners.push(Box::pin(async move {
+                if owner.is_some() || told {
+                    return owner;
+                }
+                let described = self.source.describe(&coordinate).await;
+                described.ok().and_then(|entry| entry.owner)
+            }));
+        }
+        join_all(owners).await
+    }
+
+    /// Whether an owner is another installation than this one.
+    pub(super) fn is_foreign(&self, owner: Option<&str>) -> bool {
+        owner.is_some_and(|theirs| self.owner.is_none_or(|ours| ours.as_str() != theirs))
+    }
+
+    /// The journal's entries of a row's own coordinates that stand in other rows too.
+    pub(super) async fn shared_in(
+        &self,
+        scan: u64,
+        holding: &Holding,
+    ) -> MigrateResult<Vec<crate::JournalEntry>> {
+        let mut own: Vec<ManagedCoordinate> = holding
+            .held
+            .iter()
+            .filter_map(|held| match &held.means {
+                Means::Secret {
+                    coordinate: Coordinate::Managed(coordinate),
+                    own: true,
+                } => Some(coordinate.clone()),
+                _ => None,
+            })
+            .collect();
+        own.sort_unstable();
+        own.dedup();
+        Ok(self
+            .journal
+            .find(&own)
+            .await?
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.scan == scan && entry.shared)
+            .collect())
+    }
+}
+
+/// Managed coordinates as coordinates, to be read.
+pub(super) fn coordinates(names: &[ManagedCoordinate]) -> Vec<Coordinate> {
+    names.iter().cloned().map(Coordinate::from).collect()
+}
+
+fn unreadable(key: &str, problem: &Problem) -> Finding {
+    let mut finding = Finding::new(Class::Unreadable)
+        .in_configuration(key, Some(problem.place().as_str()))
+        .with_kind(problem.kind().as_str())
+        .with_detail(problem.message().to_owned());
+    finding.coordinate = problem.coordinate().map(str::to_owned);
+    finding
+}

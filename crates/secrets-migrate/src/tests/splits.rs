@@ -1,0 +1,319 @@
+//! Raw secrets taken out of rows, by processes that end anywhere.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::tap::{Process, Tap, TapJournal};
+use super::world::{assert_complete, contents};
+use crate::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Journal, MemoryConfigs,
+    MemoryJournal, MigrateOptions, MigrateResult, Report, Split, Update,
+};
+use secret_persistence_core::connector::{hydrate_with, pointers};
+use secret_persistence_core::{
+    Coordinate, ManagedCoordinate, Memory, Scope, SecretPersistenceExt, SecretValue, Write,
+};
+
+/// Saves nothing before it has finished, as a source does that writes a new file.
+#[derive(Debug)]
+struct Deferred {
+    rows: Arc<MemoryConfigs>,
+    updates: Mutex<BTreeMap<String, (ConfigRow, Value)>>,
+}
+
+impl fmt::Display for Deferred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rows.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ConfigSource for Deferred {
+    fn access(&self) -> Access {
+        Access::Update
+    }
+
+    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
+        self.rows.page(after, limit).await
+    }
+
+    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        self.rows.row(id).await
+    }
+
+    async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
+        self.updates
+            .lock()
+            .unwrap()
+            .insert(row.id.clone(), (row.clone(), configuration.clone()));
+        Ok(Update::Saved)
+    }
+
+    async fn finish(&self) -> MigrateResult<()> {
+        let updates = std::mem::take(&mut *self.updates.lock().unwrap());
+        for (row, configuration) in updates.into_values() {
+            assert_eq!(self.rows.update(&row, &configuration).await?, Update::Saved);
+        }
+        Ok(())
+    }
+}
+
+struct Installation {
+    store: Arc<Memory>,
+    rows: Arc<MemoryConfigs>,
+    journal: Arc<MemoryJournal>,
+    /// What each row means in full.
+    full: BTreeMap<String, Value>,
+    options: MigrateOptions,
+}
+
+fn specification() -> Arc<Value> {
+    Arc::new(json!({
+        "type": "object",
+        "properties": {
+            "host": {"type": "string"},
+            "password": {"type": "string", "airbyte_secret": true},
+            "key": {"type": "object", "airbyte_secret": true},
+        },
+    }))
+}
+
+fn base_id() -> Uuid {
+    Uuid::from_u128(42)
+}
+
+impl Installation {
+    /// Rows that were never split, one half split, one split, one without a secret.
+    async fn new() -> Self {
+        let store = Arc::new(Memory::new());
+        let scope = Scope::workspace(base_id());
+        let mut saved = Vec::new();
+        for number in 1..=2 {
+            let name = ManagedCoordinate::new(&scope, Uuid::from_u128(number), 1).unwrap();
+            let value = SecretValue::new(format!("saved-{number}"));
+            store.write(Write::new(name.clone(), value)).await.unwrap();
+            saved.push(json!({"_secret": name.as_str()}));
+        }
+        let mut full = BTreeMap::new();
+        let mut rows = Vec::new();
+        let mut row = |id: &str, configuration: Value, meant: Value| {
+            full.insert(id.to_owned(), meant);
+            rows.push(
+                ConfigRow::new(id, configuration)
+                    .with_scope(None, Some(base_id()))
+                    .with_specification(Some(specification())),
+            );
+        };
+        for number in 1..=3 {
+            let raw = json!({
+                "host": "db",
+                "password": format!("raw-{number}"),
+                "key": {"n": number},
+            });
+            row(&format!("raw{number}"), raw.clone(), raw);
+        }
+        row(
+            "half",
+            json!({"password": saved[0], "key": {"n": 9}}),
+            json!({"password": "saved-1", "key": {"n": 9}}),
+        );
+        row(
+            "split",
+            json!({"password": saved[1]}),
+            json!({"password": "saved-2"}),
+        );
+        row("none", json!({"host": "db"}), json!({"host": "db"}));
+        Self {
+            store,
+            rows: Arc::new(MemoryConfigs::new("configs", rows).unwrap()),
+            journal: Arc::new(MemoryJournal::new()),
+            full,
+            options: MigrateOptions::default(),
+        }
+    }
+
+    fn split(&self, process: &Arc<Process>, deferred: bool) -> Split {
+        let configs: Arc<dyn ConfigSource> = if deferred {
+            Arc::new(Deferred {
+                rows: self.rows.clone(),
+                updates: Mutex::default(),
+            })
+        } else {
+            self.rows.clone()
+        };
+        Split::new(
+            Arc::new(Tap::new(self.store.clone(), process)),
+            Arc::new(TapJournal::new(self.journal.clone(), process)),
+        )
+        .with_configs(configs)
+        .with_options(self.options.clone())
+    }
+
+    async fn run(&self) -> Report {
+        let process = Process::endless();
+        self.split(&process, false).run().await.unwrap()
+    }
+
+    /// Every row means what it meant, no raw secret stands in one, and the store has what the rows
+    /// mention and nothing else.
+    async fn assert_split(&self, what: &str) {
+        let stored = contents(&self.store).await;
+        let mut mentioned = Vec::new();
+        for row in self.rows.rows() {
+            let Content::Configuration(configuration) = &row.content else {
+                unreachable!()
+            };
+            for (_, pointer) in pointers(configuration).unwrap() {
+                mentioned.push(pointer.coordinate.unwrap().to_string());
+            }
+            let text = configuration.to_string();
+            assert!(
+                !text.contains("raw-") && !text.contains("\"n\""),
+                "{what}: {text}"
+            );
+            let full = hydrate_with((***configuration).clone(), |pointer| {
+                let name = pointer.coordinate.as_ref().map(Coordinate::as_str)?;
+                stored.get(name).cloned().map(SecretValue::new)
+            })
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(*full, self.full[&row.id], "{what}");
+        }
+        mentioned.sort_unstable();
+        assert_eq!(mentioned, stored.into_keys().collect::<Vec<_>>(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn every_raw_secret_is_taken_out_and_half_split_rows_finish() {
+    let installation = Installation::new().await;
+    let report = installation.run().await;
+    assert_complete(&report, "split");
+    assert_eq!((report.tally.split, report.tally.secrets), (4, 7));
+    installation.assert_split("split").await;
+    let notes = installation.journal.notes(None, 9).await.unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+    let rows = format!("{:?}", contents(&installation.store).await);
+    let report = installation.run().await;
+    assert_complete(&report, "again");
+    assert_eq!((report.tally.split, report.tally.secrets), (0, 0));
+    assert_eq!(format!("{:?}", contents(&installation.store).await), rows);
+}
+
+#[tokio::test]
+async fn a_split_ended_at_any_operation_is_finished_by_the_next() {
+    for deferred in [false, true] {
+        for does_last in [false, true] {
+            for operation in 1.. {
+                let installation = Installation::new().await;
+                let process = Process::ending_at(operation, does_last);
+                let split = installation.split(&process, deferred);
+                let finished = process.run(split.run()).await.is_some();
+                let what = format!("deferred: {deferred}, ended at {operation}, done: {does_last}");
+                let next = installation.split(&Process::endless(), deferred);
+                assert_complete(&next.run().await.unwrap(), &what);
+                installation.assert_split(&what).await;
+                if finished {
+                    assert!(operation > 15, "{what}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_split_is_named_and_the_others_are_split() {
+    let installation = Installation::new().await;
+    let raw = json!({"password": "raw-of-a-bad-row"});
+    let bad = |id: &str| ConfigRow::new(id, raw.clone());
+    let broken = json!({"properties": {"a": {"$ref": "#/nowhere", "airbyte_secret": true}}});
+    let rows = MemoryConfigs::new(
+        "bad",
+        vec![
+            bad("without specification").with_scope(None, Some(base_id())),
+            bad("without base id").with_specification(Some(specification())),
+            bad("prefix")
+                .with_scope(Some("a b".to_owned()), Some(base_id()))
+                .with_specification(Some(specification())),
+            bad("broken specification")
+                .with_scope(None, Some(base_id()))
+                .with_specification(Some(Arc::new(broken))),
+        ],
+    )
+    .unwrap();
+    let process = Process::endless();
+    let split = installation.split(&process, false);
+    let report = split.with_configs(Arc::new(rows)).run().await.unwrap();
+    assert_eq!((report.tally.split, report.failed), (4, 4));
+    let named: Vec<&str> = report
+        .failures
+        .iter()
+        .filter_map(|failure| failure.configuration.as_deref())
+        .collect();
+    assert_eq!(
+        named,
+        [
+            "bad#without specification",
+            "bad#without base id",
+            "bad#prefix",
+            "bad#broken specification"
+        ]
+    );
+    let text = format!("{report:?} {}", serde_json::to_string(&report).unwrap());
+    assert!(!text.contains("raw-"), "{text}");
+    installation.assert_split("the others").await;
+}
+
+#[tokio::test]
+async fn a_read_only_source_is_refused_before_anything_is_written() {
+    let installation = Installation::new().await;
+    let query = MemoryConfigs::new("query", Vec::new()).unwrap().read_only();
+    let process = Process::endless();
+    let split = installation.split(&process, false);
+    let error = split.with_configs(Arc::new(query)).run().await.unwrap_err();
+    assert_eq!(error.place(), Some("query"));
+    assert_eq!(installation.store.len(), 2);
+}
+
+#[tokio::test]
+async fn a_row_that_others_change_meanwhile_keeps_their_change() {
+    let installation = Installation::new().await;
+    let rows = installation.rows.clone();
+    let process = Process::endless();
+    let store = Tap::new(installation.store.clone(), &process).after(move |_| {
+        let mut row = ConfigRow::new("raw2", json!({"host": "other", "password": "raw-theirs"}));
+        row = row.with_scope(None, Some(base_id()));
+        rows.put(row.with_specification(Some(specification())));
+    });
+    let split = Split::new(Arc::new(store), installation.journal.clone())
+        .with_configs(installation.rows.clone());
+    let report = split.run().await.unwrap();
+    assert_eq!((report.tally.changed, report.tally.split), (1, 3));
+    assert_eq!(
+        report.failures[0].configuration.as_deref(),
+        Some("configs#raw2")
+    );
+    let report = installation.run().await;
+    assert_complete(&report, "again");
+    let mut installation = installation;
+    installation.full.insert(
+        "raw2".to_owned(),
+        json!({"host": "other", "password": "raw-theirs"}),
+    );
+    installation.assert_split("theirs").await;
+}
+
+#[tokio::test]
+async fn a_dry_split_counts_and_writes_nothing() {
+    let mut installation = Installation::new().await;
+    installation.options = installation.options.with_dry_run(true);
+    let report = installation.run().await;
+    assert_complete(&report, "dry");
+    assert_eq!((report.tally.split, report.tally.secrets), (4, 7));
+    assert_eq!(installation.store.len(), 2);
+}

@@ -1,0 +1,295 @@
+//! Gives each configuration a copy of its own of what it shares with others.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    Access, ConfigRow, ConfigSource, Content, Failure, Mention, MigrateError, MigrateErrorKind,
+    MigrateResult, Phase, Update,
+};
+use crate::holdings::Holding;
+use crate::notes::Change;
+use crate::scan::coordinates;
+use crate::session::{Session, by_key};
+use secret_persistence_core::connector::{GuardedValue, pointers};
+use secret_persistence_core::{
+    DeleteOptions, Error, ErrorKind, ManagedCoordinate, Recovery, Result, Scope, SecretPersistence,
+    SecretPersistenceExt, Write,
+};
+
+/// What the notes of this step begin with.
+const SORT: &str = "unshare ";
+
+type Copies = Change<Vec<String>>;
+
+impl Session<'_> {
+    /// Every configuration that has a shared coordinate, but the first that the scan met, gets a
+    /// copy under a name of its own, in the source; its row is updated by compare-and-swap.
+    pub(super) async fn unshare(&self, scan: u64) -> MigrateResult<()> {
+        self.each_page(Phase::Unshare, &|source, rows| {
+            Box::pin(self.unshare_page(scan, source, rows))
+        })
+        .await?;
+        if self.options.dry_run || self.ledger.is_stopped() {
+            return Ok(());
+        }
+        for source in self.configs {
+            source.finish().await?;
+        }
+        // Every row that was noted and not given up is saved now.
+        let mut after = None;
+        loop {
+            let (changes, next) = Copies::page(
+                self.journal,
+                SORT,
+                after.as_deref(),
+                self.options.page.get(),
+            )
+            .await?;
+            for (key, change) in changes {
+                if !change.abandoned {
+                    self.journal.put_note(&key, None).await?;
+                }
+            }
+            after = next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn unshare_page(
+        &self,
+        scan: u64,
+        source: &dyn ConfigSource,
+        rows: Vec<ConfigRow>,
+    ) -> MigrateResult<()> {
+        for holding in self.holdings(source, rows).await? {
+            self.unshare_row(scan, source, &holding).await?;
+        }
+        Ok(())
+    }
+
+    async fn unshare_row(
+        &self,
+        scan: u64,
+        source: &dyn ConfigSource,
+        holding: &Holding,
+    ) -> MigrateResult<()> {
+        let shared: Vec<ManagedCoordinate> = self
+            .shared_in(scan, holding)
+            .await?
+            .into_iter()
+            .filter(|entry| entry.holder.as_deref() != Some(&holding.key))
+            .map(|entry| entry.coordinate)
+            .collect();
+        let Content::Configuration(configuration) = &holding.row.content else {
+            return Ok(());
+        };
+        if shared.is_empty() {
+            return Ok(());
+        }
+        let ledger = &self.ledger;
+        if source.access() == Access::ReadOnly {
+            ledger.failed(refused(
+                holding,
+                "this source of configurations is read-only; give the table itself, not a query",
+            ));
+            return Ok(());
+        }
+        if self.options.dry_run {
+            ledger.tally(|tally| tally.unshared += shared.len() as u64);
+            return Ok(());
+        }
+        let writes = match self.copies(holding, &shared).await {
+            Ok(writes) => writes,
+            Err(error) => {
+                ledger.failed(Failure::of(&error).in_configuration(&holding.key, None));
+                return Ok(());
+            }
+        };
+        let names: Vec<String> = writes
+            .iter()
+            .map(|write| write.coordinate.to_string())
+            .collect();
+        let note = format!("{SORT}{} {}", holding.key, names[0]);
+        let change = Change::new(&holding.key, names);
+        change.put(self.journal, &note).await?;
+        for result in self.source.write_many(&writes).await {
+            if let Err(error) = result {
+                ledger.failed(Failure::of(&error).in_configuration(&holding.key, None));
+                return self.abandon(&note, change).await;
+            }
+        }
+        let renamed: HashMap<&str, &ManagedCoordinate> = shared
+            .iter()
+            .map(ManagedCoordinate::as_str)
+            .zip(writes.iter().map(|write| &write.coordinate))
+            .collect();
+        let mut changed = GuardedValue::new((***configuration).clone());
+        rename(&mut changed, holding, &renamed);
+        match source.update(&holding.row, &changed).await? {
+            Update::Saved => {
+                ledger.tally(|tally| tally.unshared += writes.len() as u64);
+                let mentions: Vec<Mention> = writes
+                    .into_iter()
+                    .map(|write| Mention::new(write.coordinate, Some(holding.key.clone())))
+                    .collect();
+                self.journal.mention(scan, &mentions).await
+            }
+            Update::Changed => {
+                ledger.tally(|tally| tally.changed += 1);
+                ledger.failed(refused(
+                    holding,
+                    "somebody else changed the row meanwhile; start again",
+                ));
+                self.abandon(&note, change).await
+            }
+        }
+    }
+
+    /// The copies that a row needs, with their expiry, under new names of the row's scope.
+    async fn copies(&self, holding: &Holding, shared: &[ManagedCoordinate]) -> Result<Vec<Write>> {
+        let reads = self.source.read_many(&coordinates(shared)).await;
+        let mut writes = Vec::with_capacity(shared.len());
+        for (coordinate, read) in shared.iter().zip(reads) {
+            let read = read?;
+            let expires = self.expiry(coordinate, &read).await?;
+            writes.push(Write::new(fresh(holding, coordinate)?, read.value).with_expires(expires));
+        }
+        Ok(writes)
+    }
+
+    /// Deletes the copies of a row that was not saved.
+    async fn abandon(&self, note: &str, mut change: Copies) -> MigrateResult<()> {
+        change.abandoned = true;
+        change.put(self.journal, note).await?;
+        let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
+        for name in &change.names {
+            let coordinate = ManagedCoordinate::parse(name)?;
+            if let Err(error) = self.source.delete(&coordinate, &at_once).await {
+                // The note stays, so that the next start deletes it.
+                self.ledger
+                    .failed(Failure::of(&error).in_configuration(&change.configuration, None));
+                return Ok(());
+            }
+        }
+        self.journal.put_note(note, None).await
+    }
+
+    /// Ends what a killed run left: a row that has its copies keeps them, others lose theirs.
+    pub(super) async fn settle_copies(&self) -> MigrateResult<()> {
+        let mut after = None;
+        loop {
+            let (changes, next) = Copies::page(
+                self.journal,
+                SORT,
+                after.as_deref(),
+                self.options.page.get(),
+            )
+            .await?;
+            for (note, change) in changes {
+                if !change.abandoned && self.has_any(&change).await? {
+                    self.journal.put_note(&note, None).await?;
+                } else {
+                    self.abandon(&note, change).await?;
+                }
+            }
+            after = next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a row has any of the copies that were made for it.
+    async fn has_any(&self, change: &Copies) -> MigrateResult<bool> {
+        let Some((source, id)) = by_key(self.configs, &change.configuration) else {
+            return Err(unknown_source(&change.configuration));
+        };
+        let Some(row) = source.row(id).await? else {
+            return Ok(false);
+        };
+        let Content::Configuration(configuration) = &row.content else {
+            return Ok(false);
+        };
+        // A row that cannot be understood may have them.
+        let Ok(pointers) = pointers(configuration) else {
+            return Ok(true);
+        };
+        Ok(pointers.iter().any(|(_, pointer)| {
+            pointer
+                .coordinate
+                .as_ref()
+                .is_some_and(|name| change.names.iter().any(|copy| copy == name.as_str()))
+        }))
+    }
+}
+
+/// A change was noted for a row of a source that this run was not given.
+pub(super) fn unknown_source(key: &str) -> MigrateError {
+    MigrateError::new(
+        MigrateErrorKind::Configurations,
+        "an earlier run was stopped while it changed this row, and its source is not among those \
+         that were given",
+    )
+    .with_place(key.to_owned())
+    .with_hint("give the same sources of configurations as then")
+}
+
+fn refused(holding: &Holding, message: &str) -> Failure {
+    Failure {
+        coordinate: None,
+        configuration: Some(holding.key.clone()),
+        place: None,
+        kind: MigrateErrorKind::Configurations.as_str().to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// A new name for a copy: of the row's scope where the row tells it, else of the original's.
+fn fresh(holding: &Holding, coordinate: &ManagedCoordinate) -> Result<ManagedCoordinate> {
+    let id = Uuid::new_v4();
+    if let Some(base_id) = holding.row.base_id {
+        let prefix = holding.row.prefix.as_deref().unwrap_or("workspace_");
+        return ManagedCoordinate::new(&Scope::new(prefix, base_id)?, id, 1);
+    }
+    match coordinate.base().rsplit_once("_secret_") {
+        Some((scope, _)) => ManagedCoordinate::parse(&format!("{scope}_secret_{id}_v1")),
+        None => Err(Error::new(
+            ErrorKind::InvalidCoordinate,
+            "the coordinate does not tell its scope, so that a copy has no name",
+        )
+        .with_coordinate(coordinate.shared())
+        .with_hint("give the base id of the row")),
+    }
+}
+
+/// Replaces the names in a row's own pointers, and nothing else of them.
+fn rename(
+    configuration: &mut Value,
+    holding: &Holding,
+    renamed: &HashMap<&str, &ManagedCoordinate>,
+) {
+    let places: BTreeMap<&str, &ManagedCoordinate> = holding
+        .held
+        .iter()
+        .filter_map(|held| {
+            let pointer = held.pointer.as_ref()?;
+            let name = pointer.coordinate.as_ref()?;
+            let copy = renamed.get(name.as_str())?;
+            (pointer.reference_id.is_none() && held.coordinate().is_some())
+                .then(|| (held.place.as_str(), *copy))
+        })
+        .collect();
+    for (place, copy) in places {
+        if let Some(name) = configuration
+            .pointer_mut(place)
+            .and_then(|pointer| pointer.get_mut("_secret"))
+        {
+            *name = Value::String(copy.to_string());
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Reads everything back.
+
+use super::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition};
+use crate::compare::{Pair, Side};
+use crate::copy::to;
+use crate::hydrate::From;
+use crate::plan::conflicting;
+use crate::session::Session;
+
+impl Session<'_> {
+    /// Compares every secret that is said to be in the target, then hydrates every configuration
+    /// from there. Goes through to the end, so that everything that is wrong is named.
+    pub(super) async fn verify(&self) -> MigrateResult<()> {
+        let counts = self.journal.counts().await?;
+        let total = counts.written + counts.verified + counts.present;
+        let select = Select::all().with_states(&[State::Written, State::Verified, State::Present]);
+        self.each_unit(Phase::Compare, Some(total), &select, &|entries| {
+            Box::pin(self.verify_unit(entries))
+        })
+        .await?;
+        if self.ledger.is_stopped() {
+            return Ok(());
+        }
+        let hydrated = self.hydrate(From::Target).await?;
+        let states = self.journal.counts().await?;
+        // Reasons, the gravest first: a conflict has to be looked at, a loss only copied again.
+        self.ledger.note(|report| {
+            let stop = if report.count(Class::Conflicting) > 0 || states.conflict > 0 {
+                Some(Stop::Conflict)
+            } else if report.tally.lost > 0 || states.intent > 0 {
+                Some(Stop::Unverified)
+            } else if hydrated {
+                None
+            } else {
+                Some(Stop::Hydration)
+            };
+            if report.stopped.is_none() {
+                report.stopped = stop;
+            }
+        });
+        Ok(())
+    }
+
+    async fn verify_unit(&self, entries: Vec<JournalEntry>) -> MigrateResult<()> {
+        let pairs = self.pairs(entries).await;
+        let transitions: Vec<Transition> = pairs
+            .iter()
+            .filter_map(|pair| self.verify_one(pair))
+            .collect();
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.advance(&transitions).await
+    }
+
+    fn verify_one(&self, pair: &Pair) -> Option<Transition> {
+        let (ledger, entry) = (&self.ledger, &pair.entry);
+        if let Some(failure) = pair.failure() {
+            ledger.failed(failure);
+            return None;
+        }
+        match (&pair.source, &pair.target) {
+            // The target has lost it. Its intent stays: it still is ours, should it turn up again.
+            (Side::Has(_), Side::Gone(kind)) => {
+                ledger.tally(|tally| tally.lost += 1);
+                ledger.found(
+                    Finding::of(Class::Lost, entry.coordinate.as_str())
+                        .in_holder(entry.holder.as_deref())
+                        .with_kind(kind.as_str()),
+                );
+                Some(to(entry, State::Pending, entry.intent))
+            }
+            (Side::Has(_), _) if pair.is_equal() => {
+                ledger.tally(|tally| tally.verified += 1);
+                (entry.intent && entry.state != State::Verified)
+                    .then(|| to(entry, State::Verified, true))
+            }
+            (Side::Has(_), _) => {
+                ledger.found(conflicting(entry));
+                Some(to(entry, State::Conflict, entry.intent))
+            }
+            // Deleted or retired since. Whether a configuration needs it, hydrating tells.
+            _ => {
+                ledger.tally(|tally| tally.gone += 1);
+                None
+            }
+        }
+    }
+}

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use secret_persistence_core::{
     Coordinate, ListOptions, ManagedCoordinate, Scope, SecretPersistenceExt as _, SecretValue,
     Write,
-    migrate::{ConfigRow, MemoryConfigs, MemoryJournal, MigrateOptions, Migration, Report},
+};
+use secret_persistence_migrate::{
+    ConfigRow, MemoryConfigs, MemoryJournal, MigrateOptions, Migration, Report,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;

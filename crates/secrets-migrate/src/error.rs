@@ -26,6 +26,10 @@ pub enum MigrateErrorKind {
     Settings,
     /// A store failed as a whole, not on one secret.
     Store,
+    /// A database or a file could not be read or written; the same run goes on from there.
+    Unavailable,
+    /// Refused until somebody decides something or moves something away.
+    Undecided,
 }
 
 impl MigrateErrorKind {
@@ -39,6 +43,8 @@ impl MigrateErrorKind {
             Self::SameStore => "same_store",
             Self::Settings => "settings",
             Self::Store => "store",
+            Self::Unavailable => "unavailable",
+            Self::Undecided => "undecided",
         }
     }
 }
@@ -87,6 +93,55 @@ impl MigrateError {
         )
         .with_place(journal)
         .with_hint("give the stores and the owner of that run, or another journal")
+    }
+
+    /// The configurations cannot be understood.
+    pub(crate) fn configurations(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(MigrateErrorKind::Configurations, message)
+    }
+
+    /// What was asked for is wrong.
+    pub(crate) fn settings(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(MigrateErrorKind::Settings, message)
+    }
+
+    /// A database or a file failed.
+    pub(crate) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(MigrateErrorKind::Unavailable, message)
+    }
+
+    /// Somebody has to decide first.
+    pub(crate) fn undecided(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(MigrateErrorKind::Undecided, message)
+    }
+
+    /// What a key table says about a setting.
+    pub(crate) fn of_setting(error: &secret_persistence_core::Error) -> Self {
+        let ours = Self::settings(error.message().to_owned());
+        match error.hint() {
+            Some(hint) => ours.with_hint(hint.to_owned()),
+            None => ours,
+        }
+    }
+
+    /// The same failure, of something else.
+    pub(crate) fn of_kind(mut self, kind: MigrateErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Adds the row that it is about.
+    pub(crate) fn at_row(self, id: &str) -> Self {
+        self.within(format_args!("row `{}`", id.escape_debug()))
+    }
+
+    /// Adds what the place is in: the file of a line, the table of a row.
+    pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
+        self.0.place = Some(match self.0.place {
+            Some(inner) => format!("{place}: {inner}"),
+            None => place.to_string(),
+        });
+        self
     }
 
     /// Adds where: a file and the number of its line, a table and the id of its row, a journal.

@@ -1,12 +1,18 @@
 //! What a run remembers between two starts: names and states.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
+
 use std::fmt::{self, Debug, Display};
 
 use async_trait::async_trait;
+use secret_persistence_core::{Identity, ManagedCoordinate, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::MigrateResult;
-use secret_persistence_core::{Identity, ManagedCoordinate, Owner};
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use sql::SqlJournal;
 
 /// The memory of one migration, on disk.
 ///

@@ -3,7 +3,7 @@
 //! [`Migration`] is the engine: [`plan`](Migration::plan), [`copy`](Migration::copy),
 //! [`verify`](Migration::verify), [`rollback`](Migration::rollback) and
 //! [`retire`](Migration::retire); [`Split`] takes raw secrets out of configurations that were never
-//! split. It knows no command line, no database and no store: what it works on is given to it as
+//! split. It knows no command line and no store: what it works on is given to it as
 //! two [`SecretPersistence`](secret_persistence_core::SecretPersistence), any number of [`ConfigSource`]s and a
 //! [`Journal`].
 //!
@@ -16,12 +16,15 @@
 //!   no length.
 //! - A value that stood in the target before is never overwritten and never deleted.
 
+mod address;
 mod cancel;
 mod compare;
 mod configs;
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
 mod copy;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod database;
 mod decisions;
 mod engine;
 mod error;
@@ -34,18 +37,21 @@ mod notes;
 mod options;
 mod paced;
 mod plan;
+mod private_file;
 mod progress;
 mod report;
 mod retire;
 mod rollback;
 mod scan;
 mod session;
+pub mod sources;
 mod split;
 #[cfg(test)]
 mod tests;
 mod unshare;
 mod verify;
 
+pub use address::Variables;
 pub use cancel::Cancellation;
 pub use configs::{Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Update};
 pub use decisions::{
@@ -53,6 +59,8 @@ pub use decisions::{
 };
 pub use engine::{AllReferences, Migration};
 pub use error::{MigrateError, MigrateErrorKind, MigrateResult};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use journal::SqlJournal;
 pub use journal::{Counts, Journal, JournalEntry, Mention, Note, Run, Select, State, Transition};
 pub use memory::{MemoryConfigs, MemoryJournal};
 pub use options::MigrateOptions;

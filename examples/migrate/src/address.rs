@@ -1,11 +1,6 @@
 //! URLs of stores and databases: parsed once, never with a credential in them.
 
-#[cfg(any(feature = "postgres", test))]
-use std::net::IpAddr;
-use std::path::PathBuf;
-
 use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
-use url::form_urlencoded;
 
 use crate::environment::{Environment, Role};
 use crate::status::{Failure, Result};
@@ -47,46 +42,6 @@ pub(crate) fn settings(
         .map_err(|error| Failure::from(error).at(format!("{} {url}", role.option())))?;
     settings.set_env(|name| environment.of(role, name).map(str::to_owned));
     Ok(settings)
-}
-
-/// The file of `sqlite:///abs`, `sqlite://rel/path`, `sqlite:/abs` or `sqlite:rel/path`.
-///
-/// # Errors
-/// Where no file is named.
-pub(crate) fn sqlite_path(url: &StoreUrl) -> Result<PathBuf> {
-    let path = format!("{}{}", url.host().unwrap_or_default(), url.path());
-    if path.is_empty() || path.ends_with('/') {
-        return Err(Failure::input(
-            "this sqlite URL names no file; write it like sqlite:///path/to/secrets.db or sqlite:secrets.db",
-        ));
-    }
-    Ok(PathBuf::from(path))
-}
-
-/// Whether a host is this very machine, where transport without TLS is allowed.
-#[cfg(any(feature = "postgres", test))]
-pub(crate) fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-/// `file?key=value&…`: the name as it is, and the query, decoded.
-///
-/// # Errors
-/// Where a key stands twice.
-pub(crate) fn query_of_file(text: &str) -> Result<(&str, Vec<(String, String)>)> {
-    let (file, query) = text.split_once('?').unwrap_or((text, ""));
-    let mut parameters: Vec<(String, String)> = Vec::new();
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        if parameters.iter().any(|(known, _)| *known == key) {
-            return Err(Failure::input("one parameter stands twice").at(file));
-        }
-        parameters.push((key.into_owned(), value.into_owned()));
-    }
-    Ok((file, parameters))
 }
 
 /// Hides what stands between `://` and `@` in text that other people's code made of our arguments.
@@ -139,31 +94,6 @@ mod tests {
             assert_eq!(failure.status(), Status::Input, "{text}");
             let shown = format!("{failure} {failure:?}");
             assert!(!shown.contains("ter2"), "{text}: {shown}");
-        }
-    }
-
-    #[test]
-    fn files_are_absolute_or_relative_as_written() {
-        for (text, path) in [
-            ("sqlite:///srv/a%20b.db?mode=plain", "/srv/a b.db"),
-            ("sqlite:/srv/s.db", "/srv/s.db"),
-            ("sqlite:s.db", "s.db"),
-            ("sqlite://s.db", "s.db"),
-            ("sqlite://folder/s.db", "folder/s.db"),
-        ] {
-            let url = parse(text, Role::Store).unwrap();
-            assert_eq!(sqlite_path(&url).unwrap(), PathBuf::from(path), "{text}");
-        }
-        assert!(sqlite_path(&parse("sqlite:", Role::Store).unwrap()).is_err());
-    }
-
-    #[test]
-    fn loopback_is_an_address_or_the_one_name() {
-        for host in ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["10.0.0.1", "localhost.example", "127.0.0.1.example", ""] {
-            assert!(!is_loopback(host), "{host}");
         }
     }
 

@@ -69,6 +69,11 @@ impl Environment {
             .or_else(|| self.plain(name))
     }
 
+    /// Asks for the variables of a role.
+    pub(crate) fn variables(&self, role: Role) -> impl Fn(&str) -> Option<String> + Send + Sync {
+        move |name| self.of(role, name).map(str::to_owned)
+    }
+
     /// The variables for the settings of a role's store.
     pub(crate) fn of_store(&self, role: Role) -> secret_persistence::Environment {
         let variables: secret_persistence::Environment = self.0.clone().into_iter().collect();

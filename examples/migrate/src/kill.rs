@@ -16,6 +16,9 @@ mod points {
         Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
         ManagedCoordinate, Page, Read, Result, SecretPersistence, Write, Written,
     };
+    use secret_persistence_migrate::{
+        Counts, Journal, JournalEntry, Mention, MigrateResult, Note, Run, Select, Transition,
+    };
 
     static PASSED: AtomicU64 = AtomicU64::new(0);
     static STOP_AT: LazyLock<u64> = LazyLock::new(|| {
@@ -75,6 +78,73 @@ mod points {
         }
     }
 
+    /// A journal with a point before and after every call.
+    #[derive(Debug)]
+    struct PointsOfJournal<J>(Arc<J>);
+
+    /// The journal, with its points.
+    pub(crate) fn journal<J: Journal + 'static>(journal: Arc<J>) -> Arc<dyn Journal> {
+        Arc::new(PointsOfJournal(journal))
+    }
+
+    impl<J: Journal> fmt::Display for PointsOfJournal<J> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    #[async_trait]
+    #[deny(clippy::missing_trait_methods)]
+    impl<J: Journal> Journal for PointsOfJournal<J> {
+        async fn open(&self, run: &Run) -> MigrateResult<()> {
+            between(self.0.open(run)).await
+        }
+
+        async fn begin_scan(&self) -> MigrateResult<u64> {
+            between(self.0.begin_scan()).await
+        }
+
+        async fn see(&self, scan: u64, configurations: &[String]) -> MigrateResult<Vec<String>> {
+            between(self.0.see(scan, configurations)).await
+        }
+
+        async fn mention(&self, scan: u64, mentions: &[Mention]) -> MigrateResult<()> {
+            between(self.0.mention(scan, mentions)).await
+        }
+
+        async fn page(
+            &self,
+            select: &Select,
+            after: Option<&ManagedCoordinate>,
+            limit: usize,
+        ) -> MigrateResult<Vec<JournalEntry>> {
+            self.0.page(select, after, limit).await
+        }
+
+        async fn find(
+            &self,
+            coordinates: &[ManagedCoordinate],
+        ) -> MigrateResult<Vec<Option<JournalEntry>>> {
+            self.0.find(coordinates).await
+        }
+
+        async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
+            between(self.0.advance(transitions)).await
+        }
+
+        async fn counts(&self) -> MigrateResult<Counts> {
+            self.0.counts().await
+        }
+
+        async fn put_note(&self, key: &str, text: Option<&str>) -> MigrateResult<()> {
+            between(self.0.put_note(key, text)).await
+        }
+
+        async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>> {
+            self.0.notes(after, limit).await
+        }
+    }
+
     async fn between<T>(operation: impl Future<Output = T>) -> T {
         point().await;
         let result = operation.await;
@@ -82,7 +152,7 @@ mod points {
         result
     }
 
-    pub(crate) async fn point() {
+    async fn point() {
         let passed = PASSED.fetch_add(1, Ordering::SeqCst) + 1;
         if passed == *STOP_AT {
             crate::console::remark(format!("stopped at point {passed}"));
@@ -101,11 +171,15 @@ mod points {
 }
 
 #[cfg(debug_assertions)]
-pub(crate) use points::{Points, point, report};
+pub(crate) use points::{Points, journal, report};
 
-/// Does nothing.
+/// The journal as it is.
 #[cfg(not(debug_assertions))]
-pub(crate) async fn point() {}
+pub(crate) fn journal<J: secret_persistence_migrate::Journal + 'static>(
+    journal: std::sync::Arc<J>,
+) -> std::sync::Arc<dyn secret_persistence_migrate::Journal> {
+    journal
+}
 
 /// Does nothing.
 #[cfg(not(debug_assertions))]

@@ -1,23 +1,20 @@
 //! Moves the secrets of connector configurations between stores, and back: the tool that operators run.
 //!
 //! `README.md` beside this file's folder has the commands, the options and the sequence without down
-//! time. The engine is `secret_persistence_migrate`; here are the command line, the registry of stores,
-//! the sources of configurations in databases and files, and the journal in a database.
+//! time. The engine is `secret_persistence_migrate`; here are the command line, the registry of stores
+//! and what draws on a terminal.
 
 mod address;
 mod cli;
 mod commands;
 mod configs;
 mod console;
-mod database;
 mod environment;
-mod identifier;
 mod interrupt;
 mod journal;
 mod kill;
 mod observer;
 mod output;
-mod private_file;
 mod status;
 mod store;
 

@@ -81,17 +81,6 @@ impl Failure {
         self
     }
 
-    /// Adds what the user can know or do about it.
-    pub(crate) fn hint(mut self, hint: &str) -> Self {
-        self.message = format!("{}; {hint}", self.message);
-        self
-    }
-
-    /// Says which row the failure is about.
-    pub(crate) fn at_row(self, id: &str) -> Self {
-        self.at(format_args!("row `{}`", id.escape_debug()))
-    }
-
     /// The failure as one of a store, for callers that know nothing else.
     pub(crate) fn into_store_error(self) -> Error {
         Error::new(ErrorKind::InvalidConfig, chain(&self))
@@ -133,12 +122,12 @@ impl From<Error> for Failure {
 
 impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Self {
-        // A source or journal of ours has already said how bad it is.
-        let inner = StdError::source(&error).and_then(|source| source.downcast_ref::<Self>());
-        let status = match (inner, error.kind()) {
-            (Some(inner), _) => inner.status,
-            (None, MigrateErrorKind::Journal | MigrateErrorKind::Store) => Status::Failed,
-            (None, _) => Status::Input,
+        let status = match error.kind() {
+            MigrateErrorKind::Journal | MigrateErrorKind::Store | MigrateErrorKind::Unavailable => {
+                Status::Failed
+            }
+            MigrateErrorKind::Undecided => Status::Undecided,
+            _ => Status::Input,
         };
         Self::new(status, chain(&error))
     }

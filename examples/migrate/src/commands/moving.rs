@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use secret_persistence_core::Recovery;
-use secret_persistence_migrate::{AllReferences, MigrateOptions, Migration, Shared};
+use secret_persistence_migrate::{Access, AllReferences, MigrateOptions, Migration, Shared};
 
 use crate::cli::{MoveArgs, Pace, RetireArgs};
 use crate::configs;
-use crate::database::Purpose;
 use crate::environment::{Environment, Role};
 use crate::interrupt;
-use crate::journal::SqlJournal;
+use crate::journal;
 use crate::observer::Shown;
 use crate::output::Output;
 use crate::status::{Failure, Result, Status};
@@ -99,7 +98,7 @@ enum Writes {
 #[derive(Debug)]
 struct Run {
     migration: Migration,
-    journal: Arc<SqlJournal>,
+    journal: journal::Opened,
     options: MigrateOptions,
 }
 
@@ -108,16 +107,16 @@ impl Run {
     async fn prepare(args: &MoveArgs, environment: &Environment, writes: Writes) -> Result<Self> {
         let decisions = args.decisions.decisions();
         let unshare = decisions.shared == Some(Shared::Unshare) && writes == Writes::Target;
-        let purpose = if unshare && !args.dry_run {
-            Purpose::Update
+        let access = if unshare && !args.dry_run {
+            Access::Update
         } else {
-            Purpose::Read
+            Access::ReadOnly
         };
         let registry = Registry::built_in().with_rate(args.pace.rate);
         let (source, target) = (args.route.source(), args.route.target());
         registry.knows_place(source, Role::From, environment)?;
         registry.knows_place(target, Role::To, environment)?;
-        let sources = configs::open(&args.route.configs, environment, purpose).await?;
+        let sources = configs::open(&args.route.configs, environment, access).await?;
         let references = configs::references(&args.route.configs, environment).await?;
         let mut from = registry.open_place(source, Role::From, environment).await?;
         let mut to = registry.open_place(target, Role::To, environment).await?;
@@ -128,14 +127,14 @@ impl Run {
             }
         }
         let owner = to.owner.clone().or_else(|| from.owner.clone());
-        let journal = Arc::new(SqlJournal::open(&args.journal.journal, environment).await?);
+        let journal = journal::open(&args.journal.journal, environment).await?;
         let options = paced(&args.pace)
             .with_dry_run(args.dry_run)
             .with_decisions(decisions);
         let mut migration = Migration::new(
             from.with_points().store,
             to.with_points().store,
-            Arc::clone(&journal) as Arc<_>,
+            journal.for_run(),
         )
         .with_options(options.clone())
         .with_observer(Arc::new(Shown::default()))

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use secret_persistence_core::connector::{ConnectorOptions, Policy};
-use secret_persistence_migrate::Split;
+use secret_persistence_migrate::{Access, Split};
 
 use super::moving::paced;
 use crate::cli::SplitArgs;
 use crate::configs;
-use crate::database::Purpose;
 use crate::environment::{Environment, Role};
 use crate::interrupt;
-use crate::journal::SqlJournal;
+use crate::journal;
 use crate::observer::Shown;
 use crate::output::Output;
 use crate::status::{Result, Status};
@@ -25,7 +24,7 @@ pub(crate) async fn run(
 ) -> Result<Status> {
     let registry = Registry::built_in().with_rate(args.pace.rate);
     registry.knows_place(args.at.place(), Role::Store, environment)?;
-    let sources = configs::open(&args.configs, environment, Purpose::Update).await?;
+    let sources = configs::open(&args.configs, environment, Access::Update).await?;
     let references = configs::references(&args.configs, environment).await?;
     let mut store = registry
         .open_place(args.at.place(), Role::Store, environment)
@@ -34,8 +33,8 @@ pub(crate) async fn run(
         store = store.for_writing()?;
     }
     let owner = store.owner.clone();
-    let journal = Arc::new(SqlJournal::open(&args.journal, environment).await?);
-    let mut split = Split::new(store.with_points().store, Arc::clone(&journal) as Arc<_>)
+    let journal = journal::open(&args.journal, environment).await?;
+    let mut split = Split::new(store.with_points().store, journal.for_run())
         .with_options(paced(&args.pace).with_dry_run(args.dry_run))
         .with_observer(Arc::new(Shown::default()))
         .with_cancellation(interrupt::watch());

@@ -116,7 +116,7 @@ async fn sources_of_configurations() {
     .says("id=");
     plan(&format!("{database}?table=a;b&id=id&configuration=c"))
         .expect(2)
-        .says("no name of a table");
+        .says("not the name of a table");
     plan(&format!(
         "{database}?table=actor&id=id&configuration=configuration&wehre=x"
     ))

@@ -9,16 +9,17 @@ use secret_persistence_core::connector::{
 };
 use secret_persistence_core::{Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores};
 use secret_persistence_db::{Database as Secrets, DbConfig, KeyRingFile, Mode};
-use secret_persistence_migrate::{ConfigSource, Migration};
+use secret_persistence_migrate::{Access, ConfigSource, Migration};
 use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{ConnectOptions, SqlitePool};
 use uuid::Uuid;
 
 use super::connectors::Connector;
 use crate::cli::Configs;
 use crate::configs;
-use crate::database::{Database, Purpose};
 use crate::environment::Environment;
-use crate::journal::SqlJournal;
+use crate::journal;
 use crate::status::{Failure, Result, Status};
 
 /// Everything there is, on disk in one folder.
@@ -28,8 +29,8 @@ pub(super) struct World {
     /// The store that it moves to.
     pub(super) target: Arc<Secrets>,
     folder: PathBuf,
-    database: Database,
-    journal: Arc<SqlJournal>,
+    database: SqlitePool,
+    journal: journal::Opened,
     workspace: Scope,
     originals: BTreeMap<String, Original>,
     owner: Owner,
@@ -90,10 +91,8 @@ impl World {
         Ok(Self {
             source: Arc::new(Secrets::connect(plain).await?),
             target: Arc::new(Secrets::connect(encrypted).await?),
-            database: Database::sqlite(&configurations, Purpose::Update).await?,
-            journal: Arc::new(
-                SqlJournal::open(&journal.to_string_lossy(), &Environment::default()).await?,
-            ),
+            database: open_table(&configurations).await?,
+            journal: journal::open(&journal.to_string_lossy(), &Environment::default()).await?,
             workspace: Scope::workspace(Uuid::new_v4()),
             originals: BTreeMap::new(),
             folder: folder.to_owned(),
@@ -128,18 +127,16 @@ impl World {
             .await
             .map_err(refused)?;
         let secrets = staged.record().writes().len();
-        self.database
-            .execute(
-                "INSERT INTO actor (id, workspace_id, specification, configuration) VALUES ($1, $2, $3, $4)"
-                    .into(),
-                vec![
-                    connector.name.clone(),
-                    self.workspace.base_id().to_string(),
-                    connector.connection_specification.to_string(),
-                    staged.config().to_string(),
-                ],
-            )
-            .await?;
+        sqlx::query(
+            "INSERT INTO actor (id, workspace_id, specification, configuration) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(connector.name.clone())
+        .bind(self.workspace.base_id().to_string())
+        .bind(connector.connection_specification.to_string())
+        .bind(staged.config().to_string())
+        .execute(&self.database)
+        .await
+        .map_err(database_failed)?;
         let _ = staged.commit().await.map_err(refused)?;
         self.originals.insert(
             connector.name,
@@ -153,17 +150,11 @@ impl World {
 
     /// A row as it is now.
     pub(super) async fn saved(&self, name: &str) -> Result<Saved> {
-        let rows = self
-            .database
-            .few(
-                "SELECT configuration FROM actor WHERE id = $1".into(),
-                vec![name.to_owned()],
-            )
-            .await?;
-        let text = rows
-            .into_iter()
-            .next()
-            .and_then(|mut row| row.pop().flatten())
+        let text: String = sqlx::query_scalar("SELECT configuration FROM actor WHERE id = $1")
+            .bind(name)
+            .fetch_optional(&self.database)
+            .await
+            .map_err(database_failed)?
             .ok_or_else(|| Failure::failed(format!("{name} is gone")))?;
         let configuration = serde_json::from_str(&text)
             .map_err(|cause| Failure::failed(format!("{name} is no JSON")).with_source(cause))?;
@@ -191,18 +182,15 @@ impl World {
             .await
             .map_err(refused)?;
         let written = staged.record().writes().len();
-        let changed = self
-            .database
-            .execute(
-                "UPDATE actor SET configuration = $1 WHERE id = $2 AND configuration = $3".into(),
-                vec![
-                    staged.config().to_string(),
-                    saved.name.clone(),
-                    saved.text.clone(),
-                ],
-            )
-            .await?;
-        if changed != 1 {
+        let changed =
+            sqlx::query("UPDATE actor SET configuration = $1 WHERE id = $2 AND configuration = $3")
+                .bind(staged.config().to_string())
+                .bind(saved.name.clone())
+                .bind(saved.text.clone())
+                .execute(&self.database)
+                .await
+                .map_err(database_failed)?;
+        if changed.rows_affected() != 1 {
             let _ = staged.abort().await.map_err(refused)?;
             return Err(Failure::failed(format!("{} changed meanwhile", saved.name)));
         }
@@ -252,13 +240,13 @@ impl World {
                 references: None,
             },
             &Environment::default(),
-            Purpose::Read,
+            Access::ReadOnly,
         )
         .await?;
         let migration = Migration::new(
             Arc::clone(from) as Arc<dyn SecretPersistence>,
             Arc::clone(to) as Arc<dyn SecretPersistence>,
-            Arc::clone(&self.journal) as Arc<_>,
+            self.journal.for_run(),
         )
         .with_owner(self.owner.clone());
         Ok(sources.into_iter().fold(migration, Migration::with_configs))
@@ -343,11 +331,30 @@ impl World {
     }
 }
 
-async fn create_table(file: &Path, sql: &str) -> Result<()> {
-    let database = Database::sqlite(file, Purpose::Own).await?;
-    let created = database.execute(sql.to_owned(), Vec::new()).await;
+async fn create_table(file: &Path, sql: &'static str) -> Result<()> {
+    let database = open_table(file).await?;
+    let created = sqlx::query(sql).execute(&database).await;
     database.close().await;
-    created.map(drop)
+    created.map(drop).map_err(database_failed)
+}
+
+/// Opens an SQLite file of the demo, which makes it where it is missing.
+async fn open_table(file: &Path) -> Result<SqlitePool> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .disable_statement_logging();
+    SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await
+        .map_err(database_failed)
+}
+
+/// The values of the demo are made up, so its database may say what it likes.
+fn database_failed(cause: sqlx::Error) -> Failure {
+    Failure::failed("the demo's database failed").with_source(cause)
 }
 
 fn refused(error: ConnectorError) -> Failure {

@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secret_persistence_core::SecretValue;
-use secret_persistence_migrate::{ConfigCursor, ConfigPage, ConfigRow};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::json;
 use crate::database::{ColumnInfo, Database, Texts};
-use crate::status::{Failure, Result};
+use crate::{ConfigCursor, ConfigPage, ConfigRow, MigrateError, MigrateResult};
 
 /// How many specifications are kept parsed at once: rows of one connector share theirs.
 const SPECIFICATIONS: usize = 128;
@@ -41,7 +40,7 @@ impl Order {
         column: &str,
         info: &ColumnInfo,
         types_in_use: Option<String>,
-    ) -> Result<Self> {
+    ) -> MigrateResult<Self> {
         if database.is_postgres() {
             // Only types whose text form reads back as the same value, and that are ordered.
             let native = ["UUID", "TEXT", "VARCHAR", "INT2", "INT4", "INT8"];
@@ -106,7 +105,7 @@ impl Rows {
         database: &Database,
         after: Option<&ConfigCursor>,
         limit: usize,
-    ) -> Result<ConfigPage> {
+    ) -> MigrateResult<ConfigPage> {
         let mut conditions: Vec<String> = Vec::new();
         // A line break ends a comment that the condition may end with.
         conditions.extend(self.condition.iter().map(|own| format!("({own}\n)")));
@@ -115,7 +114,7 @@ impl Rows {
             let (count, id) = cursor
                 .as_str()
                 .split_once(':')
-                .ok_or_else(|| Failure::failed("a cursor of another source"))?;
+                .ok_or_else(|| MigrateError::unavailable("a cursor of another source"))?;
             seen = count.parse().unwrap_or(0);
             last = Some(id.to_owned());
             conditions.push(format!(
@@ -153,7 +152,11 @@ impl Rows {
     }
 
     /// One row, as it is now.
-    pub(super) async fn one(&self, database: &Database, id: &str) -> Result<Option<ConfigRow>> {
+    pub(super) async fn one(
+        &self,
+        database: &Database,
+        id: &str,
+    ) -> MigrateResult<Option<ConfigRow>> {
         let sql = format!(
             "{} WHERE {} = {} LIMIT 2",
             self.select, self.order.expression, self.order.parameter
@@ -162,32 +165,31 @@ impl Rows {
         match rows.len() {
             0 => Ok(None),
             1 => self.row(rows.remove(0)).map(Some),
-            _ => Err(Failure::input("the id stands twice").at_row(id)),
+            _ => Err(MigrateError::configurations("the id stands twice").at_row(id)),
         }
     }
 
-    fn row(&self, texts: Texts) -> Result<ConfigRow> {
-        let [id, base_id, prefix, specification, content] = <[_; 5]>::try_from(texts)
-            .map_err(|_| Failure::failed("the database answered another number of columns"))?;
-        let id = id.ok_or_else(|| Failure::input("a row has no id"))?;
+    fn row(&self, texts: Texts) -> MigrateResult<ConfigRow> {
+        let [id, base_id, prefix, specification, content] =
+            <[_; 5]>::try_from(texts).map_err(|_| {
+                MigrateError::unavailable("the database answered another number of columns")
+            })?;
+        let id = id.ok_or_else(|| MigrateError::configurations("a row has no id"))?;
         let base_id = base_id
             .map(|text| {
                 Uuid::parse_str(&text)
-                    .map_err(|_| Failure::input("the base id is no UUID").at_row(&id))
+                    .map_err(|_| MigrateError::configurations("the base id is no UUID").at_row(&id))
             })
             .transpose()?;
         let specification = specification
-            .map(|text| {
-                self.specification(text)
-                    .map_err(|failure| failure.at_row(&id))
-            })
+            .map(|text| self.specification(text).map_err(|error| error.at_row(&id)))
             .transpose()?;
         let row = match content {
             None => ConfigRow::new(&id, Value::Null),
             Some(name) if self.bare => ConfigRow::bare(&id, name),
             Some(text) => {
-                let configuration = json::parse("the configuration", &text)
-                    .map_err(|failure| failure.at_row(&id))?;
+                let configuration =
+                    json::parse("the configuration", &text).map_err(|error| error.at_row(&id))?;
                 ConfigRow::new(&id, configuration).with_as_read(SecretValue::new(text))
             }
         };
@@ -196,7 +198,7 @@ impl Rows {
             .with_specification(specification))
     }
 
-    fn specification(&self, text: String) -> Result<Arc<Value>> {
+    fn specification(&self, text: String) -> MigrateResult<Arc<Value>> {
         let mut known = self
             .specifications
             .lock()

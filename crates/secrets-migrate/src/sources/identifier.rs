@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::status::{Failure, Result};
+use crate::{MigrateError, MigrateResult};
 
 /// A table, with its schema where one is given, or a column. `Display` is the quoted SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ impl Identifier {
     ///
     /// # Errors
     /// For empty parts, more than two, and characters that need quotes and have none.
-    pub(crate) fn table(text: &str) -> Result<Self> {
+    pub(crate) fn table(text: &str) -> MigrateResult<Self> {
         let parts = parse(text)?;
         if parts.len() > 2 {
             return Err(invalid(
@@ -29,7 +29,7 @@ impl Identifier {
     ///
     /// # Errors
     /// As for [`table`](Self::table), and for a dot outside quotes.
-    pub(crate) fn column(text: &str) -> Result<Self> {
+    pub(crate) fn column(text: &str) -> MigrateResult<Self> {
         let parts = parse(text)?;
         if parts.len() > 1 {
             return Err(invalid(text, "a column is one name, without its table"));
@@ -50,7 +50,7 @@ impl fmt::Display for Identifier {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<String>> {
+fn parse(text: &str) -> MigrateResult<Vec<String>> {
     let mut parts = Vec::new();
     let mut chars = text.chars().peekable();
     loop {
@@ -61,7 +61,7 @@ fn parse(text: &str) -> Result<Vec<String>> {
                     None => return Err(invalid(text, "a double quote is not closed")),
                     Some('"') if chars.next_if_eq(&'"').is_some() => part.push('"'),
                     Some('"') => break,
-                    Some('\0') => return Err(invalid(text, "a name holds the character NUL")),
+                    Some('\0') => return Err(invalid(text, "a name contains the character NUL")),
                     Some(char) => part.push(char),
                 }
             }
@@ -89,10 +89,10 @@ fn parse(text: &str) -> Result<Vec<String>> {
     }
 }
 
-fn invalid(text: &str, reason: &str) -> Failure {
+fn invalid(text: &str, reason: &str) -> MigrateError {
     let short: String = text.chars().take(80).flat_map(char::escape_debug).collect();
-    Failure::input(format!(
-        "`{short}` is no name of a table or column: {reason}"
+    MigrateError::settings(format!(
+        "`{short}` is not the name of a table or column: {reason}"
     ))
 }
 

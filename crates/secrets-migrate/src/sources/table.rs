@@ -4,16 +4,14 @@ use std::fmt;
 
 use async_trait::async_trait;
 use secret_persistence_core::settings::Settings;
-use secret_persistence_migrate::{
-    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateResult, Update,
-};
 use serde_json::Value;
 
-use super::failed;
+use super::identifier::Identifier;
 use super::rows::{Order, Rows};
 use crate::database::{ColumnInfo, Database, Purpose};
-use crate::identifier::Identifier;
-use crate::status::{Failure, Result};
+use crate::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateResult, Update,
+};
 
 /// A table that is open.
 #[derive(Debug)]
@@ -46,14 +44,14 @@ enum Prefix {
 
 impl Columns {
     /// Reads the columns from a source's settings.
-    pub(super) fn parse(settings: &Settings) -> Result<Self> {
+    pub(super) fn parse(settings: &Settings) -> MigrateResult<Self> {
         let column = |name: &str| settings.text(name).map(Identifier::column).transpose();
         let table = settings.text("table").unwrap_or_default();
         let (content, bare) = match (column("configuration")?, column("coordinate")?) {
             (Some(content), None) => (content, false),
             (None, Some(content)) => (content, true),
             _ => {
-                return Err(Failure::input(
+                return Err(MigrateError::settings(
                     "give either configuration=… or coordinate=… beside table=…",
                 ));
             }
@@ -65,7 +63,9 @@ impl Columns {
                 Some(rest) => Prefix::Literal(
                     rest.strip_suffix('\'')
                         .ok_or_else(|| {
-                            Failure::input("the quote of the literal in prefix=… is not closed")
+                            MigrateError::settings(
+                                "the quote of the literal in prefix=… is not closed",
+                            )
                         })?
                         .to_owned(),
                 ),
@@ -73,7 +73,8 @@ impl Columns {
         };
         Ok(Self {
             table: Identifier::table(table)?,
-            id: column("id")?.ok_or_else(|| Failure::input("`id=…` is missing beside table=…"))?,
+            id: column("id")?
+                .ok_or_else(|| MigrateError::settings("`id=…` is missing beside table=…"))?,
             content,
             bare,
             base_id: column("base_id")?,
@@ -84,8 +85,8 @@ impl Columns {
     }
 
     /// Bare coordinates are never updated, whatever the command wants.
-    pub(super) fn purpose(&self, wanted: Purpose) -> Purpose {
-        if self.bare { Purpose::Read } else { wanted }
+    pub(super) fn access(&self, wanted: Access) -> Access {
+        if self.bare { Access::ReadOnly } else { wanted }
     }
 
     /// Columns are qualified, because SQLite takes an unknown name in double quotes for a text.
@@ -119,7 +120,12 @@ impl Columns {
         }
     }
 
-    fn update(&self, id: &ColumnInfo, content: &ColumnInfo, postgres: bool) -> Result<String> {
+    fn update(
+        &self,
+        id: &ColumnInfo,
+        content: &ColumnInfo,
+        postgres: bool,
+    ) -> MigrateResult<String> {
         let Self {
             table,
             id: id_column,
@@ -135,7 +141,7 @@ impl Columns {
             ));
         }
         if !["JSON", "JSONB", "TEXT", "VARCHAR"].contains(&content.kind.as_str()) {
-            return Err(Failure::input(format!(
+            return Err(MigrateError::settings(format!(
                 "the column {content_column} is of type {}; configurations are json, jsonb or text",
                 content.kind
             )));
@@ -159,7 +165,7 @@ impl Table {
         database: Database,
         columns: Columns,
         purpose: Purpose,
-    ) -> Result<Self> {
+    ) -> MigrateResult<Self> {
         let Columns {
             table, id, content, ..
         } = &columns;
@@ -169,8 +175,9 @@ impl Table {
                 "SELECT source.{id}, source.{content} FROM {table} AS source"
             ))
             .await?;
-        let [id_info, content_info] = <[ColumnInfo; 2]>::try_from(infos)
-            .map_err(|_| Failure::failed("the database described another number of columns"))?;
+        let [id_info, content_info] = <[ColumnInfo; 2]>::try_from(infos).map_err(|_| {
+            MigrateError::unavailable("the database described another number of columns")
+        })?;
         let in_use = format!("SELECT DISTINCT typeof(source.{id}) FROM {table} AS source");
         let order = Order::of(&database, &id.to_string(), &id_info, Some(in_use)).await?;
         let rows = Rows::new(columns.select(), columns.condition(), order, columns.bare);
@@ -188,9 +195,9 @@ impl Table {
         })
     }
 
-    async fn replace(&self, row: &ConfigRow, configuration: &Value) -> Result<Update> {
+    async fn replace(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
         let Some(as_read) = &row.as_read else {
-            return Err(Failure::input("the row was read without its text"));
+            return Err(MigrateError::settings("the row was read without its text"));
         };
         let parameters = vec![
             configuration.to_string(),
@@ -204,7 +211,7 @@ impl Table {
         {
             0 => Ok(Update::Changed),
             1 => Ok(Update::Saved),
-            changed => Err(Failure::failed(format!(
+            changed => Err(MigrateError::unavailable(format!(
                 "the id named {changed} rows, which were all updated; restore them, and give a unique column"
             ))),
         }
@@ -234,19 +241,19 @@ impl ConfigSource for Table {
         self.rows
             .page(&self.database, after, limit)
             .await
-            .map_err(|failure| failed(self.to_string(), failure))
+            .map_err(|error| error.within(self))
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
         self.rows
             .one(&self.database, id)
             .await
-            .map_err(|failure| failed(self.to_string(), failure))
+            .map_err(|error| error.within(self))
     }
 
     async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
         self.replace(row, configuration)
             .await
-            .map_err(|failure| failed(format!("{self} row `{}`", row.id), failure))
+            .map_err(|error| error.at_row(&row.id).within(self))
     }
 }

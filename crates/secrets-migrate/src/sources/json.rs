@@ -4,7 +4,7 @@ use secret_persistence_core::connector::{MAX_DEPTH, json_depth};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::status::{Failure, Result};
+use crate::{MigrateError, MigrateResult};
 
 /// Levels around a configuration: the object of its line.
 const AROUND: usize = 1;
@@ -13,10 +13,10 @@ const AROUND: usize = 1;
 ///
 /// # Errors
 /// For what is truncated, no JSON, or nested deeper than a configuration may be.
-pub(super) fn parse(what: &str, text: &str) -> Result<Value> {
+pub(super) fn parse(what: &str, text: &str) -> MigrateResult<Value> {
     // The parser recurses, so the depth is known before it starts.
     if json_depth(text) > MAX_DEPTH + AROUND {
-        return Err(Failure::input(format!(
+        return Err(MigrateError::configurations(format!(
             "{what} is nested deeper than {MAX_DEPTH} levels"
         )));
     }
@@ -25,11 +25,11 @@ pub(super) fn parse(what: &str, text: &str) -> Result<Value> {
     Value::deserialize(&mut parser)
         .and_then(|value| parser.end().map(|()| value))
         .map_err(|cause| {
-            Failure::input(if cause.is_eof() {
+            MigrateError::configurations(if cause.is_eof() {
                 format!("{what} ends in the middle: it was truncated")
             } else {
                 format!(
-                    "{what} is no JSON from line {}, column {} on",
+                    "{what} is not JSON from line {}, column {} on",
                     cause.line(),
                     cause.column()
                 )
@@ -45,8 +45,8 @@ mod tests {
     fn depth_is_bounded_where_configurations_are() {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(parse("it", &nested(MAX_DEPTH + AROUND)).is_ok());
-        let failure = parse("it", &nested(1_000_000)).unwrap_err();
-        assert!(failure.to_string().contains("nested deeper"), "{failure}");
+        let error = parse("it", &nested(1_000_000)).unwrap_err();
+        assert!(error.to_string().contains("nested deeper"), "{error}");
         assert!(parse("it", &format!("{{\"{}\\\"\": 1}}", "[".repeat(9_999))).is_ok());
     }
 }

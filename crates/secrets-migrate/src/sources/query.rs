@@ -4,16 +4,15 @@ use std::fmt;
 
 use async_trait::async_trait;
 use secret_persistence_core::settings::Settings;
-use secret_persistence_migrate::{
+use serde_json::Value;
+
+use super::given;
+use super::rows::{Order, Rows};
+use crate::database::Database;
+use crate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateErrorKind,
     MigrateResult, Update,
 };
-use serde_json::Value;
-
-use super::rows::{Order, Rows};
-use super::{failed, given};
-use crate::database::Database;
-use crate::status::{Failure, Result};
 
 /// The columns that a query may answer beside its content, in the order of a row.
 const COLUMNS: [&str; 4] = ["id", "base_id", "prefix", "specification"];
@@ -28,13 +27,13 @@ pub(super) struct Query {
 
 impl Query {
     /// Opens a query, having checked which columns it answers.
-    pub(super) async fn open(database: Database, file: &str, query: String) -> Result<Self> {
+    pub(super) async fn open(database: Database, file: &str, query: String) -> MigrateResult<Self> {
         let columns = database.columns(query.clone()).await?;
         let find = |name: &str| columns.iter().find(|column| column.name == name);
         let known =
             |name: &str| COLUMNS.contains(&name) || name == "configuration" || name == "coordinate";
         if let Some(unknown) = columns.iter().find(|column| !known(&column.name)) {
-            return Err(Failure::input(format!(
+            return Err(MigrateError::settings(format!(
                 "the query answers a column `{}`; name them id, configuration or coordinate, base_id, prefix, specification",
                 unknown.name.escape_debug()
             )));
@@ -43,13 +42,13 @@ impl Query {
             (Some(_), None) => "configuration",
             (None, Some(_)) => "coordinate",
             _ => {
-                return Err(Failure::input(
+                return Err(MigrateError::settings(
                     "the query has to answer a column named configuration, or one named coordinate",
                 ));
             }
         };
         let id = find("id")
-            .ok_or_else(|| Failure::input("the query has to answer a column named id"))?;
+            .ok_or_else(|| MigrateError::settings("the query has to answer a column named id"))?;
         let order = Order::of(&database, "id", id, None).await?;
         let bare = content == "coordinate";
         let selected: Vec<String> = COLUMNS
@@ -87,14 +86,14 @@ impl ConfigSource for Query {
         self.rows
             .page(&self.database, after, limit)
             .await
-            .map_err(|failure| failed(self.to_string(), failure))
+            .map_err(|error| error.within(self))
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
         self.rows
             .one(&self.database, id)
             .await
-            .map_err(|failure| failed(self.to_string(), failure))
+            .map_err(|error| error.within(self))
     }
 
     async fn update(&self, _: &ConfigRow, _: &Value) -> MigrateResult<Update> {
@@ -111,19 +110,21 @@ fn text(column: &str) -> String {
 }
 
 /// The SELECT in a file, without a semicolon at its end.
-pub(super) fn read(file: &str) -> Result<String> {
+pub(super) fn read(file: &str) -> MigrateResult<String> {
     let text = std::fs::read_to_string(file).map_err(|cause| {
-        Failure::input(format!("query-file {file} cannot be read")).with_source(cause)
+        MigrateError::settings(format!("query-file {file} cannot be read")).with_source(cause)
     })?;
     let query = text.trim().trim_end_matches(';').trim_end();
     if query.is_empty() {
-        return Err(Failure::input(format!("query-file {file} is empty")));
+        return Err(MigrateError::settings(format!(
+            "query-file {file} is empty"
+        )));
     }
     Ok(query.to_owned())
 }
 
 /// A query names its columns itself.
-pub(super) fn refuse_columns(settings: &Settings) -> Result<()> {
+pub(super) fn refuse_columns(settings: &Settings) -> MigrateResult<()> {
     let columns = [
         "id",
         "configuration",
@@ -135,7 +136,7 @@ pub(super) fn refuse_columns(settings: &Settings) -> Result<()> {
     ];
     match given(settings, &columns) {
         None => Ok(()),
-        Some(name) => Err(Failure::input(format!(
+        Some(name) => Err(MigrateError::settings(format!(
             "`{name}=…` goes with table=…; a query names its columns itself"
         ))),
     }

@@ -10,17 +10,17 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use secret_persistence_core::SecretValue;
-use secret_persistence_migrate::{
-    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateResult, Update,
-};
+use secret_persistence_core::settings::unknown;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{failed, json};
+use super::json;
 use crate::address::query_of_file;
-use crate::database::Purpose;
 use crate::private_file::{PrivateFile, not_written};
-use crate::status::{Failure, Result};
+use crate::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateErrorKind,
+    MigrateResult, Update,
+};
 
 const KEYS: [&str; 5] = [
     "id",
@@ -58,12 +58,12 @@ struct Changes {
 
 impl Lines {
     /// Opens `file` or `file?output=other file`.
-    pub(super) fn open(text: &str, purpose: Purpose) -> Result<Self> {
+    pub(super) fn open(text: &str, access: Access) -> MigrateResult<Self> {
         let (file, mut parameters) = query_of_file(text)?;
         let path = PathBuf::from(file);
-        let at = |failure: Failure| failure.at(path.display());
+        let at = |error: MigrateError| error.within(path.display());
         if !path.is_file() {
-            return Err(at(Failure::input(
+            return Err(at(MigrateError::configurations(
                 "there is no such file (a database is given as a URL, like sqlite:config.db?table=…)",
             )));
         }
@@ -72,25 +72,25 @@ impl Lines {
             None => split_name(&path),
         };
         if let Some((key, _)) = parameters.first() {
-            return Err(at(secret_persistence_core::settings::unknown(
+            return Err(at(MigrateError::of_setting(&unknown(
                 key,
                 ["output"].into_iter(),
-            )
-            .into()));
+            ))));
         }
-        let opened = stamp(&path)
-            .map_err(|cause| at(Failure::input("the file cannot be read").with_source(cause)))?;
-        let changes = match purpose {
-            Purpose::Update => {
+        let opened = stamp(&path).map_err(|cause| {
+            at(MigrateError::configurations("the file cannot be read").with_source(cause))
+        })?;
+        let changes = match access {
+            Access::Update => {
                 if output.exists() {
-                    return Err(Failure::undecided(format!(
+                    return Err(MigrateError::undecided(format!(
                         "{} is there already and would be replaced; move it away, or name another file with ?output=…",
                         output.display()
                     )));
                 }
                 Some(Mutex::new(Changes::resume(&output)?))
             }
-            _ => None,
+            Access::ReadOnly => None,
         };
         Ok(Self {
             path,
@@ -107,11 +107,17 @@ impl Lines {
     }
 
     /// The rows from a place on, with their updates: `(row, where the next line begins)`.
-    fn read(&self, offset: u64, number: u64) -> Result<impl Iterator<Item = Result<At>> + '_> {
-        let mut file = File::open(&self.path)
-            .map_err(|cause| Failure::input("the file cannot be read").with_source(cause))?;
-        file.seek(SeekFrom::Start(offset))
-            .map_err(|cause| Failure::input("the file cannot be read").with_source(cause))?;
+    fn read(
+        &self,
+        offset: u64,
+        number: u64,
+    ) -> MigrateResult<impl Iterator<Item = MigrateResult<At>> + '_> {
+        let mut file = File::open(&self.path).map_err(|cause| {
+            MigrateError::configurations("the file cannot be read").with_source(cause)
+        })?;
+        file.seek(SeekFrom::Start(offset)).map_err(|cause| {
+            MigrateError::configurations("the file cannot be read").with_source(cause)
+        })?;
         let lines = numbered(BufReader::with_capacity(1 << 16, file), offset, number);
         Ok(lines.map(|line| {
             let mut line = line?;
@@ -124,14 +130,14 @@ impl Lines {
         }))
     }
 
-    fn page_from(&self, after: Option<&ConfigCursor>, limit: usize) -> Result<ConfigPage> {
+    fn page_from(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
         let (mut offset, mut number) = (0, 0);
         if let Some(cursor) = after {
             (offset, number) = cursor
                 .as_str()
                 .split_once(':')
                 .and_then(|(offset, number)| Some((offset.parse().ok()?, number.parse().ok()?)))
-                .ok_or_else(|| Failure::failed("a cursor of another source"))?;
+                .ok_or_else(|| MigrateError::unavailable("a cursor of another source"))?;
         }
         let mut rows = Vec::new();
         for line in self.read(offset, number)? {
@@ -148,7 +154,7 @@ impl Lines {
         Ok(ConfigPage::new(rows, None))
     }
 
-    fn find(&self, id: &str) -> Result<Option<ConfigRow>> {
+    fn find(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
         for line in self.read(0, 0)? {
             let line = line?;
             if line.row.id == id {
@@ -158,7 +164,7 @@ impl Lines {
         Ok(None)
     }
 
-    fn put_into_place(&self) -> Result<()> {
+    fn put_into_place(&self) -> MigrateResult<()> {
         let Some(mut changes) = self.changes() else {
             return Ok(());
         };
@@ -167,7 +173,7 @@ impl Lines {
             return Ok(());
         }
         let changed = || {
-            Failure::undecided(format!(
+            MigrateError::undecided(format!(
                 "somebody changed the file meanwhile, so {} was not made; secrets and {} are kept: undo the change and run the same command again",
                 self.output.display(),
                 changes.path.display(),
@@ -179,8 +185,9 @@ impl Lines {
         }
         let mut new = PrivateFile::begin(&self.output)?;
         let mut writer = BufWriter::new(&mut new);
-        let file = File::open(&self.path)
-            .map_err(|cause| Failure::failed("the file cannot be read").with_source(cause))?;
+        let file = File::open(&self.path).map_err(|cause| {
+            MigrateError::unavailable("the file cannot be read").with_source(cause)
+        })?;
         let written = |cause: io::Error| not_written(&self.output, cause);
         for line in numbered(BufReader::with_capacity(1 << 16, file), 0, 0) {
             let line = line?;
@@ -203,7 +210,7 @@ impl Lines {
 
 impl Changes {
     /// What a run before this one has left.
-    fn resume(output: &Path) -> Result<Self> {
+    fn resume(output: &Path) -> MigrateResult<Self> {
         let mut name = output.as_os_str().to_owned();
         name.push(".part");
         let mut changes = Self {
@@ -221,7 +228,7 @@ impl Changes {
             match reader.read_line(&mut line) {
                 // A last line without its end is what a kill in the middle of a write leaves.
                 Ok(read) if read > 0 && line.ends_with('\n') => {
-                    let row = parse(&line).map_err(|failure| failure.at(changes.path.display()))?;
+                    let row = parse(&line).map_err(|error| error.within(changes.path.display()))?;
                     changes.offsets.insert(row.id, changes.end);
                     changes.end += read as u64;
                 }
@@ -236,7 +243,7 @@ impl Changes {
     }
 
     /// The line that an update put in the place of a row's.
-    fn line(&mut self, id: &str) -> Result<Option<String>> {
+    fn line(&mut self, id: &str) -> MigrateResult<Option<String>> {
         let (Some(&offset), Some(part)) = (self.offsets.get(id), &mut self.part) else {
             return Ok(None);
         };
@@ -248,7 +255,7 @@ impl Changes {
     }
 
     /// Keeps a line, durably.
-    fn push(&mut self, id: &str, line: &str) -> Result<()> {
+    fn push(&mut self, id: &str, line: &str) -> MigrateResult<()> {
         let path = self.path.clone();
         let written = |cause| not_written(&path, cause);
         let part = match &mut self.part {
@@ -290,18 +297,17 @@ impl ConfigSource for Lines {
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
         self.page_from(after, limit)
-            .map_err(|failure| failed(self.to_string(), failure))
+            .map_err(|error| error.within(self))
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        self.find(id)
-            .map_err(|failure| failed(self.to_string(), failure))
+        self.find(id).map_err(|error| error.within(self))
     }
 
     async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
-        let failed = |failure| failed(format!("{self} row `{}`", row.id), failure);
+        let failed = |error: MigrateError| error.at_row(&row.id).within(self);
         let Some(mut changes) = self.changes() else {
-            return Err(failed(Failure::input(
+            return Err(failed(MigrateError::configurations(
                 "the file was opened to be read only",
             )));
         };
@@ -318,8 +324,7 @@ impl ConfigSource for Lines {
     }
 
     async fn finish(&self) -> MigrateResult<()> {
-        self.put_into_place()
-            .map_err(|failure| failed(self.to_string(), failure))
+        self.put_into_place().map_err(|error| error.within(self))
     }
 }
 
@@ -335,7 +340,7 @@ fn numbered(
     mut reader: impl BufRead,
     mut offset: u64,
     mut number: u64,
-) -> impl Iterator<Item = Result<At>> {
+) -> impl Iterator<Item = MigrateResult<At>> {
     let mut over = false;
     std::iter::from_fn(move || {
         while !over {
@@ -350,9 +355,10 @@ fn numbered(
                     }
                     parse(&text)
                 }
-                Err(cause) => {
-                    Err(Failure::input("cannot be read, or is not UTF-8").with_source(cause))
-                }
+                Err(cause) => Err(
+                    MigrateError::configurations("cannot be read, or is not UTF-8")
+                        .with_source(cause),
+                ),
             };
             let place = format!("line {number}");
             over = row.is_err();
@@ -363,25 +369,28 @@ fn numbered(
                     number,
                     next: offset,
                 }),
-                Err(failure) => Err(failure.at(place)),
+                Err(error) => Err(error.within(place)),
             });
         }
         None
     })
 }
 
-fn parse(line: &str) -> Result<ConfigRow> {
+fn parse(line: &str) -> MigrateResult<ConfigRow> {
     let value: Value = json::parse("the line", line)?;
     let Value::Object(mut object) = value else {
-        return Err(Failure::input("the line is no JSON object"));
+        return Err(MigrateError::configurations(
+            "the line is not a JSON object",
+        ));
     };
     if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(secret_persistence_core::settings::unknown(key, KEYS.into_iter()).into());
+        return Err(MigrateError::of_setting(&unknown(key, KEYS.into_iter()))
+            .of_kind(MigrateErrorKind::Configurations));
     }
     let configuration = object
         .get_mut("configuration")
         .map(Value::take)
-        .ok_or_else(|| Failure::input("`configuration` is missing"))?;
+        .ok_or_else(|| MigrateError::configurations("`configuration` is missing"))?;
     let mut take = |key: &str| {
         object
             .get_mut(key)
@@ -392,12 +401,15 @@ fn parse(line: &str) -> Result<ConfigRow> {
     let mut text = |key: &str| match take(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Failure::input(format!("`{key}` is no text"))),
+        Some(_) => Err(MigrateError::configurations(format!("`{key}` is not text"))),
     };
-    let id = text("id")?.ok_or_else(|| Failure::input("`id` is missing"))?;
+    let id = text("id")?.ok_or_else(|| MigrateError::configurations("`id` is missing"))?;
     let prefix = text("prefix")?;
     let base_id = text("baseId")?
-        .map(|text| Uuid::parse_str(&text).map_err(|_| Failure::input("`baseId` is no UUID")))
+        .map(|text| {
+            Uuid::parse_str(&text)
+                .map_err(|_| MigrateError::configurations("`baseId` is not a UUID"))
+        })
         .transpose()?;
     Ok(ConfigRow::new(id, configuration)
         .with_scope(prefix, base_id)
@@ -452,21 +464,21 @@ fn open_part(path: &Path, create: bool) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use secret_persistence_migrate::Content;
+    use crate::Content;
 
     use super::*;
 
     const WHOLE: &str = r#"{"id":"a","baseId":"00000000-0000-0000-0000-000000000001","configuration":{"z":1,"a":2}}"#;
 
-    fn opened(folder: &Path, text: &str, purpose: Purpose) -> Result<Lines> {
+    fn opened(folder: &Path, text: &str, access: Access) -> MigrateResult<Lines> {
         let path = folder.join("c.jsonl");
         std::fs::write(&path, text).unwrap();
-        Lines::open(path.to_str().unwrap(), purpose)
+        Lines::open(path.to_str().unwrap(), access)
     }
 
-    fn rows(text: &str) -> Result<Vec<ConfigRow>> {
+    fn rows(text: &str) -> MigrateResult<Vec<ConfigRow>> {
         let folder = tempfile::tempdir().unwrap();
-        let lines = opened(folder.path(), text, Purpose::Read)?;
+        let lines = opened(folder.path(), text, Access::ReadOnly)?;
         let mut rows = Vec::new();
         let mut after = None;
         loop {
@@ -508,15 +520,15 @@ mod tests {
             ),
             (
                 format!("{WHOLE}\n\n{canary}\"}}x"),
-                "line 3: the line is no JSON",
+                "line 3: the line is not JSON",
             ),
             (
                 format!("{canary}\"}},\"extra\":1}}"),
-                "line 1: open: unknown setting `extra`",
+                "line 1: unknown setting `extra`",
             ),
             (
                 r#"{"id":["canary"],"configuration":1}"#.into(),
-                "line 1: `id` is no text",
+                "line 1: `id` is not text",
             ),
             (
                 r#"{"configuration":"canary"}"#.into(),
@@ -524,9 +536,12 @@ mod tests {
             ),
             (
                 r#"{"id":"x","baseId":"canary","configuration":1}"#.into(),
-                "line 1: `baseId` is no UUID",
+                "line 1: `baseId` is not a UUID",
             ),
-            ("[\"canary\"]".into(), "line 1: the line is no JSON object"),
+            (
+                "[\"canary\"]".into(),
+                "line 1: the line is not a JSON object",
+            ),
         ] {
             let shown = rows(&text).unwrap_err().to_string();
             assert!(shown.starts_with(place), "{shown}");
@@ -544,7 +559,7 @@ mod tests {
         let path = folder.path().join("c.jsonl");
         let part = folder.path().join("c.split.jsonl.part");
         {
-            let lines = opened(folder.path(), &text, Purpose::Update).unwrap();
+            let lines = opened(folder.path(), &text, Access::Update).unwrap();
             let row = lines.find("b").unwrap().unwrap();
             let saved = lines
                 .update(&row, &serde_json::json!({"n": 1}))
@@ -563,7 +578,7 @@ mod tests {
         torn.extend_from_slice(br#"{"id":"a","configur"#);
         std::fs::write(&part, torn).unwrap();
 
-        let lines = Lines::open(path.to_str().unwrap(), Purpose::Update).unwrap();
+        let lines = Lines::open(path.to_str().unwrap(), Access::Update).unwrap();
         let rows = lines.page_from(None, 10).unwrap().rows;
         assert_eq!(configuration(&rows[0]), r#"{"z":1,"a":2}"#);
         assert_eq!(configuration(&rows[1]), r#"{"n":1}"#);
@@ -580,7 +595,7 @@ mod tests {
         );
         assert!(!part.exists());
         // The result of one run is not overwritten by the next.
-        let again = Lines::open(path.to_str().unwrap(), Purpose::Update).unwrap_err();
+        let again = Lines::open(path.to_str().unwrap(), Access::Update).unwrap_err();
         assert!(
             again.to_string().contains("c.split.jsonl is there already"),
             "{again}"

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
 
-use crate::status::{Failure, Result};
+use crate::{MigrateError, MigrateResult};
 
 /// A file that is being written: 0600, under another name in the same folder, until it is put in place.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl PrivateFile {
     ///
     /// # Errors
     /// Where the folder cannot be written.
-    pub(crate) fn begin(path: &Path) -> Result<Self> {
+    pub(crate) fn begin(path: &Path) -> MigrateResult<Self> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -34,7 +34,7 @@ impl PrivateFile {
     ///
     /// # Errors
     /// Where the disk is full, or something stands there that must not be replaced.
-    pub(crate) fn put(self, path: &Path, replace: bool) -> Result<()> {
+    pub(crate) fn put(self, path: &Path, replace: bool) -> MigrateResult<()> {
         self.0
             .as_file()
             .sync_all()
@@ -60,9 +60,9 @@ impl Write for PrivateFile {
     }
 }
 
-/// The failure for a file that could not be written.
-pub(crate) fn not_written(path: &Path, cause: io::Error) -> Failure {
-    Failure::failed(format!("{} was not written", path.display())).with_source(cause)
+/// The error for a file that could not be written.
+pub(crate) fn not_written(path: &Path, cause: io::Error) -> MigrateError {
+    MigrateError::unavailable(format!("{} was not written", path.display())).with_source(cause)
 }
 
 #[cfg(test)]

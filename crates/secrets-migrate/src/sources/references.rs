@@ -8,12 +8,11 @@ use secret_persistence_core::connector::{ResolveReferences, ResolvedReference};
 use secret_persistence_core::settings::Setting;
 use uuid::Uuid;
 
-use super::{PASSWORD, SSL_ROOT_CERT, SSLMODE, USER, query};
-use crate::address;
-use crate::database::{Database, Purpose};
-use crate::environment::{Environment, Role};
-use crate::identifier::Identifier;
-use crate::status::{Failure, Result};
+use super::identifier::Identifier;
+use super::query;
+use crate::address::{self, Variables};
+use crate::database::{self, Database, Purpose};
+use crate::{MigrateError, MigrateErrorKind, MigrateResult};
 
 /// What a `--references` URL may hold.
 const SETTINGS: &[Setting] = &[
@@ -33,27 +32,34 @@ const SETTINGS: &[Setting] = &[
         "storage_id",
         "the column of the storage's id, where there are several",
     ),
-    USER,
-    PASSWORD,
-    SSLMODE,
-    SSL_ROOT_CERT,
+    database::USER,
+    database::PASSWORD,
+    database::SSLMODE,
+    database::SSL_ROOT_CERT,
 ];
 
 /// What ids stand for.
 #[derive(Debug, Default)]
-pub(crate) struct References(HashMap<Uuid, ResolvedReference>);
+pub struct References(HashMap<Uuid, ResolvedReference>);
 
 impl References {
-    /// Reads the whole table: it holds names, not values, and configurations ask for it at random.
-    pub(crate) async fn open(text: &str, environment: &Environment) -> Result<Self> {
-        let at = |failure: Failure| failure.at("--references");
-        let url = address::parse(text, Role::Config).map_err(at)?;
-        let settings = address::settings(&url, SETTINGS, Role::Config, environment).map_err(at)?;
+    /// Reads the whole table of a URL: it contains names, not values, and configurations ask for it
+    /// at random.
+    ///
+    /// # Errors
+    /// For wrong settings, and rows that make no sense.
+    pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
+        let url = address::parse(text)?;
+        let settings = address::settings(&url, SETTINGS, variables)?;
         let from = match (settings.text("table"), settings.text("query-file")) {
-            (Some(table), None) => Identifier::table(table).map_err(at)?.to_string(),
+            (Some(table), None) => Identifier::table(table)?.to_string(),
             // A line break ends a comment that the query may end with.
-            (None, Some(file)) => format!("({}\n)", query::read(file).map_err(at)?),
-            _ => return Err(at(Failure::input("give either table=… or query-file=…"))),
+            (None, Some(file)) => format!("({}\n)", query::read(file)?),
+            _ => {
+                return Err(
+                    MigrateError::settings("give either table=… or query-file=…").within(url),
+                );
+            }
         };
         let column = |name: &str, default: &str| {
             Identifier::column(settings.text(name).unwrap_or(default))
@@ -68,32 +74,31 @@ impl References {
             column("id", "id")?,
             column("coordinate", "coordinate")?
         );
-        let database = Database::open(&url, &settings, Role::Config, Purpose::Read)
-            .await
-            .map_err(at)?;
+        let database = Database::open(&url, &settings, Purpose::Read).await?;
         let mut targets = HashMap::new();
-        for row in database.few(sql, Vec::new()).await.map_err(at)? {
+        for row in database.few(sql, Vec::new()).await? {
             let [Some(id), Some(coordinate), storage_id] =
                 <[_; 3]>::try_from(row).map_err(|_| {
-                    at(Failure::failed(
-                        "the database answered another number of columns",
-                    ))
+                    MigrateError::unavailable("the database answered another number of columns")
                 })?
             else {
                 continue;
             };
-            let at_row = |failure: Failure| at(failure.at_row(&id));
-            let key =
-                Uuid::parse_str(&id).map_err(|_| at_row(Failure::input("the id is no UUID")))?;
-            let coordinate =
-                Coordinate::parse(&coordinate).map_err(|error| at_row(error.into()))?;
+            let at_row = |error: MigrateError| error.at_row(&id).within(&url);
+            let key = Uuid::parse_str(&id)
+                .map_err(|_| at_row(MigrateError::configurations("the id is not a UUID")))?;
+            let coordinate = Coordinate::parse(&coordinate).map_err(|error| {
+                at_row(MigrateError::of_setting(&error).of_kind(MigrateErrorKind::Configurations))
+            })?;
             let storage_id = storage_id
                 .map(|id| id.parse())
                 .transpose()
-                .map_err(|_| at_row(Failure::input("the storage id is none")))?;
+                .map_err(|_| at_row(MigrateError::configurations("the storage id is not valid")))?;
             let target = ResolvedReference::new(coordinate).with_storage_id(storage_id);
             if targets.insert(key, target).is_some() {
-                return Err(at_row(Failure::input("the id stands twice")));
+                return Err(at_row(MigrateError::configurations(
+                    "the id is there twice",
+                )));
             }
         }
         database.close().await;

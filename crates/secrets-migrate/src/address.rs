@@ -1,0 +1,135 @@
+//! Addresses of databases and files: parsed once, never with a credential in them.
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use std::path::PathBuf;
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+
+use crate::{MigrateError, MigrateResult};
+
+/// Asks for an environment variable; whoever asks has taken care of prefixes.
+pub type Variables<'a> = &'a (dyn Fn(&str) -> Option<String> + Send + Sync);
+
+/// Whether a text is a URL and not a path: a scheme of one letter would be a drive.
+pub(crate) fn is_url(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.len() > 1
+            && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    })
+}
+
+/// Reads the URL of a database.
+///
+/// # Errors
+/// For what is no URL, and for one that contains a user or a password. Nothing of it is repeated
+/// then, because a password with a slash or a question mark may be in any part of it.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn parse(text: &str) -> MigrateResult<StoreUrl> {
+    let before_query = text.find('?').map_or(text, |at| &text[..at]);
+    let may_have_password = before_query
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.contains('@'));
+    if may_have_password {
+        return Err(MigrateError::settings(
+            "a user or password stands in this URL (not repeated here). Every process of the machine \
+             can read a command line: take it out, change it, and give it in the environment, like \
+             DATABASE_USER and DATABASE_PASSWORD",
+        ));
+    }
+    StoreUrl::parse(text).map_err(|error| MigrateError::of_setting(&error))
+}
+
+/// The settings of a table from a URL's query and the environment, in this order.
+///
+/// # Errors
+/// For unknown parameters, and for secrets in the URL.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn settings(
+    url: &StoreUrl,
+    table: &'static [Setting],
+    variables: Variables<'_>,
+) -> MigrateResult<Settings> {
+    let mut settings = Settings::new(table);
+    settings
+        .set_query(url)
+        .map_err(|error| MigrateError::of_setting(&error).within(url))?;
+    settings.set_env(variables);
+    Ok(settings)
+}
+
+/// The file of `sqlite:///abs`, `sqlite://rel/path`, `sqlite:/abs` or `sqlite:rel/path`.
+///
+/// # Errors
+/// Where no file is named.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn sqlite_path(url: &StoreUrl) -> MigrateResult<PathBuf> {
+    let path = format!("{}{}", url.host().unwrap_or_default(), url.path());
+    if path.is_empty() || path.ends_with('/') {
+        return Err(MigrateError::settings(
+            "this sqlite URL names no file; write it like sqlite:///path/to/secrets.db or sqlite:secrets.db",
+        ));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// `file?key=value&…`: the name as it is, and the query, decoded.
+///
+/// # Errors
+/// Where a key stands twice.
+pub(crate) fn query_of_file(text: &str) -> MigrateResult<(&str, Vec<(String, String)>)> {
+    let (file, query) = text.split_once('?').unwrap_or((text, ""));
+    let mut parameters: Vec<(String, String)> = Vec::new();
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if parameters.iter().any(|(known, _)| *known == key) {
+            return Err(MigrateError::settings("one parameter is given twice").within(file));
+        }
+        parameters.push((key.into_owned(), value.into_owned()));
+    }
+    Ok((file, parameters))
+}
+
+#[cfg(all(test, any(feature = "postgres", feature = "sqlite")))]
+mod tests {
+    use super::*;
+    use crate::MigrateErrorKind;
+
+    #[test]
+    fn a_password_is_refused_without_being_repeated() {
+        for text in [
+            "postgres://user:hunter2@host/db",
+            "postgres://user:hun/ter2@host/db",
+            "postgres://user:12/hunter2@host/db",
+            "postgres://user:12#hunter2@host/db",
+            "postgres://user:12?hunter2@host/db",
+            "postgres://hunter2@host/db",
+            "postgres://:hunter2@host/db",
+            "sqlite://user:hunter2@host/db",
+            "postgres://us er:hunter2",
+        ] {
+            let refused = parse(text).and_then(|url| settings(&url, &[], &|_| None).map(|_| ()));
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), MigrateErrorKind::Settings, "{text}");
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("ter2"), "{text}: {shown}");
+        }
+    }
+
+    #[test]
+    fn files_are_absolute_or_relative_as_written() {
+        for (text, path) in [
+            ("sqlite:///srv/a%20b.db?mode=plain", "/srv/a b.db"),
+            ("sqlite:/srv/s.db", "/srv/s.db"),
+            ("sqlite:s.db", "s.db"),
+            ("sqlite://s.db", "s.db"),
+            ("sqlite://folder/s.db", "folder/s.db"),
+        ] {
+            let url = parse(text).unwrap();
+            assert_eq!(sqlite_path(&url).unwrap(), PathBuf::from(path), "{text}");
+        }
+        assert!(sqlite_path(&parse("sqlite:").unwrap()).is_err());
+    }
+}

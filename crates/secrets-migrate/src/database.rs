@@ -1,0 +1,252 @@
+//! The databases that contain configurations, references and journals: text in, text out, on either
+//! engine.
+//!
+//! Every column is read as text (`CAST(… AS TEXT)`) and every parameter bound as text, so that one
+//! piece of SQL serves `uuid` and `jsonb` columns as well as SQLite's.
+
+#[cfg(feature = "postgres")]
+mod postgres;
+mod reason;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+#[cfg(feature = "postgres")]
+use sqlx::PgPool;
+#[cfg(feature = "sqlite")]
+use sqlx::SqlitePool;
+use sqlx::{AssertSqlSafe, Column, Executor, Row, SqlSafeStr, Statement, TypeInfo};
+
+use crate::{MigrateError, MigrateResult};
+
+/// The role to connect as.
+pub(crate) const USER: Setting =
+    Setting::new("user", "the role to connect as").with_env(&["DATABASE_USER"]);
+/// Its password.
+pub(crate) const PASSWORD: Setting = Setting::new("password", "its password")
+    .with_env(&["DATABASE_PASSWORD"])
+    .secret();
+/// How to connect, as the database store has it.
+pub(crate) const SSLMODE: Setting = Setting::new(
+    "sslmode",
+    "verify-full, or disable, which only loopback may have and has by default",
+);
+/// Further authorities than the system's.
+pub(crate) const SSL_ROOT_CERT: Setting = Setting::new(
+    "ssl-root-cert",
+    "a PEM file of further certificate authorities",
+)
+.with_env(&["DATABASE_SSL_ROOT_CERT"])
+.operator_only();
+
+/// One row, every column as text.
+pub(crate) type Texts = Vec<Option<String>>;
+
+/// What a database is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A file of our own: created where it is missing, and locked against a second process.
+    Own,
+    /// Somebody else's, to read; the database itself refuses writes.
+    Read,
+    /// Somebody else's, to update rows that exist.
+    Update,
+}
+
+/// One column that a query answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ColumnInfo {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its type in the database's spelling, upper case.
+    pub(crate) kind: String,
+}
+
+/// A database that is open.
+#[derive(Debug)]
+pub(crate) struct Database {
+    name: String,
+    pool: Pool,
+}
+
+#[derive(Debug)]
+enum Pool {
+    #[cfg(feature = "postgres")]
+    Postgres(PgPool),
+    #[cfg(feature = "sqlite")]
+    Sqlite(SqlitePool),
+}
+
+/// Runs a piece of code with the pool of whichever engine it is; sqlx's two engines share no trait
+/// that could be named in a signature of moderate length.
+macro_rules! with_pool {
+    ($database:expr, $pool:ident => $body:expr) => {
+        match &$database.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres($pool) => $body,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite($pool) => $body,
+        }
+    };
+}
+
+impl Database {
+    /// Opens the database of a URL with the settings that were read from it.
+    ///
+    /// # Errors
+    /// For schemes that are no database or not built in, and whatever keeps it from opening.
+    pub(crate) async fn open(
+        url: &StoreUrl,
+        settings: &Settings,
+        purpose: Purpose,
+    ) -> MigrateResult<Self> {
+        match url.scheme() {
+            "sqlite" => Self::sqlite(&crate::address::sqlite_path(url)?, purpose).await,
+            "postgres" | "postgresql" => Self::postgres(url, settings, purpose).await,
+            other => Err(MigrateError::settings(format!(
+                "`{other}` is not a database; give a sqlite or postgres URL",
+            ))),
+        }
+        .map_err(|error| {
+            if error.place().is_some() {
+                error
+            } else {
+                error.within(url)
+            }
+        })
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn postgres(
+        url: &StoreUrl,
+        settings: &Settings,
+        purpose: Purpose,
+    ) -> MigrateResult<Self> {
+        Ok(Self {
+            name: url.to_string(),
+            pool: Pool::Postgres(postgres::open(url, settings, purpose).await?),
+        })
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    async fn postgres(_: &StoreUrl, _: &Settings, _: Purpose) -> MigrateResult<Self> {
+        Err(MigrateError::settings(
+            "Postgres is not built in; add `--features postgres` to the cargo command",
+        ))
+    }
+
+    /// Opens an SQLite file.
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn sqlite(path: &std::path::Path, purpose: Purpose) -> MigrateResult<Self> {
+        Ok(Self {
+            name: path.display().to_string(),
+            pool: Pool::Sqlite(sqlite::open(path, purpose).await?),
+        })
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    pub(crate) async fn sqlite(_: &std::path::Path, _: Purpose) -> MigrateResult<Self> {
+        Err(MigrateError::settings(
+            "SQLite is not built in; add `--features sqlite` to the cargo command",
+        ))
+    }
+
+    /// Whether it is Postgres.
+    pub(crate) fn is_postgres(&self) -> bool {
+        match self.pool {
+            #[cfg(feature = "postgres")]
+            Pool::Postgres(_) => true,
+            #[cfg(feature = "sqlite")]
+            Pool::Sqlite(_) => false,
+        }
+    }
+
+    /// Where it is, without credentials.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a query and collects its rows, which have to be few.
+    pub(crate) async fn few(
+        &self,
+        sql: String,
+        parameters: Vec<String>,
+    ) -> MigrateResult<Vec<Texts>> {
+        with_pool!(self, pool => {
+            let (pool, name) = (pool.clone(), self.name.clone());
+            on_its_own(async move {
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for parameter in parameters {
+                    query = query.bind(parameter);
+                }
+                let rows = query
+                    .fetch_all(&pool)
+                    .await
+                    .map_err(|cause| reason::failure(&name, "a query failed", &cause))?;
+                rows.iter()
+                    .map(|row| {
+                        (0..row.len())
+                            .map(|index| row.try_get::<Option<String>, _>(index))
+                            .collect::<Result<Texts, sqlx::Error>>()
+                            .map_err(|cause| reason::failure(&name, "a row cannot be read", &cause))
+                    })
+                    .collect()
+            })
+            .await
+        })
+    }
+
+    /// Runs a statement and says how many rows it changed.
+    pub(crate) async fn execute(&self, sql: String, parameters: Vec<String>) -> MigrateResult<u64> {
+        with_pool!(self, pool => {
+            let (pool, name) = (pool.clone(), self.name.clone());
+            on_its_own(async move {
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for parameter in parameters {
+                    query = query.bind(parameter);
+                }
+                query
+                    .execute(&pool)
+                    .await
+                    .map(|done| done.rows_affected())
+                    .map_err(|cause| reason::failure(&name, "a change failed", &cause))
+            })
+            .await
+        })
+    }
+
+    /// The columns that a query would answer.
+    pub(crate) async fn columns(&self, sql: String) -> MigrateResult<Vec<ColumnInfo>> {
+        with_pool!(self, pool => {
+            let statement = pool
+                .prepare(AssertSqlSafe(sql).into_sql_str())
+                .await
+                .map_err(|cause| reason::of_preparing(&self.name, &cause))?;
+            Ok(statement
+                .columns()
+                .iter()
+                .map(|column| ColumnInfo {
+                    name: column.name().to_owned(),
+                    kind: column.type_info().name().to_ascii_uppercase(),
+                })
+                .collect())
+        })
+    }
+
+    /// Closes it, so that SQLite leaves no log beside its file.
+    pub(crate) async fn close(&self) {
+        with_pool!(self, pool => pool.close().await);
+    }
+}
+
+/// Runs a piece of work to its end, whether or not somebody polls who waits for it. Among many
+/// units of work, one may have the only connection and not be polled while another is waiting for it.
+async fn on_its_own<T: Send + 'static>(
+    work: impl Future<Output = MigrateResult<T>> + Send + 'static,
+) -> MigrateResult<T> {
+    tokio::spawn(work).await.unwrap_or_else(|_| {
+        Err(MigrateError::unavailable(
+            "a task of the database ended too early",
+        ))
+    })
+}

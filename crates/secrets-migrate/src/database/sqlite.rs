@@ -1,0 +1,75 @@
+//! SQLite files: a journal of our own, or somebody else's configurations.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, SqlitePool};
+
+use super::Purpose;
+use super::reason::failure;
+use crate::private_file::not_written;
+use crate::{MigrateError, MigrateResult};
+
+/// Opens a file.
+pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqlitePool> {
+    let name = path.display().to_string();
+    if purpose == Purpose::Own {
+        create_private(path)?;
+    } else if !path.is_file() {
+        return Err(MigrateError::settings("there is no such file").with_place(name));
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(30))
+        .disable_statement_logging();
+    let options = match purpose {
+        // The lock is the operating system's, so a killed process leaves none behind.
+        Purpose::Own => options
+            .busy_timeout(Duration::from_secs(2))
+            .locking_mode(SqliteLockingMode::Exclusive)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full),
+        // Not opened read-only: a WAL database needs its shared memory file to be written.
+        Purpose::Read => options.pragma("query_only", "ON"),
+        Purpose::Update => options.pragma("secure_delete", "ON"),
+    };
+    let connections = if purpose == Purpose::Read { 4 } else { 1 };
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        // A slow disk is no failure.
+        .acquire_timeout(Duration::from_secs(600))
+        .connect_with(options)
+        .await
+        .map_err(|cause| {
+            let failed = failure(&name, "cannot be opened", &cause);
+            if purpose == Purpose::Own && is_locked(&cause) {
+                failed.with_hint("another process is using it")
+            } else {
+                failed
+            }
+        })
+}
+
+/// A journal names every secret there is: nobody else needs to read it.
+fn create_private(path: &Path) -> MigrateResult<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .map(drop)
+        .map_err(|cause| not_written(path, cause))
+}
+
+/// SQLITE_BUSY, extended codes included. <https://sqlite.org/rescode.html#busy>
+fn is_locked(cause: &sqlx::Error) -> bool {
+    let code = cause
+        .as_database_error()
+        .and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+}

@@ -12,6 +12,22 @@ pub const MAX_DEPTH: usize = 512;
 /// How many merged nodes a compiled specification may have.
 pub const MAX_MERGED_NODES: usize = 10_000;
 
+/// How much room all patterns of a specification share: instructions of automata, and ranges of
+/// characters. What does not fit may match every name.
+pub(crate) const MAX_PATTERN_ROOM: usize = 20_000;
+
+/// How many steps one name may take in one pattern: its bytes times the pattern's instructions. A
+/// longer name may match.
+pub(crate) const MAX_NAME_STEPS: usize = 250_000;
+
+/// How many steps the patterns of one walk, or of one compilation, may take in all. Once they are used
+/// up, every pattern may match every name.
+pub(crate) const MAX_PATTERN_STEPS: usize = 5_000_000;
+
+/// How many merged nodes the places that patterns decide may lead to in one walk, all of these places
+/// together. Whatever lies below those beyond is taken for secret.
+pub(crate) const MAX_UNION_MEMBERS: usize = 100_000;
+
 /// How many problems of one configuration are reported. A hostile one could have millions.
 pub(crate) const MAX_PROBLEMS: usize = 10_000;
 

@@ -31,31 +31,67 @@ const NOWHERE: Stray = "the reference points nowhere";
 const AMBIGUOUS: Stray = "the reference is ambiguous under a nested `$id`; remove that `$id`";
 
 /// What an object of a specification is, by where it stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Context {
     /// Data: no keyword in it means anything.
     Data,
     /// Its keys are names, its values schemas.
     Names,
-    /// A schema, or something that nobody defines and that may hold schemas.
+    /// A schema.
     Schema,
+    /// Something that nobody defines: a schema, or names with schemas.
+    Unknown,
 }
 
 impl Context {
-    fn below(self, key: &str) -> Self {
-        match (self, key) {
-            (Self::Data, _) => Self::Data,
-            (Self::Names, _) => Self::Schema,
-            (Self::Schema, "airbyte_secret" | "const" | "default" | "enum" | "examples") => {
-                Self::Data
-            }
-            (
-                Self::Schema,
-                "$defs" | "definitions" | "dependencies" | "dependentSchemas" | "patternProperties"
-                | "properties",
-            ) => Self::Names,
-            (Self::Schema, _) => Self::Schema,
+    /// What an object's member is.
+    fn below(self, key: &str, member: &Value) -> Self {
+        match self {
+            Self::Data => Self::Data,
+            Self::Names => Self::Schema,
+            Self::Schema => match key {
+                "airbyte_secret" | "const" | "default" | "enum" | "examples" => Self::Data,
+                "$defs" | "definitions" | "dependencies" | "dependentSchemas"
+                | "patternProperties" | "properties" => Self::Names,
+                "additionalItems"
+                | "additionalProperties"
+                | "allOf"
+                | "anyOf"
+                | "contains"
+                | "contentSchema"
+                | "else"
+                | "if"
+                | "items"
+                | "not"
+                | "oneOf"
+                | "prefixItems"
+                | "propertyNames"
+                | "then"
+                | "unevaluatedItems"
+                | "unevaluatedProperties" => Self::Schema,
+                _ => Self::Unknown,
+            },
+            // Where a keyword stands, a name may be meant, and then a schema follows.
+            Self::Unknown => match Self::Schema.below(key, member) {
+                Self::Data => Self::Schema,
+                Self::Names => Self::Unknown,
+                known => known,
+            },
         }
+        .of(member)
+    }
+
+    /// What a value is that should be this.
+    fn of(self, value: &Value) -> Self {
+        match self {
+            // Names stand in objects; what stands in a list instead, nobody knows.
+            Self::Names if value.is_array() => Self::Unknown,
+            _ => self,
+        }
+    }
+
+    fn may_be_schema(self) -> bool {
+        matches!(self, Self::Schema | Self::Unknown)
     }
 }
 
@@ -88,7 +124,7 @@ impl<'s> Document<'s> {
                     open.extend(items.iter().map(|item| (item, context, nested)));
                 }
                 Value::Object(members) => {
-                    if context == Context::Schema {
+                    if context.may_be_schema() {
                         nested |= document.note(value, members, id_keyword);
                         if nested {
                             document.nested.insert(address(value));
@@ -97,7 +133,7 @@ impl<'s> Document<'s> {
                     open.extend(
                         members
                             .iter()
-                            .map(|(key, member)| (member, context.below(key), nested))
+                            .map(|(key, member)| (member, context.below(key, member), nested))
                             .filter(|(_, context, _)| *context != Context::Data),
                     );
                 }
@@ -131,7 +167,7 @@ impl<'s> Document<'s> {
     }
 
     /// What a `$ref` means.
-    pub(super) fn resolve(&self, reference: &str, from: &'s Value) -> Result<&'s Value, Stray> {
+    fn resolve(&self, reference: &str, from: &'s Value) -> Result<&'s Value, Stray> {
         let (base, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         let own = base.is_empty();
         if !own && self.root_id != Some(base) {
@@ -165,11 +201,7 @@ impl<'s> Document<'s> {
     }
 
     /// Everything that a `$dynamicRef` can mean: all anchors of the name.
-    pub(super) fn resolve_dynamic(
-        &self,
-        reference: &str,
-        from: &'s Value,
-    ) -> Result<Vec<&'s Value>, Stray> {
+    fn resolve_dynamic(&self, reference: &str, from: &'s Value) -> Result<Vec<&'s Value>, Stray> {
         let name = reference.strip_prefix('#').unwrap_or_default();
         match self.anchors.get(name) {
             Some(targets) => Ok(targets.clone()),
@@ -178,52 +210,65 @@ impl<'s> Document<'s> {
     }
 
     /// Everything that a `$recursiveRef` can mean.
-    pub(super) fn resolve_recursive(&self, reference: &str) -> Result<Vec<&'s Value>, Stray> {
+    fn resolve_recursive(&self, reference: &str) -> Result<Vec<&'s Value>, Stray> {
         if reference != "#" {
             return Err("`$recursiveRef` can only be `#`");
         }
         Ok([&[self.root][..], &self.recursive].concat())
     }
 
-    /// Names every mark that stands where `reached` has not been, other than in definitions that
-    /// nobody refers to: nobody knows which values it is about.
-    pub(super) fn unreached_marks(
-        &self,
-        reached: &HashMap<usize, super::schema::NodeId>,
-        complaints: &mut Complaints,
-    ) {
-        let mut open = vec![(self.root, Context::Schema, false)];
-        while let Some((value, context, mut unused)) = open.pop() {
+    /// Calls `visit` with every object of the document that may be a schema and counts: definitions
+    /// only where somebody refers to them, directly or through others.
+    pub(super) fn used(&self, visit: &mut dyn FnMut(&'s Value, &'s Map<String, Value>)) {
+        let mut seen = HashSet::new();
+        let mut open = vec![(self.root, Context::Schema)];
+        while let Some((value, context)) = open.pop() {
             match value {
-                Value::Array(items) => {
-                    open.extend(items.iter().map(|item| (item, context, unused)));
-                }
+                Value::Array(items) => open.extend(items.iter().map(|item| (item, context))),
                 Value::Object(members) => {
-                    let is_reached = reached.contains_key(&address(value));
-                    unused &= !is_reached;
-                    if context == Context::Schema && !is_reached && !unused && is_marked(members) {
-                        complaints.add(
-                            value,
-                            "a secret is marked where the meaning of the specification is unknown; \
-                             move the mark to a schema of a property or an element",
-                        );
+                    if !seen.insert((address(value), context)) {
+                        continue;
                     }
-                    open.extend(
-                        members
-                            .iter()
-                            .map(|(key, member)| {
-                                let defines = context == Context::Schema
-                                    && matches!(key.as_str(), "$defs" | "definitions");
-                                (member, context.below(key), unused || defines)
-                            })
-                            .filter(|(_, context, _)| *context != Context::Data),
-                    );
+                    if context.may_be_schema() {
+                        visit(value, members);
+                        let targets = REFERENCES.iter().filter_map(|keyword| {
+                            self.targets(keyword, members.get(*keyword)?, value).ok()
+                        });
+                        open.extend(targets.flatten().map(|target| (target, Context::Schema)));
+                    }
+                    for (key, member) in members {
+                        let defines = context == Context::Schema
+                            && member.is_object()
+                            && matches!(key.as_str(), "$defs" | "definitions");
+                        let below = context.below(key, member);
+                        if !defines && below != Context::Data {
+                            open.push((member, below));
+                        }
+                    }
                 }
                 _ => {}
             }
         }
     }
+
+    /// Everything that a keyword which refers to schemas can mean.
+    pub(super) fn targets(
+        &self,
+        keyword: &str,
+        reference: &Value,
+        from: &'s Value,
+    ) -> Result<Vec<&'s Value>, Stray> {
+        let reference = reference.as_str().ok_or("a reference is a string")?;
+        match keyword {
+            "$dynamicRef" => self.resolve_dynamic(reference, from),
+            "$recursiveRef" => self.resolve_recursive(reference),
+            _ => self.resolve(reference, from).map(|target| vec![target]),
+        }
+    }
 }
+
+/// The keywords that refer to other schemas.
+pub(super) const REFERENCES: [&str; 3] = ["$dynamicRef", "$recursiveRef", "$ref"];
 
 /// Whether a schema marks its place as secret: with anything but `false` and `"false"`.
 pub(super) fn is_marked(schema: &Map<String, Value>) -> bool {

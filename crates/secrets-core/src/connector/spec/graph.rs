@@ -1,9 +1,12 @@
 //! The compiled specification: for every place of a configuration one merged node.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
+use super::automaton::Run;
 use super::pattern::{Match, Pattern};
 use super::types::Types;
+use crate::connector::limits::{MAX_PATTERN_STEPS, MAX_UNION_MEMBERS};
 
 pub(super) type StateId = u32;
 
@@ -102,14 +105,17 @@ impl Position {
 pub(in crate::connector) struct Cursor<'g> {
     graph: &'g Graph,
     unions: Vec<Union>,
-    by_members: HashMap<Box<[StateId]>, Position>,
+    /// How many members the unions have together.
+    union_members: usize,
+    run: Run,
+    by_members: HashMap<Rc<[StateId]>, Position>,
     /// Whether known and unknown places matter where no secrets lie below.
     exhaustive: bool,
 }
 
 #[derive(Debug)]
 struct Union {
-    members: Box<[StateId]>,
+    members: Rc<[StateId]>,
     below: bool,
     admits: Types,
     listed: usize,
@@ -120,6 +126,8 @@ impl<'g> Cursor<'g> {
         Self {
             graph,
             unions: Vec::new(),
+            union_members: 0,
+            run: Run::with_steps(MAX_PATTERN_STEPS),
             by_members: HashMap::new(),
             exhaustive,
         }
@@ -159,19 +167,21 @@ impl<'g> Cursor<'g> {
                 None if state.patterns.is_empty() => Position(state.others),
                 None => {
                     let mut states = vec![state.others];
-                    push_matching(state, name, &mut states);
+                    push_matching(state, name, &mut self.run, &mut states);
                     self.union(states)
                 }
             },
             Err(union) => {
-                let mut states = Vec::new();
-                for &member in &union.members {
+                let members = Rc::clone(&union.members);
+                let mut states = Vec::with_capacity(members.len());
+                self.run.take(members.len());
+                for &member in &*members {
                     let state = &self.graph.states[member as usize];
                     match state.name(name) {
                         Some(state) => states.push(state),
                         None => {
                             states.push(state.others);
-                            push_matching(state, name, &mut states);
+                            push_matching(state, name, &mut self.run, &mut states);
                         }
                     }
                 }
@@ -186,8 +196,9 @@ impl<'g> Cursor<'g> {
         match self.state(at) {
             Ok(state) => Position(element(state)),
             Err(union) => {
-                let states = union
-                    .members
+                let members = Rc::clone(&union.members);
+                self.run.take(members.len());
+                let states = members
                     .iter()
                     .map(|&member| element(&self.graph.states[member as usize]))
                     .collect();
@@ -217,12 +228,25 @@ impl<'g> Cursor<'g> {
         if let Some(&known) = self.by_members.get(&states[..]) {
             return known;
         }
+        let merged = |state: &StateId| &self.graph.states[*state as usize];
+        let below = states.iter().map(merged).any(|state| state.below);
+        if !below && !self.exhaustive {
+            return Position::UNKNOWN;
+        }
+        // More than a walk may remember or look at: whatever lies below may be secret.
+        self.union_members += states.len();
+        if self.union_members > MAX_UNION_MEMBERS || self.run.steps == 0 {
+            return if below {
+                Position(SECRET)
+            } else {
+                Position::UNKNOWN
+            };
+        }
         // There are fewer than four billion places in a configuration that fits into memory.
         let id = u32::try_from(self.graph.states.len() + self.unions.len()).unwrap_or(SECRET);
-        let members: Box<[StateId]> = states.into();
-        let merged = |state: &StateId| &self.graph.states[*state as usize];
+        let members: Rc<[StateId]> = states.into();
         self.unions.push(Union {
-            below: members.iter().map(merged).any(|state| state.below),
+            below,
             admits: members
                 .iter()
                 .map(merged)
@@ -233,18 +257,18 @@ impl<'g> Cursor<'g> {
                 .map(|state| state.listed.len())
                 .max()
                 .unwrap_or(0),
-            members: members.clone(),
+            members: Rc::clone(&members),
         });
         self.by_members.insert(members, Position(id));
         Position(id)
     }
 }
 
-fn push_matching(state: &State, name: &str, states: &mut Vec<StateId>) {
+fn push_matching(state: &State, name: &str, run: &mut Run, states: &mut Vec<StateId>) {
     for patterns in &state.patterns {
         let mut matched = false;
         for (pattern, state) in &patterns.each {
-            let answer = pattern.matches(name);
+            let answer = pattern.matches(name, run);
             if answer != Match::No {
                 states.push(*state);
             }

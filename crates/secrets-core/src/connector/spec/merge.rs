@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::automaton::Run;
 use super::graph::{Graph, Patterns, SECRET, State, StateId, UNKNOWN};
 use super::pattern::Match;
 use super::schema::{NodeId, Nodes};
 use super::types::Types;
 use crate::connector::error::{ConnectorError, Problem, ProblemKind};
-use crate::connector::limits::MAX_MERGED_NODES;
+use crate::connector::limits::{MAX_MERGED_NODES, MAX_PATTERN_STEPS};
 use crate::connector::place::Place;
 
 /// How many schemas and names are looked at in all; what a specification of 10,000 schemas needs, a
@@ -30,6 +31,7 @@ pub(super) fn merge(nodes: &Nodes<'_>) -> Result<Graph, ConnectorError> {
         seen: vec![0; nodes.nodes.len()],
         round: 0,
         steps: 0,
+        run: Run::with_steps(MAX_PATTERN_STEPS),
     };
     let root = merger.state(vec![nodes.root])?;
     while let Some((id, schemas)) = merger.pending.pop() {
@@ -52,6 +54,7 @@ struct Merger<'n, 's> {
     seen: Vec<usize>,
     round: usize,
     steps: usize,
+    run: Run,
 }
 
 impl Merger<'_, '_> {
@@ -112,7 +115,7 @@ impl Merger<'_, '_> {
         let mut others = Vec::new();
         let mut patterns = Vec::new();
         for schema in schemas() {
-            self.step(1 + schema.members.len())?;
+            self.step(1 + schema.members.len() + schema.patterns.len())?;
             for (name, member) in &schema.members {
                 names.entry(name).or_default().push(*member);
             }
@@ -140,7 +143,7 @@ impl Merger<'_, '_> {
                     .properties
                     .is_some_and(|properties| properties.contains_key(*name));
                 for (pattern, member) in &schema.patterns {
-                    let answer = pattern.matches(name);
+                    let answer = pattern.matches(name, &mut self.run);
                     if answer != Match::No {
                         members.push(*member);
                     }

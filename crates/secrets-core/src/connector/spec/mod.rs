@@ -1,6 +1,8 @@
 //! A connection specification, compiled: where the secrets of its configurations are.
 
+mod automaton;
 mod document;
+mod expression;
 mod graph;
 mod merge;
 mod pattern;

@@ -4,15 +4,13 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::document::{Complaints, Document, Stray, address, is_marked};
+use super::document::{Complaints, Document, REFERENCES, Stray, address, is_marked};
 use super::pattern::Pattern;
 use super::types::Types;
 use crate::connector::error::ConnectorError;
+use crate::connector::limits::MAX_PATTERN_ROOM;
 
 pub(super) type NodeId = usize;
-
-/// How many different patterns are compiled; those beyond may match every name.
-const MAX_PATTERNS: usize = 2_000;
 
 /// One schema.
 pub(super) struct Node<'s> {
@@ -58,6 +56,7 @@ impl<'s> Nodes<'s> {
             reached: HashMap::new(),
             pending: Vec::new(),
             patterns: HashMap::new(),
+            pattern_room: MAX_PATTERN_ROOM,
             name_schemas: Vec::new(),
             complaints: Complaints::default(),
             // From draft 2020-12 on, `items` beside `prefixItems` is about the rest. Older drafts do
@@ -74,10 +73,14 @@ impl<'s> Nodes<'s> {
                 .add(specification, "a specification is an object");
         }
         let root = reader.node(specification);
-        while let Some((id, value, schema)) = reader.pending.pop() {
-            reader.read(id, value, schema);
-        }
+        reader.read_pending();
+        let unreached = reader.unreached();
         let reaching = reaching_secrets(&reader.nodes);
+        for (value, node) in unreached {
+            if reaching[node] {
+                reader.complaints.add(value, UNREACHED);
+            }
+        }
         for (value, names) in &reader.name_schemas {
             if reaching[*names] {
                 reader
@@ -88,9 +91,6 @@ impl<'s> Nodes<'s> {
         for node in &mut reader.nodes {
             node.secret |= node.content.is_some_and(|content| reaching[content]);
         }
-        reader
-            .document
-            .unreached_marks(&reader.reached, &mut reader.complaints);
         reader.complaints.into_result(specification)?;
         Ok(Self {
             nodes: reader.nodes,
@@ -169,11 +169,15 @@ struct Reader<'s> {
     reached: HashMap<usize, NodeId>,
     pending: Vec<(NodeId, &'s Value, &'s Map<String, Value>)>,
     patterns: HashMap<&'s str, Pattern>,
+    pattern_room: usize,
     /// Each `propertyNames` with the schema that has it.
     name_schemas: Vec<(&'s Value, NodeId)>,
     complaints: Complaints,
     items_cover_prefix: bool,
 }
+
+const UNREACHED: &str = "a secret is marked, or a mark is referred to, where the meaning of the \
+     specification is unknown; move it to a schema of a property or an element";
 
 const TRUE: NodeId = 0;
 const FALSE: NodeId = 1;
@@ -199,6 +203,39 @@ impl<'s> Reader<'s> {
         }
     }
 
+    fn read_pending(&mut self) {
+        while let Some((id, value, schema)) = self.pending.pop() {
+            self.read(id, value, schema);
+        }
+    }
+
+    /// Everything that counts, has not been reached, and is marked or refers to something, as a node:
+    /// nobody knows which values it is about.
+    fn unreached(&mut self) -> Vec<(&'s Value, NodeId)> {
+        let (mut referring, mut marked) = (Vec::new(), Vec::new());
+        let reached = &self.reached;
+        self.document.used(&mut |value, schema| {
+            if reached.contains_key(&address(value)) {
+                return;
+            }
+            let is_reference = |keyword: &&str| schema.get(*keyword).is_some_and(Value::is_string);
+            if REFERENCES.iter().any(is_reference) {
+                referring.push(value);
+            } else if is_marked(schema) {
+                marked.push(value);
+            }
+        });
+        // What one of them leads to needs no complaint of its own.
+        let mut unreached = Vec::new();
+        for value in referring.into_iter().chain(marked) {
+            if !self.reached.contains_key(&address(value)) {
+                unreached.push((value, self.node(value)));
+                self.read_pending();
+            }
+        }
+        unreached
+    }
+
     fn read(&mut self, id: NodeId, value: &'s Value, schema: &'s Map<String, Value>) {
         let mut node = Node::boolean(self.nodes[id].own);
         node.secret = self.nodes[id].secret;
@@ -207,22 +244,8 @@ impl<'s> Reader<'s> {
         let (items_list, prefix) = (listed("items"), listed("prefixItems"));
         for (keyword, member) in schema {
             match keyword.as_str() {
-                "$ref" => {
-                    let targets = self.targets(member, |document, reference| {
-                        document
-                            .resolve(reference, value)
-                            .map(|target| vec![target])
-                    });
-                    self.follow(&mut node, value, targets);
-                }
-                "$dynamicRef" => {
-                    let targets = self.targets(member, |document, reference| {
-                        document.resolve_dynamic(reference, value)
-                    });
-                    self.follow(&mut node, value, targets);
-                }
-                "$recursiveRef" => {
-                    let targets = self.targets(member, Document::resolve_recursive);
+                "$dynamicRef" | "$recursiveRef" | "$ref" => {
+                    let targets = self.document.targets(keyword, member, value);
                     self.follow(&mut node, value, targets);
                 }
                 "allOf" => {
@@ -305,15 +328,6 @@ impl<'s> Reader<'s> {
             .collect()
     }
 
-    fn targets(
-        &self,
-        reference: &Value,
-        resolve: impl FnOnce(&Document<'s>, &str) -> Result<Vec<&'s Value>, Stray>,
-    ) -> Result<Vec<&'s Value>, Stray> {
-        let reference = reference.as_str().ok_or("a reference is a string")?;
-        resolve(&self.document, reference)
-    }
-
     fn follow(
         &mut self,
         node: &mut Node<'s>,
@@ -334,12 +348,10 @@ impl<'s> Reader<'s> {
     }
 
     fn pattern(&mut self, text: &'s str) -> Pattern {
-        if self.patterns.len() >= MAX_PATTERNS && !self.patterns.contains_key(text) {
-            return Pattern::Any;
-        }
+        let room = &mut self.pattern_room;
         self.patterns
             .entry(text)
-            .or_insert_with(|| Pattern::new(text))
+            .or_insert_with(|| Pattern::new(text, room))
             .clone()
     }
 }

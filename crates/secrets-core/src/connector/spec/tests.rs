@@ -611,6 +611,151 @@ fn a_mark_that_says_nothing_of_a_value_is_named() {
 }
 
 #[test]
+fn what_a_reference_under_an_unknown_keyword_leads_to_is_reached_or_named() {
+    let spec = |keyword: &str, value: Value| {
+        json!({
+            "properties": {"known": {"$ref": "#/$defs/s"}},
+            keyword: value,
+            "$defs": {
+                "s": secret(),
+                "deep": {"properties": {"p": {"$ref": "#/$defs/other"}}},
+                "other": {"anyOf": [secret()]},
+                "named": {"$anchor": "named", "items": secret()},
+                "plain": {"properties": {"p": {"type": "string"}}},
+                "hidden": {"x-more": {"$ref": "#/$defs/s"}},
+                "round": {"properties": {"r": {"$ref": "#/$defs/round"}, "p": secret()}},
+            },
+        })
+    };
+    for (keyword, value, place) in [
+        ("extends", json!({"$ref": "#/$defs/s"}), "/extends"),
+        ("extends", json!([{"$ref": "#/$defs/deep"}]), "/extends/0"),
+        (
+            "type",
+            json!([{"$ref": "#/$defs/deep"}, "string"]),
+            "/type/0",
+        ),
+        (
+            "selectCases",
+            json!({"a": {"$ref": "#/$defs/deep"}}),
+            "/selectCases/a",
+        ),
+        (
+            "$merge",
+            json!({"source": {"$ref": "#named"}, "with": {}}),
+            "/$merge/source",
+        ),
+        (
+            "x",
+            json!({"y": {"z": [[{"$ref": "#/$defs/other"}]]}}),
+            "/x/y/z/0/0",
+        ),
+        ("x", json!({"$dynamicRef": "#named"}), "/x"),
+        ("x", json!({"$recursiveRef": "#"}), "/x"),
+        ("x", json!({"$ref": "#/$defs/round"}), "/x"),
+        // Through a keyword nobody knows in what is referred to.
+        (
+            "allOf",
+            json!([{"$ref": "#/$defs/hidden"}]),
+            "/$defs/hidden/x-more",
+        ),
+        (
+            "x",
+            json!({"$ref": "#/$defs/hidden"}),
+            "/$defs/hidden/x-more",
+        ),
+        // Where a keyword stands, a name may be meant.
+        (
+            "selectCases",
+            json!({"default": {"$ref": "#/$defs/s"}}),
+            "/selectCases/default",
+        ),
+        (
+            "selectCases",
+            json!({"default": secret()}),
+            "/selectCases/default",
+        ),
+        (
+            "selectCases",
+            json!({"properties": secret()}),
+            "/selectCases/properties",
+        ),
+        // Nobody knows what is there.
+        ("x", json!({"$ref": "https://example.com/x.json"}), "/x"),
+        ("x", json!({"$ref": "#/$defs/missing"}), "/x"),
+    ] {
+        let schema = spec(keyword, value);
+        let error = refused(&schema);
+        let places: Vec<&str> = error
+            .problems()
+            .iter()
+            .map(|problem| problem.place().as_str())
+            .collect();
+        assert_eq!(places, [place], "{schema}");
+        assert_eq!(error.problems()[0].kind(), ProblemKind::UnsupportedSchema);
+    }
+    for value in [
+        json!({"$ref": "#/$defs/plain"}),
+        json!([{"$ref": "#/$defs/plain"}]),
+        json!({"$ref": {"type": "string"}}),
+        json!("#/$defs/s"),
+    ] {
+        assert_eq!(
+            places(&spec("x", value), &json!({"known": "v"})),
+            ["/known"]
+        );
+    }
+    let data =
+        json!({"properties": {"p": {"default": {"$ref": "#/$defs/s"}}}, "$defs": {"s": secret()}});
+    assert!(places(&data, &json!({"p": "v"})).is_empty());
+}
+
+#[test]
+fn marks_where_no_schema_can_stand_are_named() {
+    for keyword in [
+        "properties",
+        "patternProperties",
+        "dependencies",
+        "dependentSchemas",
+        "$defs",
+        "definitions",
+    ] {
+        for (value, below) in [
+            (json!([secret()]), "0"),
+            (json!([{"p": secret()}]), "0/p"),
+            (json!([[secret()]]), "0/0"),
+        ] {
+            let error = refused(&json!({keyword: value}));
+            assert_eq!(error.problems().len(), 1, "{error}");
+            assert_eq!(
+                error.problems()[0].place().as_str(),
+                format!("/{keyword}/{below}")
+            );
+        }
+    }
+    for keyword in ["allOf", "anyOf", "oneOf", "prefixItems"] {
+        let error = refused(&json!({keyword: {"p": secret()}}));
+        assert_eq!(
+            error.problems()[0].place().as_str(),
+            format!("/{keyword}/p")
+        );
+    }
+    for keyword in [
+        "if",
+        "not",
+        "additionalProperties",
+        "contains",
+        "unevaluatedItems",
+    ] {
+        let error = refused(&json!({keyword: [secret()]}));
+        assert_eq!(
+            error.problems()[0].place().as_str(),
+            format!("/{keyword}/0")
+        );
+    }
+}
+
+#[test]
 fn marks_in_data_and_in_unused_definitions_say_nothing() {
     let marked = json!({"airbyte_secret": true});
     let schema = json!({

@@ -90,7 +90,7 @@ mod stores;
 pub use secret_persistence_aws as aws;
 #[cfg(feature = "azure")]
 pub use secret_persistence_azure as azure;
-pub use secret_persistence_core::settings::{Setting, Settings as Values, StoreUrl, Trust};
+pub use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl, Trust};
 pub use secret_persistence_core::{
     Capabilities, CheckOptions, CheckReport, CheckStep, Coordinate, Cost, Cursor, DeleteOptions,
     Entry, Error, ErrorKind, Expiry, ExternalName, Identity, ListOptions, Listing,

@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! From a URL it is `aws://eu-west-1?kms-key-arn=…&tag-key=…` ([`Config::from_url`]); all settings,
+//! From a URL it is `aws://eu-west-1?kms-key-arn=…&tag-key=…` ([`KeyTable::from_url`](secret_persistence_core::settings::KeyTable::from_url)); all settings,
 //! their environment variables and defaults stand in [`SETTINGS`].
 //!
 //! # What is stored how

@@ -14,7 +14,7 @@
 //! # }
 //! ```
 //!
-//! From a URL it is `azure://airbyte-prod.vault.azure.net?tags=…&purge=…` ([`Config::from_url`]); all
+//! From a URL it is `azure://airbyte-prod.vault.azure.net?tags=…&purge=…` ([`KeyTable::from_url`](secret_persistence_core::settings::KeyTable::from_url)); all
 //! settings, their environment variables and defaults stand in [`SETTINGS`].
 //!
 //! # What is stored how

@@ -15,16 +15,18 @@ mod naming;
 mod persistence;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod postgres_options;
 mod ring_check;
 mod rotate;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use config::{DbConfig, DbConfigBuilder, Mode, SETTINGS};
+pub use config::{DbConfig, Mode, SETTINGS};
 pub use encrypt::{EncryptOptions, Encrypted, Progress};
 pub use keyring::{KeyId, KeyRing};
 pub use keyring_file::KeyRingFile;
 pub use naming::TableName;
 pub use persistence::Database;
+pub use postgres_options::{POSTGRES_SCHEMES, POSTGRES_SETTINGS, PostgresOptions};
 pub use rotate::{RotateOptions, Rotated};

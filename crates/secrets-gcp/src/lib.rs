@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! From a URL it is `gcp://my-project/europe-west3?labels=team=data` ([`Config::from_url`]); all
+//! From a URL it is `gcp://my-project/europe-west3?labels=team=data` ([`KeyTable::from_url`](secret_persistence_core::settings::KeyTable::from_url)); all
 //! settings, their environment variables and defaults stand in [`SETTINGS`].
 //!
 //! # What is stored how

@@ -3,12 +3,12 @@
 //! ```no_run
 //! use secret_persistence_core::settings::StoreUrl;
 //! use secret_persistence_core::{ManagedCoordinate, SecretPersistenceExt};
-//! use secret_persistence_vault::{Vault, VaultConfig};
+//! use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 //!
 //! # async fn example() -> secret_persistence_core::Result<()> {
 //! let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/")?;
-//! let config = VaultConfig::from_url(&url, |name| std::env::var(name).ok())?;
-//! let vault = Vault::connect(config).await?;
+//! let settings = SETTINGS.from_url(&url, &|name| std::env::var(name).ok())?;
+//! let vault = Vault::connect(VaultConfig::from_settings(&settings)?).await?;
 //! let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
 //! let value = vault.read(&coordinate.into()).await?.value;
 //! # Ok(())

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use secret_persistence_core::connector::{ActingSecrets, ConnectorError, StorageId, pointers};
-use secret_persistence_core::{Error, ErrorKind, Operation, Result, Scope};
+use secret_persistence_core::connector::{ActingSecrets, ConnectorError, pointers};
+use secret_persistence_core::{Error, ErrorKind, Operation, Result, Scope, StorageId};
 use serde_json::Value;
 
 use crate::settings::{Environment, Settings, Tenant, tree};

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secret_persistence_core::connector::{
-    ActingSecrets, Actor, AuditSink, ConnectorOptions, ConnectorSecrets, StorageId,
+use secret_persistence_core::connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
+use secret_persistence_core::{
+    Actor, AuditSink, OpenStore, Result, SecretPersistence, StorageId, Stores,
 };
-use secret_persistence_core::{OpenStore, Result, SecretPersistence, Stores};
 use tokio::time::Instant;
 
 use crate::audit;
@@ -147,7 +147,7 @@ struct Opener {
     secrets: ActingSecrets,
     environment: Environment,
     /// What stands around every store but the default one.
-    around: secret_persistence_core::settings::SettingMap,
+    around: secret_persistence_core::settings::Settings,
     recheck: Duration,
     seen: Mutex<HashMap<StorageId, Seen>>,
 }

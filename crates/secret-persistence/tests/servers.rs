@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use e2e::azure::{self, Azure};
 use e2e::google::{self, Google};
 use e2e::{LocalStack, VaultServer};
-use secret_persistence::connector::{Actor, ConnectorOptions, ConnectorSecrets, StorageId};
+use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets};
 use secret_persistence::{
-    Environment, ManagedCoordinate, Result, Scope, SecretPersistenceExt, SecretValue, Settings,
-    Storage, Storages, StoresSettings, Write, connect, stores,
+    Actor, Environment, ManagedCoordinate, Result, Scope, SecretPersistenceExt, SecretValue,
+    Settings, Storage, StorageId, Storages, StoresSettings, Write, connect, stores,
 };
 use serde_json::json;
 use uuid::Uuid;

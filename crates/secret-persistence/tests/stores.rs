@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secret_persistence::connector::{
-    Actor, AuditEvent, AuditSink, ConnectorOptions, ConnectorSecrets, StorageId,
-};
+use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets};
 use secret_persistence::{
-    Environment, Error, ErrorKind, ManagedCoordinate, Result, Scope, SecretPersistenceExt,
-    SecretValue, Settings, Storage, Storages, Stores, StoresSettings, Tenant, Write, stores,
+    Actor, AuditEvent, AuditSink, Environment, Error, ErrorKind, ManagedCoordinate, Result, Scope,
+    SecretPersistenceExt, SecretValue, Settings, Storage, StorageId, Storages, Stores,
+    StoresSettings, Tenant, Write, stores,
 };
 use serde_json::{Value, json};
 

@@ -24,7 +24,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use secret_persistence_core::connector::{
-    ConnectorSpec, Policy, hydrate_with, plan_create, plan_update, pointers,
+    ConnectorSpec, Policy, References, hydrate_with, plan_create, plan_update, pointers,
 };
 use secret_persistence_core::{Coordinate, Scope, SecretValue};
 use serde_json::{Value, json};
@@ -205,7 +205,7 @@ fn update(spec: &ConnectorSpec, config: &Value) -> f64 {
         unreachable!("the configuration has a list");
     };
     edited["list"] = list.into_iter().rev().collect();
-    let (values, references) = (HashMap::new(), HashMap::new());
+    let (values, references) = (HashMap::new(), References::default());
     let (time, plan) =
         timed(|| plan_update(spec, &scope, &policy, &saved, &values, &references, edited));
     assert!(plan.unwrap().writes.is_empty());

@@ -72,6 +72,12 @@ impl ErrorKind {
         }
     }
 
+    /// Whether a read that ended so shows that the secret is gone for good, or as good as.
+    #[must_use]
+    pub const fn is_gone(self) -> bool {
+        matches!(self, Self::NotFound | Self::PendingDeletion)
+    }
+
     /// Whether the same call may succeed later without anybody changing anything.
     #[must_use]
     const fn is_retryable(self) -> bool {

@@ -1,6 +1,9 @@
-#![doc = include_str!("../README.md")]
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! Splits connector configurations into coordinate pointers, and hydrates them again.
+//!
+//! A *store* keeps secret values under *coordinates*; [`SecretPersistence`] is what every store
+//! implements, [`SecretPersistenceExt`] what callers use. No store's SDK and no network is in here.
 
+mod audit;
 mod check;
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
@@ -10,15 +13,18 @@ mod error;
 mod ext;
 #[cfg(feature = "layers")]
 pub mod layer;
+mod location;
 mod memory;
 #[cfg(feature = "layers")]
 mod mirror;
 mod persistence;
 mod secret;
 pub mod settings;
+mod storage_id;
 mod stores;
 mod timestamp;
 
+pub use audit::{Actor, AuditEvent, AuditMode, AuditSink};
 pub use check::{CheckOptions, CheckReport, CheckStep, StepOutcome};
 pub use coordinate::{
     Coordinate, ExternalName, MANAGED_PREFIX, MAX_EXTERNAL_BYTES, MAX_MANAGED_BYTES,
@@ -26,11 +32,13 @@ pub use coordinate::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use ext::{SecretPersistenceExt, Sweep};
+pub use location::Location;
 pub use memory::Memory;
 pub use persistence::{
     Capabilities, Cost, Cursor, DeleteOptions, Entry, Expiry, Identity, ListOptions, Listing,
     Operation, Page, Read, Recovery, SecretPersistence, Write, Written,
 };
 pub use secret::{SecretValue, WeakSecret};
+pub use storage_id::{InvalidStorageId, StorageId};
 pub use stores::{OpenStore, Stores};
 pub use timestamp::Timestamp;

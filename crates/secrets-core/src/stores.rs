@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
-use crate::connector::{AuditEvent, AuditMode, AuditSink, StorageId};
-use crate::{Error, ErrorKind, Operation, Owner, Result, SecretPersistence};
+use crate::{
+    AuditEvent, AuditMode, AuditSink, Error, ErrorKind, Operation, Owner, Result,
+    SecretPersistence, StorageId,
+};
 
 type Store = Arc<dyn SecretPersistence>;
 
@@ -28,8 +30,7 @@ type Store = Arc<dyn SecretPersistence>;
 /// use std::sync::Arc;
 ///
 /// use async_trait::async_trait;
-/// use secret_persistence_core::connector::StorageId;
-/// use secret_persistence_core::{Memory, OpenStore, Result, SecretPersistence, Stores};
+/// use secret_persistence_core::{Memory, OpenStore, Result, SecretPersistence, StorageId, Stores};
 ///
 /// struct Settings;
 ///
@@ -151,17 +152,12 @@ impl Stores {
     pub async fn store(&self, id: Option<&StorageId>) -> Result<Arc<dyn SecretPersistence>> {
         match (self.find(id).await?, id) {
             (Some(store), _) => Ok(store),
-            (None, id) => Err(
-                Error::new(ErrorKind::InvalidConfig, "no storage has this id")
-                    .with_operation(Operation::Open)
-                    .with_store(id.map_or("default", StorageId::as_str))
-                    .with_hint("give the storage its settings, or correct the id"),
-            ),
+            (None, id) => Err(Self::unknown(id)),
         }
     }
 
-    /// Lets go of what is open under an id: whoever asks next opens it anew, with its settings of
-    /// then. Calls under way end with the store they began with. Stores that were
+    /// Lets go of what is open under an id: the next caller opens it again, with its current
+    /// settings. Calls under way end with the store they began with. Stores that were
     /// [handed in](Self::with_store) stay.
     pub fn reopen(&self, id: &StorageId) {
         let mut others = self.locked();
@@ -182,8 +178,54 @@ impl Stores {
         self.unaudited.load(Ordering::Relaxed)
     }
 
+    /// The error of an id that nobody knows.
+    pub(crate) fn unknown(id: Option<&StorageId>) -> Error {
+        Error::new(ErrorKind::InvalidConfig, "no storage has this id")
+            .with_operation(Operation::Open)
+            .with_store(id.map_or("default", StorageId::as_str))
+            .with_hint("give the storage its settings, or correct the id")
+    }
+
+    /// Calls the store of an id; once more, in the store opened again, where it refuses our
+    /// credentials: they may have been replaced. `None` for an id that nobody knows. The call must
+    /// be one that does no harm if it is made twice.
+    ///
+    /// # Errors
+    /// Where the store cannot be opened. Nothing was called then.
+    pub(crate) async fn call<T, Fut>(
+        &self,
+        id: Option<&StorageId>,
+        mut call: impl FnMut(Store) -> Fut,
+    ) -> Result<Option<Vec<Result<T>>>>
+    where
+        Fut: Future<Output = Vec<Result<T>>>,
+    {
+        let Some(mut store) = self.find(id).await? else {
+            return Ok(None);
+        };
+        let mut results = call(Arc::clone(&store)).await;
+        if self.is_refused(id, &store, &results)
+            && let Ok(Some(reopened)) = self.find(id).await
+        {
+            store = reopened;
+            results = call(Arc::clone(&store)).await;
+            self.is_refused(id, &store, &results);
+        }
+        Ok(Some(results))
+    }
+
+    /// Whether a store refused our credentials and another one will be opened.
+    fn is_refused<T>(&self, id: Option<&StorageId>, store: &Store, results: &[Result<T>]) -> bool {
+        let is_unauthenticated = |result: &Result<T>| {
+            result
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Unauthenticated)
+        };
+        results.iter().any(is_unauthenticated) && self.let_go(id, store)
+    }
+
     /// As [`store`](Self::store), with an unknown id told apart from a failure.
-    pub(crate) async fn find(&self, id: Option<&StorageId>) -> Result<Option<Store>> {
+    async fn find(&self, id: Option<&StorageId>) -> Result<Option<Store>> {
         let Some(id) = id else {
             return Ok(Some(Arc::clone(&self.default)));
         };
@@ -191,7 +233,7 @@ impl Stores {
         if let (Found::Open(store), Some(opener)) = (&found, &self.opener)
             && !opener.is_current(id).await
         {
-            self.refused(Some(id), store);
+            self.let_go(Some(id), store);
             found = self.look_up(id);
         }
         let opening = match found {
@@ -204,9 +246,8 @@ impl Stores {
         result
     }
 
-    /// Lets go of a store that refused our credentials, unless it has been replaced already. Whether
-    /// asking again makes sense: another one will be opened.
-    pub(crate) fn refused(&self, id: Option<&StorageId>, store: &Store) -> bool {
+    /// Lets go of a store, unless it has been replaced already. Whether another one will be opened.
+    fn let_go(&self, id: Option<&StorageId>, store: &Store) -> bool {
         let Some(id) = id else { return false };
         let mut others = self.locked();
         match others.get(id) {
@@ -467,12 +508,12 @@ mod tests {
         // The first attempt read its settings before they changed, so it must not be the one kept.
         assert!(!Arc::ptr_eq(&first.unwrap(), &second));
 
-        assert!(stores.refused(Some(&name), &second));
+        assert!(stores.let_go(Some(&name), &second));
         opener.gate.add_permits(1);
         let third = stores.store(Some(&name)).await.unwrap();
         assert!(!Arc::ptr_eq(&second, &third));
         assert!(
-            stores.refused(Some(&name), &second),
+            stores.let_go(Some(&name), &second),
             "one that is gone already"
         );
         assert!(Arc::ptr_eq(
@@ -481,7 +522,7 @@ mod tests {
         ));
 
         stores.reopen(&id("given"));
-        assert!(!stores.refused(Some(&id("given")), &given));
+        assert!(!stores.let_go(Some(&id("given")), &given));
         let kept = stores.store(Some(&id("given"))).await.unwrap();
         assert!(Arc::ptr_eq(&kept, &given));
     }

@@ -32,7 +32,7 @@ impl Side {
         match result {
             Ok(read) => Self::Has(read),
             Err(error) => match error.kind() {
-                kind @ (ErrorKind::NotFound | ErrorKind::PendingDeletion) => Self::Gone(kind),
+                kind if kind.is_gone() => Self::Gone(kind),
                 _ => Self::Failed(error),
             },
         }

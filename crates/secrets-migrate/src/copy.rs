@@ -131,7 +131,7 @@ impl Session<'_> {
                     ledger.tally(|tally| tally.written += 1);
                     transitions.push(Transition::new(coordinate, State::Written, true));
                 }
-                Err((ErrorKind::NotFound | ErrorKind::PendingDeletion, _)) => {
+                Err((kind, _)) if kind.is_gone() => {
                     transitions.extend(self.withdraw(&coordinate).await);
                 }
                 // The next start looks again, because the intent stays.

@@ -16,7 +16,30 @@ use secret_persistence_core::{Owner, SecretPersistence};
 /// fails on single secrets is in there, and `Err` is only what makes going on impossible. Whether all
 /// is done says [`Report::is_complete`].
 ///
-/// The [crate's page](crate) has an example.
+/// ```
+/// use std::sync::Arc;
+///
+/// use secret_persistence_migrate::{ConfigRow, MemoryConfigs, MemoryJournal, Migration};
+/// use secret_persistence_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
+/// use serde_json::json;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let (source, target) = (Arc::new(Memory::new()), Arc::new(Memory::new()));
+/// let name = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
+/// source.write(Write::new(name.clone(), SecretValue::new("hunter2".to_owned()))).await?;
+/// let row = ConfigRow::new("7", json!({"password": {"_secret": name.as_str()}}));
+/// let migration = Migration::new(source, target.clone(), Arc::new(MemoryJournal::new()))
+///     .with_configs(Arc::new(MemoryConfigs::new("connectors", vec![row])?));
+///
+/// assert!(migration.plan().await?.is_complete(), "nothing waits for a decision");
+/// assert_eq!(migration.copy().await?.tally.written, 1);
+/// assert_eq!(migration.verify().await?.tally.hydrated, 1);
+/// assert_eq!(target.read(&name.into()).await?.value.expose(), "hunter2");
+/// migration.rollback().await?;
+/// assert!(target.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 pub struct Migration {
     pub(super) source: Arc<dyn SecretPersistence>,
     pub(super) target: Arc<dyn SecretPersistence>,

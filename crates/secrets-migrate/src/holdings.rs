@@ -1,16 +1,12 @@
 //! What rows of configurations hold: which pointer means which secret in which store.
 
-use std::collections::{BTreeSet, HashMap};
-
-use uuid::Uuid;
-
 use super::{
     ConfigRow, ConfigSource, Content, MigrateError, MigrateErrorKind, MigrateResult, Storage,
 };
 use crate::session::{Session, key};
 use secret_persistence_core::Coordinate;
 use secret_persistence_core::connector::{
-    Place, Pointer, Problem, ProblemKind, ResolvedReference, pointers,
+    Place, Pointer, Problem, ProblemKind, References, UnresolvedReference, pointers,
 };
 
 /// One row, and what its pointers mean.
@@ -63,24 +59,26 @@ impl Session<'_> {
         rows: Vec<ConfigRow>,
     ) -> MigrateResult<Vec<Holding>> {
         let found: Vec<_> = rows.into_iter().map(found).collect();
-        let ids: BTreeSet<Uuid> = found
+        let ids = found
             .iter()
             .flat_map(|row| &row.pointers)
             .filter_map(|(_, pointer)| pointer.reference_id)
             .collect();
-        let references = self.resolved(ids).await?;
+        let references = References::look_up(self.references, ids).await;
+        if let Some(error) = references.failure() {
+            return Err(MigrateError::new(
+                MigrateErrorKind::Configurations,
+                "the references could not be read",
+            )
+            .with_source(error.clone()));
+        }
         Ok(found
             .into_iter()
             .map(|row| self.holding(source, row, &references))
             .collect())
     }
 
-    fn holding(
-        &self,
-        source: &dyn ConfigSource,
-        found: Found,
-        references: &HashMap<Uuid, ResolvedReference>,
-    ) -> Holding {
+    fn holding(&self, source: &dyn ConfigSource, found: Found, references: &References) -> Holding {
         let Found {
             row,
             pointers,
@@ -120,68 +118,33 @@ impl Session<'_> {
         &self,
         place: &Place,
         pointer: &Pointer,
-        references: &HashMap<Uuid, ResolvedReference>,
+        references: &References,
     ) -> Result<Means, Problem> {
-        let unknown = |message: &'static str| {
-            Problem::new(place.clone(), ProblemKind::UnknownReference, message)
-        };
-        let (coordinate, storage_id, own) = match (pointer.reference_id, &pointer.coordinate) {
-            (None, Some(coordinate)) => (coordinate, pointer.storage_id.as_ref(), true),
-            (None, None) => return Err(unknown("the pointer names nothing")),
-            (Some(_), _) if self.references.is_none() => {
-                return Err(unknown(
+        let location = references.locate(pointer).map_err(|unresolved| {
+            if matches!(unresolved, UnresolvedReference::NoResolver) {
+                return Problem::new(
+                    place.clone(),
+                    ProblemKind::UnknownReference,
                     "the secret is named by a reference; say where the references are",
-                ));
+                );
             }
-            (Some(id), beside) => {
-                let resolved = references
-                    .get(&id)
-                    .ok_or_else(|| unknown("no reference has this id"))?;
-                if let Some(beside) = beside.as_ref().filter(|name| **name != resolved.coordinate) {
-                    return Err(Problem::new(
-                        place.clone(),
-                        ProblemKind::ReferenceMismatch,
-                        "the reference names another secret than the pointer beside it",
-                    )
-                    .with_coordinate(beside.shared()));
-                }
-                (&resolved.coordinate, resolved.storage_id.as_ref(), false)
-            }
-        };
+            unresolved.at(place.clone(), pointer)
+        })?;
         let decisions = &self.options.decisions.storage;
         Ok(
-            match storage_id.map(|id| (id, decisions.get(id.as_str()))) {
+            match location
+                .storage_id
+                .as_ref()
+                .map(|id| (id, decisions.get(id.as_str())))
+            {
                 None | Some((_, Some(Storage::Move))) => Means::Secret {
-                    coordinate: coordinate.clone(),
-                    own,
+                    coordinate: location.coordinate,
+                    own: pointer.reference_id.is_none(),
                 },
                 Some((_, Some(Storage::Leave))) => Means::Elsewhere,
                 Some((id, None)) => Means::Undecided(id.as_str().to_owned()),
             },
         )
-    }
-
-    async fn resolved(
-        &self,
-        ids: BTreeSet<Uuid>,
-    ) -> MigrateResult<HashMap<Uuid, ResolvedReference>> {
-        let Some(resolver) = self.references.filter(|_| !ids.is_empty()) else {
-            return Ok(HashMap::new());
-        };
-        let failed = |message| MigrateError::new(MigrateErrorKind::Configurations, message);
-        let ids: Vec<Uuid> = ids.into_iter().collect();
-        let answers = resolver
-            .resolve(&ids)
-            .await
-            .map_err(|error| failed("the references could not be read").with_source(error))?;
-        if answers.len() != ids.len() {
-            return Err(failed("the references were answered in another number"));
-        }
-        Ok(ids
-            .into_iter()
-            .zip(answers)
-            .filter_map(|(id, answer)| Some((id, answer?)))
-            .collect())
     }
 }
 

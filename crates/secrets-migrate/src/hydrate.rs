@@ -5,14 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use super::{ConfigRow, ConfigSource, Content, External, Failure, MigrateResult, Missing, Phase};
 use crate::holdings::{Held, Holding, Means};
 use crate::session::Session;
-use secret_persistence_core::connector::{Pointer, Problem, ProblemKind, hydrate_with};
+use secret_persistence_core::connector::{Pointer, Problem, ProblemKind, Rereads, hydrate_with};
 use secret_persistence_core::{
     Coordinate, Error, ErrorKind, Result, SecretPersistenceExt, SecretValue,
 };
-
-/// How often a row is read again whose secrets have gone: it may have been saved in between, and the
-/// old secrets deleted.
-const ATTEMPTS: usize = 3;
 
 /// What stands for a secret of another store, which is not read: valid as text and as JSON.
 const ELSEWHERE: &str = "0";
@@ -48,20 +44,22 @@ impl Session<'_> {
         &self,
         from: From,
         source: &dyn ConfigSource,
-        mut rows: Vec<ConfigRow>,
+        rows: Vec<ConfigRow>,
     ) -> MigrateResult<()> {
-        for attempt in 1..=ATTEMPTS {
+        let mut rereads = vec![Rereads::default(); rows.len()];
+        let mut rows = rows;
+        while !rows.is_empty() {
             let holdings = self.holdings(source, rows).await?;
             let reads = self.reads(from, &holdings).await;
-            rows = Vec::new();
-            for holding in holdings {
+            let (mut moved, mut moved_rereads) = (Vec::new(), Vec::new());
+            for (holding, mut rereads) in holdings.into_iter().zip(rereads) {
                 let problems = self.hydrate_row(&holding, &reads);
-                let missing = problems.iter().any(is_missing);
-                if missing && attempt < ATTEMPTS {
+                if rereads.may_help(&problems) {
                     match source.row(&holding.row.id).await? {
                         None => continue,
                         Some(now) if !is_same(&holding.row, &now) => {
-                            rows.push(now);
+                            moved.push(now);
+                            moved_rereads.push(rereads);
                             continue;
                         }
                         Some(_) => {}
@@ -69,9 +67,7 @@ impl Session<'_> {
                 }
                 self.conclude(from, &holding, problems).await;
             }
-            if rows.is_empty() {
-                break;
-            }
+            (rows, rereads) = (moved, moved_rereads);
         }
         Ok(())
     }
@@ -169,7 +165,8 @@ impl Session<'_> {
     /// Whether all that a configuration lacks is missing in the other store too, and it is decided
     /// that such configurations are left as they are.
     async fn was_broken_before(&self, from: From, problems: &[Problem]) -> bool {
-        if self.options.decisions.missing != Some(Missing::Skip) || !problems.iter().all(is_missing)
+        if self.options.decisions.missing != Some(Missing::Skip)
+            || !problems.iter().all(Problem::is_gone)
         {
             return false;
         }
@@ -184,16 +181,8 @@ impl Session<'_> {
         names.len() == problems.len()
             && others
                 .iter()
-                .all(|other| other.as_ref().is_err_and(|error| is_gone(error.kind())))
+                .all(|other| other.as_ref().is_err_and(|error| error.kind().is_gone()))
     }
-}
-
-fn is_missing(problem: &Problem) -> bool {
-    problem.error().is_some_and(|error| is_gone(error.kind()))
-}
-
-fn is_gone(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::PendingDeletion)
 }
 
 fn is_same(before: &ConfigRow, now: &ConfigRow) -> bool {

@@ -16,10 +16,10 @@ use crate::paced::Paced;
 use crate::session::{by_key, each_page, key, updatable};
 use crate::unshare::unknown_source;
 use secret_persistence_core::connector::{
-    ActingSecrets, Actor, Cleanup, ConnectorError, ConnectorOptions, ConnectorSecrets,
-    ConnectorSpec, Planned, Record, RecordState, Staged,
+    ActingSecrets, Cleanup, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec,
+    Planned, Record, RecordState, Staged,
 };
-use secret_persistence_core::{Owner, Scope, SecretPersistence, Stores};
+use secret_persistence_core::{Actor, Owner, Scope, SecretPersistence, Stores};
 
 /// What the notes of a split begin with.
 const SORT: &str = "split ";

@@ -202,9 +202,7 @@ impl Http {
             .and_then(|location| self.base.join(location).ok())
             .ok_or_else(|| refuse("a standby answered a redirect that cannot be understood"))?;
         let secure = target.scheme() == "https"
-            || (self.base.scheme() == "http"
-                && target.scheme() == "http"
-                && target.host_str().is_some_and(is_loopback));
+            || (self.base.scheme() == "http" && target.scheme() == "http" && is_loopback(&target));
         if !secure {
             return Err(refuse("a standby sends us to a server without TLS"));
         }

@@ -5,10 +5,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use secret_persistence::connector::{
-    ActingSecrets, Actor, Cleanup, ConnectorError, ConnectorSecrets, ConnectorSpec, FreshError,
+    ActingSecrets, Cleanup, ConnectorError, ConnectorSecrets, ConnectorSpec, FreshError,
     GuardedValue, Planned, RecordState, Scrubbed, Settled, scrub,
 };
-use secret_persistence::{Scope, Timestamp};
+use secret_persistence::{Actor, Scope, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 

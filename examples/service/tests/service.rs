@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use secret_persistence::connector::{Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
+use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets, ConnectorSpec};
 use secret_persistence::{
-    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
+    Actor, Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
     ManagedCoordinate, Memory, Page, Read, Result, Scope, SecretPersistence, SecretValue, Stores,
     Write, Written,
 };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 use secret_persistence_core::{
-    ManagedCoordinate, SecretPersistence, Stores,
-    connector::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets},
+    Actor, ManagedCoordinate, SecretPersistence, Stores,
+    connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
 };
 use serde_json::{Map, Value, json};
 

@@ -8,10 +8,10 @@ use e2e::{FaultProxy, LocalStack, VaultServer, proxy::aws_operation};
 use futures::{StreamExt as _, stream};
 use secret_persistence_aws::{AccessKey, AwsSecretsManager, Credentials};
 use secret_persistence_core::{
-    DeleteOptions, ManagedCoordinate, Recovery, SecretPersistence, SecretPersistenceExt as _,
-    SecretValue, Stores, Write, Written,
-    connector::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets},
-    settings::SettingMap,
+    Actor, DeleteOptions, ManagedCoordinate, Recovery, SecretPersistence,
+    SecretPersistenceExt as _, SecretValue, Stores, Write, Written,
+    connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
+    settings::Settings,
 };
 use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::{Map, Value, json};
@@ -154,7 +154,7 @@ async fn vault_as(
     mount: &str,
     login: &[(&str, &str)],
 ) -> Arc<dyn SecretPersistence> {
-    let mut settings = SettingMap::new(SETTINGS.rows());
+    let mut settings = Settings::new(SETTINGS);
     let (address, prefix) = (proxy.url(), format!("{mount}/"));
     let place = [("address", &*address), ("prefix", &prefix)];
     for (name, value) in place.iter().chain(login) {

@@ -4,12 +4,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use secret_persistence_aws::{AccessKey, AwsSecretsManager, Config, Credentials};
 use secret_persistence_core::{
-    Owner, SecretPersistence, SecretValue, Stores,
-    connector::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets},
+    Actor, Owner, SecretPersistence, SecretValue, Stores,
+    connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
     layer::{Layers, RetryOptions, Stack},
-    settings::SettingMap,
+    settings::Settings,
 };
-use secret_persistence_db::{Database, DbConfig};
+use secret_persistence_db::{Database, DbConfig, Mode};
 use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 
 pub(crate) type Store = Arc<dyn SecretPersistence>;
@@ -42,7 +42,7 @@ pub(crate) fn aws(url: &str, account: &str) -> Store {
 
 /// A folder of a mount.
 pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
-    let mut settings = SettingMap::new(SETTINGS.rows());
+    let mut settings = Settings::new(SETTINGS);
     for (name, value) in [
         ("address", address),
         ("owner", owner().as_str()),
@@ -57,13 +57,11 @@ pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
 
 /// A database file, as it is where nobody has encrypted it.
 pub(crate) async fn sqlite(file: &Path) -> Store {
-    let settings = secret_persistence_db::SETTINGS.from_pairs([
-        ("path", file.to_str().unwrap()),
-        ("mode", "plain"),
-        ("owner", owner().as_str()),
-    ]);
-    let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
-    Arc::new(Database::connect(config).await.unwrap())
+    let config = DbConfig::builder()
+        .set("path", file.to_str().unwrap())
+        .mode(Mode::Plain)
+        .owner(&owner());
+    Arc::new(Database::connect(config.build().unwrap()).await.unwrap())
 }
 
 /// The store with a layer that repeats what fails for a moment, `attempts` times at most and after short pauses.

@@ -10,7 +10,8 @@ use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
     kind: Kind::Aws,
-    settings: SETTINGS,
+    schemes: &["aws"],
+    table: SETTINGS,
     json: &[
         JsonForm {
             auth_type: Some("ACCESS_KEY"),
@@ -24,6 +25,8 @@ pub(super) const BACKEND: Backend = Backend {
         },
     ],
     quotas: Some(AwsSecretsManager::quotas),
+    of_env: |variable| Ok(Config::settings_of_env(variable)),
+    of_url: |url, variable| Config::settings_of_url(url, variable),
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(async move {

@@ -10,13 +10,16 @@ use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
     kind: Kind::Azure,
-    settings: SETTINGS,
+    schemes: &["azure"],
+    table: SETTINGS,
     json: &[JsonForm {
         auth_type: None,
         required: &["vaultUrl", "tenantId", "clientId", "clientSecret"],
         optional: &["tags"],
     }],
     quotas: Some(AzureKeyVault::quotas),
+    of_env: |variable| Ok(Config::settings_of_env(variable)),
+    of_url: |url, variable| Config::settings_of_url(url, variable),
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(async move {

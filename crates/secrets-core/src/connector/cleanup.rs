@@ -1,17 +1,18 @@
 //! Deletes secrets that no configuration refers to any more, and says what became of each.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
+use indexmap::IndexMap;
 use uuid::Uuid;
 
-use super::by_storage::by_storage;
 use super::error::ConnectorError;
-use super::record::Location;
 use super::secrets::ActingSecrets;
 use crate::{
-    Coordinate, DeleteOptions, Error, ErrorKind, ManagedCoordinate, Operation, Recovery,
-    SecretPersistence, Timestamp,
+    Coordinate, DeleteOptions, Error, ErrorKind, Location, ManagedCoordinate, Operation, Recovery,
+    Result, SecretPersistence, StorageId, Stores, Timestamp,
 };
 
 /// What the end of a change did to the secrets that nobody needs any more.
@@ -23,13 +24,13 @@ use crate::{
 #[non_exhaustive]
 pub struct Cleanup {
     /// Gone, or within the store's recovery window.
-    pub deleted: Vec<Location>,
+    pub deleted: Vec<Location<ManagedCoordinate>>,
     /// Could not be deleted.
     pub failed: Vec<Undeleted>,
     /// Left, because the store says that another installation wrote them.
     pub foreign: Vec<Foreign>,
     /// Left until the retention is over.
-    pub retained: Vec<Location>,
+    pub retained: Vec<Location<ManagedCoordinate>>,
     /// References that the change replaced or removed, known to commit alone. Their rows and secrets
     /// are the caller's to remove.
     pub released_references: Vec<Uuid>,
@@ -52,7 +53,7 @@ impl Cleanup {
 #[non_exhaustive]
 pub struct Undeleted {
     /// The secret.
-    pub location: Location,
+    pub location: Location<ManagedCoordinate>,
     /// Why.
     pub error: Error,
 }
@@ -62,7 +63,7 @@ pub struct Undeleted {
 #[non_exhaustive]
 pub struct Foreign {
     /// The secret.
-    pub location: Location,
+    pub location: Location<ManagedCoordinate>,
     /// The installation that wrote it, as the store says.
     pub owner: String,
 }
@@ -93,9 +94,11 @@ impl Reason {
     }
 }
 
+/// What became of a secret that was to be deleted.
+#[derive(Clone)]
 enum Removed {
     Deleted,
-    Failed(Error),
+    /// Left, because this other installation wrote it.
     Foreign(String),
 }
 
@@ -103,62 +106,72 @@ impl ActingSecrets {
     /// Deletes what nobody refers to any more, all stores at once.
     pub(super) async fn clean_up(
         &self,
-        locations: &[Location],
+        locations: &[Location<ManagedCoordinate>],
         reason: Reason,
     ) -> Result<Cleanup, ConnectorError> {
-        let groups = by_storage(
-            locations
-                .iter()
-                .map(|location| location.storage_id.as_ref()),
-        );
-        let groups = groups.into_iter().map(|(storage_id, members)| async move {
-            let store = self.stores().store(storage_id).await;
-            let mut removals = Vec::with_capacity(members.len());
-            let concurrency = match &store {
-                Ok(store) => store.capabilities().concurrency.max(1),
-                Err(_) => 1,
-            };
-            for at in members {
-                let (store, coordinate) = (&store, &locations[at].coordinate);
-                removals.push(async move {
-                    let removed = match store {
-                        Ok(store) => self.remove(store.as_ref(), coordinate, reason).await,
-                        Err(error) => {
-                            Removed::Failed(error.clone().with_coordinate(coordinate.shared()))
-                        }
-                    };
-                    (at, removed)
-                });
-            }
-            let removed: Vec<(usize, Removed)> = stream::iter(removals)
-                .buffer_unordered(concurrency)
-                .collect()
-                .await;
-            removed
-        });
-        let mut removed: Vec<(usize, Removed)> =
-            join_all(groups).await.into_iter().flatten().collect();
-        removed.sort_unstable_by_key(|(at, _)| *at);
+        let mut storages: IndexMap<_, Vec<&Location<ManagedCoordinate>>> = IndexMap::new();
+        for location in locations {
+            let storage_id = location.storage_id.as_ref();
+            storages.entry(storage_id).or_default().push(location);
+        }
+        let removals = storages
+            .iter()
+            .map(|(storage_id, locations)| self.remove_from(*storage_id, locations, reason));
+        let removals = join_all(removals).await;
 
         let mut cleanup = Cleanup::default();
         let mut events = self.events(Operation::Delete);
-        for (at, removed) in removed {
-            let location = locations[at].clone();
+        let locations = storages.into_values().flatten();
+        for (location, removed) in locations.zip(removals.into_iter().flatten()) {
+            let location = location.clone();
             let coordinate = || Coordinate::Managed(location.coordinate.clone());
             match removed {
-                Removed::Deleted => {
+                Ok(Removed::Deleted) => {
                     events.succeeded(location.storage_id.as_ref(), coordinate);
                     cleanup.deleted.push(location);
                 }
-                Removed::Failed(error) => {
+                Err(error) => {
+                    let error = match error.coordinate() {
+                        Some(_) => error,
+                        None => error.with_coordinate(location.coordinate.shared()),
+                    };
                     events.failed(location.storage_id.as_ref(), coordinate, error.kind());
                     cleanup.failed.push(Undeleted { location, error });
                 }
-                Removed::Foreign(owner) => cleanup.foreign.push(Foreign { location, owner }),
+                Ok(Removed::Foreign(owner)) => cleanup.foreign.push(Foreign { location, owner }),
             }
         }
         events.record().await?;
         Ok(cleanup)
+    }
+
+    async fn remove_from(
+        &self,
+        storage_id: Option<&StorageId>,
+        locations: &[&Location<ManagedCoordinate>],
+        reason: Reason,
+    ) -> Vec<Result<Removed>> {
+        let remove = |store| self.remove_all(store, locations, reason);
+        match self.stores().call(storage_id, remove).await {
+            Ok(Some(results)) => results,
+            Ok(None) => vec![Err(Stores::unknown(storage_id)); locations.len()],
+            Err(error) => vec![Err(error); locations.len()],
+        }
+    }
+
+    /// What became of each: same length and order.
+    async fn remove_all(
+        &self,
+        store: Arc<dyn SecretPersistence>,
+        locations: &[&Location<ManagedCoordinate>],
+        reason: Reason,
+    ) -> Vec<Result<Removed>> {
+        let mut removals = Vec::with_capacity(locations.len());
+        for location in locations {
+            removals.push(self.remove(store.as_ref(), &location.coordinate, reason));
+        }
+        let concurrency = store.capabilities().concurrency.max(1);
+        stream::iter(removals).buffered(concurrency).collect().await
     }
 
     async fn remove(
@@ -166,22 +179,22 @@ impl ActingSecrets {
         store: &dyn SecretPersistence,
         coordinate: &ManagedCoordinate,
         reason: Reason,
-    ) -> Removed {
+    ) -> Result<Removed> {
         if reason.checks_owner() && store.capabilities().owner {
             match store.describe(coordinate).await {
                 Ok(entry) => {
                     let ours = self.stores().owner().map(crate::Owner::as_str);
                     if let Some(theirs) = entry.owner.filter(|theirs| ours != Some(theirs)) {
-                        return Removed::Foreign(theirs);
+                        return Ok(Removed::Foreign(theirs));
                     }
                 }
                 // Deleting what is not there is no harm, and a half-made secret (metadata without a
                 // value) may be there though it cannot be described.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if error.kind() == ErrorKind::PendingDeletion => {
-                    return Removed::Deleted;
+                    return Ok(Removed::Deleted);
                 }
-                Err(error) => return Removed::Failed(error),
+                Err(error) => return Err(error),
             }
         }
         let options = DeleteOptions::default().with_recovery(reason.recovery());
@@ -198,9 +211,6 @@ impl ActingSecrets {
             }
             result => result,
         };
-        match result {
-            Ok(()) => Removed::Deleted,
-            Err(error) => Removed::Failed(error),
-        }
+        result.map(|()| Removed::Deleted)
     }
 }

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 
 use futures::TryStreamExt;
+use serde_json::Value;
 
 use super::cleanup::{Cleanup, Reason};
-use super::error::{ConnectorError, Problem};
+use super::error::{ConnectorError, Problem, Problems};
 use super::place::Place;
-use super::pointer::StorageId;
-use super::record::Location;
+use super::pointer::pointers;
 use super::secrets::ActingSecrets;
-use crate::{ListOptions, Scope, SecretPersistenceExt, Timestamp};
+use crate::{
+    ListOptions, Location, ManagedCoordinate, Scope, SecretPersistenceExt, StorageId, Timestamp,
+};
 
 /// What a collection found.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +21,36 @@ pub struct Collected {
     /// What became of the secrets that nothing refers to.
     pub cleanup: Cleanup,
     /// Nothing refers to them, but the store does not say when they were created: left.
-    pub undated: Vec<Location>,
+    pub undated: Vec<Location<ManagedCoordinate>>,
     /// Nothing refers to them, but they are too young: left.
-    pub young: Vec<Location>,
+    pub young: Vec<Location<ManagedCoordinate>>,
 }
 
 impl ActingSecrets {
+    /// Lists the secrets that a saved configuration refers to, references resolved: what
+    /// [`collect`](Self::collect) must leave. External secrets are not ours and left out.
+    ///
+    /// # Errors
+    /// Every pointer that is malformed, and every reference that is not resolved, with its place.
+    pub async fn locations(
+        &self,
+        saved: &Value,
+    ) -> Result<Vec<Location<ManagedCoordinate>>, ConnectorError> {
+        let found = pointers(saved)?;
+        let ids = found.iter().filter_map(|(_, pointer)| pointer.reference_id);
+        let references = self.references(ids.collect()).await;
+        let mut locations = Vec::with_capacity(found.len());
+        let mut problems = Problems::default();
+        for (place, pointer) in found {
+            match references.locate(&pointer) {
+                Ok(location) => locations.extend(location.managed()),
+                Err(unresolved) => problems.push(|| unresolved.at(place, &pointer)),
+            }
+        }
+        problems.into_result()?;
+        Ok(locations)
+    }
+
     /// Deletes the secrets of one scope in one store that nothing refers to and that were created
     /// before a time.
     ///
@@ -41,7 +67,7 @@ impl ActingSecrets {
         &self,
         storage_id: Option<&StorageId>,
         scope: &Scope,
-        referenced: &HashSet<Location>,
+        referenced: &HashSet<Location<ManagedCoordinate>>,
         before: Timestamp,
     ) -> Result<Collected, ConnectorError> {
         let failed = |error| ConnectorError::from(Problem::of_store(Place::root(), error));

@@ -154,6 +154,16 @@ impl Problem {
         self.error.as_ref()
     }
 
+    /// Whether the store no longer has the secret.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.kind == ProblemKind::Store
+            && self
+                .error
+                .as_ref()
+                .is_some_and(|error| error.kind().is_gone())
+    }
+
     /// Whether the same call may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -6,13 +6,9 @@ use std::future::Future;
 
 use serde_json::Value;
 
-use super::error::{ConnectorError, ProblemKind};
+use super::error::{ConnectorError, Problem};
 use super::guarded::GuardedValue;
-use super::read::is_gone;
 use super::secrets::ActingSecrets;
-
-/// How often a row that has moved is read again.
-const ROUNDS: usize = 3;
 
 impl ActingSecrets {
     /// Reads a row and hydrates it; where its secrets are gone because another change was committed
@@ -24,8 +20,8 @@ impl ActingSecrets {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use secret_persistence_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
-    /// # use secret_persistence_core::{Memory, SecretValue, Stores};
+    /// # use secret_persistence_core::connector::{ConnectorOptions, ConnectorSecrets};
+    /// # use secret_persistence_core::{Actor, Memory, SecretValue, Stores};
     /// # use serde_json::json;
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// # let store = Memory::new();
@@ -60,12 +56,13 @@ impl ActingSecrets {
         Fut: Future<Output = Result<(R, Value), E>>,
     {
         let (mut revision, mut saved) = read_row().await.map_err(FreshError::Row)?;
-        for _ in 0..ROUNDS {
+        let mut rereads = Rereads::default();
+        loop {
             let error = match self.hydrate(saved).await {
                 Ok(full) => return Ok((revision, full)),
                 Err(error) => error,
             };
-            if !names_what_is_gone(&error) {
+            if !rereads.may_help(error.problems()) {
                 return Err(FreshError::Secrets(error));
             }
             let (current, row) = read_row().await.map_err(FreshError::Row)?;
@@ -75,10 +72,22 @@ impl ActingSecrets {
             }
             (revision, saved) = (current, row);
         }
-        match self.hydrate(saved).await {
-            Ok(full) => Ok((revision, full)),
-            Err(error) => Err(FreshError::Secrets(error)),
-        }
+    }
+}
+
+/// How often one row is read again that points at secrets which are gone: another change may have been
+/// committed in between. At most three times.
+#[derive(Clone, Debug, Default)]
+pub struct Rereads(usize);
+
+impl Rereads {
+    /// Whether reading the row again may help with these problems: a secret is gone that a newer row
+    /// may not need, and it has not been read again too often. Counts.
+    pub fn may_help(&mut self, problems: &[Problem]) -> bool {
+        const MOST: usize = 3;
+        let again = self.0 < MOST && problems.iter().any(Problem::is_gone);
+        self.0 += usize::from(again);
+        again
     }
 }
 
@@ -107,12 +116,4 @@ impl<E: StdError + 'static> StdError for FreshError<E> {
             Self::Secrets(error) => error.source(),
         }
     }
-}
-
-/// Whether a secret is gone that a newer row may not need.
-fn names_what_is_gone(error: &ConnectorError) -> bool {
-    error.problems().iter().any(|problem| {
-        problem.kind() == ProblemKind::Store
-            && problem.error().is_some_and(|error| is_gone(error.kind()))
-    })
 }

@@ -1,4 +1,4 @@
-//! From pointers back to values: the half that needs no store.
+//! From pointers back to values: all of a configuration or nothing.
 
 use std::borrow::Borrow;
 use std::mem;
@@ -9,7 +9,8 @@ use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::guarded::{GuardedValue, parse_json};
 use super::limits::{is_too_deep, too_deep};
 use super::place::Path;
-use super::pointer::{Encoding, Pointer, SECRET, is_pointer_object};
+use super::pointer::{Encoding, Pointer, SECRET, is_pointer_object, pointers, visit_pointers};
+use super::secrets::ActingSecrets;
 use crate::SecretValue;
 
 /// Puts the secrets of a configuration back, for callers who bring their own store.
@@ -47,6 +48,69 @@ pub fn hydrate_with<S: Borrow<SecretValue>>(
     hydrator.walk(&mut config, &Path::Root, 0)?;
     hydrator.problems.into_result()?;
     Ok(config)
+}
+
+impl ActingSecrets {
+    /// Puts the secrets of a saved configuration back.
+    ///
+    /// Every secret is read once however often its pointer occurs, and the reads of all stores go out
+    /// together. `null` becomes `{}`. The result is redacted in `Debug` and wiped when it drops; values
+    /// are never searched for pointers again. A row that was read before another change was committed
+    /// may point at what is gone: [`hydrate_fresh`](Self::hydrate_fresh) reads it again.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use secret_persistence_core::connector::{ConnectorOptions, ConnectorSecrets};
+    /// # use secret_persistence_core::{Actor, Memory, SecretValue, Stores};
+    /// # use serde_json::json;
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let store = Memory::new();
+    /// store.plant("airbyte_workspace_1_secret_2_v1", SecretValue::new("hunter2".to_owned()));
+    /// let stores = Stores::new(Arc::new(store));
+    /// let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default());
+    ///
+    /// let saved = json!({"host": "db", "password": {"_secret": "airbyte_workspace_1_secret_2_v1"}});
+    /// let full = secrets.acting_as(&Actor::new("job 7")).hydrate(saved).await?;
+    /// assert_eq!(*full, json!({"host": "db", "password": "hunter2"}));
+    ///
+    /// let saved = json!({"password": {"_secret": "airbyte_workspace_1_secret_3_v1"}});
+    /// let error = secrets.acting_as(&Actor::new("job 7")).hydrate(saved).await.unwrap_err();
+    /// assert_eq!(error.problems()[0].place().as_str(), "/password");
+    /// # Ok::<(), secret_persistence_core::connector::ConnectorError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// One error with every place that has no value, its coordinate and kind. Never a part of the
+    /// configuration, never an empty string for a secret that is missing.
+    pub async fn hydrate(&self, saved: Value) -> Result<GuardedValue, ConnectorError> {
+        let saved = GuardedValue::new(saved);
+        let mut found = Vec::new();
+        let mut malformed = false;
+        visit_pointers(&saved, &mut |_, pointer| match pointer {
+            Ok(pointer) => found.push(pointer),
+            Err(_) => malformed = true,
+        })?;
+        if malformed {
+            // The second walk is for the places.
+            pointers(&saved)?;
+        }
+        let ids = found.iter().filter_map(|pointer| pointer.reference_id);
+        let references = self.references(ids.collect()).await;
+        let values = self.read(&found, &references).await?;
+        if values.iter().all(Result::is_ok) {
+            let mut values = values.into_iter();
+            return hydrate_with(saved.into_inner(), |_| values.next()?.ok());
+        }
+        let mut problems = Problems::default();
+        for ((place, pointer), value) in pointers(&saved)?.into_iter().zip(values) {
+            if let Err(unread) = value {
+                problems.push(|| unread.at(place, &pointer));
+            }
+        }
+        problems.into_result().map(|()| saved)
+    }
 }
 
 /// The value of a secret's text; `None` where it should be JSON and is not.

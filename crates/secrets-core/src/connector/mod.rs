@@ -5,8 +5,6 @@
 //! [`plan_create`] and [`plan_update`] split, [`hydrate_with`] puts values back,
 //! [`ConnectorSpec::mask`] and [`scrub`] make configurations presentable.
 
-mod audit;
-mod by_storage;
 mod cleanup;
 mod collect;
 mod error;
@@ -21,7 +19,6 @@ mod mask;
 mod matching;
 mod place;
 mod plan;
-mod planning;
 mod pointer;
 mod policy;
 mod read;
@@ -35,24 +32,20 @@ mod staged;
 mod tests;
 mod update;
 
-pub use audit::{Actor, AuditEvent, AuditMode, AuditSink};
 pub use cleanup::{Cleanup, Foreign, Undeleted};
 pub use collect::Collected;
-
 pub use error::{ConnectorError, Problem, ProblemKind};
-pub use fresh::FreshError;
+pub use fresh::{FreshError, Rereads};
 pub use guarded::{GuardedValue, json_depth};
 pub use hydrate::hydrate_with;
 pub use limits::{MAX_DEPTH, MAX_MERGED_NODES};
 pub use mask::{MASK, Scrubbed, scrub};
 pub use place::{InvalidPlace, Place};
-pub use plan::{PlannedWrite, SplitPlan};
-pub use pointer::{
-    Encoding, InvalidStorageId, MalformedPointer, Pointer, PointerIdentity, StorageId, pointers,
-};
+pub use plan::SplitPlan;
+pub use pointer::{Encoding, MalformedPointer, Pointer, pointers};
 pub use policy::Policy;
-pub use record::{Location, Record, RecordState};
-pub use references::{ResolveReferences, ResolvedReference};
+pub use record::{Record, RecordState};
+pub use references::{References, ResolveReferences, UnresolvedReference};
 pub use secrets::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
 pub use spec::ConnectorSpec;
 pub use split::plan_create;

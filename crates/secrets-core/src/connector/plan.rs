@@ -1,22 +1,33 @@
-//! What splitting a configuration comes to, before anything is written.
+//! The beginning of a change: what it writes and supersedes, before it does.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde_json::Value;
 
+use super::error::{ConnectorError, Problems};
+use super::guarded::GuardedValue;
 use super::place::Place;
-use super::pointer::Pointer;
-use crate::{ManagedCoordinate, SecretValue};
+use super::pointer::{Pointer, pointers, visit_pointers};
+use super::record::Record;
+use super::references::References;
+use super::secrets::ActingSecrets;
+use super::spec::ConnectorSpec;
+use super::split;
+use super::staged::{Change, Planned, Staged};
+use super::update::{self, Left};
+use crate::{Location, ManagedCoordinate, Scope, SecretValue, Timestamp, Write};
 
 /// A configuration with its pointers in place, and what has to be written for them.
 #[non_exhaustive]
 pub struct SplitPlan {
     /// The configuration to save, once everything is written.
     pub config: Value,
-    /// The secrets to write, all under new names, to the storage of the policy.
-    pub writes: Vec<PlannedWrite>,
-    /// Managed pointers of the scope that the saved configuration has and this one has not.
-    pub superseded: Vec<Pointer>,
+    /// The secrets to write, all under new names, to the storage of the policy. The place of each is
+    /// where its pointer stands in `config`.
+    pub writes: Vec<Write>,
+    /// Secrets of the scope that the saved configuration has and this one has not.
+    pub superseded: Vec<Location<ManagedCoordinate>>,
     /// References that the saved configuration has and this one has not. The rows belong to the
     /// caller, and so do the secrets they name.
     pub released_references: Vec<(Place, Pointer)>,
@@ -32,14 +43,169 @@ impl fmt::Debug for SplitPlan {
     }
 }
 
-/// One secret to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PlannedWrite {
-    /// Where its pointer stands.
-    pub place: Place,
-    /// Its name, new.
-    pub coordinate: ManagedCoordinate,
-    /// Its text.
-    pub value: SecretValue,
+impl ActingSecrets {
+    /// Plans a new configuration: its secrets will get new names in the storage of the
+    /// [policy](super::Policy). Writes nothing.
+    ///
+    /// # Errors
+    /// Every problem of the configuration, by place.
+    pub async fn plan_create(
+        &self,
+        spec: &ConnectorSpec,
+        scope: &Scope,
+        config: Value,
+    ) -> Result<Planned, ConnectorError> {
+        let plan = split::plan_create(spec, scope, &self.options().policy, config)?;
+        Ok(self.planned(plan, None))
+    }
+
+    /// Plans an edited configuration in place of a saved one. Writes nothing.
+    ///
+    /// `edited` may hold masks and pointers, which keep what is saved, and values; those that equal
+    /// the saved ones, which are read once and in one batch, are not written again. A saved secret
+    /// that the store no longer has counts as changed, so that entering it again repairs the
+    /// configuration.
+    ///
+    /// # Errors
+    /// Every problem of the configurations, every reference that is not resolved and every saved
+    /// secret that cannot be read, by place.
+    pub async fn plan_update(
+        &self,
+        spec: &ConnectorSpec,
+        scope: &Scope,
+        saved: Value,
+        edited: Value,
+    ) -> Result<Planned, ConnectorError> {
+        let (saved, edited) = (GuardedValue::new(saved), GuardedValue::new(edited));
+        let needed = update::saved_pointers_needed(spec, &self.options().policy, &saved, &edited)?;
+        let (places, needed): (Vec<Place>, Vec<Pointer>) = needed.into_iter().unzip();
+        let references = self.saved_references(&saved).await?;
+        let mut values: HashMap<Pointer, SecretValue> = HashMap::with_capacity(needed.len());
+        let mut problems = Problems::default();
+        let read = self.read(&needed, &references).await?;
+        for ((place, pointer), value) in places.into_iter().zip(needed).zip(read) {
+            match value {
+                Ok(value) => {
+                    values.insert(pointer, value);
+                }
+                Err(unread) if unread.is_gone() => {}
+                Err(unread) => problems.push(|| unread.at(place, &pointer)),
+            }
+        }
+        problems.into_result()?;
+        let plan = update::plan_update(
+            spec,
+            scope,
+            &self.options().policy,
+            &saved,
+            &values,
+            &references,
+            edited.into_inner(),
+        )?;
+        Ok(self.planned(plan, Some(saved)))
+    }
+
+    /// Plans the end of a saved configuration: commit deletes its secrets of this scope.
+    ///
+    /// # Errors
+    /// Every malformed pointer and every reference that is not resolved, by place.
+    pub async fn plan_delete(
+        &self,
+        scope: &Scope,
+        saved: Value,
+    ) -> Result<Planned, ConnectorError> {
+        let saved = GuardedValue::new(saved);
+        pointers(&saved)?;
+        let references = self.saved_references(&saved).await?;
+        let left = Left::of(&Value::Null, scope, &saved, &references)?;
+        let plan = SplitPlan {
+            config: Value::Null,
+            writes: Vec::new(),
+            superseded: left.superseded,
+            released_references: left.released_references,
+        };
+        let mut planned = self.planned(plan, Some(saved));
+        planned.change.config = None;
+        Ok(planned)
+    }
+
+    /// Plans a new configuration and writes its secrets: [`plan_create`](Self::plan_create) and
+    /// [`stage`](Planned::stage) in one, without an outbox.
+    ///
+    /// # Errors
+    /// As both say.
+    pub async fn stage_create(
+        &self,
+        spec: &ConnectorSpec,
+        scope: &Scope,
+        config: Value,
+    ) -> Result<Staged, ConnectorError> {
+        self.plan_create(spec, scope, config).await?.stage().await
+    }
+
+    /// Plans an edited configuration and writes its new secrets: [`plan_update`](Self::plan_update)
+    /// and [`stage`](Planned::stage) in one, without an outbox.
+    ///
+    /// # Errors
+    /// As both say.
+    pub async fn stage_update(
+        &self,
+        spec: &ConnectorSpec,
+        scope: &Scope,
+        saved: Value,
+        edited: Value,
+    ) -> Result<Staged, ConnectorError> {
+        self.plan_update(spec, scope, saved, edited)
+            .await?
+            .stage()
+            .await
+    }
+
+    /// Plans the end of a saved configuration: [`plan_delete`](Self::plan_delete) and
+    /// [`stage`](Planned::stage) in one, without an outbox. The caller deletes the row, then commits.
+    ///
+    /// # Errors
+    /// As both say.
+    pub async fn stage_delete(
+        &self,
+        scope: &Scope,
+        saved: Value,
+    ) -> Result<Staged, ConnectorError> {
+        self.plan_delete(scope, saved).await?.stage().await
+    }
+
+    /// What the references of a saved configuration stand for, all of them.
+    async fn saved_references(&self, saved: &Value) -> Result<References, ConnectorError> {
+        let mut ids = Vec::new();
+        visit_pointers(saved, &mut |_, pointer| {
+            ids.extend(pointer.ok().and_then(|pointer| pointer.reference_id));
+        })?;
+        if ids.is_empty() {
+            return Ok(References::default());
+        }
+        let found = pointers(saved)?;
+        let references = self.references(ids).await;
+        references.check(&found)?;
+        Ok(references)
+    }
+
+    fn planned(&self, plan: SplitPlan, saved: Option<GuardedValue>) -> Planned {
+        let storage_id = &self.options().policy.write_storage;
+        let writes = plan.writes.iter().map(|write| {
+            Location::new(write.coordinate.clone()).with_storage_id(storage_id.clone())
+        });
+        let released = plan.released_references.into_iter();
+        Planned {
+            secrets: self.clone(),
+            change: Change {
+                config: Some(plan.config),
+                saved,
+                record: Record::new(Timestamp::now(), writes.collect(), plan.superseded),
+                released_references: released
+                    .filter_map(|(_, pointer)| pointer.reference_id)
+                    .collect(),
+            },
+            writes: plan.writes,
+        }
+    }
 }

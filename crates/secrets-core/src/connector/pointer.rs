@@ -1,17 +1,14 @@
 //! The JSON object that stands where a secret stood.
 
 use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::limits::{is_too_deep, too_deep};
 use super::place::{Path, Place};
-use crate::Coordinate;
+use crate::{Coordinate, StorageId};
 
 pub(super) const SECRET: &str = "_secret";
 pub(super) const STORAGE_ID: &str = "_secret_storage_id";
@@ -20,77 +17,6 @@ pub(super) const ENCODING: &str = "_secret_encoding";
 
 /// A text at a secret place that begins with this names a coordinate, in input only.
 const TEXT_POINTER: &str = "secret_coordinate::";
-
-/// The id of a storage other than the default one, as pointers and settings name it: not empty, at
-/// most 255 bytes, no control character.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct StorageId(Arc<str>);
-
-impl StorageId {
-    /// Reads a storage id.
-    ///
-    /// # Errors
-    /// [`InvalidStorageId`] for a text that is empty, longer than 255 bytes or holds control characters.
-    pub fn parse(text: &str) -> Result<Self, InvalidStorageId> {
-        if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
-            return Err(InvalidStorageId);
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// The id as it is.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for StorageId {
-    type Err = InvalidStorageId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidStorageId> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<String> for StorageId {
-    type Error = InvalidStorageId;
-
-    fn try_from(text: String) -> Result<Self, InvalidStorageId> {
-        Self::parse(&text)
-    }
-}
-
-impl From<StorageId> for String {
-    fn from(id: StorageId) -> Self {
-        id.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for StorageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for StorageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StorageId({})", self.0)
-    }
-}
-
-/// A text that is no storage id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidStorageId;
-
-impl fmt::Display for InvalidStorageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a storage id has 1 to 255 bytes and no control character")
-    }
-}
-
-impl std::error::Error for InvalidStorageId {}
 
 /// How a secret's text becomes the value of the configuration again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -249,27 +175,6 @@ impl Pointer {
         }
         Value::Object(members)
     }
-
-    /// What it names, where it names that itself; `None` for a reference, which has to be resolved.
-    #[must_use]
-    pub fn identity(&self) -> Option<PointerIdentity> {
-        match (&self.coordinate, self.reference_id) {
-            (Some(coordinate), None) => Some(PointerIdentity {
-                storage_id: self.storage_id.clone(),
-                coordinate: coordinate.clone(),
-            }),
-            _ => None,
-        }
-    }
-}
-
-/// What a pointer names: identity everywhere is the storage id and the coordinate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PointerIdentity {
-    /// The storage; `None` is the default one.
-    pub storage_id: Option<StorageId>,
-    /// The name in it.
-    pub coordinate: Coordinate,
 }
 
 /// An object with the keys of a pointer that breaks a rule; it says which, without any content.
@@ -456,13 +361,5 @@ mod tests {
             .map(|(place, _)| place.to_string())
             .collect();
         assert_eq!(places, ["/a/0/0", "/a/1/b.c"]);
-    }
-
-    #[test]
-    fn storage_ids_are_refused_where_they_could_confuse() {
-        assert!(StorageId::parse("a b/c").is_ok());
-        for text in ["", "a\nb", &"x".repeat(256)] {
-            assert_eq!(StorageId::parse(text), Err(InvalidStorageId));
-        }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::place::Place;
-use super::pointer::{Pointer, StorageId};
+use super::pointer::Pointer;
+use crate::StorageId;
 
 /// What an installation permits in the configurations that it splits; by default as little as works.
 ///

@@ -1,49 +1,10 @@
 //! What a staged change will write and supersede, without a value: for the caller's outbox.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::pointer::StorageId;
-use crate::{ManagedCoordinate, Timestamp};
-
-/// Where a secret of ours is: its coordinate, and the storage that has it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub struct Location {
-    /// The secret.
-    pub coordinate: ManagedCoordinate,
-    /// The storage; `None` is the default store.
-    pub storage_id: Option<StorageId>,
-}
-
-impl Location {
-    /// A secret in the default store.
-    #[must_use]
-    pub fn new(coordinate: ManagedCoordinate) -> Self {
-        Self {
-            coordinate,
-            storage_id: None,
-        }
-    }
-
-    /// The same, in another storage.
-    #[must_use]
-    pub fn with_storage_id(mut self, storage_id: Option<StorageId>) -> Self {
-        self.storage_id = storage_id;
-        self
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.storage_id {
-            None => self.coordinate.fmt(f),
-            Some(storage_id) => write!(f, "{} in storage {storage_id}", self.coordinate),
-        }
-    }
-}
+use crate::{Location, ManagedCoordinate, StorageId, Timestamp};
 
 /// A row of the caller's outbox: storage ids and coordinates of one staged change, no values.
 ///
@@ -67,15 +28,15 @@ impl fmt::Display for Location {
 #[serde(from = "Versioned", into = "Versioned")]
 pub struct Record {
     planned: Timestamp,
-    writes: Vec<Location>,
-    supersedes: Vec<Location>,
+    writes: Vec<Location<ManagedCoordinate>>,
+    supersedes: Vec<Location<ManagedCoordinate>>,
 }
 
 impl Record {
     pub(super) fn new(
         planned: Timestamp,
-        writes: Vec<Location>,
-        supersedes: Vec<Location>,
+        writes: Vec<Location<ManagedCoordinate>>,
+        supersedes: Vec<Location<ManagedCoordinate>>,
     ) -> Self {
         Self {
             planned,
@@ -92,13 +53,13 @@ impl Record {
 
     /// What the change writes: under new names, all of them.
     #[must_use]
-    pub fn writes(&self) -> &[Location] {
+    pub fn writes(&self) -> &[Location<ManagedCoordinate>] {
         &self.writes
     }
 
     /// What the change makes superfluous once it is saved.
     #[must_use]
-    pub fn supersedes(&self) -> &[Location] {
+    pub fn supersedes(&self) -> &[Location<ManagedCoordinate>] {
         &self.supersedes
     }
 
@@ -137,8 +98,8 @@ enum Versioned {
 #[serde(deny_unknown_fields)]
 struct One {
     planned: Timestamp,
-    writes: Vec<Location>,
-    supersedes: Vec<Location>,
+    writes: Vec<Location<ManagedCoordinate>>,
+    supersedes: Vec<Location<ManagedCoordinate>>,
 }
 
 impl From<Versioned> for Record {
@@ -165,7 +126,7 @@ struct RawLocation<T> {
     storage_id: Option<T>,
 }
 
-impl Serialize for Location {
+impl Serialize for Location<ManagedCoordinate> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         RawLocation {
             coordinate: self.coordinate.as_str(),
@@ -175,7 +136,7 @@ impl Serialize for Location {
     }
 }
 
-impl<'de> Deserialize<'de> for Location {
+impl<'de> Deserialize<'de> for Location<ManagedCoordinate> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = RawLocation::<String>::deserialize(deserializer)?;
         let coordinate =
@@ -185,10 +146,7 @@ impl<'de> Deserialize<'de> for Location {
             .map(|id| StorageId::parse(&id))
             .transpose()
             .map_err(serde::de::Error::custom)?;
-        Ok(Self {
-            coordinate,
-            storage_id,
-        })
+        Ok(Self::new(coordinate).with_storage_id(storage_id))
     }
 }
 

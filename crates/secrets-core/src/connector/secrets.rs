@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::audit::{Actor, AuditEvent};
+use uuid::Uuid;
+
 use super::error::{ConnectorError, Problem, ProblemKind};
 use super::place::Place;
-use super::pointer::StorageId;
 use super::policy::Policy;
-use super::references::ResolveReferences;
-use crate::{Coordinate, ErrorKind, Operation, Stores, Timestamp};
+use super::references::{References, ResolveReferences};
+use crate::{Actor, AuditEvent, Coordinate, ErrorKind, Operation, StorageId, Stores, Timestamp};
 
 /// How connector calls behave.
 #[derive(Clone)]
@@ -118,8 +118,8 @@ impl ConnectorSecrets {
 ///
 /// ```
 /// # use std::sync::{Arc, Mutex};
-/// # use secret_persistence_core::connector::{Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
-/// # use secret_persistence_core::{Memory, Scope, Stores};
+/// # use secret_persistence_core::connector::{ConnectorOptions, ConnectorSecrets, ConnectorSpec};
+/// # use secret_persistence_core::{Actor, Memory, Scope, Stores};
 /// # use serde_json::{Value, json};
 /// # use uuid::Uuid;
 /// /// The caller's table, of one row.
@@ -199,10 +199,8 @@ impl ConnectorSecrets {
 ///
 /// ```
 /// # use std::sync::Arc;
-/// # use secret_persistence_core::connector::{
-/// #     Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec, Record, RecordState,
-/// # };
-/// # use secret_persistence_core::{Memory, Scope, Stores};
+/// # use secret_persistence_core::connector::{ConnectorOptions, ConnectorSecrets, ConnectorSpec, Record, RecordState};
+/// # use secret_persistence_core::{Actor, Memory, Scope, Stores};
 /// # use serde_json::json;
 /// # use uuid::Uuid;
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -246,6 +244,11 @@ impl ActingSecrets {
 
     pub(super) fn options(&self) -> &ConnectorOptions {
         &self.shared.options
+    }
+
+    /// What these references stand for.
+    pub(super) async fn references(&self, ids: Vec<Uuid>) -> References {
+        References::look_up(self.options().references.as_deref(), ids).await
     }
 
     /// Collects the audit events of one operation.

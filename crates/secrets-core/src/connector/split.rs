@@ -13,13 +13,13 @@ use super::limits::{is_too_deep, too_deep};
 use super::mask::{MASK, mismatch};
 use super::matching::{Elements, Matches};
 use super::place::{Path, Place};
-use super::plan::{PlannedWrite, SplitPlan};
+use super::plan::SplitPlan;
 use super::pointer::{
     ENCODING, Encoding, Pointer, SECRET, STORAGE_ID, is_pointer, is_pointer_key, is_text_pointer,
 };
 use super::policy::Policy;
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
-use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue};
+use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue, Write};
 
 /// Splits a new configuration: every secret becomes a write, a pointer stays in its place.
 ///
@@ -89,7 +89,7 @@ pub(super) struct Splitter<'a> {
     scope: &'a Scope,
     saved: Option<Saved<'a>>,
     pub(super) problems: Problems,
-    pub(super) writes: Vec<PlannedWrite>,
+    pub(super) writes: Vec<Write>,
 }
 
 /// What the saved configuration has at the place of an edited value.
@@ -500,11 +500,8 @@ impl<'a> Splitter<'a> {
             }
         };
         *value = self.new_pointer(name, encoding);
-        self.writes.push(PlannedWrite {
-            place: path.place(),
-            coordinate,
-            value: SecretValue::new(secret),
-        });
+        self.writes
+            .push(Write::new(coordinate, SecretValue::new(secret)));
     }
 
     fn new_pointer(&self, name: String, encoding: Encoding) -> Value {

@@ -1,6 +1,8 @@
 //! Staged changes: secrets written, nothing yet deleted, until the caller has saved or has not.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -9,12 +11,12 @@ use super::cleanup::{Cleanup, Reason, Undeleted};
 use super::error::{ConnectorError, Problem, ProblemKind};
 use super::guarded::GuardedValue;
 use super::place::Place;
-use super::plan::PlannedWrite;
-use super::pointer::StorageId;
-use super::record::{Location, Record};
+use super::pointer::pointers;
+use super::record::Record;
 use super::secrets::ActingSecrets;
 use crate::{
-    Coordinate, ErrorKind, Operation, Result, SecretPersistenceExt, Timestamp, Write, Written,
+    Coordinate, ErrorKind, ManagedCoordinate, Operation, SecretPersistence, SecretPersistenceExt,
+    Timestamp, Write,
 };
 
 /// A change that is worked out and has written nothing yet.
@@ -25,8 +27,7 @@ use crate::{
 pub struct Planned {
     pub(super) secrets: ActingSecrets,
     pub(super) change: Change,
-    pub(super) writes: Vec<PlannedWrite>,
-    pub(super) expires: Option<Timestamp>,
+    pub(super) writes: Vec<Write>,
 }
 
 /// What a change is besides its values.
@@ -39,6 +40,22 @@ pub(super) struct Change {
     pub(super) released_references: Vec<Uuid>,
 }
 
+impl Change {
+    /// Where the pointer of each secret stands in the new configuration.
+    fn places(&self) -> HashMap<ManagedCoordinate, Place> {
+        // A split configuration has no malformed pointer.
+        let found = self.config.as_ref().map(pointers);
+        let found = found.and_then(Result::ok).unwrap_or_default();
+        found
+            .into_iter()
+            .filter_map(|(place, pointer)| match pointer.coordinate? {
+                Coordinate::Managed(coordinate) => Some((coordinate, place)),
+                Coordinate::External(_) => None,
+            })
+            .collect()
+    }
+}
+
 impl Planned {
     /// What the change will write and will supersede, for the outbox.
     #[must_use]
@@ -49,7 +66,9 @@ impl Planned {
     /// Lets the written secrets expire: for short-lived ones, of the [ephemeral
     /// scope](crate::Scope::ephemeral).
     pub fn with_expires(mut self, expires: Option<Timestamp>) -> Self {
-        self.expires = expires;
+        for write in &mut self.writes {
+            write.expires = expires;
+        }
         self
     }
 
@@ -69,11 +88,10 @@ impl Planned {
             secrets,
             change,
             writes,
-            expires,
         } = self;
         if !writes.is_empty() {
             let mut unended = Unended::new(&change.record, "staging stopped midway");
-            let written = write(&secrets, &change.record, &writes, expires).await;
+            let written = write(&secrets, &change, &writes).await;
             unended.disarm();
             written?;
         }
@@ -92,7 +110,6 @@ impl fmt::Debug for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Planned")
             .field("record", &self.change.record)
-            .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
 }
@@ -209,119 +226,91 @@ pub enum Settled {
 /// Writes a change's secrets, and takes them back if any of them fails.
 async fn write(
     secrets: &ActingSecrets,
-    record: &Record,
-    planned: &[PlannedWrite],
-    expires: Option<Timestamp>,
+    change: &Change,
+    writes: &[Write],
 ) -> Result<(), ConnectorError> {
     let storage_id = secrets.options().policy.write_storage.as_ref();
     let deadline = secrets.options().deadline;
-    if record.before(deadline, Timestamp::now()).is_none() {
-        return Err(Problem::new(
-            Place::root(),
-            ProblemKind::StalePlan,
-            "the plan is older than the deadline of a change; plan it again",
-        )
-        .into());
+    if change.record.before(deadline, Timestamp::now()).is_none() {
+        return Err(stale().into());
     }
-    let writes: Vec<Write> = planned
-        .iter()
-        .map(|write| {
-            Write::new(write.coordinate.clone(), write.value.clone()).with_expires(expires)
-        })
-        .collect();
-    let results = match attempt(secrets, &writes, storage_id).await {
-        Ok(results) => results,
-        // The store could not even be opened: nothing was attempted.
-        Err(problem) => return Err(problem.into()),
+    let write_all =
+        |store: Arc<dyn SecretPersistence>| async move { store.write_many(writes).await };
+    // Where the store could not even be opened, nothing was attempted.
+    let results = match secrets.stores().call(storage_id, write_all).await {
+        Ok(Some(results)) => results,
+        Ok(None) => return Err(unknown_storage().into()),
+        Err(error) => return Err(Problem::of_store(Place::root(), error).into()),
     };
 
     let mut events = secrets.events(Operation::Write);
-    let mut problems = Vec::new();
+    let mut failed = Vec::new();
     let mut attempted = Vec::new();
-    for (write, result) in planned.iter().zip(results) {
-        let coordinate = || Coordinate::Managed(write.coordinate.clone());
+    for (location, result) in change.record.writes().iter().zip(results) {
+        let coordinate = || Coordinate::Managed(location.coordinate.clone());
         match result {
             Ok(_) => events.succeeded(storage_id, coordinate),
             Err(error) => {
                 events.failed(storage_id, coordinate, error.kind());
                 let left = may_have_written(error.kind());
-                problems.push(
-                    Problem::of_store(write.place.clone(), error)
-                        .with_coordinate(write.coordinate.shared()),
-                );
+                failed.push((&location.coordinate, error));
                 if !left {
                     continue;
                 }
             }
         }
-        attempted.push(write);
+        attempted.push(location.clone());
     }
-    if let Err(unaudited) = events.record().await {
-        problems.extend_from_slice(unaudited.problems());
-    }
-    if problems.is_empty() {
+    let unaudited = events.record().await.err();
+    if failed.is_empty() && unaudited.is_none() {
         return Ok(());
     }
-    let locations: Vec<Location> = attempted
-        .iter()
-        .map(|write| Location::new(write.coordinate.clone()).with_storage_id(storage_id.cloned()))
+    let places = change.places();
+    let place =
+        |coordinate: &ManagedCoordinate| places.get(coordinate).cloned().unwrap_or_default();
+    let mut problems: Vec<Problem> = failed
+        .into_iter()
+        .map(|(coordinate, error)| {
+            Problem::of_store(place(coordinate), error).with_coordinate(coordinate.shared())
+        })
         .collect();
-    match secrets.clean_up(&locations, Reason::Attempted).await {
+    problems.extend(unaudited.iter().flat_map(|error| error.problems().to_vec()));
+    match secrets.clean_up(&attempted, Reason::Attempted).await {
         Ok(cleanup) => {
-            // Both are in the same order.
-            let mut attempted = attempted.iter();
-            for Undeleted { location, error } in cleanup.failed {
-                let place = attempted
-                    .find(|write| write.coordinate == location.coordinate)
-                    .map_or_else(Place::root, |write| write.place.clone());
-                problems.push(
-                    Problem::new(
-                        place,
-                        ProblemKind::Store,
-                        "what was written could not be deleted again",
-                    )
-                    .with_coordinate(location.coordinate.shared())
-                    .with_error(error),
-                );
-            }
+            problems.extend(
+                cleanup
+                    .failed
+                    .into_iter()
+                    .map(|Undeleted { location, error }| {
+                        Problem::new(
+                            place(&location.coordinate),
+                            ProblemKind::Store,
+                            "what was written could not be deleted again",
+                        )
+                        .with_coordinate(location.coordinate.shared())
+                        .with_error(error)
+                    }),
+            );
         }
         Err(unaudited) => problems.extend_from_slice(unaudited.problems()),
     }
     ConnectorError::of(problems).map_or(Ok(()), Err)
 }
 
-/// Writes, once more in a store opened anew where the first one refused our credentials.
-async fn attempt(
-    secrets: &ActingSecrets,
-    writes: &[Write],
-    storage_id: Option<&StorageId>,
-) -> Result<Vec<Result<Written>>, Problem> {
-    let open = || async {
-        match secrets.stores().find(storage_id).await {
-            Ok(Some(store)) => Ok(store),
-            Ok(None) => Err(Problem::new(
-                Place::root(),
-                ProblemKind::UnknownStorage,
-                "no storage has the id that new secrets are to be written to; give it its settings",
-            )),
-            Err(error) => Err(Problem::of_store(Place::root(), error)),
-        }
-    };
-    let store = open().await?;
-    let results = store.write_many(writes).await;
-    let refused = results.iter().any(|result| {
-        result
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Unauthenticated)
-    });
-    if refused && secrets.stores().refused(storage_id, &store) {
-        // Writing a value again under its name is no harm.
-        return match open().await {
-            Ok(store) => Ok(store.write_many(writes).await),
-            Err(_) => Ok(results),
-        };
-    }
-    Ok(results)
+fn stale() -> Problem {
+    Problem::new(
+        Place::root(),
+        ProblemKind::StalePlan,
+        "the plan is older than the deadline of a change; plan it again",
+    )
+}
+
+fn unknown_storage() -> Problem {
+    Problem::new(
+        Place::root(),
+        ProblemKind::UnknownStorage,
+        "no storage has the id that new secrets are to be written to; give it its settings",
+    )
 }
 
 /// Whether a write that failed may have left something. What the contract refuses before any request

@@ -3,19 +3,19 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
-use uuid::Uuid;
 
-use super::error::{ConnectorError, Problem, ProblemKind, Problems};
+use super::error::{ConnectorError, Problems};
 use super::guarded::GuardedValue;
 use super::limits::check_depth;
 use super::matching::Matches;
 use super::place::Place;
 use super::plan::SplitPlan;
-use super::pointer::{Pointer, PointerIdentity, visit_pointers};
+use super::pointer::{Pointer, visit_pointers};
 use super::policy::Policy;
+use super::references::References;
 use super::spec::ConnectorSpec;
 use super::split::{Saved, Splitter, Values};
-use crate::{Scope, SecretValue};
+use crate::{Location, ManagedCoordinate, Scope, SecretValue};
 
 /// Lists the pointers of the saved configuration whose values an update has to know, each with the
 /// edited place that asks for it: those that stand behind values which were entered, to tell whether
@@ -46,7 +46,7 @@ pub fn saved_pointers_needed(
 ///
 /// `values` has what was read of [`saved_pointers_needed`]; one that the store no longer has is left
 /// out, and a value entered for it counts as changed. `references` has what the references of the
-/// saved configuration name, as far as they are resolved.
+/// saved configuration stand for.
 ///
 /// Secret places are those of the specification and every place where the saved configuration holds
 /// a pointer. A changed value gets a new name, its version one above that of the managed secret it
@@ -61,7 +61,7 @@ pub fn plan_update(
     policy: &Policy,
     saved: &Value,
     values: &HashMap<Pointer, SecretValue>,
-    references: &HashMap<Uuid, PointerIdentity>,
+    references: &References,
     edited: Value,
 ) -> Result<SplitPlan, ConnectorError> {
     let mut config = GuardedValue::new(edited);
@@ -100,67 +100,66 @@ fn known<'a>(
 }
 
 /// What the new configuration no longer has of the saved one.
-struct Left {
-    superseded: Vec<Pointer>,
-    released_references: Vec<(Place, Pointer)>,
+pub(super) struct Left {
+    pub(super) superseded: Vec<Location<ManagedCoordinate>>,
+    pub(super) released_references: Vec<(Place, Pointer)>,
 }
 
 impl Left {
-    fn of(
+    /// # Errors
+    /// Every reference of the saved configuration that is not resolved.
+    pub(super) fn of(
         config: &Value,
         scope: &Scope,
         saved: &Value,
-        references: &HashMap<Uuid, PointerIdentity>,
+        references: &References,
     ) -> Result<Self, ConnectorError> {
         let mut named = HashSet::new();
         let mut referring = HashSet::new();
-        let mut problems = Problems::default();
-        visit_pointers(config, &mut |path, pointer| {
+        visit_pointers(config, &mut |_, pointer| {
             let Ok(pointer) = pointer else { return };
-            let resolved = pointer.reference_id.and_then(|id| references.get(&id));
-            if let (Some(resolved), Some(beside)) = (resolved, &pointer.coordinate)
-                && resolved.coordinate != *beside
-            {
-                problems.push(|| {
-                    Problem::new(
-                        path.place(),
-                        ProblemKind::ReferenceMismatch,
-                        "the reference names another coordinate than `_secret` beside it",
-                    )
-                    .with_coordinate(beside.shared())
-                });
-            }
-            named.extend(pointer.identity());
-            named.extend(resolved.cloned());
+            // A reference is one of the saved configuration, so its problem is found below.
+            named.extend(references.locate(&pointer));
             referring.extend(pointer.reference_id);
         })?;
-        problems.into_result()?;
 
         let mut left = Self {
             superseded: Vec::new(),
             released_references: Vec::new(),
         };
-        visit_pointers(saved, &mut |path, pointer| {
-            let Ok(pointer) = pointer else { return };
-            match (pointer.identity(), pointer.reference_id) {
-                (_, Some(id)) => {
-                    if !referring.contains(&id) {
-                        left.released_references.push((path.place(), pointer));
-                    }
-                }
-                (Some(identity), None) => {
-                    let ours = identity
-                        .coordinate
-                        .managed()
-                        .is_some_and(|coordinate| scope.contains(coordinate));
-                    // What is named now counts as named, so that nothing is listed twice.
-                    if ours && named.insert(identity) {
-                        left.superseded.push(pointer);
-                    }
-                }
-                (None, None) => {}
+        let mut problems = Problems::default();
+        // What any reference of the row stands for belongs to the reference's row, whatever else
+        // names it.
+        visit_pointers(saved, &mut |_, pointer| {
+            if let Ok(pointer) = pointer
+                && pointer.reference_id.is_some()
+            {
+                named.extend(references.locate(&pointer));
             }
         })?;
+        visit_pointers(saved, &mut |path, pointer| {
+            let Ok(pointer) = pointer else { return };
+            let location = match references.locate(&pointer) {
+                Ok(location) => location,
+                Err(unresolved) => {
+                    return problems.push(|| unresolved.at(path.place(), &pointer));
+                }
+            };
+            if let Some(id) = pointer.reference_id {
+                if !referring.contains(&id) {
+                    left.released_references.push((path.place(), pointer));
+                }
+                return;
+            }
+            // What is named now counts as named, so that nothing is listed twice.
+            if named.insert(location.clone())
+                && let Some(location) = location.managed()
+                && scope.contains(&location.coordinate)
+            {
+                left.superseded.push(location);
+            }
+        })?;
+        problems.into_result()?;
         Ok(left)
     }
 }

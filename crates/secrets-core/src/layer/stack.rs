@@ -203,7 +203,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_hydrates_make_one_set_of_requests_and_a_warm_one_none() {
-        use crate::connector::{Actor, ConnectorOptions, ConnectorSecrets};
+        use crate::Actor;
+        use crate::connector::{ConnectorOptions, ConnectorSecrets};
 
         let latency = std::time::Duration::from_millis(50);
         let memory = Memory::new();

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use arbitrary::{Result, Unstructured};
 use secret_persistence_core::SecretValue;
 use secret_persistence_core::connector::{
-    ConnectorSpec, Pointer, Policy, hydrate_with, plan_create, plan_update, saved_pointers_needed,
-    scrub,
+    ConnectorSpec, Pointer, Policy, References, hydrate_with, plan_create, plan_update,
+    saved_pointers_needed, scrub,
 };
 use serde_json::{Map, Value, json};
 
@@ -139,7 +139,7 @@ fn run(bytes: &[u8], reached: &mut Reached) -> Result<()> {
                 .iter()
                 .all(|(_, pointer)| values.contains_key(pointer))
         );
-        let none = HashMap::new();
+        let none = References::default();
         let update = plan_update(
             &spec,
             &scope(),

@@ -5,8 +5,8 @@ use std::mem;
 
 use secret_persistence_core::SecretValue;
 use secret_persistence_core::connector::{
-    ConnectorError, ConnectorSpec, GuardedValue, MAX_DEPTH, Policy, ProblemKind, hydrate_with,
-    plan_create, plan_update, pointers, saved_pointers_needed, scrub,
+    ConnectorError, ConnectorSpec, GuardedValue, MAX_DEPTH, Policy, ProblemKind, References,
+    hydrate_with, plan_create, plan_update, pointers, saved_pointers_needed, scrub,
 };
 use serde_json::{Value, json};
 
@@ -94,7 +94,7 @@ fn deeper_configurations_are_refused_everywhere() {
                 limit_exceeded(spec.mask(deep()));
                 limit_exceeded(scrub(deep()));
                 limit_exceeded(hydrate_with(deep(), |_| None::<SecretValue>));
-                let (values, references) = (HashMap::new(), HashMap::new());
+                let (values, references) = (HashMap::new(), References::default());
                 let update = |saved: &Value, edited: Value| {
                     plan_update(
                         &spec,
@@ -191,7 +191,7 @@ fn ten_thousand_secrets_come_back() {
             panic!()
         };
         shown["list"] = items.into_iter().rev().collect();
-        let (values, references) = (HashMap::new(), HashMap::new());
+        let (values, references) = (HashMap::new(), References::default());
         let update = plan_update(
             &spec,
             &scope(),
@@ -222,7 +222,7 @@ fn fifty_megabytes_come_back() {
         let full = hydrate_with(plan.config.clone(), |_| Some(secret.clone())).unwrap();
         assert!(*full == config);
         let shown = spec.mask(mem::take(&mut config)).unwrap();
-        let (values, references) = (HashMap::new(), HashMap::new());
+        let (values, references) = (HashMap::new(), References::default());
         let update = plan_update(
             &spec,
             &scope(),

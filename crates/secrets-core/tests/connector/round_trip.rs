@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use secret_persistence_core::connector::{
-    ConnectorError, ConnectorSpec, MASK, Pointer, Policy, SplitPlan, hydrate_with, plan_create,
-    plan_update, pointers, saved_pointers_needed, scrub,
+    ConnectorError, ConnectorSpec, MASK, Pointer, Policy, References, SplitPlan, hydrate_with,
+    plan_create, plan_update, pointers, saved_pointers_needed, scrub,
 };
 use secret_persistence_core::{Coordinate, Scope, SecretValue};
 use serde_json::Value;
@@ -82,7 +82,7 @@ pub(crate) fn check(
             &policy,
             &plan.config,
             &values,
-            &HashMap::new(),
+            &References::default(),
             edited.clone(),
         )?;
         assert_eq!(update.config, plan.config);

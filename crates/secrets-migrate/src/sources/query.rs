@@ -3,7 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use secret_persistence_core::settings::SettingMap;
+use secret_persistence_core::settings::Settings;
 use serde_json::Value;
 
 use super::given;
@@ -124,7 +124,7 @@ pub(super) fn read(file: &str) -> MigrateResult<String> {
 }
 
 /// A query names its columns itself.
-pub(super) fn refuse_columns(settings: &SettingMap) -> MigrateResult<()> {
+pub(super) fn refuse_columns(settings: &Settings) -> MigrateResult<()> {
     let columns = [
         "id",
         "configuration",

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use secret_persistence_core::Coordinate;
-use secret_persistence_core::connector::{ResolveReferences, ResolvedReference};
+use secret_persistence_core::connector::ResolveReferences;
 use secret_persistence_core::settings::Setting;
+use secret_persistence_core::{Coordinate, Location};
 use uuid::Uuid;
 
 use super::identifier::Identifier;
@@ -40,7 +40,7 @@ const SETTINGS: &[Setting] = &[
 
 /// What ids stand for.
 #[derive(Debug, Default)]
-pub struct References(HashMap<Uuid, ResolvedReference>);
+pub struct References(HashMap<Uuid, Location>);
 
 impl References {
     /// Reads the whole table of a URL: it contains names, not values, and configurations ask for it
@@ -94,7 +94,7 @@ impl References {
                 .map(|id| id.parse())
                 .transpose()
                 .map_err(|_| at_row(MigrateError::configurations("the storage id is not valid")))?;
-            let target = ResolvedReference::new(coordinate).with_storage_id(storage_id);
+            let target = Location::new(coordinate).with_storage_id(storage_id);
             if targets.insert(key, target).is_some() {
                 return Err(at_row(MigrateError::configurations(
                     "the id is there twice",
@@ -111,7 +111,7 @@ impl ResolveReferences for References {
     async fn resolve(
         &self,
         ids: &[Uuid],
-    ) -> secret_persistence_core::Result<Vec<Option<ResolvedReference>>> {
+    ) -> secret_persistence_core::Result<Vec<Option<Location>>> {
         Ok(ids.iter().map(|id| self.0.get(id).cloned()).collect())
     }
 }

@@ -13,10 +13,10 @@ use crate::{
     AllReferences, Class, ConfigRow, Decisions, Expiring, External, MemoryConfigs, Migration,
     Missing, Orphaned, PendingDeletion, Shared, State, Stop, Storage, Unfit,
 };
-use secret_persistence_core::connector::{ResolveReferences, ResolvedReference, StorageId};
+use secret_persistence_core::connector::ResolveReferences;
 use secret_persistence_core::{
-    Capabilities, DeleteOptions, Expiry, Listing, Memory, SecretPersistence, SecretPersistenceExt,
-    SecretValue, Timestamp, Write,
+    Capabilities, DeleteOptions, Expiry, Listing, Location, Memory, SecretPersistence,
+    SecretPersistenceExt, SecretValue, StorageId, Timestamp, Write,
 };
 
 /// One of everything that has to be decided.
@@ -316,14 +316,14 @@ async fn a_storage_id_is_moved_or_left() {
     }
 }
 
-struct References(HashMap<Uuid, ResolvedReference>);
+struct References(HashMap<Uuid, Location>);
 
 #[async_trait]
 impl ResolveReferences for References {
     async fn resolve(
         &self,
         ids: &[Uuid],
-    ) -> secret_persistence_core::Result<Vec<Option<ResolvedReference>>> {
+    ) -> secret_persistence_core::Result<Vec<Option<Location>>> {
         Ok(ids.iter().map(|id| self.0.get(id).cloned()).collect())
     }
 }
@@ -340,10 +340,7 @@ async fn references_are_resolved_and_never_count_as_shared() {
         json!({"a": {"_secret_reference_id": id.to_string(), "_secret": name(31).as_str()}}),
     );
     let bare = MemoryConfigs::new("bare", vec![ConfigRow::bare("1", name(31).as_str())]).unwrap();
-    let references = References(HashMap::from([(
-        id,
-        ResolvedReference::new(name(31).into()),
-    )]));
+    let references = References(HashMap::from([(id, Location::new(name(31).into()))]));
     let migration = world
         .undisturbed()
         .with_references(Arc::new(references))
@@ -364,13 +361,30 @@ async fn references_are_resolved_and_never_count_as_shared() {
     );
     let elsewhere = References(HashMap::from([(
         id,
-        ResolvedReference::new(name(31).into())
-            .with_storage_id(Some(StorageId::parse("team-a").unwrap())),
+        Location::new(name(31).into()).with_storage_id(Some(StorageId::parse("team-a").unwrap())),
     )]));
     let migration = world.undisturbed().with_references(Arc::new(elsewhere));
     let report = migration.plan().await.unwrap();
     assert_eq!(report.count(Class::Unreadable), 2);
     assert_eq!(report.count(Class::Storage), 2);
+}
+
+/// Hydration refuses such a pointer, so a migration that moved it would not be complete.
+#[tokio::test]
+async fn a_reference_into_another_storage_than_the_pointer_beside_it_names_is_unreadable() {
+    let world = World::with(2, 2).await;
+    put(&world.source, 31, "by reference").await;
+    let id = Uuid::from_u128(7);
+    let mut moved = pointer(31);
+    moved["_secret_reference_id"] = json!(id.to_string());
+    moved["_secret_storage_id"] = json!("team-a");
+    world.row(31, json!({ "a": moved }));
+    let references = References(HashMap::from([(id, Location::new(name(31).into()))]));
+    let migration = world.undisturbed().with_references(Arc::new(references));
+    let report = migration.plan().await.unwrap();
+    assert_eq!(report.count(Class::Unreadable), 1);
+    let finding = &report.findings[&Class::Unreadable].listed[0];
+    assert_eq!(finding.kind.as_deref(), Some("reference_mismatch"));
 }
 
 #[tokio::test]

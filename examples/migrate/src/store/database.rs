@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use secret_persistence_core::SecretPersistence;
-use secret_persistence_core::settings::StoreUrl;
-use secret_persistence_db::{Database, DbConfig, Mode, SETTINGS};
+use secret_persistence_db::{Database, DbConfig, Mode};
 
 use super::{Lookup, Registry};
 use crate::address;
@@ -21,8 +20,7 @@ pub(super) fn open<'a>(
     _: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
-        let settings = SETTINGS.from_url(&StoreUrl::parse(url)?, &variable)?;
-        let config = DbConfig::from_settings(&settings)?;
+        let config = DbConfig::from_url(url).env(variable).build()?;
         note(&config);
         Ok(Arc::new(Database::connect(config).await?) as Arc<dyn SecretPersistence>)
     })
@@ -50,8 +48,8 @@ pub(crate) fn config(text: &str, role: Role, environment: &Environment) -> Resul
             "this command is for stores that are databases: sqlite or postgres",
         )));
     }
-    SETTINGS
-        .from_url(&url, &|name| environment.of(role, name).map(str::to_owned))
-        .and_then(|settings| DbConfig::from_settings(&settings))
+    DbConfig::from_url(text)
+        .env(|name| environment.of(role, name).map(str::to_owned))
+        .build()
         .map_err(|error| place(error.into()))
 }

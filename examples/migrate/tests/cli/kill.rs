@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use secret_persistence_core::connector::{Actor, ConnectorOptions, ConnectorSecrets};
-use secret_persistence_core::{SecretPersistence, Stores};
+use secret_persistence_core::connector::{ConnectorOptions, ConnectorSecrets};
+use secret_persistence_core::{Actor, SecretPersistence, Stores};
 use sqlx::Row;
 
 use crate::lab::{Lab, Ran, expect_exactly, folder, names};

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
-use super::deletes::is_gone;
+use super::deletes::expect_gone;
 use crate::conformance::context::{Context, Verdict, ensure, failed, passed, reads_as};
 use crate::{
     Coordinate, DeleteOptions, ErrorKind, ListOptions, Listing, Recovery, SecretPersistenceExt,
@@ -80,11 +80,7 @@ async fn deletes(cx: &Context, polls: u32) -> Verdict {
     // It was deleted or it was not, and the value is the same if it was not.
     match cx.read_managed(&write.coordinate).await {
         Ok(read) => reads_as(Ok(read), &write.value, "reading after a dropped delete")?,
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::NotFound | ErrorKind::PendingDeletion
-            ) => {}
+        Err(error) if error.kind().is_gone() => {}
         Err(error) => {
             return failed(format!(
                 "reading after a delete was dropped after {polls} polls: {error}"
@@ -95,7 +91,7 @@ async fn deletes(cx: &Context, polls: u32) -> Verdict {
         cx.delete(&write.coordinate, Recovery::Immediate).await,
         &format!("deleting again after the delete was dropped after {polls} polls"),
     )?;
-    is_gone(cx, &write.coordinate).await
+    expect_gone(cx, &write.coordinate).await
 }
 
 /// Polls a future at most so many times, then drops it.

@@ -21,7 +21,7 @@ pub(super) async fn deleted_is_gone(cx: &Context) -> Verdict {
             cx.delete(&write.coordinate, recovery).await,
             &format!("deleting ({recovery:?})"),
         )?;
-        is_gone(cx, &write.coordinate).await?;
+        expect_gone(cx, &write.coordinate).await?;
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ pub(super) async fn missing_succeeds(cx: &Context) -> Verdict {
         for what in ["deleting", "deleting again", "deleting a third time"] {
             passed(cx.delete(&write.coordinate, recovery).await, what)?;
         }
-        is_gone(cx, &write.coordinate).await?;
+        expect_gone(cx, &write.coordinate).await?;
     }
     // What is scheduled for deletion may still be deleted at once.
     let write = cx.written().await?;
@@ -46,7 +46,7 @@ pub(super) async fn missing_succeeds(cx: &Context) -> Verdict {
             &format!("deleting ({recovery:?}) what is being deleted"),
         )?;
     }
-    is_gone(cx, &write.coordinate).await
+    expect_gone(cx, &write.coordinate).await
 }
 
 pub(super) async fn takes_that_one_name(cx: &Context) -> Verdict {
@@ -63,7 +63,7 @@ pub(super) async fn takes_that_one_name(cx: &Context) -> Verdict {
         cx.delete(&write.coordinate, Recovery::Immediate).await,
         "deleting version 1",
     )?;
-    is_gone(cx, &write.coordinate).await?;
+    expect_gone(cx, &write.coordinate).await?;
     for other in kept {
         let read = cx.read_managed(&other.coordinate).await;
         reads_as(read, &other.value, "reading another name after a delete")?;
@@ -163,7 +163,7 @@ async fn pending(cx: &Context) -> Verdict<Write> {
 }
 
 /// Succeeds where a name reads as deleted, for good or for now.
-pub(super) async fn is_gone(cx: &Context, coordinate: &ManagedCoordinate) -> Verdict {
+pub(super) async fn expect_gone(cx: &Context, coordinate: &ManagedCoordinate) -> Verdict {
     // A store may keep what it deletes for a while and still have no way to restore it.
     let kinds = &[ErrorKind::NotFound, ErrorKind::PendingDeletion];
     let read = cx.read_managed(coordinate).await;
@@ -180,5 +180,5 @@ pub(super) async fn becomes_gone(
     while cx.read_managed(coordinate).await.is_ok() {
         patience.wait(|| complaint.to_owned()).await?;
     }
-    is_gone(cx, coordinate).await
+    expect_gone(cx, coordinate).await
 }

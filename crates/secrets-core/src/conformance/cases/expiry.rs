@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::deletes::{becomes_gone, is_gone};
+use super::deletes::{becomes_gone, expect_gone};
 use crate::conformance::context::{
     Context, Verdict, ensure, not_applicable, passed, reads_as, refused,
 };
@@ -140,7 +140,7 @@ pub(super) async fn sweep_removes_what_has_expired(cx: &Context) -> Verdict {
         wait.wait(|| format!("sweeping does not delete what has expired: {failures:?}"))
             .await?;
     }
-    is_gone(cx, &soon.coordinate).await?;
+    expect_gone(cx, &soon.coordinate).await?;
     for write in [&later, &forever] {
         let read = cx.read_managed(&write.coordinate).await;
         reads_as(read, &write.value, "reading what has not expired")?;

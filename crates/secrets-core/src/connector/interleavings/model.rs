@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::explorer::{Scene, Touches, World};
 use crate::connector::{
-    ActingSecrets, Actor, Cleanup, ConnectorOptions, ConnectorSecrets, ConnectorSpec, FreshError,
+    ActingSecrets, Cleanup, ConnectorOptions, ConnectorSecrets, ConnectorSpec, FreshError, Problem,
     Record, RecordState, Settled, Staged, pointers,
 };
 use crate::{
-    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
+    Actor, Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
     ListOptions, ManagedCoordinate, Memory, Operation, Page, Read, Result, Scope,
     SecretPersistence, SecretValue, Stores, Write, Written,
 };
@@ -546,15 +546,7 @@ impl Model {
 
     /// The only thing that may go wrong for a stale caller is that a secret has been replaced.
     fn expect_gone(&self, error: &crate::connector::ConnectorError) {
-        let gone = error.problems().iter().all(|problem| {
-            problem.error().is_some_and(|error| {
-                matches!(
-                    error.kind(),
-                    ErrorKind::NotFound | ErrorKind::PendingDeletion
-                )
-            })
-        });
-        if !gone {
+        if !error.problems().iter().all(Problem::is_gone) {
             self.break_promise(error.to_string());
         }
     }

@@ -6,9 +6,9 @@ use uuid::Uuid;
 use super::plan_create;
 use crate::connector::{
     ConnectorError, ConnectorSpec, Encoding, MASK, Pointer, Policy, ProblemKind, SplitPlan,
-    StorageId,
+    pointers,
 };
-use crate::{Coordinate, Scope};
+use crate::{Coordinate, Scope, StorageId};
 
 const MANAGED: &str = "airbyte_workspace_00000000-0000-0000-0000-00000000000a_secret_1_v1";
 
@@ -73,7 +73,7 @@ fn a_string_is_stored_byte_for_byte() {
             panic!("{} writes", plan.writes.len())
         };
         assert_eq!(write.value.expose(), text);
-        assert_eq!(write.place.as_str(), "/s");
+        assert_eq!(pointers(&plan.config).unwrap()[0].0.as_str(), "/s");
         assert_eq!(
             plan.config,
             json!({"host": "db", "s": {"_secret": write.coordinate.as_str()}})

@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::faulty::faulty;
 use super::{acting, coordinate, plant, pointer, scope, spec, storage};
-use crate::connector::{
-    AuditEvent, AuditMode, AuditSink, ConnectorError, ConnectorOptions, ProblemKind, StorageId,
+use crate::connector::{ConnectorError, ConnectorOptions, ProblemKind};
+use crate::{
+    AuditEvent, AuditMode, AuditSink, Error, ErrorKind, Operation, Result, StorageId, Stores,
 };
-use crate::{Error, ErrorKind, Operation, Result, Stores};
 
 #[derive(Default)]
 struct Sink {

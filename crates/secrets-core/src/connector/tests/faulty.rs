@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::connector::StorageId;
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
     ListOptions, ManagedCoordinate, Memory, OpenStore, Operation, Page, Read, Recovery, Result,
-    SecretPersistence, Write, Written,
+    SecretPersistence, StorageId, Write, Written,
 };
 
 type Fault = Box<dyn Fn(&Call) -> Option<ErrorKind> + Send + Sync>;

@@ -8,8 +8,11 @@ use serde_json::json;
 
 use super::faulty::{Faulty, faulty};
 use super::{acting, coordinate, over, plant, pointer, scope, spec, stored};
-use crate::connector::{ConnectorOptions, Location, Record, RecordState};
-use crate::{ErrorKind, Memory, Operation, Owner, SecretPersistence, Stores, Timestamp, Write};
+use crate::connector::{ConnectorOptions, Record, RecordState};
+use crate::{
+    ErrorKind, Location, ManagedCoordinate, Memory, Operation, Owner, SecretPersistence, Stores,
+    Timestamp, Write,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -165,7 +168,7 @@ async fn the_collector_takes_what_is_unreferenced_ours_and_old() {
         .plant(others, "another scope".to_owned().into());
     let secrets = over(&store);
     let saved = json!({"a": pointer(1)});
-    let referenced: HashSet<Location> = secrets
+    let referenced: HashSet<Location<ManagedCoordinate>> = secrets
         .locations(&saved)
         .await
         .unwrap()

@@ -11,11 +11,10 @@ use uuid::Uuid;
 
 use super::faulty::{Faulty, Rotated, faulty};
 use super::{acting, coordinate, over, plant, pointer, storage};
-use crate::connector::{
-    ConnectorOptions, FreshError, ProblemKind, ResolveReferences, ResolvedReference,
-};
+use crate::connector::{ConnectorOptions, FreshError, ProblemKind, ResolveReferences};
 use crate::{
-    Coordinate, Error, ErrorKind, Memory, Operation, Result, SecretPersistence, SecretValue, Stores,
+    Coordinate, Error, ErrorKind, Location, Memory, Operation, Result, SecretPersistence,
+    SecretValue, Stores,
 };
 
 #[tokio::test]
@@ -168,15 +167,15 @@ async fn an_empty_value_that_others_stored_is_not_missing() {
     );
 }
 
-struct Rows {
-    rows: HashMap<Uuid, ResolvedReference>,
+pub(super) struct Rows {
+    rows: HashMap<Uuid, Location>,
     failure: Option<ErrorKind>,
     short: bool,
     asked: AtomicUsize,
 }
 
 impl Rows {
-    fn new(rows: &[(u128, ResolvedReference)]) -> Self {
+    pub(super) fn new(rows: &[(u128, Location)]) -> Self {
         Self {
             rows: rows
                 .iter()
@@ -191,7 +190,7 @@ impl Rows {
 
 #[async_trait]
 impl ResolveReferences for Rows {
-    async fn resolve(&self, ids: &[Uuid]) -> Result<Vec<Option<ResolvedReference>>> {
+    async fn resolve(&self, ids: &[Uuid]) -> Result<Vec<Option<Location>>> {
         self.asked.fetch_add(ids.len(), Ordering::SeqCst);
         if let Some(kind) = self.failure {
             return Err(Error::new(kind, "no rows today"));
@@ -201,7 +200,7 @@ impl ResolveReferences for Rows {
     }
 }
 
-fn reference(id: u128) -> Value {
+pub(super) fn reference(id: u128) -> Value {
     json!({"_secret_reference_id": Uuid::from_u128(id).to_string()})
 }
 
@@ -210,7 +209,7 @@ async fn references_are_resolved_once_and_decide() {
     let (default, other) = (faulty(), faulty());
     plant(&default, 1, "one");
     plant(&other, 1, "another one");
-    let row = ResolvedReference::new(coordinate(1).into());
+    let row = Location::new(coordinate(1).into());
     let rows = Arc::new(Rows::new(&[
         (7, row.clone()),
         (8, row.with_storage_id(Some(storage("other")))),
@@ -336,7 +335,7 @@ async fn a_row_is_not_read_again_for_what_a_newer_one_cannot_help() {
 
 #[tokio::test]
 async fn locations_are_ours_and_resolved() {
-    let rows = Rows::new(&[(7, ResolvedReference::new(coordinate(2).into()))]);
+    let rows = Rows::new(&[(7, Location::new(coordinate(2).into()))]);
     let options = ConnectorOptions::default().with_references(Arc::new(rows));
     let secrets = acting(Stores::new(faulty()), options);
     let saved = json!([pointer(1), reference(7), {"_secret": "team/password"}]);

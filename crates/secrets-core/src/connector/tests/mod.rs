@@ -11,8 +11,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{ActingSecrets, Actor, ConnectorOptions, ConnectorSecrets, ConnectorSpec, StorageId};
-use crate::{Coordinate, ManagedCoordinate, Scope, SecretPersistence, SecretValue, Stores};
+use super::{ActingSecrets, ConnectorOptions, ConnectorSecrets, ConnectorSpec};
+use crate::{
+    Actor, Coordinate, ManagedCoordinate, Scope, SecretPersistence, SecretValue, StorageId, Stores,
+};
 
 use faulty::Faulty;
 

@@ -7,11 +7,12 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::faulty::{Call, Faulty, Rotated, faulty};
+use super::hydrating::{Rows, reference};
 use super::{acting, coordinate, over, plant, pointer, scope, spec, storage, stored, target};
 use crate::connector::{ConnectorOptions, Policy, ProblemKind, Settled, Staged};
 use crate::{
-    Capabilities, Error, ErrorKind, ManagedCoordinate, Memory, Operation, Owner, Recovery, Scope,
-    SecretPersistence, Stores, Timestamp,
+    Capabilities, Error, ErrorKind, Location, ManagedCoordinate, Memory, Operation, Owner,
+    Recovery, Scope, SecretPersistence, Stores, Timestamp,
 };
 
 fn call(operation: Operation, coordinate: &str, recovery: Option<Recovery>) -> Call {
@@ -321,7 +322,10 @@ async fn the_end_of_a_row_takes_what_is_ours_and_leaves_the_rest() {
     let theirs = ManagedCoordinate::new(&theirs, uuid::Uuid::from_u128(1), 1).unwrap();
     let secrets = acting(
         Stores::new(store.clone()).with_store(storage("other"), other.clone()),
-        ConnectorOptions::default(),
+        ConnectorOptions::default().with_references(Arc::new(Rows::new(&[(
+            7,
+            Location::new(coordinate(3).into()),
+        )]))),
     );
     let id = uuid::Uuid::from_u128(7);
     let saved = json!({
@@ -346,6 +350,53 @@ async fn the_end_of_a_row_takes_what_is_ours_and_leaves_the_rest() {
     );
     assert_eq!(store.calls(Operation::Delete).len(), 1);
     assert_eq!(other.calls(Operation::Delete).len(), 1);
+}
+
+/// Deleting it would break every other configuration that has the reference.
+#[tokio::test]
+async fn what_a_removed_reference_stands_for_is_left_though_a_pointer_names_it_too() {
+    let store = faulty();
+    plant(&store, 1, "one");
+    let rows = Rows::new(&[(7, Location::new(coordinate(1).into()))]);
+    let secrets = acting(
+        Stores::new(store.clone()),
+        ConnectorOptions::default().with_references(Arc::new(rows)),
+    );
+    let saved = json!({"a": pointer(1), "b": reference(7)});
+    let changed = secrets
+        .stage_update(&spec(), &scope(), saved.clone(), json!({}))
+        .await
+        .unwrap();
+    let removed = secrets.stage_delete(&scope(), saved).await.unwrap();
+    for staged in [changed, removed] {
+        let cleanup = staged.commit().await.unwrap();
+        assert_eq!(cleanup.released_references, [uuid::Uuid::from_u128(7)]);
+        assert!(cleanup.deleted.is_empty(), "{cleanup:?}");
+    }
+    assert_eq!(
+        stored(&store, coordinate(1).as_str()).await.as_deref(),
+        Some("one")
+    );
+}
+
+#[tokio::test]
+async fn a_delete_that_is_refused_for_its_credentials_goes_to_the_store_opened_again() {
+    let memory = faulty();
+    plant(&memory, 1, "one");
+    memory.fail_all(Operation::Delete, ErrorKind::Unauthenticated);
+    let good = faulty();
+    plant(&good, 1, "one");
+    let opener = Rotated::new(vec![memory, good.clone()]);
+    let secrets = acting(
+        Stores::new(faulty()).with_opener(opener.clone()),
+        ConnectorOptions::default(),
+    );
+    let saved = json!({"a": {"_secret": coordinate(1).as_str(), "_secret_storage_id": "other"}});
+    let staged = secrets.stage_delete(&scope(), saved).await.unwrap();
+    let cleanup = staged.commit().await.unwrap();
+    assert_eq!(cleanup.deleted.len(), 1, "{cleanup:?}");
+    assert_eq!(opener.opened(), 2);
+    assert_eq!(stored(&good, coordinate(1).as_str()).await, None);
 }
 
 #[tokio::test]

@@ -7,10 +7,9 @@ use uuid::Uuid;
 
 use super::{plan_update, saved_pointers_needed};
 use crate::connector::{
-    ConnectorError, ConnectorSpec, MASK, Pointer, PointerIdentity, Policy, ProblemKind, SplitPlan,
-    StorageId,
+    ConnectorError, ConnectorSpec, MASK, Pointer, Policy, ProblemKind, References, SplitPlan,
 };
-use crate::{Coordinate, Scope, SecretValue};
+use crate::{Coordinate, Location, Scope, SecretValue, StorageId};
 
 const SCOPE: &str = "airbyte_workspace_00000000-0000-0000-0000-00000000000a_secret_";
 const REFERENCE: &str = "00000000-0000-0000-0000-00000000000b";
@@ -51,7 +50,7 @@ struct Update {
     policy: Policy,
     saved: Value,
     stored: Vec<(Value, &'static str)>,
-    references: HashMap<Uuid, PointerIdentity>,
+    references: HashMap<Uuid, Location>,
 }
 
 impl Update {
@@ -94,7 +93,7 @@ impl Update {
             &self.policy,
             &self.saved,
             &values,
-            &self.references,
+            &References::from_iter(self.references.clone()),
             edited,
         )
     }
@@ -133,7 +132,15 @@ impl Update {
 
 /// Sorted, because the order of a map's keys depends on a feature that any user of the tree switches on.
 fn superseded(plan: &SplitPlan) -> Vec<Value> {
-    let mut superseded: Vec<Value> = plan.superseded.iter().map(Pointer::to_value).collect();
+    let mut superseded: Vec<Value> = plan
+        .superseded
+        .iter()
+        .map(|location| {
+            Pointer::new(location.coordinate.clone().into())
+                .with_storage_id(location.storage_id.clone())
+                .to_value()
+        })
+        .collect();
     superseded.sort_by_key(Value::to_string);
     superseded
 }
@@ -333,7 +340,8 @@ fn places_of_saved_pointers_are_secret_too() {
     update.keeps(json!({"lost": MASK, "host": MASK}));
     update.keeps(json!({"lost": "v", "host": own(2)}));
     let plan = update.to(json!({"lost": "new", "host": MASK})).unwrap();
-    assert_eq!(plan.writes[0].place.as_str(), "/lost");
+    let name = plan.writes[0].coordinate.as_str();
+    assert_eq!(plan.config["lost"]["_secret"], name);
     assert_eq!(plan.writes[0].coordinate.version(), 4);
 }
 
@@ -426,10 +434,7 @@ fn references_are_kept_whole_or_replaced_whole() {
     let mut update = Update::of(json!({"s": reference})).stored(reference.clone(), "v");
     update.references.insert(
         REFERENCE.parse().unwrap(),
-        PointerIdentity {
-            storage_id: None,
-            coordinate: Coordinate::parse(&own_name(1)).unwrap(),
-        },
+        Location::new(Coordinate::parse(&own_name(1)).unwrap()),
     );
     update.keeps(json!({"s": MASK}));
     update.keeps(json!({"s": "v"}));
@@ -450,10 +455,7 @@ fn references_are_kept_whole_or_replaced_whole() {
     // A reference row that names another coordinate than stands beside it.
     update.references.insert(
         REFERENCE.parse().unwrap(),
-        PointerIdentity {
-            storage_id: None,
-            coordinate: Coordinate::parse(&own_name(9)).unwrap(),
-        },
+        Location::new(Coordinate::parse(&own_name(9)).unwrap()),
     );
     update.refuses(json!({"s": MASK}), "/s", ProblemKind::ReferenceMismatch);
 }
@@ -464,10 +466,7 @@ fn what_a_kept_reference_names_is_not_superseded() {
     let mut update = Update::of(json!({"s": own(1), "t": reference}));
     update.references.insert(
         REFERENCE.parse().unwrap(),
-        PointerIdentity {
-            storage_id: None,
-            coordinate: Coordinate::parse(&own_name(1)).unwrap(),
-        },
+        Location::new(Coordinate::parse(&own_name(1)).unwrap()),
     );
     let plan = update.to(json!({"t": MASK})).unwrap();
     assert!(plan.superseded.is_empty());

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::pointer::StorageId;
-use crate::{Coordinate, ErrorKind, Operation, Result, Timestamp};
+use crate::{Coordinate, ErrorKind, Operation, Result, StorageId, Timestamp};
 
 /// Who acts: the name that goes into audit events, such as a user's id or a job's.
 ///

@@ -58,7 +58,8 @@ impl ActingSecrets {
     /// refer to the scope's secrets, those in backups that must stay restorable included, and what
     /// records of open changes write. `before` lies further back than the moment at which the first
     /// of them was read, by the longest time that a change takes: a younger secret may belong to a
-    /// change that is not saved yet. A secret of another owner is left, and so is one whose age the
+    /// change that is not saved yet. A name that is referenced by any storage id is left, because two
+    /// ids may lead to one store. A secret of another owner is left, and so is one whose age the
     /// store does not tell.
     ///
     /// # Errors
@@ -75,6 +76,12 @@ impl ActingSecrets {
         let options = ListOptions::default()
             .with_prefix(scope.to_string())
             .with_details(true);
+        // Two ids may lead to one store, and a managed name is given once: who refers to it by
+        // whatever id means what has it.
+        let referenced: HashSet<&ManagedCoordinate> = referenced
+            .iter()
+            .map(|location| &location.coordinate)
+            .collect();
         let mut collected = Collected::default();
         let mut superfluous = Vec::new();
         let mut entries = store.list(&options);
@@ -83,7 +90,7 @@ impl ActingSecrets {
             let location = Location::new(entry.coordinate).with_storage_id(storage_id.cloned());
             if entry.pending_deletion
                 || !scope.contains(&location.coordinate)
-                || referenced.contains(&location)
+                || referenced.contains(&location.coordinate)
             {
                 continue;
             }

@@ -286,7 +286,7 @@ pub(super) fn mismatch(place: Place) -> Problem {
 }
 
 /// Whether there is nothing to protect.
-fn is_nothing(value: &Value) -> bool {
+pub(super) fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),

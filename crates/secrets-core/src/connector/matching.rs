@@ -1,12 +1,13 @@
 //! Which element of a saved array an element of the edited one corresponds to.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ptr;
 use std::rc::Rc;
 
 use serde_json::{Number, Value};
 
-use super::mask::MASK;
+use super::mask::{MASK, is_nothing};
 use super::place::Place;
 use super::pointer::is_pointer;
 use super::spec::{ConnectorSpec, Cursor, Position};
@@ -42,7 +43,7 @@ impl Elements {
 }
 
 impl Matches {
-    /// Matches all arrays, and says whether one of the guarded places has changed.
+    /// Matches all arrays, and says whether one of the guarded places has changed, secrets left out.
     ///
     /// Both values must have been checked for depth. The edited one must stay where it is.
     pub(super) fn find(
@@ -51,23 +52,18 @@ impl Matches {
         edited: &Value,
         guarded: &[Place],
     ) -> (Self, bool) {
-        let mut cursor = spec.cursor(false);
+        // Lists of schemas count where no secret lies below, too: the row may have been saved when
+        // one did.
+        let mut cursor = spec.cursor(true);
         let mut finder = Finder {
             contents: None,
             roots: (saved, edited),
-            watched: HashSet::new(),
             matches: HashMap::new(),
         };
-        for place in guarded {
-            let both = [saved, edited].map(|value| place.find(value));
-            finder
-                .watched
-                .extend(both.into_iter().flatten().map(address));
-        }
+        let root = cursor.root();
         let changed = guarded
             .iter()
-            .any(|place| finder.has_changed(&mut cursor, place));
-        let root = cursor.root();
+            .any(|place| has_changed(&mut cursor, Some(saved), Some(edited), root, place.names()));
         finder.pair(&mut cursor, saved, edited, root);
         (Self(finder.matches), changed)
     }
@@ -85,7 +81,6 @@ struct Finder<'v> {
     /// Made when it is needed: most configurations have no array that has.
     contents: Option<HashMap<usize, ContentId>>,
     roots: (&'v Value, &'v Value),
-    watched: HashSet<usize>,
     matches: HashMap<usize, Rc<[Option<usize>]>>,
 }
 
@@ -148,37 +143,85 @@ impl<'v> Finder<'v> {
             .collect()
     }
 
-    fn has_changed(&mut self, cursor: &mut Cursor<'_>, place: &Place) -> bool {
-        let (saved, edited) = self.roots;
-        match (place.find(saved), place.find(edited)) {
-            (None, None) => false,
-            (Some(old), Some(new)) => {
-                let contents = self.contents(cursor);
-                match (contents.get(&address(old)), contents.get(&address(new))) {
-                    (Some(old), Some(new)) => old != new,
-                    // Inside of a secret, which has no content: as it stands.
-                    _ => old != new,
-                }
-            }
-            _ => true,
-        }
-    }
-
     fn contents(&mut self, cursor: &mut Cursor<'_>) -> &HashMap<usize, ContentId> {
         let (saved, edited) = self.roots;
-        let watched = &self.watched;
         self.contents.get_or_insert_with(|| {
             let mut contents = Contents {
-                watched,
                 ids: HashMap::new(),
                 interned: HashMap::new(),
             };
             let root = cursor.root();
             for value in [saved, edited] {
-                contents.id(cursor, value, root, watched.contains(&address(value)));
+                contents.id(cursor, value, root, false);
             }
             contents.ids
         })
+    }
+}
+
+/// Whether what stands at or below a guarded place has changed, but for the values of secrets: what
+/// those are only the splitter sees. `names` is the rest of the way to the place.
+fn has_changed<'p>(
+    cursor: &mut Cursor<'_>,
+    saved: Option<&Value>,
+    edited: Option<&Value>,
+    at: Position,
+    mut names: impl Iterator<Item = Cow<'p, str>>,
+) -> bool {
+    if cursor.is_secret(at) || saved.is_some_and(is_pointer) {
+        return saved.is_none_or(is_nothing) != edited.is_none_or(is_nothing);
+    }
+    let Some(name) = names.next() else {
+        return differ(cursor, saved, edited, at);
+    };
+    let at = match saved.or(edited) {
+        Some(Value::Array(_)) => match name.parse() {
+            Ok(index) => cursor.element(at, index),
+            Err(_) => Position::UNKNOWN,
+        },
+        _ => cursor.member(at, &name),
+    };
+    let saved = saved.and_then(|value| member(value, &name));
+    let edited = edited.and_then(|value| member(value, &name));
+    has_changed(cursor, saved, edited, at, names)
+}
+
+fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    match value {
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        Value::Object(members) => members.get(name),
+        _ => None,
+    }
+}
+
+/// Whether two values differ in anything but the values of secrets.
+fn differ(
+    cursor: &mut Cursor<'_>,
+    saved: Option<&Value>,
+    edited: Option<&Value>,
+    at: Position,
+) -> bool {
+    if cursor.is_secret(at) || saved.is_some_and(is_pointer) {
+        return saved.is_none_or(is_nothing) != edited.is_none_or(is_nothing);
+    }
+    match (saved, edited) {
+        (Some(Value::Array(old)), Some(Value::Array(new))) => {
+            old.len() != new.len()
+                || (old.iter().zip(new).enumerate()).any(|(index, (old, new))| {
+                    let element = cursor.element(at, index);
+                    differ(cursor, Some(old), Some(new), element)
+                })
+        }
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            let names = old
+                .keys()
+                .chain(new.keys().filter(|name| !old.contains_key(*name)));
+            names.into_iter().any(|name| {
+                let position = cursor.member(at, name);
+                differ(cursor, old.get(name), new.get(name), position)
+            })
+        }
+        (old, new) => old != new,
     }
 }
 
@@ -223,8 +266,7 @@ type ContentId = u32;
 const SECRET: ContentId = 0;
 
 /// Numbers contents from the leaves up, so that nested arrays are looked at once and not once a level.
-struct Contents<'v, 'w> {
-    watched: &'w HashSet<usize>,
+struct Contents<'v> {
     ids: HashMap<usize, ContentId>,
     interned: HashMap<Content<'v>, ContentId>,
 }
@@ -239,7 +281,7 @@ enum Content<'v> {
     String(&'v str),
 }
 
-impl<'v> Contents<'v, '_> {
+impl<'v> Contents<'v> {
     fn id(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -268,8 +310,7 @@ impl<'v> Contents<'v, '_> {
                     let mut content = Vec::with_capacity(members.len());
                     for (name, member) in members {
                         let position = cursor.member(at, name);
-                        let remember = self.watched.contains(&address(member));
-                        let id = self.id(cursor, member, position, remember);
+                        let id = self.id(cursor, member, position, false);
                         if id != SECRET {
                             content.push((name.as_str(), id));
                         }

@@ -1,5 +1,6 @@
 //! Where something stands in a JSON value.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -47,6 +48,24 @@ impl Place {
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         Self(format!("{}/{index}", self.0))
+    }
+
+    /// The names on the way to the place, as they stand in values.
+    pub(super) fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.0.split('/').skip(1).map(|name| {
+            if name.contains('~') {
+                Cow::Owned(name.replace("~1", "/").replace("~0", "~"))
+            } else {
+                Cow::Borrowed(name)
+            }
+        })
+    }
+
+    /// Whether this place is the other one or lies below it.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        self.0
+            .strip_prefix(&other.0)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// What stands at this place of a value.

@@ -1,6 +1,6 @@
 //! The beginning of a change: what it writes and supersedes, before it does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde_json::Value;
@@ -56,7 +56,7 @@ impl ActingSecrets {
         config: Value,
     ) -> Result<Planned, ConnectorError> {
         let plan = split::plan_create(spec, scope, &self.options().policy, config)?;
-        Ok(self.planned(plan, None))
+        Ok(self.planned(plan, None, &References::default()))
     }
 
     /// Plans an edited configuration in place of a saved one. Writes nothing.
@@ -102,7 +102,7 @@ impl ActingSecrets {
             &references,
             edited.into_inner(),
         )?;
-        Ok(self.planned(plan, Some(saved)))
+        Ok(self.planned(plan, Some(saved), &references))
     }
 
     /// Plans the end of a saved configuration: commit deletes its secrets of this scope.
@@ -124,7 +124,7 @@ impl ActingSecrets {
             superseded: left.superseded,
             released_references: left.released_references,
         };
-        let mut planned = self.planned(plan, Some(saved));
+        let mut planned = self.planned(plan, Some(saved), &references);
         planned.change.config = None;
         Ok(planned)
     }
@@ -189,7 +189,17 @@ impl ActingSecrets {
         Ok(references)
     }
 
-    fn planned(&self, plan: SplitPlan, saved: Option<GuardedValue>) -> Planned {
+    fn planned(
+        &self,
+        mut plan: SplitPlan,
+        saved: Option<GuardedValue>,
+        references: &References,
+    ) -> Planned {
+        if !plan.superseded.is_empty() {
+            let named = named(&plan.config, saved.as_deref(), references);
+            plan.superseded
+                .retain(|location| !named.contains(&location.coordinate));
+        }
         let storage_id = &self.options().policy.write_storage;
         let writes = plan.writes.iter().map(|write| {
             Location::new(write.coordinate.clone()).with_storage_id(storage_id.clone())
@@ -208,4 +218,27 @@ impl ActingSecrets {
             writes: plan.writes,
         }
     }
+}
+
+/// The names that must stay: those that the new configuration has, and those that references of the
+/// saved one stand for. Under whatever storage id: two ids may lead to one store, and a managed name is
+/// given once, so what has the name is what is meant.
+fn named(
+    config: &Value,
+    saved: Option<&Value>,
+    references: &References,
+) -> HashSet<ManagedCoordinate> {
+    let mut named = HashSet::new();
+    for (value, is_saved) in [(Some(config), false), (saved, true)] {
+        // Both have been walked before, so neither is too deep.
+        let _ = visit_pointers(value.unwrap_or(&Value::Null), &mut |_, pointer| {
+            if let Ok(pointer) = pointer
+                && (!is_saved || pointer.reference_id.is_some())
+                && let Ok(location) = references.locate(&pointer)
+            {
+                named.extend(location.managed().map(|location| location.coordinate));
+            }
+        });
+    }
+    named
 }

@@ -90,6 +90,10 @@ pub(super) struct Splitter<'a> {
     saved: Option<Saved<'a>>,
     pub(super) problems: Problems,
     pub(super) writes: Vec<Write>,
+    /// Where saved secrets were kept, and whether a secret of a guarded place has changed: then they
+    /// may not be.
+    kept: Vec<Place>,
+    guarded_secret_changed: bool,
 }
 
 /// What the saved configuration has at the place of an edited value.
@@ -116,12 +120,19 @@ impl<'a> Splitter<'a> {
             saved,
             problems: Problems::default(),
             writes: Vec::new(),
+            kept: Vec::new(),
+            guarded_secret_changed: false,
         }
     }
 
     pub(super) fn split(&mut self, config: &mut Value, saved: Option<&Value>) {
         let root = self.cursor.root();
         self.walk(config, saved, root, &Path::Root, 0);
+        if self.guarded_secret_changed {
+            for place in mem::take(&mut self.kept) {
+                self.problems.push(|| guarded_place_changed(place));
+            }
+        }
     }
 
     /// What was needed of the saved values, where that was the question.
@@ -254,6 +265,9 @@ impl<'a> Splitter<'a> {
             *value = saved.clone();
             return;
         }
+        if !matches!(old, Old::Raw(old) if *old == *value) {
+            self.changes(path);
+        }
         self.store(value, &old, path);
     }
 
@@ -313,6 +327,12 @@ impl<'a> Splitter<'a> {
         } else {
             matches!(old, Old::Pointer(old) if *old == pointer)
         };
+        match old {
+            // Whether there was anything is known already.
+            Old::Nothing => {}
+            Old::Pointer(old) if *old == pointer => {}
+            _ => self.changes(path),
+        }
         if stands {
             if self.may_keep(path) && value.is_string() {
                 *value = pointer.to_value();
@@ -526,15 +546,30 @@ impl<'a> Splitter<'a> {
             .as_ref()
             .is_some_and(|saved| saved.guarded_place_changed);
         if changed {
-            self.problems.push(|| {
-                Problem::new(
-                    path.place(),
-                    ProblemKind::GuardedPlaceChanged,
-                    "a guarded place has changed, so the secret must be entered again",
-                )
-            });
+            self.problems.push(|| guarded_place_changed(path.place()));
+        } else if !self.policy.guarded_places.is_empty() {
+            self.kept.push(path.place());
         }
         !changed
+    }
+
+    /// Takes note that the secret of a place is not the saved one any more.
+    fn changes(&mut self, path: &Path<'_>) {
+        let guarded = &self.policy.guarded_places;
+        // What is needed is asked before anybody knows what has changed.
+        let is_known = matches!(
+            self.saved,
+            Some(Saved {
+                values: Values::Known(_),
+                ..
+            })
+        );
+        if is_known && !guarded.is_empty() && !self.guarded_secret_changed {
+            let place = path.place();
+            self.guarded_secret_changed = guarded
+                .iter()
+                .any(|guarded| place.is_within(guarded) || guarded.is_within(&place));
+        }
     }
 
     fn is_saved(&self, pointer: &Pointer) -> bool {
@@ -542,6 +577,14 @@ impl<'a> Splitter<'a> {
             .as_ref()
             .is_some_and(|saved| saved.pointers.contains(pointer))
     }
+}
+
+fn guarded_place_changed(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::GuardedPlaceChanged,
+        "a guarded place has changed, so the secret must be entered again",
+    )
 }
 
 fn outside(place: Place) -> Problem {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::faulty::{Faulty, faulty};
-use super::{acting, coordinate, over, plant, pointer, scope, spec, stored};
+use super::{acting, coordinate, over, plant, pointer, scope, spec, storage, stored};
 use crate::connector::{ConnectorOptions, Record, RecordState};
 use crate::{
     ErrorKind, Location, ManagedCoordinate, Memory, Operation, Owner, SecretPersistence, Stores,
@@ -201,4 +201,23 @@ async fn the_collector_takes_what_is_unreferenced_ours_and_old() {
     assert_eq!(collected.cleanup.foreign.len(), 1);
     assert_eq!(store.memory.len(), 3);
     assert!(stored(&store, others).await.is_some());
+}
+
+#[tokio::test]
+async fn a_collection_leaves_what_pointers_with_another_id_of_the_same_store_name() {
+    let store = faulty();
+    plant(&store, 1, "one");
+    plant(&store, 2, "two");
+    let stores = Stores::new(store.clone()).with_store(storage("default"), store.clone());
+    let secrets = acting(stores, ConnectorOptions::default());
+    let referenced = secrets.locations(&pointer(1)).await.unwrap();
+    let referenced = referenced.into_iter().collect();
+    let before = Timestamp::now().saturating_add(HOUR);
+    let collected = secrets
+        .collect(Some(&storage("default")), &scope(), &referenced, before)
+        .await
+        .unwrap();
+    let deleted = &collected.cleanup.deleted;
+    assert_eq!(deleted.len(), 1, "{deleted:?}");
+    assert_eq!(deleted[0].coordinate, coordinate(2));
 }

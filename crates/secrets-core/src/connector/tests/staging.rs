@@ -379,6 +379,27 @@ async fn what_a_removed_reference_stands_for_is_left_though_a_pointer_names_it_t
     );
 }
 
+/// Airbyte names its default storage by an id; what was saved before that names none.
+#[tokio::test]
+async fn a_secret_that_another_id_of_the_same_store_still_names_is_left() {
+    let store = faulty();
+    plant(&store, 1, "one");
+    let stores = Stores::new(store.clone()).with_store(storage("default"), store.clone());
+    let secrets = acting(stores, ConnectorOptions::default());
+    let named = json!({"_secret": coordinate(1).as_str(), "_secret_storage_id": "default"});
+    let saved = json!({"a": pointer(1), "b": named});
+    for edited in [json!({"a": pointer(1)}), json!({"b": named})] {
+        let staged = secrets
+            .stage_update(&spec(), &scope(), saved.clone(), edited)
+            .await
+            .unwrap();
+        let cleanup = staged.commit().await.unwrap();
+        assert!(cleanup.deleted.is_empty(), "{cleanup:?}");
+    }
+    let full = secrets.hydrate(saved).await.unwrap();
+    assert_eq!(*full, json!({"a": "one", "b": "one"}));
+}
+
 #[tokio::test]
 async fn a_delete_that_is_refused_for_its_credentials_goes_to_the_store_opened_again() {
     let memory = faulty();

@@ -570,6 +570,97 @@ fn guarded_places_make_secrets_be_entered_again() {
     );
 }
 
+/// Otherwise a host that is secret itself is changed, and the password goes there.
+#[test]
+fn a_guarded_place_may_be_a_secret_itself() {
+    let guarded = |place: &str| Policy::default().with_guarded_place(place.parse().unwrap());
+    let update = Update::of(json!({"s": own(1), "t": own(2), "u": "clear"}))
+        .stored(own(1), "password")
+        .stored(own(2), "https://db")
+        .policy(guarded("/t"));
+    for same in [json!(MASK), own(2), json!("https://db")] {
+        update.keeps(json!({"t": same, "s": MASK, "u": "clear"}));
+    }
+    for value in [json!(MASK), own(1)] {
+        let edited = json!({"t": "https://evil", "s": value});
+        update.refuses(edited, "/s", ProblemKind::GuardedPlaceChanged);
+        let external = json!({"t": null, "s": value});
+        update.refuses(external, "/s", ProblemKind::GuardedPlaceChanged);
+        update.refuses(
+            json!({ "s": value }),
+            "/s",
+            ProblemKind::GuardedPlaceChanged,
+        );
+    }
+    // Another saved secret is not this place's own.
+    let swapped = update.to(json!({"t": own(1), "s": own(2)})).unwrap_err();
+    assert_eq!(swapped.problems().len(), 2, "{swapped}");
+    let entered = update.to(json!({"t": "https://other", "s": "password"}));
+    assert_eq!(entered.unwrap().writes.len(), 1);
+
+    // The first time that it is split, too.
+    let raw = Update::of(json!({"s": own(1), "t": "https://db"})).policy(guarded("/t"));
+    assert_eq!(
+        raw.to(json!({"t": MASK, "s": MASK})).unwrap().writes.len(),
+        1
+    );
+    let edited = json!({"t": "https://evil", "s": MASK});
+    raw.refuses(edited, "/s", ProblemKind::GuardedPlaceChanged);
+}
+
+#[test]
+fn secrets_inside_of_a_guarded_place_and_around_it_are_guarded_too() {
+    let guarded = |place: &str| Policy::default().with_guarded_place(place.parse().unwrap());
+    let list = |secret: Value| json!({"list": [{"name": "a", "s": secret}], "s": MASK});
+    let update = Update::of(json!({"list": [{"name": "a", "s": own(1)}], "s": own(2)}))
+        .stored(own(1), "old")
+        .policy(guarded("/list"));
+    update.keeps(list(json!(MASK)));
+    update.keeps(list(json!("old")));
+    update.refuses(list(json!("new")), "/s", ProblemKind::GuardedPlaceChanged);
+    update.refuses(list(json!(null)), "/s", ProblemKind::GuardedPlaceChanged);
+    let removed = json!({"list": [{"name": "a"}], "s": MASK});
+    update.refuses(removed, "/s", ProblemKind::GuardedPlaceChanged);
+
+    // A host inside of an object that is one secret.
+    let whole = json!({"_secret": own_name(1), "_secret_encoding": "json"});
+    let update = Update::of(json!({"s": whole, "t": own(2)}))
+        .stored(whole.clone(), r#"{"host":"db"}"#)
+        .policy(guarded("/s/host"));
+    update.keeps(json!({"s": MASK, "t": MASK}));
+    update.keeps(json!({"s": {"host": "db"}, "t": MASK}));
+    let edited = json!({"s": {"host": "evil"}, "t": MASK});
+    update.refuses(edited, "/t", ProblemKind::GuardedPlaceChanged);
+}
+
+/// Otherwise each secret lands in the other element.
+#[test]
+fn lists_of_schemas_correspond_by_position_though_their_marks_are_gone() {
+    let element = |mark: bool| {
+        let k = if mark {
+            json!({"airbyte_secret": true})
+        } else {
+            json!({})
+        };
+        json!({"properties": {"n": {}, "k": k}})
+    };
+    for keyword in ["prefixItems", "items"] {
+        for others in [false, true] {
+            let list = json!({keyword: [element(false), element(false)]});
+            let mut update =
+                Update::of(json!({"l": [{"n": 1, "k": own(1)}, {"n": 2, "k": own(2)}]}));
+            update.spec = ConnectorSpec::compile(
+                &json!({"properties": {"l": list, "other": element(others)}}),
+            )
+            .unwrap();
+            let edited = json!({"l": [{"n": 2, "k": MASK}, {"n": 1, "k": MASK}]});
+            let plan = update.to(edited).unwrap();
+            let expected = json!({"l": [{"n": 2, "k": own(1)}, {"n": 1, "k": own(2)}]});
+            assert_eq!(plan.config, expected, "{keyword}");
+        }
+    }
+}
+
 /// An element of `list` with its secret.
 fn item(name: &str, secret: Value) -> Value {
     json!({"name": name, "s": secret})

@@ -1,5 +1,4 @@
 //! Addresses of databases and files: parsed once, never with a credential in them.
-
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use std::path::PathBuf;
 

@@ -1,5 +1,4 @@
 //! The way to stop a run cleanly.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

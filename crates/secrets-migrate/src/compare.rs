@@ -1,14 +1,13 @@
 //! What both stores have under one name, and what that means for a copy.
-
 use futures::future::join_all;
+use secret_persistence_core::{
+    Error, ErrorKind, Expiry, ManagedCoordinate, Read, Result, SecretPersistenceExt, SecretValue,
+    Timestamp, Write,
+};
 
-use super::{Class, Expiring, Failure, Finding, JournalEntry, PendingDeletion};
 use crate::scan::coordinates;
 use crate::session::Session;
-use secret_persistence_core::{
-    Error, ErrorKind, Expiry, ManagedCoordinate, Read, Result, SecretPersistence,
-    SecretPersistenceExt, SecretValue, Timestamp, Write,
-};
+use crate::{Class, Expiring, Failure, Finding, JournalEntry, PendingDeletion};
 
 /// One secret on both sides, at one moment.
 pub(super) struct Pair {

@@ -1,15 +1,14 @@
 //! Where configurations come from.
-
 use std::fmt::{self, Debug, Display};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use secret_persistence_core::SecretValue;
+use secret_persistence_core::connector::GuardedValue;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::MigrateResult;
-use secret_persistence_core::SecretValue;
-use secret_persistence_core::connector::GuardedValue;
 
 /// A table, a query or a file of connector configurations, read in pages.
 ///

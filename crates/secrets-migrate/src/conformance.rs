@@ -7,11 +7,11 @@
 //! conformance::journal(async || MemoryJournal::new()).await;
 //! # });
 //! ```
+use secret_persistence_core::{Identity, ManagedCoordinate, Owner};
 
-use super::{
+use crate::{
     Counts, Journal, JournalEntry, Mention, MigrateErrorKind, Note, Run, Select, State, Transition,
 };
-use secret_persistence_core::{Identity, ManagedCoordinate, Owner};
 
 /// Runs every case, each over a journal that `empty` has just made.
 ///

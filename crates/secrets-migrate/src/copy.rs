@@ -1,14 +1,13 @@
 //! Copies what the target has not got.
+use secret_persistence_core::{
+    DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt, SecretValue, Write,
+};
 
-use super::{Failure, JournalEntry, MigrateResult, Phase, Select, Shared, State, Transition};
 use crate::compare::Step;
 use crate::plan::{conflicting, present};
 use crate::scan::coordinates;
 use crate::session::Session;
-use secret_persistence_core::{
-    DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistence, SecretPersistenceExt,
-    SecretValue, Write,
-};
+use crate::{Failure, JournalEntry, MigrateResult, Phase, Select, Shared, State, Transition};
 
 impl Session<'_> {
     /// Copies every secret that the target has not got. Nothing is written before all classes of

@@ -1,5 +1,4 @@
 //! What to do with what a plan finds.
-
 use std::collections::BTreeMap;
 
 use serde::Serialize;

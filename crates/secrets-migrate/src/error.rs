@@ -1,5 +1,4 @@
 //! Why a migration could not go on.
-
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;

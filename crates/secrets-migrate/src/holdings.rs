@@ -1,12 +1,13 @@
 //! What rows of configurations hold: which pointer means which secret in which store.
 
-use super::{
-    ConfigRow, ConfigSource, Content, MigrateError, MigrateErrorKind, MigrateResult, Storage,
-};
-use crate::session::{Session, key};
 use secret_persistence_core::Coordinate;
 use secret_persistence_core::connector::{
     Place, Pointer, Problem, ProblemKind, References, UnresolvedReference, pointers,
+};
+
+use crate::session::{Session, key};
+use crate::{
+    ConfigRow, ConfigSource, Content, MigrateError, MigrateErrorKind, MigrateResult, Storage,
 };
 
 /// One row, and what its pointers mean.

@@ -1,21 +1,21 @@
 //! Hydrates every configuration, to know that it would.
-
 use std::collections::{BTreeSet, HashMap};
 
-use super::{ConfigRow, ConfigSource, Content, External, Failure, MigrateResult, Missing, Phase};
-use crate::holdings::{Held, Holding, Means};
-use crate::session::Session;
 use secret_persistence_core::connector::{Pointer, Problem, ProblemKind, Rereads, hydrate_with};
 use secret_persistence_core::{
     Coordinate, Error, ErrorKind, Result, SecretPersistenceExt, SecretValue,
 };
+
+use crate::holdings::{Held, Holding, Means};
+use crate::session::Session;
+use crate::{ConfigRow, ConfigSource, Content, External, Failure, MigrateResult, Missing, Phase};
 
 /// What stands for a secret of another store, which is not read: valid as text and as JSON.
 const ELSEWHERE: &str = "0";
 
 /// From which store.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum Store {
     Source,
     Target,
 }
@@ -25,7 +25,7 @@ type Reads = HashMap<Coordinate, Result<SecretValue>>;
 impl Session<'_> {
     /// Hydrates every configuration, and reads every bare coordinate, from one store. Whether all of
     /// them would; those that would not are failures in the ledger.
-    pub(super) async fn hydrate(&self, from: From) -> MigrateResult<bool> {
+    pub(super) async fn hydrate(&self, from: Store) -> MigrateResult<bool> {
         let before = self.failures();
         self.each_page(Phase::Hydrate, &|source, rows| {
             Box::pin(self.hydrate_page(from, source, rows))
@@ -42,7 +42,7 @@ impl Session<'_> {
 
     async fn hydrate_page(
         &self,
-        from: From,
+        from: Store,
         source: &dyn ConfigSource,
         rows: Vec<ConfigRow>,
     ) -> MigrateResult<()> {
@@ -73,7 +73,7 @@ impl Session<'_> {
     }
 
     /// Reads everything that a page of rows needs, each name once.
-    async fn reads(&self, from: From, holdings: &[Holding]) -> Reads {
+    async fn reads(&self, from: Store, holdings: &[Holding]) -> Reads {
         let names: BTreeSet<&Coordinate> = holdings
             .iter()
             .flat_map(|holding| &holding.held)
@@ -85,7 +85,7 @@ impl Session<'_> {
         };
         let (source, target): (Vec<&Coordinate>, Vec<&Coordinate>) = names
             .into_iter()
-            .partition(|name| from == From::Source || stays(name));
+            .partition(|name| from == Store::Source || stays(name));
         let source: Vec<Coordinate> = source.into_iter().cloned().collect();
         let target: Vec<Coordinate> = target.into_iter().cloned().collect();
         let (from_source, from_target) = futures::join!(
@@ -145,7 +145,7 @@ impl Session<'_> {
         problems
     }
 
-    async fn conclude(&self, from: From, holding: &Holding, problems: Vec<Problem>) {
+    async fn conclude(&self, from: Store, holding: &Holding, problems: Vec<Problem>) {
         let ledger = &self.ledger;
         if problems.is_empty() {
             if matches!(holding.row.content, Content::Configuration(_)) {
@@ -164,7 +164,7 @@ impl Session<'_> {
 
     /// Whether all that a configuration lacks is missing in the other store too, and it is decided
     /// that such configurations are left as they are.
-    async fn was_broken_before(&self, from: From, problems: &[Problem]) -> bool {
+    async fn was_broken_before(&self, from: Store, problems: &[Problem]) -> bool {
         if self.options.decisions.missing != Some(Missing::Skip)
             || !problems.iter().all(Problem::is_gone)
         {
@@ -175,8 +175,8 @@ impl Session<'_> {
             .filter_map(|problem| Coordinate::parse(problem.coordinate()?).ok())
             .collect();
         let others = match from {
-            From::Source => self.target.read_many(&names).await,
-            From::Target => self.source.read_many(&names).await,
+            Store::Source => self.target.read_many(&names).await,
+            Store::Target => self.source.read_many(&names).await,
         };
         names.len() == problems.len()
             && others

@@ -1,15 +1,15 @@
 //! A report while it is being made.
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{
+use secret_persistence_core::ErrorKind;
+use secret_persistence_core::connector::Problem;
+
+use crate::{
     Cancellation, Class, Counts, Decisions, Event, Failure, Finding, MigrateOptions, Observer,
     Phase, Report, Run, Stop, Tally,
 };
-use secret_persistence_core::ErrorKind;
-use secret_persistence_core::connector::Problem;
 
 /// Collects what happens, tells the observer, and knows whether to go on.
 #[derive(Debug)]

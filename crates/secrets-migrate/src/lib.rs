@@ -30,12 +30,12 @@ mod engine;
 mod error;
 mod holdings;
 mod hydrate;
+mod job;
 mod journal;
 mod ledger;
 mod memory;
-mod notes;
 mod options;
-mod paced;
+mod outbox;
 mod plan;
 mod private_file;
 mod progress;
@@ -57,8 +57,9 @@ pub use configs::{Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Con
 pub use decisions::{
     Decisions, Expiring, External, Missing, Orphaned, PendingDeletion, Shared, Storage, Unfit,
 };
-pub use engine::{AllReferences, Migration};
+pub use engine::{AllReferences, Migration, TwoStores};
 pub use error::{MigrateError, MigrateErrorKind, MigrateResult};
+pub use job::Job;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use journal::SqlJournal;
 pub use journal::{Counts, Journal, JournalEntry, Mention, Note, Run, Select, State, Transition};
@@ -66,4 +67,4 @@ pub use memory::{MemoryConfigs, MemoryJournal};
 pub use options::MigrateOptions;
 pub use progress::{Event, Observer, Phase, Silent};
 pub use report::{Class, Failure, Finding, Findings, Report, Stop, Tally};
-pub use split::Split;
+pub use split::{OneStore, Split};

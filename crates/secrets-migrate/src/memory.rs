@@ -1,20 +1,19 @@
 //! A journal and a source of configurations in memory: for tests and demonstrations.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use secret_persistence_core::ManagedCoordinate;
+use secret_persistence_core::connector::GuardedValue;
 use serde_json::Value;
 
-use super::{
+use crate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Counts, Journal,
     JournalEntry, Mention, MigrateError, MigrateErrorKind, MigrateResult, Note, Run, Select,
     Transition, Update,
 };
-use secret_persistence_core::ManagedCoordinate;
-use secret_persistence_core::connector::GuardedValue;
 
 /// A [`Journal`] that forgets everything when it drops, and the shortest complete one to read.
 #[derive(Debug, Default)]

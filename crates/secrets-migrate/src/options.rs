@@ -1,9 +1,9 @@
 //! How a run goes about its work.
-
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use crate::Decisions;
 use secret_persistence_core::Recovery;
+
+use crate::Decisions;
 
 /// How a run goes about its work.
 #[derive(Clone, Debug)]

@@ -1,8 +1,7 @@
 //! Looks at everything and changes nothing.
-
-use super::{Class, Finding, JournalEntry, MigrateResult, Phase, Select};
 use crate::compare::Step;
 use crate::session::Session;
+use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select};
 
 impl Session<'_> {
     /// Reads all configurations and all their secrets on both sides, and names what waits for a

@@ -1,5 +1,4 @@
 //! Files that only their owner may read, and that appear whole or not at all.
-
 use std::io::{self, Write};
 use std::path::Path;
 

@@ -1,10 +1,9 @@
 //! What a run tells while it works.
-
 use std::fmt::{self, Debug};
 
 use serde::Serialize;
 
-use super::{Failure, Finding};
+use crate::{Failure, Finding};
 
 /// Is told what a run is doing. Called often and from several tasks; must return quickly.
 pub trait Observer: Debug + Send + Sync {

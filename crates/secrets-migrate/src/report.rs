@@ -1,11 +1,10 @@
 //! What a run has found and done: names, states, kinds and counts.
-
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-use super::{Counts, Decisions, Run};
+use crate::{Counts, Decisions, Run};
 
 /// What a run has found and done. Serialisable; nothing in it is derived from a value.
 #[derive(Clone, Debug, Serialize)]

@@ -1,17 +1,16 @@
 //! Empties the source of what the target has.
-
 use futures::future::{BoxFuture, join_all};
+use secret_persistence_core::{
+    DeleteOptions, ErrorKind, Expiry, ManagedCoordinate, Recovery, Scope, SecretPersistenceExt,
+    SecretValue, Timestamp, Write,
+};
 use uuid::Uuid;
 
-use super::{Failure, JournalEntry, MigrateResult, Phase, Select, Stop};
 use crate::compare::{Pair, Side};
-use crate::hydrate::From;
+use crate::hydrate::Store;
 use crate::rollback::kept;
 use crate::session::{Session, same_store};
-use secret_persistence_core::{
-    DeleteOptions, ErrorKind, Expiry, ManagedCoordinate, Recovery, Scope, SecretPersistence,
-    SecretPersistenceExt, SecretValue, Timestamp, Write,
-};
+use crate::{Failure, JournalEntry, MigrateResult, Phase, Select, Stop};
 
 /// For how long a probe lives that nobody could delete.
 const PROBE_LIFETIME: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -22,7 +21,7 @@ impl Session<'_> {
     pub(super) async fn retire(&self) -> MigrateResult<()> {
         self.ledger
             .note(|report| report.unreachable = unreachable(self.source_kind));
-        if !self.hydrate(From::Target).await? {
+        if !self.hydrate(Store::Target).await? {
             self.ledger.stop(Stop::Hydration);
         }
         if self.ledger.is_stopped() {

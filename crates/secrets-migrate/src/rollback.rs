@@ -1,21 +1,20 @@
 //! Takes back what was written to the target.
-
 use futures::future::{BoxFuture, join_all};
+use secret_persistence_core::{DeleteOptions, Recovery};
 
-use super::{
-    Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition,
-};
 use crate::compare::{Pair, Side};
 use crate::copy::to;
-use crate::hydrate::From;
+use crate::hydrate::Store;
 use crate::session::Session;
-use secret_persistence_core::{DeleteOptions, Recovery, SecretPersistence};
+use crate::{
+    Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition,
+};
 
 impl Session<'_> {
     /// Hydrates every configuration from the source, then deletes from the target what has an intent
     /// and equals the source at that moment.
     pub(super) async fn rollback(&self) -> MigrateResult<()> {
-        if !self.hydrate(From::Source).await? {
+        if !self.hydrate(Store::Source).await? {
             self.ledger.stop(Stop::Hydration);
         }
         if self.ledger.is_stopped() {

@@ -1,17 +1,16 @@
 //! Finds out which secrets there are: what configurations mention, and what nobody mentions.
-
 use futures::future::{BoxFuture, join_all};
-
-use super::{
-    Class, ConfigRow, ConfigSource, Content, Finding, Mention, MigrateError, MigrateErrorKind,
-    MigrateResult, Orphaned, Phase, Select,
-};
-use crate::holdings::{Holding, Means};
-use crate::session::Session;
 use secret_persistence_core::connector::Problem;
 use secret_persistence_core::{
-    Coordinate, Entry, ErrorKind, ListOptions, Listing, ManagedCoordinate, SecretPersistence,
-    SecretPersistenceExt, Timestamp,
+    Coordinate, Entry, ErrorKind, ListOptions, Listing, ManagedCoordinate, SecretPersistenceExt,
+    Timestamp,
+};
+
+use crate::holdings::{Holding, Means};
+use crate::session::Session;
+use crate::{
+    Class, ConfigRow, ConfigSource, Content, Finding, Mention, MigrateError, MigrateErrorKind,
+    MigrateResult, Orphaned, Phase, Select,
 };
 
 impl Session<'_> {

@@ -1,5 +1,4 @@
 //! One command under way: two stores, a journal and a ledger.
-
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,15 +6,16 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
+use secret_persistence_core::connector::{
+    ActingSecrets, ConnectorOptions, ConnectorSecrets, ResolveReferences,
+};
+use secret_persistence_core::{Actor, Operation, Owner, SecretPersistence, Stores};
 
-use super::{
+use crate::ledger::Ledger;
+use crate::{
     Access, ConfigRow, ConfigSource, Journal, JournalEntry, MigrateError, MigrateErrorKind,
     MigrateOptions, MigrateResult, Migration, Phase, Report, Run, Select,
 };
-use crate::ledger::Ledger;
-use crate::paced::Paced;
-use secret_persistence_core::connector::ResolveReferences;
-use secret_persistence_core::{Operation, Owner, SecretPersistence};
 
 /// The smallest and the largest number of secrets that go through a command together. The lower
 /// bound saves journal transactions where a store takes one secret per request, the upper one
@@ -26,12 +26,17 @@ const UNIT: (usize, usize) = (16, 256);
 /// stopped, so there are no more than the requests in flight need.
 const UNITS: (usize, usize) = (3, 8);
 
+/// Who changes configurations, for audit events.
+const ACTOR: &str = "migrate";
+
 /// One unit of work.
 pub(super) type Work<'w> = BoxFuture<'w, MigrateResult<()>>;
 
 pub(super) struct Session<'m> {
-    pub(super) source: Arc<Paced>,
-    pub(super) target: Arc<Paced>,
+    /// The source, for changes of configurations.
+    pub(super) acting: ActingSecrets,
+    pub(super) source: Arc<dyn SecretPersistence>,
+    pub(super) target: Arc<dyn SecretPersistence>,
     pub(super) journal: &'m dyn Journal,
     pub(super) configs: &'m [Arc<dyn ConfigSource>],
     pub(super) options: &'m MigrateOptions,
@@ -48,41 +53,38 @@ impl<'m> Session<'m> {
         migration: &'m Migration,
         command: &'static str,
     ) -> MigrateResult<Self> {
-        let (source, target) =
-            futures::try_join!(migration.source.identity(), migration.target.identity())
-                .map_err(|error| error.with_operation(Operation::Identity))?;
+        let (source, target) = futures::try_join!(
+            migration.stores.source.identity(),
+            migration.stores.target.identity()
+        )
+        .map_err(|error| error.with_operation(Operation::Identity))?;
         let run = Run::new(&source, Some(&target), migration.owner.as_ref());
         if run.target.as_ref() == Some(&run.source) {
             return Err(same_store(&run));
         }
         migration.journal.open(&run).await?;
-        let options = &migration.options;
-        let paced = |store: &Arc<dyn SecretPersistence>| {
-            let concurrency = options
-                .concurrency
-                .map_or_else(|| store.capabilities().concurrency, NonZeroUsize::get);
-            Arc::new(Paced::new(
-                Arc::clone(store),
-                concurrency,
-                options.requests_per_second,
-            ))
-        };
+        let [from, to] = [&migration.stores.source, &migration.stores.target];
+        let (source_store, target_store) = (migration.limited(from), migration.limited(to));
+        let mut stores = Stores::new(Arc::clone(&source_store));
+        if let Some(owner) = &migration.owner {
+            stores = stores.with_owner(owner.clone());
+        }
+        let mut connector = ConnectorOptions::default();
+        if let Some(references) = &migration.stores.references {
+            connector = connector.with_references(Arc::clone(references));
+        }
+        let secrets = ConnectorSecrets::new(stores, connector);
         Ok(Self {
-            source: paced(&migration.source),
-            target: paced(&migration.target),
+            acting: secrets.acting_as(&Actor::new(ACTOR)),
+            source: source_store,
+            target: target_store,
             journal: &*migration.journal,
             configs: &migration.configs,
-            options,
+            options: &migration.options,
             owner: migration.owner.as_ref(),
-            references: migration.references.as_deref(),
+            references: migration.stores.references.as_deref(),
             source_kind: source.store,
-            ledger: Ledger::new(
-                command,
-                run,
-                options,
-                Arc::clone(&migration.observer),
-                migration.cancellation.clone(),
-            ),
+            ledger: migration.ledger(command, run),
         })
     }
 

@@ -1,28 +1,23 @@
 //! Takes raw secrets out of configurations that were never split.
-
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
+use secret_persistence_core::connector::{
+    ActingSecrets, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec, Planned,
+    Staged,
+};
+use secret_persistence_core::{Actor, Scope, SecretPersistence, Stores};
 use serde_json::Value;
 
-use super::{
-    Cancellation, ConfigRow, ConfigSource, Content, Failure, Journal, MigrateError,
-    MigrateErrorKind, MigrateOptions, MigrateResult, Observer, Phase, Report, Run, Silent, Update,
-};
+use crate::job::Job;
 use crate::ledger::Ledger;
-use crate::notes::Change;
-use crate::paced::Paced;
-use crate::session::{by_key, each_page, key, updatable};
-use crate::unshare::unknown_source;
-use secret_persistence_core::connector::{
-    ActingSecrets, Cleanup, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec,
-    Planned, Record, RecordState, Staged,
+use crate::outbox::{Knowledge, Outbox, failed};
+use crate::session::{each_page, key, updatable};
+use crate::{
+    ConfigRow, ConfigSource, Content, Failure, Journal, MigrateError, MigrateErrorKind,
+    MigrateResult, Phase, Report, Run, Update,
 };
-use secret_persistence_core::{Actor, Owner, Scope, SecretPersistence, Stores};
-
-/// What the notes of a split begin with.
-const SORT: &str = "split ";
 
 /// Who splits, for audit events.
 const ACTOR: &str = "migrate split";
@@ -36,74 +31,31 @@ const SPECIFICATIONS: usize = 64;
 /// Splits configurations that still hold raw secrets: each is an update with the row as saved and as
 /// edited, so that half-split rows finish; secrets go to the store, and the row is saved by
 /// compare-and-swap.
+pub type Split = Job<OneStore>;
+
+/// What a [`Split`] works on.
 #[derive(Debug)]
-pub struct Split {
+pub struct OneStore {
     store: Arc<dyn SecretPersistence>,
-    journal: Arc<dyn Journal>,
-    owner: Option<Owner>,
-    configs: Vec<Arc<dyn ConfigSource>>,
     connector: ConnectorOptions,
-    options: MigrateOptions,
-    observer: Arc<dyn Observer>,
-    cancellation: Cancellation,
 }
 
-impl Split {
+impl Job<OneStore> {
     /// A split into a store. The journal keeps the names that are about to be written, so that a
     /// killed run leaves no secret behind; it is one of its own, not a migration's.
     #[must_use]
     pub fn new(store: Arc<dyn SecretPersistence>, journal: Arc<dyn Journal>) -> Self {
-        Self {
+        let stores = OneStore {
             store,
-            journal,
-            owner: None,
-            configs: Vec::new(),
             connector: ConnectorOptions::default(),
-            options: MigrateOptions::default(),
-            observer: Arc::new(Silent),
-            cancellation: Cancellation::new(),
-        }
+        };
+        Self::over(stores, journal)
     }
 
-    /// Says which installation the secrets belong to.
-    #[must_use]
-    pub fn with_owner(mut self, owner: Owner) -> Self {
-        self.owner = Some(owner);
-        self
-    }
-
-    /// Adds a source of configurations, which must not be read-only.
-    #[must_use]
-    pub fn with_configs(mut self, configs: Arc<dyn ConfigSource>) -> Self {
-        self.configs.push(configs);
-        self
-    }
-
-    /// Sets what configurations may hold, and where references are resolved.
+    /// Sets what configurations may contain, and where references are resolved.
     #[must_use]
     pub fn with_connector_options(mut self, connector: ConnectorOptions) -> Self {
-        self.connector = connector;
-        self
-    }
-
-    /// Sets how to go about the work.
-    #[must_use]
-    pub fn with_options(mut self, options: MigrateOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// Sets who is told what the run is doing.
-    #[must_use]
-    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = observer;
-        self
-    }
-
-    /// Sets what stops the run cleanly.
-    #[must_use]
-    pub fn with_cancellation(mut self, cancellation: Cancellation) -> Self {
-        self.cancellation = cancellation;
+        self.stores.connector = connector;
         self
     }
 
@@ -115,7 +67,7 @@ impl Split {
     /// configurations cannot be read or written.
     pub async fn run(&self) -> MigrateResult<Report> {
         updatable(&self.configs)?;
-        let identity = self.store.identity().await?;
+        let identity = self.stores.store.identity().await?;
         let run = Run::new(&identity, None, self.owner.as_ref());
         self.journal.open(&run).await?;
         let work = self.work(run);
@@ -124,36 +76,19 @@ impl Split {
     }
 
     fn work(&self, run: Run) -> Work<'_> {
-        let concurrency = self.options.concurrency.map_or_else(
-            || self.store.capabilities().concurrency,
-            std::num::NonZeroUsize::get,
-        );
-        let paced = Paced::new(
-            Arc::clone(&self.store),
-            concurrency,
-            self.options.requests_per_second,
-        );
-        let mut stores = Stores::new(Arc::new(paced));
+        let mut stores = Stores::new(self.limited(&self.stores.store));
         if let Some(owner) = &self.owner {
             stores = stores.with_owner(owner.clone());
         }
-        let secrets = ConnectorSecrets::new(stores, self.connector.clone());
+        let secrets = ConnectorSecrets::new(stores, self.stores.connector.clone());
         Work {
             split: self,
             secrets: secrets.acting_as(&Actor::new(ACTOR)),
             specs: Mutex::default(),
-            ledger: Ledger::new(
-                "split",
-                run,
-                &self.options,
-                Arc::clone(&self.observer),
-                self.cancellation.clone(),
-            ),
+            ledger: self.ledger("split", run),
         }
     }
 }
-
-type Outbox = Change<Record>;
 
 /// A change whose secrets are written, and the key of its note, which is empty where nothing was
 /// written. None where a row needs no change.
@@ -175,7 +110,7 @@ impl Work<'_> {
             ..
         } = self.split;
         if !options.dry_run {
-            self.end_changes(Knowledge::Rows).await?;
+            self.outbox().end(Knowledge::Rows).await?;
         }
         let scan = journal.begin_scan().await?;
         each_page(
@@ -192,7 +127,7 @@ impl Work<'_> {
         for source in configs {
             source.finish().await?;
         }
-        self.end_changes(Knowledge::AllSaved).await
+        self.outbox().end(Knowledge::AllSaved).await
     }
 
     async fn page(
@@ -254,15 +189,7 @@ impl Work<'_> {
             });
             return Ok(None);
         }
-        let note = record
-            .writes()
-            .first()
-            .map(|first| format!("{SORT}{key} {}", first.coordinate))
-            .unwrap_or_default();
-        let mut change = Change::new(&key, record);
-        if !note.is_empty() {
-            change.put(&*self.split.journal, &note).await?;
-        }
+        let note = self.outbox().open(&key, record.clone()).await?;
         match planned.stage().await {
             Ok(staged) => {
                 self.ledger.tally(|tally| tally.secrets += secrets);
@@ -272,10 +199,7 @@ impl Work<'_> {
                 for problem in error.problems() {
                     self.ledger.not_hydrated(Failure::of_problem(&key, problem));
                 }
-                if !note.is_empty() {
-                    change.abandoned = true;
-                    self.abandon(&note, &change).await?;
-                }
+                self.outbox().abandon(&note, &key, record).await?;
                 Ok(None)
             }
         }
@@ -335,7 +259,7 @@ impl Work<'_> {
         };
         if is_same {
             let cleanup = staged.abort().await;
-            return self.abandoned(note, cleanup).await;
+            return self.outbox().undone(note, cleanup).await;
         }
         match source.update(row, staged.config()).await? {
             Update::Saved => {
@@ -344,7 +268,7 @@ impl Work<'_> {
                 // nothing, ending it now does nothing to the store.
                 if staged.record().supersedes().is_empty() {
                     let cleanup = staged.commit().await.map_err(failed)?;
-                    self.report(&cleanup);
+                    self.outbox().report(&cleanup);
                 } else {
                     drop(staged);
                 }
@@ -358,119 +282,21 @@ impl Work<'_> {
                         .in_row(&key),
                 );
                 let cleanup = staged.abort().await;
-                self.abandoned(note, cleanup).await
+                self.outbox().undone(note, cleanup).await
             }
         }
     }
 
-    /// Removes the note of a change that is undone, if it is.
-    async fn abandoned(
-        &self,
-        note: &str,
-        cleanup: Result<Cleanup, ConnectorError>,
-    ) -> MigrateResult<()> {
-        let cleanup = cleanup.map_err(failed)?;
-        self.report(&cleanup);
-        if note.is_empty() || !cleanup.failed.is_empty() {
-            return Ok(());
-        }
-        self.split.journal.put_note(note, None).await
-    }
-
-    async fn abandon(&self, note: &str, change: &Outbox) -> MigrateResult<()> {
-        let journal = &*self.split.journal;
-        change.put(journal, note).await?;
-        let cleanup = self
-            .secrets
-            .heal(&change.names, RecordState::Abandoned)
-            .await
-            .map_err(failed)?;
-        self.report(&cleanup);
-        // A write of the killed run may still be on its way: then the next start heals again.
-        if cleanup.is_finished() {
-            journal.put_note(note, None).await?;
-        }
-        Ok(())
-    }
-
-    fn report(&self, cleanup: &Cleanup) {
-        for undeleted in &cleanup.failed {
-            self.ledger.failed(Failure::of(&undeleted.error));
+    fn outbox(&self) -> Outbox<'_> {
+        Outbox {
+            sort: "split ",
+            journal: &*self.split.journal,
+            configs: &self.split.configs,
+            secrets: &self.secrets,
+            ledger: &self.ledger,
+            page: self.split.options.page.get(),
         }
     }
-
-    async fn saved(&self, note: &str, change: &Outbox) -> MigrateResult<()> {
-        let cleanup = self
-            .secrets
-            .heal(&change.names, RecordState::Saved)
-            .await
-            .map_err(failed)?;
-        self.report(&cleanup);
-        if cleanup.is_finished() {
-            self.split.journal.put_note(note, None).await?;
-        }
-        Ok(())
-    }
-
-    /// Ends every change that is noted.
-    async fn end_changes(&self, knowledge: Knowledge) -> MigrateResult<()> {
-        let limit = self.split.options.page.get();
-        let mut after = None;
-        loop {
-            let (changes, next) =
-                Outbox::page(&*self.split.journal, SORT, after.as_deref(), limit).await?;
-            for (note, mut change) in changes {
-                let is_saved = match knowledge {
-                    Knowledge::AllSaved if change.abandoned => continue,
-                    Knowledge::AllSaved => true,
-                    Knowledge::Rows => !change.abandoned && self.has_any(&change).await?,
-                };
-                if is_saved {
-                    self.saved(&note, &change).await?;
-                } else {
-                    change.abandoned = true;
-                    self.abandon(&note, &change).await?;
-                }
-            }
-            after = next;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn has_any(&self, change: &Outbox) -> MigrateResult<bool> {
-        let Some((source, id)) = by_key(&self.split.configs, &change.configuration) else {
-            return Err(unknown_source(&change.configuration));
-        };
-        let Some(row) = source.row(id).await? else {
-            return Ok(false);
-        };
-        let Content::Configuration(configuration) = &row.content else {
-            return Ok(false);
-        };
-        // A row that cannot be understood may have them.
-        Ok(self
-            .secrets
-            .locations(configuration)
-            .await
-            .map_or(true, |locations| {
-                change
-                    .names
-                    .writes()
-                    .iter()
-                    .any(|write| locations.contains(write))
-            }))
-    }
-}
-
-/// What is known of the changes that are noted.
-#[derive(Clone, Copy)]
-enum Knowledge {
-    /// Every one that was not given up is saved: their sources have finished.
-    AllSaved,
-    /// A killed run left them: the rows tell. One that has its secrets keeps them, others lose theirs.
-    Rows,
 }
 
 /// Why a row cannot be split.
@@ -497,8 +323,4 @@ impl RowFailure {
 fn row_failures(error: ConnectorError) -> Vec<RowFailure> {
     let problems = error.problems().iter().cloned();
     problems.map(RowFailure::Problem).collect()
-}
-
-fn failed(error: ConnectorError) -> MigrateError {
-    MigrateError::new(MigrateErrorKind::Store, "the change could not be ended").with_source(error)
 }

@@ -1,28 +1,21 @@
 //! Gives each configuration a copy of its own of what it shares with others.
-
 use std::collections::{BTreeMap, HashMap};
 
+use secret_persistence_core::connector::{GuardedValue, Record};
+use secret_persistence_core::{
+    Error, ErrorKind, Location, ManagedCoordinate, Result, Scope, SecretPersistenceExt, Write,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{
-    Access, ConfigRow, ConfigSource, Content, Failure, Mention, MigrateError, MigrateErrorKind,
-    MigrateResult, Phase, Update,
-};
 use crate::holdings::Holding;
-use crate::notes::Change;
+use crate::outbox::{Knowledge, Outbox};
 use crate::scan::coordinates;
-use crate::session::{Session, by_key};
-use secret_persistence_core::connector::{GuardedValue, pointers};
-use secret_persistence_core::{
-    DeleteOptions, Error, ErrorKind, ManagedCoordinate, Recovery, Result, Scope, SecretPersistence,
-    SecretPersistenceExt, Write,
+use crate::session::Session;
+use crate::{
+    Access, ConfigRow, ConfigSource, Content, Failure, Mention, MigrateErrorKind, MigrateResult,
+    Phase, Update,
 };
-
-/// What the notes of this step begin with.
-const SORT: &str = "unshare ";
-
-type Copies = Change<Vec<String>>;
 
 impl Session<'_> {
     /// Every configuration that has a shared coordinate, but the first that the scan met, gets a
@@ -38,25 +31,22 @@ impl Session<'_> {
         for source in self.configs {
             source.finish().await?;
         }
-        // Every row that was noted and not given up is saved now.
-        let mut after = None;
-        loop {
-            let (changes, next) = Copies::page(
-                self.journal,
-                SORT,
-                after.as_deref(),
-                self.options.page.get(),
-            )
-            .await?;
-            for (key, change) in changes {
-                if !change.abandoned {
-                    self.journal.put_note(&key, None).await?;
-                }
-            }
-            after = next;
-            if after.is_none() {
-                return Ok(());
-            }
+        self.copies_under_way().end(Knowledge::AllSaved).await
+    }
+
+    /// Ends what a killed run left: a row that has its copies keeps them, others lose theirs.
+    pub(super) async fn settle_copies(&self) -> MigrateResult<()> {
+        self.copies_under_way().end(Knowledge::Rows).await
+    }
+
+    fn copies_under_way(&self) -> Outbox<'_> {
+        Outbox {
+            sort: "unshare ",
+            journal: self.journal,
+            configs: self.configs,
+            secrets: &self.acting,
+            ledger: &self.ledger,
+            page: self.options.page.get(),
         }
     }
 
@@ -110,17 +100,16 @@ impl Session<'_> {
                 return Ok(());
             }
         };
-        let names: Vec<String> = writes
+        let outbox = self.copies_under_way();
+        let locations = writes
             .iter()
-            .map(|write| write.coordinate.to_string())
-            .collect();
-        let note = format!("{SORT}{} {}", holding.key, names[0]);
-        let change = Change::new(&holding.key, names);
-        change.put(self.journal, &note).await?;
+            .map(|write| Location::new(write.coordinate.clone()));
+        let record = Record::of_writes(locations.collect());
+        let note = outbox.open(&holding.key, record.clone()).await?;
         for result in self.source.write_many(&writes).await {
             if let Err(error) = result {
                 ledger.failed(Failure::of(&error).in_configuration(&holding.key, None));
-                return self.abandon(&note, change).await;
+                return outbox.abandon(&note, &holding.key, record).await;
             }
         }
         let renamed: HashMap<&str, &ManagedCoordinate> = shared
@@ -145,7 +134,7 @@ impl Session<'_> {
                     holding,
                     "somebody else changed the row meanwhile; start again",
                 ));
-                self.abandon(&note, change).await
+                outbox.abandon(&note, &holding.key, record).await
             }
         }
     }
@@ -161,82 +150,6 @@ impl Session<'_> {
         }
         Ok(writes)
     }
-
-    /// Deletes the copies of a row that was not saved.
-    async fn abandon(&self, note: &str, mut change: Copies) -> MigrateResult<()> {
-        change.abandoned = true;
-        change.put(self.journal, note).await?;
-        let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
-        for name in &change.names {
-            let coordinate = ManagedCoordinate::parse(name)?;
-            if let Err(error) = self.source.delete(&coordinate, &at_once).await {
-                // The note stays, so that the next start deletes it.
-                self.ledger
-                    .failed(Failure::of(&error).in_configuration(&change.configuration, None));
-                return Ok(());
-            }
-        }
-        self.journal.put_note(note, None).await
-    }
-
-    /// Ends what a killed run left: a row that has its copies keeps them, others lose theirs.
-    pub(super) async fn settle_copies(&self) -> MigrateResult<()> {
-        let mut after = None;
-        loop {
-            let (changes, next) = Copies::page(
-                self.journal,
-                SORT,
-                after.as_deref(),
-                self.options.page.get(),
-            )
-            .await?;
-            for (note, change) in changes {
-                if !change.abandoned && self.has_any(&change).await? {
-                    self.journal.put_note(&note, None).await?;
-                } else {
-                    self.abandon(&note, change).await?;
-                }
-            }
-            after = next;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Whether a row has any of the copies that were made for it.
-    async fn has_any(&self, change: &Copies) -> MigrateResult<bool> {
-        let Some((source, id)) = by_key(self.configs, &change.configuration) else {
-            return Err(unknown_source(&change.configuration));
-        };
-        let Some(row) = source.row(id).await? else {
-            return Ok(false);
-        };
-        let Content::Configuration(configuration) = &row.content else {
-            return Ok(false);
-        };
-        // A row that cannot be understood may have them.
-        let Ok(pointers) = pointers(configuration) else {
-            return Ok(true);
-        };
-        Ok(pointers.iter().any(|(_, pointer)| {
-            pointer
-                .coordinate
-                .as_ref()
-                .is_some_and(|name| change.names.iter().any(|copy| copy == name.as_str()))
-        }))
-    }
-}
-
-/// A change was noted for a row of a source that this run was not given.
-pub(super) fn unknown_source(key: &str) -> MigrateError {
-    MigrateError::new(
-        MigrateErrorKind::Configurations,
-        "an earlier run was stopped while it changed this row, and its source is not among those \
-         that were given",
-    )
-    .with_place(key.to_owned())
-    .with_hint("give the same sources of configurations as then")
 }
 
 fn refused(holding: &Holding, message: &str) -> Failure {

@@ -1,11 +1,10 @@
 //! Reads everything back.
-
-use super::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition};
 use crate::compare::{Pair, Side};
 use crate::copy::to;
-use crate::hydrate::From;
+use crate::hydrate::Store;
 use crate::plan::conflicting;
 use crate::session::Session;
+use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition};
 
 impl Session<'_> {
     /// Compares every secret that is said to be in the target, then hydrates every configuration
@@ -21,7 +20,7 @@ impl Session<'_> {
         if self.ledger.is_stopped() {
             return Ok(());
         }
-        let hydrated = self.hydrate(From::Target).await?;
+        let hydrated = self.hydrate(Store::Target).await?;
         let states = self.journal.counts().await?;
         // Reasons, the gravest first: a conflict has to be looked at, a loss only copied again.
         self.ledger.note(|report| {

@@ -80,7 +80,6 @@ mod tests {
             "postgres://user:hun/ter2@host/db",
             "postgres://user:12/hunter2@host/db",
             "postgres://user:12#hunter2@host/db",
-            "postgres://user:12?hunter2@host/db",
             "postgres://hunter2@host/db",
             "postgres://:hunter2@host/db",
             "sqlite://user:hunter2@host/db",

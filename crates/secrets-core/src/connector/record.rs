@@ -45,6 +45,13 @@ impl Record {
         }
     }
 
+    /// The record of a change that is planned now, writes these and supersedes nothing: for callers
+    /// who write under new names themselves, and heal as after any other change.
+    #[must_use]
+    pub fn of_writes(writes: Vec<Location<ManagedCoordinate>>) -> Self {
+        Self::new(Timestamp::now(), writes, Vec::new())
+    }
+
     /// When the change was planned.
     #[must_use]
     pub fn planned(&self) -> Timestamp {

@@ -49,6 +49,8 @@ pub struct LimitOptions {
     pub read: ClassLimit,
     /// The part of each rate that this process may use, above 0 and at most 1; 1 unless told.
     pub share: f64,
+    /// For all operations together, beside the limit of each class; none unless told.
+    pub total: Option<ClassLimit>,
     /// For writing, deleting and restoring.
     pub write: ClassLimit,
 }
@@ -74,6 +76,7 @@ impl Default for LimitOptions {
                 per_second: 1000.0,
             },
             share: 1.0,
+            total: None,
             write: ClassLimit {
                 concurrency: 32,
                 per_second: 50.0,
@@ -104,6 +107,22 @@ impl LimitOptions {
         self
     }
 
+    /// For all operations together, and nothing beside it: for stores that do not count by class.
+    #[must_use]
+    pub fn in_total(limit: ClassLimit) -> Self {
+        let unlimited = ClassLimit {
+            concurrency: Semaphore::MAX_PERMITS,
+            per_second: f64::MAX,
+        };
+        Self {
+            list: unlimited,
+            read: unlimited,
+            share: 1.0,
+            total: Some(limit),
+            write: unlimited,
+        }
+    }
+
     /// For writing, deleting and restoring.
     #[must_use]
     pub fn with_write(mut self, limit: ClassLimit) -> Self {
@@ -118,6 +137,7 @@ pub(super) struct Limit {
     inner: Arc<dyn SecretPersistence>,
     list: Class,
     read: Class,
+    total: Option<Class>,
     write: Class,
 }
 
@@ -132,8 +152,26 @@ impl Limit {
             inner,
             list: class("list", options.list),
             read: class("read", options.read),
+            total: options.total.map(|limit| class("total", limit)),
             write: class("write", options.write),
         }
+    }
+}
+
+impl Limit {
+    /// Makes a call of one class, once the total allows it too.
+    async fn call<T>(
+        &self,
+        class: &Class,
+        requests: u32,
+        call: impl Future<Output = T>,
+        throttled: impl Fn(&T) -> Vec<Error>,
+    ) -> T {
+        let _slot = match &self.total {
+            Some(total) => total.admit(requests).await,
+            None => None,
+        };
+        class.call(requests, call, throttled).await
     }
 }
 
@@ -333,8 +371,7 @@ impl SecretPersistence for Limit {
         }
         let requests = self.capabilities().read_cost(coordinates.len());
         let call = self.inner.read_batch(coordinates);
-        self.read
-            .call(requests, call, |results| throttled_in(results))
+        self.call(&self.read, requests, call, |results| throttled_in(results))
             .await
     }
 
@@ -344,37 +381,37 @@ impl SecretPersistence for Limit {
         }
         let requests = self.capabilities().cost.write;
         let call = self.inner.write_batch(writes);
-        self.write
-            .call(requests, call, |results| throttled_in(results))
+        self.call(&self.write, requests, call, |results| throttled_in(results))
             .await
     }
 
     async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
         let requests = self.capabilities().cost.delete;
         let call = self.inner.delete(coordinate, options);
-        self.write.call(requests, call, throttled_of).await
+        self.call(&self.write, requests, call, throttled_of).await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         let requests = self.capabilities().cost.restore;
         let call = self.inner.restore(coordinate);
-        self.write.call(requests, call, throttled_of).await
+        self.call(&self.write, requests, call, throttled_of).await
     }
 
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         let requests = list_cost(&self.capabilities(), options);
         let call = self.inner.list_page(options, after);
-        self.list.call(requests, call, throttled_of).await
+        self.call(&self.list, requests, call, throttled_of).await
     }
 
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
         let requests = self.capabilities().cost.describe;
         let call = self.inner.describe(coordinate);
-        self.list.call(requests, call, throttled_of).await
+        self.call(&self.list, requests, call, throttled_of).await
     }
 
     async fn identity(&self) -> Result<Identity> {
-        self.list.call(1, self.inner.identity(), throttled_of).await
+        self.call(&self.list, 1, self.inner.identity(), throttled_of)
+            .await
     }
 }
 
@@ -403,6 +440,26 @@ mod tests {
 
     fn over(probe: &Arc<Probe>, options: LimitOptions) -> Arc<Limit> {
         Arc::new(Limit::new(Arc::clone(probe) as _, &"probe".into(), options))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_total_bounds_all_classes_together() {
+        let store = over(
+            &Arc::new(Probe::new()),
+            LimitOptions::in_total(limit(64, 10.0)),
+        );
+        let began = Instant::now();
+        let reads: Vec<Coordinate> = (1..=11).map(|n| coordinate(n).into()).collect();
+        join_all(
+            reads
+                .iter()
+                .map(|name| store.read_batch(std::slice::from_ref(name))),
+        )
+        .await;
+        for n in 1..=11 {
+            store.describe(&coordinate(n)).await.unwrap_err();
+        }
+        assert_eq!(began.elapsed().as_secs(), 2);
     }
 
     /// Throttles what exceeds a quota, counted over a sliding second, as strict as a provider can be.

@@ -3,7 +3,6 @@
 //! A trigger or a constraint of the table may quote a row in its message, under whatever code it
 //! likes. So a message is shown only where no row can be in it, which is while a statement is being
 //! prepared; everything else is told by its code.
-
 use sqlx::error::DatabaseError;
 
 use crate::{MigrateError, MigrateErrorKind};

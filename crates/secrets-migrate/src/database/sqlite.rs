@@ -1,5 +1,4 @@
 //! SQLite files: a journal of our own, or somebody else's configurations.
-
 use std::path::Path;
 use std::time::Duration;
 

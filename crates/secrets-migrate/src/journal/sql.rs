@@ -1,5 +1,4 @@
 //! The journal of a run in SQLite or Postgres: names and states, one statement per step.
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! Names of tables and columns: parsed, then quoted, never pasted into SQL as they are.
-
 use std::fmt;
 
 use crate::{MigrateError, MigrateResult};

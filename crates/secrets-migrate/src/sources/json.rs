@@ -1,5 +1,4 @@
 //! JSON that may hold secrets: read as deep as a configuration may be, and never quoted in an error.
-
 use secret_persistence_core::connector::{MAX_DEPTH, json_depth};
 use serde::Deserialize;
 use serde_json::Value;

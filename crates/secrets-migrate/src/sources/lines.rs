@@ -1,5 +1,4 @@
 //! A file of JSON lines: `{"id","prefix"?,"baseId","connectionSpecification"?,"configuration"}`.
-
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};

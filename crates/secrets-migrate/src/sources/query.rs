@@ -1,5 +1,4 @@
 //! What a SELECT answers: for joins, since Airbyte keeps the specification in another table. Read-only.
-
 use std::fmt;
 
 use async_trait::async_trait;

@@ -1,5 +1,4 @@
 //! Reference ids: which coordinate, in which storage, an id stands for.
-
 use std::collections::HashMap;
 
 use async_trait::async_trait;

@@ -1,5 +1,4 @@
 //! Pages of rows from SQL, in a stable order, whatever the type of the id.
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,5 +1,4 @@
 //! A table of configurations, or of bare coordinates.
-
 use std::fmt;
 
 use async_trait::async_trait;

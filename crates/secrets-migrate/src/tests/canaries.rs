@@ -1,15 +1,14 @@
 //! Nothing that a run leaves behind is derived from a value.
-
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
+use secret_persistence_core::{Capabilities, Error, ErrorKind, Memory, SecretPersistence};
 use serde_json::json;
 use sha2::Digest;
 
 use super::tap::{Done, Process, Tap};
 use super::world::{World, contents, name, pointer, put};
 use crate::{AllReferences, Decisions, Event, Journal, Observer, Orphaned, Shared, Unfit};
-use secret_persistence_core::{Capabilities, Error, ErrorKind, Memory, SecretPersistence};
 
 #[derive(Debug, Default)]
 struct Listener(Mutex<String>);

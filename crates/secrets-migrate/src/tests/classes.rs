@@ -1,9 +1,13 @@
 //! What a plan finds, and that each class waits for its decision.
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use secret_persistence_core::connector::ResolveReferences;
+use secret_persistence_core::{
+    Capabilities, DeleteOptions, Expiry, Listing, Location, Memory, SecretPersistence,
+    SecretPersistenceExt, SecretValue, StorageId, Timestamp, Write,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -12,11 +16,6 @@ use super::world::{World, assert_complete, contents, has, name, pointer, put, re
 use crate::{
     AllReferences, Class, ConfigRow, Decisions, Expiring, External, MemoryConfigs, Migration,
     Missing, Orphaned, PendingDeletion, Shared, State, Stop, Storage, Unfit,
-};
-use secret_persistence_core::connector::ResolveReferences;
-use secret_persistence_core::{
-    Capabilities, DeleteOptions, Expiry, Listing, Location, Memory, SecretPersistence,
-    SecretPersistenceExt, SecretValue, StorageId, Timestamp, Write,
 };
 
 /// One of everything that has to be decided.

@@ -1,9 +1,9 @@
 //! A process that ends at any operation, and the next one that goes on.
+use secret_persistence_core::SecretPersistence;
 
 use super::tap::Process;
 use super::world::{World, assert_complete, contents, name, put, states, value};
 use crate::{AllReferences, Report, State};
-use secret_persistence_core::SecretPersistence;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Command {

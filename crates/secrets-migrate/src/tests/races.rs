@@ -1,8 +1,11 @@
 //! What others do to the stores while a migration runs.
-
 use std::sync::Arc;
 
 use futures::FutureExt;
+use secret_persistence_core::{
+    Capabilities, DeleteOptions, ErrorKind, Memory, Owner, SecretPersistence, SecretPersistenceExt,
+    SecretValue, Timestamp, Write,
+};
 use serde_json::json;
 
 use super::tap::{Done, Process, Tap};
@@ -12,10 +15,6 @@ use super::world::{
 use crate::{
     AllReferences, Class, Decisions, MigrateErrorKind, Orphaned, PendingDeletion, Shared, State,
     Stop,
-};
-use secret_persistence_core::{
-    Capabilities, DeleteOptions, ErrorKind, Memory, Owner, SecretPersistence, SecretPersistenceExt,
-    SecretValue, Timestamp, Write,
 };
 
 #[tokio::test]
@@ -534,8 +533,12 @@ async fn unsharing_ended_at_any_operation_leaves_no_copy_behind() {
             let plan = world.undisturbed().plan().await.unwrap();
             assert_eq!(plan.count(Class::Shared), 0, "{what}");
             assert_eq!(plan.count(Class::Orphaned), 0, "{what}");
+            // What a write of the killed run could still bring is deleted again until it is too late
+            // for that; nothing that was saved is noted any more.
             let notes = crate::Journal::notes(&*world.journal, None, 9).await;
-            assert!(notes.unwrap().is_empty(), "{what}");
+            for note in notes.unwrap() {
+                assert!(note.text.contains("\"abandoned\":true"), "{what}: {note:?}");
+            }
             if finished {
                 break;
             }

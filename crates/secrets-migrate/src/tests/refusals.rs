@@ -1,8 +1,8 @@
 //! What a run refuses, and how it stops.
-
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
+use secret_persistence_core::{Error, ErrorKind, Operation, Owner, SecretPersistenceExt};
 use serde_json::json;
 
 use super::tap::{Done, Process, Tap};
@@ -11,7 +11,6 @@ use crate::{
     AllReferences, Cancellation, Class, ConfigRow, Decisions, Event, MemoryConfigs,
     MigrateErrorKind, Migration, Observer, Phase, Shared, Split, Stop,
 };
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, SecretPersistenceExt};
 
 #[tokio::test]
 async fn a_journal_of_another_run_is_refused() {

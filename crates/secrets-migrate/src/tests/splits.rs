@@ -1,10 +1,13 @@
 //! Raw secrets taken out of rows, by processes that end anywhere.
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use secret_persistence_core::connector::{hydrate_with, pointers};
+use secret_persistence_core::{
+    Coordinate, ManagedCoordinate, Memory, Scope, SecretPersistenceExt, SecretValue, Write,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,10 +16,6 @@ use super::world::{assert_complete, contents};
 use crate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Journal, MemoryConfigs,
     MemoryJournal, MigrateOptions, MigrateResult, Report, Split, Update,
-};
-use secret_persistence_core::connector::{hydrate_with, pointers};
-use secret_persistence_core::{
-    Coordinate, ManagedCoordinate, Memory, Scope, SecretPersistenceExt, SecretValue, Write,
 };
 
 /// Saves nothing before it has finished, as a source does that writes a new file.

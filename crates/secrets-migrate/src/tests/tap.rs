@@ -1,18 +1,17 @@
 //! Wrappers that watch, interrupt and spoil what a run does.
-
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::future::pending;
-use tokio::sync::Notify;
-
-use crate::{Counts, Journal, JournalEntry, Mention, MigrateResult, Note, Run, Select, Transition};
 use secret_persistence_core::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
     ManagedCoordinate, Page, Read, Result, SecretPersistence, Write, Written,
 };
+use tokio::sync::Notify;
+
+use crate::{Counts, Journal, JournalEntry, Mention, MigrateResult, Note, Run, Select, Transition};
 
 /// Counts the operations on stores and journal of one process, and ends it at one of them: from that
 /// one on nothing is answered, and nothing is done but perhaps that very one.

@@ -1,20 +1,19 @@
 //! Two stores, a journal and configurations, and what can be said about them.
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use secret_persistence_core::connector::{Encoding, Pointer, hydrate_with, pointers};
+use secret_persistence_core::{
+    Capabilities, Coordinate, DeleteOptions, ListOptions, ManagedCoordinate, Memory, Recovery,
+    SecretPersistence, SecretPersistenceExt, SecretValue, Write,
+};
 use serde_json::{Value, json};
 
 use super::tap::{Process, Tap, TapJournal};
 use crate::{
     ConfigRow, Content, Decisions, JournalEntry, MemoryConfigs, MemoryJournal, MigrateOptions,
     Migration, Report, Select, State,
-};
-use secret_persistence_core::connector::{Encoding, Pointer, hydrate_with, pointers};
-use secret_persistence_core::{
-    Capabilities, Coordinate, DeleteOptions, ListOptions, ManagedCoordinate, Memory, Recovery,
-    SecretPersistence, SecretPersistenceExt, SecretValue, Write,
 };
 
 pub(super) struct World {

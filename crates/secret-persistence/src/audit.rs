@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secret_persistence_core::settings::Settings as Values;
+use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{
     AuditEvent, AuditMode, AuditSink, Error, ErrorKind, Result, StorageId,
 };
@@ -21,7 +21,7 @@ use crate::settings::{audit_mode, invalid};
 /// `InvalidConfig` where `required` is set and there is nothing that could fail: a log line that is
 /// lost is not noticed.
 pub(crate) fn sink(
-    values: &Values,
+    values: &SettingMap,
     given: Option<Arc<dyn AuditSink>>,
 ) -> Result<Option<(Arc<dyn AuditSink>, AuditMode)>> {
     let mode = audit_mode(values)?;

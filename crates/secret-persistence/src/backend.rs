@@ -15,14 +15,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use secret_persistence_core::layer::LimitOptions;
-use secret_persistence_core::settings::{Setting, Settings as Values, StoreUrl};
+use secret_persistence_core::settings::{KeyTable, SettingMap, StoreUrl};
 use secret_persistence_core::{Error, Owner, Result, SecretPersistence};
 
 use crate::kind::Kind;
 use crate::settings::invalid;
-
-/// Asks for an environment variable.
-pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A future that opens a store.
 pub(crate) type Opening<'a> = BoxFuture<'a, Result<Arc<dyn SecretPersistence>>>;
@@ -30,22 +27,16 @@ pub(crate) type Opening<'a> = BoxFuture<'a, Result<Arc<dyn SecretPersistence>>>;
 /// What the façade needs to know of a backend.
 pub(crate) struct Backend {
     pub(crate) kind: Kind,
-    /// The schemes of its URLs.
-    pub(crate) schemes: &'static [&'static str],
     /// Its key table.
-    pub(crate) table: &'static [Setting],
+    pub(crate) settings: KeyTable,
     /// The forms of its JSON. A database has none.
     pub(crate) json: &'static [JsonForm],
     /// The quotas that the provider documents.
     pub(crate) quotas: Option<fn() -> LimitOptions>,
-    /// What the environment says.
-    pub(crate) of_env: fn(Lookup<'_>) -> Result<Values>,
-    /// What a URL says, and the environment beside it.
-    pub(crate) of_url: fn(&StoreUrl, Lookup<'_>) -> Result<Values>,
     /// Checks settings without opening anything; backends read the files that settings name.
-    pub(crate) check: fn(&Values) -> Result<()>,
+    pub(crate) check: fn(&SettingMap) -> Result<()>,
     /// Opens the store, marking what is written with this owner.
-    pub(crate) open: for<'a> fn(&'a Values, Option<Owner>) -> Opening<'a>,
+    pub(crate) open: for<'a> fn(&'a SettingMap, Option<Owner>) -> Opening<'a>,
 }
 
 /// One form of the JSON for external secret management.
@@ -97,7 +88,7 @@ pub(crate) fn of_scheme(url: &StoreUrl) -> Result<Backend> {
     let mut backends = built_in();
     match backends
         .iter()
-        .position(|backend| backend.schemes.contains(&scheme))
+        .position(|backend| backend.settings.schemes().contains(&scheme))
     {
         Some(at) => Ok(backends.swap_remove(at)),
         None => Err(no_scheme(&backends)),
@@ -107,7 +98,7 @@ pub(crate) fn of_scheme(url: &StoreUrl) -> Result<Backend> {
 fn no_scheme(backends: &[Backend]) -> Error {
     let schemes: Vec<&str> = backends
         .iter()
-        .flat_map(|backend| backend.schemes)
+        .flat_map(|backend| backend.settings.schemes())
         .copied()
         .collect();
     invalid("no store that is built in has this scheme")

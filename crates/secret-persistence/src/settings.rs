@@ -14,7 +14,7 @@ mod url;
 use std::borrow::Cow;
 use std::fmt;
 
-use secret_persistence_core::settings::{Setting, Settings as Values, unknown};
+use secret_persistence_core::settings::{Setting, SettingMap, unknown};
 use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result};
 
 use crate::backend::{self, Backend};
@@ -51,14 +51,14 @@ pub use tenant::Tenant;
 #[derive(Clone)]
 pub struct Settings {
     kind: Kind,
-    store: Values,
-    common: Values,
+    store: SettingMap,
+    common: SettingMap,
     mirror: Option<Box<Settings>>,
     warnings: Vec<Warning>,
 }
 
 impl Settings {
-    fn new(kind: Kind, store: Values, common: Values) -> Self {
+    fn new(kind: Kind, store: SettingMap, common: SettingMap) -> Self {
         Self {
             kind,
             store,
@@ -76,13 +76,13 @@ impl Settings {
 
     /// The values of the store's key table.
     #[must_use]
-    pub fn store(&self) -> &Values {
+    pub fn store(&self) -> &SettingMap {
         &self.store
     }
 
     /// The values of [`COMMON`]: owner, layers, audit.
     #[must_use]
-    pub fn common(&self) -> &Values {
+    pub fn common(&self) -> &SettingMap {
         &self.common
     }
 
@@ -165,8 +165,8 @@ impl Settings {
 
     /// What stands around a store that is opened beside this one: the same, without what belongs to
     /// this one alone.
-    pub(crate) fn around_others(&self) -> Values {
-        let mut values = Values::new(COMMON);
+    pub(crate) fn around_others(&self) -> SettingMap {
+        let mut values = SettingMap::new(COMMON);
         for name in self.common.names().filter(|name| *name != "mirror") {
             if let Some(text) = self.common.text(name) {
                 // The table is the same and each name comes once, so nothing is refused.
@@ -178,7 +178,7 @@ impl Settings {
 
     /// The same store with something else around it: values of [`COMMON`].
     #[must_use]
-    pub fn with_common(mut self, common: Values) -> Self {
+    pub fn with_common(mut self, common: SettingMap) -> Self {
         self.common = common;
         self
     }
@@ -225,7 +225,7 @@ impl fmt::Debug for Settings {
 /// # Errors
 /// `InvalidConfig` where its backend is not built in.
 pub fn key_table(kind: Kind) -> Result<&'static [Setting]> {
-    backend::of(kind).map(|backend| backend.table)
+    backend::of(kind).map(|backend| backend.settings.rows())
 }
 
 pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Error {

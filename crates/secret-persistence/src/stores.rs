@@ -147,7 +147,7 @@ struct Opener {
     secrets: ActingSecrets,
     environment: Environment,
     /// What stands around every store but the default one.
-    around: secret_persistence_core::settings::Settings,
+    around: secret_persistence_core::settings::SettingMap,
     recheck: Duration,
     seen: Mutex<HashMap<StorageId, Seen>>,
 }

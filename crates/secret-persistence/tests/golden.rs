@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use secret_persistence::{Environment, KubernetesSecrets, Result, Settings, Values};
+use secret_persistence::{Environment, KubernetesSecrets, Result, SettingMap, Settings};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settings")
@@ -69,7 +69,7 @@ fn render(settings: &Settings) -> String {
 }
 
 /// With secrets: all of them are documented placeholders, and they are what is to be proven.
-fn values(text: &mut String, values: &Values) {
+fn values(text: &mut String, values: &SettingMap) {
     for name in values.names() {
         let value = values.secret(name).unwrap();
         let secret = if values.text(name).is_none() {

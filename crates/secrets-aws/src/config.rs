@@ -251,7 +251,9 @@ impl ConfigBuilder {
             Some(url) => Some(settings::endpoint(url)?),
             // An endpoint on loopback is an emulator's, which serves STS as well; a VPC endpoint of
             // Secrets Manager does not.
-            None => endpoint.clone().filter(settings::is_loopback),
+            None => endpoint
+                .clone()
+                .filter(|url| url.host_str().is_some_and(settings::is_loopback)),
         };
         let tags = collect_tags(self.tags, self.tag_key.as_deref())?;
         Ok(Config {

@@ -1,14 +1,35 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
-use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::settings::{KeyTable, Setting, SettingMap};
 use secret_persistence_core::{Error, Result, SecretValue};
 
 use crate::config::{
     AccessKey, AssumeRole, Config, Credentials, DESCRIPTION, SESSION_NAME, invalid,
 };
 
-/// Every setting of this store, for every source they come from.
-pub const SETTINGS: &[Setting] = &[
+/// The key table: `aws://<region>?kms-key-arn=…&tag-key=…`, and the environment where the URL says
+/// nothing.
+pub const SETTINGS: KeyTable = KeyTable::new(&["aws"], ROWS, |url, settings| {
+    if url.port().is_some() || !url.has_authority() || !matches!(url.path(), "" | "/") {
+        return Err(invalid("this is not the URL of an AWS store")
+            .with_hint("write aws://<region>?<setting>=<value>&…"));
+    }
+    match url.host() {
+        Some(region) => settings.set("region", region),
+        None => Ok(()),
+    }
+})
+.with_reads(|explicit, variable, name| {
+    // An old name of ours, but without one of our ids it belongs to `AWS_ACCESS_KEY_ID`, which the
+    // SDK's own chain reads.
+    let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    name != "AWS_SECRET_ACCESS_KEY"
+        || explicit.is_set("access-key-id")
+        || is_set("AWS_SECRET_MANAGER_ACCESS_KEY_ID")
+        || is_set("AWS_ACCESS_KEY")
+});
+
+const ROWS: &[Setting] = &[
     Setting::new(
         "region",
         "the AWS region that holds the secrets; the host of the URL",
@@ -152,55 +173,7 @@ pub const SETTINGS: &[Setting] = &[
     .with_default("false"),
 ];
 
-/// From URL, environment and settings.
 impl Config {
-    /// Reads `aws://<region>?kms-key-arn=…&tag-key=…`, with the environment for what the URL does
-    /// not say: credentials never stand in a URL. `variable` looks a variable up, so that the caller
-    /// decides about prefixes.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for a URL of another form.
-    pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_url(url, variable)?)
-    }
-
-    /// What a URL and the environment say, not yet checked as a whole.
-    ///
-    /// # Errors
-    /// `InvalidConfig` for a URL of another form, and for unknown or secret settings in it.
-    pub fn settings_of_url(
-        url: &StoreUrl,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Settings> {
-        if url.scheme() != "aws" || url.port().is_some() || !matches!(url.path(), "" | "/") {
-            return Err(invalid("this is not the URL of an AWS store")
-                .with_hint("write aws://<region>?<setting>=<value>&…"));
-        }
-        let mut settings = Settings::new(SETTINGS);
-        if let Some(region) = url.host() {
-            settings.set("region", region)?;
-        }
-        settings.set_query(url)?;
-        set_env(&mut settings, variable);
-        Ok(settings)
-    }
-
-    /// Reads the environment alone.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings).
-    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_env(variable))
-    }
-
-    /// What the environment says, not yet checked.
-    #[must_use]
-    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
-        let mut settings = Settings::new(SETTINGS);
-        set_env(&mut settings, variable);
-        settings
-    }
-
     /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
     /// store: add it with [`with_owner`](Self::with_owner).
     ///
@@ -208,7 +181,7 @@ impl Config {
     /// `InvalidConfig` where one is missing, contradicts another, or is beyond what AWS accepts; and
     /// where a tenant's settings would use the credentials that this process happens to have, or a
     /// role without the external id that the operator keeps for this tenant.
-    pub fn from_settings(settings: &Settings) -> Result<Self> {
+    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let flag = |name| Ok::<_, Error>(settings.parse::<bool>(name)?.unwrap_or(false));
         let own_key = access_key(
@@ -296,20 +269,6 @@ impl Config {
     }
 }
 
-/// Reads the environment, leaving the SDK's own variables to its chain: `AWS_SECRET_ACCESS_KEY` is
-/// an old name of ours, but without one of our ids it belongs to `AWS_ACCESS_KEY_ID`, which the
-/// chain reads.
-fn set_env(settings: &mut Settings, variable: impl Fn(&str) -> Option<String>) {
-    let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
-    let has_id = settings.secret("access-key-id").is_some()
-        || is_set("AWS_SECRET_MANAGER_ACCESS_KEY_ID")
-        || is_set("AWS_ACCESS_KEY");
-    settings.set_env(|name| match name {
-        "AWS_SECRET_ACCESS_KEY" if !has_id => None,
-        _ => variable(name),
-    });
-}
-
 /// Both halves of an access key, or neither.
 fn access_key(
     id: Option<SecretValue>,
@@ -333,20 +292,20 @@ fn access_key(
 #[cfg(test)]
 mod tests {
     use secret_persistence_core::ErrorKind;
-    use secret_persistence_core::settings::Trust;
+    use secret_persistence_core::settings::{StoreUrl, Trust};
 
     use super::*;
     use crate::config::Deletion;
 
     fn from_env(pairs: &[(&str, &str)]) -> Result<Config> {
-        Config::from_env(|name| {
+        Config::from_settings(&SETTINGS.from_env(&|name| {
             let found = pairs.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
-        })
+        }))
     }
 
     fn from_url(text: &str) -> Result<Config> {
-        Config::from_url(&StoreUrl::parse(text)?, |_| None)
+        Config::from_settings(&SETTINGS.from_url(&StoreUrl::parse(text)?, &|_| None)?)
     }
 
     const REGION: (&str, &str) = ("AWS_SECRET_MANAGER_REGION", "eu-west-1");
@@ -487,8 +446,8 @@ mod tests {
         }
     }
 
-    fn tenant(pairs: &[(&str, &str)]) -> Result<Settings> {
-        let mut settings = Settings::with_trust(SETTINGS, Trust::tenant());
+    fn tenant(pairs: &[(&str, &str)]) -> Result<SettingMap> {
+        let mut settings = SettingMap::with_trust(SETTINGS.rows(), Trust::tenant());
         settings.set("region", "eu-west-1")?;
         for (name, value) in pairs {
             settings.set(name, *value)?;
@@ -537,7 +496,7 @@ mod tests {
             "eu-west-1@attacker.example",
             "x",
         ] {
-            let mut settings = Settings::with_trust(SETTINGS, Trust::tenant());
+            let mut settings = SettingMap::with_trust(SETTINGS.rows(), Trust::tenant());
             settings.set("region", region).unwrap();
             for (name, value) in TENANT_KEY {
                 settings.set(name, value).unwrap();
@@ -552,7 +511,7 @@ mod tests {
         const ROLE: (&str, &str) = ("role-arn", "arn:aws:iam::123456789012:role/x");
         let chosen = tenant(&[ROLE, ("external-id", "another-tenants")]).unwrap_err();
         assert!(chosen.message().contains("operator"), "{chosen}");
-        let base = |settings: &mut Settings| {
+        let base = |settings: &mut SettingMap| {
             for name in ["assume-role-access-key-id", "assume-role-secret-access-key"] {
                 settings.set_by_operator(name, "base".to_owned()).unwrap();
             }
@@ -576,7 +535,7 @@ mod tests {
     /// Every setting is documented, and what the table calls a default is one.
     #[test]
     fn the_key_table_is_complete_and_true() {
-        for setting in SETTINGS {
+        for setting in ROWS {
             assert!(
                 !setting.doc.is_empty() && !setting.doc.ends_with('.'),
                 "{}",
@@ -585,7 +544,7 @@ mod tests {
             let Some(default) = setting.default else {
                 continue;
             };
-            let mut settings = Settings::new(SETTINGS);
+            let mut settings = SettingMap::new(SETTINGS.rows());
             settings.set("region", "eu-west-1").unwrap();
             settings.set(setting.name, default).unwrap();
             let mut explicit = Config::from_settings(&settings);

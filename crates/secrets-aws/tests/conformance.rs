@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use secret_persistence_aws::policy::{PolicyOptions, iam_policy};
-use secret_persistence_aws::{AwsSecretsManager, Config};
+use secret_persistence_aws::{AwsSecretsManager, Config, SETTINGS};
 use secret_persistence_core::conformance::{self, Options, Outsider};
 use secret_persistence_core::{
     CheckOptions, Coordinate, ErrorKind, Owner, Read, Result, SecretPersistence,
@@ -577,12 +577,12 @@ async fn a_url_opens_the_store() {
     let text =
         format!("aws://us-east-1?endpoint-url={endpoint}&tag-key=AirbyteManaged&force-delete=true");
     let store_url = secret_persistence_core::settings::StoreUrl::parse(&text).unwrap();
-    let config = Config::from_url(&store_url, |name| match name {
+    let settings = SETTINGS.from_url(&store_url, &|name| match name {
         "AWS_SECRET_MANAGER_ACCESS_KEY_ID" => Some(support::KEY_ID.into()),
         "AWS_SECRET_MANAGER_SECRET_ACCESS_KEY" => Some(support::SECRET_KEY.into()),
         _ => None,
-    })
-    .unwrap();
+    });
+    let config = Config::from_settings(&settings.unwrap()).unwrap();
     let store = AwsSecretsManager::new(config);
     let report = store.check(&CheckOptions::default()).await;
     assert_eq!(report.summary(), "works", "{report}");

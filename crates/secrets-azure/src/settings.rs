@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use secret_persistence_core::settings::{Setting, Settings, StoreUrl, Trust};
+use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, Trust};
 use secret_persistence_core::{Error, Result, SecretValue};
 use url::Url;
 
@@ -11,8 +11,34 @@ use crate::config::{
     invalid, is_of_key_vault, is_vault_name,
 };
 
-/// Every setting of this store, for every source they come from.
-pub const SETTINGS: &[Setting] = &[
+/// The key table: `azure://<vault host>[:port]?tags=…&purge=…`, where the host may be the vault's name
+/// alone, and the environment where the URL says nothing.
+pub const SETTINGS: KeyTable = KeyTable::new(&["azure"], ROWS, |url, settings| {
+    if !url.has_authority() || !matches!(url.path(), "" | "/") {
+        return Err(invalid("this is not the URL of an Azure store")
+            .with_hint("write azure://<name>.vault.azure.net?<setting>=<value>&…"));
+    }
+    let Some(host) = url.host() else {
+        return Ok(());
+    };
+    let vault = match url.port() {
+        Some(port) => format!("https://{host}:{port}"),
+        None if is_vault_name(host) && host != "localhost" => host.to_owned(),
+        None => format!("https://{host}"),
+    };
+    settings.set("vault-url", vault)
+})
+.with_reads(|explicit, variable, name| {
+    // What workload identity's webhook injects is for federated logins: beside a client secret of
+    // ours, its ids would be those of another application.
+    let has_secret = || {
+        explicit.is_set("client-secret")
+            || variable("AB_AZURE_KEY_VAULT_CLIENT_SECRET").is_some_and(|value| !value.is_empty())
+    };
+    !matches!(name, "AZURE_TENANT_ID" | "AZURE_CLIENT_ID") || !has_secret()
+});
+
+const ROWS: &[Setting] = &[
     Setting::new(
         "vault-url",
         "the URL of the vault, like https://my-vault.vault.azure.net, or its name; the host of the \
@@ -121,63 +147,7 @@ pub const SETTINGS: &[Setting] = &[
     .operator_only(),
 ];
 
-/// From URL, environment and settings.
 impl Config {
-    /// Reads `azure://<vault host>[:port]?tags=…&purge=…`, with the environment for what the URL does
-    /// not say: credentials never stand in a URL. The host may be the vault's name alone. `variable`
-    /// looks a variable up, so that the caller decides about prefixes.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for a URL of another form.
-    pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_url(url, variable)?)
-    }
-
-    /// What a URL and the environment say, not yet checked as a whole.
-    ///
-    /// # Errors
-    /// `InvalidConfig` for a URL of another form, and for unknown or secret settings in it.
-    pub fn settings_of_url(
-        url: &StoreUrl,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Settings> {
-        let wrong = || {
-            invalid("this is not the URL of an Azure store")
-                .with_hint("write azure://<name>.vault.azure.net?<setting>=<value>&…")
-        };
-        if url.scheme() != "azure" || !matches!(url.path(), "" | "/") {
-            return Err(wrong());
-        }
-        let mut settings = Settings::new(SETTINGS);
-        if let Some(host) = url.host() {
-            let vault = match url.port() {
-                Some(port) => format!("https://{host}:{port}"),
-                None if is_vault_name(host) && host != "localhost" => host.to_owned(),
-                None => format!("https://{host}"),
-            };
-            settings.set("vault-url", vault)?;
-        }
-        settings.set_query(url)?;
-        set_env(&mut settings, variable);
-        Ok(settings)
-    }
-
-    /// Reads the environment alone.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings).
-    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_env(variable))
-    }
-
-    /// What the environment says, not yet checked.
-    #[must_use]
-    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
-        let mut settings = Settings::new(SETTINGS);
-        set_env(&mut settings, variable);
-        settings
-    }
-
     /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
     /// store: add it with [`with_owner`](Self::with_owner).
     ///
@@ -187,12 +157,11 @@ impl Config {
     ///
     /// # Errors
     /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Azure accepts.
-    pub fn from_settings(settings: &Settings) -> Result<Self> {
+    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let mut builder = Self::builder(text("vault-url").unwrap_or_default())
             .with_credentials(credentials(settings)?)
-            .with_purge(choice(
-                settings,
+            .with_purge(settings.choice(
                 "purge",
                 &[
                     ("never", Purge::Never),
@@ -200,8 +169,7 @@ impl Config {
                     ("always", Purge::Always),
                 ],
             )?)
-            .with_on_deleted(choice(
-                settings,
+            .with_on_deleted(settings.choice(
                 "on-deleted",
                 &[
                     ("refuse", OnDeleted::Refuse),
@@ -229,17 +197,6 @@ impl Config {
     }
 }
 
-/// Reads the environment, leaving what workload identity's webhook injects to federated logins: beside
-/// a client secret of ours, its ids would be those of another application.
-fn set_env(settings: &mut Settings, variable: impl Fn(&str) -> Option<String>) {
-    let has_secret = settings.secret("client-secret").is_some()
-        || variable("AB_AZURE_KEY_VAULT_CLIENT_SECRET").is_some_and(|value| !value.is_empty());
-    settings.set_env(|name| match name {
-        "AZURE_TENANT_ID" | "AZURE_CLIENT_ID" if has_secret => None,
-        _ => variable(name),
-    });
-}
-
 /// Where a tenant may lead us.
 fn reach(trust: &Trust, vault: &Url) -> Result<Reach> {
     if !trust.is_tenant() {
@@ -263,7 +220,7 @@ fn reach(trust: &Trust, vault: &Url) -> Result<Reach> {
     Ok(Reach::Public { allowed: None })
 }
 
-fn credentials(settings: &Settings) -> Result<Credentials> {
+fn credentials(settings: &SettingMap) -> Result<Credentials> {
     let text = |name| settings.text(name).filter(|text| !text.is_empty());
     let secret = settings
         .secret("client-secret")
@@ -316,7 +273,7 @@ fn required<'a>(value: Option<&'a str>, name: &'static str, chosen: &str) -> Res
 }
 
 fn missing(name: &'static str, chosen: &str) -> Error {
-    let variables = SETTINGS
+    let variables = ROWS
         .iter()
         .find(|setting| setting.name == name)
         .map_or(&[][..], |setting| setting.env);
@@ -324,40 +281,22 @@ fn missing(name: &'static str, chosen: &str) -> Error {
         .with_hint(format!("set {}", variables.join(" or ")))
 }
 
-/// One of a few words.
-fn choice<T: Copy + Default>(
-    settings: &Settings,
-    name: &'static str,
-    choices: &[(&str, T)],
-) -> Result<T> {
-    let Some(text) = settings.text(name).filter(|text| !text.is_empty()) else {
-        return Ok(T::default());
-    };
-    choices
-        .iter()
-        .find(|(word, _)| *word == text)
-        .map(|(_, choice)| *choice)
-        .ok_or_else(|| {
-            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            invalid(format!("`{name}` is one of {}", words.join(", ")))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use secret_persistence_core::ErrorKind;
+    use secret_persistence_core::settings::StoreUrl;
 
     use super::*;
 
     fn from_env(pairs: &[(&str, &str)]) -> Result<Config> {
-        Config::from_env(|name| {
+        Config::from_settings(&SETTINGS.from_env(&|name| {
             let found = pairs.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
-        })
+        }))
     }
 
     fn from_url(text: &str) -> Result<Config> {
-        Config::from_url(&StoreUrl::parse(text)?, |_| None)
+        Config::from_settings(&SETTINGS.from_url(&StoreUrl::parse(text)?, &|_| None)?)
     }
 
     const VAULT: (&str, &str) = (
@@ -496,7 +435,7 @@ mod tests {
     }
 
     fn of_tenant(trust: Trust, more: &[(&str, &str)]) -> Result<Config> {
-        let mut settings = Settings::with_trust(SETTINGS, trust);
+        let mut settings = SettingMap::with_trust(SETTINGS.rows(), trust);
         let defaults = [
             ("vault-url", "https://my-vault.vault.azure.net"),
             ("tenant-id", "tenant"),
@@ -595,7 +534,7 @@ mod tests {
     /// Every setting is documented, and what the table calls a default is one.
     #[test]
     fn the_key_table_is_complete_and_true() {
-        for setting in SETTINGS {
+        for setting in ROWS {
             assert!(
                 !setting.doc.is_empty() && !setting.doc.ends_with('.'),
                 "{}",
@@ -604,7 +543,7 @@ mod tests {
             let Some(default) = setting.default else {
                 continue;
             };
-            let mut settings = Settings::new(SETTINGS);
+            let mut settings = SettingMap::new(SETTINGS.rows());
             settings.set("vault-url", "my-vault").unwrap();
             settings.set(setting.name, default).unwrap();
             let explicit = Config::from_settings(&settings).unwrap();
@@ -627,7 +566,7 @@ mod tests {
             ),
             ("tags", "AB_AZURE_KEY_VAULT_TAGS", "tags"),
         ] {
-            let setting = SETTINGS.iter().find(|row| row.name == name).unwrap();
+            let setting = ROWS.iter().find(|row| row.name == name).unwrap();
             assert_eq!(setting.env[0], env);
             assert_eq!((setting.helm, setting.json), (&[key][..], &[key][..]));
         }

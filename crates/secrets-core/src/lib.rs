@@ -1,7 +1,5 @@
-//! Splits connector configurations into coordinate pointers, and hydrates them again.
-//!
-//! A *store* keeps secret values under *coordinates*; [`SecretPersistence`] is what every store
-//! implements, [`SecretPersistenceExt`] what callers use. No store's SDK and no network is in here.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod audit;
 mod check;

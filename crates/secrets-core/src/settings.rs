@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
@@ -10,9 +11,11 @@ use url::Url;
 use crate::{Error, ErrorKind, Operation, Result, SecretValue};
 
 mod endpoint;
+mod key_table;
 mod trust;
 
 pub use endpoint::{endpoint, is_loopback};
+pub use key_table::{KeyTable, Variables};
 pub use trust::{Trust, is_public};
 
 /// One setting of a backend: a row of its key table.
@@ -101,7 +104,8 @@ impl Setting {
         self
     }
 
-    /// The same setting with a documented default. Whoever reads the setting applies it.
+    /// The same setting with a documented default, which [`flag`](SettingMap::flag) and
+    /// [`number`](SettingMap::number) apply.
     #[must_use]
     pub const fn with_default(mut self, text: &'static str) -> Self {
         self.default = Some(text);
@@ -123,19 +127,19 @@ impl Setting {
     }
 }
 
-/// Values for the settings of one table, whatever source they came from.
+/// The values of the settings of one table, whatever source they came from.
 ///
 /// What is set first stays: explicit values before the environment. `Debug` shows no secret.
 ///
 /// ```
 /// use secret_persistence_core::ErrorKind;
-/// use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+/// use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl};
 ///
 /// const TABLE: &[Setting] = &[
 ///     Setting::new("table", "the table").with_default("secrets"),
 ///     Setting::new("password", "the password").with_env(&["DATABASE_PASSWORD"]).secret(),
 /// ];
-/// let mut settings = Settings::new(TABLE);
+/// let mut settings = SettingMap::new(TABLE);
 /// settings.set_query(&StoreUrl::parse("postgres://localhost/airbyte?table=public.secrets")?)?;
 /// settings.set_env(|name| (name == "DATABASE_PASSWORD").then(|| "hunter2".to_owned()));
 /// assert_eq!(settings.text("table"), Some("public.secrets"));
@@ -147,13 +151,13 @@ impl Setting {
 /// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Settings {
+pub struct SettingMap {
     table: &'static [Setting],
     values: BTreeMap<&'static str, SecretValue>,
     trust: Trust,
 }
 
-impl Settings {
+impl SettingMap {
     /// No values yet.
     #[must_use]
     pub fn new(table: &'static [Setting]) -> Self {
@@ -255,6 +259,9 @@ impl Settings {
     /// Sets what is not set yet from the environment, asked through `variable`, so that the caller
     /// decides about prefixes. An empty variable counts as unset. The environment is the operator's:
     /// into a tenant's settings nothing comes from there.
+    ///
+    /// For the settings of a store use [`KeyTable::read_env`], which knows the variables that do not
+    /// count beside others.
     pub fn set_env(&mut self, variable: impl Fn(&str) -> Option<String>) {
         if self.trust.is_tenant() {
             return;
@@ -273,10 +280,13 @@ impl Settings {
         }
     }
 
-    /// A value that is no secret, as it was given; `None` where it is unset or a secret.
+    /// A value that is not secret, as it was given; `None` where it is unset or secret.
+    ///
+    /// Like every reader of a value it panics for a name that the table does not have, in builds with
+    /// debug assertions: that is a mistake of the code, and would otherwise read as "unset" for ever.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
-        let setting = self.table.iter().find(|setting| setting.name == name)?;
+        let setting = self.row(name)?;
         if setting.secret {
             return None;
         }
@@ -286,10 +296,18 @@ impl Settings {
     /// A value, secret or not.
     #[must_use]
     pub fn secret(&self, name: &str) -> Option<SecretValue> {
-        self.values.get(name).cloned()
+        let setting = self.row(name)?;
+        self.values.get(setting.name).cloned()
     }
 
-    /// A value that is no secret, parsed.
+    /// Whether there is a value, secret or not.
+    #[must_use]
+    pub fn is_set(&self, name: &str) -> bool {
+        self.row(name)
+            .is_some_and(|setting| self.values.contains_key(setting.name))
+    }
+
+    /// A value that is not secret, parsed.
     ///
     /// # Errors
     /// `InvalidConfig`, naming the setting and what it is for. The value is not echoed.
@@ -297,14 +315,56 @@ impl Settings {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
-        text.parse().map(Some).map_err(|_| {
-            let doc = self
-                .table
-                .iter()
-                .find(|setting| setting.name == name)
-                .map_or("", |setting| setting.doc);
-            invalid(format!("`{name}` cannot be understood")).with_hint(format!("it says {doc}"))
-        })
+        text.parse()
+            .map(Some)
+            .map_err(|_| self.not_understood(name))
+    }
+
+    /// `true` or `false`, with the table's default; `false` where the table has none.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting, for anything else.
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        let default = self.row(name).and_then(|setting| setting.default);
+        Ok(self.parse(name)?.unwrap_or(default == Some("true")))
+    }
+
+    /// A number within a range, with the table's default.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting and the range, for anything else.
+    pub fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<T>
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        let default = self.row(name).and_then(|setting| setting.default);
+        self.text(name)
+            .or(default)
+            .and_then(|text| text.parse().ok())
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                invalid(format!(
+                    "`{name}` is a number from {} to {}",
+                    range.start(),
+                    range.end()
+                ))
+            })
+    }
+
+    /// One of a few words; the first where it is unset.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting and the words, for anything else.
+    pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T> {
+        let text = self.text(name).filter(|text| !text.is_empty());
+        choices
+            .iter()
+            .find(|(word, _)| text.is_none_or(|text| *word == text))
+            .map(|(_, choice)| *choice)
+            .ok_or_else(|| {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                invalid(format!("`{name}` is one of {}", words.join(", ")))
+            })
     }
 
     /// A value of the form `key=value,key=value`, taken apart; a value may hold `=`. Nothing where it is
@@ -331,13 +391,24 @@ impl Settings {
         self.values.keys().copied()
     }
 
+    fn not_understood(&self, name: &str) -> Error {
+        let doc = self.row(name).map_or("", |setting| setting.doc);
+        invalid(format!("`{name}` cannot be understood")).with_hint(format!("it says {doc}"))
+    }
+
     fn no_pairs(&self, name: &str) -> Error {
-        let row = self.table.iter().find(|setting| setting.name == name);
-        let hint = match row.and_then(|setting| setting.env.first()) {
+        let hint = match self.row(name).and_then(|setting| setting.env.first()) {
             Some(variable) => format!("write key=value,key=value ({variable})"),
             None => String::from("write key=value,key=value"),
         };
         invalid(format!("`{name}` cannot be understood")).with_hint(hint)
+    }
+
+    /// The row of a setting that the code asks for.
+    fn row(&self, name: &str) -> Option<&'static Setting> {
+        let row = self.table.iter().find(|setting| setting.name == name);
+        debug_assert!(row.is_some(), "`{name}` is in no row of this key table");
+        row
     }
 
     fn lookup(&self, name: &str) -> Result<&'static Setting> {
@@ -348,7 +419,7 @@ impl Settings {
     }
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for SettingMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
             .entries(
@@ -501,7 +572,7 @@ mod tests {
 
     #[test]
     fn explicit_values_come_before_the_environment_and_first_variables_before_later_ones() {
-        let mut settings = Settings::new(TABLE);
+        let mut settings = SettingMap::new(TABLE);
         settings.set("pool-size", "3").unwrap();
         settings.set_env(|name| match name {
             "MODE" => Some(String::new()),
@@ -515,9 +586,57 @@ mod tests {
     }
 
     #[test]
+    fn flags_numbers_and_words_take_the_tables_default_and_refuse_the_rest() {
+        const TABLE: &[Setting] = &[
+            Setting::new("on", "a flag").with_default("true"),
+            Setting::new("off", "a flag"),
+            Setting::new("count", "a number").with_default("10"),
+            Setting::new("word", "a or b"),
+        ];
+        let choices = [("a", 1), ("b", 2)];
+        let none = SettingMap::new(TABLE);
+        assert!(none.flag("on").unwrap() && !none.flag("off").unwrap());
+        assert_eq!(none.number("count", 1..=20u32).unwrap(), 10);
+        assert_eq!(none.choice("word", &choices).unwrap(), 1);
+        let with = |name: &str, value: &str| {
+            let mut settings = SettingMap::new(TABLE);
+            settings.set(name, value).unwrap();
+            settings
+        };
+        assert!(!with("on", "false").flag("on").unwrap());
+        assert_eq!(with("count", "20").number("count", 1..=20u32).unwrap(), 20);
+        assert_eq!(with("word", "b").choice("word", &choices).unwrap(), 2);
+        assert!(with("on", "yes").flag("on").is_err());
+        for number in ["0", "21", "-1", "x"] {
+            assert!(with("count", number).number("count", 1..=20u32).is_err());
+        }
+        let error = with("word", "canary").choice("word", &choices).unwrap_err();
+        assert!(error.message().contains("a, b") && !format!("{error:?}").contains("canary"));
+    }
+
+    /// Without it a misspelt name in a backend reads as a setting that nobody ever sets.
+    #[test]
+    #[cfg(debug_assertions)]
+    fn a_name_that_is_in_no_table_is_a_mistake_of_the_code() {
+        let readers: [fn(&SettingMap) -> bool; 7] = [
+            |settings| settings.text("mdoe").is_some(),
+            |settings| settings.secret("mdoe").is_some(),
+            |settings| settings.is_set("mdoe"),
+            |settings| settings.parse::<u8>("mdoe").is_ok(),
+            |settings| settings.pairs("mdoe").is_ok(),
+            |settings| settings.flag("mdoe").is_ok(),
+            |settings| settings.choice("mdoe", &[("a", 1)]).is_ok(),
+        ];
+        for (at, reader) in readers.into_iter().enumerate() {
+            let read = std::panic::catch_unwind(|| reader(&SettingMap::new(TABLE)));
+            assert!(read.is_err(), "reader {at}");
+        }
+    }
+
+    #[test]
     fn pairs_are_taken_apart_or_refused_without_an_echo() {
         let of = |text: &str| {
-            let mut settings = Settings::new(TABLE);
+            let mut settings = SettingMap::new(TABLE);
             settings.set("mode", text).unwrap();
             settings.pairs("mode")
         };
@@ -526,7 +645,7 @@ mod tests {
             of(" a = b=c ,, d=").unwrap(),
             [pair("a", "b=c"), pair("d", "")]
         );
-        assert_eq!(Settings::new(TABLE).pairs("mode").unwrap(), []);
+        assert_eq!(SettingMap::new(TABLE).pairs("mode").unwrap(), []);
         let error = of("a=b,canary").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.message().contains("`mode`") && error.hint().unwrap().contains("MODE"));
@@ -535,7 +654,7 @@ mod tests {
 
     #[test]
     fn secrets_stay_out_of_urls_debug_and_errors() {
-        let mut settings = Settings::new(TABLE);
+        let mut settings = SettingMap::new(TABLE);
         let url = StoreUrl::parse("x://host/?password=canary").unwrap();
         let error = settings.set_query(&url).unwrap_err();
         assert!(error.hint().unwrap().contains("PASSWORD"));

@@ -9,10 +9,11 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{
     Coordinate, ManagedCoordinate, SecretPersistence, SecretValue, Write,
 };
-use secret_persistence_db::{Database, DbConfig, DbConfigBuilder, KeyRing, Mode};
+use secret_persistence_db::{Database, DbConfig, KeyRing, SETTINGS};
 use sqlx::Row as _;
 
 const ROWS: usize = 1_000;
@@ -35,7 +36,11 @@ fn main() {
 async fn sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secrets.db");
-    let config = || DbConfig::from_url(&format!("sqlite://{}", file.display()));
+    let config = || {
+        SETTINGS
+            .from_pairs([("path", file.to_str().unwrap())])
+            .unwrap()
+    };
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
     let names = serde_json::to_string(
         &coordinates()
@@ -76,7 +81,7 @@ async fn postgres() {
             .await
             .unwrap();
     }
-    let stores = stores(|| DbConfig::builder().set("url", url.as_str())).await;
+    let stores = stores(|| SETTINGS.from_pairs([("url", url.as_str())]).unwrap()).await;
     let coordinates = coordinates();
     let names: Vec<&str> = coordinates.iter().map(Coordinate::as_str).collect();
     let bare = async || {
@@ -94,17 +99,20 @@ async fn postgres() {
 }
 
 /// A plain and an encrypted table with the same rows.
-async fn stores(config: impl Fn() -> DbConfigBuilder) -> [Database; 2] {
+async fn stores(config: impl Fn() -> SettingMap) -> [Database; 2] {
     let ring = KeyRing::generate("k1".parse().unwrap()).unwrap();
-    let plain = config().mode(Mode::Plain).set("table", "plain");
-    let encrypted = config()
-        .keyring(ring)
-        .mode(Mode::Encrypted)
-        .set("table", "encrypted");
-    let stores = [
-        Database::connect(plain.build().unwrap()).await.unwrap(),
-        Database::connect(encrypted.build().unwrap()).await.unwrap(),
-    ];
+    let mut plain = config();
+    plain.set("table", "plain").unwrap();
+    let mut encrypted = config();
+    encrypted.set("table", "encrypted").unwrap();
+    encrypted
+        .set_by_operator("keyring", ring.to_text())
+        .unwrap();
+    let open = async |settings| {
+        let config = DbConfig::from_settings(&settings).unwrap();
+        Database::connect(config).await.unwrap()
+    };
+    let stores = [open(plain).await, open(encrypted).await];
     let writes: Vec<Write> = (0..ROWS).map(|number| write(number, 32)).collect();
     for store in &stores {
         for chunk in writes.chunks(store.capabilities().write_batch) {

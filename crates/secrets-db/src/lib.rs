@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
 compile_error!("secret-persistence-db needs the feature `sqlite`, `postgres`, or both");
@@ -15,16 +16,18 @@ mod naming;
 mod persistence;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod postgres_options;
 mod ring_check;
 mod rotate;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use config::{DbConfig, DbConfigBuilder, Mode, SETTINGS};
+pub use config::{DbConfig, Mode, SETTINGS};
 pub use encrypt::{EncryptOptions, Encrypted, Progress};
 pub use keyring::{KeyId, KeyRing};
 pub use keyring_file::KeyRingFile;
 pub use naming::TableName;
 pub use persistence::Database;
+pub use postgres_options::{POSTGRES_SCHEMES, POSTGRES_SETTINGS, PostgresOptions};
 pub use rotate::{RotateOptions, Rotated};

@@ -35,14 +35,15 @@ const SQLITE_CONCURRENCY: usize = 16;
 ///
 /// ```
 /// use secret_persistence_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
-/// use secret_persistence_db::{Database, DbConfig, KeyRing};
+/// use secret_persistence_db::{Database, DbConfig, KeyRing, SETTINGS};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("secrets.db");
 /// let ring = KeyRing::generate("2026-11".parse()?)?;
-/// let config = DbConfig::from_url(&format!("sqlite://{}", path.display())).keyring(ring);
-/// let store = Database::connect(config.build()?).await?;
+/// let mut settings = SETTINGS.from_pairs([("path", path.to_string_lossy())])?;
+/// settings.set_by_operator("keyring", ring.to_text())?;
+/// let store = Database::connect(DbConfig::from_settings(&settings)?).await?;
 ///
 /// let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
 /// store.write(Write::new(coordinate.clone(), SecretValue::new("hunter2".to_owned()))).await?;

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secret_persistence_core::{Error, ErrorKind, Result};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::client::{
     Before, Client, Columns, Filter, Head, Row, Rows, Swap, Values, decode, decode_head,
 };
-use crate::config::{DbConfig, PostgresTarget};
+use crate::config::DbConfig;
 use crate::error::{POSTGRES, from_sqlx};
 use crate::naming::TableName;
+use crate::postgres_options::PostgresOptions;
 use crate::schema::{self, Dialect, Found, Layout};
 
 /// A connection that was idle for longer is asked whether it still lives before it is used.
@@ -46,7 +47,7 @@ struct Statements {
 }
 
 impl PostgresClient {
-    pub(crate) async fn open(target: &PostgresTarget, config: &DbConfig) -> Result<Self> {
+    pub(crate) async fn open(target: &PostgresOptions, config: &DbConfig) -> Result<Self> {
         let options = options(target);
         // The pool would go on trying to connect and then say no more than that time ran out.
         let mut connection = connect(&options, config.connect_timeout).await?;
@@ -98,7 +99,7 @@ impl PostgresClient {
 
     /// The SQL that the table still lacks, run if `apply` says so.
     pub(crate) async fn prepare(
-        target: &PostgresTarget,
+        target: &PostgresOptions,
         config: &DbConfig,
         apply: bool,
     ) -> Result<Vec<String>> {
@@ -511,29 +512,8 @@ impl Client for PostgresClient {
 
 /// What every connection is opened with. What is not set here may come from libpq's own variables
 /// (PGAPPNAME, PGOPTIONS, client certificates); place, role, password and TLS never do.
-fn options(target: &PostgresTarget) -> PgConnectOptions {
-    let options = PgConnectOptions::new_without_pgpass()
-        .host(&target.host)
-        .port(target.port)
-        .database(&target.database)
-        .username(&target.user)
-        .password(
-            target
-                .password
-                .as_ref()
-                .map_or("", |password| password.expose()),
-        )
-        .ssl_mode(if target.tls {
-            PgSslMode::VerifyFull
-        } else {
-            PgSslMode::Disable
-        })
-        .application_name("secret-persistence-db")
-        .disable_statement_logging();
-    match &target.root_certificates {
-        Some(pem) => options.ssl_root_cert_from_pem(pem.clone()),
-        None => options,
-    }
+fn options(target: &PostgresOptions) -> PgConnectOptions {
+    target.to_driver("secret-persistence-db")
 }
 
 async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use secret_persistence_core::conformance::{self, Options};
 use secret_persistence_core::{Expiry, Owner, SecretPersistence};
-use secret_persistence_db::{Database, DbConfig, DbConfigBuilder, Mode};
-use support::{Folder, LEGACY, Raw, SomebodyElse, ring};
+use secret_persistence_db::{Database, DbConfig, Mode};
+use support::{Folder, LEGACY, Raw, Setup, SomebodyElse, ring};
 
 async fn keeps_every_promise(config: DbConfig, raw: Raw) -> Database {
     let database = Database::connect(config.clone()).await.unwrap();
@@ -42,14 +42,14 @@ fn owner() -> Owner {
 }
 
 /// The three kinds, as settings of any engine.
-fn kinds(config: impl Fn() -> DbConfigBuilder) -> [DbConfig; 3] {
+fn kinds(config: impl Fn() -> Setup) -> [DbConfig; 3] {
     [
-        config().mode(Mode::Plain).create(false),
-        config().mode(Mode::Plain).owner(&owner()),
+        config().mode(Mode::Plain).set("create", "false"),
+        config().mode(Mode::Plain).set("owner", owner().as_str()),
         config()
             .mode(Mode::Encrypted)
-            .keyring(ring())
-            .owner(&owner()),
+            .keyring(&ring())
+            .set("owner", owner().as_str()),
     ]
     .map(|config| config.build().unwrap())
 }

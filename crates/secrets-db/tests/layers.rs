@@ -16,8 +16,8 @@ use secret_persistence_db::{Database, Mode};
 use support::{Folder, ring};
 
 async fn open(folder: &Folder) -> Arc<dyn SecretPersistence> {
-    let config = folder.config().mode(Mode::Encrypted).keyring(ring());
-    let config = config.owner(&owner()).build().unwrap();
+    let config = folder.config().mode(Mode::Encrypted).keyring(&ring());
+    let config = config.set("owner", owner().as_str()).build().unwrap();
     Arc::new(Database::connect(config).await.unwrap())
 }
 

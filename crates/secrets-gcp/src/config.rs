@@ -176,7 +176,10 @@ impl ConfigBuilder {
             .map(settings::endpoint)
             .transpose()?;
         if matches!(self.credentials, Credentials::Anonymous)
-            && !endpoint.as_ref().is_some_and(settings::is_loopback)
+            && !endpoint
+                .as_ref()
+                .and_then(Url::host_str)
+                .is_some_and(settings::is_loopback)
         {
             return Err(invalid(
                 "anonymous requests are for an emulator on loopback, named by endpoint-url",

@@ -1,13 +1,33 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
 use secret_persistence_core::Result;
-use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::settings::{KeyTable, Setting, SettingMap};
 
 use crate::config::{Config, Credentials, invalid};
 use crate::key::Key;
 
-/// Every setting of this store, for every source they come from.
-pub const SETTINGS: &[Setting] = &[
+/// The key table: `gcp://<project>[/<region>]?kms-key=…&labels=…`, and the environment where the URL
+/// says nothing.
+pub const SETTINGS: KeyTable = KeyTable::new(&["gcp"], ROWS, |url, settings| {
+    let region = url.path().trim_matches('/');
+    if url.port().is_some() || region.contains('/') {
+        return Err(invalid("this is not the URL of a Google store")
+            .with_hint("write gcp://<project>[/<region>]?<setting>=<value>&…"));
+    }
+    if !url.has_authority() {
+        return Err(invalid("this is not the URL of a Google store")
+            .with_hint("write gcp://<project>, with two slashes"));
+    }
+    if let Some(project) = url.host() {
+        settings.set("project-id", project)?;
+    }
+    match region {
+        "" => Ok(()),
+        region => settings.set("region", region),
+    }
+});
+
+const ROWS: &[Setting] = &[
     Setting::new(
         "project-id",
         "the project that holds the secrets, by its id or number; the host of the URL",
@@ -79,63 +99,7 @@ pub const SETTINGS: &[Setting] = &[
     .operator_only(),
 ];
 
-/// From URL, environment and settings.
 impl Config {
-    /// Reads `gcp://<project>[/<region>]?kms-key=…&labels=…`, with the environment for what the URL
-    /// does not say: credentials never stand in a URL. `variable` looks a variable up, so that the
-    /// caller decides about prefixes.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for a URL of another form.
-    pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_url(url, variable)?)
-    }
-
-    /// What a URL and the environment say, not yet checked as a whole.
-    ///
-    /// # Errors
-    /// `InvalidConfig` for a URL of another form, and for unknown or secret settings in it.
-    pub fn settings_of_url(
-        url: &StoreUrl,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Settings> {
-        let region = url.path().trim_matches('/');
-        if url.scheme() != "gcp" || url.port().is_some() || region.contains('/') {
-            return Err(invalid("this is not the URL of a Google store")
-                .with_hint("write gcp://<project>[/<region>]?<setting>=<value>&…"));
-        }
-        if !url.has_authority() {
-            return Err(invalid("this is not the URL of a Google store")
-                .with_hint("write gcp://<project>, with two slashes"));
-        }
-        let mut settings = Settings::new(SETTINGS);
-        if let Some(project) = url.host() {
-            settings.set("project-id", project)?;
-        }
-        if !region.is_empty() {
-            settings.set("region", region)?;
-        }
-        settings.set_query(url)?;
-        settings.set_env(variable);
-        Ok(settings)
-    }
-
-    /// Reads the environment alone.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings).
-    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_env(variable))
-    }
-
-    /// What the environment says, not yet checked.
-    #[must_use]
-    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
-        let mut settings = Settings::new(SETTINGS);
-        settings.set_env(variable);
-        settings
-    }
-
     /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
     /// store: add it with [`with_owner`](Self::with_owner).
     ///
@@ -144,7 +108,7 @@ impl Config {
     ///
     /// # Errors
     /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Google accepts.
-    pub fn from_settings(settings: &Settings) -> Result<Self> {
+    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let key = settings
             .secret("credentials")
@@ -213,7 +177,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use secret_persistence_core::ErrorKind;
-    use secret_persistence_core::settings::Trust;
+    use secret_persistence_core::settings::{StoreUrl, Trust};
 
     use super::*;
     use crate::config::Replication;
@@ -224,14 +188,14 @@ mod tests {
         "token_uri": "https://oauth2.googleapis.com/token"}"#;
 
     fn from_env(pairs: &[(&str, &str)]) -> Result<Config> {
-        Config::from_env(|name| {
+        Config::from_settings(&SETTINGS.from_env(&|name| {
             let found = pairs.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
-        })
+        }))
     }
 
     fn from_url(text: &str) -> Result<Config> {
-        Config::from_url(&StoreUrl::parse(text)?, |_| None)
+        Config::from_settings(&SETTINGS.from_url(&StoreUrl::parse(text)?, &|_| None)?)
     }
 
     const PROJECT: (&str, &str) = ("SECRET_STORE_GCP_PROJECT_ID", "cloud-proj");
@@ -346,7 +310,7 @@ mod tests {
     #[test]
     fn a_tenant_brings_a_key_of_its_own_and_nothing_of_the_operators() {
         let settings = |pairs: &[(&str, &str)]| {
-            let mut settings = Settings::with_trust(SETTINGS, Trust::tenant());
+            let mut settings = SettingMap::with_trust(SETTINGS.rows(), Trust::tenant());
             for (name, value) in pairs {
                 settings.set(name, *value)?;
             }
@@ -390,7 +354,7 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("canary"));
         }
         // The environment is the operator's: nothing comes from there.
-        let mut from_environment = Settings::with_trust(SETTINGS, Trust::tenant());
+        let mut from_environment = SettingMap::with_trust(SETTINGS.rows(), Trust::tenant());
         from_environment.set("project-id", "cloud-proj").unwrap();
         from_environment.set_env(|_| Some(KEY.to_owned()));
         assert!(Config::from_settings(&from_environment).is_err());
@@ -399,7 +363,7 @@ mod tests {
     /// Every setting is documented, and what the table calls a default is one.
     #[test]
     fn the_key_table_is_complete_and_true() {
-        for setting in SETTINGS {
+        for setting in ROWS {
             assert!(
                 !setting.doc.is_empty() && !setting.doc.ends_with('.'),
                 "{}",
@@ -408,7 +372,7 @@ mod tests {
             let Some(default) = setting.default else {
                 continue;
             };
-            let mut settings = Settings::new(SETTINGS);
+            let mut settings = SettingMap::new(SETTINGS.rows());
             settings.set("project-id", "my-project").unwrap();
             settings.set(setting.name, default).unwrap();
             let explicit = Config::from_settings(&settings).unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use e2e::google::{Google, Options};
 use secret_persistence_core::{Error, ErrorKind, SecretPersistence, SecretPersistenceExt};
-use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager};
+use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager, SETTINGS};
 use support::{config, google, google_with, in_a_process_of_its_own, key, write};
 
 fn with(google: &Google, credentials: Credentials) -> GoogleSecretManager {
@@ -269,12 +269,12 @@ fn application_default_credentials_are_found_where_google_says() {
 #[ignore = "run by application_default_credentials_are_found_where_google_says"]
 async fn child_writes() {
     let variable = |name: &str| env::var(name).ok();
-    let config = Config::from_env(|name| match name {
+    let settings = SETTINGS.from_env(&|name| match name {
         "SECRET_STORE_GCP_PROJECT_ID" => variable("PROJECT"),
         "SECRET_STORE_GCP_ENDPOINT_URL" => variable("ENDPOINT"),
         _ => variable(name),
-    })
-    .unwrap();
+    });
+    let config = Config::from_settings(&settings).unwrap();
     let store = GoogleSecretManager::new(config);
     let written = store.write(write("v")).await;
     match variable("REFUSED") {

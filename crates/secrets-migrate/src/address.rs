@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl};
 
 use crate::{MigrateError, MigrateResult};
 
@@ -51,8 +51,8 @@ pub(crate) fn settings(
     url: &StoreUrl,
     table: &'static [Setting],
     variables: Variables<'_>,
-) -> MigrateResult<Settings> {
-    let mut settings = Settings::new(table);
+) -> MigrateResult<SettingMap> {
+    let mut settings = SettingMap::new(table);
     settings
         .set_query(url)
         .map_err(|error| MigrateError::of_setting(&error).within(url))?;

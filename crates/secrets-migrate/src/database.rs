@@ -10,7 +10,7 @@ mod reason;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl};
 #[cfg(feature = "postgres")]
 use sqlx::PgPool;
 #[cfg(feature = "sqlite")]
@@ -97,7 +97,7 @@ impl Database {
     /// For schemes that are no database or not built in, and whatever keeps it from opening.
     pub(crate) async fn open(
         url: &StoreUrl,
-        settings: &Settings,
+        settings: &SettingMap,
         purpose: Purpose,
     ) -> MigrateResult<Self> {
         match url.scheme() {
@@ -119,7 +119,7 @@ impl Database {
     #[cfg(feature = "postgres")]
     async fn postgres(
         url: &StoreUrl,
-        settings: &Settings,
+        settings: &SettingMap,
         purpose: Purpose,
     ) -> MigrateResult<Self> {
         Ok(Self {
@@ -129,7 +129,7 @@ impl Database {
     }
 
     #[cfg(not(feature = "postgres"))]
-    async fn postgres(_: &StoreUrl, _: &Settings, _: Purpose) -> MigrateResult<Self> {
+    async fn postgres(_: &StoreUrl, _: &SettingMap, _: Purpose) -> MigrateResult<Self> {
         Err(MigrateError::settings(
             "Postgres is not built in; add `--features postgres` to the cargo command",
         ))

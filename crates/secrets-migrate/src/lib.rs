@@ -1,20 +1,5 @@
-//! Moves secrets from one store to another without changing a configuration.
-//!
-//! [`Migration`] is the engine: [`plan`](Migration::plan), [`copy`](Migration::copy),
-//! [`verify`](Migration::verify), [`rollback`](Migration::rollback) and
-//! [`retire`](Migration::retire); [`Split`] takes raw secrets out of configurations that were never
-//! split. It knows no command line and no store: what it works on is given to it as
-//! two [`SecretPersistence`](secret_persistence_core::SecretPersistence), any number of [`ConfigSource`]s and a
-//! [`Journal`].
-//!
-//! # What can be relied on
-//!
-//! - A run may be killed at any moment and started again; it may be repeated as a delta.
-//! - Memory depends on the concurrency and on the size of the values, not on their number: names
-//!   and states are in the journal, configurations and listings are read in pages.
-//! - Nothing in a journal, a [`Report`], an [`Event`] or an error is derived from a value: no digest,
-//!   no length.
-//! - A value that stood in the target before is never overwritten and never deleted.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 mod cancel;

@@ -19,7 +19,7 @@ mod table;
 use std::sync::Arc;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use secret_persistence_core::settings::{Setting, Settings};
+use secret_persistence_core::settings::{Setting, SettingMap};
 
 use crate::address::{self, Variables};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -110,7 +110,7 @@ async fn open_database(
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 /// The first of these settings that is given, for those that exclude each other.
-fn given<'a>(settings: &Settings, names: &[&'a str]) -> Option<&'a str> {
+fn given<'a>(settings: &SettingMap, names: &[&'a str]) -> Option<&'a str> {
     names
         .iter()
         .copied()

@@ -202,7 +202,9 @@ impl Http {
             .and_then(|location| self.base.join(location).ok())
             .ok_or_else(|| refuse("a standby answered a redirect that cannot be understood"))?;
         let secure = target.scheme() == "https"
-            || (self.base.scheme() == "http" && target.scheme() == "http" && is_loopback(&target));
+            || (self.base.scheme() == "http"
+                && target.scheme() == "http"
+                && target.host_str().is_some_and(is_loopback));
         if !secure {
             return Err(refuse("a standby sends us to a server without TLS"));
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secret_persistence_core::settings::{Setting, Settings, StoreUrl, is_loopback};
+use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, StoreUrl, is_loopback};
 use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
 use url::{Host, Url};
 
@@ -17,8 +17,11 @@ const DEFAULT_PORT: u16 = 8200;
 /// <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// The key table: every setting, its environment variables and its default.
-pub const SETTINGS: &[Setting] = &[
+/// The key table: `vault://host[:port]/<mount>/<path>/?<setting>=…`, and the environment where the URL
+/// says nothing. The path is the `prefix`. `vault` means https; `tls=off` works on loopback only.
+pub const SETTINGS: KeyTable = KeyTable::new(&["vault"], ROWS, read_url);
+
+const ROWS: &[Setting] = &[
     Setting::new("address", "the address of the server, such as https://vault.example.com:8200")
         .with_env(&["VAULT_ADDRESS"])
         .with_helm(&["address"])
@@ -72,11 +75,11 @@ pub const SETTINGS: &[Setting] = &[
 ///
 /// ```
 /// use secret_persistence_core::settings::StoreUrl;
-/// use secret_persistence_vault::VaultConfig;
+/// use secret_persistence_vault::{SETTINGS, VaultConfig};
 ///
 /// let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/?namespace=team")?;
 /// let variable = |name: &str| (name == "VAULT_AUTH_TOKEN").then(|| "hvs.example".to_owned());
-/// let config = VaultConfig::from_url(&url, variable)?;
+/// let config = VaultConfig::from_settings(&SETTINGS.from_url(&url, &variable)?)?;
 /// assert!(!format!("{config:?}").contains("hvs.example"));
 /// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
@@ -139,51 +142,6 @@ pub(crate) enum Credential {
 }
 
 impl VaultConfig {
-    /// Reads `vault://host[:port]/<mount>/<path>/?<setting>=…`, with the environment for what the URL
-    /// does not say: credentials never stand in a URL. The path is the `prefix`. `vault` means https;
-    /// `tls=off` works on loopback only. `variable` looks a variable up, so that the caller decides
-    /// about prefixes.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings); and `InvalidConfig` for another scheme, a missing
-    /// host, an unknown or secret setting.
-    pub fn from_url(url: &StoreUrl, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_url(url, variable)?)
-    }
-
-    /// What a URL and the environment say, not yet checked as a whole.
-    ///
-    /// # Errors
-    /// `InvalidConfig` for another scheme, a missing host, an unknown or secret setting.
-    pub fn settings_of_url(
-        url: &StoreUrl,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Settings> {
-        let mut settings = settings_of_url(url)?;
-        settings.set_env(|name| match name {
-            // The URL says where.
-            "VAULT_ADDRESS" | "VAULT_PREFIX" => None,
-            _ => variable(name),
-        });
-        Ok(settings)
-    }
-
-    /// Reads the environment alone.
-    ///
-    /// # Errors
-    /// As [`from_settings`](Self::from_settings).
-    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        Self::from_settings(&Self::settings_of_env(variable))
-    }
-
-    /// What the environment says, not yet checked.
-    #[must_use]
-    pub fn settings_of_env(variable: impl Fn(&str) -> Option<String>) -> Settings {
-        let mut settings = Settings::new(SETTINGS);
-        settings.set_env(variable);
-        settings
-    }
-
     /// The same configuration, marking what is written with this owner.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
@@ -198,7 +156,7 @@ impl VaultConfig {
     /// with what this process happens to have, or reach a host that is not of the public internet and
     /// that the operator did not list. A host's name is looked up at each connection, every address
     /// is checked then, and that address is what is connected to.
-    pub fn from_settings(settings: &Settings) -> Result<Self> {
+    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let address = address(settings)?;
         let reach = Reach::of(settings.trust(), &address)?;
         let client_cert = match (
@@ -278,16 +236,11 @@ impl Login {
     }
 }
 
-fn settings_of_url(url: &StoreUrl) -> Result<Settings> {
-    let mut settings = Settings::new(SETTINGS);
-    let host = url
-        .host()
-        .filter(|_| url.scheme() == "vault")
-        .ok_or_else(|| {
-            invalid("this is not the URL of a Vault store")
-                .with_hint("write it like vault://vault.example.com:8200/secret/airbyte/")
-        })?;
-    settings.set_query(url)?;
+fn read_url(url: &StoreUrl, settings: &mut SettingMap) -> Result<()> {
+    let host = url.host().ok_or_else(|| {
+        invalid("this is not the URL of a Vault store")
+            .with_hint("write it like vault://vault.example.com:8200/secret/airbyte/")
+    })?;
     let scheme = if settings.text("tls") == Some("off") {
         "http"
     } else {
@@ -295,16 +248,19 @@ fn settings_of_url(url: &StoreUrl) -> Result<Settings> {
     };
     let port = url.port().unwrap_or(DEFAULT_PORT);
     settings.set("address", format!("{scheme}://{host}:{port}"))?;
-    let path = url.path().trim_start_matches('/');
-    if !path.is_empty() {
+    match url.path().trim_start_matches('/') {
+        // The URL says where, so no variable does.
+        "" if settings.is_set("prefix") => Ok(()),
+        "" => settings.set("prefix", ""),
         // A folder is what people mean; the setting `prefix` takes anything, as Airbyte does.
-        let slash = if path.ends_with('/') { "" } else { "/" };
-        settings.set("prefix", format!("{path}{slash}"))?;
+        path => {
+            let slash = if path.ends_with('/') { "" } else { "/" };
+            settings.set("prefix", format!("{path}{slash}"))
+        }
     }
-    Ok(settings)
 }
 
-fn address(settings: &Settings) -> Result<Url> {
+fn address(settings: &SettingMap) -> Result<Url> {
     let text = settings.text("address").ok_or_else(|| {
         invalid("`address` is missing")
             .with_hint("set VAULT_ADDRESS, like https://vault.example.com:8200")
@@ -327,7 +283,7 @@ fn address(settings: &Settings) -> Result<Url> {
         "http" if settings.trust().is_tenant() => {
             Err(invalid("a tenant's store is reached over https only"))
         }
-        "http" if is_loopback(&url) => Ok(url),
+        "http" if url.host_str().is_some_and(is_loopback) => Ok(url),
         "http" => Err(invalid("plain http is refused outside loopback").with_hint(
             "use https; the token and every secret would go over the wire in the clear",
         )),
@@ -335,7 +291,7 @@ fn address(settings: &Settings) -> Result<Url> {
     }
 }
 
-fn place(settings: &Settings) -> Result<Place> {
+fn place(settings: &SettingMap) -> Result<Place> {
     let clean = |text: &str| {
         let inner = text.strip_suffix('/').unwrap_or(text);
         let tricky = |segment: &str| {
@@ -373,7 +329,7 @@ fn place(settings: &Settings) -> Result<Place> {
     Ok(Place::Joined(joined))
 }
 
-fn login(settings: &Settings) -> Result<Login> {
+fn login(settings: &SettingMap) -> Result<Login> {
     let method = settings
         .text("auth-method")
         .unwrap_or("token")
@@ -423,7 +379,7 @@ fn login(settings: &Settings) -> Result<Login> {
 }
 
 fn credential(
-    settings: &Settings,
+    settings: &SettingMap,
     given: &'static str,
     file: &'static str,
     default: Option<&str>,
@@ -442,7 +398,7 @@ fn credential(
     }
 }
 
-fn peers(settings: &Settings) -> Result<Vec<String>> {
+fn peers(settings: &SettingMap) -> Result<Vec<String>> {
     let list = settings.text("peers").unwrap_or("");
     list.split(',')
         .map(str::trim)
@@ -485,7 +441,7 @@ fn header_text(text: &str) -> Result<String> {
 }
 
 fn number(
-    settings: &Settings,
+    settings: &SettingMap,
     name: &'static str,
     default: usize,
     range: std::ops::RangeInclusive<usize>,
@@ -513,8 +469,8 @@ mod tests {
 
     use super::*;
 
-    fn settings(pairs: &[(&str, &str)]) -> Settings {
-        let mut settings = Settings::new(SETTINGS);
+    fn settings(pairs: &[(&str, &str)]) -> SettingMap {
+        let mut settings = SettingMap::new(SETTINGS.rows());
         for (name, value) in pairs {
             settings.set(name, *value).unwrap();
         }
@@ -625,7 +581,7 @@ mod tests {
 
     #[test]
     fn urls_set_address_and_prefix_and_never_secrets() {
-        let parse = |text: &str| settings_of_url(&StoreUrl::parse(text)?);
+        let parse = |text: &str| SETTINGS.from_url(&StoreUrl::parse(text)?, &|_| None);
         let settings = parse("vault://vault.example.com/secret/airbyte?kv-version=2").unwrap();
         assert_eq!(
             settings.text("address"),
@@ -652,7 +608,7 @@ mod tests {
 
     fn tenant(pairs: &[(&str, &str)]) -> Result<VaultConfig> {
         let trust = Trust::tenant_reaching(["vault.internal", ".team.internal"]);
-        let mut settings = Settings::with_trust(SETTINGS, trust);
+        let mut settings = SettingMap::with_trust(SETTINGS.rows(), trust);
         for (name, value) in pairs {
             settings.set(name, *value)?;
         }
@@ -759,8 +715,8 @@ mod tests {
 
     #[test]
     fn the_table_has_no_name_twice_and_debug_no_secret() {
-        let names: std::collections::BTreeSet<_> = SETTINGS.iter().map(|one| one.name).collect();
-        assert_eq!(names.len(), SETTINGS.len());
+        let names: std::collections::BTreeSet<_> = ROWS.iter().map(|one| one.name).collect();
+        assert_eq!(names.len(), ROWS.len());
         let config = build(&[
             ("address", "https://v"),
             ("auth-method", "approle"),

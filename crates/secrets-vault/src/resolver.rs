@@ -178,8 +178,10 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_says_so() {
         let trust = Trust::tenant();
-        let mut settings =
-            secret_persistence_core::settings::Settings::with_trust(crate::SETTINGS, trust);
+        let mut settings = secret_persistence_core::settings::SettingMap::with_trust(
+            crate::SETTINGS.rows(),
+            trust,
+        );
         settings.set("address", "https://localhost:1").unwrap();
         settings.set("token", "canary").unwrap();
         let config = crate::VaultConfig::from_settings(&settings).unwrap();

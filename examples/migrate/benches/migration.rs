@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use secret_persistence_core::{ManagedCoordinate, Scope, SecretPersistenceExt, SecretValue, Write};
-use secret_persistence_db::{Database, DbConfig, KeyRingFile, Mode};
+use secret_persistence_db::{Database, DbConfig, KeyRingFile, SETTINGS};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -55,11 +55,9 @@ fn main() {
 /// A plain store as it would be found, its configurations, and a key ring.
 async fn fill(folder: &Path, secrets: usize) {
     KeyRingFile::create(folder.join("ring"), "k1".parse().unwrap()).unwrap();
-    let config = DbConfig::builder()
-        .set("path", folder.join("source.db").to_str().unwrap())
-        .mode(Mode::Plain)
-        .build()
-        .unwrap();
+    let path = folder.join("source.db");
+    let settings = SETTINGS.from_pairs([("path", path.to_str().unwrap()), ("mode", "plain")]);
+    let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
     let source = Database::connect(config).await.unwrap();
     let table = sqlx::SqlitePool::connect_with(
         sqlx::sqlite::SqliteConnectOptions::new()

@@ -1,8 +1,8 @@
 //! URLs of stores and databases: parsed once, never with a credential in them.
 
-use secret_persistence_core::settings::{Setting, Settings, StoreUrl};
+use secret_persistence_core::settings::StoreUrl;
 
-use crate::environment::{Environment, Role};
+use crate::environment::Role;
 use crate::status::{Failure, Result};
 
 /// Reads the URL of an option.
@@ -24,24 +24,6 @@ pub(crate) fn parse(text: &str, role: Role) -> Result<StoreUrl> {
         .at(role.option()));
     }
     StoreUrl::parse(text).map_err(|error| Failure::from(error).at(role.option()))
-}
-
-/// The settings of a table from a URL's query and the environment, in this order.
-///
-/// # Errors
-/// For unknown parameters, and for secrets in the URL.
-pub(crate) fn settings(
-    url: &StoreUrl,
-    table: &'static [Setting],
-    role: Role,
-    environment: &Environment,
-) -> Result<Settings> {
-    let mut settings = Settings::new(table);
-    settings
-        .set_query(url)
-        .map_err(|error| Failure::from(error).at(format!("{} {url}", role.option())))?;
-    settings.set_env(|name| environment.of(role, name).map(str::to_owned));
-    Ok(settings)
 }
 
 /// Hides what stands between `://` and `@` in text that other people's code made of our arguments.
@@ -87,7 +69,8 @@ mod tests {
             "postgres://us er:hunter2",
         ] {
             let refused = parse(text, Role::From).and_then(|url| {
-                settings(&url, &[], Role::From, &Environment::default()).map(|_| ())
+                let read = secret_persistence_db::SETTINGS.from_url(&url, &|_| None);
+                read.map(drop).map_err(Failure::from)
             });
             let failure = refused.unwrap_err();
             assert_eq!(failure.status(), Status::Input, "{text}");

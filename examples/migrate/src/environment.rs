@@ -77,7 +77,7 @@ impl Environment {
     /// The variables for the settings of a role's store.
     pub(crate) fn of_store(&self, role: Role) -> secret_persistence::Environment {
         let variables: secret_persistence::Environment = self.0.clone().into_iter().collect();
-        variables.preferring(role.prefix())
+        variables.with_prefix(role.prefix())
     }
 
     /// A variable without a prefix; unset where it is what Kubernetes injects for a service of an

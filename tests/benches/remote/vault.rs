@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use secret_persistence_core::{ManagedCoordinate, SecretPersistence, settings::Settings};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence, settings::SettingMap};
 use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::json;
 
@@ -51,7 +51,7 @@ impl Http {
 
 impl Bare for Http {
     async fn ours(&self) -> Arc<dyn SecretPersistence> {
-        let mut settings = Settings::new(SETTINGS);
+        let mut settings = SettingMap::new(SETTINGS.rows());
         let prefix = format!("{}/", self.mount);
         for (name, value) in [
             ("address", &self.url),

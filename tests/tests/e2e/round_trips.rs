@@ -11,7 +11,7 @@ use secret_persistence_core::{
     Actor, DeleteOptions, ManagedCoordinate, Recovery, SecretPersistence,
     SecretPersistenceExt as _, SecretValue, Stores, Write, Written,
     connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
-    settings::Settings,
+    settings::SettingMap,
 };
 use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::{Map, Value, json};
@@ -154,7 +154,7 @@ async fn vault_as(
     mount: &str,
     login: &[(&str, &str)],
 ) -> Arc<dyn SecretPersistence> {
-    let mut settings = Settings::new(SETTINGS);
+    let mut settings = SettingMap::new(SETTINGS.rows());
     let (address, prefix) = (proxy.url(), format!("{mount}/"));
     let place = [("address", &*address), ("prefix", &prefix)];
     for (name, value) in place.iter().chain(login) {

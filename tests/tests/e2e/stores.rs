@@ -7,9 +7,9 @@ use secret_persistence_core::{
     Actor, Owner, SecretPersistence, SecretValue, Stores,
     connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
     layer::{Layers, RetryOptions, Stack},
-    settings::Settings,
+    settings::SettingMap,
 };
-use secret_persistence_db::{Database, DbConfig, Mode};
+use secret_persistence_db::{Database, DbConfig};
 use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 
 pub(crate) type Store = Arc<dyn SecretPersistence>;
@@ -42,7 +42,7 @@ pub(crate) fn aws(url: &str, account: &str) -> Store {
 
 /// A folder of a mount.
 pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
-    let mut settings = Settings::new(SETTINGS);
+    let mut settings = SettingMap::new(SETTINGS.rows());
     for (name, value) in [
         ("address", address),
         ("owner", owner().as_str()),
@@ -57,11 +57,13 @@ pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
 
 /// A database file, as it is where nobody has encrypted it.
 pub(crate) async fn sqlite(file: &Path) -> Store {
-    let config = DbConfig::builder()
-        .set("path", file.to_str().unwrap())
-        .mode(Mode::Plain)
-        .owner(&owner());
-    Arc::new(Database::connect(config.build().unwrap()).await.unwrap())
+    let settings = secret_persistence_db::SETTINGS.from_pairs([
+        ("path", file.to_str().unwrap()),
+        ("mode", "plain"),
+        ("owner", owner().as_str()),
+    ]);
+    let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
+    Arc::new(Database::connect(config).await.unwrap())
 }
 
 /// The store with a layer that repeats what fails for a moment, `attempts` times at most and after short pauses.

@@ -196,7 +196,13 @@ fn every_package_inherits_what_the_workspace_decides() {
     for package in packages() {
         let manifest = package.folder.join("Cargo.toml");
         let text = fs::read_to_string(&manifest).unwrap();
-        for line in ["edition", "license", "publish", "rust-version", "version"] {
+        for line in [
+            "edition",
+            "license",
+            "repository",
+            "rust-version",
+            "version",
+        ] {
             let line = format!("\n{line}.workspace = true\n");
             assert!(text.contains(&line), "{}: no{line}", manifest.display());
         }
@@ -206,6 +212,78 @@ fn every_package_inherits_what_the_workspace_decides() {
             manifest.display()
         );
     }
+}
+
+/// What the crate registry shows of each crate, and needs: `cargo publish` finds out too late.
+#[test]
+fn the_crates_can_be_published_and_nothing_else() {
+    let metadata = cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let mut published = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let folder = manifest.parent().unwrap();
+        if !folder.starts_with(root().join("crates")) {
+            assert_eq!(package["publish"], Value::Array(Vec::new()), "{name}");
+            continue;
+        }
+        published += 1;
+        assert_eq!(
+            package["publish"],
+            Value::Null,
+            "{name} cannot be published"
+        );
+        assert_eq!(package["readme"], "README.md", "{name}");
+        let longest = package["description"].as_str().map_or(0, str::len);
+        assert!((20..200).contains(&longest), "{name}: description");
+        // The registry takes five at most.
+        for list in ["keywords", "categories"] {
+            let length = package[list].as_array().unwrap().len();
+            assert!((1..=5).contains(&length), "{name}: {length} {list}");
+        }
+        let docs = &package["metadata"]["docs"]["rs"];
+        assert_eq!(docs["all-features"], true, "{name}: docs.rs");
+        assert_eq!(docs["rustdoc-args"][1], "docsrs", "{name}: docs.rs");
+
+        let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
+        let library = read("src/lib.rs");
+        assert!(
+            library.starts_with(
+                "#![doc = include_str!(\"../README.md\")]\n#![cfg_attr(docsrs, feature(doc_cfg))]\n"
+            ),
+            "{name}: the first page of the documentation is the README"
+        );
+        assert_eq!(
+            read("LICENSE"),
+            fs::read_to_string(root().join("LICENSE")).unwrap()
+        );
+        let readme = read("README.md");
+        let promised = format!(
+            "minimum supported Rust version is {}",
+            package["rust_version"].as_str().unwrap()
+        );
+        for part in [
+            "```rust",
+            "| symptom | cause | remedy |",
+            "# Versions",
+            &promised,
+        ] {
+            assert!(readme.contains(part), "{name}: README.md lacks {part}");
+        }
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let tests_only = dependency["kind"] == "dev";
+            let in_workspace = dependency["path"].is_string();
+            // Packaging strips what has a path and no version.
+            let kit = dependency["name"] == "e2e";
+            if in_workspace && kit {
+                assert!(tests_only && dependency["req"] == "*", "{name}: e2e");
+            } else {
+                assert_ne!(dependency["req"], "*", "{name}: {}", dependency["name"]);
+            }
+        }
+    }
+    assert!(published >= 8, "{published} crates");
 }
 
 /// The files that git knows.

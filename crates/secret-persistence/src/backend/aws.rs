@@ -10,8 +10,7 @@ use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
     kind: Kind::Aws,
-    schemes: &["aws"],
-    table: SETTINGS,
+    settings: SETTINGS,
     json: &[
         JsonForm {
             auth_type: Some("ACCESS_KEY"),
@@ -25,8 +24,6 @@ pub(super) const BACKEND: Backend = Backend {
         },
     ],
     quotas: Some(AwsSecretsManager::quotas),
-    of_env: |variable| Ok(Config::settings_of_env(variable)),
-    of_url: |url, variable| Config::settings_of_url(url, variable),
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(async move {

@@ -10,16 +10,13 @@ use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
     kind: Kind::Azure,
-    schemes: &["azure"],
-    table: SETTINGS,
+    settings: SETTINGS,
     json: &[JsonForm {
         auth_type: None,
         required: &["vaultUrl", "tenantId", "clientId", "clientSecret"],
         optional: &["tags"],
     }],
     quotas: Some(AzureKeyVault::quotas),
-    of_env: |variable| Ok(Config::settings_of_env(variable)),
-    of_url: |url, variable| Config::settings_of_url(url, variable),
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(async move {

@@ -10,24 +10,9 @@ use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
     kind: Kind::Database,
-    schemes: &[
-        #[cfg(feature = "postgres")]
-        "postgres",
-        #[cfg(feature = "postgres")]
-        "postgresql",
-        #[cfg(feature = "sqlite")]
-        "sqlite",
-    ],
-    table: SETTINGS,
+    settings: SETTINGS,
     json: &[],
     quotas: None,
-    of_env: |variable| DbConfig::builder().env(variable).into_settings(),
-    of_url: |url, variable| {
-        DbConfig::builder()
-            .store_url(url)
-            .env(variable)
-            .into_settings()
-    },
     check: |values| DbConfig::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(async move {

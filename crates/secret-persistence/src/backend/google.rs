@@ -10,16 +10,13 @@ use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
     kind: Kind::Google,
-    schemes: &["gcp"],
-    table: SETTINGS,
+    settings: SETTINGS,
     json: &[JsonForm {
         auth_type: None,
         required: &["gcpProjectId", "gcpCredentialsJson"],
         optional: &["region"],
     }],
     quotas: Some(GoogleSecretManager::quotas),
-    of_env: |variable| Ok(Config::settings_of_env(variable)),
-    of_url: |url, variable| Config::settings_of_url(url, variable),
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(async move {

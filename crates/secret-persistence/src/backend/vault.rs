@@ -10,16 +10,13 @@ use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
     kind: Kind::Vault,
-    schemes: &["vault"],
-    table: SETTINGS,
+    settings: SETTINGS,
     json: &[JsonForm {
         auth_type: None,
         required: &["address", "token", "prefix"],
         optional: &[],
     }],
     quotas: None,
-    of_env: |variable| Ok(VaultConfig::settings_of_env(variable)),
-    of_url: |url, variable| VaultConfig::settings_of_url(url, variable),
     check: |values| VaultConfig::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(async move {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secret_persistence_core::layer::{CacheOptions, ClassLimit, LimitOptions, RetryOptions};
-use secret_persistence_core::settings::{Setting, Settings as Values};
+use secret_persistence_core::settings::{Setting, SettingMap};
 use secret_persistence_core::{AuditMode, Error, Result};
 
 use super::{Settings, invalid};
@@ -146,7 +146,7 @@ impl Layering {
 }
 
 /// What becomes of an operation whose audit events are lost, where they are wanted at all.
-pub(crate) fn audit_mode(values: &Values) -> Result<Option<AuditMode>> {
+pub(crate) fn audit_mode(values: &SettingMap) -> Result<Option<AuditMode>> {
     match values.text("audit") {
         None => Ok(None),
         Some("required") => Ok(Some(AuditMode::Required)),
@@ -155,7 +155,7 @@ pub(crate) fn audit_mode(values: &Values) -> Result<Option<AuditMode>> {
     }
 }
 
-fn cache(values: &Values) -> Result<Option<CacheOptions>> {
+fn cache(values: &SettingMap) -> Result<Option<CacheOptions>> {
     // What is not switched on is checked all the same: it may be tomorrow.
     let wanted = flag(values, "cache")?.unwrap_or(false);
     let mut options = CacheOptions::default();
@@ -171,7 +171,7 @@ fn cache(values: &Values) -> Result<Option<CacheOptions>> {
     Ok(wanted.then_some(options))
 }
 
-fn retry(values: &Values) -> Result<Option<RetryOptions>> {
+fn retry(values: &SettingMap) -> Result<Option<RetryOptions>> {
     let wanted = flag(values, "retry")?.unwrap_or(true);
     let mut options = RetryOptions::default();
     if let Some(attempts) = number(values, "retry-attempts", 1, 100)? {
@@ -186,7 +186,7 @@ fn retry(values: &Values) -> Result<Option<RetryOptions>> {
     Ok(wanted.then_some(options))
 }
 
-fn limit(values: &Values, quotas: Option<LimitOptions>) -> Result<Option<LimitOptions>> {
+fn limit(values: &SettingMap, quotas: Option<LimitOptions>) -> Result<Option<LimitOptions>> {
     let wanted = flag(values, "limit")?;
     let own = [
         (
@@ -225,11 +225,11 @@ fn limit(values: &Values, quotas: Option<LimitOptions>) -> Result<Option<LimitOp
 }
 
 /// `true` or `false`.
-fn flag(values: &Values, name: &str) -> Result<Option<bool>> {
+fn flag(values: &SettingMap, name: &str) -> Result<Option<bool>> {
     values.parse(name)
 }
 
-fn number<T>(values: &Values, name: &str, least: T, most: T) -> Result<Option<T>>
+fn number<T>(values: &SettingMap, name: &str, least: T, most: T) -> Result<Option<T>>
 where
     T: FromStr + PartialOrd + std::fmt::Display + Copy,
 {
@@ -243,7 +243,7 @@ where
 }
 
 /// A number above zero.
-fn decimal(values: &Values, name: &str, most: f64) -> Result<Option<f64>> {
+fn decimal(values: &SettingMap, name: &str, most: f64) -> Result<Option<f64>> {
     match values.parse::<f64>(name)? {
         Some(number) if number > 0.0 && number <= most => Ok(Some(number)),
         Some(_) => Err(invalid(format!("`{name}` is above 0 and at most {most}"))),
@@ -255,8 +255,8 @@ fn decimal(values: &Values, name: &str, most: f64) -> Result<Option<f64>> {
 mod tests {
     use super::*;
 
-    fn values(pairs: &[(&str, &str)]) -> Values {
-        let mut values = Values::new(COMMON);
+    fn values(pairs: &[(&str, &str)]) -> SettingMap {
+        let mut values = SettingMap::new(COMMON);
         for (name, value) in pairs {
             values.set(name, *value).unwrap();
         }

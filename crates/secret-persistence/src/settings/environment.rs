@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use secret_persistence_core::settings::Settings as Values;
+use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{Result, SecretValue};
 
 use super::{COMMON, Settings, invalid, near_miss};
@@ -35,16 +35,30 @@ impl Environment {
         Self::default()
     }
 
-    /// The same variables, those whose names begin with the prefix taking the place of their namesakes
-    /// without it.
+    /// The same variables as they are for one of several stores or databases: those whose names begin
+    /// with the prefix take the place of their namesakes without it.
+    ///
+    /// An empty variable is unset, so `FROM_DATABASE_USER=` hides nothing; nor does what Kubernetes
+    /// injects for a service whose name begins like the prefix.
+    ///
+    /// ```
+    /// use secret_persistence::Environment;
+    ///
+    /// let environment = Environment::from_iter([
+    ///     ("DATABASE_USER", "airbyte"),
+    ///     ("FROM_DATABASE_USER", "reader"),
+    /// ]);
+    /// assert_eq!(environment.with_prefix("FROM_").get("DATABASE_USER").as_deref(), Some("reader"));
+    /// assert_eq!(environment.with_prefix("TO_").get("DATABASE_USER").as_deref(), Some("airbyte"));
+    /// ```
     #[must_use]
-    pub fn preferring(&self, prefix: &str) -> Self {
+    pub fn with_prefix(&self, prefix: &str) -> Self {
         let mut variables = self.0.clone();
-        for (name, value) in &self.0 {
-            if let Some(name) = name.strip_prefix(prefix)
-                && !value.is_empty()
+        for name in self.names() {
+            if let Some(plain) = name.strip_prefix(prefix)
+                && let Some(value) = self.secret(name)
             {
-                variables.insert(name.to_owned(), value.clone());
+                variables.insert(plain.to_owned(), value);
             }
         }
         Self(variables)
@@ -70,13 +84,15 @@ impl Environment {
         self.0.keys().map(String::as_str)
     }
 
-    /// A variable's value.
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
+    /// A variable's value, unless it is empty or what Kubernetes injects.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
         self.secret(name).map(|value| value.expose().to_owned())
     }
 
-    /// A variable's value, unless it is empty or none of ours.
-    pub(crate) fn secret(&self, name: &str) -> Option<SecretValue> {
+    /// The same, for a variable that holds a secret.
+    #[must_use]
+    pub fn secret(&self, name: &str) -> Option<SecretValue> {
         let value = self.0.get(name).filter(|value| !value.is_empty())?;
         (!is_of_a_service(name, value.expose())).then(|| value.clone())
     }
@@ -117,8 +133,8 @@ impl Settings {
         };
         let warnings = near_miss::look(environment, kind);
         let backend = backend::of(kind)?;
-        let store = (backend.of_env)(&|name| environment.get(name))?;
-        let settings = Self::new(kind, store, Values::new(COMMON)).with_warnings(warnings);
+        let store = backend.settings.from_env(&|name| environment.get(name));
+        let settings = Self::new(kind, store, SettingMap::new(COMMON)).with_warnings(warnings);
         let says_where = |name| ["url", "host", "path"].contains(&name);
         if variable.is_none() && !settings.store.names().any(says_where) {
             return Err(invalid("no store is set in the environment").with_hint(format!(
@@ -157,14 +173,19 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_preferred_and_an_empty_one_is_not() {
+    fn a_prefixed_variable_takes_the_plain_ones_place_unless_it_is_empty_or_a_services() {
         let environment = Environment::from_iter([
             ("A", "plain"),
             ("B", "plain"),
             ("MIRROR_A", "mirror"),
             ("MIRROR_B", ""),
+            ("DATABASE_PORT", "5433"),
+            ("MIRROR_DATABASE_PORT", "udp://10.0.0.7:5432"),
+            ("VAULT_PORT", "sctp://10.0.0.7:5432"),
         ]);
-        let mirror = environment.preferring("MIRROR_");
+        let mirror = environment.with_prefix("MIRROR_");
+        assert_eq!(mirror.get("DATABASE_PORT").as_deref(), Some("5433"));
+        assert_eq!(mirror.get("VAULT_PORT"), None);
         assert_eq!(mirror.get("A").as_deref(), Some("mirror"));
         assert_eq!(mirror.get("B").as_deref(), Some("plain"));
         assert_eq!(environment.get("A").as_deref(), Some("plain"));

@@ -3,7 +3,7 @@
 mod block;
 mod database;
 
-use secret_persistence_core::settings::{Settings as Values, unknown};
+use secret_persistence_core::settings::{SettingMap, unknown};
 use secret_persistence_core::{Error, Result};
 use serde_json::{Map, Value};
 
@@ -144,20 +144,20 @@ fn of_manager(
             .with_hint("it holds the settings of the chosen store")
     })?;
     let mut block = Block::new(place, entries, secret_name(manager, global)?, secrets);
-    let mut store = Values::new(backend.table);
+    let mut store = SettingMap::new(backend.settings.rows());
     let mut extra: &[&str] = &[];
     let mut looks_up = true;
     if kind == Kind::Aws {
         extra = &[AUTHENTICATION_TYPE];
         looks_up = aws_credentials(&block)?;
     }
-    block.refuse_unknown(backend.table, extra)?;
+    block.refuse_unknown(backend.settings.rows(), extra)?;
     block.fill(&mut store, looks_up)?;
     if kind == Kind::Aws && looks_up {
         for name in ["access-key-id", "secret-access-key"] {
             if store.secret(name).is_none() {
                 return Err(block.no_credential(
-                    backend.table,
+                    backend.settings.rows(),
                     name,
                     "name another key, or use authenticationType: instanceProfile",
                 ));
@@ -165,7 +165,7 @@ fn of_manager(
         }
     }
     let warnings = block.into_warnings();
-    Ok(Settings::new(kind, store, Values::new(COMMON)).with_warnings(warnings))
+    Ok(Settings::new(kind, store, SettingMap::new(COMMON)).with_warnings(warnings))
 }
 
 const AUTHENTICATION_TYPE: &str = "authenticationType";
@@ -226,7 +226,7 @@ fn secret_name(
 }
 
 /// What stands around the store.
-fn common(values: &mut Values, global: &Map<String, Value>) -> Result<()> {
+fn common(values: &mut SettingMap, global: &Map<String, Value>) -> Result<()> {
     let place = COMMON_PLACE.trim_start_matches("global.");
     let Some(entries) = tree::entries(COMMON_PLACE, global.get(place))? else {
         return Ok(());

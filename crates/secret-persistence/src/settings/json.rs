@@ -1,6 +1,6 @@
 //! Settings from the JSON for external secret management.
 
-use secret_persistence_core::settings::{Setting, Settings as Values, Trust, unknown};
+use secret_persistence_core::settings::{Setting, SettingMap, Trust, unknown};
 use secret_persistence_core::{Error, Result};
 use serde_json::{Map, Value};
 
@@ -43,7 +43,7 @@ impl Settings {
     /// As [`from_json`](Self::from_json), parsed already.
     pub(crate) fn from_value(value: &Value, environment: &Environment) -> Result<Self> {
         let (backend, form, object) = recognise(value)?;
-        let mut store = Values::new(backend.table);
+        let mut store = SettingMap::new(backend.settings.rows());
         if form.required.contains(&"roleArn") {
             for (variable, name) in BASE_KEY {
                 if let Some(value) = environment.secret(variable) {
@@ -57,7 +57,7 @@ impl Settings {
                 .get(name)
                 .filter(|_| name.starts_with("SECRETS_"))
         });
-        Self::new(backend.kind, store, Values::new(COMMON)).with_environment(environment)
+        Self::new(backend.kind, store, SettingMap::new(COMMON)).with_environment(environment)
     }
 
     /// Reads the same JSON from a tenant, who has less trust than the operator: see [`Tenant`]. Nothing
@@ -77,7 +77,7 @@ impl Settings {
     /// As [`from_tenant_json`](Self::from_tenant_json), parsed already.
     pub(crate) fn from_tenant_value(value: &Value, tenant: &Tenant) -> Result<Self> {
         let (backend, form, object) = recognise(value)?;
-        let mut store = Values::with_trust(backend.table, tenant.trust());
+        let mut store = SettingMap::with_trust(backend.settings.rows(), tenant.trust());
         if form.required.contains(&"roleArn") {
             if let Some(id) = &tenant.external_id {
                 store.set_by_operator("external-id", id.clone())?;
@@ -91,7 +91,7 @@ impl Settings {
         fill(&mut store, &backend, form, object)?;
         // What is refused should be refused when the settings are saved, not when they are used.
         (backend.check)(&store)?;
-        let common = Values::with_trust(COMMON, Trust::tenant());
+        let common = SettingMap::with_trust(COMMON, Trust::tenant());
         Ok(Self::new(backend.kind, store, common))
     }
 }
@@ -211,7 +211,7 @@ fn wrong_auth_type() -> Error {
 
 /// Sets what the object says, all of it.
 fn fill(
-    values: &mut Values,
+    values: &mut SettingMap,
     backend: &Backend,
     form: JsonForm,
     object: &Map<String, Value>,
@@ -230,7 +230,7 @@ fn fill(
         }
         let setting = known()
             .find(|name| name == key)
-            .and_then(|name| row(backend.table, name));
+            .and_then(|name| row(backend.settings.rows(), name));
         let Some(setting) = setting else {
             return Err(unknown(key, known().collect::<Vec<_>>().into_iter()));
         };

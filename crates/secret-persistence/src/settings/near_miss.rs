@@ -93,7 +93,7 @@ pub(super) fn look(environment: &Environment, kind: Kind) -> Vec<Warning> {
     ours.extend(common.clone());
     all.extend(common);
     for backend in backend::built_in() {
-        let names = backend.table.iter().flat_map(|row| row.env);
+        let names = backend.settings.rows().iter().flat_map(|row| row.env);
         if backend.kind == kind {
             ours.extend(names.clone());
         }

@@ -1,7 +1,7 @@
 //! Settings from a URL without credentials.
 
 use secret_persistence_core::Result;
-use secret_persistence_core::settings::{Settings as Values, StoreUrl, unknown};
+use secret_persistence_core::settings::{SettingMap, StoreUrl, unknown};
 use url::Url;
 
 use super::{COMMON, Environment, Settings, invalid};
@@ -21,12 +21,17 @@ impl Settings {
     pub fn from_url(text: &str, environment: &Environment) -> Result<Self> {
         let whole = StoreUrl::parse(text)?;
         let backend = backend::of_scheme(&whole)?;
-        let mut common = Values::new(COMMON);
+        let mut common = SettingMap::new(COMMON);
         let (ours, of_store): (Vec<_>, Vec<_>) = whole
             .query()
             .partition(|(name, _)| COMMON.iter().any(|setting| setting.name == name));
         // The backend would look for the nearest name in its own table only.
-        let known = backend.table.iter().chain(COMMON).map(|row| row.name);
+        let known = backend
+            .settings
+            .rows()
+            .iter()
+            .chain(COMMON)
+            .map(|row| row.name);
         if let Some((name, _)) = of_store
             .iter()
             .find(|(name, _)| !known.clone().any(|known| known == name))
@@ -37,14 +42,16 @@ impl Settings {
             common.set(&name, value)?;
         }
         let url = with_query(text, &of_store)?;
-        let store = (backend.of_url)(&url, &|name| environment.get(name))?;
+        let store = backend
+            .settings
+            .from_url(&url, &|name| environment.get(name))?;
         Self::new(backend.kind, store, common).with_environment(environment)
     }
 
     /// The second store: the URL of the setting `mirror`, with the variables that are meant for it.
     pub(super) fn mirror_of(url: &str, environment: &Environment) -> Result<Self> {
         // Only what is about the store itself: a mirror of a mirror would never end.
-        let variables = environment.preferring(MIRROR);
+        let variables = environment.with_prefix(MIRROR);
         let names: Vec<&str> = COMMON.iter().flat_map(|row| row.env).copied().collect();
         let variables = variables
             .names()

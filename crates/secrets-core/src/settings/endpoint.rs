@@ -1,6 +1,8 @@
 //! Addresses of servers that an operator types.
 
-use url::{Host, Url};
+use std::net::IpAddr;
+
+use url::Url;
 
 use super::invalid;
 use crate::Result;
@@ -33,22 +35,32 @@ pub fn endpoint(text: &str) -> Result<Url> {
     }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
+        "http" if url.host_str().is_some_and(is_loopback) => Ok(url),
         "http" => Err(invalid("an endpoint outside loopback must be https")),
         _ => Err(invalid("an endpoint is https, or http on loopback")),
     }
 }
 
-/// Whether a URL's host is this machine itself: a loopback address, or `localhost`. Names below
-/// `localhost` are not: RFC 6761 reserves them, but some resolvers ask the network for them.
+/// Whether a host is this machine itself: a loopback address, with or without the brackets that a URL
+/// has, or `localhost`. Names below `localhost` are not: RFC 6761 reserves them, but some resolvers ask
+/// the network for them.
+///
+/// ```
+/// use secret_persistence_core::settings::is_loopback;
+///
+/// assert!(is_loopback("localhost") && is_loopback("127.0.0.2") && is_loopback("[::1]"));
+/// assert!(!is_loopback("localhost.example") && !is_loopback("10.0.0.1"));
+/// ```
 #[must_use]
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -57,7 +69,7 @@ mod tests {
 
     #[test]
     fn loopback_is_this_machine_and_nothing_that_looks_like_it() {
-        let is = |text: &str| is_loopback(&Url::parse(text).unwrap());
+        let is = |text: &str| is_loopback(Url::parse(text).unwrap().host_str().unwrap());
         for text in [
             "http://127.0.0.1",
             "http://127.9.9.9:1",
@@ -75,6 +87,21 @@ mod tests {
             "http://0.0.0.0",
         ] {
             assert!(!is(text), "{text}");
+        }
+        // As a setting or a database's URL has it.
+        for host in ["127.0.0.1", "::1", "[::1]", "LocalHost"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "[]",
+            "[localhost]",
+            "10.0.0.1",
+            "127.0.0.1.example",
+            "127.1",
+            "::2",
+        ] {
+            assert!(!is_loopback(host), "{host}");
         }
     }
 }

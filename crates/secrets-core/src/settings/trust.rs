@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn a_tenant_sets_nothing_of_the_operators() {
         use crate::ErrorKind;
-        use crate::settings::{Setting, Settings};
+        use crate::settings::{Setting, SettingMap};
 
         const TABLE: &[Setting] = &[
             Setting::new("endpoint", "another endpoint").operator_only(),
             Setting::new("region", "the region").with_env(&["REGION"]),
         ];
-        let mut settings = Settings::with_trust(TABLE, Trust::tenant());
+        let mut settings = SettingMap::with_trust(TABLE, Trust::tenant());
         let error = settings
             .set("endpoint", "http://169.254.169.254")
             .unwrap_err();
@@ -206,6 +206,6 @@ mod tests {
         // Repeating what the operator said is no harm.
         settings.set("endpoint", "https://proxy.example").unwrap();
         assert!(settings.set("endpoint", "https://other.example").is_err());
-        assert!(Settings::new(TABLE).set("endpoint", "x").is_ok());
+        assert!(SettingMap::new(TABLE).set("endpoint", "x").is_ok());
     }
 }

@@ -4,10 +4,11 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
+use secret_persistence_core::settings::StoreUrl;
 use secret_persistence_core::{
     Coordinate, DeleteOptions, SecretPersistence, SecretPersistenceExt, Write,
 };
-use secret_persistence_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions};
+use secret_persistence_db::{Database, EncryptOptions, KeyRing, Mode, RotateOptions};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -224,7 +225,7 @@ async fn use_it(place: &Place, heard: &Everything, ring: &KeyRing) {
     show(place.open(Mode::Plain, None).await.unwrap_err());
     show(place.config().set("keyring", CANARY).build().unwrap_err());
     show(place.config().set("url", CANARY).build().unwrap_err());
-    show(DbConfig::from_url(CANARY).build().unwrap_err());
+    show(StoreUrl::parse(CANARY).unwrap_err());
     store.close().await;
 }
 

@@ -3,8 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use secret_persistence_core::settings::StoreUrl;
 use secret_persistence_core::{Coordinate, SecretPersistence, SecretPersistenceExt};
-use secret_persistence_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions};
+use secret_persistence_db::{
+    Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions, SETTINGS,
+};
 
 use crate::support::{LEGACY, Place, Raw, managed, ring, secret, write};
 
@@ -16,10 +19,9 @@ const ROWS: usize = 3_000;
 async fn child() {
     let variable = |name: &str| std::env::var(name).ok();
     let job = variable("CHILD_JOB").expect("started by another test");
-    let config = DbConfig::from_url(&variable("CHILD_URL").unwrap())
-        .env(variable)
-        .build()
-        .unwrap();
+    let url = StoreUrl::parse(&variable("CHILD_URL").unwrap()).unwrap();
+    let settings = SETTINGS.from_url(&url, &variable).unwrap();
+    let config = DbConfig::from_settings(&settings).unwrap();
     let store = Database::connect(config).await.unwrap();
     let say = |progress: secret_persistence_db::Progress| println!("progress {}", progress.done);
     match job.as_str() {

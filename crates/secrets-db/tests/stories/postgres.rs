@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use secret_persistence_core::{ErrorKind, SecretPersistenceExt};
-use secret_persistence_db::{Database, DbConfigBuilder, EncryptOptions, Mode};
+use secret_persistence_db::{Database, EncryptOptions, Mode};
 
 use crate::support::postgres::{own_server, server};
-use crate::support::{LEGACY, managed, ring, secret, write};
+use crate::support::{LEGACY, Setup, managed, ring, secret, write};
 
-async fn refused(config: DbConfigBuilder) -> secret_persistence_core::Error {
+async fn refused(config: Setup) -> secret_persistence_core::Error {
     let error = Database::connect(config.set("connect-timeout", "5").build().unwrap())
         .await
         .unwrap_err();
@@ -30,9 +30,7 @@ async fn what_is_wrong_at_open_is_said() {
         .local_addr()
         .unwrap()
         .port();
-    let down =
-        secret_persistence_db::DbConfig::from_url(&format!("postgres://127.0.0.1:{closed}/x"))
-            .set("user", "u");
+    let down = Setup::of_url(&format!("postgres://127.0.0.1:{closed}/x")).set("user", "u");
     let error = refused(down).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.is_retryable());
@@ -42,22 +40,24 @@ async fn what_is_wrong_at_open_is_said() {
     assert!(!format!("{error:?}").contains("canary"));
     let error = refused(home.config_as("nobody", "canary-password")).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
-    let nowhere = secret_persistence_db::DbConfig::from_url(&format!(
-        "postgres://127.0.0.1:{}/nowhere",
-        server.port()
-    ))
-    .set("user", "postgres")
-    .set("password", server.password());
+    let nowhere = Setup::of_url(&format!("postgres://127.0.0.1:{}/nowhere", server.port()))
+        .set("user", "postgres")
+        .set("password", server.password());
     let error = refused(nowhere).await;
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     // A table that is missing, with and without leave and right to make it.
-    let error = refused(home.config().set("table", "missing").create(false)).await;
+    let error = refused(home.config().set("table", "missing").set("create", "false")).await;
     assert!(error.hint().unwrap().contains("CREATE TABLE"), "{error}");
     let role = home.role("maker", "SELECT").await.set("table", "missing");
     let error = refused(role).await;
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     assert!(error.hint().unwrap().contains("CREATE TABLE"), "{error}");
-    let error = refused(home.config().set("table", "nowhere.secrets").create(true)).await;
+    let error = refused(
+        home.config()
+            .set("table", "nowhere.secrets")
+            .set("create", "true"),
+    )
+    .await;
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     // The server has no slot left for this role.
     let role = home.role("limited", "SELECT").await;
@@ -269,7 +269,7 @@ async fn another_encoding_refuses_what_it_cannot_hold() {
     plain.close().await;
     let config = home
         .config()
-        .keyring(ring())
+        .keyring(&ring())
         .mode(Mode::Encrypted)
         .build()
         .unwrap();
@@ -300,11 +300,7 @@ async fn vacuum_full_is_offered_to_the_owner() {
         .with_nothing_else_reads(true)
         .with_rewrite(true);
     for (config, rewritten) in [(role, false), (home.config(), true)] {
-        let config = config
-            .keyring(ring.clone())
-            .mode(Mode::Encrypted)
-            .build()
-            .unwrap();
+        let config = config.keyring(&ring).mode(Mode::Encrypted).build().unwrap();
         let store = Database::connect(config).await.unwrap();
         let done = store.encrypt(&options, &|_| {}).await.unwrap();
         assert_eq!(done.rewritten, rewritten);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use secret_persistence_core::{ErrorKind, SecretPersistence, SecretPersistenceExt};
 use secret_persistence_db::{Database, Mode};
 
-use crate::support::{Folder, LEGACY, Place, managed, secret, write};
+use crate::support::{Folder, LEGACY, Place, Setup, managed, secret, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_its_log_and_its_index_are_private() {
@@ -31,7 +31,7 @@ async fn what_is_wrong_with_a_file_is_said() {
     let open = async |create: bool| {
         let config = folder
             .config()
-            .create(create)
+            .set("create", create.to_string())
             .set("connect-timeout", "1")
             .build()
             .unwrap();
@@ -85,7 +85,7 @@ async fn what_is_wrong_with_a_file_is_said() {
     store.close().await;
     raw.close().await;
     // A folder that is missing.
-    let config = secret_persistence_db::DbConfig::from_url("sqlite:///nowhere/at/all.db")
+    let config = Setup::of_url("sqlite:///nowhere/at/all.db")
         .build()
         .unwrap();
     let error = Database::connect(config).await.unwrap_err();
@@ -190,9 +190,7 @@ async fn a_full_disk_is_said() {
     }
     let file = disk.join("secrets.db");
     let url = format!("sqlite://{}", file.display());
-    let config = secret_persistence_db::DbConfig::from_url(&url)
-        .build()
-        .unwrap();
+    let config = Setup::of_url(&url).build().unwrap();
     let store = Database::connect(config).await.unwrap();
     let mut kept = 0;
     let error = loop {

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use secret_persistence_core::conformance::Outsider;
+use secret_persistence_core::settings::{SettingMap, StoreUrl};
 use secret_persistence_core::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue, Write,
 };
-use secret_persistence_db::{Database, DbConfig, DbConfigBuilder, EncryptOptions, KeyRing, Mode};
+use secret_persistence_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, SETTINGS};
 use sqlx::AssertSqlSafe;
 
 /// A table as an installation of Airbyte has it.
@@ -20,6 +21,35 @@ pub(crate) const LEGACY: &str = "CREATE TABLE secrets (coordinate TEXT PRIMARY K
 
 pub(crate) fn ring() -> KeyRing {
     KeyRing::generate("k1".parse().unwrap()).unwrap()
+}
+
+/// Settings that a test puts together.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup(SettingMap);
+
+impl Setup {
+    pub(crate) fn of_url(url: &str) -> Self {
+        let url = StoreUrl::parse(url).unwrap();
+        Self(SETTINGS.from_url(&url, &|_| None).unwrap())
+    }
+
+    pub(crate) fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.0.set(name, value).unwrap();
+        self
+    }
+
+    pub(crate) fn mode(self, mode: Mode) -> Self {
+        self.set("mode", mode.as_str())
+    }
+
+    pub(crate) fn keyring(mut self, ring: &KeyRing) -> Self {
+        self.0.set_by_operator("keyring", ring.to_text()).unwrap();
+        self
+    }
+
+    pub(crate) fn build(&self) -> Result<DbConfig> {
+        DbConfig::from_settings(&self.0)
+    }
 }
 
 pub(crate) fn secret(text: &str) -> SecretValue {
@@ -50,8 +80,8 @@ impl Folder {
         self.0.path().join("secrets.db")
     }
 
-    pub(crate) fn config(&self) -> DbConfigBuilder {
-        DbConfig::from_url(&format!("sqlite://{}", self.file().display()))
+    pub(crate) fn config(&self) -> Setup {
+        Setup::of_url(&format!("sqlite://{}", self.file().display()))
     }
 
     pub(crate) async fn raw(&self) -> Raw {
@@ -100,7 +130,7 @@ impl Place {
         places
     }
 
-    pub(crate) fn config(&self) -> DbConfigBuilder {
+    pub(crate) fn config(&self) -> Setup {
         match self {
             #[cfg(feature = "postgres")]
             Self::Postgres(home) => home.config(),
@@ -111,7 +141,7 @@ impl Place {
     pub(crate) async fn open(&self, mode: Mode, ring: Option<&KeyRing>) -> Result<Database> {
         let config = self.config().mode(mode);
         let config = match ring {
-            Some(ring) => config.keyring(ring.clone()),
+            Some(ring) => config.keyring(ring),
             None => config,
         };
         Database::connect(config.build()?).await

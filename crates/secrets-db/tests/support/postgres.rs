@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::Setup;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use secret_persistence_db::{DbConfig, DbConfigBuilder};
 use sqlx::postgres::PgConnectOptions;
 
 use super::Raw;
@@ -129,7 +129,7 @@ impl Server {
 
 impl Home {
     /// As the owner of everything.
-    pub(crate) fn config(&self) -> DbConfigBuilder {
+    pub(crate) fn config(&self) -> Setup {
         self.config_as(&self.server.user, &self.server.password)
     }
 
@@ -151,21 +151,21 @@ impl Home {
         )
     }
 
-    pub(crate) fn config_as(&self, user: &str, password: &str) -> DbConfigBuilder {
+    pub(crate) fn config_as(&self, user: &str, password: &str) -> Setup {
         self.config_at(&self.server.host)
             .set("user", user)
             .set("password", password)
     }
 
-    pub(crate) fn config_at(&self, host: &str) -> DbConfigBuilder {
-        DbConfig::from_url(&format!(
+    pub(crate) fn config_at(&self, host: &str) -> Setup {
+        Setup::of_url(&format!(
             "postgres://{host}:{}/{}",
             self.server.port, self.database
         ))
     }
 
     /// A role with these rights on the tables that there are, and no more.
-    pub(crate) async fn role(&self, name: &str, rights: &str) -> DbConfigBuilder {
+    pub(crate) async fn role(&self, name: &str, rights: &str) -> Setup {
         let role = format!("{name}_{}", self.database);
         self.raw
             .run(&format!(

@@ -1,9 +1,8 @@
 //! Postgres: a journal of our own, or somebody else's configurations.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use secret_persistence_core::settings::{Settings, StoreUrl};
+use secret_persistence_core::settings::{SettingMap, StoreUrl, is_loopback};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, PgPool};
 
@@ -14,7 +13,7 @@ use crate::{MigrateError, MigrateResult};
 /// Connects to the database of a URL.
 pub(super) async fn open(
     url: &StoreUrl,
-    settings: &Settings,
+    settings: &SettingMap,
     purpose: Purpose,
 ) -> MigrateResult<PgPool> {
     let usage = "write postgres://host:port/database";
@@ -105,11 +104,3 @@ async fn is_in_use(options: &PgConnectOptions) -> MigrateResult<bool> {
 
 /// The key of the advisory lock: `migrate` in ASCII. Locks are per database, as the journal's tables are.
 const JOURNAL_LOCK: i64 = 0x006d_6967_7261_7465;
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}

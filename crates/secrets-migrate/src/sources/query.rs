@@ -2,7 +2,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use secret_persistence_core::settings::Settings;
+use secret_persistence_core::settings::SettingMap;
 use serde_json::Value;
 
 use super::given;
@@ -123,7 +123,7 @@ pub(super) fn read(file: &str) -> MigrateResult<String> {
 }
 
 /// A query names its columns itself.
-pub(super) fn refuse_columns(settings: &Settings) -> MigrateResult<()> {
+pub(super) fn refuse_columns(settings: &SettingMap) -> MigrateResult<()> {
     let columns = [
         "id",
         "configuration",

@@ -2,7 +2,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use secret_persistence_core::settings::Settings;
+use secret_persistence_core::settings::SettingMap;
 use serde_json::Value;
 
 use super::identifier::Identifier;
@@ -43,7 +43,7 @@ enum Prefix {
 
 impl Columns {
     /// Reads the columns from a source's settings.
-    pub(super) fn parse(settings: &Settings) -> MigrateResult<Self> {
+    pub(super) fn parse(settings: &SettingMap) -> MigrateResult<Self> {
         let column = |name: &str| settings.text(name).map(Identifier::column).transpose();
         let table = settings.text("table").unwrap_or_default();
         let (content, bare) = match (column("configuration")?, column("coordinate")?) {

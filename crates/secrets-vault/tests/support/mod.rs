@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::{Client, Method};
 use secret_persistence_core::Result;
-use secret_persistence_core::settings::Settings;
+use secret_persistence_core::settings::SettingMap;
 use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -132,7 +132,7 @@ impl Admin {
 
 /// Opens a store with these settings.
 pub async fn open(address: &str, pairs: &[(&str, &str)]) -> Result<Vault> {
-    let mut settings = Settings::new(SETTINGS);
+    let mut settings = SettingMap::new(SETTINGS.rows());
     settings.set("address", address)?;
     for (name, value) in pairs {
         settings.set(name, *value)?;

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use secret_persistence_aws::{AwsSecretsManager, Config};
+use secret_persistence_aws::{AwsSecretsManager, Config, SETTINGS};
 use secret_persistence_core::layer::Stack;
 use secret_persistence_core::settings::StoreUrl;
 use secret_persistence_core::{Owner, SecretPersistence};
@@ -19,7 +19,8 @@ pub(super) fn open<'a>(
     rate: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
-        let mut config = Config::from_url(&StoreUrl::parse(url)?, variable)?;
+        let mut config =
+            Config::from_settings(&SETTINGS.from_url(&StoreUrl::parse(url)?, variable)?)?;
         if let Some(owner) = variable("SECRETS_OWNER") {
             config = config.with_owner(Owner::parse(&owner)?);
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use secret_persistence_core::SecretPersistence;
-use secret_persistence_db::{Database, DbConfig, Mode};
+use secret_persistence_core::settings::StoreUrl;
+use secret_persistence_db::{Database, DbConfig, Mode, SETTINGS};
 
 use super::{Lookup, Registry};
 use crate::address;
@@ -20,7 +21,8 @@ pub(super) fn open<'a>(
     _: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
-        let config = DbConfig::from_url(url).env(variable).build()?;
+        let settings = SETTINGS.from_url(&StoreUrl::parse(url)?, &variable)?;
+        let config = DbConfig::from_settings(&settings)?;
         note(&config);
         Ok(Arc::new(Database::connect(config).await?) as Arc<dyn SecretPersistence>)
     })
@@ -48,8 +50,8 @@ pub(crate) fn config(text: &str, role: Role, environment: &Environment) -> Resul
             "this command is for stores that are databases: sqlite or postgres",
         )));
     }
-    DbConfig::from_url(text)
-        .env(|name| environment.of(role, name).map(str::to_owned))
-        .build()
+    SETTINGS
+        .from_url(&url, &|name| environment.of(role, name).map(str::to_owned))
+        .and_then(|settings| DbConfig::from_settings(&settings))
         .map_err(|error| place(error.into()))
 }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use secret_persistence_core::layer::Stack;
 use secret_persistence_core::settings::StoreUrl;
 use secret_persistence_core::{Owner, SecretPersistence};
-use secret_persistence_gcp::{Config, GoogleSecretManager};
+use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
 
 use super::{Lookup, remote};
 use crate::status::Result;
@@ -19,7 +19,8 @@ pub(super) fn open<'a>(
     rate: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
-        let mut config = Config::from_url(&StoreUrl::parse(url)?, variable)?;
+        let mut config =
+            Config::from_settings(&SETTINGS.from_url(&StoreUrl::parse(url)?, variable)?)?;
         if let Some(owner) = variable("SECRETS_OWNER") {
             config = config.with_owner(Owner::parse(&owner)?);
         }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secret_persistence::{COMMON, Kind, KubernetesSecrets, Settings, Values};
+use secret_persistence::{COMMON, Kind, KubernetesSecrets, SettingMap, Settings};
 use secret_persistence_core::{Owner, SecretPersistence};
 use secret_persistence_db::DbConfig;
 
@@ -55,7 +55,7 @@ pub(super) async fn open(
     for warning in settings.warnings() {
         remark(format!("warning: {warning}"));
     }
-    let mut around = Values::new(COMMON);
+    let mut around = SettingMap::new(COMMON);
     around.set("metrics", "false")?;
     if settings.kind() == Kind::Database {
         database::note(&DbConfig::from_settings(settings.store())?);

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use secret_persistence_core::SecretPersistence;
 use secret_persistence_core::layer::Stack;
 use secret_persistence_core::settings::StoreUrl;
-use secret_persistence_vault::{Vault, VaultConfig};
+use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 
 use super::{Lookup, remote};
 use crate::status::Result;
@@ -19,7 +19,8 @@ pub(super) fn open<'a>(
     _: Option<NonZeroU32>,
 ) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>> {
     Box::pin(async move {
-        let config = VaultConfig::from_url(&StoreUrl::parse(url)?, variable)?;
+        let config =
+            VaultConfig::from_settings(&SETTINGS.from_url(&StoreUrl::parse(url)?, variable)?)?;
         // What the mount can do decides what is asked of the operator, before anything is sent.
         let backend = Arc::new(Vault::connect(config).await?.located().await?);
         Ok(remote::layered(Stack::over(backend)))

@@ -8,7 +8,7 @@ use secret_persistence_core::{
     Coordinate, ListOptions, ManagedCoordinate, Scope, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
 };
-use secret_persistence_db::{Database, DbConfig, KeyRingFile, Mode};
+use secret_persistence_db::{Database, DbConfig, KeyRingFile, SETTINGS};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -163,20 +163,21 @@ impl Lab {
 
     /// The plain store.
     pub(crate) async fn source(&self) -> Database {
-        let config = DbConfig::builder()
-            .set("path", self.file("source.db").to_str().unwrap())
-            .mode(Mode::Plain);
-        Database::connect(config.build().unwrap()).await.unwrap()
+        let path = self.file("source.db");
+        let settings = SETTINGS.from_pairs([("path", path.to_str().unwrap()), ("mode", "plain")]);
+        let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
+        Database::connect(config).await.unwrap()
     }
 
     /// The encrypted store.
     pub(crate) async fn target(&self) -> Database {
-        let ring = KeyRingFile::open(self.file("ring")).unwrap();
-        let config = DbConfig::builder()
-            .set("path", self.file("target.db").to_str().unwrap())
-            .mode(Mode::Encrypted)
-            .keyring(ring.ring().clone());
-        Database::connect(config.build().unwrap()).await.unwrap()
+        let (path, ring) = (self.file("target.db"), self.file("ring"));
+        let settings = SETTINGS.from_pairs([
+            ("path", path.to_str().unwrap()),
+            ("keyring-file", ring.to_str().unwrap()),
+        ]);
+        let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
+        Database::connect(config).await.unwrap()
     }
 
     /// The table of configurations.

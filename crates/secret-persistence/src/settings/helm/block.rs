@@ -1,6 +1,6 @@
 //! The block of one store: keys, their aliases, and credentials in a Kubernetes Secret.
 
-use secret_persistence_core::settings::{Setting, Settings as Values, unknown};
+use secret_persistence_core::settings::{Setting, SettingMap, unknown};
 use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::{Map, Value};
 
@@ -86,7 +86,7 @@ impl<'a> Block<'a> {
     }
 
     /// Sets what the block says, and with `looks_up` what the Kubernetes Secret has.
-    pub(super) fn fill(&mut self, values: &mut Values, looks_up: bool) -> Result<()> {
+    pub(super) fn fill(&mut self, values: &mut SettingMap, looks_up: bool) -> Result<()> {
         for row in values.table() {
             let inline = self.inline(row)?;
             let named = self.named(row)?;

@@ -2,7 +2,7 @@
 //! one before.
 
 use secret_persistence_core::Result;
-use secret_persistence_core::settings::Settings as Values;
+use secret_persistence_core::settings::SettingMap;
 use serde_json::{Map, Value};
 
 use super::block::Block;
@@ -91,16 +91,16 @@ pub(super) fn settings(
     let name = secret.unwrap_or_else(|| DEFAULT_SECRET.to_owned());
     let mut block = Block::new(place.to_owned(), entries, name, secrets)
         .with_alias("passwordSecretKey", "existingSecretPasswordKey");
-    block.refuse_unknown(backend.table, KEYS)?;
-    let mut values = Values::new(backend.table);
+    block.refuse_unknown(backend.settings.rows(), KEYS)?;
+    let mut values = SettingMap::new(backend.settings.rows());
     block.fill(&mut values, looks_up)?;
     if given == ["existingSecret"] && values.secret("password").is_none() {
         return Err(block.no_credential(
-            backend.table,
+            backend.settings.rows(),
             "password",
             "name its key with `existingSecretPasswordKey` or `passwordSecretKey`",
         ));
     }
     let warnings = block.into_warnings();
-    Ok(Settings::new(Kind::Database, values, Values::new(COMMON)).with_warnings(warnings))
+    Ok(Settings::new(Kind::Database, values, SettingMap::new(COMMON)).with_warnings(warnings))
 }

@@ -10,7 +10,7 @@ use secret_persistence_core::connector::{
 use secret_persistence_core::{
     Actor, Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores,
 };
-use secret_persistence_db::{Database as Secrets, DbConfig, KeyRingFile, Mode};
+use secret_persistence_db::{Database as Secrets, DbConfig, KeyRingFile, SETTINGS};
 use secret_persistence_migrate::{Access, ConfigSource, Migration};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
@@ -78,17 +78,17 @@ impl World {
         )
         .await?;
         let owner = Owner::parse("demo")?;
-        let plain = DbConfig::builder()
-            .set("path", folder.join(Self::SOURCE).to_string_lossy())
-            .mode(Mode::Plain)
-            .build()?;
+        let plain = DbConfig::from_settings(&SETTINGS.from_pairs([
+            ("path", folder.join(Self::SOURCE).to_string_lossy()),
+            ("mode", "plain".into()),
+        ])?)?;
         let ring = KeyRingFile::create(folder.join("keyring"), "demo-1".parse()?)?;
-        let encrypted = DbConfig::builder()
-            .set("path", folder.join(Self::TARGET).to_string_lossy())
-            .mode(Mode::Encrypted)
-            .keyring(ring.ring().clone())
-            .owner(&owner)
-            .build()?;
+        let mut encrypted = SETTINGS.from_pairs([
+            ("path", folder.join(Self::TARGET).to_string_lossy()),
+            ("owner", owner.as_str().into()),
+        ])?;
+        encrypted.set_by_operator("keyring", ring.ring().to_text())?;
+        let encrypted = DbConfig::from_settings(&encrypted)?;
         let journal = folder.join("journal.db");
         Ok(Self {
             source: Arc::new(Secrets::connect(plain).await?),

@@ -1,0 +1,367 @@
+//! How a Postgres server is reached: one reader for stores, for databases of configurations and for
+//! journals.
+
+use std::fmt;
+
+use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl, Variables, is_loopback};
+use secret_persistence_core::{Result, SecretValue};
+
+use crate::config::{invalid, unbracketed};
+use crate::database_url::{self, Address};
+
+/// The schemes of a Postgres URL.
+pub const POSTGRES_SCHEMES: &[&str] = &["postgres", "postgresql"];
+
+const URL: Setting = Setting::new(
+    "url",
+    "the database as a libpq, JDBC or SQLite URL, credentials allowed; for host, port, database, user and password",
+)
+.with_env(&["DATABASE_URL"])
+.with_helm(&["jdbcUrl"])
+.secret()
+.operator_only();
+
+const HOST: Setting = Setting::new("host", "the Postgres server, or the folder of its socket")
+    .with_env(&["DATABASE_HOST"])
+    .with_helm(&["host"])
+    .operator_only();
+
+const PORT: Setting = Setting::new("port", "the port of the Postgres server")
+    .with_env(&["DATABASE_PORT"])
+    .with_helm(&["port"])
+    .with_default("5432")
+    .operator_only();
+
+const DATABASE: Setting = Setting::new("database", "the Postgres database")
+    .with_env(&["DATABASE_DB"])
+    .with_helm(&["database", "name"])
+    .operator_only();
+
+const USER: Setting = Setting::new("user", "the Postgres role")
+    .with_env(&["DATABASE_USER"])
+    .with_helm(&["user"])
+    .with_helm_secret(&["DATABASE_USER"])
+    .operator_only();
+
+const PASSWORD: Setting = Setting::new("password", "the password of the Postgres role")
+    .with_env(&["DATABASE_PASSWORD"])
+    .with_helm(&["password"])
+    .with_helm_secret(&["DATABASE_PASSWORD"])
+    .secret()
+    .operator_only();
+
+const SSLMODE: Setting = Setting::new(
+    "sslmode",
+    "verify-full, or disable, which only loopback and sockets may have and have by default",
+)
+.operator_only();
+
+const SSL_ROOT_CERT: Setting = Setting::new(
+    "ssl-root-cert",
+    "a PEM file of further certificate authorities that the Postgres server may be certified by",
+)
+.with_env(&["DATABASE_SSL_ROOT_CERT"])
+.operator_only();
+
+/// The settings of a Postgres server, to be rows of a larger key table: `url`, `host`, `port`,
+/// `database`, `user`, `password`, `sslmode` and `ssl-root-cert`.
+pub const POSTGRES_SETTINGS: [Setting; 8] = [
+    URL,
+    HOST,
+    PORT,
+    DATABASE,
+    USER,
+    PASSWORD,
+    SSLMODE,
+    SSL_ROOT_CERT,
+];
+
+/// Where a Postgres database is and as whom we connect: complete and checked. `Debug` and `Display`
+/// show no credential.
+///
+/// ```
+/// use secret_persistence_core::settings::{KeyTable, StoreUrl};
+/// use secret_persistence_db::{POSTGRES_SCHEMES, POSTGRES_SETTINGS, PostgresOptions};
+///
+/// const JOURNAL: KeyTable =
+///     KeyTable::new(POSTGRES_SCHEMES, &POSTGRES_SETTINGS, PostgresOptions::read_url)
+///         .with_reads(PostgresOptions::reads);
+///
+/// let url = StoreUrl::parse("postgres://db.example/journal?user=migrate")?;
+/// let variable = |name: &str| (name == "DATABASE_PASSWORD").then(|| "hunter2".to_owned());
+/// let options = PostgresOptions::from_settings(&JOURNAL.from_url(&url, &variable)?)?;
+/// assert_eq!(options.to_string(), "db.example:5432/journal");
+/// assert!(!format!("{options:?}").contains("hunter2"));
+/// # Ok::<(), secret_persistence_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresOptions {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) database: String,
+    pub(crate) user: String,
+    pub(crate) password: Option<SecretValue>,
+    pub(crate) tls: bool,
+    /// PEM text.
+    pub(crate) root_certificates: Option<Vec<u8>>,
+}
+
+impl PostgresOptions {
+    /// Reads `postgres://<host>[:port]/<database>`: what a key table with these settings does with a
+    /// URL.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the query says something else than the rest of the URL.
+    pub fn read_url(url: &StoreUrl, settings: &mut SettingMap) -> Result<()> {
+        if let Some(host) = url.host() {
+            settings.set("host", unbracketed(host))?;
+        }
+        if let Some(port) = url.port() {
+            settings.set("port", port.to_string())?;
+        }
+        match url.path().trim_start_matches('/') {
+            "" => Ok(()),
+            database => settings.set("database", database),
+        }
+    }
+
+    /// Whether a variable counts: `DATABASE_URL` does not where the host is given.
+    #[must_use]
+    pub fn reads(explicit: &SettingMap, _: Variables<'_>, variable: &str) -> bool {
+        variable != "DATABASE_URL" || !explicit.is_set("host")
+    }
+
+    /// Checks settings of a table that has [`POSTGRES_SETTINGS`] among its rows. Reads the file that
+    /// `ssl-root-cert` names.
+    ///
+    /// `sslmode` has the six values of libpq. TLS is always verified in full, against a server that is
+    /// not on this machine even where less was asked for.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the setting: one that is missing or cannot be understood, and TLS
+    /// switched off for a server elsewhere.
+    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
+        let address = match settings.secret("url") {
+            Some(url) => database_url::parse(&url)?,
+            None => Address::default(),
+        };
+        Self::new(settings, address)
+    }
+
+    /// The same, `url` read already.
+    pub(crate) fn new(settings: &SettingMap, address: Address) -> Result<Self> {
+        let required = |name: &str, variable: &str, value: Option<String>| {
+            value.ok_or_else(|| {
+                invalid(format!("`{name}` is missing"))
+                    .with_hint(format!("set {variable}, or DATABASE_URL, or a store's URL"))
+            })
+        };
+        let text = |name: &str| settings.text(name).map(str::to_owned);
+        let has_url = settings.is_set("url");
+        // A URL names the place as a whole: another source's host, port or database beside it would
+        // mix two places.
+        let place = |name: &str, from_url: Option<String>| {
+            if has_url { from_url } else { text(name) }
+        };
+        let host = required("host", "DATABASE_HOST", place("host", address.host))?;
+        let port = match address.port {
+            Some(port) => port,
+            None if has_url => 5432,
+            None => settings.number("port", 1..=u16::MAX)?,
+        };
+        let database = required(
+            "database",
+            "DATABASE_DB",
+            place("database", address.database),
+        )?;
+        let user = required(
+            "user",
+            "DATABASE_USER",
+            address.user.or_else(|| text("user")),
+        )?;
+        let certificates = text("ssl-root-cert").or(address.root_certificate);
+        let sslmode = text("sslmode").or(address.sslmode);
+        let tls = tls(sslmode.as_deref(), is_local(&host), certificates.is_some())?;
+        let root_certificates = match certificates.filter(|_| tls) {
+            Some(path) => Some(std::fs::read(&path).map_err(|error| {
+                invalid(format!("`ssl-root-cert` {path} cannot be read"))
+                    .with_hint("it is a file of certificates in PEM form")
+                    .with_source(error)
+            })?),
+            None => None,
+        };
+        Ok(Self {
+            host,
+            port,
+            database,
+            user,
+            password: address.password.or_else(|| settings.secret("password")),
+            tls,
+            root_certificates,
+        })
+    }
+
+    /// The same as the driver takes it, without statement logging, and with no file of passwords read.
+    /// For the crates of this workspace: the driver's types are not part of the stable interface.
+    #[cfg(feature = "postgres")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn to_driver(&self, application: &str) -> sqlx::postgres::PgConnectOptions {
+        use sqlx::ConnectOptions as _;
+        use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+        let password = self.password.as_ref();
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&self.host)
+            .port(self.port)
+            .database(&self.database)
+            .username(&self.user)
+            .password(password.map_or("", |password| password.expose()))
+            .ssl_mode(if self.tls {
+                PgSslMode::VerifyFull
+            } else {
+                PgSslMode::Disable
+            })
+            .application_name(application)
+            .disable_statement_logging();
+        match &self.root_certificates {
+            Some(pem) => options.ssl_root_cert_from_pem(pem.clone()),
+            None => options,
+        }
+    }
+}
+
+/// Where, and never as whom.
+impl fmt::Display for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{}", self.host, self.port, self.database)
+    }
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions")
+            .field("place", &format_args!("{self}"))
+            .field("user", &self.user)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether to use TLS, which is verified in full then.
+fn tls(sslmode: Option<&str>, local: bool, has_certificates: bool) -> Result<bool> {
+    match sslmode {
+        None => Ok(!local),
+        Some("disable" | "allow") if local => Ok(false),
+        Some("disable" | "allow") => Err(invalid(
+            "TLS must not be switched off for a server elsewhere",
+        )
+        .with_hint("leave `sslmode` out: it is verify-full then; `ssl-root-cert` names a private authority")),
+        // Whoever asks for less than full verification gets full verification.
+        Some("prefer" | "require" | "verify-ca") if local => Ok(has_certificates),
+        Some("prefer" | "require" | "verify-ca" | "verify-full") => Ok(true),
+        Some(_) => Err(invalid("`sslmode` cannot be understood").with_hint(
+            "it is verify-full or disable; allow, prefer, require and verify-ca are understood too",
+        )),
+    }
+}
+
+/// Whether traffic to it stays on this machine: loopback, or the folder of a socket.
+fn is_local(host: &str) -> bool {
+    host.starts_with('/') || is_loopback(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use secret_persistence_core::settings::KeyTable;
+
+    use super::*;
+
+    const TABLE: KeyTable = KeyTable::new(
+        POSTGRES_SCHEMES,
+        &POSTGRES_SETTINGS,
+        PostgresOptions::read_url,
+    )
+    .with_reads(PostgresOptions::reads);
+
+    fn of(url: &str, variables: &[(&str, &str)]) -> Result<PostgresOptions> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let settings = TABLE.from_url(&StoreUrl::parse(url)?, &variable)?;
+        PostgresOptions::from_settings(&settings)
+    }
+
+    /// All six values, here and elsewhere: what libpq would leave to chance is verified in full.
+    #[test]
+    fn tls_is_full_outside_loopback() {
+        for (host, sslmode, expected) in [
+            ("localhost", None, Some(false)),
+            ("LOCALHOST", None, Some(false)),
+            ("127.0.0.9", None, Some(false)),
+            ("[::1]", None, Some(false)),
+            ("localhost", Some("disable"), Some(false)),
+            ("localhost", Some("allow"), Some(false)),
+            ("localhost", Some("prefer"), Some(false)),
+            ("localhost", Some("require"), Some(false)),
+            ("localhost", Some("verify-ca"), Some(false)),
+            ("localhost", Some("verify-full"), Some(true)),
+            ("localhost.example", None, Some(true)),
+            ("10.0.0.1", None, Some(true)),
+            ("db", Some("require"), Some(true)),
+            ("db", Some("prefer"), Some(true)),
+            ("db", Some("verify-ca"), Some(true)),
+            ("db", Some("verify-full"), Some(true)),
+            ("db", Some("disable"), None),
+            ("db", Some("allow"), None),
+            ("db", Some("no"), None),
+        ] {
+            let query = sslmode.map_or(String::new(), |mode| format!("?sslmode={mode}"));
+            let read = of(
+                &format!("postgres://{host}/d{query}"),
+                &[("DATABASE_USER", "u")],
+            );
+            assert_eq!(
+                read.ok().map(|options| options.tls),
+                expected,
+                "{host} {sslmode:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_url_says_where_and_the_environment_as_whom() {
+        let variables = [
+            ("DATABASE_URL", "postgres://other:canary@elsewhere/x"),
+            ("DATABASE_HOST", "elsewhere"),
+            ("DATABASE_USER", "reader"),
+            ("DATABASE_PASSWORD", "canary"),
+        ];
+        let options = of("postgres://[::1]:5433/journal", &variables).unwrap();
+        assert_eq!(options.to_string(), "::1:5433/journal");
+        assert_eq!(options.user, "reader");
+        assert_eq!(options.password.as_ref().unwrap().expose(), "canary");
+        assert!(!format!("{options:?}").contains("canary"));
+        // Without a host in the URL the variable names all of it.
+        let options = of("postgres:?sslmode=require", &variables).unwrap();
+        assert_eq!(options.to_string(), "elsewhere:5432/x");
+        assert_eq!(options.user, "other");
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for url in [
+            "postgres://db/d",
+            "postgres://db/?user=u",
+            "postgres:///d?user=u",
+            "postgres://db/d?user=u&port=0",
+            "postgres://db/d?user=u&password=canary",
+            "postgres://db/d?user=u&ssl-root-cert=/nowhere.pem",
+            "mysql://db/d?user=u",
+        ] {
+            let error = of(url, &[]).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{url}");
+        }
+    }
+}

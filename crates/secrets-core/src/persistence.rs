@@ -40,6 +40,11 @@ use crate::{Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue
 /// [`Capabilities::cost`] states the most per operation. The answer has one result per entry, in the
 /// same order; backends match results by name, never by position. Chunking and fan-out are in the
 /// extension trait, retries in the retry layer, and nowhere else.
+///
+/// # Example
+///
+/// A whole backend, which passes the suite:
+#[cfg_attr(feature = "conformance", doc = concat!("```\n", include_str!("../examples/folder.rs"), "```"))]
 #[async_trait]
 pub trait SecretPersistence: Debug + Display + Send + Sync + 'static {
     /// What this store can do. May change at run time, so ask again for each call.

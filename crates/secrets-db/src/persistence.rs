@@ -31,27 +31,7 @@ const YIELD_AFTER: usize = 256;
 #[cfg(feature = "sqlite")]
 const SQLITE_CONCURRENCY: usize = 16;
 
-/// A table of secrets, in SQLite or Postgres. Clones share it.
-///
-/// ```
-/// use secret_persistence_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
-/// use secret_persistence_db::{Database, DbConfig, KeyRing, SETTINGS};
-///
-/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("secrets.db");
-/// let ring = KeyRing::generate("2026-11".parse()?)?;
-/// let mut settings = SETTINGS.from_pairs([("path", path.to_string_lossy())])?;
-/// settings.set_by_operator("keyring", ring.to_text())?;
-/// let store = Database::connect(DbConfig::from_settings(&settings)?).await?;
-///
-/// let coordinate = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
-/// store.write(Write::new(coordinate.clone(), SecretValue::new("hunter2".to_owned()))).await?;
-/// assert_eq!(store.read(&coordinate.into()).await?.value.expose(), "hunter2");
-/// store.close().await;
-/// # Ok::<(), secret_persistence_core::Error>(())
-/// # }).unwrap();
-/// ```
+/// A table of secrets, in SQLite or Postgres. Clones share it. The [crate's page](crate) has an example.
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,

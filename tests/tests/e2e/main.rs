@@ -13,6 +13,7 @@ mod mirroring;
 mod outages;
 mod program;
 mod ring;
+mod rooms;
 mod round_trips;
 mod servers;
 mod stores;

@@ -286,6 +286,38 @@ fn the_crates_can_be_published_and_nothing_else() {
     assert!(published >= 8, "{published} crates");
 }
 
+/// What `shared-features` switches on, nobody could lean on: it would not be noticed.
+#[test]
+fn no_package_names_what_shared_features_switches_on() {
+    let metadata = cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let named = |wanted: &dyn Fn(&str) -> bool| -> BTreeMap<String, String> {
+        let packages = metadata["packages"].as_array().unwrap().iter();
+        let packages = packages.filter(|package| wanted(package["name"].as_str().unwrap()));
+        let named = packages.flat_map(|package| {
+            let dependencies = package["dependencies"].as_array().unwrap().iter();
+            let needed = dependencies.filter(|dependency| dependency["kind"] != "dev");
+            needed.map(|dependency| {
+                (
+                    dependency["name"].as_str().unwrap().to_owned(),
+                    package["name"].as_str().unwrap().to_owned(),
+                )
+            })
+        });
+        named.collect()
+    };
+    let shared = named(&|name| name == "shared-features");
+    assert!(shared.len() > 5, "{shared:?}");
+    // Its `alloc` is part of the `std` that all of them have.
+    let harmless = "serde";
+    let ours = named(&|name| name != "shared-features");
+    let wrong: Vec<_> = ours
+        .iter()
+        .filter(|(name, _)| shared.contains_key(*name) && *name != harmless)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 /// The files that git knows.
 fn committed() -> Option<Vec<PathBuf>> {
     let output = Command::new("git")
@@ -409,7 +441,13 @@ fn the_readme_begins_with_two_commands() {
     let first = readme.find("cargo run -p migrate -- demo");
     let second = readme.find("scripts/test");
     assert!(first.is_some() && second.is_some(), "{first:?} {second:?}");
-    for script in ["scripts/test", ".ci/run", "tests/servers/build"] {
+    for script in [
+        "scripts/lines",
+        "scripts/rustc-and-clippy",
+        "scripts/test",
+        ".ci/run",
+        "tests/servers/build",
+    ] {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = fs::metadata(root().join(script))
             .unwrap()

@@ -73,7 +73,8 @@ impl Trust {
 }
 
 /// Whether an address is one of the public internet: not of this host, this network, or any range
-/// that the IANA keeps for special purposes (RFC 6890 and its successors). An IPv6 address that
+/// that the IANA keeps for special purposes (RFC 6890 and its successors), and not a cloud's address for
+/// its own machines. An IPv6 address that
 /// carries an IPv4 address is as public as that one.
 ///
 /// ```
@@ -91,6 +92,11 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Where every virtual machine of Azure asks for its certificates and settings: the range is public, but
+/// the answer comes from the host.
+/// <https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>
+const AZURE_WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !(a == 0 // this network
@@ -103,6 +109,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 192 && b == 0 && c == 0) // protocol assignments
         || (a == 192 && b == 88 && c == 99) // the 6to4 relay
         || (a == 198 && (18..20).contains(&b)) // benchmarking
+        || address == AZURE_WIRE_SERVER
         || a >= 240) // reserved, and broadcast
 }
 
@@ -134,6 +141,8 @@ mod tests {
             "10.1.2.3",
             "100.64.0.1",
             "127.0.0.1",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -169,6 +178,7 @@ mod tests {
         for text in [
             "1.1.1.1",
             "100.128.0.1",
+            "168.63.129.15",
             "172.32.0.1",
             "192.0.1.1",
             "198.20.0.1",

@@ -49,6 +49,14 @@ impl Known {
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>; exact codes before their class.
 #[cfg(feature = "postgres")]
 pub(crate) const POSTGRES: &[Known] = &[
+    // PgBouncer: a start-up parameter that is not in its ignore_startup_parameters, or a password method.
+    known(
+        "08P01",
+        "protocol_violation",
+        ErrorKind::InvalidConfig,
+        "the server, or a pooler in front of it, refuses the protocol",
+        "look at the pooler's log: it names what it refuses; PgBouncer has ignore_startup_parameters",
+    ),
     // The connection broke off or was never there: another attempt gets another one.
     known(
         "08",
@@ -97,6 +105,15 @@ pub(crate) const POSTGRES: &[Known] = &[
         "connect to the primary",
     )
     .for_good(),
+    // In transaction mode a pooler gives each transaction another connection of the server, which does
+    // not know the statements that an earlier one prepared.
+    known(
+        "26000",
+        "invalid_sql_statement_name",
+        ErrorKind::InvalidConfig,
+        "a pooler lost a prepared statement between two transactions",
+        "PgBouncer: pool_mode=session, or 1.21 or later with max_prepared_statements above 0",
+    ),
     // The role is unknown, or pg_hba.conf has no line for it.
     known(
         "28000",
@@ -154,6 +171,14 @@ pub(crate) const POSTGRES: &[Known] = &[
         ErrorKind::InvalidConfig,
         "the table is missing",
         "check `table`, or run prepare",
+    ),
+    // The same pooler: another client prepared a statement of this name on the connection.
+    known(
+        "42P05",
+        "duplicate_prepared_statement",
+        ErrorKind::InvalidConfig,
+        "a pooler mixes the prepared statements of its clients",
+        "PgBouncer: pool_mode=session, or 1.21 or later with max_prepared_statements above 0",
     ),
     known(
         "42P10",
@@ -512,6 +537,10 @@ mod tests {
     #[test]
     fn postgres_codes_come_before_their_class() {
         for (code, kind, retryable) in [
+            ("08P01", ErrorKind::InvalidConfig, false),
+            ("08006", ErrorKind::Unavailable, true),
+            ("26000", ErrorKind::InvalidConfig, false),
+            ("42P05", ErrorKind::InvalidConfig, false),
             ("28P01", ErrorKind::Unauthenticated, false),
             ("42P01", ErrorKind::InvalidConfig, false),
             ("42501", ErrorKind::PermissionDenied, false),

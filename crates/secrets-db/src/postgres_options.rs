@@ -223,6 +223,8 @@ impl PostgresOptions {
                 PgSslMode::Disable
             })
             .application_name(application)
+            // PgBouncer refuses it, and no column is a float.
+            .extra_float_digits(None)
             .disable_statement_logging();
         match &self.root_certificates {
             Some(pem) => options.ssl_root_cert_from_pem(pem.clone()),

@@ -45,6 +45,8 @@ pub(super) async fn open(
         .username(user)
         .application_name("migrate")
         .ssl_mode(ssl_mode)
+        // PgBouncer refuses it, and no column is a float.
+        .extra_float_digits(None)
         .disable_statement_logging();
     if let Some(authority) = settings.text("ssl-root-cert") {
         options = options.ssl_root_cert(authority);

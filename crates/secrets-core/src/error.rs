@@ -129,6 +129,9 @@ struct Inner {
 }
 
 impl Error {
+    /// The longest wait that is believed: more is a mistake of some proxy, or a server that means harm.
+    pub const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
     /// An error of a kind, with a message of our own making: what is wrong, without a capital and
     /// without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
@@ -173,10 +176,11 @@ impl Error {
         self
     }
 
-    /// Adds how long the store asked to be left alone.
+    /// Adds how long the store asked to be left alone, at most [`Self::LONGEST_WAIT`]: a server may say
+    /// any number, and not every number can be added to the time of day.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.0.retry_after = Some(wait);
+        self.0.retry_after = Some(wait.min(Self::LONGEST_WAIT));
         self
     }
 

@@ -499,6 +499,17 @@ mod tests {
         assert_eq!(probe.requests().len(), 1);
     }
 
+    /// It would have ended the caller's task: no such time can be counted.
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_retry_after_is_survived() {
+        let probe = Arc::new(Probe::new());
+        probe.on_every_request(|_, _| Fault::Fail(throttled().with_retry_after(Duration::MAX)));
+        let store = over(&probe, RetryOptions::default());
+        let error = store.write(write(1)).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(Error::LONGEST_WAIT));
+        assert_eq!(probe.requests().len(), 1);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn attempts_and_deadline_bound_every_call() {
         let probe = Arc::new(Probe::new());

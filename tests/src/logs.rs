@@ -1,8 +1,9 @@
 //! Everything that is logged, at every level, of every target.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tracing::Dispatch;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -30,7 +31,7 @@ impl Logs {
     }
 
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

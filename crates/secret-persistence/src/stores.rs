@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use secret_persistence_core::connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
 use secret_persistence_core::{
     Actor, AuditSink, OpenStore, Result, SecretPersistence, StorageId, Stores,
@@ -157,12 +158,7 @@ struct Seen {
     checked: Instant,
 }
 
-impl Opener {
-    fn seen(&self) -> MutexGuard<'_, HashMap<StorageId, Seen>> {
-        // No code that holds the lock can panic halfway through a change.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Opener {}
 
 /// A look at a storage's settings. Where its caller goes away midway nothing has been seen, and the next
 /// one to ask looks again.
@@ -176,7 +172,7 @@ struct Look<'a> {
 impl Drop for Look<'_> {
     fn drop(&mut self) {
         if let Some(before) = self.before
-            && let Some(seen) = self.opener.seen().get_mut(self.id)
+            && let Some(seen) = self.opener.seen.lock().get_mut(self.id)
         {
             seen.checked = before;
         }
@@ -192,12 +188,14 @@ impl OpenStore for Opener {
         };
         let settings = storage.open(&self.secrets, &self.environment).await?;
         let store = connect(settings.with_common(self.around.clone())).await?;
-        self.seen().insert(id.clone(), Seen { storage, checked });
+        self.seen
+            .lock()
+            .insert(id.clone(), Seen { storage, checked });
         Ok(Some(store))
     }
 
     async fn is_current(&self, id: &StorageId) -> bool {
-        let (known, before) = match self.seen().get_mut(id) {
+        let (known, before) = match self.seen.lock().get_mut(id) {
             Some(seen) if seen.checked.elapsed() >= self.recheck => {
                 // The others go on meanwhile.
                 let before = mem::replace(&mut seen.checked, Instant::now());

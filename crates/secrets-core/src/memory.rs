@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry, Identity,
@@ -91,7 +91,7 @@ impl Memory {
 
     /// Stores a value the way somebody else would have: external names, empty values, no owner.
     pub fn plant(&self, name: &str, value: SecretValue) {
-        self.locked().insert(
+        self.secrets.lock().insert(
             name.to_owned(),
             Stored {
                 value,
@@ -105,13 +105,14 @@ impl Memory {
 
     /// Removes what [`plant`](Self::plant) stored, whatever its name.
     pub fn uproot(&self, name: &str) {
-        self.locked().remove(name);
+        self.secrets.lock().remove(name);
     }
 
     /// How many secrets there are, those scheduled for deletion not counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.locked()
+        self.secrets
+            .lock()
             .values()
             .filter(|stored| !stored.pending_deletion)
             .count()
@@ -121,11 +122,6 @@ impl Memory {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
-        // No code that holds the lock can panic halfway through a change.
-        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn error(&self, operation: Operation, kind: ErrorKind, message: &'static str) -> Error {
@@ -140,7 +136,7 @@ impl Memory {
                 .error(Operation::Read, kind, message)
                 .with_coordinate(coordinate.shared()))
         };
-        match self.locked().get(coordinate.as_str()) {
+        match self.secrets.lock().get(coordinate.as_str()) {
             None => fail(ErrorKind::NotFound, "the store has nothing under this name"),
             Some(stored) if stored.pending_deletion => fail(
                 ErrorKind::PendingDeletion,
@@ -159,7 +155,7 @@ impl Memory {
         if let Err(error) = self.capabilities.accepts(write) {
             return Err(error.with_store(self.to_string()));
         }
-        let mut secrets = self.locked();
+        let mut secrets = self.secrets.lock();
         match secrets.get(write.coordinate.as_str()) {
             Some(stored) if stored.pending_deletion => fail(
                 ErrorKind::PendingDeletion,
@@ -217,7 +213,7 @@ impl SecretPersistence for Memory {
     }
 
     async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        let mut secrets = self.locked();
+        let mut secrets = self.secrets.lock();
         if self.capabilities.recovery && options.recovery != Recovery::Immediate {
             if let Some(stored) = secrets.get_mut(coordinate.as_str()) {
                 stored.pending_deletion = true;
@@ -237,7 +233,7 @@ impl SecretPersistence for Memory {
         if !self.capabilities.recovery {
             return fail(ErrorKind::Unsupported, "this store has no recovery");
         }
-        match self.locked().get_mut(coordinate.as_str()) {
+        match self.secrets.lock().get_mut(coordinate.as_str()) {
             None => fail(ErrorKind::NotFound, "the store has nothing under this name"),
             Some(stored) => {
                 stored.pending_deletion = false;
@@ -254,7 +250,7 @@ impl SecretPersistence for Memory {
                 "this store cannot list",
             ));
         }
-        let secrets = self.locked();
+        let secrets = self.secrets.lock();
         let from = match after {
             Some(cursor) => Bound::Excluded(cursor.as_str()),
             None => Bound::Included(options.prefix.as_str()),
@@ -282,7 +278,8 @@ impl SecretPersistence for Memory {
     }
 
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
-        self.locked()
+        self.secrets
+            .lock()
             .get(coordinate.as_str())
             .map(|stored| stored.entry(coordinate.clone()))
             .ok_or_else(|| {

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
 
 use crate::{
     AuditEvent, AuditMode, AuditSink, Error, ErrorKind, Operation, Owner, Result,
@@ -119,7 +120,7 @@ impl Stores {
     /// Adds a store that is open already.
     #[must_use]
     pub fn with_store(self, id: StorageId, store: Arc<dyn SecretPersistence>) -> Self {
-        self.locked().insert(id, Slot::Given(store));
+        self.others.lock().insert(id, Slot::Given(store));
         self
     }
 
@@ -160,7 +161,7 @@ impl Stores {
     /// settings. Calls under way end with the store they began with. Stores that were
     /// [handed in](Self::with_store) stay.
     pub fn reopen(&self, id: &StorageId) {
-        let mut others = self.locked();
+        let mut others = self.others.lock();
         if !matches!(others.get(id), Some(Slot::Given(_))) {
             others.remove(id);
         }
@@ -249,7 +250,7 @@ impl Stores {
     /// Lets go of a store, unless it has been replaced already. Whether another one will be opened.
     fn let_go(&self, id: Option<&StorageId>, store: &Store) -> bool {
         let Some(id) = id else { return false };
-        let mut others = self.locked();
+        let mut others = self.others.lock();
         match others.get(id) {
             Some(Slot::Given(_)) => false,
             Some(Slot::Open(open)) if Arc::ptr_eq(open, store) => {
@@ -286,7 +287,7 @@ impl Stores {
     }
 
     fn look_up(&self, id: &StorageId) -> Found {
-        let mut others = self.locked();
+        let mut others = self.others.lock();
         match others.get(id) {
             Some(Slot::Given(store)) => return Found::Given(Arc::clone(store)),
             Some(Slot::Open(store)) => return Found::Open(Arc::clone(store)),
@@ -310,7 +311,7 @@ impl Stores {
 
     /// Keeps what an attempt opened, if it still is the attempt that counts.
     fn land(&self, id: &StorageId, attempt: &Shared<Opening>, result: &Result<Option<Store>>) {
-        let mut others = self.locked();
+        let mut others = self.others.lock();
         let ours = match others.get(id) {
             Some(Slot::Opening(current)) => current
                 .upgrade()
@@ -325,16 +326,11 @@ impl Stores {
             Ok(None) | Err(_) => others.remove(id),
         };
     }
-
-    fn locked(&self) -> MutexGuard<'_, HashMap<StorageId, Slot>> {
-        // No code that holds the lock can panic halfway through a change.
-        self.others.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Stores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut others: Vec<String> = self.locked().keys().map(ToString::to_string).collect();
+        let mut others: Vec<String> = self.others.lock().keys().map(ToString::to_string).collect();
         others.sort_unstable();
         f.debug_struct("Stores")
             .field("default", &format_args!("{}", self.default))

@@ -1,7 +1,9 @@
 //! A report while it is being made.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use secret_persistence_core::ErrorKind;
 use secret_persistence_core::connector::Problem;
@@ -58,22 +60,22 @@ impl Ledger {
     }
 
     pub(super) fn run(&self) -> Run {
-        self.locked().run.clone()
+        self.report.lock().run.clone()
     }
 
     /// Changes the report's figures.
     pub(super) fn note(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.locked());
+        change(&mut self.report.lock());
     }
 
     /// Changes what was done, in numbers.
     pub(super) fn tally(&self, change: impl FnOnce(&mut Tally)) {
-        change(&mut self.locked().tally);
+        change(&mut self.report.lock().tally);
     }
 
     pub(super) fn found(&self, finding: Finding) {
         self.observer.event(&Event::Found(&finding));
-        let mut report = self.locked();
+        let mut report = self.report.lock();
         let findings = report.findings.entry(finding.class).or_default();
         findings.count += 1;
         if findings.listed.len() < self.listed {
@@ -110,7 +112,7 @@ impl Ledger {
 
     /// Stops the run, unless it has a reason already.
     pub(super) fn stop(&self, reason: Stop) {
-        self.locked().stopped.get_or_insert(reason);
+        self.report.lock().stopped.get_or_insert(reason);
     }
 
     /// Whether the run should not begin anything more.
@@ -118,12 +120,12 @@ impl Ledger {
         if self.cancellation.is_cancelled() {
             self.stop(Stop::Cancelled);
         }
-        self.locked().stopped.is_some()
+        self.report.lock().stopped.is_some()
     }
 
     /// Names the classes that wait for a decision, and stops if there are any.
     pub(super) fn decide(&self) {
-        let mut report = self.locked();
+        let mut report = self.report.lock();
         report.undecided = report
             .findings
             .iter()
@@ -153,24 +155,19 @@ impl Ledger {
 
     /// The report as it is now.
     pub(super) fn close(&self, states: Counts) -> Report {
-        let mut report = self.locked();
+        let mut report = self.report.lock();
         report.states = states;
         report.clone()
     }
 
     fn count_failure(&self, failure: Failure) -> u64 {
         self.observer.event(&Event::Failed(&failure));
-        let mut report = self.locked();
+        let mut report = self.report.lock();
         report.failed += 1;
         if report.failures.len() < self.listed {
             report.failures.push(failure);
         }
         report.failed
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Report> {
-        // No code that holds the lock can panic halfway through a change.
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

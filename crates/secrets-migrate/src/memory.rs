@@ -2,9 +2,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use secret_persistence_core::ManagedCoordinate;
 use secret_persistence_core::connector::GuardedValue;
 use serde_json::Value;
@@ -34,11 +35,6 @@ impl MemoryJournal {
     pub fn new() -> Self {
         Self::default()
     }
-
-    fn locked(&self) -> MutexGuard<'_, Kept> {
-        // No code that holds the lock can panic halfway through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Display for MemoryJournal {
@@ -50,7 +46,7 @@ impl fmt::Display for MemoryJournal {
 #[async_trait]
 impl Journal for MemoryJournal {
     async fn open(&self, run: &Run) -> MigrateResult<()> {
-        let mut kept = self.locked();
+        let mut kept = self.0.lock();
         match &kept.run {
             Some(other) if other != run => {
                 Err(MigrateError::another_run(self.to_string(), other, run))
@@ -63,14 +59,14 @@ impl Journal for MemoryJournal {
     }
 
     async fn begin_scan(&self) -> MigrateResult<u64> {
-        let mut kept = self.locked();
+        let mut kept = self.0.lock();
         kept.scan += 1;
         kept.seen.clear();
         Ok(kept.scan)
     }
 
     async fn see(&self, _: u64, configurations: &[String]) -> MigrateResult<Vec<String>> {
-        let mut kept = self.locked();
+        let mut kept = self.0.lock();
         Ok(configurations
             .iter()
             .filter(|key| !kept.seen.insert((*key).clone()))
@@ -79,7 +75,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn mention(&self, scan: u64, mentions: &[Mention]) -> MigrateResult<()> {
-        let mut kept = self.locked();
+        let mut kept = self.0.lock();
         for mention in mentions {
             let entry = kept
                 .entries
@@ -106,7 +102,8 @@ impl Journal for MemoryJournal {
     ) -> MigrateResult<Vec<JournalEntry>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         Ok(self
-            .locked()
+            .0
+            .lock()
             .entries
             .range::<ManagedCoordinate, _>((from, Bound::Unbounded))
             .map(|(_, entry)| entry)
@@ -120,7 +117,7 @@ impl Journal for MemoryJournal {
         &self,
         coordinates: &[ManagedCoordinate],
     ) -> MigrateResult<Vec<Option<JournalEntry>>> {
-        let kept = self.locked();
+        let kept = self.0.lock();
         Ok(coordinates
             .iter()
             .map(|coordinate| kept.entries.get(coordinate).cloned())
@@ -128,7 +125,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
-        let mut kept = self.locked();
+        let mut kept = self.0.lock();
         for transition in transitions {
             let entry = kept
                 .entries
@@ -142,14 +139,14 @@ impl Journal for MemoryJournal {
 
     async fn counts(&self) -> MigrateResult<Counts> {
         let mut counts = Counts::default();
-        for entry in self.locked().entries.values() {
+        for entry in self.0.lock().entries.values() {
             *counts.of_mut(entry.state) += 1;
         }
         Ok(counts)
     }
 
     async fn put_note(&self, key: &str, text: Option<&str>) -> MigrateResult<()> {
-        let mut kept = self.locked();
+        let mut kept = self.0.lock();
         match text {
             Some(text) => {
                 kept.notes.insert(key.to_owned(), text.to_owned());
@@ -164,7 +161,8 @@ impl Journal for MemoryJournal {
     async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         Ok(self
-            .locked()
+            .0
+            .lock()
             .notes
             .range::<str, _>((from, Bound::Unbounded))
             .take(limit)
@@ -213,12 +211,12 @@ impl MemoryConfigs {
     /// The rows as they are now.
     #[must_use]
     pub fn rows(&self) -> Vec<ConfigRow> {
-        self.locked().clone()
+        self.rows.lock().clone()
     }
 
     /// Adds or replaces a row, as the configurations' owner would.
     pub fn put(&self, row: ConfigRow) {
-        let mut rows = self.locked();
+        let mut rows = self.rows.lock();
         match rows.iter_mut().find(|other| other.id == row.id) {
             Some(other) => *other = row,
             None => rows.push(row),
@@ -227,12 +225,7 @@ impl MemoryConfigs {
 
     /// Removes a row, as the configurations' owner would.
     pub fn remove(&self, id: &str) {
-        self.locked().retain(|row| row.id != id);
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Vec<ConfigRow>> {
-        // No code that holds the lock can panic halfway through a change.
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().retain(|row| row.id != id);
     }
 }
 
@@ -249,7 +242,7 @@ impl ConfigSource for MemoryConfigs {
     }
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
-        let rows = self.locked();
+        let rows = self.rows.lock();
         let from = after.map_or(0, |cursor| {
             rows.iter()
                 .position(|row| row.id == cursor.as_str())
@@ -263,7 +256,7 @@ impl ConfigSource for MemoryConfigs {
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        Ok(self.locked().iter().find(|row| row.id == id).cloned())
+        Ok(self.rows.lock().iter().find(|row| row.id == id).cloned())
     }
 
     async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
@@ -274,7 +267,7 @@ impl ConfigSource for MemoryConfigs {
         if self.access == Access::ReadOnly {
             return Err(refused("this source of configurations is read-only"));
         }
-        let mut rows = self.locked();
+        let mut rows = self.rows.lock();
         let Some(current) = rows.iter_mut().find(|current| current.id == row.id) else {
             return Ok(Update::Changed);
         };

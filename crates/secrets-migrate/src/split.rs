@@ -1,8 +1,9 @@
 //! Takes raw secrets out of configurations that were never split.
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
 use secret_persistence_core::connector::{
     ActingSecrets, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec, Planned,
     Staged,
@@ -229,7 +230,7 @@ impl Work<'_> {
     }
 
     fn spec(&self, specification: &Arc<Value>) -> Result<ConnectorSpec, ConnectorError> {
-        let locked = || self.specs.lock().unwrap_or_else(PoisonError::into_inner);
+        let locked = || self.specs.lock();
         let known = locked()
             .iter()
             .find(|(known, _)| Arc::ptr_eq(known, specification) || known == specification)

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use parking_lot::Mutex;
 
 /// How often progress is told where nobody can redraw a line.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -72,9 +72,7 @@ impl Progress {
         match self {
             Self::Bar(bar) => bar.inc(steps),
             Self::Lines(lines) => {
-                let mut lines = lines
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut lines = lines.lock();
                 lines.done += steps;
                 if lines.told.elapsed() >= PLAIN_INTERVAL {
                     lines.told = Instant::now();
@@ -89,9 +87,7 @@ impl Progress {
         match self {
             Self::Bar(bar) => bar.finish_and_clear(),
             Self::Lines(lines) => {
-                let lines = lines
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let lines = lines.lock();
                 if lines.done > 0 {
                     remark(lines.text());
                 }

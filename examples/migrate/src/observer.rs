@@ -1,7 +1,6 @@
 //! The engine's events, as progress.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use secret_persistence_migrate::{Event, Observer, Phase};
 
 use crate::console::Progress;
@@ -19,7 +18,7 @@ struct Running {
 
 impl Observer for Shown {
     fn event(&self, event: &Event<'_>) {
-        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.0.lock();
         match event {
             Event::Began { phase, total } => running.push(Running {
                 phase: *phase,

@@ -1,10 +1,11 @@
 //! What a case works with: the store, names and values of its own, and a list of what to clean up.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -96,13 +97,13 @@ impl Context {
     pub(super) fn own(&self, name: &str) -> ManagedCoordinate {
         let coordinate = ManagedCoordinate::parse(name)
             .unwrap_or_else(|error| panic!("the suite made an invalid name: {error}"));
-        lock(&self.written).push(coordinate.clone());
+        self.written.lock().push(coordinate.clone());
         coordinate
     }
 
     /// All names this case has made.
     pub(super) fn names(&self) -> Vec<ManagedCoordinate> {
-        lock(&self.written).clone()
+        self.written.lock().clone()
     }
 
     /// A value that occurs nowhere else.
@@ -278,7 +279,7 @@ impl Context {
         let name = format!("conformance-{}", Uuid::new_v4());
         match outsider.plant(&name, value).await {
             Ok(coordinate) => {
-                lock(&self.planted).push(coordinate.clone());
+                self.planted.lock().push(coordinate.clone());
                 Ok(coordinate)
             }
             Err(error) if error.kind() == ErrorKind::InvalidValue => {
@@ -316,7 +317,7 @@ impl Context {
             .collect()
             .await;
         if let Some(outsider) = &self.options.outsider {
-            let planted = lock(&self.planted).clone();
+            let planted = self.planted.lock().clone();
             for coordinate in &planted {
                 if let Err(error) = outsider.remove(coordinate).await {
                     failures.push(error.to_string());
@@ -406,8 +407,4 @@ fn one_of<T>(mut results: Vec<Result<T>>, operation: Operation) -> Result<T> {
         )
         .with_operation(operation)),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared, join_all};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -159,7 +160,7 @@ impl Cache {
 
     /// Starts the task that wipes what has outlived its time, if it is not running.
     fn keep_house(&self) {
-        let mut housekeeper = lock(&self.housekeeper);
+        let mut housekeeper = self.housekeeper.lock();
         if housekeeper.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
@@ -193,7 +194,7 @@ async fn housekeeping(state: Weak<State>) {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        if let Some(task) = lock(&self.housekeeper).take() {
+        if let Some(task) = self.housekeeper.lock().take() {
             task.abort();
         }
     }
@@ -225,7 +226,7 @@ impl State {
         let now = Instant::now();
         let mut joined: Vec<(u64, Load)> = Vec::new();
         let mut missing = Vec::new();
-        let mut loads = lock(&self.loads);
+        let mut loads = self.loads.lock();
         let (mut hit, mut joining) = (0, 0);
         for name in names {
             // Again, under the lock: a load that landed since the first look has left its value here.
@@ -269,7 +270,7 @@ impl State {
     /// What a load brought: kept where it may be, replaced by what was kept where the store could not
     /// answer. Names that were detached since are neither.
     fn land(&self, id: u64, names: &[Coordinate], results: Vec<Result<Read>>) -> Loaded {
-        let loads = lock(&self.loads);
+        let loads = self.loads.lock();
         let mine = |name: &Coordinate| {
             loads
                 .under_way
@@ -403,7 +404,7 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut loads = lock(&self.state.loads);
+        let mut loads = self.state.loads.lock();
         for name in &self.names {
             if loads
                 .under_way
@@ -426,7 +427,7 @@ struct Changing<'a> {
 
 impl Changing<'_> {
     fn apply(&self) {
-        let mut loads = lock(&self.state.loads);
+        let mut loads = self.state.loads.lock();
         for name in &self.names {
             loads.under_way.remove(name);
             if self.forget {
@@ -444,16 +445,16 @@ impl Drop for Changing<'_> {
 
 impl Kept {
     fn read(&self) -> Option<Read> {
-        let value = lock(&self.value).clone()?;
+        let value = self.value.lock().clone()?;
         Some(Read::new(value).with_expires(self.expires))
     }
 
     fn len(&self) -> usize {
-        lock(&self.value).as_ref().map_or(0, SecretValue::len)
+        self.value.lock().as_ref().map_or(0, SecretValue::len)
     }
 
     fn wipe(&self) {
-        lock(&self.value).take();
+        self.value.lock().take();
     }
 }
 
@@ -467,11 +468,6 @@ fn count(result: &'static str, entries: usize) {
     if entries > 0 {
         metrics::counter!("secrets_cache_total", "result" => result).increment(entries as u64);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that holds one of these locks can panic halfway through a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Display for Cache {

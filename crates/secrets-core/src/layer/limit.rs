@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turnstile, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -257,7 +258,7 @@ impl Class {
         let slot = self.slots.acquire().await.ok();
         let _turn = self.turnstile.lock().await;
         self.silence().await;
-        let part = self.pace().part_at(Instant::now());
+        let part = self.pace.lock().part_at(Instant::now());
         let mut cells = f64::from(requests.max(1)) * f64::from(CELLS) / part;
         while cells >= 1.0 {
             let portion = whole(cells.min(f64::from(self.burst)));
@@ -283,7 +284,7 @@ impl Class {
     /// Waits while the store has asked to be left alone.
     async fn silence(&self) {
         loop {
-            let until = self.pace().silent_until;
+            let until = self.pace.lock().silent_until;
             if until <= Instant::now() {
                 return;
             }
@@ -296,7 +297,7 @@ impl Class {
             return;
         }
         let now = Instant::now();
-        let mut pace = self.pace();
+        let mut pace = self.pace.lock();
         if let Some(wait) = throttled.iter().filter_map(Error::retry_after).max() {
             pace.silent_until = pace.silent_until.max(now + wait.min(LONGEST_SILENCE));
         }
@@ -310,10 +311,6 @@ impl Class {
                 "the store throttles; going slower"
             );
         }
-    }
-
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

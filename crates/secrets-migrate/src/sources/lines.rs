@@ -4,10 +4,11 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use secret_persistence_core::SecretValue;
 use secret_persistence_core::settings::unknown;
 use serde_json::{Map, Value};
@@ -100,9 +101,7 @@ impl Lines {
     }
 
     fn changes(&self) -> Option<MutexGuard<'_, Changes>> {
-        self.changes
-            .as_ref()
-            .map(|changes| changes.lock().unwrap_or_else(PoisonError::into_inner))
+        self.changes.as_ref().map(|changes| changes.lock())
     }
 
     /// The rows from a place on, with their updates: `(row, where the next line begins)`.

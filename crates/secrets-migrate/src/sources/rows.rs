@@ -1,7 +1,8 @@
 //! Pages of rows from SQL, in a stable order, whatever the type of the id.
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use secret_persistence_core::SecretValue;
 use serde_json::Value;
 use uuid::Uuid;
@@ -198,10 +199,7 @@ impl Rows {
     }
 
     fn specification(&self, text: String) -> MigrateResult<Arc<Value>> {
-        let mut known = self
-            .specifications
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.specifications.lock();
         if let Some(specification) = known.get(&text) {
             return Ok(Arc::clone(specification));
         }

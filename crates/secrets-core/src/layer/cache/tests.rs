@@ -123,7 +123,7 @@ async fn a_load_nobody_waits_for_is_dropped_and_started_anew() {
     probe.on_every_request(|_, _| Fault::Hang);
     let cache = over(&probe);
     timeout(SECOND, cache.read(&name(0))).await.unwrap_err();
-    assert!(lock(&cache.state.loads).under_way.is_empty());
+    assert!(cache.state.loads.lock().under_way.is_empty());
     probe.recovers();
     reads(&cache, 0).await;
     assert_eq!(probe.requests().len(), 2);

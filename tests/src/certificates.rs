@@ -2,13 +2,25 @@
 
 use std::{
     fs, io,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
 };
 use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
 
 /// A certificate authority that nothing trusts unless it is told to.
 #[derive(Debug)]
@@ -23,6 +35,26 @@ pub struct Authority {
 pub(crate) struct Certificate {
     pub(crate) chain: String,
     pub(crate) key: String,
+}
+
+impl Certificate {
+    /// The TLS side towards clients.
+    pub(crate) fn acceptor(&self) -> io::Result<TlsAcceptor> {
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.chain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes());
+        // The provider is said explicitly, because rustls guesses only while no other crate brings a second one.
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_single_cert(
+                chain.map_err(io::Error::other)?,
+                key.map_err(io::Error::other)?,
+            )
+            .map_err(io::Error::other)?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
 }
 
 impl Authority {
@@ -65,9 +97,34 @@ impl Authority {
         &self.ca_file
     }
 
+    /// Starts a server on loopback whose certificate for `localhost` and 127.0.0.1 is over; it ends
+    /// with the runtime.
+    ///
+    /// # Errors
+    ///
+    /// If no port can be had.
+    pub async fn serve_expired(&self) -> io::Result<SocketAddr> {
+        let mut params = CertificateParams::default();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        let acceptor = self.sign(params, &["localhost", "127.0.0.1"])?.acceptor()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // Who does not accept the certificate ends here, and says so itself.
+                tokio::spawn(acceptor.accept(stream));
+            }
+        });
+        Ok(address)
+    }
+
     /// Issues a server certificate for the names, IP addresses among them.
     pub(crate) fn issue(&self, names: &[&str]) -> io::Result<Certificate> {
-        let mut params = CertificateParams::default();
+        self.sign(CertificateParams::default(), names)
+    }
+
+    fn sign(&self, mut params: CertificateParams, names: &[&str]) -> io::Result<Certificate> {
         params
             .distinguished_name
             .push(DnType::CommonName, "Test server");

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -18,17 +17,14 @@ use aws_sdk_secretsmanager::operation::list_secrets::ListSecretsOutput;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
 use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 use secret_persistence_core::{Error, ErrorKind, Operation, SecretValue};
-use tokio::net::lookup_host;
-use tokio::time::{Instant, timeout};
+use secret_persistence_remote::{Nature, quiet};
+use tokio::time::Instant;
 use tracing::debug;
-use tracing::dispatcher::Dispatch;
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 use uuid::Uuid;
 
 use crate::config::{Config, Deletion};
 use crate::credentials::CredentialCache;
-use crate::error::{Connect, Fault, Nature};
+use crate::error::Fault;
 use crate::policy::{Action, Denial};
 
 /// The SDK's own default, stated because the others are.
@@ -39,24 +35,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one request may take in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long the name of a host that cannot be reached is looked up, to tell people which it was.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Hears nothing. A dispatcher of its own and not `Dispatch::none()`: with that, a place in the code
-/// that first logs while we are silent would be taken for one that nobody wants to hear, and stay
-/// silent for other users of the same libraries in this process.
-static SILENCE: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
-
-/// Runs SDK code without its logs.
-///
-/// At TRACE the SDK prints access key ids, the commands of credential processes, and answers; where
-/// the variables `LOG_SIGNABLE_BODY` and `LOG_SENSITIVE_BODIES` are set it prints every request and
-/// every value. What is logged must depend neither on a filter nor on a variable, so the SDK sees no
-/// subscriber, and this crate logs its own events instead.
-pub(crate) fn quiet<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    future.with_subscriber(SILENCE.clone())
-}
 
 /// The clients of Secrets Manager and STS. Cloning shares connections and credentials.
 #[derive(Clone)]
@@ -278,22 +256,10 @@ impl Client {
         let mut fault = Fault::from_sdk(action, &error);
         drop(error);
         if fault.is(ErrorKind::Unauthenticated) {
-            fault.new_credentials = self.credentials.refused(&keys).await;
-        }
-        if matches!(fault.nature, Nature::Connect(Connect::Other)) && self.has_no_host(action).await
-        {
-            fault.nature = Nature::Connect(Connect::NoSuchHost);
+            fault.failure.new_credentials = self.credentials.refused(&keys).await;
         }
         debug!(action = action.as_str(), ?elapsed, %fault, "failed");
         Err(fault)
-    }
-
-    async fn has_no_host(&self, action: Action) -> bool {
-        let host = match action {
-            Action::GetCallerIdentity => &self.sts_host,
-            _ => &self.secrets_host,
-        };
-        matches!(timeout(LOOKUP_TIMEOUT, lookup_host(host)).await, Ok(Err(_)))
     }
 }
 

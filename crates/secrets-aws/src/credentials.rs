@@ -4,10 +4,9 @@
 use std::env;
 use std::error::Error as StdError;
 use std::fmt;
-use std::fs;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -21,13 +20,12 @@ use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use secret_persistence_core::{Error, ErrorKind};
-use tokio::sync::Mutex;
+use secret_persistence_remote::{FileStamp, Nature, Shared, quiet};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use crate::client::quiet;
 use crate::config::{AssumeRole, Config, Credentials};
-use crate::error::{Fault, Nature};
+use crate::error::Fault;
 use crate::policy::{Action, Denial};
 
 /// How long before their end credentials are renewed: long enough for several attempts, short
@@ -41,16 +39,16 @@ const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// metadata service, the SDK gives up after some seconds.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The longest session that is believed: what a server says of its end may be any number.
+const LONGEST_SESSION: Duration = Duration::from_secs(366 * 86_400);
+
 /// Our credentials, shared by all clients. Cloning shares the state.
 #[derive(Clone)]
 pub(crate) struct CredentialCache(Arc<Inner>);
 
 struct Inner {
     source: Source,
-    held: RwLock<Option<Arc<Held>>>,
-    /// Taken while loading, so that any number of callers load once; it keeps how the last load
-    /// failed, and when, for those who were waiting.
-    loading: Mutex<Option<(Instant, Error)>>,
+    shared: Shared<Held, Error>,
 }
 
 /// What makes credentials anew, from the start, each time: the SDK's providers keep what they have
@@ -61,20 +59,12 @@ struct Source {
     region: crate::naming::Region,
 }
 
-struct Held {
+pub(crate) struct Held {
     keys: Keys,
     /// What the files looked like when the credentials were loaded.
     files: Vec<FileStamp>,
-    loaded_at: Instant,
     /// When to try to renew them, if they end at all.
     renew_at: Option<Instant>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileStamp {
-    path: PathBuf,
-    /// Time of change and length; `None` where there is no such file.
-    state: Option<(SystemTime, u64)>,
 }
 
 impl CredentialCache {
@@ -86,88 +76,34 @@ impl CredentialCache {
                 role: config.role.clone().map(|role| (role, sts)),
                 region: config.region.clone(),
             },
-            held: RwLock::default(),
-            loading: Mutex::default(),
+            shared: Shared::default(),
         }))
     }
 
     /// Credentials that are good now, as far as we can tell, loaded if need be.
-    pub(crate) async fn current(&self) -> Result<Keys, Error> {
-        if let Some(held) = self.held()
-            && held.is_fresh()
-        {
-            return Ok(held.keys.clone());
-        }
-        let asked = Instant::now();
-        let mut failed = self.0.loading.lock().await;
-        // Somebody else may have loaded while we waited, or have tried to.
-        let old = self.held();
-        if let Some(held) = &old
-            && held.is_fresh()
-        {
-            return Ok(held.keys.clone());
-        }
-        if let Some((at, error)) = &*failed
-            && *at >= asked
-        {
-            return Err(error.clone());
-        }
-        match self.0.source.load().await {
-            Ok(held) => Ok(self.hold(held)),
-            // What has not ended is better than nothing, until it ends.
-            Err(error) => match old.filter(|held| held.is_valid() && !held.is_stale()) {
-                Some(held) => {
+    pub(crate) async fn current(&self) -> Result<Arc<Held>, Error> {
+        let load = |old: Option<Arc<Held>>| async move {
+            match (self.0.source.load().await, old) {
+                // What has not ended is better than nothing, until it ends.
+                (Err(error), Some(old)) if old.is_valid() && !old.is_stale() => {
                     warn!(%error, "AWS credentials could not be renewed; the old ones still hold");
-                    Ok(self.hold(Held {
-                        keys: held.keys.clone(),
-                        files: held.files.clone(),
-                        loaded_at: held.loaded_at,
+                    Ok(Held {
+                        keys: old.keys.clone(),
+                        files: old.files.clone(),
                         renew_at: Some(Instant::now() + RENEW_AGAIN),
-                    }))
+                    })
                 }
-                None => {
-                    *failed = Some((Instant::now(), error.clone()));
-                    Err(error)
-                }
-            },
-        }
+                (loaded, _) => loaded,
+            }
+        };
+        self.0.shared.get(Held::is_fresh, load).await
     }
 
     /// AWS has refused these credentials: looks for others. Whether there are.
-    pub(crate) async fn refused(&self, refused: &Keys) -> bool {
-        let asked = Instant::now();
-        let mut failed = self.0.loading.lock().await;
-        if let Some(held) = self.held()
-            && (held.loaded_at >= asked || !same(&held.keys, refused))
-        {
-            return !same(&held.keys, refused);
-        }
-        if failed.as_ref().is_some_and(|(at, _)| *at >= asked) {
-            return false;
-        }
-        match self.0.source.load().await {
-            Ok(held) => !same(&self.hold(held), refused),
-            Err(error) => {
-                *failed = Some((Instant::now(), error));
-                *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = None;
-                false
-            }
-        }
-    }
-
-    fn held(&self) -> Option<Arc<Held>> {
-        // Only whole values are ever stored: a panic elsewhere leaves nothing half done.
-        self.0
-            .held
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn hold(&self, held: Held) -> Keys {
-        let keys = held.keys.clone();
-        *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(held));
-        keys
+    pub(crate) async fn refused(&self, refused: &Arc<Held>) -> bool {
+        let load = || async { self.0.source.load().await.map(Some) };
+        let found = self.0.shared.replace(refused, load).await;
+        found.is_some_and(|held| !same(&held.keys, &refused.keys))
     }
 }
 
@@ -186,10 +122,10 @@ impl ProvideCredentials for CredentialCache {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let loaded: provider::Result = self
-                .current()
-                .await
-                .map_err(CredentialsError::provider_error);
+            let loaded: provider::Result = match self.current().await {
+                Ok(held) => Ok(held.keys.clone()),
+                Err(error) => Err(CredentialsError::provider_error(error)),
+            };
             loaded
         })
     }
@@ -199,13 +135,13 @@ impl Held {
     fn new(keys: Keys, files: Vec<FileStamp>) -> Self {
         let renew_at = keys.expiry().map(|end| {
             let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+            let left = left.min(LONGEST_SESSION);
             // Of a session shorter than the margin, half is used.
             Instant::now() + left.saturating_sub(RENEW_BEFORE).max(left / 2)
         });
         Self {
             keys,
             files,
-            loaded_at: Instant::now(),
             renew_at,
         }
     }
@@ -220,23 +156,14 @@ impl Held {
 
     /// Whether the files have changed since.
     fn is_stale(&self) -> bool {
-        self.files
-            .iter()
-            .any(|stamp| stamp.state != state(&stamp.path))
+        self.files.iter().any(FileStamp::has_changed)
     }
 }
 
 impl Source {
     async fn load(&self) -> Result<Held, Error> {
         // Stamped before reading: a file that changes meanwhile is read once more, not missed.
-        let files: Vec<FileStamp> = self
-            .files()
-            .into_iter()
-            .map(|path| FileStamp {
-                state: state(&path),
-                path,
-            })
-            .collect();
+        let files: Vec<FileStamp> = self.files().into_iter().map(FileStamp::of).collect();
         let loading = async {
             let base = self.load_base().await?;
             match &self.role {
@@ -460,10 +387,4 @@ fn aws_file(variable: &str, name: &str) -> Option<PathBuf> {
         return env::var_os(variable).map(PathBuf::from);
     }
     env::home_dir().map(|home| home.join(".aws").join(name))
-}
-
-/// Symbolic links are followed: Kubernetes swaps them when a mounted secret changes.
-fn state(path: &PathBuf) -> Option<(SystemTime, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::primitives::DateTime;
 use aws_sdk_secretsmanager::types::Tag;
 use futures::future::join_all;
+use parking_lot::Mutex;
 use secret_persistence_core::layer::{ClassLimit, LimitOptions};
 use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
@@ -20,6 +20,7 @@ use crate::client::Client;
 use crate::config::{Config, Deletion, EXPIRES_TAG, OWNER_TAG, TAG_VALUE};
 use crate::error::Fault;
 use crate::naming;
+use crate::policy::Action;
 use crate::reading::{MAX_BATCH, Unread};
 
 /// The largest value.
@@ -112,10 +113,20 @@ impl AwsSecretsManager {
             Err(fault) if fault.is(ErrorKind::AlreadyExists) => {
                 self.compare(name, &write.value).await.map_err(fail)
             }
-            Err(fault) => {
-                let unread = self.look_closer(name, fault).await;
-                Err(fail(self.explain(&unread, Operation::Write, name)))
+            // There is nothing that the new secret refers to: what is missing is the one before it,
+            // whose deletion without recovery goes on after it was answered.
+            Err(fault) if fault.is(ErrorKind::NotFound) && self.config.kms_key.is_none() => {
+                Err(fail(in_between(fault)))
             }
+            Err(fault) => match self.look_closer(name, fault).await {
+                // Scheduled for deletion a moment ago, and now gone: the name is about to be free.
+                Unread::Refused(gone)
+                    if gone.action == Action::DescribeSecret && gone.is(ErrorKind::NotFound) =>
+                {
+                    Err(fail(in_between(gone)))
+                }
+                unread => Err(fail(self.explain(&unread, Operation::Write, name))),
+            },
         }
     }
 
@@ -133,14 +144,24 @@ impl AwsSecretsManager {
                 )
                 .with_hint("a new value needs a new coordinate"))
             }
-            // Taken a moment ago, and now gone or going: whoever comes again sees which.
+            // Taken, and cannot be read: scheduled for deletion, or gone meanwhile.
             Err(fault) if fault.is(ErrorKind::NotFound) || fault.is_invalid_request() => {
-                Err(Error::new(
-                    ErrorKind::Conflict,
-                    "somebody else was creating or deleting the secret",
-                )
-                .with_hint("try again")
-                .with_source(fault))
+                let unread = match self.client.describe(name).await {
+                    Ok(secret) if secret.deleted_date.is_some() => {
+                        Unread::Pending { confirmed: true }
+                    }
+                    // Reading is refused for no other state, as far as AWS documents it.
+                    Err(described) if described.is_denied() && fault.is_invalid_request() => {
+                        Unread::Pending { confirmed: false }
+                    }
+                    Err(described)
+                        if !described.is_denied() && !described.is(ErrorKind::NotFound) =>
+                    {
+                        Unread::Refused(described)
+                    }
+                    _ => return Err(in_between(fault)),
+                };
+                Err(self.explain(&unread, Operation::Write, name))
             }
             Err(fault) => Err(self.explain(&Unread::Refused(fault), Operation::Write, name)),
         }
@@ -152,11 +173,14 @@ impl AwsSecretsManager {
         if fault.is(ErrorKind::NotFound) {
             return State::Missing;
         }
-        if !fault.is_invalid_request() && !tagless {
+        // AWS documents either code for a secret that cannot be deleted for its replicas.
+        let refuses_state = fault.is_invalid_request() || fault.has("InvalidParameterException");
+        if !refuses_state && !tagless {
             return State::Unknown;
         }
         match self.client.describe(name).await {
             Ok(secret) if secret.deleted_date.is_some() => State::Pending,
+            Ok(secret) if !secret.replication_status().is_empty() => State::Replicated,
             Ok(_) => State::Readable,
             Err(described) if described.is(ErrorKind::NotFound) => State::Missing,
             Err(_) => State::Unknown,
@@ -277,6 +301,19 @@ impl SecretPersistence for AwsSecretsManager {
         match self.state(coordinate.as_str(), &fault).await {
             State::Missing => Ok(()),
             State::Pending if fault.is_invalid_request() => Ok(()),
+            State::Replicated if !fault.is_denied() => Err(Error::new(
+                ErrorKind::Conflict,
+                "the secret has replicas in other regions, and cannot be deleted while it has them",
+            )
+            .with_retryable(false)
+            .with_hint(
+                "remove them first (`aws secretsmanager remove-regions-from-replication`), or have \
+                 whoever made them do so",
+            )
+            .with_operation(Operation::Delete)
+            .with_store(self.to_string())
+            .with_coordinate(coordinate.shared())
+            .with_source(fault)),
             _ => Err(self.fault(&fault, Operation::Delete, coordinate)),
         }
     }
@@ -286,7 +323,7 @@ impl SecretPersistence for AwsSecretsManager {
             return Ok(());
         };
         match self.state(coordinate.as_str(), &fault).await {
-            State::Readable if fault.is_invalid_request() => Ok(()),
+            State::Readable | State::Replicated if fault.is_invalid_request() => Ok(()),
             State::Missing => Err(Error::new(
                 ErrorKind::NotFound,
                 "the store has nothing under this name",
@@ -396,7 +433,19 @@ enum State {
     Missing,
     Pending,
     Readable,
+    /// Readable, and with copies in other regions.
+    Replicated,
     Unknown,
+}
+
+/// The name is between two states, and whoever comes again sees which it came to.
+fn in_between(fault: Fault) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "somebody else was creating or deleting the secret, or its deletion is still going on",
+    )
+    .with_hint("try again")
+    .with_source(fault)
 }
 
 /// What AWS tells about a secret besides its name and value.
@@ -425,8 +474,8 @@ fn cost(batch: usize, unversioned: bool) -> Cost {
     };
     Cost {
         read,
-        // A create, and a read to compare with or a look at the state.
-        write: 2,
+        // A create, a read to compare with, and a look at the state of what cannot be read.
+        write: 3,
         delete: 2,
         restore: 2,
         list: 1,

@@ -1,6 +1,5 @@
 //! Reading: batches, what they cannot answer, and the denial that makes us read singly.
 
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,18 +25,12 @@ static BATCH_WARNING: AtomicBool = AtomicBool::new(false);
 
 impl AwsSecretsManager {
     pub(crate) fn batches(&self) -> bool {
-        let until = self
-            .batch_denied_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let until = self.batch_denied_until.lock();
         until.is_none_or(|until| Instant::now() >= until)
     }
 
     fn deny_batches(&self) {
-        *self
-            .batch_denied_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + BATCH_DENIED_FOR);
+        *self.batch_denied_until.lock() = Some(Instant::now() + BATCH_DENIED_FOR);
         if !BATCH_WARNING.swap(true, Ordering::Relaxed) {
             warn!(
                 store = %self,
@@ -109,15 +102,14 @@ impl AwsSecretsManager {
     async fn fetch_despite(&self, ids: &[&str], fault: Fault) -> Vec<Result<SecretValue, Unread>> {
         let denied = fault.is_denied();
         // One secret whose key or state is refused must not take the others with it.
-        let of_one = matches!(
-            fault.code(),
-            Some(
-                "DecryptionFailure"
-                    | "InvalidParameterException"
-                    | "InvalidRequestException"
-                    | "ResourceNotFoundException"
-            )
-        );
+        let of_one = [
+            "DecryptionFailure",
+            "InvalidParameterException",
+            "InvalidRequestException",
+            "ResourceNotFoundException",
+        ]
+        .iter()
+        .any(|code| fault.has(code));
         if !denied && !of_one {
             return ids
                 .iter()

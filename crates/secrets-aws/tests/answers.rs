@@ -527,6 +527,11 @@ async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() 
         (Act::error("ResourceNotFoundException"), ErrorKind::NotFound),
         (Act::error("ThrottlingException"), ErrorKind::Throttled),
     ] {
+        // For a write a name that is gone meanwhile is one that is about to be free.
+        let of_write = match kind {
+            ErrorKind::NotFound => ErrorKind::Conflict,
+            kind => kind,
+        };
         let gate = Gate::open(None, move |seen| match seen.action.as_str() {
             "DescribeSecret" => described.clone(),
             _ => Act::error("InvalidRequestException"),
@@ -540,7 +545,90 @@ async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() 
             .unwrap_err();
         assert_eq!(read.kind(), kind, "{read}");
         let written = store.write(write).await.unwrap_err();
-        assert_eq!(written.kind(), kind, "{written}");
+        assert_eq!(written.kind(), of_write, "{written}");
+        assert_eq!(
+            written.is_retryable(),
+            matches!(kind, ErrorKind::NotFound | ErrorKind::Throttled),
+            "{written}"
+        );
+    }
+}
+
+/// A deletion without recovery goes on after it was answered: a create in its wake finds nothing, which
+/// must not be the end of a write.
+#[tokio::test]
+async fn a_create_in_the_wake_of_a_deletion_is_tried_again() {
+    let gate = Gate::open(None, |_| Act::error("ResourceNotFoundException")).await;
+    let write = Write::new(coordinate(), SecretValue::new("v".into()));
+    let error = open(&gate).write(write.clone()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.is_retryable()),
+        (ErrorKind::Conflict, true)
+    );
+    let keyed = config(&gate.url)
+        .with_kms_key("alias/ours")
+        .build()
+        .unwrap();
+    let error = AwsSecretsManager::new(keyed)
+        .write(write)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.is_retryable()),
+        (ErrorKind::InvalidConfig, true)
+    );
+}
+
+/// Older answers, and emulators, say of a name that is scheduled for deletion that it exists.
+#[tokio::test]
+async fn a_taken_name_that_is_scheduled_for_deletion_is_pending() {
+    for unreadable in ["InvalidRequestException", "ResourceNotFoundException"] {
+        let gate = Gate::open(None, move |seen| match seen.action.as_str() {
+            "CreateSecret" => Act::error("ResourceExistsException"),
+            "DescribeSecret" => Act::ok(json!({ "DeletedDate": 1_700_000_000 })),
+            _ => Act::error(unreadable),
+        })
+        .await;
+        let store = open(&gate);
+        let write = Write::new(coordinate(), SecretValue::new("v".into()));
+        let error = store.write(write).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::PendingDeletion,
+            "{unreadable}: {error}"
+        );
+        let made = u32::try_from(gate.take_actions().len()).unwrap();
+        assert_eq!(made, store.capabilities().cost.write);
+    }
+}
+
+/// AWS documents two codes for it, and names neither replicas nor regions in them.
+#[tokio::test]
+async fn a_secret_with_replicas_cannot_be_deleted_and_says_so() {
+    for code in ["InvalidParameterException", "InvalidRequestException"] {
+        let gate = Gate::open(None, move |seen| match seen.action.as_str() {
+            "DescribeSecret" => Act::ok(json!({
+                "Name": "x",
+                "ReplicationStatus": [{ "Region": "eu-west-1", "Status": "InSync" }],
+            })),
+            _ => Act::error(code),
+        })
+        .await;
+        let error = open(&gate)
+            .delete(&coordinate(), &DeleteOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.is_retryable()),
+            (ErrorKind::Conflict, false)
+        );
+        assert!(error.message().contains("replicas"), "{error}");
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("remove-regions-from-replication")
+        );
     }
 }
 
@@ -575,13 +663,17 @@ async fn a_taken_name_is_compared_and_never_changed() {
     ] {
         let gate = Gate::open(None, move |seen| match seen.action.as_str() {
             "GetSecretValue" => stored.clone(),
+            "DescribeSecret" => Act::error("ResourceNotFoundException"),
             _ => Act::error("ResourceExistsException"),
         })
         .await;
         let write = Write::new(coordinate(), SecretValue::new("same\nvalue".into()));
         let written = open(&gate).write(write).await;
+        let is_in_between = expected == Err(ErrorKind::Conflict);
         assert_eq!(written.map_err(|error| error.kind()), expected);
-        assert_eq!(gate.take_actions(), ["CreateSecret", "GetSecretValue"]);
+        let mut actions = vec!["CreateSecret", "GetSecretValue"];
+        actions.extend(is_in_between.then_some("DescribeSecret"));
+        assert_eq!(gate.take_actions(), actions);
     }
 }
 

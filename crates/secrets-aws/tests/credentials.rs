@@ -115,6 +115,41 @@ fn no_credentials_says_what_was_tried() {
     );
 }
 
+/// By the authorities that the environment names, since there is no setting for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_is_called_so() {
+    let authority = e2e::Authority::new().unwrap();
+    let address = authority.serve_expired().await.unwrap();
+    let file = authority.ca_file().to_str().unwrap().to_owned();
+    let url = format!("https://{address}");
+    let home = tempfile::tempdir().unwrap();
+    tokio::task::spawn_blocking(move || {
+        in_a_process_of_its_own(
+            "child_meets_an_expired_certificate",
+            home.path(),
+            &[("SSL_CERT_FILE", &file), ("TEST_EXPIRED_URL", &url)],
+        );
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+#[ignore = "run by an_expired_certificate_is_called_so"]
+async fn child_meets_an_expired_certificate() {
+    let url = std::env::var("TEST_EXPIRED_URL").unwrap();
+    let store = AwsSecretsManager::new(config(&url).build().unwrap());
+    let error = read(&store).await;
+    assert_eq!(
+        (error.kind(), error.is_retryable()),
+        (ErrorKind::InvalidConfig, false)
+    );
+    assert!(
+        error.message().contains("certificate has expired"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 #[ignore = "run by no_credentials_says_what_was_tried"]
 async fn child_has_no_credentials() {
@@ -595,7 +630,10 @@ async fn a_failing_source_is_not_asked_by_every_caller() {
             .all(|error| error.kind() == ErrorKind::PermissionDenied)
     );
     assert_eq!(gate.take_actions(), ["sts:AssumeRole"]);
-    // Later callers ask again.
+    // Later callers ask again: those that were queued elsewhere share the answer for a second.
+    read(&store).await;
+    assert!(gate.take_actions().is_empty());
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     read(&store).await;
     assert_eq!(gate.take_actions(), ["sts:AssumeRole"]);
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use azure_core::http::pager::{PagerContinuation, PagerOptions};
 use azure_core::http::{ClientOptions, RequestContent, RetryOptions, Transport};
@@ -16,16 +16,14 @@ use azure_security_keyvault_secrets::models::{
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use futures::StreamExt;
 use secret_persistence_core::{Error, Result, SecretValue, Timestamp};
+use secret_persistence_remote::{Nature, quiet};
 use tokio::time::Instant;
 use tracing::debug;
-use tracing::dispatcher::Dispatch;
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 use url::Url;
 
 use crate::config::{Config, invalid};
 use crate::credentials::Login;
-use crate::error::{Fault, Nature};
+use crate::error::Fault;
 use crate::naming::{SecretName, name_of_id};
 use crate::policy::Action;
 use crate::transport::{self, Bounded};
@@ -33,20 +31,6 @@ use crate::transport::{self, Bounded};
 /// The most entries of one page.
 /// <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secrets/get-secrets>
 pub(crate) const MAX_PAGE: usize = 25;
-
-/// Hears nothing. A dispatcher of its own and not `Dispatch::none()`: with that, a place in the code
-/// that first logs while we are silent would be taken for one that nobody wants to hear, and stay
-/// silent for other users of the same libraries in this process.
-static SILENCE: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
-
-/// Runs SDK code without its logs.
-///
-/// Which headers and query parameters the SDK prints at which level is a matter of its lists and
-/// their defaults, and the command lines of developer tools print what they like. What is logged must
-/// not depend on that, so the SDK sees no subscriber, and this crate logs its own events instead.
-fn quiet<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    future.with_subscriber(SILENCE.clone())
-}
 
 /// The client of one vault. Cloning shares connections and login.
 #[derive(Clone)]
@@ -110,8 +94,8 @@ impl Client {
     }
 
     /// Who the token says we are.
-    pub(crate) async fn principal(&self) -> Option<String> {
-        self.login.principal().await
+    pub(crate) fn principal(&self) -> Option<String> {
+        self.login.principal()
     }
 
     pub(crate) async fn get(&self, name: &SecretName) -> Result<Stored, Fault> {

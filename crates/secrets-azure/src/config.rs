@@ -20,11 +20,11 @@ pub const COORDINATE_TAG: &str = "secret-persistence-coordinate";
 /// The tag that says which installation wrote a secret.
 pub const OWNER_TAG: &str = "secret-persistence-owner";
 
-/// Key Vault keeps 15 tags per secret, with names of 512 and values of 256 characters.
+/// Key Vault keeps 15 tags per secret, with names of 512 and values of 512 characters.
 /// <https://learn.microsoft.com/azure/key-vault/secrets/about-secrets#secret-tags>
 const MAX_TAGS: usize = 15;
 const MAX_TAG_NAME_CHARS: usize = 512;
-const MAX_TAG_VALUE_CHARS: usize = 256;
+const MAX_TAG_VALUE_CHARS: usize = 512;
 
 /// How long a change of state is waited for, where waiting was asked for.
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
@@ -444,7 +444,7 @@ fn collect_tags(tags: Vec<(String, String)>) -> Result<BTreeMap<String, String>>
         if name.is_empty() || !fits(&name, MAX_TAG_NAME_CHARS) || !fits(&value, MAX_TAG_VALUE_CHARS)
         {
             return Err(invalid(
-                "a tag's name has 1 to 512 characters and its value at most 256",
+                "a tag's name has 1 to 512 characters and its value at most 512",
             ));
         }
         if name == COORDINATE_TAG || name == OWNER_TAG {
@@ -578,11 +578,11 @@ mod tests {
                 .collect()
         };
         assert!(tags(many(13)).is_ok());
-        assert!(tags(vec![("n".repeat(512), "v".repeat(256))]).is_ok());
+        assert!(tags(vec![("n".repeat(512), "v".repeat(512))]).is_ok());
         for bad in [
             many(14),
             vec![("n".repeat(513), String::new())],
-            vec![("n".to_owned(), "v".repeat(257))],
+            vec![("n".to_owned(), "v".repeat(513))],
             vec![(String::new(), String::new())],
             vec![("a\nb".to_owned(), String::new())],
             vec![(OWNER_TAG.to_owned(), "x".to_owned())],

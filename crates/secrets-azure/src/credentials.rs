@@ -21,24 +21,23 @@ use azure_identity::{
     ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
 };
 use secret_persistence_core::SecretValue;
+use secret_persistence_remote::Shared;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::config::{ClientSecret, Config, Credentials, WorkloadIdentity};
-use crate::error::{Fault, Nature, NoCredentials};
-use crate::policy::Action;
+use crate::error::{Fault, NoCredentials};
 use crate::transport::Bounded;
 
 /// How long a token that was just fetched is not fetched again, whoever says that it was refused:
 /// many requests are refused together, and one login serves them all.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
-/// How long a login that failed is not made again: the SDK lets one caller after the other ask for a
-/// token, and all that wait have one answer coming.
-const FAILED_FOR: Duration = Duration::from_secs(1);
+/// The longest that a token is believed to be good for: an authority that a tenant names may say any
+/// number.
+const LONGEST_TOKEN_SECONDS: i64 = 366 * 86_400;
 
 /// Our login, shared by all requests. Cloning shares the state.
 ///
@@ -55,14 +54,7 @@ struct Inner {
     entra: reqwest::Client,
     /// For the metadata service of this machine, which no proxy can reach for us.
     metadata: reqwest::Client,
-    held: Mutex<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    token: Option<Token>,
-    /// How the last login failed, and when.
-    failed: Option<(Instant, Fault)>,
+    shared: Shared<Token, Fault>,
 }
 
 struct Token {
@@ -78,14 +70,13 @@ impl Login {
             authority: config.authority.clone(),
             entra,
             metadata,
-            held: Mutex::default(),
+            shared: Shared::default(),
         }))
     }
 
     /// Who the last token says we are, as far as it can be read.
-    pub(crate) async fn principal(&self) -> Option<String> {
-        let held = self.0.held.lock().await;
-        let token = held.token.as_ref()?;
+    pub(crate) fn principal(&self) -> Option<String> {
+        let token = self.0.shared.held()?;
         Claims::of(token.access.token.secret())?.principal()
     }
 }
@@ -107,33 +98,22 @@ impl TokenCredential for Login {
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
         let wanted = scopes.join(" ");
-        let mut held = self.0.held.lock().await;
-        if let Some(token) = &held.token
-            && token.scopes == wanted
-            && token.fetched.elapsed() < FRESH_FOR
-            && token.access.expires_on > OffsetDateTime::now_utc()
-        {
-            return Ok(token.access.clone());
-        }
-        if let Some((at, fault)) = &held.failed
-            && at.elapsed() < FAILED_FOR
-        {
-            return Err(SdkError::new(SdkKind::Credential, fault.clone()));
-        }
-        match self.0.fetch(scopes).await {
-            Ok(access) => {
-                held.failed = None;
-                held.token = Some(Token {
-                    access: access.clone(),
-                    scopes: wanted,
-                    fetched: Instant::now(),
-                });
-                Ok(access)
-            }
-            Err(fault) => {
-                held.failed = Some((Instant::now(), fault.clone()));
-                Err(SdkError::new(SdkKind::Credential, fault))
-            }
+        // The SDK asks where it has no token, or has one that was refused or is about to end.
+        let is_fresh = |token: &Token| {
+            token.scopes == wanted
+                && token.fetched.elapsed() < FRESH_FOR
+                && token.access.expires_on > OffsetDateTime::now_utc()
+        };
+        let fetch = |_| async {
+            Ok(Token {
+                access: self.0.fetch(scopes).await?,
+                scopes: wanted.clone(),
+                fetched: Instant::now(),
+            })
+        };
+        match self.0.shared.get(is_fresh, fetch).await {
+            Ok(token) => Ok(token.access.clone()),
+            Err(fault) => Err(SdkError::new(SdkKind::Credential, fault)),
         }
     }
 }
@@ -145,10 +125,7 @@ impl Inner {
             Credentials::DeveloperTools => {
                 let none = |_: SdkError| {
                     // What the command lines print is theirs, and not for our errors.
-                    Fault::new(
-                        Action::Login,
-                        Nature::NoCredentials(NoCredentials::DeveloperTools),
-                    )
+                    Fault::no_credentials(NoCredentials::DeveloperTools)
                 };
                 let tools = DeveloperToolsCredential::new(None).map_err(none)?;
                 tools.get_token(scopes, None).await.map_err(none)
@@ -191,12 +168,7 @@ impl Inner {
         scopes: &[&str],
     ) -> Result<AccessToken, Fault> {
         let failed = |error: SdkError| Fault::from_credential(&error, false);
-        let unreadable = |reason| {
-            Fault::new(
-                Action::Login,
-                Nature::NoCredentials(NoCredentials::WorkloadIdentity(reason)),
-            )
-        };
+        let unreadable = |reason| Fault::no_credentials(NoCredentials::WorkloadIdentity(reason));
         // Kubernetes renews the file, so it is read at every login.
         let text = tokio::fs::read_to_string(&identity.token_file)
             .await
@@ -247,11 +219,7 @@ impl HttpClient for Refusals {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let response = self.http.execute_request(request).await?;
         if response.status().is_success() {
-            return if self.is_metadata {
-                with_end_as_text(response).await
-            } else {
-                Ok(response)
-            };
+            return with_usable_end(response).await;
         }
         let response = response.try_into_raw_response().await?;
         let fault = Fault::from_login(&response, self.is_metadata);
@@ -259,22 +227,38 @@ impl HttpClient for Refusals {
     }
 }
 
-/// The metadata service writes the end of a token as a text, and the SDK takes nothing else; whatever
-/// stands in for the service may write a number, as OAuth does and other libraries take it.
-async fn with_end_as_text(response: AsyncRawResponse) -> azure_core::Result<AsyncRawResponse> {
+/// The end of a token in a form that the SDK takes.
+async fn with_usable_end(response: AsyncRawResponse) -> azure_core::Result<AsyncRawResponse> {
     let (status, headers, body) = response.try_into_raw_response().await?.deconstruct();
-    let body = as_text(&body, "expires_on").unwrap_or_else(|| body.to_vec());
+    let body = usable_end(&body).unwrap_or_else(|| body.to_vec());
     Ok(AsyncRawResponse::from_bytes(status, headers, body))
 }
 
-/// A JSON object with this number written as a text; nothing where there is none.
-fn as_text(body: &[u8], name: &str) -> Option<Vec<u8>> {
+/// The same answer with such an end; nothing where it has one.
+///
+/// The metadata service writes the end as a text, and the SDK takes nothing else there; whatever stands
+/// in for the service may write a number, as OAuth does and other libraries take it. The seconds that
+/// are left the SDK adds to the time of day, whatever number they are.
+fn usable_end(body: &[u8]) -> Option<Vec<u8>> {
     let mut object: Value = serde_json::from_slice(body).ok()?;
-    let number = object
-        .get_mut(name)
-        .filter(|value| value.is_i64() || value.is_u64())?;
-    *number = Value::String(number.to_string());
-    serde_json::to_vec(&object).ok()
+    let mut changed = false;
+    if let Some(end) = object.get_mut("expires_on")
+        && (end.is_i64() || end.is_u64())
+    {
+        *end = Value::String(end.to_string());
+        changed = true;
+    }
+    if let Some(left) = object.get_mut("expires_in")
+        && (left.is_i64() || left.is_u64())
+    {
+        let seconds = match left.as_i64() {
+            Some(seconds) => seconds.clamp(0, LONGEST_TOKEN_SECONDS),
+            None => LONGEST_TOKEN_SECONDS,
+        };
+        changed |= left.as_i64() != Some(seconds);
+        *left = seconds.into();
+    }
+    changed.then(|| serde_json::to_vec(&object).ok()).flatten()
 }
 
 /// A service account's token.
@@ -338,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_token_is_a_text_whoever_wrote_it() {
+    fn the_end_of_a_token_can_be_counted_whoever_wrote_it() {
         for (body, expected) in [
             (
                 r#"{"expires_on":1795219200}"#,
@@ -347,10 +331,22 @@ mod tests {
             (r#"{"expires_on":"1795219200"}"#, None),
             (r#"{"expires_on":1.5}"#, None),
             (r#"{"expires_in":3599}"#, None),
+            (
+                r#"{"expires_in":9223372036854775807}"#,
+                Some(r#"{"expires_in":31622400}"#),
+            ),
+            (
+                r#"{"expires_in":18446744073709551615}"#,
+                Some(r#"{"expires_in":31622400}"#),
+            ),
+            (
+                r#"{"expires_in":-9223372036854775808}"#,
+                Some(r#"{"expires_in":0}"#),
+            ),
             ("no json", None),
         ] {
-            let text = as_text(body.as_bytes(), "expires_on");
-            assert_eq!(text.as_deref(), expected.map(str::as_bytes), "{body}");
+            let usable = usable_end(body.as_bytes());
+            assert_eq!(usable.as_deref(), expected.map(str::as_bytes), "{body}");
         }
     }
 

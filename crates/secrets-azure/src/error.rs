@@ -6,63 +6,56 @@ mod table;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::time::Duration;
 
 use azure_core::error::ErrorKind as SdkKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 use secret_persistence_core::{Error, ErrorKind};
+use secret_persistence_remote::{
+    Connect, Failure, Hints, Nature, Provider, Row, clock_skew, find, identifier, retry_after,
+};
 
 use crate::config::Config;
 use crate::policy::{Action, Model, advice};
-use codes::{challenge_tenant, identifier, login_codes, parameter, vault_codes, wait};
-use table::{Row, row};
+use codes::{challenge_tenant, login_codes, parameter, vault_codes};
+use table::TABLE;
 
-/// Why one request failed: codes and numbers, and nothing of what was sent or answered, so that it
-/// can stand as the [`source`](StdError::source) of an [`Error`].
+const AZURE: Provider = Provider {
+    name: "Azure",
+    rows: TABLE,
+    // Tokens are valid five minutes before and after their time.
+    tolerated_skew: 300,
+    hints: Hints {
+        answer: "try again; look at the vault's URL and at proxies on the way",
+        address: "look at the URL, and whether anything listens there",
+        authority: "look whether a proxy replaces certificates, and set `ca-file` to its authority's",
+        certificate_name: "look at the URL, and whether a proxy replaces certificates",
+        host: "look whether the vault's name is spelt right and the vault was not deleted (`az keyvault \
+               list-deleted`), and whether DNS works",
+        network: "look at the network, private endpoints, proxies and firewalls",
+        outage: "try again; see https://azure.status.microsoft",
+    },
+};
+
+/// Where tokens come from.
+const LOGIN: Provider = Provider {
+    name: "the login",
+    hints: Hints {
+        host: "look at `authority-host`, and whether DNS works",
+        ..AZURE.hints
+    },
+    ..AZURE
+};
+
+/// Why one request failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) action: Action,
-    pub(crate) nature: Nature,
-    pub(crate) status: Option<u16>,
-    pub(crate) request_id: Option<String>,
-    pub(crate) retry_after: Option<Duration>,
+    pub(crate) failure: Failure,
     /// The host that was asked, where it is not the vault.
-    pub(crate) host: Option<String>,
+    host: Option<String>,
     /// The directory that the vault's challenge names.
-    pub(crate) challenge_tenant: Option<String>,
-}
-
-/// In which way it failed.
-#[derive(Clone, Debug)]
-pub(crate) enum Nature {
-    /// Azure, or somebody in its place, answered no, with these codes: the most exact one first.
-    Answered(Vec<String>),
-    /// The vault's challenge names a resource that its host does not belong to.
-    Challenge,
-    /// The request never got out: no connection.
-    Connect(Connect),
-    /// The answer could not be understood, or broke off.
-    Garbled,
-    /// There are no credentials to log in with.
-    NoCredentials(NoCredentials),
-    /// The time was up.
-    TimedOut,
-}
-
-/// Why there is no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Connect {
-    /// The host's name does not resolve.
-    NoSuchHost,
-    /// All its addresses are ones that a tenant must not reach.
-    NotPublic,
-    /// Something else: the network, a proxy.
-    Other,
-    /// Nobody listens there.
-    Refused,
-    /// The certificate is not trusted, or the peer does not speak TLS.
-    Tls,
+    challenge_tenant: Option<String>,
 }
 
 /// Why there is nothing to log in with.
@@ -78,29 +71,19 @@ pub(crate) enum NoCredentials {
     WorkloadIdentity(io::ErrorKind),
 }
 
-/// What our resolver says, found again in the SDK's chain of errors.
-#[derive(Debug)]
-pub(crate) struct Unresolved(pub(crate) Connect);
-
-impl fmt::Display for Unresolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
-}
-
-impl StdError for Unresolved {}
-
 impl Fault {
     pub(crate) fn new(action: Action, nature: Nature) -> Self {
         Self {
             action,
-            nature,
-            status: None,
-            request_id: None,
-            retry_after: None,
+            failure: nature.into(),
             host: None,
             challenge_tenant: None,
         }
+    }
+
+    /// There is nothing to log in with.
+    pub(crate) fn no_credentials(reason: NoCredentials) -> Self {
+        Self::new(Action::Login, no_credentials(reason))
     }
 
     /// What an error of the SDK says about a request to the vault, without its text, its body and
@@ -117,7 +100,7 @@ impl Fault {
         Self::unanswered(action, error).unwrap_or_else(|| {
             let nature = match error.kind() {
                 // The SDK's authorizer refuses a challenge with nothing but a text.
-                SdkKind::Other if error.source().is_none() => Nature::Challenge,
+                SdkKind::Other if error.source().is_none() => challenge(),
                 SdkKind::Connection | SdkKind::Io => Nature::Connect(Connect::Other),
                 _ => Nature::Garbled,
             };
@@ -151,15 +134,11 @@ impl Fault {
         if let Some(fault) = find::<Self>(error) {
             return fault.clone();
         }
-        let none = |reason| Nature::NoCredentials(reason);
         match Self::unanswered(Action::Login, error) {
             // Nothing answers at that address but on machines of Azure.
-            Some(fault) if is_metadata => Self {
-                nature: none(NoCredentials::ManagedIdentity),
-                ..fault
-            },
+            Some(_) if is_metadata => Self::no_credentials(NoCredentials::ManagedIdentity),
             Some(fault) => fault,
-            None if is_metadata => Self::new(Action::Login, none(NoCredentials::Unsupported)),
+            None if is_metadata => Self::no_credentials(NoCredentials::Unsupported),
             None => Self::new(Action::Login, Nature::Garbled),
         }
     }
@@ -171,19 +150,20 @@ impl Fault {
         response: Option<&RawResponse>,
     ) -> Self {
         let mut fault = Self::new(action, Nature::Answered(codes));
-        fault.status = Some(status);
+        fault.failure.status = Some(status);
         let header = |name: &'static str| {
             let name = HeaderName::from_static(name);
             response.and_then(|response| response.headers().get_optional_str(&name))
         };
-        fault.request_id = header("x-ms-request-id").and_then(identifier);
-        fault.retry_after = wait(
+        fault.failure.skew = header("date").and_then(clock_skew);
+        fault.failure.request_id = header("x-ms-request-id").and_then(identifier);
+        fault.failure.retry_after = retry_after(
             header("retry-after-ms").or_else(|| header("x-ms-retry-after-ms")),
             header("retry-after"),
         );
         if let Some(challenge) = header("www-authenticate") {
             fault.challenge_tenant = challenge_tenant(challenge);
-            if let Nature::Answered(codes) = &mut fault.nature {
+            if let Nature::Answered(codes) = &mut fault.failure.nature {
                 codes.extend(parameter(challenge, "error").and_then(identifier));
             }
         }
@@ -193,15 +173,7 @@ impl Fault {
     /// A failure below HTTP.
     fn unanswered(action: Action, error: &azure_core::Error) -> Option<Self> {
         let cause: &reqwest::Error = find(error)?;
-        let nature = if let Some(connect) = connect(cause) {
-            Nature::Connect(connect)
-        } else if cause.is_timeout() {
-            Nature::TimedOut
-        } else if cause.is_connect() {
-            Nature::Connect(Connect::Other)
-        } else {
-            Nature::Garbled
-        };
+        let nature = Nature::unanswered(cause, cause.is_connect(), cause.is_timeout());
         let mut fault = Self::new(action, nature);
         fault.host = cause
             .url()
@@ -210,31 +182,20 @@ impl Fault {
         Some(fault)
     }
 
-    /// The codes that were answered, the most exact one first.
-    pub(crate) fn codes(&self) -> &[String] {
-        match &self.nature {
-            Nature::Answered(codes) => codes,
-            _ => &[],
-        }
-    }
-
-    /// The row of the most exact code that has one.
-    fn row(&self) -> Option<&'static Row> {
-        self.codes().iter().find_map(|code| row(code))
-    }
-
     pub(crate) fn has(&self, code: &str) -> bool {
-        self.codes().iter().any(|answered| answered == code)
+        self.failure.has(code)
     }
 
     /// Whether the vault has nothing under the name, deleted or not.
     pub(crate) fn is_missing(&self) -> bool {
-        self.status == Some(404)
+        self.failure.status == Some(404)
     }
 
     /// Whether the vault refuses the action, for want of a right or for purge protection.
     pub(crate) fn is_denied(&self) -> bool {
-        self.status == Some(403) && !self.is_disabled()
+        self.failure.status == Some(403)
+            && !self.is_disabled()
+            && !self.has("SecretManagedByKeyVault")
     }
 
     pub(crate) fn is_disabled(&self) -> bool {
@@ -253,28 +214,34 @@ impl Fault {
 
     /// Whether the state of the secret is between two others.
     pub(crate) fn is_conflict(&self) -> bool {
-        self.status == Some(409) && !self.is_pending()
+        self.failure.status == Some(409) && !self.is_pending()
     }
 
     /// Whether nobody knows what became of the request: it was lost, or its answer.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(
-            self.nature,
-            Nature::Connect(Connect::Other) | Nature::Garbled | Nature::TimedOut
+            self.failure.nature,
+            Nature::Connect(Connect::Other | Connect::TimedOut)
+                | Nature::Garbled
+                | Nature::TimedOut
         )
     }
 
     /// Whether the vault or the way to it fails for the moment.
     pub(crate) fn is_passing(&self) -> bool {
-        self.is_unknown() || matches!(self.status, Some(408 | 429 | 500..))
+        self.is_unknown() || matches!(self.failure.status, Some(408 | 429 | 500..))
     }
 
     /// Whether the vault refuses and does not say why: older interfaces say no more of a taken name than
     /// that there is a conflict, and emulators no more than that the request is bad.
     pub(crate) fn is_vague(&self) -> bool {
-        match self.status {
-            Some(400) => self.row().is_none(),
-            Some(409) => !self.codes().iter().any(|code| code.starts_with("ObjectIs")),
+        match self.failure.status {
+            Some(400) => self.failure.row(TABLE).is_none(),
+            Some(409) => !self
+                .failure
+                .codes()
+                .iter()
+                .any(|code| code.starts_with("ObjectIs")),
             _ => false,
         }
     }
@@ -282,204 +249,124 @@ impl Fault {
     /// Whether the request is none that this vault knows: one without soft delete has nothing that could
     /// be asked for, recovered or purged.
     pub(crate) fn is_unsupported(&self) -> bool {
-        matches!(self.status, Some(400 | 405 | 501))
+        matches!(self.failure.status, Some(400 | 405 | 501))
     }
 
     /// The error for it, before anybody adds operation, store and coordinate.
     pub(crate) fn explain(&self, config: &Config) -> Error {
         let vault = config.place();
         let host = self.host.as_deref().unwrap_or(&vault);
-        let error = match &self.nature {
-            Nature::Answered(_) => match self.row() {
-                // Whatever words go with it.
-                _ if self.status == Some(429) => self.explain_status(&vault),
-                Some(row) => self.explain_row(row, config, &vault),
-                None => self.explain_status(&vault),
-            },
-            Nature::Challenge => Error::new(
-                ErrorKind::Unauthenticated,
-                format!("{vault} asks for a token of a resource that its host does not belong to"),
-            )
-            .with_hint(
-                "look whether the vault's URL is spelt right; for an emulator or another cloud set \
-                 `verify-challenge=false`; see https://aka.ms/azsdk/blog/vault-uri",
-            ),
-            Nature::Connect(cause) => explain_connect(*cause, host, host == config_host(config)),
-            Nature::Garbled => Error::new(
-                ErrorKind::Unavailable,
-                format!("the answer of {host} broke off or is not one of Azure"),
-            )
-            .with_hint("try again; look at the vault's URL and at proxies on the way"),
-            Nature::NoCredentials(reason) => explain_no_credentials(*reason),
-            Nature::TimedOut => Error::new(
-                ErrorKind::Unavailable,
-                format!("{host} did not answer in time"),
-            )
-            .with_hint("try again; look at the network, private endpoints and proxies"),
+        let provider = match self.action {
+            Action::Login => &LOGIN,
+            _ => &AZURE,
         };
-        let error = match self.retry_after {
-            Some(wait) => error.with_retry_after(wait),
-            None => error,
-        };
-        error.with_source(self.clone())
+        self.failure
+            .explain(provider, host, |row| {
+                self.explain_answer(row, provider, config, &vault)
+            })
+            .with_source(self.clone())
     }
 
-    fn explain_row(&self, row: &Row, config: &Config, vault: &str) -> Error {
-        if row.hint.is_empty() {
+    /// What an answer means where that depends on more than its code.
+    fn explain_answer(
+        &self,
+        row: Option<&Row>,
+        provider: &Provider,
+        config: &Config,
+        vault: &str,
+    ) -> Option<Error> {
+        // Whatever words go with it.
+        if self.failure.status == Some(429) {
+            return Some(self.failure.explain_status(provider, vault));
+        }
+        let Some(row) = row else {
+            return self.explain_status(vault);
+        };
+        if row.is_denial() {
             let model = match row.codes[0] {
                 "AccessDenied" => Model::AccessPolicy,
                 "ForbiddenByRbac" => Model::Roles,
                 _ => Model::Unknown,
             };
             let (message, hint) = advice(self.action, model, vault);
-            return Error::new(row.kind, message).with_hint(hint);
+            return Some(Error::new(row.kind, message).with_hint(hint));
         }
-        let mut error = Error::new(row.kind, row.message).with_hint(row.hint);
-        if row.kind == ErrorKind::Unauthenticated
-            && let (Some(theirs), Some(ours)) =
-                (&self.challenge_tenant, config.credentials.tenant())
-            && !theirs.eq_ignore_ascii_case(ours)
+        let (theirs, ours) = (
+            self.challenge_tenant.as_ref()?,
+            config.credentials.tenant()?,
+        );
+        let is_other = row.kind == ErrorKind::Unauthenticated
             && self.action != Action::Login
-        {
-            error = Error::new(
-                row.kind,
-                format!(
-                    "{}: it belongs to the directory {theirs}, and we log in to {ours}",
-                    row.message
-                ),
-            )
-            .with_hint("set the tenant id to the vault's directory, with an application of it");
-        }
-        match row.retryable {
-            Some(retryable) => error.with_retryable(retryable),
-            None => error,
-        }
+            && !theirs.eq_ignore_ascii_case(ours);
+        is_other.then(|| {
+            let message = format!(
+                "{}: it belongs to the directory {theirs}, and we log in to {ours}",
+                row.message
+            );
+            Error::new(row.kind, message)
+                .with_hint("set the tenant id to the vault's directory, with an application of it")
+        })
     }
 
-    /// Codes that the table does not have, or none: the status decides.
-    fn explain_status(&self, vault: &str) -> Error {
-        let code = self.codes().first().map_or("no code", String::as_str);
-        let who = if self.action == Action::Login {
-            "the login"
-        } else {
-            vault
-        };
-        match self.status {
-            Some(status @ (401 | 403)) if status == 401 || self.action == Action::Login => {
+    /// What a status means that no code comes with, or one that the table does not have: older
+    /// interfaces and emulators say no more.
+    fn explain_status(&self, vault: &str) -> Option<Error> {
+        let is_login = self.action == Action::Login;
+        let code = self
+            .failure
+            .codes()
+            .first()
+            .map_or("no code", String::as_str);
+        Some(match self.failure.status? {
+            status @ (401 | 403) if status == 401 || is_login => {
+                let who = if is_login { "the login" } else { vault };
                 Error::new(
                     ErrorKind::Unauthenticated,
                     format!("{who} does not accept the credentials ({code})"),
                 )
                 .with_hint("compare tenant, client and cloud with the vault's")
             }
-            Some(403) => {
+            403 => {
                 let (message, hint) = advice(self.action, Model::Unknown, vault);
                 Error::new(ErrorKind::PermissionDenied, message).with_hint(hint)
             }
-            Some(404) if self.action != Action::Login => {
+            404 if !is_login => {
                 Error::new(ErrorKind::NotFound, "the store has nothing under this name")
                     .with_hint("look whether this is the vault it was written to")
             }
-            Some(409) => Error::new(
+            409 => Error::new(
                 ErrorKind::Conflict,
                 "somebody else is changing the secret at this moment",
             )
             .with_hint("try again"),
-            Some(429) => Error::new(
-                ErrorKind::Throttled,
-                format!("{who} asks for fewer requests"),
-            )
-            .with_hint("switch the limit layer on"),
-            Some(status @ (408 | 500..)) => Error::new(
-                ErrorKind::Unavailable,
-                format!("{who} cannot serve the request at present (HTTP {status}, {code})"),
-            )
-            .with_hint("try again; see https://azure.status.microsoft"),
-            Some(status @ 300..=399) => Error::new(
-                ErrorKind::Unexpected,
-                format!("{who} redirects (HTTP {status}), which is not followed"),
-            )
-            .with_hint("set the vault's own URL, and look at proxies on the way"),
-            Some(status) => Error::new(
-                ErrorKind::Unexpected,
-                format!("{who}: an answer without a place in our table (HTTP {status}, {code})"),
-            )
-            .with_hint("look at the vault's URL and at proxies on the way"),
-            None => Error::new(
-                ErrorKind::Unexpected,
-                format!("{who}: an answer without a place in our table ({code})"),
-            ),
-        }
+            _ => return None,
+        })
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let action = self.action.as_str();
-        match &self.nature {
-            Nature::Answered(codes) if codes.is_empty() => {
-                write!(f, "{action} answered without a code")?;
-            }
-            Nature::Answered(codes) => write!(f, "{action} answered {}", codes.join(" "))?,
-            Nature::Challenge => write!(f, "{action} was challenged for another resource")?,
-            Nature::Connect(cause) => write!(f, "{action} found no connection: {cause:?}")?,
-            Nature::Garbled => write!(f, "{action} answered something unreadable")?,
-            Nature::NoCredentials(reason) => write!(f, "{action} had no credentials: {reason:?}")?,
-            Nature::TimedOut => write!(f, "{action} timed out")?,
-        }
-        if let Some(status) = self.status {
-            write!(f, ", HTTP {status}")?;
-        }
-        if let Some(id) = &self.request_id {
-            write!(f, ", request id {id}")?;
-        }
-        Ok(())
+        write!(f, "{} {}", self.action.as_str(), self.failure)
     }
 }
 
 impl StdError for Fault {}
 
-fn config_host(config: &Config) -> &str {
-    config.vault.host_str().unwrap_or_default()
+/// The vault's challenge names a resource that its host does not belong to.
+fn challenge() -> Nature {
+    Nature::Credentials(Box::new(
+        Error::new(
+            ErrorKind::Unauthenticated,
+            "the vault asks for a token of a resource that its host does not belong to",
+        )
+        .with_hint(
+            "look whether the vault's URL is spelt right; for an emulator or another cloud set \
+             `verify-challenge=false`; see https://aka.ms/azsdk/blog/vault-uri",
+        ),
+    ))
 }
 
-fn explain_connect(cause: Connect, host: &str, is_vault: bool) -> Error {
-    let (message, hint) = match cause {
-        Connect::NoSuchHost if is_vault => (
-            format!("the host {host} does not exist, as far as this machine's DNS knows"),
-            "look whether the vault's name is spelt right and the vault was not deleted (`az keyvault \
-             list-deleted`), and whether DNS works",
-        ),
-        Connect::NoSuchHost => (
-            format!("the host {host} does not exist, as far as this machine's DNS knows"),
-            "look at `authority-host`, and whether DNS works",
-        ),
-        Connect::NotPublic => (
-            format!("the host {host} has no public address"),
-            "a tenant's vault must be reachable from the internet, or its host allowed by the operator",
-        ),
-        Connect::Other => (
-            format!("no connection to {host}"),
-            "look at the network, private endpoints, proxies and firewalls",
-        ),
-        Connect::Refused => (
-            format!("{host} refuses the connection"),
-            "look at the URL, and whether anything listens there",
-        ),
-        Connect::Tls => (
-            format!("no trusted TLS connection to {host}"),
-            "look whether a proxy replaces certificates, and set `ca-file` to its authority's",
-        ),
-    };
-    let kind = match cause {
-        // Neither waiting nor repeating makes a certificate trusted or an address public.
-        Connect::Tls | Connect::NotPublic => ErrorKind::InvalidConfig,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, message).with_hint(hint)
-}
-
-fn explain_no_credentials(reason: NoCredentials) -> Error {
+fn no_credentials(reason: NoCredentials) -> Nature {
     let (message, hint) = match reason {
         NoCredentials::DeveloperTools => (
             "neither the Azure CLI nor the Azure Developer CLI gave a token".to_owned(),
@@ -502,7 +389,9 @@ fn explain_no_credentials(reason: NoCredentials) -> Error {
              azure.workload.identity/use and its service account",
         ),
     };
-    Error::new(ErrorKind::Unauthenticated, message).with_hint(hint)
+    Nature::Credentials(Box::new(
+        Error::new(ErrorKind::Unauthenticated, message).with_hint(hint),
+    ))
 }
 
 /// The answer in a chain of errors, if there is one.
@@ -523,38 +412,6 @@ fn answer(error: &azure_core::Error) -> Option<(u16, Option<&RawResponse>)> {
     None
 }
 
-/// The first error of a type in a chain.
-fn find<'a, E: StdError + 'static>(error: &'a azure_core::Error) -> Option<&'a E> {
-    let mut current: Option<&'a (dyn StdError + 'static)> = Some(error);
-    while let Some(error) = current {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
-        }
-        current = error.source();
-    }
-    None
-}
-
-/// Why there is no connection, if that is what it is.
-fn connect(error: &(dyn StdError + 'static)) -> Option<Connect> {
-    if let Some(Unresolved(connect)) = error.downcast_ref::<Unresolved>() {
-        return Some(*connect);
-    }
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => return Some(Connect::Refused),
-            // What rustls reports through tokio-rustls: the certificate, or no TLS at all.
-            io::ErrorKind::InvalidData => return Some(Connect::Tls),
-            _ => {}
-        }
-        // An error in an I/O error is not its source: that would be the source of the inner one.
-        if let Some(inner) = error.get_ref() {
-            return connect(inner);
-        }
-    }
-    error.source().and_then(connect)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -562,7 +419,6 @@ mod tests {
     use azure_core::http::StatusCode;
     use azure_core::http::headers::Headers;
 
-    use super::table::TABLE;
     use super::*;
 
     fn config() -> Config {
@@ -618,6 +474,7 @@ mod tests {
             ("ObjectIsDeletedButRecoverable", false),
             ("ForbiddenByRbac", false),
             ("AADSTS7000222", false),
+            ("SecretManagedByKeyVault", false),
         ] {
             let error = fault(code).explain(&config());
             assert_eq!(error.is_retryable(), retryable, "{code}");
@@ -644,6 +501,12 @@ mod tests {
                 r#"{"error":{"code":"Unauthorized","message":"AKV10032: Invalid issuer. Expected x"}}"#,
                 vec!["AKV10032", "Unauthorized"],
                 ErrorKind::Unauthenticated,
+            ),
+            (
+                403,
+                r#"{"error":{"code":"Forbidden","message":"x","innererror":{"code":"SecretManagedByKeyVault"}}}"#,
+                vec!["SecretManagedByKeyVault", "Forbidden"],
+                ErrorKind::Conflict,
             ),
             (
                 403,
@@ -675,7 +538,7 @@ mod tests {
             ),
         ] {
             let fault = Fault::from_login(&response(401, body), false);
-            assert_eq!(fault.codes(), codes);
+            assert_eq!(fault.failure.codes(), codes);
             let error = fault.explain(&config());
             assert_eq!(error.kind(), ErrorKind::Unauthenticated);
             assert!(error.message().contains(message), "{error}");
@@ -715,9 +578,9 @@ mod tests {
             (503, ErrorKind::Unavailable),
         ] {
             let mut fault = fault("BrandNew");
-            fault.status = Some(status);
+            fault.failure.status = Some(status);
             assert_eq!(fault.explain(&config()).kind(), kind, "{status}");
-            fault.nature = Nature::Answered(Vec::new());
+            fault.failure.nature = Nature::Answered(Vec::new());
             assert_eq!(fault.explain(&config()).kind(), kind, "{status}");
         }
     }

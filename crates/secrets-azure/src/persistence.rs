@@ -1,11 +1,11 @@
 //! The trait on top of the client: comparisons before every change, and what deletion leaves behind.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use parking_lot::Mutex;
 use secret_persistence_core::layer::{ClassLimit, LimitOptions};
 use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
@@ -261,20 +261,13 @@ impl AzureKeyVault {
     }
 
     fn purges(&self) -> bool {
-        let until = self
-            .purge_denied_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let until = self.purge_denied_until.lock();
         until.is_none_or(|until| Instant::now() >= until)
     }
 
     fn deny_purges(&self, reason: &'static str) {
         let until = Instant::now() + PURGE_DENIED_FOR;
-        let before = self
-            .purge_denied_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(until);
+        let before = self.purge_denied_until.lock().replace(until);
         if before.is_none() {
             warn!(
                 store = %self,
@@ -455,7 +448,7 @@ impl SecretPersistence for AzureKeyVault {
             Some(id) => format!("{} {id}", self.config.credentials.name()),
             None => self.config.credentials.name().to_owned(),
         };
-        let principal = self.client.principal().await;
+        let principal = self.client.principal();
         Ok(Identity::new(
             "azure",
             principal.unwrap_or_else(configured),

@@ -23,9 +23,9 @@ use rustls::{
     SignatureScheme,
 };
 use secret_persistence_core::Result;
+use secret_persistence_remote::{Connect, Unresolved};
 
 use crate::config::{Config, Reach, invalid};
-use crate::error::{Connect, Unresolved};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

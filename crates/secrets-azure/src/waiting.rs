@@ -48,7 +48,7 @@ impl Patience {
     /// Whether there is time for another look, after a pause: of our choice, or as long as the vault
     /// asked for.
     async fn pause(&mut self, fault: Option<&Fault>) -> bool {
-        let asked = fault.and_then(|fault| fault.retry_after);
+        let asked = fault.and_then(|fault| fault.failure.retry_after);
         let left = self.deadline.saturating_duration_since(Instant::now());
         match self.pauses.next() {
             Some(pause) if !left.is_zero() && asked.is_none_or(|asked| asked <= left) => {

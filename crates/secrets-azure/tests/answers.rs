@@ -208,6 +208,19 @@ async fn what_cannot_be_reached_says_why() {
         ErrorKind::InvalidConfig,
         &["no trusted TLS connection", "ca-file"],
     );
+    // One whose time is over.
+    let authority = e2e::Authority::new().unwrap();
+    let address = authority.serve_expired().await.unwrap();
+    let expired = Config::builder(format!("https://localhost:{}", address.port()))
+        .with_ca_file(authority.ca_file())
+        .build()
+        .unwrap();
+    let error = connected(expired).await;
+    says(
+        &error,
+        ErrorKind::InvalidConfig,
+        &["certificate has expired"],
+    );
     // A vault that takes its time.
     azure.switches(|switches| switches.latency = Duration::from_secs(5));
     let error = connected(

@@ -3,10 +3,13 @@
 //! Codes decide, never message texts. Messages of a database are not even kept: Postgres shows the
 //! failing row in its details, and triggers may put anything into them.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
 use secret_persistence_core::{Error, ErrorKind};
+#[cfg(feature = "postgres")]
+use secret_persistence_remote::Connect;
 
 /// One line of a table.
 pub(crate) struct Known {
@@ -400,13 +403,21 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
             let code = error.code().unwrap_or_default();
             from_code(engine, table, &code)
         }
+        #[cfg(feature = "postgres")]
+        sqlx::Error::Io(error) if Connect::of(error) == Some(Connect::NoSuchHost) => Error::new(
+            ErrorKind::Unavailable,
+            "the server's host does not exist, as far as this machine's DNS knows",
+        )
+        .with_hint("check the host's name, and whether DNS works")
+        .with_source(Transport(Connect::NoSuchHost.to_string())),
         // A certificate that is not trusted ends the handshake in the guise of bad input.
-        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => untrusted(
-            error
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            let cause = error
                 .get_ref()
-                .map_or_else(|| error.kind().to_string(), ToString::to_string),
-        ),
-        sqlx::Error::Tls(error) => untrusted(error.to_string()),
+                .map_or_else(|| error.kind().to_string(), ToString::to_string);
+            untrusted(error, cause)
+        }
+        sqlx::Error::Tls(error) => untrusted(&**error, error.to_string()),
         sqlx::Error::Io(error) => Error::new(
             ErrorKind::Unavailable,
             "the database does not answer, or the connection broke off",
@@ -439,11 +450,17 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
     }
 }
 
-fn untrusted(cause: String) -> Error {
-    Error::new(
-        ErrorKind::Unauthenticated,
-        "no trusted TLS connection to the server comes about",
-    )
+fn untrusted(error: &(dyn StdError + 'static), cause: String) -> Error {
+    const MESSAGE: &str = "no trusted TLS connection to the server comes about";
+    #[cfg(feature = "postgres")]
+    let reason = Connect::of(error).filter(|connect| *connect != Connect::Tls);
+    #[cfg(not(feature = "postgres"))]
+    let reason = Some(error).filter(|_| false);
+    let message = match reason {
+        Some(reason) => format!("{MESSAGE}: {reason}").into(),
+        None => Cow::from(MESSAGE),
+    };
+    Error::new(ErrorKind::InvalidConfig, message)
     .with_hint(
         "check that the server has TLS switched on and a certificate for the host as it is set; \
          give the authority of a private certificate as `ssl-root-cert`",

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use crc::{CRC_32_ISCSI, Crc, Table};
@@ -19,45 +18,24 @@ use google_cloud_secretmanager_v1::model::{
 };
 use google_cloud_wkt::Timestamp as SdkTimestamp;
 use secret_persistence_core::{Error, ErrorKind, Operation, SecretValue, Timestamp};
-use tokio::net::lookup_host;
+use secret_persistence_remote::{Nature, quiet};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
-use tracing::dispatcher::Dispatch;
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 
 use crate::config::{Config, OWNER_LABEL, Replication};
 use crate::credentials::CredentialCache;
-use crate::error::{Connect, Fault, Nature};
+use crate::error::Fault;
 use crate::naming::{Place, Version};
 use crate::policy::{Action, Denial};
 
 /// How long one request may take in all. Secret Manager answers in tens of milliseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the name of a host that cannot be reached is looked up, to tell people which it was.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// CRC32C, of which Secret Manager keeps one with every value. The larger table: values have up to
 /// 64 KiB.
 /// <https://cloud.google.com/secret-manager/docs/data-integrity>
 static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
-
-/// Hears nothing. A dispatcher of its own and not `Dispatch::none()`: with that, a place in the code
-/// that first logs while we are silent would be taken for one that nobody wants to hear, and stay
-/// silent for other users of the same libraries in this process.
-static SILENCE: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
-
-/// Runs SDK code without its logs.
-///
-/// The `Debug` of the SDK's messages shows values, and where the variable
-/// `GOOGLE_CLOUD_RUST_LOGGING` is set it logs requests and errors. What is logged must depend
-/// neither on a filter nor on a variable, so the SDK sees no subscriber, and this crate logs its own
-/// events instead.
-pub(crate) fn quiet<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    future.with_subscriber(SILENCE.clone())
-}
 
 /// The checksum of a value, as the API carries it.
 pub(crate) fn checksum(data: &[u8]) -> i64 {
@@ -279,10 +257,7 @@ impl Client {
             Err(_) => Fault::new(action, Nature::TimedOut),
         };
         if fault.is(ErrorKind::Unauthenticated) {
-            fault.new_credentials = self.credentials.refused(&credentials).await;
-        }
-        if matches!(fault.nature, Nature::Connect(Connect::Other)) && self.has_no_host().await {
-            fault.nature = Nature::Connect(Connect::NoSuchHost);
+            fault.failure.new_credentials = self.credentials.refused(&credentials).await;
         }
         debug!(action = action.as_str(), ?elapsed, %fault, "failed");
         Err(fault)
@@ -302,13 +277,6 @@ impl Client {
                 built.map_err(|_| Nature::Unbuildable)
             })
             .await
-    }
-
-    async fn has_no_host(&self) -> bool {
-        matches!(
-            timeout(LOOKUP_TIMEOUT, lookup_host(&self.host)).await,
-            Ok(Err(_))
-        )
     }
 }
 

@@ -8,8 +8,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use google_cloud_auth::credentials::{
     CacheableResource, Credentials as SdkCredentials, CredentialsProvider, anonymous,
@@ -19,28 +19,19 @@ use google_cloud_auth::errors::CredentialsError;
 use google_cloud_gax::error::Error as SdkError;
 use http::{Extensions, HeaderMap};
 use secret_persistence_core::{Error, ErrorKind, SecretValue};
-use tokio::net::lookup_host;
-use tokio::sync::Mutex;
+use secret_persistence_remote::{Connect, FileStamp, Shared, quiet};
 use tokio::time::{Instant, timeout};
 
-use crate::client::quiet;
 use crate::config::{Config, Credentials};
-use crate::error::{Connect, connect};
 use crate::key::{Key, Kind};
 
 /// How long getting a token may take in all. Where nothing answers at the address of the metadata
 /// server, the SDK has no limit of its own.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long the name of the metadata server is looked up, to tell people that there is none.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// How old a token must be for its refusal to be answered with a new one: one that was just made is
 /// refused for what it says, and another would say the same.
 const YOUNG: Duration = Duration::from_secs(60);
-
-/// Where the metadata server is. <https://cloud.google.com/compute/docs/metadata/querying-metadata>
-const METADATA_HOST: &str = "metadata.google.internal:80";
 
 /// Our credentials, shared by all clients. Cloning shares the state.
 #[derive(Clone)]
@@ -48,9 +39,7 @@ pub(crate) struct CredentialCache(Arc<Inner>);
 
 struct Inner {
     source: Source,
-    held: RwLock<Option<Arc<Held>>>,
-    /// Taken while making credentials, so that any number of callers make them once.
-    making: Mutex<()>,
+    shared: Shared<Held, Error>,
 }
 
 /// What makes credentials anew, from the start, each time.
@@ -78,79 +67,62 @@ pub(crate) struct Held {
     made_at: Instant,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileStamp {
-    path: PathBuf,
-    /// Time of change and length; `None` where there is no such file.
-    state: Option<(SystemTime, u64)>,
-}
-
 impl CredentialCache {
     /// Nothing is read yet.
     pub(crate) fn new(config: &Config) -> Self {
+        Self::of(Source {
+            credentials: config.credentials.clone(),
+            impersonate: config.impersonate.clone(),
+        })
+    }
+
+    fn of(source: Source) -> Self {
         Self(Arc::new(Inner {
-            source: Source {
-                credentials: config.credentials.clone(),
-                impersonate: config.impersonate.clone(),
-            },
-            held: RwLock::default(),
-            making: Mutex::default(),
+            source,
+            shared: Shared::default(),
         }))
     }
 
     /// Credentials whose token is good now, as far as we can tell.
     pub(crate) async fn current(&self) -> Result<Arc<Held>, Error> {
-        let held = self.held_or_made().await?;
-        let token = quiet(held.credentials.headers(Extensions::new()));
-        match timeout(TOKEN_TIMEOUT, token).await {
-            Ok(Ok(_)) => Ok(held),
-            Ok(Err(error)) => {
+        let Inner { source, shared } = &*self.0;
+        // With their first token, so that all who wait share its failure too.
+        let make = |_| async {
+            let held = source.load()?;
+            source.see_token(&held).await.map(|()| held)
+        };
+        let held = shared.get(Held::is_current, make).await?;
+        match source.see_token(&held).await {
+            Ok(()) => Ok(held),
+            Err(error) => {
                 // The SDK would answer with the same error for ever.
-                self.forget(&held);
-                let acts_as_another = held.acts_as_another();
-                Err(self.0.source.explain(&error, acts_as_another).await)
-            }
-            Err(_) => {
-                self.forget(&held);
-                Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "an access token could not be had in time",
-                )
-                .with_hint(self.0.source.tried()))
+                shared.forget(&held);
+                Err(error)
             }
         }
     }
 
     /// Google has refused these credentials: looks for others. Whether there are.
     pub(crate) async fn refused(&self, refused: &Arc<Held>) -> bool {
-        let _making = self.0.making.lock().await;
-        if self.held().is_some_and(|held| !Arc::ptr_eq(&held, refused)) {
-            return true;
-        }
-        let Ok(material) = self.0.source.read() else {
-            self.forget(refused);
-            return false;
+        let source = &self.0.source;
+        let make = || async {
+            let material = source.read()?;
+            let is_other = material.key.as_ref().map(|key| &key.json) != refused.material.as_ref();
+            let is_old = refused.renewable && refused.made_at.elapsed() >= YOUNG;
+            if is_other || is_old {
+                source.make(material).map(Some)
+            } else {
+                Ok(None)
+            }
         };
-        let is_other = material.key.as_ref().map(|key| &key.json) != refused.material.as_ref();
-        let is_old = refused.renewable && refused.made_at.elapsed() >= YOUNG;
-        if !is_other && !is_old {
-            return false;
-        }
-        match self.0.source.make(material) {
-            Ok(held) => {
-                self.hold(Arc::new(held));
-                true
-            }
-            Err(_) => {
-                self.forget(refused);
-                false
-            }
-        }
+        self.0.shared.replace(refused, make).await.is_some()
     }
 
     /// Who we are, as far as the credentials say.
     pub(crate) fn principal(&self) -> String {
         let of_material = self
+            .0
+            .shared
             .held()
             .and_then(|held| held.material.clone())
             .and_then(|json| Key { json }.value().ok())
@@ -165,38 +137,8 @@ impl CredentialCache {
     }
 
     async fn held_or_made(&self) -> Result<Arc<Held>, Error> {
-        if let Some(held) = self.held().filter(|held| !held.is_stale()) {
-            return Ok(held);
-        }
-        let _making = self.0.making.lock().await;
-        // Somebody else may have made them while we waited.
-        if let Some(held) = self.held().filter(|held| !held.is_stale()) {
-            return Ok(held);
-        }
-        let material = self.0.source.read()?;
-        let held = Arc::new(self.0.source.make(material)?);
-        self.hold(Arc::clone(&held));
-        Ok(held)
-    }
-
-    fn held(&self) -> Option<Arc<Held>> {
-        // Only whole values are ever stored: a panic elsewhere leaves nothing half done.
-        self.0
-            .held
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn hold(&self, held: Arc<Held>) {
-        *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
-    }
-
-    fn forget(&self, old: &Arc<Held>) {
-        let mut held = self.0.held.write().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, old)) {
-            *held = None;
-        }
+        let make = |_| async { self.0.source.load() };
+        self.0.shared.get(Held::is_current, make).await
     }
 }
 
@@ -235,11 +177,9 @@ impl Held {
             .is_some_and(|content| content.text("service_account_impersonation_url").is_some())
     }
 
-    /// Whether the file has changed since.
-    fn is_stale(&self) -> bool {
-        self.file
-            .as_ref()
-            .is_some_and(|stamp| stamp.state != state(&stamp.path))
+    /// Whether the file is still what it was when it was read.
+    fn is_current(&self) -> bool {
+        !self.file.as_ref().is_some_and(FileStamp::has_changed)
     }
 }
 
@@ -269,10 +209,28 @@ impl Source {
                 Some(DefaultFile::Usual(path)) if path.exists() => of_file(&path),
                 Some(DefaultFile::Usual(path)) => Ok(Material {
                     key: None,
-                    file: Some(FileStamp { path, state: None }),
+                    file: Some(FileStamp::of(path)),
                 }),
                 None => Ok(Material::default()),
             },
+        }
+    }
+
+    fn load(&self) -> Result<Held, Error> {
+        self.make(self.read()?)
+    }
+
+    /// Gets a token, or sees that there is one.
+    async fn see_token(&self, held: &Held) -> Result<(), Error> {
+        let token = quiet(held.credentials.headers(Extensions::new()));
+        match timeout(TOKEN_TIMEOUT, token).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.explain(&error, held.acts_as_another())),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "an access token could not be had in time",
+            )
+            .with_hint(self.tried())),
         }
     }
 
@@ -310,13 +268,13 @@ impl Source {
     }
 
     /// Why there is no token, from types and numbers alone: the SDK's messages quote answers.
-    async fn explain(&self, error: &CredentialsError, acts_as_another: bool) -> Error {
+    fn explain(&self, error: &CredentialsError, acts_as_another: bool) -> Error {
         let cause = cause(error);
         let acts_as_another = acts_as_another || self.impersonate.is_some();
         let unreachable = |connect: Connect| {
             Error::new(
                 ErrorKind::Unavailable,
-                format!("no connection to whom the credentials ask for a token ({connect:?})"),
+                format!("no connection to whom the credentials ask for a token: {connect}"),
             )
         };
         let (error, hint) = match cause {
@@ -351,7 +309,7 @@ impl Source {
                 ),
                 "try again; see https://status.cloud.google.com",
             ),
-            Cause::Connect(_) if self.is_metadata() && !has_metadata_server().await => (
+            Cause::Connect(Connect::NoSuchHost) if self.is_metadata() => (
                 Error::new(
                     ErrorKind::Unauthenticated,
                     "no Google credentials were found",
@@ -452,7 +410,7 @@ fn cause(error: &(dyn StdError + 'static)) -> Cause {
             } else if error.is_timeout() {
                 Cause::TimedOut
             } else if error.is_connect() {
-                Cause::Connect(connect(error))
+                Cause::Connect(Connect::of(error).unwrap_or(Connect::Other))
             } else {
                 Cause::Other
             };
@@ -536,26 +494,6 @@ fn default_file() -> Option<DefaultFile> {
     })
 }
 
-async fn has_metadata_server() -> bool {
-    let host = env::var("GCE_METADATA_HOST").unwrap_or_else(|_| METADATA_HOST.to_owned());
-    matches!(timeout(LOOKUP_TIMEOUT, lookup_host(host)).await, Ok(Ok(_)))
-}
-
-impl FileStamp {
-    fn of(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            state: state(path),
-        }
-    }
-}
-
-/// Symbolic links are followed: Kubernetes swaps them when a mounted secret changes.
-fn state(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -572,15 +510,15 @@ mod tests {
         assert_eq!(cause(&error), Cause::TimedOut);
     }
 
-    #[tokio::test]
-    async fn what_the_sdk_says_of_a_token_is_not_repeated() {
+    #[test]
+    fn what_the_sdk_says_of_a_token_is_not_repeated() {
         let source = Source {
             credentials: Credentials::KeyFile("/etc/key.json".into()),
             impersonate: None,
         };
         let http = SdkError::http(400, HeaderMap::new(), b"canary".to_vec().into());
         let error = CredentialsError::new(false, "body=<canary>", http);
-        let error = source.explain(&error, false).await;
+        let error = source.explain(&error, false);
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
         let shown = format!("{error} {error:?}");
         assert!(
@@ -610,11 +548,7 @@ mod tests {
             )
         };
         fs::write(&path, key("a@p.iam.gserviceaccount.com")).unwrap();
-        let cache = CredentialCache(Arc::new(Inner {
-            source: source(),
-            held: RwLock::default(),
-            making: Mutex::default(),
-        }));
+        let cache = CredentialCache::of(source());
         let first = cache.held_or_made().await.unwrap();
         assert_eq!(cache.principal(), "a@p.iam.gserviceaccount.com");
         assert!(Arc::ptr_eq(&first, &cache.held_or_made().await.unwrap()));
@@ -628,6 +562,6 @@ mod tests {
         assert!(!cache.refused(&second).await);
         assert!(!cache.refused(&second).await);
         fs::write(&path, key("another@p.iam.gserviceaccount.com")).unwrap();
-        assert!(cache.refused(&cache.held().unwrap()).await);
+        assert!(cache.refused(&cache.0.shared.held().unwrap()).await);
     }
 }

@@ -1,13 +1,15 @@
 //! Writing: two requests that make one secret, what an interruption leaves of them, and two writers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use secret_persistence_core::{
     Error, ErrorKind, Operation, SecretValue, Timestamp, Write, Written,
 };
+use secret_persistence_remote::Nature;
 
-use crate::error::{Fault, Nature};
+use crate::error::Fault;
 use crate::naming::{self, FIRST, LATEST, Version};
 use crate::persistence::GoogleSecretManager;
 use crate::reading::Unread;
@@ -60,7 +62,7 @@ impl GoogleSecretManager {
             }
             Err(fault) => {
                 // What was answered with a refusal was not done.
-                let reached = match fault.nature {
+                let reached = match fault.failure.nature {
                     Nature::Answered(_) | Nature::Connect(_) | Nature::Credentials(_) => {
                         Reached::Empty
                     }
@@ -153,7 +155,7 @@ impl GoogleSecretManager {
         let is_near = expires.is_some_and(|time| {
             time.unix_seconds() <= Timestamp::now().unix_seconds() + SOONEST_EXPIRY
         });
-        if !is_near || fault.code() != Some("INVALID_ARGUMENT") {
+        if !is_near || !fault.has("INVALID_ARGUMENT") {
             return error;
         }
         Error::new(
@@ -213,20 +215,15 @@ impl Interrupted {
     }
 
     fn take(&self, id: &str) -> Option<Reached> {
-        self.names().remove(id)
+        self.0.lock().remove(id)
     }
 
     fn note(&self, id: Arc<str>, reached: Reached) {
-        let mut names = self.names();
+        let mut names = self.0.lock();
         if names.len() >= MOST_REMEMBERED {
             names.clear();
         }
         names.insert(id, reached);
-    }
-
-    fn names(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Reached>> {
-        // Each change is one call: a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -256,7 +253,7 @@ mod tests {
         for number in 0..MOST_REMEMBERED + 1 {
             interrupted.note(number.to_string().into(), Reached::Secret);
         }
-        assert_eq!(interrupted.names().len(), 1);
+        assert_eq!(interrupted.0.lock().len(), 1);
         let last = MOST_REMEMBERED.to_string();
         assert_eq!(interrupted.take(&last), Some(Reached::Secret));
         assert_eq!(interrupted.take(&last), None);

@@ -61,6 +61,8 @@ pub struct Provider {
 /// What to advise where no code of the provider does.
 #[derive(Clone, Copy, Debug)]
 pub struct Hints {
+    /// The answer is not the provider's own.
+    pub answer: &'static str,
     /// Nobody listens, or somebody else does.
     pub address: &'static str,
     /// The certificate's authority is not trusted.
@@ -170,7 +172,7 @@ impl Failure {
                     provider.name
                 ),
             )
-            .with_hint("try again; look at the address and at proxies on the way"),
+            .with_hint(provider.hints.answer),
             Nature::TimedOut => Error::new(
                 ErrorKind::Unavailable,
                 format!("{host} did not answer in time"),
@@ -231,12 +233,12 @@ impl Failure {
                 ErrorKind::Unexpected,
                 format!("{host} redirects (HTTP {status}), which is not followed"),
             )
-            .with_hint("set the address of the service itself, and look at proxies on the way"),
+            .with_hint(provider.hints.answer),
             Some(status) => Error::new(
                 ErrorKind::Unexpected,
                 format!("an answer without a place in our table (HTTP {status}, {code})"),
             )
-            .with_hint("look at the address and at proxies on the way"),
+            .with_hint(provider.hints.answer),
             None => Error::new(
                 ErrorKind::Unexpected,
                 format!("an answer without a place in our table ({code})"),
@@ -287,6 +289,7 @@ mod tests {
         ],
         tolerated_skew: 60,
         hints: Hints {
+            answer: "answer",
             address: "address",
             authority: "authority",
             certificate_name: "name",

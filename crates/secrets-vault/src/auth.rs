@@ -1,9 +1,10 @@
 //! Tokens: one login for any number of callers, renewal ahead of expiry, a new login when refused.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use reqwest::Method;
 use secret_persistence_core::{Error, ErrorKind, Operation, Result, SecretValue};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,10 @@ const LOGIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A lease below this is about to hit its maximum: renewing it would be all we do.
 const SHORT_LEASE: Duration = Duration::from_secs(2);
 
+/// The longest lease that is believed: a server may say any number. Vault's own limit is 768 hours
+/// where nobody raised it.
+const LONGEST_LEASE: Duration = Duration::from_secs(366 * 86_400);
+
 /// Who we are to one Vault. Dropping it stops the renewal.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -29,7 +34,7 @@ pub(crate) struct Session {
     /// Held while logging in, so that any number of callers share one login. When a refusal last
     /// led to one.
     logging_in: tokio::sync::Mutex<Option<Instant>>,
-    renewal: std::sync::Mutex<Option<JoinHandle<()>>>,
+    renewal: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A token and what is known of its lease.
@@ -51,7 +56,7 @@ struct Lease {
 
 impl Lease {
     fn new(seconds: u64, renewable: bool) -> Option<Self> {
-        let length = Duration::from_secs(seconds);
+        let length = Duration::from_secs(seconds).min(LONGEST_LEASE);
         (seconds > 0).then(|| Self {
             from: Instant::now(),
             length,
@@ -83,7 +88,7 @@ impl Session {
             login,
             token: RwLock::default(),
             logging_in: tokio::sync::Mutex::default(),
-            renewal: std::sync::Mutex::default(),
+            renewal: parking_lot::Mutex::default(),
         });
         let given = match &session.login {
             Login::AppRole { .. } | Login::Jwt { .. } => None,
@@ -195,14 +200,11 @@ impl Session {
     }
 
     fn present(&self) -> Option<Arc<Token>> {
-        self.token
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.token.read().clone()
     }
 
     fn store(&self, token: Arc<Token>) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        *self.token.write() = Some(token);
     }
 
     /// Whether there is a way to another token than the present one.
@@ -321,7 +323,7 @@ impl Session {
     /// Starts renewing the present token in the background, in place of what went before.
     fn renew_ahead(self: &Arc<Self>) {
         let task = tokio::spawn(renew(Arc::downgrade(self)));
-        let mut renewal = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut renewal = self.renewal.lock();
         // A login from within the renewal itself must not end the task it runs in.
         if let Some(before) = renewal
             .replace(task)
@@ -334,10 +336,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let renewal = self
-            .renewal
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let renewal = self.renewal.get_mut();
         if let Some(task) = renewal.take() {
             task.abort();
         }
@@ -531,4 +530,20 @@ struct LookupData {
     ttl: u64,
     #[serde(default)]
     renewable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever number the server sends: the renewal's task must not end of it.
+    #[test]
+    fn no_lease_is_longer_than_can_be_counted() {
+        for seconds in [1, 3600, 1 << 40, u64::MAX] {
+            let lease = Lease::new(seconds, true).unwrap();
+            assert!(lease.length <= LONGEST_LEASE && lease.length * 3 > lease.length);
+            assert!(lease.renew_in() < lease.length && !lease.is_over());
+        }
+        assert!(Lease::new(0, true).is_none());
+    }
 }

@@ -11,6 +11,7 @@ use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, redirect};
 use secret_persistence_core::settings::is_loopback;
 use secret_persistence_core::{Error, ErrorKind, Operation, Result, SecretValue};
+use secret_persistence_remote::retry_after;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -348,12 +349,8 @@ fn log_warnings(path: &str, body: Body<'_>, warnings: &[String]) {
 
 async fn read_answer(mut response: reqwest::Response) -> Result<Answer> {
     let status = response.status().as_u16();
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|seconds| seconds.to_str().ok())
-        .and_then(|seconds| seconds.parse().ok())
-        .map(Duration::from_secs);
+    let seconds = response.headers().get(RETRY_AFTER);
+    let retry_after = retry_after(None, seconds.and_then(|text| text.to_str().ok()));
     let expected = response
         .content_length()
         .and_then(|length| usize::try_from(length).ok());

@@ -8,6 +8,9 @@ use std::fmt;
 use std::time::Duration;
 
 use secret_persistence_core::{Error, ErrorKind};
+use secret_persistence_remote::{Hints, Nature};
+
+use crate::config::authority;
 
 /// One row: a status, what it means here, what to do.
 #[derive(Debug)]
@@ -142,37 +145,32 @@ impl fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
+const HINTS: Hints = Hints {
+    answer: "is the address that of a Vault server, and not of a proxy before it?",
+    address: "check address and port: with a TLS listener the address begins with https",
+    authority: "set ca-file to the authority of the server's certificate",
+    certificate_name: "set tls-server-name to a name in the server's certificate",
+    host: "check address, and whether DNS works",
+    network: "check address, port and network",
+    outage: "see the server's log",
+};
+
 /// The error for a request that got no answer. `reqwest`'s errors hold the URL, which is a name, and
 /// the cause; never a header or a body.
 pub(crate) fn from_transport(cause: reqwest::Error) -> Error {
-    if crate::resolver::refused(&cause) {
-        return Error::new(
-            ErrorKind::InvalidConfig,
-            "`address` is not of the public internet, and a tenant may not reach this network",
-        )
-        .with_hint("the operator can allow the host for tenants")
-        .with_source(cause.without_url());
-    }
-    let (message, hint) = if cause.is_timeout() {
-        (
-            "Vault did not answer in time",
-            "check the server's load, or raise timeout-seconds",
-        )
-    } else if cause.is_connect() {
-        (
-            "no connection to Vault",
-            "check address, port and network; for a certificate that is not trusted set ca-file, \
-             for another name in it tls-server-name",
-        )
-    } else {
-        (
-            "the connection to Vault broke",
-            "try again; see the server's log if it goes on",
-        )
+    let error = match Nature::unanswered(&cause, cause.is_connect(), cause.is_timeout()) {
+        Nature::Connect(connect) => {
+            let host = cause.url().map(authority).unwrap_or_default();
+            let error = connect.explain(&host, &HINTS);
+            let message = format!("no connection to Vault: {}", error.message());
+            Error::new(error.kind(), message).with_hint(error.hint().unwrap_or_default().to_owned())
+        }
+        Nature::TimedOut => Error::new(ErrorKind::Unavailable, "Vault did not answer in time")
+            .with_hint("check the server's load, or raise timeout-seconds"),
+        _ => Error::new(ErrorKind::Unavailable, "the connection to Vault broke")
+            .with_hint("try again; see the server's log if it goes on"),
     };
-    Error::new(ErrorKind::Unavailable, message)
-        .with_hint(hint)
-        .with_source(cause.without_url())
+    error.with_source(cause.without_url())
 }
 
 /// The error for an answer that is not what the API documents. It carries where, never what.

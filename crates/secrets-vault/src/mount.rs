@@ -1,9 +1,10 @@
 //! The mount: where it ends and which KV engine it is. From the settings, or asked of the server once.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
 use reqwest::Method;
 use secret_persistence_core::{Error, ErrorKind, Result};
 
@@ -120,7 +121,7 @@ impl Mount {
     }
 
     fn ask(&self) -> Shared<Asking> {
-        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asking = self.asking.lock();
         let under_way = asking.as_ref().and_then(WeakShared::upgrade);
         under_way.unwrap_or_else(|| {
             let (http, session) = (Arc::clone(&self.http), Arc::clone(&self.session));

@@ -3,14 +3,12 @@
 //! The check is made on the very addresses that are then connected to: whoever controls a name could
 //! otherwise answer one address to the check and another to the connection.
 
-use std::error::Error;
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use secret_persistence_core::Result;
 use secret_persistence_core::settings::{Trust, is_public};
+use secret_persistence_remote::{Connect, Unresolved};
 use url::{Host, Url};
 
 use crate::config::invalid;
@@ -87,7 +85,10 @@ impl Resolve for Resolver {
         };
         let reach = self.reach.clone();
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host(host).await?.collect();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host(host)
+                .await
+                .map_err(|_| Unresolved(Connect::NoSuchHost))?
+                .collect();
             let addresses = permitted(&reach, found)?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
@@ -95,39 +96,12 @@ impl Resolve for Resolver {
 }
 
 /// One address that may not be reached spoils the name: an honest one has no such address.
-fn permitted(reach: &Reach, found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+fn permitted(reach: &Reach, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Unresolved> {
     if found.iter().all(|address| reach.permits(address.ip())) {
         return Ok(found);
     }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, NotPublic))
+    Err(Unresolved(Connect::NotPublic))
 }
-
-/// Whether a request failed because its host may not be reached.
-pub(crate) fn refused(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        if error.is::<NotPublic>() || inner.is_some_and(<dyn Error + Send + Sync>::is::<NotPublic>)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-#[derive(Debug)]
-struct NotPublic;
-
-impl fmt::Display for NotPublic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the host has an address that is not of the public internet, and a tenant may not reach this network")
-    }
-}
-
-impl Error for NotPublic {}
 
 #[cfg(test)]
 mod tests {
@@ -171,7 +145,7 @@ mod tests {
         );
         let mixed = addresses(&["1.1.1.1:0", "10.0.0.1:0"]);
         let refused = permitted(&Reach::PublicOnly, mixed.clone()).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(refused, Unresolved(Connect::NotPublic));
         assert!(permitted(&Reach::Everywhere, mixed).is_ok());
     }
 

@@ -167,6 +167,49 @@ async fn retry_after_is_handed_on() {
     );
 }
 
+/// Numbers that no clock can count to: they would end the caller's task, and the one that renews.
+#[tokio::test]
+async fn no_number_of_a_server_ends_a_task() {
+    let largest = u64::MAX;
+    let (_fake, store) = answering(move |_| {
+        (
+            429,
+            format!("Retry-After: {largest}\r\n"),
+            json!({"errors": []}).to_string(),
+        )
+    })
+    .await;
+    let error = read(&store).await;
+    assert_eq!(
+        (error.kind(), error.retry_after()),
+        (ErrorKind::Throttled, Some(Error::LONGEST_WAIT))
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_called_so() {
+    let authority = e2e::Authority::new().unwrap();
+    let address = authority.serve_expired().await.unwrap();
+    let url = format!("https://{address}");
+    let file = authority.ca_file().to_str().unwrap();
+    let error = open(&url, &[("token", "t"), ("ca-file", file)])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.is_retryable()),
+        (ErrorKind::InvalidConfig, false)
+    );
+    assert!(
+        error.message().contains("certificate has expired"),
+        "{error}"
+    );
+    let error = open("https://no-such-host.invalid", &[("token", "t")])
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("does not exist"), "{error}");
+}
+
 #[tokio::test]
 async fn a_sealed_server_is_told_from_one_that_was_never_initialised() {
     for (initialized, sealed, says) in [

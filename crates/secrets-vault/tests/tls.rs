@@ -28,7 +28,7 @@ async fn a_private_ca_is_trusted_where_it_is_named_and_only_there() {
         .unwrap();
     store.identity().await.unwrap();
     let error = open(&address, &settings).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.hint().unwrap().contains("ca-file"), "{error}");
 }
 
@@ -60,7 +60,7 @@ async fn the_certificate_is_checked_against_the_server_name() {
     };
     named("vault.test").await.unwrap();
     let error = named("other.test").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.hint().unwrap().contains("tls-server-name"), "{error}");
 }
 

@@ -17,14 +17,7 @@ use tokio::{
     net::TcpListener,
     time::sleep,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    },
-};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     directory::Directory,
@@ -58,21 +51,7 @@ pub(super) enum Port {
 
 /// The TLS side towards clients.
 pub(super) fn acceptor(authority: &Authority, names: &[&str]) -> io::Result<TlsAcceptor> {
-    let certificate = authority.issue(names)?;
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect();
-    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes());
-    // The provider is said explicitly, because rustls guesses only while no other crate brings a second one.
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_single_cert(
-            chain.map_err(io::Error::other)?,
-            key.map_err(io::Error::other)?,
-        )
-        .map_err(io::Error::other)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    authority.issue(names)?.acceptor()
 }
 
 /// Serves connections until the runtime ends; with TLS where there is an acceptor.

@@ -59,6 +59,8 @@ fn cargo(arguments: &[&str]) -> String {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Layer {
     Core,
+    /// What the stores behind a network share.
+    Remote,
     Backend,
     Facade,
     /// Examples and tests: nothing is built upon them.
@@ -112,6 +114,7 @@ fn layer(name: &str, folder: &Path) -> Layer {
     }
     match name {
         "secret-persistence-core" => Layer::Core,
+        "secret-persistence-remote" => Layer::Remote,
         "secret-persistence" => Layer::Facade,
         "secret-gateway" => Layer::Top,
         _ => Layer::Backend,
@@ -164,30 +167,55 @@ fn the_servers_depend_on_no_other_crate() {
     );
 }
 
-/// Features of other packages must not count, so this asks for the tree of the one package.
 #[test]
 fn core_has_no_network() {
+    let reached = reached_by("secret-persistence-core");
+    let wrong: Vec<_> = NETWORK
+        .iter()
+        .filter(|name| reached.iter().any(|reached| reached == *name))
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "secret-persistence-core reaches {wrong:?}"
+    );
+}
+
+/// What a package depends on. Features of other packages must not count, so this asks for the tree of
+/// the one package.
+fn reached_by(package: &str) -> Vec<String> {
     let tree = cargo(&[
         "tree",
-        "--package=secret-persistence-core",
+        "--package",
+        package,
         "--edges=normal,build",
         "--all-features",
         "--prefix=none",
         "--format={p}",
         "--locked",
     ]);
-    let reached: Vec<_> = tree
+    let reached: Vec<String> = tree
         .lines()
         .filter_map(|line| line.split(' ').next())
+        .map(str::to_owned)
         .collect();
-    assert!(reached.contains(&"tokio"), "not a tree: {tree}");
+    assert!(
+        reached.iter().any(|name| name == "tokio"),
+        "not a tree: {tree}"
+    );
+    reached
+}
+
+/// The same of what the stores share: rustls alone, for its errors.
+#[test]
+fn the_shared_room_has_no_sdk_and_no_network() {
+    let reached = reached_by("secret-persistence-remote");
     let wrong: Vec<_> = NETWORK
         .iter()
-        .filter(|name| reached.contains(name))
+        .filter(|name| **name != "rustls" && reached.iter().any(|reached| reached == *name))
         .collect();
     assert!(
         wrong.is_empty(),
-        "secret-persistence-core reaches {wrong:?}"
+        "secret-persistence-remote reaches {wrong:?}"
     );
 }
 

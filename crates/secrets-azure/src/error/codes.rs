@@ -1,8 +1,7 @@
 //! Codes in what Azure answers: of bodies and headers nothing else is taken.
 
-use std::time::Duration;
-
 use azure_core::http::RawResponse;
+use secret_persistence_remote::identifier;
 use serde::Deserialize;
 
 /// The codes in the body of Key Vault's errors, the most exact one first.
@@ -95,21 +94,6 @@ pub(super) fn parameter<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
         })
 }
 
-/// A code or an id of Azure's grammar; anything else could be text of the body, and is dropped.
-pub(super) fn identifier(text: &str) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (!text.is_empty() && text.len() <= 80 && text.bytes().all(allowed)).then(|| text.to_owned())
-}
-
-/// How long to wait. A day is longer than anybody waits; more is a mistake of some proxy.
-pub(super) fn wait(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
-    let number = |text: Option<&str>| text?.trim().parse::<u64>().ok();
-    number(milliseconds)
-        .map(Duration::from_millis)
-        .or_else(|| number(seconds).map(Duration::from_secs))
-        .map(|wait| wait.min(Duration::from_secs(86_400)))
-}
-
 #[cfg(test)]
 mod tests {
     use azure_core::http::StatusCode;
@@ -148,20 +132,5 @@ mod tests {
             challenge_tenant("Bearer authorization=\"https://x/my secret\""),
             None
         );
-    }
-
-    #[test]
-    fn waits_are_understood_in_both_units() {
-        for (milliseconds, seconds, expected) in [
-            (None, None, None),
-            (None, Some("7"), Some(7_000)),
-            (Some("1500"), Some("7"), Some(1_500)),
-            (Some("soon"), Some(" 2 "), Some(2_000)),
-            (None, Some("Wed, 21 Oct 2026 07:28:00 GMT"), None),
-            (None, Some("99999999999"), Some(86_400_000)),
-        ] {
-            let expected = expected.map(Duration::from_millis);
-            assert_eq!(wait(milliseconds, seconds), expected);
-        }
     }
 }

@@ -1,51 +1,16 @@
 //! One table from Azure's codes to kinds, and the advice to go with them.
 
 use secret_persistence_core::ErrorKind;
+use secret_persistence_remote::Row;
 
-/// One row: codes that mean the same, what we make of them and what to tell the user.
-pub(crate) struct Row {
-    /// The codes as Azure spells them: of Key Vault's errors and inner errors (`AKV…` stands before
-    /// its message), of Entra ID (`AADSTS…`, from the list of numbers, and OAuth's own words), and of
-    /// the metadata service (with `imds:` before them).
-    pub(crate) codes: &'static [&'static str],
-    /// What we call it.
-    pub(crate) kind: ErrorKind,
-    /// Whether trying again may help; `None` is what the kind says.
-    pub(crate) retryable: Option<bool>,
-    /// What is wrong, without a capital and without a full stop.
-    pub(crate) message: &'static str,
-    /// What the user can do; empty where the table of rights says it.
-    pub(crate) hint: &'static str,
-}
-
-impl Row {
-    const fn new(
-        codes: &'static [&'static str],
-        kind: ErrorKind,
-        message: &'static str,
-        hint: &'static str,
-    ) -> Self {
-        Self {
-            codes,
-            kind,
-            retryable: None,
-            message,
-            hint,
-        }
-    }
-
-    const fn retryable(mut self) -> Self {
-        self.retryable = Some(true);
-        self
-    }
-}
-
-/// Every code we know, by the services' documentation:
+/// Every code we know, of Key Vault's errors and inner errors (`AKV…` stands before its message), of
+/// Entra ID (`AADSTS…`, from the list of numbers, and OAuth's own words), and of the metadata service
+/// (with `imds:` before them). By the services' documentation:
 /// <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>,
 /// <https://learn.microsoft.com/azure/key-vault/general/common-error-codes>,
 /// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>,
 /// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>.
-pub(crate) const TABLE: &[Row] = &[
+pub(super) const TABLE: &[Row] = &[
     // The three ways in which a vault refuses somebody it knows. Message and hint are made of the
     // table of rights, which knows the data action and the permission.
     Row::new(
@@ -83,6 +48,14 @@ pub(crate) const TABLE: &[Row] = &[
         "enable it again (`az keyvault secret set-attributes --enabled true`), or let the connector's \
          owner enter another value",
     ),
+    // The secret of a certificate: its name, value and end are the certificate's.
+    Row::new(
+        &["SecretManagedByKeyVault"],
+        ErrorKind::Conflict,
+        "the secret belongs to a certificate of this name, and is changed and deleted with it only",
+        "change or delete the certificate (`az keyvault certificate`), or use another name",
+    )
+    .with_retryable(false),
     Row::new(
         &["NotFoundException", "SecretNotFound"],
         ErrorKind::NotFound,
@@ -137,7 +110,7 @@ pub(crate) const TABLE: &[Row] = &[
         "the vault cannot resolve the key that signed the token",
         "try again; if it stays, look whether tenant and `authority-host` are of the vault's cloud",
     )
-    .retryable(),
+    .with_retryable(true),
     // The challenge's own words, RFC 6750 and continuous access evaluation.
     Row::new(
         &["insufficient_claims"],
@@ -276,8 +249,3 @@ pub(crate) const TABLE: &[Row] = &[
          elsewhere set tenant id, client id and client secret",
     ),
 ];
-
-/// The row of a code.
-pub(crate) fn row(code: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.codes.contains(&code))
-}

@@ -103,7 +103,7 @@ async fn certificates_are_verified_in_full() {
         secured("127.0.0.1").set("ssl-root-cert", &path),
     ] {
         let error = refused(untrusted).await;
-        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
         assert!(error.hint().unwrap().contains("ssl-root-cert"), "{error}");
         assert!(std::error::Error::source(&error).is_some());
     }

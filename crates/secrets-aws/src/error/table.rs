@@ -1,0 +1,216 @@
+//! One table from AWS's codes to kinds, and the advice to go with them.
+
+use secret_persistence_core::ErrorKind;
+use secret_persistence_remote::Row;
+
+/// Every code we know, by the services' documentation:
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html#API_CreateSecret_Errors>
+/// and its neighbours, <https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html>,
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>.
+pub(super) const TABLE: &[Row] = &[
+    // IAM said no. JSON services say `AccessDeniedException`, query services like STS `AccessDenied`.
+    // The message and the hint are made of the policy table instead, which knows the action.
+    Row::new(
+        &[
+            "AccessDeniedException",
+            "AccessDenied",
+            "NotAuthorized",
+            "UnauthorizedOperation",
+        ],
+        ErrorKind::PermissionDenied,
+        "the principal may not do this",
+        "",
+    ),
+    // The key is known to be unusable by us: a matter of its policy or state, not of the value.
+    Row::new(
+        &["DecryptionFailure"],
+        ErrorKind::PermissionDenied,
+        "Secrets Manager cannot decrypt the secret with its KMS key",
+        "look whether the key is enabled and not scheduled for deletion, and allow kms:Decrypt on \
+         it in the key's policy and in ours",
+    ),
+    Row::new(
+        &["EncryptionFailure"],
+        ErrorKind::InvalidConfig,
+        "Secrets Manager cannot encrypt with the configured KMS key",
+        "look whether kms-key-arn (AWS_KMS_KEY_ARN) names an enabled, symmetric key of this region, \
+         and allow kms:GenerateDataKey and kms:Decrypt on it",
+    ),
+    // A session ended. Not retryable by itself; the client says so where new credentials came.
+    Row::new(
+        &[
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "TokenRefreshRequired",
+        ],
+        ErrorKind::Unauthenticated,
+        "the credentials have expired",
+        "log in again (`aws sso login`), or renew the session token; keys that IAM made for good \
+         and roles do not expire this way",
+    ),
+    // Our answer to the trust policy's or the identity provider's no, in web identity logins.
+    Row::new(
+        &["IDPRejectedClaim", "InvalidIdentityToken"],
+        ErrorKind::Unauthenticated,
+        "STS refuses the web identity token",
+        "compare the service account's eks.amazonaws.com/role-arn annotation, the role's trust \
+         policy (issuer, subject, audience) and the IAM identity provider",
+    ),
+    Row::new(
+        &[
+            "IncompleteSignature",
+            "IncompleteSignatureException",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+        ],
+        ErrorKind::Unauthenticated,
+        "the request arrived without a complete signature",
+        "look for a proxy that strips the Authorization header, and for blanks around the access key",
+    ),
+    Row::new(
+        &[
+            "InternalFailure",
+            "InternalServerError",
+            "InternalServiceError",
+            "ServiceUnavailable",
+            "ServiceUnavailableException",
+            "RequestTimeout",
+            "RequestTimeoutException",
+        ],
+        ErrorKind::Unavailable,
+        "AWS cannot serve the request at present",
+        "try again; see https://health.aws.amazon.com",
+    ),
+    Row::new(
+        &[
+            "InvalidClientTokenId",
+            "UnrecognizedClientException",
+            "InvalidAccessKeyId",
+            "AuthFailure",
+        ],
+        ErrorKind::Unauthenticated,
+        "AWS does not know the access key or the session token",
+        "look whether the key was deleted or deactivated in IAM, belongs to another partition \
+         (China, GovCloud), lacks its session token, or whether the region is one that the account \
+         has not enabled",
+    ),
+    Row::new(
+        &["InvalidNextTokenException"],
+        ErrorKind::InvalidValue,
+        "the listing cannot be continued from here",
+        "start the listing again",
+    ),
+    Row::new(
+        &[
+            "InvalidParameterException",
+            "ValidationError",
+            "ValidationException",
+            "InvalidParameterValue",
+        ],
+        ErrorKind::InvalidConfig,
+        "AWS refuses a parameter of the request",
+        "look at the tags, the KMS key and the description in the settings",
+    ),
+    // The state of the secret, where it is not scheduled for deletion: replicas, another service.
+    Row::new(
+        &["InvalidRequestException"],
+        ErrorKind::Conflict,
+        "the state of the secret does not allow this",
+        "look at it in the console: it may be a replica, have replicas, or be managed by another \
+         AWS service",
+    )
+    .with_retryable(false),
+    // Wrong secret key, wrong region in the scope, or clocks too far apart: `skew` tells the last.
+    Row::new(
+        &["InvalidSignatureException", "SignatureDoesNotMatch"],
+        ErrorKind::Unauthenticated,
+        "AWS refuses the signature of the request",
+        "compare the secret access key with the access key id, and the region with the endpoint",
+    ),
+    Row::new(
+        &["KMSAccessDeniedException"],
+        ErrorKind::PermissionDenied,
+        "the KMS key may not be used",
+        "allow kms:GenerateDataKey and kms:Decrypt on the key, in its policy and in ours",
+    ),
+    Row::new(
+        &[
+            "KMSDisabledException",
+            "KMSInvalidStateException",
+            "KMSInvalidKeyUsageException",
+        ],
+        ErrorKind::InvalidConfig,
+        "the KMS key is disabled, scheduled for deletion or of the wrong kind",
+        "enable the key, or set kms-key-arn (AWS_KMS_KEY_ARN) to a symmetric key that is enabled",
+    ),
+    Row::new(
+        &["KMSNotFoundException", "NotFoundException"],
+        ErrorKind::InvalidConfig,
+        "the KMS key does not exist in this region",
+        "compare kms-key-arn (AWS_KMS_KEY_ARN) with the keys of this account and region",
+    ),
+    // A quota on how many secrets there are, not on the rate: waiting does not help.
+    Row::new(
+        &["LimitExceededException"],
+        ErrorKind::Unavailable,
+        "a quota of the account is used up",
+        "delete secrets, or ask for a higher quota of Secrets Manager in Service Quotas",
+    )
+    .with_retryable(false),
+    Row::new(
+        &["MalformedPolicyDocumentException", "PackedPolicyTooLarge"],
+        ErrorKind::InvalidConfig,
+        "AWS refuses a policy",
+        "look at the role's session policies and the secret's resource policy",
+    ),
+    Row::new(
+        &["OptInRequired", "RegionDisabledException"],
+        ErrorKind::InvalidConfig,
+        "the account has not enabled this region",
+        "enable the region in the account's settings, or set another one",
+    ),
+    Row::new(
+        &["PreconditionNotMetException"],
+        ErrorKind::Conflict,
+        "another process was changing the secret",
+        "try again",
+    ),
+    Row::new(
+        &[
+            "RequestExpired",
+            "RequestTimeTooSkewed",
+            "RequestInTheFuture",
+        ],
+        ErrorKind::Unauthenticated,
+        "this machine's clock differs too much from AWS's",
+        "synchronise the clock (NTP)",
+    ),
+    // Only a create answers it, and the client compares the values before anybody sees this.
+    Row::new(
+        &["ResourceExistsException"],
+        ErrorKind::AlreadyExists,
+        "the name already has another value",
+        "a new value needs a new coordinate",
+    ),
+    Row::new(
+        &["ResourceNotFoundException"],
+        ErrorKind::NotFound,
+        "the store has nothing under this name",
+        "look whether the region and the account are the ones it was written to",
+    ),
+    Row::new(
+        &[
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "SlowDown",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+            "KMSThrottlingException",
+        ],
+        ErrorKind::Throttled,
+        "AWS asks for fewer requests",
+        "switch the limit layer on, or ask for a higher rate in Service Quotas",
+    ),
+];

@@ -1,0 +1,175 @@
+//! One table from Google's codes to kinds, and the advice to go with them.
+
+use secret_persistence_core::ErrorKind;
+use secret_persistence_remote::Row;
+
+/// Every code we know: first reasons, which say more, then statuses.
+/// <https://cloud.google.com/apis/design/errors>,
+/// <https://cloud.google.com/dotnet/docs/reference/Google.Api.CommonProtos/latest/Google.Api.ErrorReason>.
+pub(super) const TABLE: &[Row] = &[
+    // IAM said no. The message and the hint are made of the policy table, which knows the permission.
+    Row::new(
+        &["IAM_PERMISSION_DENIED", "PERMISSION_DENIED"],
+        ErrorKind::PermissionDenied,
+        "the principal may not do this",
+        "",
+    ),
+    Row::new(
+        &["SERVICE_DISABLED"],
+        ErrorKind::InvalidConfig,
+        "the Secret Manager API is not enabled in the project",
+        "run `gcloud services enable secretmanager.googleapis.com --project <project>` and wait some \
+         minutes; and look whether project-id (SECRET_STORE_GCP_PROJECT_ID) is the right one",
+    ),
+    Row::new(
+        &["BILLING_DISABLED"],
+        ErrorKind::InvalidConfig,
+        "the project has no billing account",
+        "link one at https://console.cloud.google.com/billing/projects and wait some minutes",
+    ),
+    // A project that is misspelt or deleted, or a number that is none.
+    Row::new(
+        &["CONSUMER_INVALID", "RESOURCE_PROJECT_INVALID"],
+        ErrorKind::InvalidConfig,
+        "Google does not know the project",
+        "compare project-id (SECRET_STORE_GCP_PROJECT_ID) with `gcloud projects list`: it is the id, \
+         not the display name",
+    ),
+    Row::new(
+        &["CONSUMER_SUSPENDED"],
+        ErrorKind::PermissionDenied,
+        "Google has suspended the project",
+        "look into the mail of its owners, and at https://console.cloud.google.com",
+    ),
+    // The project that quota and billing are taken from, which the credentials may name.
+    Row::new(
+        &["USER_PROJECT_DENIED"],
+        ErrorKind::PermissionDenied,
+        "the principal may not use the quota project of its credentials",
+        "grant it serviceusage.services.use on that project, or unset GOOGLE_CLOUD_QUOTA_PROJECT and \
+         `quota_project_id` in the credentials",
+    ),
+    Row::new(
+        &[
+            "ORG_RESTRICTION_VIOLATION",
+            "RESOURCE_USAGE_RESTRICTION_VIOLATED",
+            "SECURITY_POLICY_VIOLATED",
+        ],
+        ErrorKind::PermissionDenied,
+        "a policy of the organisation forbids the request",
+        "look at the perimeters of VPC Service Controls and at the organisation's policies; the audit \
+         log of the project names the one that decided",
+    ),
+    // The time of a self-signed token is our clock's: `skew` tells where that is wrong.
+    Row::new(
+        &["ACCESS_TOKEN_EXPIRED"],
+        ErrorKind::Unauthenticated,
+        "the access token has expired",
+        "look at this machine's clock; log in again (`gcloud auth application-default login`)",
+    ),
+    // A virtual machine's scopes cut down what its service account may do.
+    Row::new(
+        &["ACCESS_TOKEN_SCOPE_INSUFFICIENT"],
+        ErrorKind::PermissionDenied,
+        "the access token lacks the scope",
+        "give the machine the scope https://www.googleapis.com/auth/cloud-platform, or use workload \
+         identity",
+    ),
+    // What a token that is signed with a deleted key looks like to Google.
+    Row::new(
+        &["ACCESS_TOKEN_TYPE_UNSUPPORTED"],
+        ErrorKind::Unauthenticated,
+        "Google does not accept the token",
+        "look whether the service account's key was deleted or disabled (`gcloud iam service-accounts \
+         keys list`), and make a new one",
+    ),
+    Row::new(
+        &["ACCOUNT_STATE_INVALID"],
+        ErrorKind::Unauthenticated,
+        "the service account is disabled or deleted",
+        "enable it (`gcloud iam service-accounts enable <email>`), or take another",
+    ),
+    Row::new(
+        &["CREDENTIALS_MISSING"],
+        ErrorKind::Unauthenticated,
+        "the request arrived without credentials",
+        "look for a proxy that strips the Authorization header, and at credentials-source",
+    ),
+    Row::new(
+        &["RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"],
+        ErrorKind::Throttled,
+        "the project's quota of requests is used up for the moment",
+        "switch the limit layer on, or ask for a higher quota at \
+         https://console.cloud.google.com/iam-admin/quotas",
+    ),
+    // A quota on how many there are, not on the rate: waiting does not help.
+    Row::new(
+        &["RESOURCE_QUOTA_EXCEEDED"],
+        ErrorKind::Unavailable,
+        "a quota of the project is used up",
+        "delete secrets, or ask for a higher quota at \
+         https://console.cloud.google.com/iam-admin/quotas",
+    )
+    .with_retryable(false),
+    Row::new(
+        &["ABORTED"],
+        ErrorKind::Conflict,
+        "another process was changing the secret",
+        "try again",
+    ),
+    // Only a create answers it, and the store compares the values before anybody sees this.
+    Row::new(
+        &["ALREADY_EXISTS"],
+        ErrorKind::AlreadyExists,
+        "the name already has another value",
+        "a new value needs a new coordinate",
+    ),
+    Row::new(
+        &["DATA_LOSS"],
+        ErrorKind::Integrity,
+        "Google has lost the data, or received it damaged",
+        "write it again; look at https://status.cloud.google.com",
+    ),
+    // The state of the version, which the store looks at; in writes the key or a policy.
+    Row::new(
+        &["FAILED_PRECONDITION"],
+        ErrorKind::Conflict,
+        "the state of the secret does not allow this",
+        "look at the secret's versions in the console, and at the KMS key",
+    )
+    .with_retryable(false),
+    Row::new(
+        &["INVALID_ARGUMENT", "OUT_OF_RANGE"],
+        ErrorKind::InvalidConfig,
+        "Google refuses a parameter of the request",
+        "look at labels, region and expiry (between a minute and a hundred years ahead), and, with a \
+         KMS key, whether Secret Manager's service agent exists (`migrate policy gcp --kms-key …`)",
+    ),
+    Row::new(
+        &["NOT_FOUND"],
+        ErrorKind::NotFound,
+        "the store has nothing under this name: it was never written here, was deleted, or has expired",
+        "look whether project-id and region are the ones it was written to, and at `replication`: \
+         global secrets and those of a region do not see each other",
+    ),
+    // Without a reason: a token that is none, of a deleted key or of a wrong time.
+    Row::new(
+        &["UNAUTHENTICATED"],
+        ErrorKind::Unauthenticated,
+        "Google does not accept the credentials",
+        "look whether the service account's key was deleted or disabled (`gcloud iam service-accounts \
+         keys list`), and at this machine's clock",
+    ),
+    Row::new(
+        &["CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"],
+        ErrorKind::Unavailable,
+        "Google cannot serve the request at present",
+        "try again; see https://status.cloud.google.com",
+    ),
+    Row::new(
+        &["UNIMPLEMENTED"],
+        ErrorKind::InvalidConfig,
+        "the endpoint does not serve Secret Manager",
+        "look at endpoint-url, and whether the region has regional secrets",
+    ),
+];

@@ -75,7 +75,7 @@ pub(crate) fn of(kind: Kind) -> Result<Backend> {
     let found = built_in().into_iter().find(|backend| backend.kind == kind);
     found.ok_or_else(|| {
         invalid(format!("the backend for {kind} is not built in"))
-            .with_hint(format!("build with the feature `{}`", kind.feature()))
+            .with_hint(format!("build with --features {}", kind.feature()))
     })
 }
 
@@ -91,16 +91,36 @@ pub(crate) fn of_scheme(url: &StoreUrl) -> Result<Backend> {
         .position(|backend| backend.settings.schemes().contains(&scheme))
     {
         Some(at) => Ok(backends.swap_remove(at)),
-        None => Err(no_scheme(&backends)),
+        None => Err(no_scheme(scheme, &backends)),
     }
 }
 
-fn no_scheme(backends: &[Backend]) -> Error {
+/// Schemes, and the features that build their backends.
+const FEATURES: [(&str, &str); 7] = [
+    ("aws", "aws"),
+    ("azure", "azure"),
+    ("gcp", "gcp"),
+    ("postgres", "postgres"),
+    ("postgresql", "postgres"),
+    ("sqlite", "sqlite"),
+    ("vault", "vault"),
+];
+
+fn no_scheme(scheme: &str, backends: &[Backend]) -> Error {
+    if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+        return invalid(format!("the backend for {scheme} is not built in"))
+            .with_hint(format!("build with --features {feature}"));
+    }
     let schemes: Vec<&str> = backends
         .iter()
         .flat_map(|backend| backend.settings.schemes())
         .copied()
         .collect();
-    invalid("no store that is built in has this scheme")
-        .with_hint(format!("the scheme is one of {}", schemes.join(", ")))
+    // Of letters alone, and short: no name of a store, but no pasted credential either.
+    let shown = scheme.len() <= 12 && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
+    invalid(match shown {
+        true => format!("`{scheme}` is no store that is built in"),
+        false => "no store that is built in has this scheme".to_owned(),
+    })
+    .with_hint(format!("the scheme is one of {}", schemes.join(", ")))
 }

@@ -74,7 +74,7 @@ impl Kind {
         match self {
             Self::Aws => "aws",
             Self::Azure => "azure",
-            Self::Database => "sqlite` or `postgres",
+            Self::Database => "sqlite (or postgres)",
             Self::Google => "gcp",
             Self::Vault => "vault",
         }

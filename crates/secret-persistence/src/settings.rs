@@ -121,10 +121,17 @@ impl Settings {
         self
     }
 
-    /// The same settings for this one store: without the second one, which whoever moves or deletes
-    /// secrets on one side alone must not reach.
+    /// The same store by itself: without a second one that is kept alike, and with the default layers in
+    /// place of those that a service's settings ask for; the owner stays. For tools that move or delete
+    /// what one store has.
     #[must_use]
-    pub fn without_mirror(mut self) -> Self {
+    pub fn alone(mut self) -> Self {
+        let mut common = SettingMap::new(COMMON);
+        if let Some(owner) = self.common.text("owner") {
+            // The table is the same and the map is empty, so nothing is refused.
+            let _ = common.set("owner", owner);
+        }
+        self.common = common;
         self.mirror = None;
         self
     }

@@ -50,7 +50,12 @@ async fn settings_switch_each_layer() {
         ),
     ] {
         let store = open(&path, query).await.unwrap();
-        assert_eq!(store.to_string(), around.replace("STORE", &bare), "{query}");
+        assert_eq!(
+            format!("{store:#}"),
+            around.replace("STORE", &bare),
+            "{query}"
+        );
+        assert_eq!(store.to_string(), bare, "{query}");
     }
     for wrong in [
         "cache=yes",
@@ -74,7 +79,7 @@ async fn a_mirror_keeps_a_second_store_alike() {
     ]);
     let settings = Settings::from_url(&url(&old, ""), &environment).unwrap();
     let store = connect(settings).await.unwrap();
-    assert!(store.to_string().contains("mirror(retry("), "{store}");
+    assert!(format!("{store:#}").contains("mirror(retry("), "{store:#}");
     store.write(write()).await.unwrap();
     for path in [&old, &new] {
         let store = open(path, "").await.unwrap();

@@ -22,7 +22,10 @@ use uuid::Uuid;
 async fn proves(settings: Settings) {
     let settings = settings.with("owner", "by_settings").unwrap();
     let store = connect(settings).await.unwrap();
-    assert!(store.to_string().starts_with("metrics(retry("), "{store}");
+    assert!(
+        format!("{store:#}").starts_with("metrics(retry("),
+        "{store:#}"
+    );
     let scope = Scope::workspace(Uuid::new_v4());
     let coordinate = ManagedCoordinate::new(&scope, Uuid::new_v4(), 1).unwrap();
     let value = SecretValue::new(String::from("several\nlines ü"));

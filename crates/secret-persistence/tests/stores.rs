@@ -109,7 +109,7 @@ async fn credentials_come_from_the_default_store_and_layers_from_its_settings() 
     );
     let first = stores.store(Some(&id("a"))).await.unwrap();
     assert_eq!(
-        first.to_string(),
+        format!("{first:#}"),
         "metrics(cache(retry(limit(timeout(aws eu-west-1)))))"
     );
     let again = stores.store(Some(&id("a"))).await.unwrap();

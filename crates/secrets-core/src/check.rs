@@ -1,5 +1,6 @@
 //! Proves a store end to end, the way an operator would: one test secret, written, read, listed, deleted.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -77,7 +78,8 @@ impl CheckOptions {
 
 /// What a check found, step by step.
 ///
-/// `Display` prints one line per step and the [`summary`](Self::summary).
+/// `Display` prints one line per step and the [`summary`](Self::summary). A cause that several steps
+/// share is told once.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CheckReport {
@@ -109,6 +111,43 @@ impl CheckReport {
             StepOutcome::Failed(error) => Some((step, error)),
             StepOutcome::Done(_) | StepOutcome::NotApplicable(_) => None,
         })
+    }
+
+    /// The error, where every step that was taken failed for one reason: a credential that is missing, a
+    /// server that does not answer.
+    #[must_use]
+    pub fn shared_failure(&self) -> Option<&Error> {
+        let taken = |step: &&CheckStep| !matches!(step.outcome, StepOutcome::NotApplicable(_));
+        let mut steps = self.steps.iter().filter(taken);
+        let (_, first) = self.failures().next()?;
+        let all = steps.all(|step| match &step.outcome {
+            StepOutcome::Failed(error) => cause(error) == cause(first),
+            StepOutcome::Done(_) | StepOutcome::NotApplicable(_) => false,
+        });
+        all.then_some(first)
+    }
+
+    /// Whether the test secret was written, as far as the store said.
+    fn is_written(&self) -> bool {
+        self.steps.iter().any(|step| {
+            step.operation == Operation::Write && matches!(step.outcome, StepOutcome::Done(_))
+        })
+    }
+
+    /// The end of the report in one line: the store, the [`summary`](Self::summary), and what became of
+    /// the test secret.
+    #[must_use]
+    pub fn conclusion(&self) -> String {
+        let mut text = format!("{}: {}", self.store, self.summary());
+        if self.left_behind {
+            let what = if self.is_written() {
+                "is left behind"
+            } else {
+                "may have been written and left behind"
+            };
+            text.push_str(&format!("; the test secret `{}` {what}", self.coordinate));
+        }
+        text
     }
 
     /// The result in one sentence, with what each missing ability means.
@@ -143,11 +182,7 @@ impl fmt::Display for CheckReport {
         for step in &self.steps {
             writeln!(f, "{step}")?;
         }
-        write!(f, "{}: {}", self.store, self.summary())?;
-        if self.left_behind {
-            write!(f, "; the test secret `{}` is left behind", self.coordinate)?;
-        }
-        Ok(())
+        f.write_str(&self.conclusion())
     }
 }
 
@@ -161,15 +196,21 @@ pub struct CheckStep {
     pub outcome: StepOutcome,
     /// How long it took.
     pub took: Duration,
+    /// The earlier step that failed for the same reason, where one did.
+    pub same_as: Option<Operation>,
 }
 
 impl fmt::Display for CheckStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mark, text) = match &self.outcome {
-            StepOutcome::Done(what) => ("ok", what.clone()),
-            // With the hint, which names the missing permission.
-            StepOutcome::Failed(error) => ("FAILED", error.to_string()),
-            StepOutcome::NotApplicable(reason) => ("-", reason.clone()),
+        let (mark, text) = match (&self.outcome, self.same_as) {
+            (StepOutcome::Done(what), _) => ("ok", what.clone()),
+            (StepOutcome::Failed(_), Some(earlier)) => {
+                ("FAILED", format!("for the same reason as {earlier}"))
+            }
+            // With the hint, which names the missing permission, and with what lies below: a
+            // certificate that has expired, a host that is unknown.
+            (StepOutcome::Failed(error), None) => ("FAILED", with_causes(error)),
+            (StepOutcome::NotApplicable(reason), _) => ("-", reason.clone()),
         };
         let operation = self.operation.as_str();
         let took = self.took.as_millis();
@@ -188,14 +229,37 @@ pub enum StepOutcome {
     NotApplicable(String),
 }
 
-/// Takes all steps, each whatever became of the others.
-pub(crate) async fn check<S>(store: &S, options: &CheckOptions) -> CheckReport
+/// An error and its causes on one line.
+fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = StdError::source(error);
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// What failed, without the operation and the name that it failed on.
+fn cause(error: &Error) -> (ErrorKind, &str, Option<&str>, Option<String>) {
+    let below = StdError::source(error).map(ToString::to_string);
+    (error.kind(), error.message(), error.hint(), below)
+}
+
+/// Takes all steps, each whatever became of the others, and tells each as it ends.
+pub(crate) async fn check<S>(
+    store: &S,
+    options: &CheckOptions,
+    told: &(dyn Fn(&CheckStep) + Send + Sync),
+) -> CheckReport
 where
     S: SecretPersistence + ?Sized,
 {
     Check {
         store,
         options,
+        told,
         give_up: tokio::time::Instant::now() + options.wait,
         steps: Vec::new(),
     }
@@ -206,6 +270,7 @@ where
 struct Check<'a, S: ?Sized> {
     store: &'a S,
     options: &'a CheckOptions,
+    told: &'a (dyn Fn(&CheckStep) + Send + Sync),
     /// Until when rights are waited for.
     give_up: tokio::time::Instant,
     steps: Vec<CheckStep>,
@@ -294,7 +359,8 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
                 .await
                 .is_some()
         };
-        let unknown = self.failures_of(Operation::Write);
+        // Where nothing came through, nothing was written.
+        let unknown = self.failures_of(Operation::Write) && self.reached();
         CheckReport {
             store: store.to_string(),
             identity,
@@ -349,20 +415,39 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
             Ok(value) => (StepOutcome::Done(say(&value)), Some(value)),
             Err(error) => (StepOutcome::Failed(error), None),
         };
-        self.steps.push(CheckStep {
-            operation,
-            outcome,
-            took: started.elapsed(),
-        });
+        self.note(operation, outcome, started.elapsed());
         value
     }
 
-    fn skip(&mut self, operation: Operation, reason: &str) {
-        self.steps.push(CheckStep {
+    fn note(&mut self, operation: Operation, outcome: StepOutcome, took: Duration) {
+        let same_as = match &outcome {
+            StepOutcome::Failed(error) => self.steps.iter().find_map(|step| match &step.outcome {
+                StepOutcome::Failed(before) if cause(before) == cause(error) => {
+                    Some(step.operation)
+                }
+                _ => None,
+            }),
+            StepOutcome::Done(_) | StepOutcome::NotApplicable(_) => None,
+        };
+        let step = CheckStep {
             operation,
-            outcome: StepOutcome::NotApplicable(reason.to_owned()),
-            took: Duration::ZERO,
-        });
+            outcome,
+            took,
+            same_as,
+        };
+        (self.told)(&step);
+        self.steps.push(step);
+    }
+
+    /// Whether the store has answered anything as it should.
+    fn reached(&self) -> bool {
+        let done = |step: &CheckStep| matches!(step.outcome, StepOutcome::Done(_));
+        self.steps.iter().any(done)
+    }
+
+    fn skip(&mut self, operation: Operation, reason: &str) {
+        let outcome = StepOutcome::NotApplicable(reason.to_owned());
+        self.note(operation, outcome, Duration::ZERO);
     }
 
     /// Whether an operation failed in a way that leaves open what the store did.
@@ -566,6 +651,40 @@ mod tests {
         }
     }
 
+    /// The store hangs or refuses everybody: the cause is told once, and nothing is said to be left behind.
+    #[tokio::test]
+    async fn a_cause_that_all_steps_share_is_told_once_and_each_step_as_it_ends() {
+        let mut store = denying(Operation::Open);
+        store.down = true;
+        let told = std::sync::Mutex::new(Vec::new());
+        let options = CheckOptions::default();
+        let report = store
+            .check_telling(&options, &|step| {
+                told.lock().unwrap().push(step.to_string())
+            })
+            .await;
+        let text = report.to_string();
+        assert_eq!(text.matches("certificate has expired").count(), 1, "{text}");
+        assert_eq!(
+            text.matches("for the same reason as identity").count(),
+            3,
+            "{text}"
+        );
+        assert!(
+            !text.contains("left behind") && !report.left_behind,
+            "{text}"
+        );
+        assert_eq!(
+            report.shared_failure().map(Error::kind),
+            Some(ErrorKind::Unavailable)
+        );
+        let steps: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
+        assert_eq!(told.into_inner().unwrap(), steps);
+        // One step that worked, and there is no shared cause.
+        let report = denying(Operation::List).check(&options).await;
+        assert!(report.shared_failure().is_none());
+    }
+
     /// Each step is taken again until its right has arrived, and no secret is written twice.
     #[tokio::test(start_paused = true)]
     async fn rights_that_take_a_while_are_waited_for() {
@@ -624,6 +743,7 @@ mod tests {
             hangs: None,
             hides: false,
             until: None,
+            down: false,
         }
     }
 
@@ -635,10 +755,17 @@ mod tests {
         hides: bool,
         /// When the right arrives.
         until: Option<tokio::time::Instant>,
+        /// Whether nothing comes through.
+        down: bool,
     }
 
     impl Denying {
         async fn allow(&self, operation: Operation) -> Result<()> {
+            if self.down {
+                return Err(Error::new(ErrorKind::Unavailable, "no connection")
+                    .with_operation(operation)
+                    .with_source(std::io::Error::other("the certificate has expired")));
+            }
             if self.hangs == Some(operation) {
                 std::future::pending::<()>().await;
             }

@@ -7,8 +7,8 @@ use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::{
-    CheckOptions, CheckReport, Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions,
-    Operation, Read, Recovery, Result, SecretPersistence, Timestamp, Write, Written,
+    CheckOptions, CheckReport, CheckStep, Coordinate, DeleteOptions, Entry, Error, ErrorKind,
+    ListOptions, Operation, Read, Recovery, Result, SecretPersistence, Timestamp, Write, Written,
 };
 
 /// What users of a store call. Implemented for every [`SecretPersistence`], `dyn` included.
@@ -198,7 +198,17 @@ pub trait SecretPersistenceExt: SecretPersistence {
     /// # }
     /// ```
     async fn check(&self, options: &CheckOptions) -> CheckReport {
-        crate::check::check(self, options).await
+        crate::check::check(self, options, &|_| ()).await
+    }
+
+    /// The same as [`check`](Self::check), telling each step as it ends: where a server does not answer
+    /// they take a while.
+    async fn check_telling(
+        &self,
+        options: &CheckOptions,
+        told: &(dyn for<'s> Fn(&'s CheckStep) + Send + Sync),
+    ) -> CheckReport {
+        crate::check::check(self, options, told).await
     }
 }
 

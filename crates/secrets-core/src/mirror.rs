@@ -105,7 +105,12 @@ fn weaker(a: Capabilities, b: Capabilities) -> Capabilities {
 
 impl fmt::Display for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mirror({}, {})", self.primary, self.secondary)
+        let (primary, secondary) = (&self.primary, &self.secondary);
+        if f.alternate() {
+            write!(f, "mirror({primary:#}, {secondary:#})")
+        } else {
+            write!(f, "{primary} mirrored to {secondary}")
+        }
     }
 }
 

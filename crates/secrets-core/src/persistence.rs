@@ -11,7 +11,8 @@ use crate::{Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue
 ///
 /// Dyn-safe, because users hold `Arc<dyn SecretPersistence>`; the conveniences (`read`, `write_many`,
 /// `list`, `sweep`, `check`) are in [`SecretPersistenceExt`](crate::SecretPersistenceExt). `Display`
-/// names the store for people, a layer shows what it wraps; neither shows a credential.
+/// names the store for people, and that of a layer the store that it wraps (`{:#}` shows the layer
+/// too); neither shows a credential.
 ///
 /// # Contract
 ///

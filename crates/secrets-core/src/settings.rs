@@ -481,14 +481,28 @@ impl StoreUrl {
     /// `InvalidConfig` for what is no URL, for one with a user or a password, and for one with a
     /// fragment. The text is never echoed: it may hold what should not be in it.
     pub fn parse(text: &str) -> Result<Self> {
+        let credentials = || {
+            invalid("a user or password stands in this URL, which is not repeated here")
+                .with_hint(
+                    "take it out, change it, and give it in the environment, like DATABASE_USER and \
+                     DATABASE_PASSWORD; write an @ of a path as %40",
+                )
+                .with_operation(Operation::Open)
+        };
+        // A password with a slash in it ends the host, so it may have landed in any part.
+        let before_query = text.find('?').map_or(text, |at| &text[..at]);
+        let has_user = before_query
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.contains('@'));
+        if has_user {
+            return Err(credentials());
+        }
         let url = Url::parse(text).map_err(|_| {
             invalid("this is not the URL of a store")
                 .with_hint("write it like sqlite:///path/to/file or aws://us-east-1")
         })?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(invalid("a store's URL must not hold credentials")
-                .with_hint("take them out of the URL, change them, and set them in the environment")
-                .with_operation(Operation::Open));
+            return Err(credentials());
         }
         if url.fragment().is_some() {
             return Err(invalid("a store's URL has no fragment")
@@ -569,6 +583,31 @@ mod tests {
             .secret(),
         Setting::new("pool-size", "how many connections"),
     ];
+
+    #[test]
+    fn a_password_in_a_url_is_refused_without_being_repeated() {
+        for text in [
+            "postgres://user:hunter2@host/db",
+            "postgres://user:hun/ter2@host/db",
+            "postgres://user:12/hunter2@host/db",
+            "postgres://user:12#hunter2@host/db",
+            "postgres://user:12?hunter2@host/db",
+            "postgres://hunter2@host/db",
+            "postgres://:hunter2@host/db",
+            "sqlite://user:hunter2@host/db",
+            "aws://key:hunter2@us-east-1",
+            "postgres://us er:hunter2",
+        ] {
+            let refused =
+                StoreUrl::parse(text).and_then(|url| SettingMap::new(&[]).set_query(&url));
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("ter2"), "{text}: {shown}");
+        }
+        let file = StoreUrl::parse("sqlite:///srv/me%40here/a.db").unwrap();
+        assert_eq!(file.path(), "/srv/me@here/a.db");
+    }
 
     #[test]
     fn explicit_values_come_before_the_environment_and_first_variables_before_later_ones() {

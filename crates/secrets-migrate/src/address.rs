@@ -24,21 +24,9 @@ pub(crate) fn is_url(text: &str) -> bool {
 /// Reads the URL of a database.
 ///
 /// # Errors
-/// For what is no URL, and for one that contains a user or a password. Nothing of it is repeated
-/// then, because a password with a slash or a question mark may be in any part of it.
+/// For what is no URL, and for one that contains a user or a password.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn parse(text: &str) -> MigrateResult<StoreUrl> {
-    let before_query = text.find('?').map_or(text, |at| &text[..at]);
-    let may_have_password = before_query
-        .split_once("://")
-        .is_some_and(|(_, rest)| rest.contains('@'));
-    if may_have_password {
-        return Err(MigrateError::settings(
-            "a user or password stands in this URL (not repeated here). Every process of the machine \
-             can read a command line: take it out, change it, and give it in the environment, like \
-             DATABASE_USER and DATABASE_PASSWORD",
-        ));
-    }
     StoreUrl::parse(text).map_err(|error| MigrateError::of_setting(&error))
 }
 

@@ -33,6 +33,7 @@ pub struct Decisions {
 /// Secrets that expire, where the target keeps no expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Expiring {
     /// They are copied, and will not expire there.
     DropExpiry,
@@ -43,6 +44,7 @@ pub enum Expiring {
 /// Secrets of others, which are never copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum External {
     /// The target is expected to have them under the same name; verify reads them there.
     Expect,
@@ -53,6 +55,7 @@ pub enum External {
 /// Coordinates that configurations mention and the source has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Missing {
     /// Their configurations are broken already; the others are moved.
     Skip,
@@ -61,6 +64,7 @@ pub enum Missing {
 /// Coordinates that the source lists and no configuration mentions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Orphaned {
     /// They are copied too.
     Copy,
@@ -71,6 +75,7 @@ pub enum Orphaned {
 /// Names that are scheduled for deletion in the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum PendingDeletion {
     /// They are restored where they hold the equal value; another value is a conflict, and stays
     /// scheduled.
@@ -82,6 +87,7 @@ pub enum PendingDeletion {
 /// Coordinates that stand in more than one configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Shared {
     /// They stay shared.
     Keep,
@@ -93,6 +99,7 @@ pub enum Shared {
 /// Pointers that name a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Storage {
     /// The id is another store, whose secrets stay there; verify does not read them.
     Leave,
@@ -103,6 +110,7 @@ pub enum Storage {
 /// Values that the target cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Unfit {
     /// They stay in the source.
     Skip,

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use secret_persistence::database::{Database, DbConfig, KeyRingFile, SETTINGS};
 use secret_persistence_core::{ManagedCoordinate, Scope, SecretPersistenceExt, SecretValue, Write};
-use secret_persistence_db::{Database, DbConfig, KeyRingFile, SETTINGS};
 use serde_json::json;
 use uuid::Uuid;
 

@@ -29,6 +29,9 @@ pub(crate) struct Cli {
     /// Print the result as one JSON object on standard output; progress goes to standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Write every name and place that is listed to this new file, one a line; the screen shows ten of a kind.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -59,7 +62,8 @@ pub(crate) enum Command {
     Sweep(SweepArgs),
     /// Show the SQL that gives a table our own columns, and run it on request.
     Prepare(PrepareArgs),
-    /// Convert a plain table to an encrypted one, in place.
+    /// Convert a plain table to an encrypted one, in place. Give the store as it is to be: with
+    /// mode=encrypted.
     Encrypt(EncryptArgs),
     /// Wrap every data key with the active key, or make new data keys.
     Rotate(RotateArgs),
@@ -210,22 +214,22 @@ pub(crate) struct DemoArgs {
 pub(crate) struct DecisionArgs {
     /// Secrets that expire, where the target keeps no expiry.
     #[arg(long, value_enum)]
-    expiring: Option<ExpiringArg>,
+    expiring: Option<Expiring>,
     /// Secrets of others, which are never copied: the target has them too, or they stay where they are.
     #[arg(long, value_enum)]
-    external: Option<ExternalArg>,
+    external: Option<External>,
     /// Coordinates that configurations mention and the source has not.
     #[arg(long, value_enum)]
-    missing: Option<SkipArg>,
+    missing: Option<Missing>,
     /// Coordinates of the source that no configuration mentions.
     #[arg(long, value_enum)]
-    orphaned: Option<OrphanedArg>,
+    orphaned: Option<Orphaned>,
     /// Names that are scheduled for deletion in the target.
     #[arg(long, value_enum)]
-    pending_deletion: Option<PendingArg>,
+    pending_deletion: Option<PendingDeletion>,
     /// Coordinates that stand in more than one configuration.
     #[arg(long, value_enum, conflicts_with = "unshare")]
-    shared: Option<SharedArg>,
+    shared: Option<Shared>,
     /// Give each configuration its own copy of what it shares; the same as --shared unshare.
     #[arg(long)]
     pub(crate) unshare: bool,
@@ -235,82 +239,24 @@ pub(crate) struct DecisionArgs {
     storage: Vec<(String, Storage)>,
     /// Values that the target cannot hold: too large, empty, with a NUL.
     #[arg(long, value_enum)]
-    unfit: Option<SkipArg>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ExpiringArg {
-    /// Copied, and do not expire there.
-    DropExpiry,
-    /// Not copied.
-    Skip,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ExternalArg {
-    /// The target has them under the same names; verify reads them there.
-    Expect,
-    /// They stay; verify reads them in the source.
-    Leave,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OrphanedArg {
-    /// Copied too.
-    Copy,
-    /// They stay in the source.
-    Leave,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PendingArg {
-    /// Restored where they hold the equal value.
-    Restore,
-    /// Not copied.
-    Skip,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SharedArg {
-    /// They stay shared.
-    Keep,
-    /// Each configuration but the first gets a copy of its own, in the source.
-    Unshare,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SkipArg {
-    /// They are left out, the others are moved.
-    Skip,
+    unfit: Option<Unfit>,
 }
 
 impl DecisionArgs {
     /// The decisions in the engine's terms.
     pub(crate) fn decisions(&self) -> Decisions {
         let mut decisions = Decisions::default();
-        decisions.expiring = self.expiring.map(|choice| match choice {
-            ExpiringArg::DropExpiry => Expiring::DropExpiry,
-            ExpiringArg::Skip => Expiring::Skip,
-        });
-        decisions.external = self.external.map(|choice| match choice {
-            ExternalArg::Expect => External::Expect,
-            ExternalArg::Leave => External::Leave,
-        });
-        decisions.missing = self.missing.map(|SkipArg::Skip| Missing::Skip);
-        decisions.orphaned = self.orphaned.map(|choice| match choice {
-            OrphanedArg::Copy => Orphaned::Copy,
-            OrphanedArg::Leave => Orphaned::Leave,
-        });
-        decisions.pending_deletion = self.pending_deletion.map(|choice| match choice {
-            PendingArg::Restore => PendingDeletion::Restore,
-            PendingArg::Skip => PendingDeletion::Skip,
-        });
-        decisions.shared = match (self.unshare, self.shared) {
-            (true, _) | (_, Some(SharedArg::Unshare)) => Some(Shared::Unshare),
-            (false, Some(SharedArg::Keep)) => Some(Shared::Keep),
-            (false, None) => None,
+        decisions.expiring = self.expiring;
+        decisions.external = self.external;
+        decisions.missing = self.missing;
+        decisions.orphaned = self.orphaned;
+        decisions.pending_deletion = self.pending_deletion;
+        decisions.shared = if self.unshare {
+            Some(Shared::Unshare)
+        } else {
+            self.shared
         };
-        decisions.unfit = self.unfit.map(|SkipArg::Skip| Unfit::Skip);
+        decisions.unfit = self.unfit;
         for (id, choice) in &self.storage {
             decisions = decisions.with_storage(id, *choice);
         }
@@ -400,9 +346,8 @@ pub(crate) struct SweepArgs {
 /// `prepare`.
 #[derive(Args, Debug)]
 pub(crate) struct PrepareArgs {
-    /// The store.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
     /// Run the SQL; it is only shown otherwise.
     #[arg(long)]
     pub(crate) run: bool,
@@ -411,9 +356,8 @@ pub(crate) struct PrepareArgs {
 /// `encrypt`.
 #[derive(Args, Debug)]
 pub(crate) struct EncryptArgs {
-    /// The store, as it is to be: with mode=encrypted.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
     /// Confirm that nothing else reads the table: a reader that expects plain text fails from now on.
     #[arg(long)]
     pub(crate) nothing_else_reads_it: bool,
@@ -425,9 +369,8 @@ pub(crate) struct EncryptArgs {
 /// `rotate`.
 #[derive(Args, Debug)]
 pub(crate) struct RotateArgs {
-    /// The store.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
     /// Make new data keys and encrypt the values again: for a key that has leaked.
     #[arg(long)]
     pub(crate) reencrypt: bool,
@@ -587,12 +530,35 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
-fn storage(text: &str) -> Result<(String, Storage), String> {
-    match text.rsplit_once('=') {
-        Some((id, "leave")) if !id.is_empty() => Ok((id.to_owned(), Storage::Leave)),
-        Some((id, "move")) if !id.is_empty() => Ok((id.to_owned(), Storage::Move)),
-        _ => Err("write it as <storage id>=leave or <storage id>=move".into()),
+/// Hides what stands between `://` and `@` in text that other people's code made of our arguments.
+pub(crate) fn without_passwords(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("://") {
+        let (before, after) = rest.split_at(start + 3);
+        clean.push_str(before);
+        let end = after
+            .find(|char: char| char.is_whitespace() || char == '\'')
+            .unwrap_or(after.len());
+        let (word, after) = after.split_at(end);
+        match word.rfind('@') {
+            Some(at) if word[..at].contains(':') => {
+                clean.push('…');
+                clean.push_str(&word[at..]);
+            }
+            _ => clean.push_str(word),
+        }
+        rest = after;
     }
+    clean.push_str(rest);
+    clean
+}
+
+fn storage(text: &str) -> Result<(String, Storage), String> {
+    text.rsplit_once('=')
+        .filter(|(id, _)| !id.is_empty())
+        .and_then(|(id, choice)| Some((id.to_owned(), Storage::from_str(choice, false).ok()?)))
+        .ok_or_else(|| "write it as <storage id>=leave or <storage id>=move".into())
 }
 
 #[cfg(test)]
@@ -604,6 +570,14 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn foreign_messages_lose_their_passwords() {
+        assert_eq!(
+            without_passwords("unexpected 'postgres://u:p@ss@h/db' and http://h/x@y"),
+            "unexpected 'postgres://…@h/db' and http://h/x@y"
+        );
     }
 
     #[test]

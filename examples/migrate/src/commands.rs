@@ -12,8 +12,9 @@ mod rotate;
 mod split;
 mod sweep;
 
+use secret_persistence::Environment;
+
 use crate::cli::Command;
-use crate::environment::Environment;
 use crate::output::Output;
 use crate::status::{Result, Status};
 

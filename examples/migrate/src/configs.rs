@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use secret_persistence::Environment;
 use secret_persistence_core::connector::ResolveReferences;
 use secret_persistence_migrate::{Access, ConfigSource, sources};
 
 use crate::cli::Configs;
-use crate::environment::{Environment, Role};
+use crate::role::Role;
 use crate::status::{Failure, Result};
 
 /// Opens every `--configs` option.
@@ -20,7 +21,7 @@ pub(crate) async fn open(
 ) -> Result<Vec<Arc<dyn ConfigSource>>> {
     let mut opened: Vec<Arc<dyn ConfigSource>> = Vec::new();
     for text in &configs.sources {
-        let source = sources::open(text, &environment.variables(Role::Config), access)
+        let source = sources::open(text, &Role::Config.variables(environment), access)
             .await
             .map_err(|error| Failure::from(error).at(Role::Config.option()))?;
         if opened
@@ -47,7 +48,7 @@ pub(crate) async fn references(
     let Some(text) = &configs.references else {
         return Ok(None);
     };
-    let references = sources::References::open(text, &environment.variables(Role::Config))
+    let references = sources::References::open(text, &Role::Config.variables(environment))
         .await
         .map_err(|error| Failure::from(error).at("--references"))?;
     Ok(Some(Arc::new(references)))

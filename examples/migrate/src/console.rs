@@ -1,23 +1,115 @@
 //! What people see: lines on standard output, progress on standard error, nothing of either in the other.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use console::{Term, measure_text_width};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use parking_lot::Mutex;
 
 /// How often progress is told where nobody can redraw a line.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Prints a line of the result. A reader that went away is no failure of ours.
+/// Prints a line of the result, wrapped between words on a terminal. A reader that went away is no
+/// failure of ours.
 pub(crate) fn say(line: impl AsRef<str>) {
-    let _ = writeln!(io::stdout().lock(), "{}", line.as_ref());
+    print(&mut io::stdout().lock(), &Term::stdout(), line.as_ref());
+}
+
+/// Prints a text of the result that people copy, line by line as it is.
+pub(crate) fn say_text(text: impl AsRef<str>) {
+    let mut out = io::stdout().lock();
+    for line in text.as_ref().lines() {
+        let _ = writeln!(out, "{}", escaped(line));
+    }
 }
 
 /// Prints a line for people while the result may be for programs.
 pub(crate) fn remark(line: impl AsRef<str>) {
-    let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
+    print(&mut io::stderr().lock(), &Term::stderr(), line.as_ref());
+}
+
+/// Prints a text for people that has lines of its own.
+pub(crate) fn remark_text(text: impl AsRef<str>) {
+    text.as_ref().lines().for_each(remark);
+}
+
+fn print(out: &mut dyn Write, terminal: &Term, line: &str) {
+    let line = escaped(line);
+    // No width where nobody looks at it: a file and a pipe get each line whole.
+    match terminal
+        .is_term()
+        .then(|| terminal.size_checked())
+        .flatten()
+    {
+        None => {
+            let _ = writeln!(out, "{line}");
+        }
+        Some((_, columns)) => {
+            for part in wrapped(&line, columns.into(), indent(&line) + 4) {
+                let _ = writeln!(out, "{part}");
+            }
+        }
+    }
+}
+
+/// Text without anything that a terminal obeys: control characters, and those that turn the direction
+/// of writing, as JSON writes them. Names of properties, ids of rows and messages of servers are
+/// written by others, and one that moves the cursor could erase what was found about it.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 16);
+    for char in text.chars() {
+        match char {
+            '\n' => clean.push_str("\\n"),
+            '\r' => clean.push_str("\\r"),
+            '\t' => clean.push_str("\\t"),
+            obeyed if is_obeyed(obeyed) => {
+                clean.push_str(&format!("\\u{:04x}", u32::from(obeyed)));
+            }
+            other => clean.push(other),
+        }
+    }
+    Cow::Owned(clean)
+}
+
+/// C0, DEL and C1; the marks of <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>;
+/// the separators of lines and paragraphs. None needs more than four digits.
+fn is_obeyed(char: char) -> bool {
+    char.is_control()
+        || matches!(
+            char,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// A line as several that are no wider, broken between words; what follows the first is indented. A
+/// word that is wider stays whole: names are there to be copied.
+pub(crate) fn wrapped(line: &str, width: usize, hang: usize) -> Vec<String> {
+    if measure_text_width(line) <= width {
+        return vec![line.to_owned()];
+    }
+    let mut lines = Vec::new();
+    let mut current = String::new();
+    // With the blanks before it: columns stay columns.
+    for word in line.split_inclusive(' ') {
+        let fits = measure_text_width(&current) + measure_text_width(word.trim_end()) <= width;
+        if !fits && !current.trim().is_empty() {
+            lines.push(current.trim_end().to_owned());
+            current = " ".repeat(hang.min(width / 2));
+        }
+        current.push_str(word);
+    }
+    lines.push(current.trim_end().to_owned());
+    lines
 }
 
 /// How far a phase is: a bar on a terminal, a line every few seconds elsewhere.
@@ -64,6 +156,8 @@ impl Progress {
                         let _ = write!(out, "{:.0}/s", state.per_sec());
                     }),
             );
+        // At once: the first step may take a while.
+        bar.tick();
         Self::Bar(bar)
     }
 
@@ -102,5 +196,53 @@ impl Lines {
             Some(total) => format!("{}: {} of {total}", self.phase, self.done),
             None => format!("{}: {}", self.phase, self.done),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_comes_through() {
+        for (text, shown) in [
+            ("row `\u{1b}[2K\r`", r"row `\u001b[2K\r`"),
+            ("a\nmigrate: done", r"a\nmigrate: done"),
+            ("\u{9b}2J\u{7f}\u{0}", r"\u009b2J\u007f\u0000"),
+            (
+                "user\u{202e}txt\u{2066}\u{200f}",
+                r"user\u202etxt\u2066\u200f",
+            ),
+            ("ü 秘密 🔑 'x' \\", "ü 秘密 🔑 'x' \\"),
+        ] {
+            assert_eq!(escaped(text), shown);
+        }
+        // In the one object for programs the same characters mean the same, and it stays JSON.
+        let object = serde_json::json!({ "place": "/\u{1b}[2K\u{202e}\u{9b}\n" });
+        let text = object.to_string();
+        let shown = escaped(&text);
+        assert!(!shown.contains(is_obeyed));
+        let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(read, object);
+    }
+
+    #[test]
+    fn lines_break_between_words_and_names_stay_whole() {
+        let name = "airbyte_workspace_00000000-0000-0000-0000-000000000007_secret_x_v1";
+        let line = format!("            {name}  lines.jsonl#a  not found in the store, look there");
+        let lines = wrapped(&line, 80, 16);
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].ends_with(name), "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 80),
+            "{lines:#?}"
+        );
+        assert_eq!(
+            lines[1].trim_start(),
+            "lines.jsonl#a  not found in the store, look there"
+        );
+        // Wider than the terminal, and whole all the same.
+        assert_eq!(wrapped(name, 20, 4), [name]);
+        assert_eq!(wrapped("short", 80, 4), ["short"]);
     }
 }

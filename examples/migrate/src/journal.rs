@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use secret_persistence::Environment;
 use secret_persistence_migrate::{Journal, SqlJournal};
 
-use crate::environment::{Environment, Role};
 use crate::kill;
+use crate::role::Role;
 use crate::status::{Failure, Result};
 
 /// A journal, and the same one as a command is given it.
@@ -31,7 +32,7 @@ impl Opened {
 /// # Errors
 /// Where it cannot be opened or another process has it.
 pub(crate) async fn open(text: &str, environment: &Environment) -> Result<Opened> {
-    SqlJournal::open(text, &environment.variables(Role::Journal))
+    SqlJournal::open(text, &Role::Journal.variables(environment))
         .await
         .map(|journal| Opened {
             journal: Arc::new(journal),

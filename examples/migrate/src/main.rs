@@ -1,29 +1,28 @@
 //! Moves the secrets of connector configurations between stores, and back: the tool that operators run.
 //!
 //! `README.md` beside this file's folder has the commands, the options and the sequence without down
-//! time. The engine is `secret_persistence_migrate`; here are the command line, the registry of stores
-//! and what draws on a terminal.
+//! time. The engine is `secret_persistence_migrate`; here are the command line and
+//! what draws on a terminal.
 
-mod address;
 mod cli;
 mod commands;
 mod configs;
 mod console;
-mod environment;
 mod interrupt;
 mod journal;
 mod kill;
 mod observer;
 mod output;
+mod role;
 mod status;
 mod store;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use secret_persistence::Environment;
 
 use crate::cli::Cli;
-use crate::environment::Environment;
 use crate::output::Output;
 use crate::status::Status;
 
@@ -32,16 +31,19 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // clap repeats what it does not understand, which could be a URL with a password.
-            let text = address::without_passwords(&error.render().to_string());
+            let text = cli::without_passwords(&error.render().to_string());
             if error.use_stderr() {
-                console::remark(text.trim_end());
+                console::remark_text(text.trim_end());
                 return exit(Status::Input);
             }
-            console::say(text.trim_end());
+            console::say_text(text.trim_end());
             return exit(Status::Done);
         }
     };
-    let output = Output::new(cli.json);
+    let output = match Output::new(cli.json, cli.list.as_deref()) {
+        Ok(output) => output,
+        Err(failure) => return exit(Output::for_people().failure(&failure)),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

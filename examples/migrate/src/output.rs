@@ -1,41 +1,107 @@
 //! The result, for people or for programs.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
 use secret_persistence_migrate::{Class, Finding, Report, Stop};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::console::{remark, say};
-use crate::status::{Failure, Status, chain};
+use crate::console::{escaped, remark, say, say_text};
+use crate::status::{Failure, Result, Status, chain};
 
-/// How many names of a class people are shown; programs get as many as the engine lists.
+/// How many names of a class people are shown. Programs get as many as the engine lists.
 const SHOWN: usize = 10;
 
 /// Where the result goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Output {
     json: bool,
+    /// Where `--list` wants every name.
+    list: Option<Arc<File>>,
 }
 
 impl Output {
-    /// For programs, or for people.
-    pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+    /// For programs or for people, with a new file for names where one is wanted.
+    ///
+    /// # Errors
+    /// For a file that is there already, or cannot be made.
+    pub(crate) fn new(json: bool, list: Option<&Path>) -> Result<Self> {
+        let create = |path: &Path| {
+            File::create_new(path).map(Arc::new).map_err(|cause| {
+                Failure::input("cannot be made; name a new file")
+                    .at(format!("--list {}", path.display()))
+                    .with_source(cause)
+            })
+        };
+        Ok(Self {
+            json,
+            list: list.map(create).transpose()?,
+        })
+    }
+
+    /// For people, and without a file.
+    pub(crate) fn for_people() -> Self {
+        Self {
+            json: false,
+            list: None,
+        }
+    }
+
+    /// Whether every name is wanted, and not the first of them.
+    pub(crate) fn lists_all(&self) -> bool {
+        self.list.is_some()
     }
 
     /// Whether a program reads it.
-    pub(crate) fn is_json(self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
     /// A line for people, which programs do not get.
-    pub(crate) fn line(self, text: impl AsRef<str>) {
+    pub(crate) fn line(&self, text: impl AsRef<str>) {
         if !self.json {
             say(text);
         }
     }
 
+    /// A text that people copy, line by line as it is; programs do not get it.
+    pub(crate) fn text(&self, text: impl AsRef<str>) {
+        if !self.json {
+            say_text(text);
+        }
+    }
+
+    /// Names and places of one kind: the first of them for people, and all for the file of `--list`.
+    pub(crate) fn names(&self, names: &[String]) {
+        self.names_of(names, names.len() as u64);
+    }
+
+    fn names_of(&self, names: &[String], count: u64) {
+        if let Some(mut file) = self.list.as_deref() {
+            for name in names {
+                // A disk that is full is told at the end by the number that is missing.
+                let _ = writeln!(file, "{}", escaped(name));
+            }
+        }
+        for name in names.iter().take(SHOWN) {
+            self.line(format!("{:>12}{name}", ""));
+        }
+        let more = count.saturating_sub(SHOWN as u64);
+        if more > 0 && !names.is_empty() {
+            let where_ = if self.lists_all() {
+                "in the file"
+            } else {
+                "--list FILE writes them all"
+            };
+            self.line(format!("{:>12}… and {more} more ({where_})", ""));
+        }
+    }
+
     /// The one object for programs, which people do not get.
-    pub(crate) fn object(self, status: Status, result: &impl Serialize) {
+    pub(crate) fn object(&self, status: Status, result: &impl Serialize) {
         if !self.json {
             return;
         }
@@ -47,7 +113,7 @@ impl Output {
     }
 
     /// Why a command ended early.
-    pub(crate) fn failure(self, failure: &Failure) -> Status {
+    pub(crate) fn failure(&self, failure: &Failure) -> Status {
         let status = failure.status();
         let text = chain(failure);
         remark(format!("migrate: {text}"));
@@ -56,14 +122,36 @@ impl Output {
     }
 
     /// What a migration has found and done.
-    pub(crate) fn report(self, report: &Report) -> Status {
+    pub(crate) fn report(&self, report: &Report) -> Status {
         let status = status_of(report);
         self.object(status, report);
-        if !self.json {
-            for line in lines(report) {
-                say(line);
-            }
+        self.line(format!("{} {}", report.command, report.run));
+        if let Some(line) = tally(report) {
+            self.line(line);
         }
+        for (class, findings) in &report.findings {
+            let remedy = if report.undecided.contains(class) {
+                format!("  → {}", remedy(*class))
+            } else {
+                String::new()
+            };
+            let (count, meaning) = (findings.count, meaning(*class));
+            self.line(format!("{count:>10}  {meaning}{remedy}"));
+            let names: Vec<String> = findings.listed.iter().map(finding).collect();
+            self.names_of(&names, count);
+        }
+        if report.failed > 0 {
+            self.line(format!("{:>10}  failed", report.failed));
+            let names: Vec<String> = report.failures.iter().map(failure).collect();
+            self.names_of(&names, report.failed);
+        }
+        if report.unlisted {
+            self.line("the source cannot list: what no configuration mentions is not known");
+        }
+        for place in &report.unreachable {
+            self.line(format!("out of reach: {place}"));
+        }
+        self.line(end(report));
         status
     }
 }
@@ -78,59 +166,6 @@ fn status_of(report: &Report) -> Status {
         None if report.failed > 0 || report.tally.lost > 0 => Status::Found,
         None => Status::Done,
     }
-}
-
-fn lines(report: &Report) -> Vec<String> {
-    let mut lines = vec![format!("{} {}", report.command, report.run)];
-    lines.extend(tally(report));
-    for (class, findings) in &report.findings {
-        let remedy = if report.undecided.contains(class) {
-            format!("  → {}", remedy(*class))
-        } else {
-            String::new()
-        };
-        lines.push(format!(
-            "{:>10}  {}{remedy}",
-            findings.count,
-            meaning(*class)
-        ));
-        lines.extend(findings.listed.iter().take(SHOWN).map(finding));
-        let more = findings.count.saturating_sub(SHOWN as u64);
-        if more > 0 && !findings.listed.is_empty() {
-            lines.push(format!("{:>12}… and {more} more (--json lists them)", ""));
-        }
-    }
-    if report.failed > 0 {
-        lines.push(format!("{:>10}  failed", report.failed));
-        for failure in report.failures.iter().take(SHOWN) {
-            let place = [&failure.configuration, &failure.place, &failure.coordinate];
-            let place: Vec<&str> = place
-                .into_iter()
-                .flatten()
-                .map(String::as_str)
-                // A store's error names the coordinate itself.
-                .filter(|part| !failure.message.contains(part))
-                .collect();
-            let place = place.join(" ");
-            let separator = if place.is_empty() { "" } else { ": " };
-            lines.push(format!("{:>12}{place}{separator}{}", "", failure.message));
-        }
-        let more = report.failed.saturating_sub(SHOWN as u64);
-        if more > 0 {
-            lines.push(format!("{:>12}… and {more} more (--json lists them)", ""));
-        }
-    }
-    if report.unlisted {
-        lines.push("the source cannot list: what no configuration mentions is not known".into());
-    }
-    lines.extend(
-        report
-            .unreachable
-            .iter()
-            .map(|place| format!("out of reach: {place}")),
-    );
-    lines.push(end(report));
-    lines
 }
 
 /// Every number of the tally that is not zero, as the engine names them.
@@ -171,7 +206,21 @@ fn finding(finding: &Finding) -> String {
         &finding.detail,
     ];
     let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
-    format!("{:>12}{}", "", parts.join("  "))
+    parts.join("  ")
+}
+
+fn failure(failure: &secret_persistence_migrate::Failure) -> String {
+    let place = [&failure.configuration, &failure.place, &failure.coordinate];
+    let place: Vec<&str> = place
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        // A store's error names the coordinate itself.
+        .filter(|part| !failure.message.contains(part))
+        .collect();
+    let place = place.join(" ");
+    let separator = if place.is_empty() { "" } else { ": " };
+    format!("{place}{separator}{}", failure.message)
 }
 
 fn end(report: &Report) -> String {
@@ -190,8 +239,12 @@ fn end(report: &Report) -> String {
             report.command
         ),
         Some(Stop::Hydration) => format!(
-            "{}: refused; the configurations above would not hydrate, nothing was deleted",
-            report.command
+            "{}: refused; the configurations above would not hydrate{}",
+            report.command,
+            match report.command {
+                "retire" | "rollback" => ", nothing was deleted",
+                _ => "",
+            }
         ),
         Some(Stop::Unverified) => format!(
             "{}: found that the target lacks secrets that it had; run copy again",
@@ -222,7 +275,7 @@ fn meaning(class: Class) -> &'static str {
         Class::Shared => "stand in more than one configuration",
         Class::Storage => "pointers with a storage id",
         Class::Unfit => "values that the target cannot hold",
-        Class::Unreadable => "configurations that cannot be understood",
+        Class::Unreadable => "places in configurations that cannot be understood",
         _ => "others",
     }
 }
@@ -238,7 +291,9 @@ fn remedy(class: Class) -> &'static str {
         Class::Storage => "--storage <id>=move or <id>=leave for each",
         Class::Unfit => "--unfit skip, or another target",
         Class::Conflicting => "find out whose value is right; nothing is overwritten",
-        Class::Unreadable => "correct them first",
+        Class::Unreadable => {
+            "correct them first; what a reference stands for is told by --references"
+        }
         _ => "an option",
     }
 }

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use secret_persistence_core::{Error, ErrorKind};
+use secret_persistence::{Error, ErrorKind, Operation};
 use secret_persistence_migrate::{MigrateError, MigrateErrorKind};
 
 /// What the process tells its caller. Documented in `--help` and in the README.
@@ -13,7 +13,7 @@ pub(crate) enum Status {
     Done = 0,
     /// The run went through and found something wrong: a difference, a conflict, a failed step.
     Found = 1,
-    /// Arguments, a URL, a setting or an input file is wrong. Nothing was changed.
+    /// Arguments, a URL, a setting, a credential or an input file is wrong, and has to be corrected first.
     Input = 2,
     /// Refused or stopped until the operator decides or confirms something.
     Undecided = 3,
@@ -28,7 +28,7 @@ pub(crate) const EXIT_STATUSES: &str = "\
 Exit status:
     0  done, everything in order
     1  went through and found something wrong (a difference, a conflict, a failed step); it is listed
-    2  an argument, URL, setting or input file is wrong; nothing was changed
+    2  an argument, URL, setting, credential or input file is wrong; correct it first
     3  refused or stopped until you decide or confirm something; it says what
     4  a store, database or file failed midway; the same command goes on from there
   130  stopped by Ctrl-C or SIGTERM; the same command goes on from there";
@@ -106,13 +106,24 @@ impl StdError for Failure {
     }
 }
 
+impl Status {
+    /// What a store's error means for the caller, whichever the store and the command. A store that asks
+    /// for its credentials with its first request is no other than one that asks for them at opening.
+    pub(crate) fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::InvalidConfig
+            | ErrorKind::InvalidCoordinate
+            | ErrorKind::Unauthenticated => Self::Input,
+            // What is not there when a store is opened is misspelt: a database, a mount, a vault.
+            ErrorKind::NotFound if error.operation() == Some(Operation::Open) => Self::Input,
+            _ => Self::Failed,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let status = match error.kind() {
-            ErrorKind::InvalidConfig | ErrorKind::InvalidCoordinate => Status::Input,
-            _ => Status::Failed,
-        };
-        let mut failure = Self::new(status, error.to_string());
+        let mut failure = Self::new(Status::of(&error), error.to_string());
         if let Some(source) = StdError::source(&error) {
             failure.source = Some(Box::new(Cause(chain(source))));
         }
@@ -122,7 +133,11 @@ impl From<Error> for Failure {
 
 impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Self {
+        let of_store = StdError::source(&error).and_then(|source| source.downcast_ref::<Error>());
         let status = match error.kind() {
+            MigrateErrorKind::Store if of_store.is_some() => {
+                of_store.map_or(Status::Failed, Status::of)
+            }
             MigrateErrorKind::Journal | MigrateErrorKind::Store | MigrateErrorKind::Unavailable => {
                 Status::Failed
             }
@@ -155,4 +170,28 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_fault_has_the_same_status_wherever_it_shows() {
+        for (kind, operation, status) in [
+            (ErrorKind::InvalidConfig, Operation::Open, Status::Input),
+            (ErrorKind::InvalidConfig, Operation::List, Status::Input),
+            (ErrorKind::Unauthenticated, Operation::Open, Status::Input),
+            (ErrorKind::Unauthenticated, Operation::List, Status::Input),
+            (ErrorKind::NotFound, Operation::Open, Status::Input),
+            (ErrorKind::NotFound, Operation::Read, Status::Failed),
+            (ErrorKind::Unavailable, Operation::Open, Status::Failed),
+            (ErrorKind::PermissionDenied, Operation::List, Status::Failed),
+        ] {
+            let error = Error::new(kind, "so it is").with_operation(operation);
+            assert_eq!(Failure::from(error.clone()).status(), status, "{error}");
+            let within = Failure::from(MigrateError::from(error.clone()));
+            assert_eq!(within.status(), status, "{error}");
+        }
+    }
 }

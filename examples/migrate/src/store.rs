@@ -1,213 +1,163 @@
-//! The registry of stores: which URL is opened by whom. Backends are registered by explicit calls, each
-//! behind its feature.
+//! The stores of a command: described by a URL or a file of settings, opened by the façade.
 
-#[cfg(feature = "aws")]
-mod aws;
-#[cfg(feature = "azure")]
-mod azure;
-mod database;
-#[cfg(feature = "gcp")]
-mod gcp;
-#[cfg(any(feature = "aws", feature = "azure", feature = "gcp", feature = "vault"))]
-mod remote;
-mod settings;
-#[cfg(feature = "vault")]
-mod vault;
-
-use std::fmt;
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use secret_persistence_core::settings::StoreUrl;
-use secret_persistence_core::{Owner, SecretPersistence};
+use secret_persistence::database::{DbConfig, Mode};
+use secret_persistence::{
+    COMMON, Environment, Kind, KubernetesSecrets, Owner, SecretPersistence, Settings, StoreUrl,
+};
 
-use crate::address;
 use crate::cli::Place;
-use crate::environment::{Environment, Role};
+use crate::console::remark;
+use crate::role::Role;
 use crate::status::{Failure, Result};
 
-pub(crate) use database::config as database_config;
-
-/// Asks for an environment variable, prefixes already taken care of.
-pub(crate) type Lookup<'a> = &'a (dyn Fn(&str) -> Option<String> + Send + Sync);
-
-/// What opens a URL. Where the operator has not said how many requests a second are made at most, it keeps to
-/// what the provider documents.
-pub(crate) type Open = for<'a> fn(
-    &'a str,
-    Lookup<'a>,
-    Option<NonZeroU32>,
-) -> BoxFuture<'a, Result<Arc<dyn SecretPersistence>>>;
-
-/// Schemes, and the feature that builds their backend.
-const FEATURES: &[(&str, &str)] = &[
-    ("aws", "aws"),
-    ("azure", "azure"),
-    ("gcp", "gcp"),
-    ("postgres", "postgres"),
-    ("postgresql", "postgres"),
-    ("sqlite", ""),
-    ("vault", "vault"),
-];
-
-/// The backends that are built in.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    backends: Vec<Backend>,
-    rate: Option<NonZeroU32>,
+/// A store as its settings describe it: everything that can be checked without a request is checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Described {
+    role: Role,
+    /// How the operator named it, for messages.
+    name: String,
+    settings: Settings,
+    owner: Option<Owner>,
 }
 
-struct Backend {
-    scheme: &'static str,
-    open: Open,
-}
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.scheme)
-    }
-}
-
-impl Registry {
-    /// Every backend that this binary was built with.
-    pub(crate) fn built_in() -> Self {
-        let mut registry = Self {
-            backends: Vec::new(),
-            rate: None,
-        };
-        registry.register(&["sqlite"], database::open);
-        #[cfg(feature = "postgres")]
-        registry.register(&["postgres", "postgresql"], database::open);
-        #[cfg(feature = "aws")]
-        registry.register(&["aws"], aws::open);
-        #[cfg(feature = "azure")]
-        registry.register(&["azure"], azure::open);
-        #[cfg(feature = "gcp")]
-        registry.register(&["gcp"], gcp::open);
-        #[cfg(feature = "vault")]
-        registry.register(&["vault"], vault::open);
-        registry
-    }
-
-    /// The same, for stores that are asked so many times a second at most, and whose documented quotas do not
-    /// matter then: somebody may have had them raised.
-    pub(crate) fn with_rate(mut self, rate: Option<NonZeroU32>) -> Self {
-        self.rate = rate;
-        self
-    }
-
-    /// Adds a backend.
-    fn register(&mut self, schemes: &[&'static str], open: Open) {
-        self.backends
-            .extend(schemes.iter().map(|&scheme| Backend { scheme, open }));
-    }
-
-    /// Opens the store of an option.
+impl Described {
+    /// Reads what an option says, so that a mistake shows before anything is opened.
     ///
     /// # Errors
-    /// For a scheme that nobody knows, or whose backend is not built in, and whatever keeps the
-    /// backend from opening.
-    pub(crate) async fn open(
-        &self,
-        text: &str,
-        role: Role,
-        environment: &Environment,
-    ) -> Result<Store> {
-        let url = address::parse(text, role)?;
-        let place = |failure: Failure| failure.at(format!("{} {url}", role.option()));
-        let backend = self.backend(&url).map_err(place)?;
-        let variable = |name: &str| environment.of(role, name).map(str::to_owned);
-        let store = (backend.open)(text, &variable, self.rate)
-            .await
-            .map_err(place)?;
-        Ok(Store {
-            store,
-            owner: environment.owner(role)?,
+    /// For settings that cannot be used: of a store that is not built in, unknown, contradictory, with a
+    /// credential in a URL.
+    pub(crate) fn read(place: Place<'_>, role: Role, environment: &Environment) -> Result<Self> {
+        let environment = role.view(environment);
+        match place {
+            Place::Settings { file, secrets } => {
+                let name = format!("{}-settings {}", role.option(), file.display());
+                let settings = from_file(file, secrets, &environment);
+                Self::checked(role, name, settings)
+            }
+            Place::Url(text) => {
+                let url = StoreUrl::parse(text)
+                    .map_err(|error| Failure::from(error).at(role.option()))?;
+                let name = format!("{} {url}", role.option());
+                let settings = from_url(text, &url, &environment);
+                Self::checked(role, name, settings)
+            }
+        }
+    }
+
+    fn checked(role: Role, name: String, settings: Result<Settings>) -> Result<Self> {
+        let read = || {
+            // Of a mirror only the first store is meant: while secrets move, the services keep both
+            // alike, and what is deleted on one side would be gone from the other.
+            let settings = settings?.alone();
+            settings.check()?;
+            let owner = settings.owner()?;
+            Ok((settings, owner))
+        };
+        let (settings, owner) = read().map_err(|failure: Failure| failure.at(&name))?;
+        Ok(Self {
             role,
+            name,
+            settings,
+            owner,
         })
     }
 
-    /// Opens the store of an option that may name a file of settings instead.
+    /// Opens the store. What its settings say about layers is for services: a migration reads what the
+    /// store has, so nothing is cached. Where the operator has not said how many requests a second are
+    /// made at most, it keeps to what the provider documents.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and for settings that cannot be used.
-    pub(crate) async fn open_place(
-        &self,
-        place: Place<'_>,
-        role: Role,
-        environment: &Environment,
-    ) -> Result<Store> {
-        let (file, secrets) = match place {
-            Place::Settings { file, secrets } => (file, secrets),
-            Place::Url(text) => return self.open(text, role, environment).await,
-        };
-        let place =
-            |failure: Failure| failure.at(format!("{}-settings {}", role.option(), file.display()));
-        let settings = settings::read(file, secrets, role, environment).map_err(place)?;
-        // What the file says, else the environment, as everywhere.
-        let owner = settings.owner().map_err(|error| place(error.into()))?;
-        let store = settings::open(settings, owner.as_ref(), self.rate)
-            .await
-            .map_err(place)?;
-        Ok(Store { store, owner, role })
-    }
-
-    /// Refuses a place that nobody can open, before anything else is opened.
-    ///
-    /// # Errors
-    /// As [`open_place`](Self::open_place), as far as can be told without a request.
-    pub(crate) fn knows_place(
-        &self,
-        place: Place<'_>,
-        role: Role,
-        environment: &Environment,
-    ) -> Result<()> {
-        match place {
-            Place::Settings { file, secrets } => {
-                let place = |failure: Failure| {
-                    failure.at(format!("{}-settings {}", role.option(), file.display()))
-                };
-                let settings = settings::read(file, secrets, role, environment).map_err(place)?;
-                settings.check().map_err(|error| place(error.into()))
+    /// Whatever keeps the store from opening.
+    pub(crate) async fn open(&self, rate: Option<NonZeroU32>) -> Result<Store> {
+        for warning in self.settings.warnings() {
+            remark(format!("warning: {warning}"));
+        }
+        let open = async {
+            let mut settings = self.settings.clone().with("metrics", "false")?;
+            if settings.kind() == Kind::Database {
+                self.note_plain_text()?;
+                settings = settings.with("retry", "false")?;
             }
-            Place::Url(text) => self.knows(text, role),
-        }
+            let settings = match rate {
+                // Somebody may have had the documented quotas raised.
+                Some(_) => settings.with("limit", "false")?,
+                None => settings.with("limit-share", "1")?,
+            };
+            secret_persistence::connect(settings)
+                .await
+                .map_err(Failure::from)
+        };
+        Ok(Store {
+            store: open.await.map_err(|failure| failure.at(&self.name))?,
+            owner: self.owner.clone(),
+            role: self.role,
+        })
     }
 
-    /// Refuses a URL whose scheme nobody opens, before anything else is opened.
+    /// The table, for commands that only databases have.
     ///
     /// # Errors
-    /// As [`open`](Self::open), as far as the URL tells.
-    pub(crate) fn knows(&self, text: &str, role: Role) -> Result<()> {
-        let url = address::parse(text, role)?;
-        self.backend(&url)
-            .map(drop)
-            .map_err(|failure| failure.at(format!("{} {url}", role.option())))
+    /// For another kind of store.
+    pub(crate) fn database(&self) -> Result<DbConfig> {
+        if self.settings.kind() != Kind::Database {
+            return Err(Failure::input(
+                "this command is for stores that are databases: sqlite or postgres",
+            )
+            .at(&self.name));
+        }
+        let config = DbConfig::from_settings(self.settings.store())
+            .map_err(|error| Failure::from(error).at(&self.name))?;
+        Ok(match &self.owner {
+            Some(owner) => config.with_owner(owner.clone()),
+            None => config,
+        })
     }
 
-    fn backend(&self, url: &StoreUrl) -> Result<&Backend> {
-        let scheme = url.scheme();
-        if let Some(backend) = self
-            .backends
-            .iter()
-            .find(|backend| backend.scheme == scheme)
-        {
-            return Ok(backend);
+    /// Tells people whose secrets would be in plain text.
+    fn note_plain_text(&self) -> Result<()> {
+        let config = DbConfig::from_settings(self.settings.store())?;
+        if config.mode() == Mode::Plain {
+            remark(format!(
+                "note: {config} is plain text; whoever reads the database, its log or its backups reads the secrets"
+            ));
         }
-        let built_in: Vec<&str> = self.backends.iter().map(|backend| backend.scheme).collect();
-        match FEATURES.iter().find(|(known, _)| *known == scheme) {
-            Some((_, feature)) => Err(Failure::input(format!(
-                "the {scheme} backend is not built in; add `--features {feature}` to the cargo command \
-                 (cargo run -p migrate --features {feature} -- …)"
-            ))),
-            None => Err(Failure::input(format!(
-                "`{scheme}` is no store that this tool knows; built in are {}, and `--features all` adds \
-                 postgres, aws, azure, gcp and vault",
-                built_in.join(", ")
-            ))),
-        }
+        Ok(())
     }
+}
+
+/// A URL describes one store. What stands around the stores of a service is refused in it: it would
+/// have no effect here, and whoever wrote `read-only=true` relies on it.
+fn from_url(text: &str, url: &StoreUrl, environment: &Environment) -> Result<Settings> {
+    let around = |name: &str| name != "owner" && COMMON.iter().any(|row| row.name == name);
+    if let Some((name, _)) = url.query().find(|(name, _)| around(name)) {
+        return Err(Failure::input(format!(
+            "`{name}` is for services, and has no effect in this tool; leave it out (--rate says how fast it goes)"
+        )));
+    }
+    Ok(Settings::from_url(text, environment)?)
+}
+
+/// Reads a file of settings, and the Kubernetes Secrets that it may refer to.
+fn from_file(file: &Path, secrets: &[PathBuf], environment: &Environment) -> Result<Settings> {
+    let mut at_hand = KubernetesSecrets::none();
+    for path in secrets {
+        if path.is_dir() {
+            at_hand = at_hand.with_any_folder(path);
+            continue;
+        }
+        let place =
+            |failure: Failure| failure.at(format!("--kubernetes-secret {}", path.display()));
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| place(Failure::input("cannot be read").with_source(cause)))?;
+        at_hand = at_hand
+            .with_manifests(&text)
+            .map_err(|error| place(error.into()))?;
+    }
+    Ok(Settings::from_file(file, &at_hand, environment)?)
 }
 
 /// A store that is open, and in whose name.

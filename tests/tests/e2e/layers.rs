@@ -44,10 +44,8 @@ async fn the_whole_stack_over_vault_keeps_every_promise() {
         .with_metrics(true)
         .build();
     assert!(
-        store
-            .to_string()
-            .starts_with("metrics(cache(retry(limit(timeout("),
-        "{store}"
+        format!("{store:#}").starts_with("metrics(cache(retry(limit(timeout("),
+        "{store:#}"
     );
     conformance::run(&store, &options()).await.assert_passed();
 }

@@ -472,7 +472,7 @@ fn count(result: &'static str, entries: usize) {
 
 impl fmt::Display for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cache({})", self.state.inner)
+        super::show(f, "cache", &self.state.inner)
     }
 }
 

@@ -351,7 +351,7 @@ fn throttled_in<T>(results: &[Result<T>]) -> Vec<Error> {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "limit({})", self.inner)
+        super::show(f, "limit", &self.inner)
     }
 }
 

@@ -128,7 +128,7 @@ fn outcomes_in<T>(results: &[Result<T>]) -> Vec<&'static str> {
 
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "metrics({})", self.inner)
+        super::show(f, "metrics", &self.inner)
     }
 }
 

@@ -17,7 +17,9 @@
 //!     .with_retry(RetryOptions::default())
 //!     .with_limit(LimitOptions::default().with_share(0.25));
 //! let store = Layers::over(stack).with_metrics(true).build();
-//! assert_eq!(store.to_string(), "metrics(cache(retry(limit(timeout(memory)))))");
+//! // Errors, reports and messages speak of the store; `{:#}` shows the layers too.
+//! assert_eq!(store.to_string(), "memory");
+//! assert_eq!(format!("{store:#}"), "metrics(cache(retry(limit(timeout(memory)))))");
 //! # }
 //! ```
 //!
@@ -74,7 +76,18 @@ pub use limit::{ClassLimit, LimitOptions};
 pub use retry::RetryOptions;
 pub use stack::{Layers, Stack};
 
+use std::fmt;
+
 use crate::{Capabilities, ListOptions};
+
+/// Shows the store that a layer stands around; the alternate form shows the layer too.
+fn show(f: &mut fmt::Formatter<'_>, layer: &str, inner: &dyn fmt::Display) -> fmt::Result {
+    if f.alternate() {
+        write!(f, "{layer}({inner:#})")
+    } else {
+        inner.fmt(f)
+    }
+}
 
 /// How many entries a page is taken to have where the caller names no size.
 const USUAL_PAGE: u32 = 100;

@@ -37,7 +37,7 @@ impl ReadOnly {
 
 impl fmt::Display for ReadOnly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "read_only({})", self.inner)
+        super::show(f, "read_only", &self.inner)
     }
 }
 

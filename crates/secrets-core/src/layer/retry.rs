@@ -285,7 +285,7 @@ impl Schedule {
 
 impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "retry({})", self.inner)
+        super::show(f, "retry", &self.inner)
     }
 }
 

@@ -169,7 +169,10 @@ mod tests {
                 "metrics(read_only(mirror(cache(retry(limit(timeout(memory)))), memory)))",
             ),
         ] {
-            assert_eq!(layers.build().to_string(), expected);
+            let store = layers.build();
+            assert_eq!(format!("{store:#}"), expected);
+            // Nobody who reads a message has to know of layers.
+            assert!(!store.to_string().contains('('), "{store}");
         }
     }
 
@@ -190,7 +193,10 @@ mod tests {
         assert_eq!(started.elapsed(), second);
         assert_eq!(error.store(), Some("probe"));
         // The second of them is the secondary, which is written first.
-        assert_eq!(store.to_string(), "mirror(retry(timeout(probe)), memory)");
+        assert_eq!(
+            format!("{store:#}"),
+            "mirror(retry(timeout(probe)), memory)"
+        );
 
         let both = Layers::mirror(
             Stack::over(Arc::new(Probe::new())),

@@ -52,7 +52,7 @@ impl Timeout {
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "timeout({})", self.inner)
+        super::show(f, "timeout", &self.inner)
     }
 }
 

@@ -1,14 +1,15 @@
 //! `check`: proves a store end to end with a test secret.
 
+use secret_persistence::Environment;
 use secret_persistence_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
 use serde_json::{Value, json};
 
 use crate::cli::CheckArgs;
 use crate::console::remark;
-use crate::environment::{Environment, Role};
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::Registry;
+use crate::store::Described;
 
 /// Runs it.
 pub(crate) async fn run(
@@ -16,8 +17,8 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let store = Registry::built_in()
-        .open_place(args.at.place(), Role::Store, environment)
+    let store = Described::read(args.at.place(), Role::Store, environment)?
+        .open(None)
         .await?
         .for_writing()?;
     let mut options = CheckOptions::default().with_keep(args.keep);
@@ -28,13 +29,18 @@ pub(crate) async fn run(
         ));
         options = options.with_wait(wait);
     }
-    let report = store.store.check(&options).await;
-    let status = if report.failures().next().is_none() {
-        Status::Done
-    } else {
-        Status::Found
+    // Each step as it ends: where a server does not answer, all of them take a while.
+    let report = store
+        .store
+        .check_telling(&options, &|step| output.line(step.to_string()))
+        .await;
+    output.line(report.conclusion());
+    // Another store would not even have opened.
+    let status = match report.shared_failure() {
+        Some(error) => Status::of(error),
+        None if report.failures().next().is_none() => Status::Done,
+        None => Status::Found,
     };
-    output.line(report.to_string());
     let steps: Vec<Value> = report
         .steps
         .iter()

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use secret_persistence::Environment;
 use secret_persistence_core::conformance::{self, Options, Outcome};
 use serde_json::{Value, json};
 
 use crate::cli::ConformanceArgs;
 use crate::console::{remark, say};
-use crate::environment::{Environment, Role};
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Failure, Result, Status};
-use crate::store::Registry;
+use crate::store::Described;
 
 /// Runs it.
 pub(crate) async fn run(
@@ -18,12 +19,9 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let store = Registry::built_in()
-        .open_place(args.at.place(), Role::Store, environment)
-        .await?
-        .for_writing()?;
+    let described = Described::read(args.at.place(), Role::Store, environment)?;
+    let store = described.open(None).await?.for_writing()?;
     let json = output.is_json();
-    let (at, variables) = (args.at.clone(), environment.clone());
     let mut options = Options::default()
         .with_progress(move |case| {
             if json {
@@ -33,10 +31,10 @@ pub(crate) async fn run(
             }
         })
         .with_reopen(move || {
-            let (at, variables) = (at.clone(), variables.clone());
+            let described = described.clone();
             Box::pin(async move {
-                Registry::built_in()
-                    .open_place(at.place(), Role::Store, &variables)
+                described
+                    .open(None)
                     .await
                     .map(|store| store.store)
                     .map_err(Failure::into_store_error)

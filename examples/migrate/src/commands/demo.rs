@@ -14,8 +14,15 @@ use self::connectors::connectors;
 use self::show::{shortened, table};
 use self::world::{Saved, World};
 use crate::cli::DemoArgs;
+use crate::console::wrapped;
 use crate::output::Output;
 use crate::status::{Failure, Result, Status};
+
+/// The columns of a terminal, at least.
+const WIDTH: usize = 80;
+
+/// Where the text of a step begins.
+const INDENT: usize = 12;
 
 /// Runs it.
 pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<Status> {
@@ -37,7 +44,7 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<Status> {
     };
     let mut demo = Demo {
         world: World::create(&folder).await?,
-        output: *output,
+        output: output.clone(),
         failed: Vec::new(),
     };
     let moved = demo.tell().await?;
@@ -76,14 +83,12 @@ impl Demo {
     /// All of it; answers how many secrets were moved.
     async fn tell(&mut self) -> Result<u64> {
         let all = connectors()?;
-        self.say(
-            "Connector configurations hold secrets. Here are a dozen, with every value made up:",
-        );
+        self.say("Connector configurations contain secrets. Here are a dozen, all values made up:");
         let names: Vec<&str> = all
             .iter()
             .map(|connector| connector.name.as_str())
             .collect();
-        for line in names.chunks(6) {
+        for line in names.chunks(4) {
             self.say(format!("    {}", line.join("  ")));
         }
 
@@ -94,7 +99,7 @@ impl Demo {
         }
         let shown = self.world.saved("source-postgres").await?;
         self.say("");
-        self.say("1 SPLIT     Each secret goes to a store; the configuration keeps a pointer where it stood.");
+        self.say("1 SPLIT     Each secret goes to a store; the configuration keeps a pointer (→).");
         for line in table(self.world.original(&shown.name)?, &shown.configuration) {
             self.say(format!("    {line}"));
         }
@@ -268,8 +273,11 @@ impl Demo {
         }
     }
 
+    /// Within the width that every terminal has; what follows the first line stands below its text.
     fn say(&self, line: impl AsRef<str>) {
-        self.output.line(line);
+        for part in wrapped(line.as_ref(), WIDTH, INDENT) {
+            self.output.line(part);
+        }
     }
 }
 

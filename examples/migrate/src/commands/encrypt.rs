@@ -2,15 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use secret_persistence_db::{Database, EncryptOptions, Mode};
+use secret_persistence::Environment;
+use secret_persistence::database::{Database, EncryptOptions, Mode};
 use serde_json::json;
 
 use crate::cli::EncryptArgs;
 use crate::console::Progress;
-use crate::environment::{Environment, Role};
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Failure, Result, Status};
-use crate::store::database_config;
+use crate::store::Described;
 
 /// Runs it.
 pub(crate) async fn run(
@@ -24,7 +25,7 @@ pub(crate) async fn run(
              itself too; say that nothing else reads it with --nothing-else-reads-it",
         ));
     }
-    let config = database_config(&args.store, Role::Store, environment)?;
+    let config = Described::read(args.at.place(), Role::Store, environment)?.database()?;
     if config.mode() == Mode::Plain {
         return Err(Failure::input(format!(
             "{config}: encrypt needs the key ring that the store will have; set SECRETS_KEYRING_FILE \

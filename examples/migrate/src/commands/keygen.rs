@@ -1,14 +1,14 @@
 //! `keygen`: makes a key ring, adds a key, makes it the active one, removes one that no row uses.
 
-use secret_persistence_core::Timestamp;
-use secret_persistence_db::{Database, KeyId, KeyRingFile};
+use secret_persistence::database::{Database, KeyId, KeyRingFile};
+use secret_persistence::{Environment, Timestamp};
 use serde_json::json;
 
-use crate::cli::KeygenArgs;
-use crate::environment::{Environment, Role};
+use crate::cli::{KeygenArgs, Place};
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::database_config;
+use crate::store::Described;
 
 /// Runs it.
 pub(crate) async fn run(
@@ -33,7 +33,7 @@ pub(crate) async fn run(
     } else if let Some(text) = &args.remove {
         let (mut ring, id) = (KeyRingFile::open(file)?, id(text)?);
         for url in &args.store {
-            let config = database_config(url, Role::Store, environment)?;
+            let config = Described::read(Place::Url(url), Role::Store, environment)?.database()?;
             let store = Database::connect(config).await?;
             let allowed = store.retire_key(&id).await;
             store.close().await;

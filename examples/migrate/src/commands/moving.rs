@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use secret_persistence_core::Recovery;
+use secret_persistence::{Environment, Recovery};
 use secret_persistence_migrate::{Access, AllReferences, MigrateOptions, Migration, Shared};
 
 use crate::cli::{MoveArgs, Pace, RetireArgs};
 use crate::configs;
-use crate::environment::{Environment, Role};
 use crate::interrupt;
 use crate::journal;
 use crate::observer::Shown;
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Failure, Result, Status};
-use crate::store::Registry;
+use crate::store::Described;
 
 /// `plan`.
 pub(crate) async fn plan(
@@ -21,7 +21,7 @@ pub(crate) async fn plan(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, Writes::Nothing).await?;
+    let run = Run::prepare(&args, environment, output, Writes::Nothing).await?;
     let report = run.migration.plan().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -33,7 +33,7 @@ pub(crate) async fn copy(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, Writes::Target).await?;
+    let run = Run::prepare(&args, environment, output, Writes::Target).await?;
     let report = run.migration.copy().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -45,7 +45,7 @@ pub(crate) async fn verify(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, Writes::Nothing).await?;
+    let run = Run::prepare(&args, environment, output, Writes::Nothing).await?;
     let report = run.migration.verify().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -57,7 +57,7 @@ pub(crate) async fn rollback(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, Writes::Nothing).await?;
+    let run = Run::prepare(&args, environment, output, Writes::Nothing).await?;
     let report = run.migration.rollback().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -76,7 +76,7 @@ pub(crate) async fn retire(
              (the README lists those of an Airbyte database), then say so with --all-references",
         ));
     }
-    let run = Run::prepare(&args.moved, environment, Writes::Nothing).await?;
+    let run = Run::prepare(&args.moved, environment, output, Writes::Nothing).await?;
     let mut options = run.options.clone();
     if args.without_recovery {
         options = options.with_recovery(Recovery::Immediate);
@@ -104,7 +104,12 @@ struct Run {
 
 impl Run {
     /// Opens everything, the stores last: what the operator got wrong should show before any request.
-    async fn prepare(args: &MoveArgs, environment: &Environment, writes: Writes) -> Result<Self> {
+    async fn prepare(
+        args: &MoveArgs,
+        environment: &Environment,
+        output: &Output,
+        writes: Writes,
+    ) -> Result<Self> {
         let decisions = args.decisions.decisions();
         let unshare = decisions.shared == Some(Shared::Unshare) && writes == Writes::Target;
         let access = if unshare && !args.dry_run {
@@ -112,14 +117,12 @@ impl Run {
         } else {
             Access::ReadOnly
         };
-        let registry = Registry::built_in().with_rate(args.pace.rate);
-        let (source, target) = (args.route.source(), args.route.target());
-        registry.knows_place(source, Role::From, environment)?;
-        registry.knows_place(target, Role::To, environment)?;
+        let from = Described::read(args.route.source(), Role::From, environment)?;
+        let to = Described::read(args.route.target(), Role::To, environment)?;
         let sources = configs::open(&args.route.configs, environment, access).await?;
         let references = configs::references(&args.route.configs, environment).await?;
-        let mut from = registry.open_place(source, Role::From, environment).await?;
-        let mut to = registry.open_place(target, Role::To, environment).await?;
+        let mut from = from.open(args.pace.rate).await?;
+        let mut to = to.open(args.pace.rate).await?;
         if writes == Writes::Target && !args.dry_run {
             to = to.for_writing()?;
             if unshare {
@@ -128,7 +131,7 @@ impl Run {
         }
         let owner = to.owner.clone().or_else(|| from.owner.clone());
         let journal = journal::open(&args.journal.journal, environment).await?;
-        let options = paced(&args.pace)
+        let options = paced(&args.pace, output)
             .with_dry_run(args.dry_run)
             .with_decisions(decisions);
         let mut migration = Migration::new(
@@ -157,8 +160,11 @@ impl Run {
 }
 
 /// Options with the pace that was asked for.
-pub(super) fn paced(pace: &Pace) -> MigrateOptions {
+pub(super) fn paced(pace: &Pace, output: &Output) -> MigrateOptions {
     let mut options = MigrateOptions::default();
+    if output.lists_all() {
+        options = options.with_listed(usize::MAX);
+    }
     if let Some(concurrency) = pace.concurrency {
         options = options.with_concurrency(concurrency);
     }

@@ -13,7 +13,7 @@ use crate::status::{Result, Status};
 /// Runs it.
 pub(crate) fn run(args: PolicyArgs, output: &Output) -> Result<Status> {
     let (text, object) = policy(args.of)?;
-    output.line(text.trim_end());
+    output.text(text.trim_end());
     output.object(Status::Done, &object);
     Ok(Status::Done)
 }
@@ -32,7 +32,7 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
             principal,
             external_id,
         } => {
-            use secret_persistence_aws::policy::{PolicyOptions, iam_policy, trust_policy};
+            use secret_persistence::aws::policy::{PolicyOptions, iam_policy, trust_policy};
             let mut options = PolicyOptions::new(region, account).with_read_only(read_only);
             if let Some(key) = tag_key {
                 options = options.with_tag_key(key);
@@ -65,7 +65,7 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
             purge,
             read_only,
         } => {
-            use secret_persistence_azure::policy::{
+            use secret_persistence::azure::policy::{
                 PolicyOptions, access_policy_command, role_commands, role_definition,
             };
             let mut options = PolicyOptions::new(vault, subscription, resource_group)
@@ -108,7 +108,7 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
             external,
             read_only,
         } => {
-            use secret_persistence_gcp::policy::{PolicyOptions, commands, roles};
+            use secret_persistence::google::policy::{PolicyOptions, commands, roles};
             let mut options = PolicyOptions::new(project_number).with_read_only(read_only);
             if let Some(id) = project {
                 options = options.with_project(id);
@@ -146,11 +146,12 @@ fn policy(of: PolicyOf) -> Result<(String, Value)> {
             kv_version,
             read_only,
         } => {
-            let options = secret_persistence_vault::PolicyOptions::new(prefix)
+            use secret_persistence::vault::{PolicyOptions, policy};
+            let options = PolicyOptions::new(prefix)
                 .with_mount(mount)
                 .with_kv_version(kv_version)
                 .with_read_only(read_only);
-            let policy = secret_persistence_vault::policy(&options)?;
+            let policy = policy(&options)?;
             let object = json!({ "command": "policy", "store": "vault", "policy": policy });
             Ok((policy, object))
         }

@@ -1,13 +1,14 @@
 //! `prepare`: the SQL that gives a table our own columns, shown, and run on request.
 
-use secret_persistence_db::Database;
+use secret_persistence::Environment;
+use secret_persistence::database::Database;
 use serde_json::json;
 
 use crate::cli::PrepareArgs;
-use crate::environment::{Environment, Role};
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::database_config;
+use crate::store::Described;
 
 /// Runs it.
 pub(crate) async fn run(
@@ -15,14 +16,14 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let config = database_config(&args.store, Role::Store, environment)?;
+    let config = Described::read(args.at.place(), Role::Store, environment)?.database()?;
     let sql = if args.run {
         Database::prepare(&config).await?
     } else {
         Database::prepare_sql(&config).await?
     };
     for statement in &sql {
-        output.line(format!("{};", statement.trim_end_matches(';')));
+        output.text(format!("{};", statement.trim_end_matches(';')));
     }
     output.line(match (sql.is_empty(), args.run) {
         (true, _) => "prepare: the table has every column already",

@@ -2,15 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use secret_persistence_db::{Database, RotateOptions};
+use secret_persistence::Environment;
+use secret_persistence::database::{Database, RotateOptions};
 use serde_json::json;
 
 use crate::cli::RotateArgs;
 use crate::console::Progress;
-use crate::environment::{Environment, Role};
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::database_config;
+use crate::store::Described;
 
 /// Runs it.
 pub(crate) async fn run(
@@ -18,7 +19,7 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let config = database_config(&args.store, Role::Store, environment)?;
+    let config = Described::read(args.at.place(), Role::Store, environment)?.database()?;
     let store = Database::connect(config).await?;
     let progress = Progress::begin("rotate", None);
     let told = AtomicU64::new(0);
@@ -42,8 +43,9 @@ pub(crate) async fn run(
         }
     ));
     let damaged: Vec<String> = rotated.damaged.iter().map(ToString::to_string).collect();
-    for row in &damaged {
-        output.line(format!("  left as it is: {row}"));
+    if !damaged.is_empty() {
+        output.line(format!("{:>10}  damaged, left as they are", damaged.len()));
+        output.names(&damaged);
     }
     let status = if damaged.is_empty() {
         Status::Done

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
+use secret_persistence::Environment;
 use secret_persistence_core::connector::{ConnectorOptions, Policy};
 use secret_persistence_migrate::{Access, Split};
 
 use super::moving::paced;
 use crate::cli::SplitArgs;
 use crate::configs;
-use crate::environment::{Environment, Role};
 use crate::interrupt;
 use crate::journal;
 use crate::observer::Shown;
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::Registry;
+use crate::store::Described;
 
 /// Runs it.
 pub(crate) async fn run(
@@ -22,20 +23,17 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let registry = Registry::built_in().with_rate(args.pace.rate);
-    registry.knows_place(args.at.place(), Role::Store, environment)?;
+    let store = Described::read(args.at.place(), Role::Store, environment)?;
     let sources = configs::open(&args.configs, environment, Access::Update).await?;
     let references = configs::references(&args.configs, environment).await?;
-    let mut store = registry
-        .open_place(args.at.place(), Role::Store, environment)
-        .await?;
+    let mut store = store.open(args.pace.rate).await?;
     if !args.dry_run {
         store = store.for_writing()?;
     }
     let owner = store.owner.clone();
     let journal = journal::open(&args.journal, environment).await?;
     let mut split = Split::new(store.with_points().store, journal.for_run())
-        .with_options(paced(&args.pace).with_dry_run(args.dry_run))
+        .with_options(paced(&args.pace, output).with_dry_run(args.dry_run))
         .with_observer(Arc::new(Shown::default()))
         .with_cancellation(interrupt::watch());
     let policy = args.allow_external.iter().fold(

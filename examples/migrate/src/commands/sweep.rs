@@ -1,14 +1,15 @@
 //! `sweep`: deletes what has expired and belongs to this installation.
 
 use futures::TryStreamExt;
+use secret_persistence::Environment;
 use secret_persistence_core::{ListOptions, Owner, SecretPersistenceExt, Timestamp};
 use serde_json::json;
 
 use crate::cli::SweepArgs;
-use crate::environment::{Environment, Role};
 use crate::output::Output;
+use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::{Registry, Store};
+use crate::store::{Described, Store};
 
 /// Runs it.
 pub(crate) async fn run(
@@ -16,8 +17,8 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let store = Registry::built_in()
-        .open_place(args.at.place(), Role::Store, environment)
+    let store = Described::read(args.at.place(), Role::Store, environment)?
+        .open(None)
         .await?;
     let now = Timestamp::now();
     if args.dry_run {
@@ -30,9 +31,8 @@ pub(crate) async fn run(
     } else {
         Status::Found
     };
-    for error in &sweep.failed {
-        output.line(format!("  {error}"));
-    }
+    let failures: Vec<String> = sweep.failed.iter().map(ToString::to_string).collect();
+    output.names(&failures);
     output.line(format!(
         "sweep: {} expired and deleted, {} of another installation left, {} could not be deleted",
         sweep.deleted.len(),
@@ -45,7 +45,6 @@ pub(crate) async fn run(
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
-    let failures: Vec<String> = sweep.failed.iter().map(ToString::to_string).collect();
     output.object(
         status,
         &json!({
@@ -76,9 +75,7 @@ async fn preview(store: &Store, now: Timestamp, output: &Output) -> Result<Statu
         let list = if ours { &mut deleted } else { &mut foreign };
         list.push(entry.coordinate.to_string());
     }
-    for name in &deleted {
-        output.line(format!("  {name}"));
-    }
+    output.names(&deleted);
     output.line(format!(
         "sweep: dry run, nothing was changed; {} would be deleted, {} belong to another installation",
         deleted.len(),

@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use secret_persistence_db::KeyRingFile;
+use secret_persistence::database::KeyRingFile;
 use sha2::Digest;
 
 use crate::lab::{Lab, Ran};

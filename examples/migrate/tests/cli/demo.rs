@@ -10,7 +10,7 @@ fn one_screen_and_the_last_line() {
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert!(lines.len() <= 45, "{} lines:\n{}", lines.len(), ran.stdout);
     assert!(
-        lines.iter().all(|line| line.chars().count() <= 140),
+        lines.iter().all(|line| line.chars().count() <= 80),
         "{}",
         ran.stdout
     );

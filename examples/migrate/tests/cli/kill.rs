@@ -79,7 +79,7 @@ async fn after(lab: &Lab, phase: &str) {
 }
 
 /// Hydrates every configuration, and compares what comes out.
-async fn hydrate_all(lab: &Lab, store: &secret_persistence_db::Database) {
+async fn hydrate_all(lab: &Lab, store: &secret_persistence::database::Database) {
     let store: std::sync::Arc<dyn SecretPersistence> = std::sync::Arc::new(store.clone());
     let stores = Stores::new(store);
     let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default());

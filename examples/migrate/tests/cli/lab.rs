@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use secret_persistence::database::{Database, DbConfig, KeyRingFile, SETTINGS};
 use secret_persistence_core::{
     Coordinate, ListOptions, ManagedCoordinate, Scope, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
 };
-use secret_persistence_db::{Database, DbConfig, KeyRingFile, SETTINGS};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};

@@ -130,6 +130,11 @@ async fn a_store_is_checked_and_swept_by_its_file_of_settings() {
     };
     let report = of("check", &["--json"]).expect(0).json();
     assert_eq!(report["works"], true, "{report}");
+    let ran = of("check", &[]).expect(0);
+    let last = ran.stdout.lines().last().unwrap();
+    assert!(last.ends_with(": works") && !last.contains('('), "{last}");
+    let shown = of("prepare", &[]).expect(0);
+    assert!(shown.stdout.contains("prepare:"), "{shown:?}");
     let report = of("sweep", &["--dry-run", "--json"]).expect(0).json();
     assert_eq!(report["command"], "sweep", "{report}");
     lab.run(&["check", "--store-settings", "missing.env"])

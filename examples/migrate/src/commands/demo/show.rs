@@ -2,23 +2,23 @@
 
 use serde_json::Value;
 
-/// The widest text in a column.
-const WIDTH: usize = 38;
+/// The widest text beside a place, so that a line fits 80 columns.
+const WIDTH: usize = 44;
 
-/// One line per leaf: its place, and what stands there before and after.
+/// One line per leaf: its place, and what was entered there; below it the pointer that is saved instead.
 pub(super) fn table(before: &Value, after: &Value) -> Vec<String> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
     leaves(before, String::new(), &mut old);
     leaves(after, String::new(), &mut new);
     let place = old.iter().map(|(place, _)| place.len()).max().unwrap_or(0);
-    let heading = format!(
-        "{:place$}  {:WIDTH$}  {}",
-        "", "as it is entered", "as it is saved"
-    );
-    let lines = old.iter().zip(&new).map(|((at, old), (_, new))| {
-        format!("{at:place$}  {:WIDTH$}  {}", cut(old), shortened(new))
-    });
-    std::iter::once(heading).chain(lines).collect()
+    let mut lines = Vec::new();
+    for ((at, old), (_, new)) in old.iter().zip(&new) {
+        lines.push(format!("{at:place$}  {}", cut(old)));
+        if old != new {
+            lines.push(format!("    → {}", shortened(new)));
+        }
+    }
+    lines
 }
 
 /// A coordinate with its UUIDs cut short.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use secret_persistence::Environment;
+use secret_persistence::database::{Database as Secrets, KeyRingFile};
 use secret_persistence_core::connector::{
     ActingSecrets, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec,
 };
 use secret_persistence_core::{
     Actor, Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores,
 };
-use secret_persistence_db::{Database as Secrets, DbConfig, KeyRingFile, SETTINGS};
 use secret_persistence_migrate::{Access, ConfigSource, Migration};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
@@ -18,11 +19,12 @@ use sqlx::{ConnectOptions, SqlitePool};
 use uuid::Uuid;
 
 use super::connectors::Connector;
-use crate::cli::Configs;
+use crate::cli::{Configs, Place};
 use crate::configs;
-use crate::environment::Environment;
 use crate::journal;
+use crate::role::Role;
 use crate::status::{Failure, Result, Status};
+use crate::store::Described;
 
 /// Everything there is, on disk in one folder.
 pub(super) struct World {
@@ -77,18 +79,21 @@ impl World {
             "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)",
         )
         .await?;
-        let owner = Owner::parse("demo")?;
-        let plain = DbConfig::from_settings(&SETTINGS.from_pairs([
-            ("path", folder.join(Self::SOURCE).to_string_lossy()),
-            ("mode", "plain".into()),
-        ])?)?;
-        let ring = KeyRingFile::create(folder.join("keyring"), "demo-1".parse()?)?;
-        let mut encrypted = SETTINGS.from_pairs([
-            ("path", folder.join(Self::TARGET).to_string_lossy()),
-            ("owner", owner.as_str().into()),
-        ])?;
-        encrypted.set_by_operator("keyring", ring.ring().to_text())?;
-        let encrypted = DbConfig::from_settings(&encrypted)?;
+        let ring = folder.join("keyring");
+        KeyRingFile::create(&ring, "demo-1".parse()?)?;
+        let environment = Environment::from_iter([
+            ("SECRETS_OWNER", "demo"),
+            ("SECRETS_KEYRING_FILE", &ring.to_string_lossy()),
+        ]);
+        // As the commands open them, so that the demo shows what they do.
+        let store = |file, mode| {
+            let url = sqlite_url(&folder.join(file), &format!("mode={mode}"))?;
+            Described::read(Place::Url(&url), Role::Store, &environment)?.database()
+        };
+        let (plain, encrypted) = (
+            store(Self::SOURCE, "plain")?,
+            store(Self::TARGET, "encrypted")?,
+        );
         let journal = folder.join("journal.db");
         Ok(Self {
             source: Arc::new(Secrets::connect(plain).await?),
@@ -98,7 +103,7 @@ impl World {
             workspace: Scope::workspace(Uuid::new_v4()),
             originals: BTreeMap::new(),
             folder: folder.to_owned(),
-            owner,
+            owner: Owner::parse("demo")?,
         })
     }
 
@@ -230,12 +235,10 @@ impl World {
         from: &Arc<Secrets>,
         to: &Arc<Secrets>,
     ) -> Result<Migration> {
-        let url = url::Url::from_file_path(self.folder.join(Self::CONFIGURATIONS))
-            .map_err(|()| Failure::failed("the folder has no absolute path"))?;
-        let url = format!(
-            "sqlite{}?table=actor&id=id&configuration=configuration&base_id=workspace_id&specification=specification",
-            url.as_str().trim_start_matches("file")
-        );
+        let url = sqlite_url(
+            &self.folder.join(Self::CONFIGURATIONS),
+            "table=actor&id=id&configuration=configuration&base_id=workspace_id&specification=specification",
+        )?;
         let sources: Vec<Arc<dyn ConfigSource>> = configs::open(
             &Configs {
                 sources: vec![url],
@@ -331,6 +334,14 @@ impl World {
             .get(name)
             .ok_or_else(|| Failure::failed(format!("no connector is called {name}")))
     }
+}
+
+/// The URL of a database of the demo's folder, whatever the folder is called.
+fn sqlite_url(file: &Path, query: &str) -> Result<String> {
+    let url = url::Url::from_file_path(file)
+        .map_err(|()| Failure::failed("the folder has no absolute path"))?;
+    let path = url.path().replace('@', "%40");
+    Ok(format!("sqlite://{path}?{query}"))
 }
 
 async fn create_table(file: &Path, sql: &'static str) -> Result<()> {

@@ -1,0 +1,85 @@
+//! Which of a command's stores or databases something is for.
+
+use secret_persistence::Environment;
+
+/// A store or database of a command: what its option is called, and what its variables begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// `--configs` and `--references`: `CONFIG_`.
+    Config,
+    /// `--from`: `FROM_`.
+    From,
+    /// `--journal`: `JOURNAL_`.
+    Journal,
+    /// `--store`: `STORE_`.
+    Store,
+    /// `--to`: `TO_`.
+    To,
+}
+
+impl Role {
+    /// What a variable for this role begins with.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Config => "CONFIG_",
+            Self::From => "FROM_",
+            Self::Journal => "JOURNAL_",
+            Self::Store => "STORE_",
+            Self::To => "TO_",
+        }
+    }
+
+    /// The option that names the store or database.
+    pub(crate) fn option(self) -> &'static str {
+        match self {
+            Self::Config => "--configs",
+            Self::From => "--from",
+            Self::Journal => "--journal",
+            Self::Store => "--store",
+            Self::To => "--to",
+        }
+    }
+
+    /// The environment as this role sees it: `FROM_VAULT_ADDRESS` takes the place of `VAULT_ADDRESS`.
+    pub(crate) fn view(self, environment: &Environment) -> Environment {
+        environment.with_prefix(self.prefix())
+    }
+
+    /// Asks that view for a variable.
+    pub(crate) fn variables(
+        self,
+        environment: &Environment,
+    ) -> impl Fn(&str) -> Option<String> + Send + Sync + use<> {
+        let view = self.view(environment);
+        move |name| view.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefixed_variable_wins_and_an_empty_one_is_unset() {
+        let environment = Environment::from_iter([
+            ("SECRETS_KEYRING_FILE", "plain"),
+            ("TO_SECRETS_KEYRING_FILE", "to"),
+            ("STORE_SECRETS_KEYRING_FILE", ""),
+        ]);
+        let of = |role: Role| role.view(&environment).get("SECRETS_KEYRING_FILE");
+        assert_eq!(of(Role::To).as_deref(), Some("to"));
+        assert_eq!(of(Role::From).as_deref(), Some("plain"));
+        assert_eq!(of(Role::Store).as_deref(), Some("plain"));
+        assert_eq!(Role::To.view(&environment).get("SECRETS_OWNER"), None);
+    }
+
+    #[test]
+    fn services_of_kubernetes_disturb_nothing() {
+        for protocol in ["tcp", "udp", "sctp"] {
+            let link = format!("{protocol}://10.0.0.7:5432");
+            let environment = Environment::from_iter([("DATABASE_PORT", link)]);
+            let port = Role::From.variables(&environment)("DATABASE_PORT");
+            assert_eq!(port, None, "{protocol}");
+        }
+    }
+}

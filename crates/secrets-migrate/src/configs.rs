@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use secret_persistence_core::SecretValue;
-use secret_persistence_core::connector::GuardedValue;
+use secret_persistence_core::connector::SecretJson;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -126,7 +126,7 @@ pub struct ConfigRow {
 #[derive(Clone)]
 pub enum Content {
     /// A configuration. Shared and wiped on drop, since it may hold raw secrets.
-    Configuration(Arc<GuardedValue>),
+    Configuration(Arc<SecretJson>),
     /// A coordinate without a configuration, as some tables hold it.
     Coordinate(String),
 }
@@ -140,7 +140,7 @@ impl ConfigRow {
             prefix: None,
             base_id: None,
             specification: None,
-            content: Content::Configuration(Arc::new(GuardedValue::new(configuration))),
+            content: Content::Configuration(Arc::new(SecretJson::new(configuration))),
             as_read: None,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use secret_persistence_core::ManagedCoordinate;
-use secret_persistence_core::connector::GuardedValue;
+use secret_persistence_core::connector::SecretJson;
 use serde_json::Value;
 
 use crate::{
@@ -276,7 +276,7 @@ impl ConfigSource for MemoryConfigs {
                 if ***as_read != ***now {
                     return Ok(Update::Changed);
                 }
-                *now = Arc::new(GuardedValue::new(configuration.clone()));
+                *now = Arc::new(SecretJson::new(configuration.clone()));
                 Ok(Update::Saved)
             }
             _ => Err(refused("a bare coordinate has no configuration to update")),

@@ -1,7 +1,7 @@
 //! Gives each configuration a copy of its own of what it shares with others.
 use std::collections::{BTreeMap, HashMap};
 
-use secret_persistence_core::connector::{GuardedValue, Record};
+use secret_persistence_core::connector::{Record, SecretJson};
 use secret_persistence_core::{
     Error, ErrorKind, Location, ManagedCoordinate, Result, Scope, SecretPersistenceExt, Write,
 };
@@ -117,7 +117,7 @@ impl Session<'_> {
             .map(ManagedCoordinate::as_str)
             .zip(writes.iter().map(|write| &write.coordinate))
             .collect();
-        let mut changed = GuardedValue::new((***configuration).clone());
+        let mut changed = SecretJson::new((***configuration).clone());
         rename(&mut changed, holding, &renamed);
         match source.update(&holding.row, &changed).await? {
             Update::Saved => {

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use secret_persistence::connector::{
-    ActingSecrets, Cleanup, ConnectorError, ConnectorSecrets, ConnectorSpec, FreshError,
-    GuardedValue, Planned, RecordState, Scrubbed, Settled, scrub,
+    ActingSecrets, Cleanup, ConnectorError, ConnectorSecrets, ConnectorSpec, FreshError, Planned,
+    RecordState, Scrubbed, SecretJson, Settled, scrub,
 };
 use secret_persistence::{Actor, Scope, Timestamp};
 use serde_json::Value;
@@ -168,7 +168,7 @@ impl Connectors {
     ///
     /// # Errors
     /// [`ChangeError::Missing`]; every place whose secret cannot be read, together.
-    pub async fn hydrated(&self, actor: &Actor, id: Uuid) -> Result<GuardedValue, ChangeError> {
+    pub async fn hydrated(&self, actor: &Actor, id: Uuid) -> Result<SecretJson, ChangeError> {
         let read_row = || async move {
             let row = self.rows.get(id).await?.ok_or(ChangeError::Missing)?;
             Ok((row.revision, row.configuration))

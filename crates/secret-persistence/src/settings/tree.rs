@@ -2,7 +2,7 @@
 
 mod unique;
 
-use secret_persistence_core::connector::GuardedValue;
+use secret_persistence_core::connector::SecretJson;
 use secret_persistence_core::{Result, SecretValue};
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use super::invalid;
 ///
 /// # Errors
 /// `InvalidConfig` for what is no YAML, or too large or deep to be settings.
-pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<GuardedValue>> {
+pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<SecretJson>> {
     let options = serde_saphyr::options! { with_snippet: false };
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
@@ -26,21 +26,21 @@ pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<GuardedValue>> {
                 None => error,
             }
         })?;
-    Ok(documents.into_iter().map(GuardedValue::new).collect())
+    Ok(documents.into_iter().map(SecretJson::new).collect())
 }
 
 /// Parses a JSON text. An error says where, and shows nothing of the text.
 ///
 /// # Errors
 /// `InvalidConfig` for what is no JSON, and where one object has a name twice.
-pub(crate) fn json(what: &str, text: &str) -> Result<GuardedValue> {
+pub(crate) fn json(what: &str, text: &str) -> Result<SecretJson> {
     let wrong = |message: String, error: &serde_json::Error| {
         let (line, column) = (error.line(), error.column());
         invalid(message).with_hint(format!("look at line {line}, column {column}"))
     };
     let value: Value = serde_json::from_str(text)
         .map_err(|error| wrong(format!("{what} is not valid JSON"), &error))?;
-    let value = GuardedValue::new(value);
+    let value = SecretJson::new(value);
     unique::check(text).map_err(|error| wrong(format!("a name stands twice in {what}"), &error))?;
     Ok(value)
 }

@@ -7,7 +7,7 @@ use std::future::Future;
 use serde_json::Value;
 
 use super::error::{ConnectorError, Problem};
-use super::guarded::GuardedValue;
+use super::secret_json::SecretJson;
 use super::secrets::ActingSecrets;
 
 impl ActingSecrets {
@@ -49,7 +49,7 @@ impl ActingSecrets {
     pub async fn hydrate_fresh<R, E, F, Fut>(
         &self,
         mut read_row: F,
-    ) -> Result<(R, GuardedValue), FreshError<E>>
+    ) -> Result<(R, SecretJson), FreshError<E>>
     where
         R: PartialEq,
         F: FnMut() -> Fut,

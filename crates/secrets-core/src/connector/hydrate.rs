@@ -6,10 +6,10 @@ use std::mem;
 use serde_json::{Map, Value};
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::guarded::{GuardedValue, parse_json};
 use super::limits::{is_too_deep, too_deep};
 use super::place::Path;
 use super::pointer::{Encoding, Pointer, SECRET, is_pointer_object, pointers, visit_pointers};
+use super::secret_json::{SecretJson, parse_json};
 use super::secrets::ActingSecrets;
 use crate::SecretValue;
 
@@ -36,8 +36,8 @@ use crate::SecretValue;
 pub fn hydrate_with<S: Borrow<SecretValue>>(
     config: Value,
     value_of: impl FnMut(&Pointer) -> Option<S>,
-) -> Result<GuardedValue, ConnectorError> {
-    let mut config = GuardedValue::new(config);
+) -> Result<SecretJson, ConnectorError> {
+    let mut config = SecretJson::new(config);
     if config.is_null() {
         *config = Value::Object(Map::new());
     }
@@ -84,8 +84,8 @@ impl ActingSecrets {
     /// # Errors
     /// One error with every place that has no value, its coordinate and kind. Never a part of the
     /// configuration, never an empty string for a secret that is missing.
-    pub async fn hydrate(&self, saved: Value) -> Result<GuardedValue, ConnectorError> {
-        let saved = GuardedValue::new(saved);
+    pub async fn hydrate(&self, saved: Value) -> Result<SecretJson, ConnectorError> {
+        let saved = SecretJson::new(saved);
         let mut found = Vec::new();
         let mut malformed = false;
         visit_pointers(&saved, &mut |_, pointer| match pointer {
@@ -114,12 +114,12 @@ impl ActingSecrets {
 }
 
 /// The value of a secret's text; `None` where it should be JSON and is not.
-pub(crate) fn decode(secret: &SecretValue, encoding: Encoding) -> Option<GuardedValue> {
+pub(crate) fn decode(secret: &SecretValue, encoding: Encoding) -> Option<SecretJson> {
     match encoding {
         Encoding::Text => Some(Value::String(secret.expose().to_owned())),
         Encoding::Json => parse_json(secret.expose()),
     }
-    .map(GuardedValue::new)
+    .map(SecretJson::new)
 }
 
 /// The problem of a secret that should be JSON and is not. The parser's own message would quote it.

@@ -6,10 +6,10 @@ use serde_json::Value;
 use zeroize::Zeroize;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::guarded::{GuardedValue, wipe};
 use super::limits::{is_too_deep, too_deep};
 use super::place::{Path, Place};
 use super::pointer::{is_pointer, is_pointer_key, is_text_pointer};
+use super::secret_json::{SecretJson, wipe};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
 
 /// What stands where a secret is not shown.
@@ -46,7 +46,7 @@ pub struct Scrubbed {
 /// # Errors
 /// `LimitExceeded` for JSON that is nested too deeply.
 pub fn scrub(value: Value) -> Result<Scrubbed, ConnectorError> {
-    let mut value = GuardedValue::new(value);
+    let mut value = SecretJson::new(value);
     let mut masked = 0;
     let mut open = vec![(&mut *value, 0)];
     while let Some((value, depth)) = open.pop() {
@@ -195,7 +195,7 @@ impl<'a> Masker<'a> {
         config: Value,
         saved: Option<&Value>,
     ) -> Result<(Value, Self), ConnectorError> {
-        let mut config = GuardedValue::new(config);
+        let mut config = SecretJson::new(config);
         let root = self.cursor.root();
         self.walk(&mut config, saved, root, &Path::Root, 0);
         mem::take(&mut self.problems).into_result()?;

@@ -6,11 +6,11 @@ use std::fmt;
 use serde_json::Value;
 
 use super::error::{ConnectorError, Problems};
-use super::guarded::GuardedValue;
 use super::place::Place;
 use super::pointer::{Pointer, pointers, visit_pointers};
 use super::record::Record;
 use super::references::References;
+use super::secret_json::SecretJson;
 use super::secrets::ActingSecrets;
 use super::spec::ConnectorSpec;
 use super::split;
@@ -76,7 +76,7 @@ impl ActingSecrets {
         saved: Value,
         edited: Value,
     ) -> Result<Planned, ConnectorError> {
-        let (saved, edited) = (GuardedValue::new(saved), GuardedValue::new(edited));
+        let (saved, edited) = (SecretJson::new(saved), SecretJson::new(edited));
         let needed = update::saved_pointers_needed(spec, &self.options().policy, &saved, &edited)?;
         let (places, needed): (Vec<Place>, Vec<Pointer>) = needed.into_iter().unzip();
         let references = self.saved_references(&saved).await?;
@@ -114,7 +114,7 @@ impl ActingSecrets {
         scope: &Scope,
         saved: Value,
     ) -> Result<Planned, ConnectorError> {
-        let saved = GuardedValue::new(saved);
+        let saved = SecretJson::new(saved);
         pointers(&saved)?;
         let references = self.saved_references(&saved).await?;
         let left = Left::of(&Value::Null, scope, &saved, &references)?;
@@ -192,7 +192,7 @@ impl ActingSecrets {
     fn planned(
         &self,
         mut plan: SplitPlan,
-        saved: Option<GuardedValue>,
+        saved: Option<SecretJson>,
         references: &References,
     ) -> Planned {
         if !plan.superseded.is_empty() {

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::guarded::{GuardedValue, json_text, parse_json, wipe};
 use super::hydrate::{decode, undecodable};
 use super::limits::{is_too_deep, too_deep};
 use super::mask::{MASK, mismatch};
@@ -18,6 +17,7 @@ use super::pointer::{
     ENCODING, Encoding, Pointer, SECRET, STORAGE_ID, is_pointer, is_pointer_key, is_text_pointer,
 };
 use super::policy::Policy;
+use super::secret_json::{SecretJson, json_text, parse_json, wipe};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
 use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue, Write};
 
@@ -52,7 +52,7 @@ pub fn plan_create(
     policy: &Policy,
     config: Value,
 ) -> Result<SplitPlan, ConnectorError> {
-    let mut config = GuardedValue::new(config);
+    let mut config = SecretJson::new(config);
     let mut splitter = Splitter::new(spec, scope, policy, None);
     splitter.split(&mut config, None);
     splitter.problems.into_result()?;
@@ -292,7 +292,7 @@ impl<'a> Splitter<'a> {
                 if !self.may_keep(path) {
                     return;
                 }
-                let mut restored = GuardedValue::new((*raw).clone());
+                let mut restored = SecretJson::new((*raw).clone());
                 // Its own counterpart: what it holds of pointers is saved by definition.
                 if self.restore(&mut restored, Some(raw), path, 0) {
                     *value = restored.into_inner();
@@ -483,7 +483,7 @@ impl<'a> Splitter<'a> {
         match (secret, pointer.encoding, value) {
             (Some(secret), Encoding::Text, Value::String(text)) => secret.is(text),
             (Some(secret), Encoding::Json, _) => parse_json(secret.expose())
-                .map(GuardedValue::new)
+                .map(SecretJson::new)
                 .is_some_and(|saved| *saved == *value),
             _ => false,
         }

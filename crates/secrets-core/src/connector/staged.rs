@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::cleanup::{Cleanup, Reason, Undeleted};
 use super::error::{ConnectorError, Problem, ProblemKind};
-use super::guarded::GuardedValue;
 use super::place::Place;
 use super::pointer::pointers;
 use super::record::Record;
+use super::secret_json::SecretJson;
 use super::secrets::ActingSecrets;
 use crate::{
     Coordinate, ErrorKind, ManagedCoordinate, Operation, SecretPersistence, SecretPersistenceExt,
@@ -35,7 +35,7 @@ pub(super) struct Change {
     /// The new configuration; `None` where the row is to be deleted.
     pub(super) config: Option<Value>,
     /// The saved configuration; `None` where the row is to be created. It may hold raw secrets.
-    pub(super) saved: Option<GuardedValue>,
+    pub(super) saved: Option<SecretJson>,
     pub(super) record: Record,
     pub(super) released_references: Vec<Uuid>,
 }

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use serde_json::Value;
 
 use super::error::{ConnectorError, Problems};
-use super::guarded::GuardedValue;
 use super::limits::check_depth;
 use super::matching::Matches;
 use super::place::Place;
@@ -13,6 +12,7 @@ use super::plan::SplitPlan;
 use super::pointer::{Pointer, visit_pointers};
 use super::policy::Policy;
 use super::references::References;
+use super::secret_json::SecretJson;
 use super::spec::ConnectorSpec;
 use super::split::{Saved, Splitter, Values};
 use crate::{Location, ManagedCoordinate, Scope, SecretValue};
@@ -32,7 +32,7 @@ pub fn saved_pointers_needed(
 ) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
     check_depth(edited)?;
     // The very walk of the update, on a copy and without values: it cannot ask for other ones.
-    let mut edited = GuardedValue::new(edited.clone());
+    let mut edited = SecretJson::new(edited.clone());
     let asked = Values::Asked(BTreeSet::new());
     let known = known(spec, policy, saved, &edited, asked)?;
     let scope = Scope::ephemeral();
@@ -64,7 +64,7 @@ pub fn plan_update(
     references: &References,
     edited: Value,
 ) -> Result<SplitPlan, ConnectorError> {
-    let mut config = GuardedValue::new(edited);
+    let mut config = SecretJson::new(edited);
     check_depth(&config)?;
     let known = known(spec, policy, saved, &config, Values::Known(values))?;
     let mut splitter = Splitter::new(spec, scope, policy, Some(known));

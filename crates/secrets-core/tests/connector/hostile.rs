@@ -5,7 +5,7 @@ use std::mem;
 
 use secret_persistence_core::SecretValue;
 use secret_persistence_core::connector::{
-    ConnectorError, ConnectorSpec, GuardedValue, MAX_DEPTH, Policy, ProblemKind, References,
+    ConnectorError, ConnectorSpec, MAX_DEPTH, Policy, ProblemKind, References, SecretJson,
     hydrate_with, plan_create, plan_update, pointers, saved_pointers_needed, scrub,
 };
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ fn deeper_configurations_are_refused_everywhere() {
                     )
                 };
                 limit_exceeded(update(&saved, deep()));
-                let deep = GuardedValue::new(deep());
+                let deep = SecretJson::new(deep());
                 limit_exceeded(update(&deep, saved.clone()));
                 limit_exceeded(saved_pointers_needed(&spec, &policy, &saved, &deep));
                 limit_exceeded(spec.secret_places(&deep));

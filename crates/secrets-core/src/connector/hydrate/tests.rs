@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::hydrate_with;
 use crate::SecretValue;
-use crate::connector::{ConnectorError, GuardedValue, Pointer, ProblemKind};
+use crate::connector::{ConnectorError, Pointer, ProblemKind, SecretJson};
 
 const MANAGED: &str = "airbyte_workspace_1_secret_2_v1";
 
 /// Hydrates from a store that has `name` → the text after the colon of `name`.
-fn hydrate(config: Value) -> Result<GuardedValue, ConnectorError> {
+fn hydrate(config: Value) -> Result<SecretJson, ConnectorError> {
     hydrate_with(config, |pointer: &Pointer| {
         let name = pointer.coordinate.as_ref()?.as_str();
         let text = match name {

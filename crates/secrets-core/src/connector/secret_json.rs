@@ -16,16 +16,16 @@ use super::limits::MAX_DEPTH;
 /// recurses, however deeply it is nested. Numbers and booleans are dropped as they are.
 ///
 /// ```
-/// use secret_persistence_core::connector::GuardedValue;
+/// use secret_persistence_core::connector::SecretJson;
 /// use serde_json::json;
 ///
-/// let full = GuardedValue::new(json!({"password": "hunter2"}));
+/// let full = SecretJson::new(json!({"password": "hunter2"}));
 /// assert_eq!(full["password"], "hunter2");
-/// assert_eq!(format!("{full:?}"), "GuardedValue(redacted)");
+/// assert_eq!(format!("{full:?}"), "SecretJson(redacted)");
 /// ```
-pub struct GuardedValue(Value);
+pub struct SecretJson(Value);
 
-impl GuardedValue {
+impl SecretJson {
     /// Takes a value over.
     #[must_use]
     pub fn new(value: Value) -> Self {
@@ -39,7 +39,7 @@ impl GuardedValue {
     }
 }
 
-impl Deref for GuardedValue {
+impl Deref for SecretJson {
     type Target = Value;
 
     fn deref(&self) -> &Value {
@@ -47,21 +47,21 @@ impl Deref for GuardedValue {
     }
 }
 
-impl DerefMut for GuardedValue {
+impl DerefMut for SecretJson {
     fn deref_mut(&mut self) -> &mut Value {
         &mut self.0
     }
 }
 
-impl Drop for GuardedValue {
+impl Drop for SecretJson {
     fn drop(&mut self) {
         wipe(&mut self.0);
     }
 }
 
-impl fmt::Debug for GuardedValue {
+impl fmt::Debug for SecretJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GuardedValue(redacted)")
+        f.write_str("SecretJson(redacted)")
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
                         Value::Object([("a".to_owned(), value)].into_iter().collect())
                     };
                 }
-                drop(GuardedValue::new(value));
+                drop(SecretJson::new(value));
             })
             .unwrap()
             .join()

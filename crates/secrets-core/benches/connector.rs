@@ -2,7 +2,8 @@
 //!
 //! With `CONNECTOR_SPECS` set, on the public specifications it names: every figure is a ratio to
 //! `serde_json::Value::clone` of the same full configuration, both measured in turns in one run;
-//! cloning inputs and dropping outputs happen outside the timed part. Then the growth from 10 to
+//! cloning inputs and dropping outputs happen outside the timed part. Then the same with drops, a
+//! clone's too, and the calls over a store in memory beside the walks they make. Then the growth from 10 to
 //! 10,000 secrets: the least of several times, and its ratio to a clone, because memory that is
 //! touched for the first time slows large ones down whatever is done with it. With
 //! `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` at 4000000000 glibc keeps what it has.
@@ -21,12 +22,15 @@ use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use secret_persistence_core::connector::{
-    ConnectorSpec, Policy, References, hydrate_with, plan_create, plan_update, pointers,
+    ConnectorOptions, ConnectorSecrets, ConnectorSpec, Place, Policy, References, hydrate_with,
+    plan_create, plan_update, pointers,
 };
-use secret_persistence_core::{Coordinate, Scope, SecretValue};
+use secret_persistence_core::{Actor, Coordinate, Memory, Scope, SecretValue, Stores};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -51,12 +55,23 @@ struct Figures {
     mask: Vec<f64>,
 }
 
+/// The same with what is made dropped within the time, and the calls over a store in memory.
+#[derive(Default)]
+struct Dropped {
+    clone: Vec<f64>,
+    split: Vec<f64>,
+    stage: Vec<f64>,
+    hydrate: Vec<f64>,
+    hydrate_call: Vec<f64>,
+}
+
 fn corpus(lines: &str) {
     let mut compile = Vec::new();
     let mut sizes = Vec::new();
     let mut secrets = Vec::new();
     let mut ratios: [Vec<f64>; 3] = Default::default();
     let mut micros: [Vec<f64>; 4] = Default::default();
+    let mut dropped: [Vec<f64>; 5] = Default::default();
     for line in lines.lines() {
         let row: Value = serde_json::from_str(line).unwrap();
         let specification = &row["connectionSpecification"];
@@ -89,6 +104,16 @@ fn corpus(lines: &str) {
                     .zip([&figures.split, &figures.hydrate, &figures.mask])
             {
                 ratios.push(of_clone(figure));
+            }
+            let figures_dropped = measure_dropped(&spec, &generated.config, ROUNDS, BATCH);
+            for (dropped, figure) in dropped.iter_mut().zip([
+                &figures_dropped.clone,
+                &figures_dropped.split,
+                &figures_dropped.stage,
+                &figures_dropped.hydrate,
+                &figures_dropped.hydrate_call,
+            ]) {
+                dropped.push(median(figure.iter().copied()));
             }
             for (micros, figure) in micros.iter_mut().zip([
                 &figures.clone,
@@ -130,6 +155,21 @@ fn corpus(lines: &str) {
         median(compile.iter().copied()),
         mean(&compile)
     );
+    println!("\n| with drops | median µs | mean µs |");
+    println!("|---|---|---|");
+    for (name, micros) in [
+        "clone",
+        "split",
+        "stage_create over memory",
+        "hydrate",
+        "hydrate over memory",
+    ]
+    .iter()
+    .zip(&dropped)
+    {
+        let median = median(micros.iter().copied());
+        println!("| {name} | {median:.3} | {:.3} |", mean(micros));
+    }
 }
 
 fn growth() {
@@ -195,6 +235,47 @@ fn measure(spec: &ConnectorSpec, config: &Value, rounds: usize, batch: usize) ->
     figures
 }
 
+fn measure_dropped(spec: &ConnectorSpec, config: &Value, rounds: usize, batch: usize) -> Dropped {
+    let (scope, policy) = (scope(), Policy::default());
+    let store = Arc::new(Memory::new());
+    let secrets = ConnectorSecrets::new(Stores::new(store), ConnectorOptions::default())
+        .acting_as(&Actor::new("bench"));
+    let stage = |config| {
+        // The store in memory never waits.
+        let staged = secrets.stage_create(spec, &scope, config);
+        staged.now_or_never().unwrap().unwrap()
+    };
+    let saved = stage(config.clone()).config().clone();
+    let stored: Vec<SecretValue> = {
+        let full = secrets.hydrate(saved.clone()).now_or_never().unwrap();
+        let full = full.unwrap();
+        let places = pointers(&saved).unwrap();
+        let text = |place: &Place| place.find(&full).unwrap().as_str().unwrap().to_owned();
+        let texts = places.iter().map(|(place, _)| text(place));
+        texts.map(SecretValue::new).collect()
+    };
+    let mut figures = Dropped::default();
+    for _ in 0..rounds {
+        let configs = &vec![config; batch];
+        let saveds = &vec![&saved; batch];
+        figures
+            .clone
+            .push(per_item_dropped(&vec![(); batch], |()| config.clone()));
+        figures.split.push(per_item_dropped(configs, |config| {
+            plan_create(spec, &scope, &policy, config).unwrap()
+        }));
+        figures.stage.push(per_item_dropped(configs, stage));
+        figures.hydrate.push(per_item_dropped(saveds, |saved| {
+            let mut values = stored.iter();
+            hydrate_with(saved, |_| values.next()).unwrap()
+        }));
+        figures.hydrate_call.push(per_item_dropped(saveds, |saved| {
+            secrets.hydrate(saved).now_or_never().unwrap().unwrap()
+        }));
+    }
+    figures
+}
+
 fn update(spec: &ConnectorSpec, config: &Value) -> f64 {
     let (scope, policy) = (scope(), Policy::default());
     let saved = plan_create(spec, &scope, &policy, config.clone())
@@ -219,6 +300,17 @@ fn per_item<I: ToInput, O>(items: &[I], mut run: impl FnMut(I::Input) -> O) -> f
     let (time, ()) = timed(|| {
         for input in inputs {
             outputs.push(black_box(run(black_box(input))));
+        }
+    });
+    time.as_secs_f64() * 1e6 / items.len() as f64
+}
+
+/// The same, with what is made dropped within the time.
+fn per_item_dropped<I: ToInput, O>(items: &[I], mut run: impl FnMut(I::Input) -> O) -> f64 {
+    let inputs: Vec<I::Input> = items.iter().map(ToInput::to_input).collect();
+    let (time, ()) = timed(|| {
+        for input in inputs {
+            drop(black_box(run(black_box(input))));
         }
     });
     time.as_secs_f64() * 1e6 / items.len() as f64

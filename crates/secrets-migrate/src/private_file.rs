@@ -1,4 +1,5 @@
 //! Files that only their owner may read, and that appear whole or not at all.
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -57,6 +58,46 @@ impl Write for PrivateFile {
     fn flush(&mut self) -> io::Result<()> {
         self.0.as_file_mut().flush()
     }
+}
+
+/// Opens a file of our own that an earlier run has left: never through a symbolic link, and only where
+/// nobody else owns it or may write it, so that nobody puts words into our mouth.
+///
+/// # Errors
+/// `NotFound`, and where it cannot be trusted.
+pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+        use rustix::fs::OFlags;
+
+        // The bits of a flag fit, whatever type the platform gives them.
+        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let file = options.mode(0o600).custom_flags(no_follow).open(path)?;
+        let metadata = file.metadata()?;
+        let refused = |reason: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+        if !metadata.is_file() {
+            return refused("it is not a regular file");
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return refused("somebody else owns it");
+        }
+        if metadata.mode() & 0o022 != 0 {
+            return refused(
+                "others may write it; remove it, or take the right from them (chmod go-w)",
+            );
+        }
+        Ok(file)
+    }
+    #[cfg(not(unix))]
+    options.open(path)
+}
+
+/// The failure for a file that is not ours to go on with.
+pub(crate) fn not_trusted(path: &Path, cause: io::Error) -> MigrateError {
+    MigrateError::settings(format!("this file is not gone on with: {cause}"))
+        .with_place(path.display().to_string())
 }
 
 /// The error for a file that could not be written.

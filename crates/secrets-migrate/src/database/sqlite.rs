@@ -1,4 +1,5 @@
 //! SQLite files: a journal of our own, or somebody else's configurations.
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use sqlx::{ConnectOptions, SqlitePool};
 
 use super::Purpose;
 use super::reason::failure;
-use crate::private_file::not_written;
+use crate::private_file::{not_trusted, open_own};
 use crate::{MigrateError, MigrateResult};
 
 /// Opens a file.
@@ -55,14 +56,12 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
 
 /// A journal names every secret there is: nobody else needs to read it.
 fn create_private(path: &Path) -> MigrateResult<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .map(drop)
-        .map_err(|cause| not_written(path, cause))
+    open_own(
+        path,
+        OpenOptions::new().write(true).create(true).truncate(false),
+    )
+    .map(drop)
+    .map_err(|cause| not_trusted(path, cause))
 }
 
 /// SQLITE_BUSY, extended codes included. <https://sqlite.org/rescode.html#busy>

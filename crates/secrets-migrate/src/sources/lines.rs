@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::json;
 use crate::address::query_of_file;
-use crate::private_file::{PrivateFile, not_written};
+use crate::private_file::{PrivateFile, not_trusted, not_written, open_own};
 use crate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateErrorKind,
     MigrateResult, Update,
@@ -51,6 +51,8 @@ struct Stamp {
 #[derive(Debug, Default)]
 struct Changes {
     part: Option<File>,
+    /// Whether the part file is open for writing, which the first update does.
+    is_writable: bool,
     path: PathBuf,
     offsets: HashMap<String, u64>,
     end: u64,
@@ -215,12 +217,13 @@ impl Changes {
             path: PathBuf::from(name),
             ..Self::default()
         };
-        let mut file = match open_part(&changes.path, false) {
+        // Only read here: a dry run touches nothing.
+        let file = match open_own(&changes.path, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(changes),
-            Err(cause) => return Err(not_written(&changes.path, cause)),
+            Err(cause) => return Err(not_trusted(&changes.path, cause)),
         };
-        let mut reader = BufReader::new(&mut file);
+        let mut reader = BufReader::new(&file);
         loop {
             let mut line = String::new();
             match reader.read_line(&mut line) {
@@ -234,8 +237,6 @@ impl Changes {
                 Err(cause) => return Err(not_written(&changes.path, cause)),
             }
         }
-        file.set_len(changes.end)
-            .map_err(|cause| not_written(&changes.path, cause))?;
         changes.part = Some(file);
         Ok(changes)
     }
@@ -256,9 +257,20 @@ impl Changes {
     fn push(&mut self, id: &str, line: &str) -> MigrateResult<()> {
         let path = self.path.clone();
         let written = |cause| not_written(&path, cause);
-        let part = match &mut self.part {
-            Some(part) => part,
-            none => none.insert(open_part(&path, true).map_err(written)?),
+        if !self.is_writable {
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .write(true)
+                .create_new(self.part.is_none());
+            let part = open_own(&path, &mut options).map_err(|cause| not_trusted(&path, cause))?;
+            // What a kill in the middle of a write has left goes.
+            part.set_len(self.end).map_err(written)?;
+            self.part = Some(part);
+            self.is_writable = true;
+        }
+        let Some(part) = &mut self.part else {
+            return Err(MigrateError::unavailable("the file is closed").within(path.display()));
         };
         part.seek(SeekFrom::Start(self.end))
             .and_then(|_| part.write_all(line.as_bytes()))
@@ -272,6 +284,7 @@ impl Changes {
     /// The changes are in the output now.
     fn discard(&mut self) {
         self.part = None;
+        self.is_writable = false;
         self.offsets.clear();
         // It holds nothing that the output has not: left behind, it only takes up room.
         let _ = std::fs::remove_file(&self.path);
@@ -452,14 +465,6 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
     })
 }
 
-fn open_part(path: &Path, create: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(create);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
 #[cfg(test)]
 mod tests {
     use crate::Content;
@@ -597,6 +602,44 @@ mod tests {
         assert!(
             again.to_string().contains("c.split.jsonl is there already"),
             "{again}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_part_file_of_somebody_else_is_refused_and_a_look_touches_nothing() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join("c.split.jsonl.part");
+        let victim = folder.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        symlink(&victim, &part).unwrap();
+        let refused = opened(folder.path(), WHOLE, Access::Update).unwrap_err();
+        assert!(
+            refused.to_string().contains("not gone on with"),
+            "{refused}"
+        );
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        std::fs::remove_file(&part).unwrap();
+
+        // Torn by a kill: opening it, as a dry run does, leaves it as it is.
+        let torn = format!("{WHOLE}\n{{\"id\":\"a\",\"conf");
+        std::fs::write(&part, &torn).unwrap();
+        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let lines = opened(folder.path(), WHOLE, Access::Update).unwrap();
+        assert_eq!(std::fs::read_to_string(&part).unwrap(), torn);
+        // The first update cuts the torn line off.
+        let row = lines.find("a").unwrap().unwrap();
+        lines.update(&row, &serde_json::json!({})).await.unwrap();
+        let now = std::fs::read_to_string(&part).unwrap();
+        assert_eq!(now.lines().count(), 2, "{now}");
+
+        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let refused = opened(folder.path(), WHOLE, Access::Update).unwrap_err();
+        assert!(
+            refused.to_string().contains("others may write it"),
+            "{refused}"
         );
     }
 

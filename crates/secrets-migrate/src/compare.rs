@@ -1,13 +1,13 @@
 //! What both stores have under one name, and what that means for a copy.
 use futures::future::join_all;
 use secret_persistence_core::{
-    Error, ErrorKind, Expiry, ManagedCoordinate, Read, Result, SecretPersistenceExt, SecretValue,
-    Timestamp, Write,
+    Coordinate, Error, ErrorKind, Expiry, ManagedCoordinate, Read, Result, SecretPersistenceExt,
+    SecretValue, Timestamp, Write,
 };
 
 use crate::scan::coordinates;
-use crate::session::Session;
-use crate::{Class, Expiring, Failure, Finding, JournalEntry, PendingDeletion};
+use crate::session::{Session, by_key};
+use crate::{Class, Expiring, Failure, Finding, JournalEntry, MigrateResult, PendingDeletion};
 
 /// One secret on both sides, at one moment.
 pub(super) struct Pair {
@@ -27,7 +27,7 @@ pub(super) enum Side {
 }
 
 impl Side {
-    fn of(result: Result<Read>) -> Self {
+    pub(super) fn of(result: Result<Read>) -> Self {
         match result {
             Ok(read) => Self::Has(read),
             Err(error) => match error.kind() {
@@ -51,6 +51,16 @@ impl Pair {
         self.source.value().is_some() && self.source.value() == self.target.value()
     }
 
+    /// How the two sides differ, if they do.
+    pub(super) fn difference(&self) -> Option<&'static str> {
+        match (&self.source, &self.target) {
+            _ if self.is_equal() => None,
+            (Side::Gone(_), _) => Some("the source has not got it any more"),
+            (_, Side::Gone(_)) => Some("the target has not got it now"),
+            _ => Some("source and target have different values now"),
+        }
+    }
+
     /// The failure of the side that could not be read.
     pub(super) fn failure(&self) -> Option<Failure> {
         [&self.source, &self.target]
@@ -64,6 +74,8 @@ impl Pair {
 
 /// What a copy has to do about one secret.
 pub(super) enum Step {
+    /// The configuration that mentioned it has changed meanwhile.
+    Changed(JournalEntry),
     /// The target has another value.
     Conflict(JournalEntry),
     /// One side could not be read.
@@ -126,10 +138,7 @@ impl Session<'_> {
         let read = match (source, &target) {
             (Side::Has(read), _) => read,
             (Side::Gone(kind), _) if entry.scan == scan => {
-                let finding = Finding::of(Class::Missing, entry.coordinate.as_str())
-                    .in_holder(entry.holder.as_deref())
-                    .with_kind(kind.as_str());
-                return Step::Skip(entry, Some(finding));
+                return self.missing(entry, kind).await;
             }
             // The target has it because of us, the source has deleted it, nobody mentions it.
             (Side::Gone(_), Side::Has(_)) if entry.intent => return Step::Withdraw(entry),
@@ -142,6 +151,57 @@ impl Session<'_> {
             Side::Gone(ErrorKind::PendingDeletion) => self.pending_deletion(entry, read.value),
             Side::Gone(_) | Side::Failed(_) => self.write_step(entry, read, now).await,
         }
+    }
+
+    /// What a configuration mentioned and the source has not got. Somebody may have saved the
+    /// configuration since it was read, and deleted what it had.
+    async fn missing(&self, entry: JournalEntry, kind: ErrorKind) -> Step {
+        match self.is_mentioned(&entry).await {
+            Ok(true) => {}
+            Ok(false) => return Step::Changed(entry),
+            Err(error) => {
+                return Step::Failed(Failure {
+                    coordinate: Some(entry.coordinate.to_string()),
+                    configuration: entry.holder,
+                    place: None,
+                    kind: error.kind().as_str().to_owned(),
+                    message: error.to_string(),
+                });
+            }
+        }
+        let finding = if kind == ErrorKind::PendingDeletion {
+            Finding::of(Class::Recoverable, entry.coordinate.as_str()).with_detail(
+                "the source has scheduled it for deletion: restore it there (undelete, recover, \
+                 restore-secret), then copy again",
+            )
+        } else {
+            Finding::of(Class::Missing, entry.coordinate.as_str())
+        };
+        let finding = finding
+            .in_holder(entry.holder.as_deref())
+            .with_kind(kind.as_str());
+        Step::Skip(entry, Some(finding))
+    }
+
+    /// Whether the configuration that mentioned a secret still does, as it is now.
+    pub(super) async fn is_mentioned(&self, entry: &JournalEntry) -> MigrateResult<bool> {
+        let Some((source, id)) = entry
+            .holder
+            .as_deref()
+            .and_then(|key| by_key(self.configs, key))
+        else {
+            return Ok(true);
+        };
+        let Some(row) = source.row(id).await? else {
+            return Ok(false);
+        };
+        let holdings = self.holdings(source, vec![row]).await?;
+        Ok(holdings.iter().any(|holding| {
+            !holding.problems.is_empty()
+                || holding.held.iter().any(|held| {
+                    held.coordinate().and_then(Coordinate::managed) == Some(&entry.coordinate)
+                })
+        }))
     }
 
     fn pending_deletion(&self, entry: JournalEntry, value: SecretValue) -> Step {

@@ -4,7 +4,7 @@ use secret_persistence_core::{
 };
 
 use crate::compare::Step;
-use crate::plan::{conflicting, present};
+use crate::plan::{changed, conflicting, present};
 use crate::scan::coordinates;
 use crate::session::Session;
 use crate::{Failure, JournalEntry, MigrateResult, Phase, Select, Shared, State, Transition};
@@ -49,6 +49,11 @@ impl Session<'_> {
         let (mut writes, mut restores, mut withdrawals) = (Vec::new(), Vec::new(), Vec::new());
         for step in self.steps(scan, entries).await {
             match step {
+                Step::Changed(entry) => {
+                    ledger.tally(|tally| tally.changed_since += 1);
+                    ledger.found(changed(&entry));
+                    transitions.extend(given_up(&entry));
+                }
                 Step::Conflict(entry) => {
                     ledger.found_and_settled(conflicting(&entry));
                     transitions.push(to(&entry, State::Conflict, entry.intent));

@@ -18,10 +18,14 @@ pub struct Decisions {
     pub external: Option<External>,
     /// Coordinates that configurations mention and the source has not.
     pub missing: Option<Missing>,
+    /// Pointers at secrets of another scope than their row's.
+    pub other_scope: Option<OtherScope>,
     /// Coordinates that the source lists and no configuration mentions.
     pub orphaned: Option<Orphaned>,
     /// Names that are scheduled for deletion in the target.
     pub pending_deletion: Option<PendingDeletion>,
+    /// Secrets that configurations mention and the source has scheduled for deletion.
+    pub recoverable: Option<Recoverable>,
     /// Coordinates that stand in more than one configuration.
     pub shared: Option<Shared>,
     /// Pointers with a storage id, by that id.
@@ -70,6 +74,24 @@ pub enum Orphaned {
     Copy,
     /// They stay in the source.
     Leave,
+}
+
+/// Pointers at secrets of another scope than their row's: of another workspace, say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum OtherScope {
+    /// They are meant: the secrets are moved like all others, and never copied into the row's scope.
+    Keep,
+}
+
+/// Secrets that configurations mention and the source has scheduled for deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Recoverable {
+    /// Their configurations are broken already; the others are moved.
+    Skip,
 }
 
 /// Names that are scheduled for deletion in the target.
@@ -138,6 +160,20 @@ impl Decisions {
         self
     }
 
+    /// Decides about pointers at secrets of another scope.
+    #[must_use]
+    pub fn with_other_scope(mut self, decision: OtherScope) -> Self {
+        self.other_scope = Some(decision);
+        self
+    }
+
+    /// Decides about secrets that the source has scheduled for deletion.
+    #[must_use]
+    pub fn with_recoverable(mut self, decision: Recoverable) -> Self {
+        self.recoverable = Some(decision);
+        self
+    }
+
     /// Decides about orphans.
     #[must_use]
     pub fn with_orphaned(mut self, decision: Orphaned) -> Self {
@@ -181,9 +217,11 @@ impl Decisions {
             Class::Expiring => self.expiring.is_some(),
             Class::External => self.external.is_some(),
             Class::Missing => self.missing.is_some(),
+            Class::OtherScope => self.other_scope.is_some(),
+            Class::Recoverable => self.recoverable.is_some(),
             Class::Orphaned => self.orphaned.is_some(),
             Class::PendingDeletion => self.pending_deletion.is_some(),
-            Class::Kept | Class::Lost | Class::Present => true,
+            Class::Changed | Class::Kept | Class::Lost | Class::Present | Class::Skipped => true,
             Class::Shared => self.shared.is_some(),
             Class::Unfit => self.unfit.is_some(),
         }

@@ -1,9 +1,9 @@
 //! What rows of configurations hold: which pointer means which secret in which store.
 
-use secret_persistence_core::Coordinate;
 use secret_persistence_core::connector::{
     Place, Pointer, Problem, ProblemKind, References, UnresolvedReference, pointers,
 };
+use secret_persistence_core::{Coordinate, ManagedCoordinate, Scope};
 
 use crate::session::{Session, key};
 use crate::{
@@ -40,6 +40,20 @@ pub(super) enum Means {
     },
     /// A secret of a storage that nobody has decided about.
     Undecided(String),
+}
+
+impl Holding {
+    /// Whether a secret that the row names itself belongs to another scope than the row, as far as
+    /// the row tells its own: to another workspace, whose secret somebody points at.
+    pub(super) fn is_of_other_scope(&self, coordinate: &ManagedCoordinate) -> bool {
+        scope_of(&self.row).is_some_and(|scope| !scope.contains(coordinate))
+    }
+}
+
+/// The scope of a row, where it tells one.
+pub(super) fn scope_of(row: &ConfigRow) -> Option<Scope> {
+    let prefix = row.prefix.as_deref().unwrap_or("workspace_");
+    Scope::new(prefix, row.base_id?).ok()
 }
 
 impl Held {

@@ -3,12 +3,16 @@ use std::collections::{BTreeSet, HashMap};
 
 use secret_persistence_core::connector::{Pointer, Problem, ProblemKind, Rereads, hydrate_with};
 use secret_persistence_core::{
-    Coordinate, Error, ErrorKind, Result, SecretPersistenceExt, SecretValue,
+    Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretPersistenceExt, SecretValue,
 };
 
 use crate::holdings::{Held, Holding, Means};
+use crate::scan::coordinates;
 use crate::session::Session;
-use crate::{ConfigRow, ConfigSource, Content, External, Failure, MigrateResult, Missing, Phase};
+use crate::{
+    Class, ConfigRow, ConfigSource, Content, External, Failure, Finding, JournalEntry,
+    MigrateResult, Missing, Phase, State,
+};
 
 /// What stands for a secret of another store, which is not read: valid as text and as JSON.
 const ELSEWHERE: &str = "0";
@@ -36,7 +40,8 @@ impl Session<'_> {
 
     fn failures(&self) -> u64 {
         let mut failed = 0;
-        self.ledger.note(|report| failed = report.failed);
+        self.ledger
+            .note(|report| failed = report.failed + report.tally.changed_since);
         failed
     }
 
@@ -65,7 +70,7 @@ impl Session<'_> {
                         Some(_) => {}
                     }
                 }
-                self.conclude(from, &holding, problems).await;
+                self.conclude(from, &holding, problems).await?;
             }
             (rows, rereads) = (moved, moved_rereads);
         }
@@ -145,21 +150,71 @@ impl Session<'_> {
         problems
     }
 
-    async fn conclude(&self, from: Store, holding: &Holding, problems: Vec<Problem>) {
+    async fn conclude(
+        &self,
+        from: Store,
+        holding: &Holding,
+        problems: Vec<Problem>,
+    ) -> MigrateResult<()> {
         let ledger = &self.ledger;
         if problems.is_empty() {
             if matches!(holding.row.content, Content::Configuration(_)) {
                 ledger.tally(|tally| tally.hydrated += 1);
             }
-            return;
+            return Ok(());
         }
         if self.was_broken_before(from, &problems).await {
             ledger.tally(|tally| tally.skipped += 1);
-            return;
+            for problem in &problems {
+                let mut finding = Finding::new(Class::Skipped)
+                    .in_configuration(&holding.key, Some(problem.place().as_str()))
+                    .with_detail(
+                        "neither store has this secret, and --missing skip leaves such configurations",
+                    );
+                finding.coordinate = problem.coordinate().map(str::to_owned);
+                ledger.found(finding);
+            }
+            return Ok(());
+        }
+        if self.is_younger_than_the_copy(from, &problems).await? {
+            ledger.tally(|tally| tally.changed_since += 1);
+            ledger.found(
+                Finding::new(Class::Changed)
+                    .in_configuration(&holding.key, None)
+                    .with_detail("it was saved since the last copy; copy again"),
+            );
+            return Ok(());
         }
         for problem in &problems {
             ledger.not_hydrated(Failure::of_problem(&holding.key, problem));
         }
+        Ok(())
+    }
+
+    /// Whether all that a configuration lacks in the target was written to the source since the last
+    /// copy: the journal has never had it there, and the source has it.
+    async fn is_younger_than_the_copy(
+        &self,
+        from: Store,
+        problems: &[Problem],
+    ) -> MigrateResult<bool> {
+        if from == Store::Source || !problems.iter().all(Problem::is_gone) {
+            return Ok(false);
+        }
+        let names: Vec<ManagedCoordinate> = problems
+            .iter()
+            .filter_map(|problem| ManagedCoordinate::parse(problem.coordinate()?).ok())
+            .collect();
+        if names.len() != problems.len() {
+            return Ok(false);
+        }
+        let known = self.journal.find(&names).await?;
+        let was_there = |entry: &JournalEntry| entry.intent || entry.state != State::Pending;
+        if known.iter().flatten().any(was_there) {
+            return Ok(false);
+        }
+        let reads = self.source.read_many(&coordinates(&names)).await;
+        Ok(reads.iter().all(Result::is_ok))
     }
 
     /// Whether all that a configuration lacks is missing in the other store too, and it is decided

@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod holdings;
 mod hydrate;
+mod independence;
 mod job;
 mod journal;
 mod ledger;
@@ -40,7 +41,8 @@ pub use address::Variables;
 pub use cancel::Cancellation;
 pub use configs::{Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Update};
 pub use decisions::{
-    Decisions, Expiring, External, Missing, Orphaned, PendingDeletion, Shared, Storage, Unfit,
+    Decisions, Expiring, External, Missing, Orphaned, OtherScope, PendingDeletion, Recoverable,
+    Shared, Storage, Unfit,
 };
 pub use engine::{AllReferences, Migration, TwoStores};
 pub use error::{MigrateError, MigrateErrorKind, MigrateResult};

@@ -1,5 +1,6 @@
 //! How a run goes about its work.
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
 use secret_persistence_core::Recovery;
 
@@ -16,6 +17,9 @@ pub struct MigrateOptions {
     /// Changes no store and no configuration, and no state in the journal, which notes what was
     /// found all the same.
     pub dry_run: bool,
+    /// The longest time after which one store shows what was done to the other, if it follows it:
+    /// before rollback and retire delete, they wait that long to see that it does not.
+    pub lag: Duration,
     /// What to do with what is found.
     pub decisions: Decisions,
     /// How many rows, names or entries are read at once from configurations, listings and journal.
@@ -36,6 +40,7 @@ impl Default for MigrateOptions {
             concurrency: None,
             requests_per_second: None,
             dry_run: false,
+            lag: Duration::from_secs(2),
             decisions: Decisions::default(),
             page: const { NonZeroUsize::new(500).unwrap() },
             listed: 1000,
@@ -64,6 +69,13 @@ impl MigrateOptions {
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
+        self
+    }
+
+    /// Waits this long to see whether one store follows the other.
+    #[must_use]
+    pub fn with_lag(mut self, lag: Duration) -> Self {
+        self.lag = lag;
         self
     }
 

@@ -22,6 +22,10 @@ impl Session<'_> {
         ledger.tally(|tally| tally.secrets += entries.len() as u64);
         for step in self.steps(scan, entries).await {
             match step {
+                Step::Changed(entry) => {
+                    ledger.tally(|tally| tally.changed_since += 1);
+                    ledger.found(changed(&entry));
+                }
                 Step::Conflict(entry) => ledger.found(conflicting(&entry)),
                 Step::Failed(failure) => ledger.failed(failure),
                 Step::Forgotten(_) | Step::Withdraw(_) => ledger.tally(|tally| tally.gone += 1),
@@ -54,6 +58,12 @@ pub(super) fn conflicting(entry: &JournalEntry) -> Finding {
     Finding::of(Class::Conflicting, entry.coordinate.as_str())
         .in_holder(entry.holder.as_deref())
         .with_detail("the target has another value under this name, which is left as it is")
+}
+
+pub(super) fn changed(entry: &JournalEntry) -> Finding {
+    Finding::of(Class::Changed, entry.coordinate.as_str())
+        .in_holder(entry.holder.as_deref())
+        .with_detail("the configuration has changed since it was read")
 }
 
 pub(super) fn present(entry: &JournalEntry) -> Finding {

@@ -70,6 +70,10 @@ pub enum Stop {
     Failures,
     /// Configurations would not hydrate.
     Hydration,
+    /// What was deleted from one store was deleted from the other too; it was put back.
+    Linked,
+    /// Secrets of ours are left in the source.
+    Remaining,
     /// Something was found that waits for a decision.
     Undecided,
     /// The target lacks secrets that it had, or a copy was not finished: copy again.
@@ -85,6 +89,8 @@ impl Stop {
             Self::Conflict => "conflict",
             Self::Failures => "failures",
             Self::Hydration => "hydration",
+            Self::Linked => "linked",
+            Self::Remaining => "remaining",
             Self::Undecided => "undecided",
             Self::Unverified => "unverified",
         }
@@ -139,6 +145,11 @@ pub struct Tally {
     pub split: u64,
     /// Copies that unshare has made.
     pub unshared: u64,
+    /// Secrets of ours that the source still has after a retire.
+    pub remaining: u64,
+    /// Secrets and configurations that somebody changed since they were copied: the next copy brings
+    /// them.
+    pub changed_since: u64,
     /// Rows that somebody else changed meanwhile, to be tried again.
     pub changed: u64,
 }
@@ -148,6 +159,8 @@ pub struct Tally {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Class {
+    /// It has changed since it was copied; the next copy brings it. Needs no decision.
+    Changed,
     /// The target has another value under that name. Stops always.
     Conflicting,
     /// The secret expires, and the target keeps no expiry.
@@ -160,14 +173,20 @@ pub enum Class {
     Lost,
     /// A configuration mentions it, and the source has not got it.
     Missing,
+    /// A configuration points at a secret of another scope than its own: it may be stolen.
+    OtherScope,
     /// The source lists it, and no configuration mentions it.
     Orphaned,
     /// The target has scheduled that name for deletion.
     PendingDeletion,
     /// The target already has the equal value. Needs no decision: nothing is done with it.
     Present,
+    /// A configuration mentions it, and the source has scheduled it for deletion: it can be restored.
+    Recoverable,
     /// It stands in more than one configuration.
     Shared,
+    /// A configuration that was not verified, and why. Needs no decision: one says so.
+    Skipped,
     /// A pointer names a storage id that nobody has decided about.
     Storage,
     /// The target cannot hold the value.
@@ -181,16 +200,20 @@ impl Class {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Changed => "changed",
             Self::Conflicting => "conflicting",
             Self::Expiring => "expiring",
             Self::External => "external",
             Self::Kept => "kept",
             Self::Lost => "lost",
             Self::Missing => "missing",
+            Self::OtherScope => "other_scope",
             Self::Orphaned => "orphaned",
             Self::PendingDeletion => "pending_deletion",
             Self::Present => "present",
+            Self::Recoverable => "recoverable",
             Self::Shared => "shared",
+            Self::Skipped => "skipped",
             Self::Storage => "storage",
             Self::Unfit => "unfit",
             Self::Unreadable => "unreadable",

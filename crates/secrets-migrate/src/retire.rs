@@ -1,19 +1,18 @@
 //! Empties the source of what the target has.
-use futures::future::{BoxFuture, join_all};
+use std::slice;
+
+use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use secret_persistence_core::{
-    DeleteOptions, ErrorKind, Expiry, ManagedCoordinate, Recovery, Scope, SecretPersistenceExt,
-    SecretValue, Timestamp, Write,
+    DeleteOptions, ListOptions, Listing, ManagedCoordinate, Scope, SecretPersistenceExt,
 };
-use uuid::Uuid;
 
 use crate::compare::{Pair, Side};
 use crate::hydrate::Store;
+use crate::independence::{Deletion, Sides};
 use crate::rollback::kept;
-use crate::session::{Session, same_store};
-use crate::{Failure, JournalEntry, MigrateResult, Phase, Select, Stop};
-
-/// For how long a probe lives that nobody could delete.
-const PROBE_LIFETIME: std::time::Duration = std::time::Duration::from_secs(3600);
+use crate::session::Session;
+use crate::{Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, Stop};
 
 impl Session<'_> {
     /// Hydrates every configuration from the target, then deletes from the source what is equal in
@@ -28,45 +27,104 @@ impl Session<'_> {
             return Ok(());
         }
         if !self.options.dry_run {
-            self.prove_two_stores().await?;
+            self.prove_independence(self.emptying_source()).await?;
         }
         self.each_unit(Phase::Delete, None, &Select::all(), &|entries| {
             Box::pin(self.retire_unit(entries))
         })
-        .await
+        .await?;
+        if self.options.dry_run || self.ledger.is_stopped() {
+            return Ok(());
+        }
+        self.count_remaining().await
+    }
+
+    fn emptying_source(&self) -> Sides<'_> {
+        Sides {
+            emptied: &*self.source,
+            kept: &*self.target,
+        }
     }
 
     async fn retire_unit(&self, entries: Vec<JournalEntry>) -> MigrateResult<()> {
         let pairs = self.pairs(entries).await;
-        // As many at once as the store takes.
-        let mut deletions: Vec<BoxFuture<'_, ()>> = Vec::with_capacity(pairs.len());
-        for pair in &pairs {
-            deletions.push(Box::pin(self.retire_one(pair)));
-        }
-        join_all(deletions).await;
-        Ok(())
+        let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.retire_one(pair)) };
+        self.delete_unit(self.emptying_source(), &pairs, &one)
+            .await
+            .map(drop)
     }
 
-    async fn retire_one(&self, pair: &Pair) {
+    async fn retire_one(&self, pair: &Pair) -> Deletion {
         let (ledger, entry) = (&self.ledger, &pair.entry);
         if let Some(failure) = pair.failure() {
-            return ledger.failed(failure);
-        }
-        if matches!(pair.source, Side::Gone(_)) {
-            return ledger.tally(|tally| tally.gone += 1);
-        }
-        if !pair.is_equal() {
+            ledger.failed(failure);
+        } else if matches!(pair.source, Side::Gone(_)) {
+            ledger.tally(|tally| tally.gone += 1);
+        } else if let Some(difference) = pair.difference() {
             ledger.tally(|tally| tally.kept += 1);
-            return ledger.found(kept(entry, "the target has not got the same value now"));
-        }
-        match self.retire_equal(&entry.coordinate).await {
-            Ok(true) => ledger.tally(|tally| tally.deleted += 1),
-            Ok(false) => {
-                ledger.tally(|tally| tally.foreign += 1);
-                ledger.found(kept(entry, "the source marks it with another owner"));
+            ledger.found(kept(entry, difference));
+        } else {
+            match self.retire_equal(&entry.coordinate).await {
+                Ok(true) => {
+                    ledger.tally(|tally| tally.deleted += 1);
+                    return Deletion {
+                        deleted: !self.options.dry_run,
+                        transition: None,
+                    };
+                }
+                Ok(false) => {
+                    ledger.tally(|tally| tally.foreign += 1);
+                    ledger.found(kept(entry, "the source marks it with another owner"));
+                }
+                Err(error) => ledger.failed(Failure::of(&error)),
             }
-            Err(error) => ledger.failed(Failure::of(&error)),
         }
+        Deletion::default()
+    }
+
+    /// Lists what the source still has and nobody else's mark is on. A listing may lag, so a name
+    /// counts only once it is read.
+    async fn count_remaining(&self) -> MigrateResult<()> {
+        let capabilities = self.source.capabilities();
+        if capabilities.listing == Listing::None {
+            self.ledger.note(|report| report.unlisted = true);
+            return Ok(());
+        }
+        let options = ListOptions::default().with_details(capabilities.cost.list_detail == 0);
+        self.ledger.began(Phase::List, None);
+        let mut listing = self.source.list(&options);
+        let mut remaining = 0;
+        while let Some(entry) = listing.try_next().await? {
+            self.ledger.advanced(Phase::List, 1);
+            let name = &entry.coordinate;
+            // Probes, of a run that was killed, are nobody's.
+            let is_probe = Scope::ephemeral().contains(name);
+            if is_probe
+                || entry.pending_deletion
+                || self.source.read(&name.clone().into()).await.is_err()
+            {
+                continue;
+            }
+            let owner = self.owners(&[&entry]).await.into_iter().next().flatten();
+            if self.is_foreign(owner.as_deref()) {
+                continue;
+            }
+            remaining += 1;
+            let known = self.journal.find(slice::from_ref(name)).await?;
+            if known.into_iter().flatten().next().is_none() {
+                self.ledger
+                    .found(Finding::of(Class::Kept, name.as_str()).with_detail(
+                    "no configuration mentions it and it was never copied: copy --orphaned copy \
+                         brings it to the target, then retire deletes it here",
+                ));
+            }
+        }
+        self.ledger.ended(Phase::List);
+        if remaining > 0 {
+            self.ledger.tally(|tally| tally.remaining = remaining);
+            self.ledger.stop(Stop::Remaining);
+        }
+        Ok(())
     }
 
     /// Deletes one, unless it is another installation's. Whether it was ours.
@@ -85,28 +143,6 @@ impl Session<'_> {
             self.source.delete(coordinate, &delete).await?;
         }
         Ok(true)
-    }
-
-    /// Two addresses may lead to one store, where every value equals itself and retiring would
-    /// delete the only one.
-    async fn prove_two_stores(&self) -> MigrateResult<()> {
-        let probe = ManagedCoordinate::new(&Scope::ephemeral(), Uuid::new_v4(), 1)?;
-        let expires = (self.target.capabilities().expiry != Expiry::None)
-            .then(|| Timestamp::now().saturating_add(PROBE_LIFETIME));
-        let value = SecretValue::new(Uuid::new_v4().to_string());
-        let write = Write::new(probe.clone(), value).with_expires(expires);
-        let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
-        let written = self.target.write(write).await;
-        let look = match written {
-            Ok(_) => self.source.read(&probe.clone().into()).await,
-            Err(error) => Err(error),
-        };
-        self.target.delete(&probe, &at_once).await?;
-        match look {
-            Ok(_) => Err(same_store(&self.ledger.run())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

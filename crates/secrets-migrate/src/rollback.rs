@@ -1,14 +1,16 @@
 //! Takes back what was written to the target.
-use futures::future::{BoxFuture, join_all};
-use secret_persistence_core::{DeleteOptions, Recovery};
+use futures::future::BoxFuture;
+use secret_persistence_core::{
+    DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt,
+};
 
 use crate::compare::{Pair, Side};
 use crate::copy::to;
 use crate::hydrate::Store;
+use crate::independence::{Deletion, Sides};
+use crate::scan::coordinates;
 use crate::session::Session;
-use crate::{
-    Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition,
-};
+use crate::{Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop};
 
 impl Session<'_> {
     /// Hydrates every configuration from the source, then deletes from the target what has an intent
@@ -20,6 +22,9 @@ impl Session<'_> {
         if self.ledger.is_stopped() {
             return Ok(());
         }
+        if !self.options.dry_run {
+            self.prove_independence(self.emptying_target()).await?;
+        }
         let select = Select::all().with_intent(true);
         self.each_unit(Phase::Delete, None, &select, &|entries| {
             Box::pin(self.rollback_unit(entries))
@@ -27,46 +32,70 @@ impl Session<'_> {
         .await
     }
 
+    fn emptying_target(&self) -> Sides<'_> {
+        Sides {
+            emptied: &*self.target,
+            kept: &*self.source,
+        }
+    }
+
     async fn rollback_unit(&self, entries: Vec<JournalEntry>) -> MigrateResult<()> {
         let pairs = self.pairs(entries).await;
-        // As many at once as the store takes.
-        let mut deletions: Vec<BoxFuture<'_, Option<Transition>>> = Vec::with_capacity(pairs.len());
-        for pair in &pairs {
-            deletions.push(Box::pin(self.rollback_one(pair)));
+        let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.rollback_one(pair)) };
+        let mut transitions = self
+            .delete_unit(self.emptying_target(), &pairs, &one)
+            .await?;
+        if self.target.capabilities().recovery {
+            // What the store keeps for a while a copy may restore, and then it is ours again.
+            let names: Vec<ManagedCoordinate> = transitions
+                .iter()
+                .map(|transition| transition.coordinate.clone())
+                .collect();
+            let looks = self.target.read_many(&coordinates(&names)).await;
+            for (transition, look) in transitions.iter_mut().zip(looks) {
+                transition.intent =
+                    look.is_err_and(|error| error.kind() == ErrorKind::PendingDeletion);
+            }
         }
-        let transitions = join_all(deletions).await;
-        let transitions: Vec<Transition> = transitions.into_iter().flatten().collect();
         self.advance(&transitions).await
     }
 
-    async fn rollback_one(&self, pair: &Pair) -> Option<Transition> {
+    async fn rollback_one(&self, pair: &Pair) -> Deletion {
         let (ledger, entry) = (&self.ledger, &pair.entry);
         if let Some(failure) = pair.failure() {
             ledger.failed(failure);
-            return None;
+            return Deletion::default();
         }
-        if matches!(pair.target, Side::Gone(_)) {
-            // Nothing is there any more, so nothing is ours.
-            return (!self.options.dry_run).then(|| to(entry, State::Pending, false));
+        if let Side::Gone(kind) = pair.target {
+            // Nothing is there any more, so nothing is ours; what somebody may restore still is.
+            let is_ours = kind == ErrorKind::PendingDeletion;
+            let now = (!self.options.dry_run).then(|| to(entry, State::Pending, is_ours));
+            return Deletion {
+                deleted: false,
+                transition: now.filter(|_| !is_ours || entry.state != State::Pending),
+            };
         }
-        if !pair.is_equal() {
+        if let Some(difference) = pair.difference() {
             ledger.tally(|tally| tally.kept += 1);
-            ledger.found(kept(entry, "the source has not got the same value now"));
-            return None;
+            ledger.found(kept(entry, difference));
+            return Deletion::default();
         }
         if self.options.dry_run {
             ledger.tally(|tally| tally.deleted += 1);
-            return None;
+            return Deletion::default();
         }
         let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
         match self.target.delete(&entry.coordinate, &at_once).await {
             Ok(()) => {
                 ledger.tally(|tally| tally.deleted += 1);
-                Some(to(entry, State::Pending, false))
+                Deletion {
+                    deleted: true,
+                    transition: Some(to(entry, State::Pending, false)),
+                }
             }
             Err(error) => {
                 ledger.failed(Failure::of(&error));
-                None
+                Deletion::default()
             }
         }
     }

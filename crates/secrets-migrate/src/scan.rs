@@ -88,10 +88,18 @@ impl Session<'_> {
                 Means::Secret {
                     coordinate: Coordinate::Managed(coordinate),
                     own,
-                } => mentions.push(Mention::new(
-                    coordinate.clone(),
-                    own.then(|| holding.key.clone()),
-                )),
+                } => {
+                    if *own && holding.is_of_other_scope(coordinate) {
+                        ledger.found(
+                            Finding::of(Class::OtherScope, coordinate.as_str())
+                                .in_configuration(&holding.key, place),
+                        );
+                    }
+                    mentions.push(Mention::new(
+                        coordinate.clone(),
+                        own.then(|| holding.key.clone()),
+                    ));
+                }
             }
         }
     }
@@ -208,7 +216,7 @@ impl Session<'_> {
 
     /// The owners of the source's secrets, as far as the store tells; of one that it does not tell,
     /// or that has gone, none.
-    async fn owners(&self, entries: &[&Entry]) -> Vec<Option<String>> {
+    pub(super) async fn owners(&self, entries: &[&Entry]) -> Vec<Option<String>> {
         let capabilities = self.source.capabilities();
         let told = !capabilities.owner || capabilities.cost.list_detail == 0;
         let mut owners: Vec<BoxFuture<'_, Option<String>>> = Vec::with_capacity(entries.len());

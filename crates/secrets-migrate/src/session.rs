@@ -45,6 +45,8 @@ pub(super) struct Session<'m> {
     /// The kind of store that the source is.
     pub(super) source_kind: &'static str,
     pub(super) ledger: Ledger,
+    /// Whether the first secret was deleted, and the other store looked at.
+    pub(super) tried: tokio::sync::Mutex<bool>,
 }
 
 impl<'m> Session<'m> {
@@ -85,6 +87,7 @@ impl<'m> Session<'m> {
             references: migration.stores.references.as_deref(),
             source_kind: source.store,
             ledger: migration.ledger(command, run),
+            tried: tokio::sync::Mutex::new(false),
         })
     }
 

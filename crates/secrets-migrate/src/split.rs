@@ -6,18 +6,19 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use secret_persistence_core::connector::{
     ActingSecrets, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec, Planned,
-    Staged,
+    Staged, pointers,
 };
-use secret_persistence_core::{Actor, Scope, SecretPersistence, Stores};
+use secret_persistence_core::{Actor, Coordinate, Scope, SecretPersistence, Stores};
 use serde_json::Value;
 
+use crate::holdings::scope_of;
 use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::outbox::{Knowledge, Outbox, failed};
 use crate::session::{each_page, key, updatable};
 use crate::{
-    ConfigRow, ConfigSource, Content, Failure, Journal, MigrateError, MigrateErrorKind,
-    MigrateResult, Phase, Report, Run, Update,
+    Class, ConfigRow, ConfigSource, Content, Failure, Finding, Journal, MigrateError,
+    MigrateErrorKind, MigrateResult, Phase, Report, Run, Update,
 };
 
 /// Who splits, for audit events.
@@ -122,6 +123,7 @@ impl Work<'_> {
             &|source, rows| Box::pin(self.page(scan, source, rows)),
         )
         .await?;
+        self.ledger.decide();
         if options.dry_run || self.ledger.is_stopped() {
             return Ok(());
         }
@@ -172,6 +174,9 @@ impl Work<'_> {
         if self.ledger.is_stopped() {
             return Ok(None);
         }
+        if self.has_other_scope(row, &key, configuration) {
+            return Ok(None);
+        }
         let planned = match self.plan(row, configuration).await {
             Ok(planned) => planned,
             Err(failures) => {
@@ -204,6 +209,32 @@ impl Work<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether a row points at secrets of another scope, and nobody has said that it may.
+    fn has_other_scope(&self, row: &ConfigRow, key: &str, configuration: &Value) -> bool {
+        let Some(scope) = scope_of(row) else {
+            return false;
+        };
+        // A row that cannot be understood is told so when it is planned.
+        let Ok(pointers) = pointers(configuration) else {
+            return false;
+        };
+        let mut is_settled = true;
+        for (place, pointer) in pointers {
+            let name = pointer.coordinate.as_ref().and_then(Coordinate::managed);
+            let Some(name) = name.filter(|name| !scope.contains(name)) else {
+                continue;
+            };
+            if pointer.reference_id.is_some() {
+                continue;
+            }
+            let finding = Finding::of(Class::OtherScope, name.as_str())
+                .in_configuration(key, Some(place.as_str()));
+            self.ledger.found(finding);
+            is_settled = self.split.options.decisions.other_scope.is_some();
+        }
+        !is_settled
     }
 
     async fn plan(

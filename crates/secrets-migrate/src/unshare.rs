@@ -73,6 +73,8 @@ impl Session<'_> {
             .await?
             .into_iter()
             .filter(|entry| entry.holder.as_deref() != Some(&holding.key))
+            // A copy in the row's own scope would make somebody else's secret its own.
+            .filter(|entry| !holding.is_of_other_scope(&entry.coordinate))
             .map(|entry| entry.coordinate)
             .collect();
         let Content::Configuration(configuration) = &holding.row.content else {

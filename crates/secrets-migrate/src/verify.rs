@@ -1,4 +1,6 @@
 //! Reads everything back.
+use secret_persistence_core::SecretPersistenceExt;
+
 use crate::compare::{Pair, Side};
 use crate::copy::to;
 use crate::hydrate::Store;
@@ -11,8 +13,14 @@ impl Session<'_> {
     /// from there. Goes through to the end, so that everything that is wrong is named.
     pub(super) async fn verify(&self) -> MigrateResult<()> {
         let counts = self.journal.counts().await?;
-        let total = counts.written + counts.verified + counts.present;
-        let select = Select::all().with_states(&[State::Written, State::Verified, State::Present]);
+        let total = counts.written + counts.verified + counts.present + counts.conflict;
+        // Also what was a conflict when somebody last looked: it may be in order now.
+        let select = Select::all().with_states(&[
+            State::Written,
+            State::Verified,
+            State::Present,
+            State::Conflict,
+        ]);
         self.each_unit(Phase::Compare, Some(total), &select, &|entries| {
             Box::pin(self.verify_unit(entries))
         })
@@ -28,7 +36,7 @@ impl Session<'_> {
                 Some(Stop::Conflict)
             } else if report.tally.lost > 0 || states.intent > 0 {
                 Some(Stop::Unverified)
-            } else if hydrated {
+            } else if hydrated || report.failed == 0 {
                 None
             } else {
                 Some(Stop::Hydration)
@@ -41,7 +49,7 @@ impl Session<'_> {
     }
 
     async fn verify_unit(&self, entries: Vec<JournalEntry>) -> MigrateResult<()> {
-        let pairs = self.pairs(entries).await;
+        let pairs = self.settled_pairs(entries).await;
         let transitions: Vec<Transition> = pairs
             .iter()
             .filter_map(|pair| self.verify_one(pair))
@@ -50,6 +58,21 @@ impl Session<'_> {
             return Ok(());
         }
         self.advance(&transitions).await
+    }
+
+    /// Pairs of which nothing counts as lost that the source has deleted at the same time.
+    async fn settled_pairs(&self, entries: Vec<JournalEntry>) -> Vec<Pair> {
+        let mut pairs = self.pairs(entries).await;
+        for pair in &mut pairs {
+            if matches!((&pair.source, &pair.target), (Side::Has(_), Side::Gone(_))) {
+                let again = self
+                    .source
+                    .read(&pair.entry.coordinate.clone().into())
+                    .await;
+                pair.source = Side::of(again);
+            }
+        }
+        pairs
     }
 
     fn verify_one(&self, pair: &Pair) -> Option<Transition> {
@@ -71,8 +94,12 @@ impl Session<'_> {
             }
             (Side::Has(_), _) if pair.is_equal() => {
                 ledger.tally(|tally| tally.verified += 1);
-                (entry.intent && entry.state != State::Verified)
-                    .then(|| to(entry, State::Verified, true))
+                let state = if entry.intent {
+                    State::Verified
+                } else {
+                    State::Present
+                };
+                (entry.state != state).then(|| to(entry, state, entry.intent))
             }
             (Side::Has(_), _) => {
                 ledger.found(conflicting(entry));

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use secret_persistence_migrate::{
-    Decisions, Expiring, External, Missing, Orphaned, PendingDeletion, Shared, Storage, Unfit,
+    Decisions, Expiring, External, Missing, Orphaned, OtherScope, PendingDeletion, Recoverable,
+    Shared, Storage, Unfit,
 };
 
 use crate::status::EXIT_STATUSES;
@@ -221,6 +222,12 @@ pub(crate) struct DecisionArgs {
     /// Coordinates that configurations mention and the source has not.
     #[arg(long, value_enum)]
     missing: Option<Missing>,
+    /// Pointers at secrets of another scope than their configuration's: of another workspace.
+    #[arg(long, value_enum)]
+    other_scope: Option<OtherScope>,
+    /// Secrets that configurations mention and the source has scheduled for deletion.
+    #[arg(long, value_enum)]
+    recoverable: Option<Recoverable>,
     /// Coordinates of the source that no configuration mentions.
     #[arg(long, value_enum)]
     orphaned: Option<Orphaned>,
@@ -249,6 +256,8 @@ impl DecisionArgs {
         decisions.expiring = self.expiring;
         decisions.external = self.external;
         decisions.missing = self.missing;
+        decisions.other_scope = self.other_scope;
+        decisions.recoverable = self.recoverable;
         decisions.orphaned = self.orphaned;
         decisions.pending_deletion = self.pending_deletion;
         decisions.shared = if self.unshare {
@@ -271,6 +280,10 @@ pub(crate) struct MoveArgs {
     pub(crate) route: Route,
     #[command(flatten)]
     pub(crate) journal: JournalArgs,
+    /// The longest time after which one store shows what was done to the other, if it follows it:
+    /// rollback and retire wait so long, three times, before they delete more than one secret.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub(crate) lag: Duration,
     #[command(flatten)]
     pub(crate) pace: Pace,
     #[command(flatten)]
@@ -315,6 +328,12 @@ pub(crate) struct SplitArgs {
     /// Refuse secrets that are no text, for installations that may go back to Airbyte.
     #[arg(long)]
     pub(crate) strings_only: bool,
+    /// Refuse properties that the specification does not know.
+    #[arg(long)]
+    pub(crate) refuse_unknown_properties: bool,
+    /// Pointers at secrets of another scope than their configuration's: of another workspace.
+    #[arg(long, value_enum)]
+    pub(crate) other_scope: Option<OtherScope>,
     /// Allow raw references to secrets of others whose names begin with this. Repeatable.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) allow_external: Vec<String>,

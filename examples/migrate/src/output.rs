@@ -161,7 +161,7 @@ fn status_of(report: &Report) -> Status {
     match report.stopped {
         Some(Stop::Cancelled) => Status::Interrupted,
         Some(Stop::Undecided | Stop::Hydration) => Status::Undecided,
-        Some(Stop::Conflict | Stop::Unverified) => Status::Found,
+        Some(Stop::Conflict | Stop::Linked | Stop::Remaining | Stop::Unverified) => Status::Found,
         Some(_) => Status::Failed,
         None if report.failed > 0 || report.tally.lost > 0 => Status::Found,
         None => Status::Done,
@@ -231,6 +231,10 @@ fn end(report: &Report) -> String {
             "{}: finished; the target has lost {}, run copy again",
             report.command, report.tally.lost
         ),
+        None if report.tally.changed_since > 0 && !report.dry_run => format!(
+            "{}: finished; {} changed meanwhile, run copy again",
+            report.command, report.tally.changed_since
+        ),
         None if report.dry_run => format!("{}: dry run, nothing was changed", report.command),
         None => format!("{}: done", report.command),
         Some(Stop::Cancelled) => format!("{}: stopped; {again}", report.command),
@@ -245,6 +249,16 @@ fn end(report: &Report) -> String {
                 "retire" | "rollback" => ", nothing was deleted",
                 _ => "",
             }
+        ),
+        Some(Stop::Linked) => format!(
+            "{}: stopped; what was deleted from one store was deleted from the other too, and written back: \
+             end what connects the two first",
+            report.command
+        ),
+        Some(Stop::Remaining) => format!(
+            "{}: went through; {} secrets of this installation are left in the source: those above, and \
+             what waits for a decision there",
+            report.command, report.tally.remaining
         ),
         Some(Stop::Unverified) => format!(
             "{}: found that the target lacks secrets that it had; run copy again",
@@ -263,15 +277,19 @@ fn end(report: &Report) -> String {
 
 fn meaning(class: Class) -> &'static str {
     match class {
+        Class::Changed => "changed since they were copied; the next copy brings them",
         Class::Conflicting => "have another value in the target",
         Class::Expiring => "expire, and the target keeps no expiry",
         Class::External => "secrets of others, never copied",
-        Class::Kept => "not deleted, because the two stores are not equal there",
+        Class::Kept => "not deleted from the store, each for its reason",
         Class::Lost => "lost by the target; the next copy writes them again",
         Class::Missing => "mentioned by a configuration, missing in the source",
+        Class::OtherScope => "secrets of another scope than their configuration's",
         Class::Orphaned => "in the source, mentioned by no configuration",
         Class::PendingDeletion => "scheduled for deletion in the target",
         Class::Present => "in the target already, equal",
+        Class::Recoverable => "mentioned by a configuration, scheduled for deletion in the source",
+        Class::Skipped => "configurations' secrets that were not verified",
         Class::Shared => "stand in more than one configuration",
         Class::Storage => "pointers with a storage id",
         Class::Unfit => "values that the target cannot hold",
@@ -285,6 +303,8 @@ fn remedy(class: Class) -> &'static str {
         Class::Expiring => "--expiring drop-expiry or skip",
         Class::External => "--external expect or leave",
         Class::Missing => "--missing skip, or restore them",
+        Class::OtherScope => "--other-scope keep, or correct the configurations",
+        Class::Recoverable => "restore them in the source, or --recoverable skip",
         Class::Orphaned => "--orphaned copy or leave",
         Class::PendingDeletion => "--pending-deletion restore or skip",
         Class::Shared => "--unshare, or --shared keep",

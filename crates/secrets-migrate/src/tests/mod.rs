@@ -3,6 +3,7 @@
 mod canaries;
 mod classes;
 mod kills;
+mod linked;
 mod races;
 mod refusals;
 mod splits;

@@ -42,7 +42,7 @@ impl World {
             target: store(),
             journal: Arc::new(MemoryJournal::new()),
             configs: Arc::new(MemoryConfigs::new("configs", Vec::new()).unwrap()),
-            options: MigrateOptions::default(),
+            options: MigrateOptions::default().with_lag(std::time::Duration::ZERO),
         }
     }
 

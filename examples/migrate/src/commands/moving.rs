@@ -132,6 +132,7 @@ impl Run {
         let owner = to.owner.clone().or_else(|| from.owner.clone());
         let journal = journal::open(&args.journal.journal, environment).await?;
         let options = paced(&args.pace, output)
+            .with_lag(args.lag)
             .with_dry_run(args.dry_run)
             .with_decisions(decisions);
         let mut migration = Migration::new(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use secret_persistence::Environment;
 use secret_persistence_core::connector::{ConnectorOptions, Policy};
-use secret_persistence_migrate::{Access, Split};
+use secret_persistence_migrate::{Access, Decisions, Split};
 
 use super::moving::paced;
 use crate::cli::SplitArgs;
@@ -32,12 +32,20 @@ pub(crate) async fn run(
     }
     let owner = store.owner.clone();
     let journal = journal::open(&args.journal, environment).await?;
+    let mut decisions = Decisions::default();
+    decisions.other_scope = args.other_scope;
     let mut split = Split::new(store.with_points().store, journal.for_run())
-        .with_options(paced(&args.pace, output).with_dry_run(args.dry_run))
+        .with_options(
+            paced(&args.pace, output)
+                .with_dry_run(args.dry_run)
+                .with_decisions(decisions),
+        )
         .with_observer(Arc::new(Shown::default()))
         .with_cancellation(interrupt::watch());
     let policy = args.allow_external.iter().fold(
-        Policy::default().with_strings_only(args.strings_only),
+        Policy::default()
+            .with_strings_only(args.strings_only)
+            .with_refuse_unknown_properties(args.refuse_unknown_properties),
         |policy, prefix| policy.with_external_prefix(None, prefix),
     );
     let mut connector = ConnectorOptions::default().with_policy(policy);

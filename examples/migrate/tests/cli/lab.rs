@@ -238,6 +238,8 @@ impl Lab {
             "sqlite:target.db?mode=encrypted".into(),
             "--journal".into(),
             "journal.db".into(),
+            "--lag".into(),
+            "1s".into(),
         ];
         if !more.contains(&"--configs") {
             arguments.extend(["--configs".into(), self.table()]);

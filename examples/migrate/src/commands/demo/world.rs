@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secret_persistence::Environment;
 use secret_persistence::database::{Database as Secrets, KeyRingFile};
@@ -12,7 +13,7 @@ use secret_persistence_core::connector::{
 use secret_persistence_core::{
     Actor, Coordinate, Owner, Scope, SecretPersistence, SecretValue, Stores,
 };
-use secret_persistence_migrate::{Access, ConfigSource, Migration};
+use secret_persistence_migrate::{Access, ConfigSource, MigrateOptions, Migration};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, SqlitePool};
@@ -253,7 +254,9 @@ impl World {
             Arc::clone(to) as Arc<dyn SecretPersistence>,
             self.journal.for_run(),
         )
-        .with_owner(self.owner.clone());
+        .with_owner(self.owner.clone())
+        // The two files are the demo's own, and nothing carries from one to the other.
+        .with_options(MigrateOptions::default().with_lag(Duration::ZERO));
         Ok(sources.into_iter().fold(migration, Migration::with_configs))
     }
 

@@ -1,0 +1,300 @@
+//! Proves, before anything is deleted from one store, that the other does not lose it too.
+//!
+//! Two addresses may lead to one store; or one store may follow the other: a replica, a mirror that
+//! somebody else runs, two tables behind triggers. Every value is equal on both sides then, and
+//! deleting one deletes the only one.
+
+use std::collections::HashSet;
+use std::slice;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use secret_persistence_core::{
+    DeleteOptions, ErrorKind, Expiry, ManagedCoordinate, Read, Recovery, Scope, SecretPersistence,
+    SecretPersistenceExt, SecretValue, Timestamp, Write,
+};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::compare::{Pair, Side};
+use crate::scan::coordinates;
+use crate::session::Session;
+use crate::{Failure, MigrateError, MigrateErrorKind, MigrateResult, Stop, Transition};
+
+/// For how long a probe lives that nobody could delete.
+const PROBE_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// What the notes of probes begin with.
+const SORT: &str = "probe ";
+
+/// How many noted probes are cleared at once: there is one, unless runs were killed.
+const NOTES: usize = 100;
+
+/// How often a probe is looked at while the lag passes.
+const LOOKS: u32 = 5;
+
+/// The store that is emptied, and the one that has to keep everything.
+#[derive(Clone, Copy)]
+pub(super) struct Sides<'s> {
+    pub(super) emptied: &'s dyn SecretPersistence,
+    pub(super) kept: &'s dyn SecretPersistence,
+}
+
+/// What became of one secret that was to be deleted.
+#[derive(Default)]
+pub(super) struct Deletion {
+    /// Whether it was deleted.
+    pub(super) deleted: bool,
+    /// What the journal is to say of it from now on, if anything changes.
+    pub(super) transition: Option<Transition>,
+}
+
+impl Session<'_> {
+    /// Proves with a probe that neither store follows the other: what is written to the store that
+    /// is emptied must not turn up in the other, and what is deleted there must stay in the other.
+    ///
+    /// The probe is in the other store only after the first half: a replica that gets a row twice
+    /// would stop replicating, and go on once somebody repairs it. A store that refuses to be written
+    /// is not probed; the first delete is made alone then, and looked at like a probe.
+    pub(super) async fn prove_independence(&self, sides: Sides<'_>) -> MigrateResult<()> {
+        self.clear_probes(sides).await?;
+        let probe = ManagedCoordinate::new(&Scope::ephemeral(), Uuid::new_v4(), 1)?;
+        // Noted, so that a killed run leaves none behind for long.
+        let note = format!("{SORT}{probe}");
+        self.journal.put_note(&note, Some("{}")).await?;
+        let value = SecretValue::new(Uuid::new_v4().to_string());
+        let proved = self.prove_with(sides, &probe, &value).await;
+        self.clear_probes(sides).await?;
+        proved
+    }
+
+    /// Deletes every probe that is noted, from both stores.
+    async fn clear_probes(&self, sides: Sides<'_>) -> MigrateResult<()> {
+        for note in self.journal.notes(Some(SORT), NOTES).await? {
+            let Some(name) = note.key.strip_prefix(SORT) else {
+                return Ok(());
+            };
+            let probe = ManagedCoordinate::parse(name)?;
+            for store in [sides.emptied, sides.kept] {
+                match store.delete(&probe, &at_once()).await {
+                    // Who may not write was not written to.
+                    Err(error) if !is_refused(error.kind()) => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            self.journal.put_note(&note.key, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn prove_with(
+        &self,
+        sides: Sides<'_>,
+        probe: &ManagedCoordinate,
+        value: &SecretValue,
+    ) -> MigrateResult<()> {
+        let in_emptied = plant(sides.emptied, probe, value).await?;
+        if in_emptied && !self.stays(sides.kept, probe, None).await? {
+            return Err(self.linked());
+        }
+        if !plant(sides.kept, probe, value).await? {
+            return Ok(());
+        }
+        if !in_emptied {
+            return if self.stays(sides.emptied, probe, None).await? {
+                Ok(())
+            } else {
+                Err(self.linked())
+            };
+        }
+        sides.emptied.delete(probe, &at_once()).await?;
+        if self.stays(sides.kept, probe, Some(value)).await? {
+            Ok(())
+        } else {
+            Err(self.linked())
+        }
+    }
+
+    /// Whether a store keeps having a value under a name, or none, until the longest lag has passed.
+    async fn stays(
+        &self,
+        store: &dyn SecretPersistence,
+        name: &ManagedCoordinate,
+        value: Option<&SecretValue>,
+    ) -> MigrateResult<bool> {
+        let until = Instant::now() + self.options.lag;
+        loop {
+            let read = store.read(&name.clone().into()).await;
+            let is_last = Instant::now() >= until;
+            match (read, value) {
+                (Ok(read), Some(value)) if read.value == *value => {}
+                (Err(error), None) if error.kind() == ErrorKind::NotFound => {}
+                (Ok(_), _) => return Ok(false),
+                (Err(error), _) if is_gone(error.kind()) => return Ok(false),
+                (Err(error), _) => return Err(error.into()),
+            }
+            if is_last {
+                return Ok(true);
+            }
+            sleep(self.options.lag / LOOKS).await;
+        }
+    }
+
+    /// Deletes what is equal in a unit, as many at once as the store takes, and looks after the other
+    /// store. The first secret of a run is deleted alone, while every other unit waits.
+    pub(super) async fn delete_unit<'p>(
+        &self,
+        sides: Sides<'_>,
+        pairs: &'p [Pair],
+        one: &(dyn Fn(&'p Pair) -> BoxFuture<'p, Deletion> + Sync),
+    ) -> MigrateResult<Vec<Transition>> {
+        let mut transitions = Vec::new();
+        let mut rest = pairs;
+        {
+            let mut tried = self.tried.lock().await;
+            while let (false, [first, others @ ..]) = (*tried, rest) {
+                if self.ledger.is_stopped() {
+                    return Ok(transitions);
+                }
+                let alone = slice::from_ref(first);
+                *tried = self
+                    .delete_and_look(sides, alone, one, true, &mut transitions)
+                    .await?;
+                rest = others;
+            }
+        }
+        if !self.ledger.is_stopped() {
+            self.delete_and_look(sides, rest, one, false, &mut transitions)
+                .await?;
+        }
+        Ok(transitions)
+    }
+
+    /// Whether anything was deleted.
+    async fn delete_and_look<'p>(
+        &self,
+        sides: Sides<'_>,
+        pairs: &'p [Pair],
+        one: &(dyn Fn(&'p Pair) -> BoxFuture<'p, Deletion> + Sync),
+        is_first: bool,
+        transitions: &mut Vec<Transition>,
+    ) -> MigrateResult<bool> {
+        let deletions = join_all(pairs.iter().map(one)).await;
+        let mut deleted = Vec::new();
+        for (pair, deletion) in pairs.iter().zip(&deletions) {
+            if let (true, Side::Has(read)) = (deletion.deleted, &pair.source) {
+                deleted.push((&pair.entry.coordinate, read));
+            }
+        }
+        let lost = self.look_after(sides, &deleted, is_first).await?;
+        let transition = |deletion: Deletion| deletion.transition;
+        transitions.extend(
+            deletions
+                .into_iter()
+                .filter_map(transition)
+                .filter(|transition| !lost.contains(&transition.coordinate)),
+        );
+        Ok(!deleted.is_empty())
+    }
+
+    /// Looks whether the other store still has what was deleted; what it has lost is put back, and
+    /// the run stops. The first deletes of a run are looked at until the longest lag has passed.
+    async fn look_after(
+        &self,
+        sides: Sides<'_>,
+        deleted: &[(&ManagedCoordinate, &Read)],
+        is_first: bool,
+    ) -> MigrateResult<HashSet<ManagedCoordinate>> {
+        let mut lost = HashSet::new();
+        if is_first {
+            for (name, read) in deleted {
+                self.stays(sides.kept, name, Some(&read.value)).await?;
+            }
+        }
+        let names: Vec<ManagedCoordinate> =
+            deleted.iter().map(|(name, _)| (*name).clone()).collect();
+        let looks = sides.kept.read_many(&coordinates(&names)).await;
+        for ((name, read), look) in deleted.iter().zip(looks) {
+            let is_lost = match look {
+                Ok(now) => now.value != read.value,
+                Err(error) if is_gone(error.kind()) => true,
+                Err(error) => {
+                    self.ledger.failed(Failure::of(&error));
+                    false
+                }
+            };
+            if is_lost {
+                self.ledger.stop(Stop::Linked);
+                self.put_back(sides, name, read).await;
+                lost.insert((*name).clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    async fn put_back(&self, sides: Sides<'_>, name: &ManagedCoordinate, read: &Read) {
+        let write = Write::new(name.clone(), read.value.clone()).with_expires(read.expires);
+        let again = match sides.emptied.write(write).await {
+            Err(error) if error.kind() == ErrorKind::PendingDeletion => {
+                sides.emptied.restore(name).await
+            }
+            other => other.map(drop),
+        };
+        let message = match again {
+            Ok(()) => "deleting it deleted it in the other store too; it was written back",
+            Err(_) => {
+                "deleting it deleted it in the other store too, and it could not be written back; \
+                 restore it from the store's recovery window or a backup"
+            }
+        };
+        self.ledger
+            .tally(|tally| tally.deleted = tally.deleted.saturating_sub(1));
+        self.ledger.not_hydrated(Failure {
+            coordinate: Some(name.to_string()),
+            configuration: None,
+            place: None,
+            kind: MigrateErrorKind::SameStore.as_str().to_owned(),
+            message: message.to_owned(),
+        });
+    }
+
+    fn linked(&self) -> MigrateError {
+        let run = self.ledger.run();
+        MigrateError::new(
+            MigrateErrorKind::SameStore,
+            "source and target are one store, or one follows the other: what is deleted from the \
+             one is deleted from the other",
+        )
+        .with_place(run.to_string())
+        .with_hint("end the replication, the mirror or the triggers between them first")
+    }
+}
+
+/// Writes a probe. Whether the store let us.
+async fn plant(
+    store: &dyn SecretPersistence,
+    probe: &ManagedCoordinate,
+    value: &SecretValue,
+) -> MigrateResult<bool> {
+    let expires = (store.capabilities().expiry != Expiry::None)
+        .then(|| Timestamp::now().saturating_add(PROBE_LIFETIME));
+    let write = Write::new(probe.clone(), value.clone()).with_expires(expires);
+    match store.write(write).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_refused(error.kind()) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a store does not let us write, whatever the value.
+fn is_refused(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::PermissionDenied | ErrorKind::Unsupported)
+}
+
+fn is_gone(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::PendingDeletion)
+}
+
+fn at_once() -> DeleteOptions {
+    DeleteOptions::default().with_recovery(Recovery::Immediate)
+}

@@ -1,0 +1,269 @@
+//! Stores that follow each other, secrets of other scopes, and writers beside a run.
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secret_persistence_core::{
+    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
+    ManagedCoordinate, Memory, Page, Read, Result, SecretPersistence, Write, Written,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::world::{World, assert_complete, contents, has, name, pointer, put, remove, value};
+use crate::{
+    AllReferences, Class, ConfigRow, Decisions, MigrateErrorKind, Migration, Missing, OtherScope,
+    PendingDeletion, Recoverable, Shared, State, Stop,
+};
+
+/// A store whose writes and deletes somebody carries over to another one a while later.
+#[derive(Debug)]
+struct Followed {
+    store: Arc<Memory>,
+    by: Arc<Memory>,
+    writes: bool,
+    /// Only names that contain this follow.
+    only: &'static str,
+}
+
+const LAG: Duration = Duration::from_millis(300);
+
+impl fmt::Display for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[async_trait]
+impl SecretPersistence for Followed {
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        self.store.read_batch(coordinates).await
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        if self.writes {
+            let (by, writes) = (self.by.clone(), writes.to_vec());
+            tokio::spawn(async move {
+                tokio::time::sleep(LAG).await;
+                by.write_batch(&writes).await
+            });
+        }
+        self.store.write_batch(writes).await
+    }
+
+    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+        if coordinate.as_str().contains(self.only) {
+            let (by, name, options) = (self.by.clone(), coordinate.clone(), options.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(LAG).await;
+                by.delete(&name, &options).await
+            });
+        }
+        self.store.delete(coordinate, options).await
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        self.store.restore(coordinate).await
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        self.store.list_page(options, after).await
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        self.store.describe(coordinate).await
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.store.identity().await
+    }
+}
+
+async fn copied(secrets: u32) -> World {
+    let mut world = World::with(secrets, 2).await;
+    world.options = world.options.with_lag(LAG * 2);
+    assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
+    world
+}
+
+fn between(
+    world: &World,
+    source: Arc<dyn SecretPersistence>,
+    target: Arc<dyn SecretPersistence>,
+) -> Migration {
+    Migration::new(source, target, world.journal.clone())
+        .with_configs(world.configs.clone())
+        .with_options(world.options.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_is_neither_retired_nor_rolled_back() {
+    for writes in [true, false] {
+        let world = copied(6).await;
+        let before = contents(&world.source).await;
+        let source = Followed {
+            store: world.source.clone(),
+            by: world.target.clone(),
+            writes,
+            only: "",
+        };
+        let error = between(&world, Arc::new(source), world.target.clone())
+            .retire(AllReferences::confirmed())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), MigrateErrorKind::SameStore, "{error}");
+        let target = Followed {
+            store: world.target.clone(),
+            by: world.source.clone(),
+            writes,
+            only: "",
+        };
+        let error = between(&world, world.source.clone(), Arc::new(target))
+            .rollback()
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), MigrateErrorKind::SameStore, "{error}");
+        tokio::time::sleep(LAG * 3).await;
+        assert_eq!(contents(&world.source).await, before, "{writes}");
+        assert_eq!(contents(&world.target).await, before, "{writes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_secret_that_both_lose_is_put_back_and_ends_the_run() {
+    let world = copied(6).await;
+    let before = contents(&world.source).await;
+    // A trigger that lets the probe pass: only names of this workspace follow.
+    let source = Followed {
+        store: world.source.clone(),
+        by: world.target.clone(),
+        writes: false,
+        only: "000000000001_secret",
+    };
+    let report = between(&world, Arc::new(source), world.target.clone())
+        .retire(AllReferences::confirmed())
+        .await
+        .unwrap();
+    assert_eq!(report.stopped, Some(Stop::Linked));
+    assert_eq!(report.tally.deleted, 0);
+    assert_eq!(report.failures.len(), 1);
+    assert_eq!(contents(&world.source).await, before, "it was written back");
+    tokio::time::sleep(LAG * 3).await;
+    assert_eq!(
+        world.target.len(),
+        5,
+        "one was deleted, and it is in the source"
+    );
+}
+
+#[tokio::test]
+async fn a_pointer_at_another_workspace_waits_for_a_decision_and_is_never_unshared() {
+    let workspace = |number: u128| Some(Uuid::from_u128(number));
+    let mut world = World::empty(2);
+    put(&world.source, 1, &value(1)).await;
+    for (id, base_id) in [("owner", workspace(1)), ("thief", workspace(2))] {
+        let row = ConfigRow::new(id, json!({"password": pointer(1)}));
+        world.configs.put(row.with_scope(None, base_id));
+    }
+    let report = world.undisturbed().plan().await.unwrap();
+    assert_eq!(report.stopped, Some(Stop::Undecided));
+    assert_eq!(report.count(Class::OtherScope), 1);
+    let found = &report.findings[&Class::OtherScope].listed[0];
+    assert_eq!(found.configuration.as_deref(), Some("configs#thief"));
+    world.options.decisions = Decisions::default().with_shared(Shared::Unshare);
+    let report = world.undisturbed().copy().await.unwrap();
+    assert_eq!(report.stopped, Some(Stop::Undecided));
+    world.options.decisions = world.options.decisions.with_other_scope(OtherScope::Keep);
+    assert_complete(&world.undisturbed().copy().await.unwrap(), "decided");
+    assert_eq!(world.source.len(), 1, "the thief gets no copy of its own");
+    assert_eq!(contents(&world.target).await, contents(&world.source).await);
+}
+
+#[tokio::test]
+async fn what_rollback_left_in_a_recovery_window_is_ours_again_once_it_is_restored() {
+    let mut world = World::with(4, 2).await;
+    assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
+    // The store keeps what it deletes, whatever is asked for: as Azure does without the right to purge.
+    for number in 1..=4 {
+        let kept = DeleteOptions::default();
+        world.target.delete(&name(number), &kept).await.unwrap();
+    }
+    assert_complete(&world.undisturbed().rollback().await.unwrap(), "rollback");
+    for number in 1..=4 {
+        let entry = world.entry(number).await;
+        assert_eq!((entry.state, entry.intent), (State::Pending, true));
+    }
+    world.options.decisions = Decisions::default().with_pending_deletion(PendingDeletion::Restore);
+    assert_complete(&world.undisturbed().copy().await.unwrap(), "restored");
+    let report = world.undisturbed().rollback().await.unwrap();
+    assert_complete(&report, "rollback again");
+    assert_eq!(report.tally.deleted, 4);
+    assert!(world.target.is_empty());
+}
+
+#[tokio::test]
+async fn a_conflict_that_is_over_is_compared_again_and_one_that_is_not_is_listed() {
+    let world = World::with(4, 2).await;
+    put(&world.target, 1, "another").await;
+    put(&world.target, 3, "another").await;
+    let report = world.undisturbed().copy().await.unwrap();
+    assert_eq!(report.stopped, Some(Stop::Conflict));
+    remove(&world.target, 1).await;
+    put(&world.target, 1, &value(1)).await;
+    let report = world.undisturbed().verify().await.unwrap();
+    assert_eq!(report.stopped, Some(Stop::Conflict));
+    assert_eq!(world.entry(1).await.state, State::Present);
+    let listed = &report.findings[&Class::Conflicting].listed;
+    assert_eq!(listed[0].coordinate.as_deref(), Some(name(3).as_str()));
+}
+
+#[tokio::test]
+async fn what_the_source_can_restore_is_not_called_missing() {
+    let mut world = World::with(4, 2).await;
+    let kept = DeleteOptions::default();
+    world.source.delete(&name(1), &kept).await.unwrap();
+    let report = world.undisturbed().plan().await.unwrap();
+    assert_eq!(report.count(Class::Missing), 0);
+    assert_eq!(report.count(Class::Recoverable), 1);
+    assert_eq!(report.undecided, [Class::Recoverable]);
+    world.options.decisions = Decisions::default().with_recoverable(Recoverable::Skip);
+    assert_complete(&world.undisturbed().plan().await.unwrap(), "decided");
+}
+
+#[tokio::test]
+async fn a_configuration_that_was_skipped_is_named() {
+    let mut world = World::with(4, 2).await;
+    remove(&world.source, 1).await;
+    world.options.decisions = Decisions::default().with_missing(Missing::Skip);
+    assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
+    let report = world.undisturbed().verify().await.unwrap();
+    assert_complete(&report, "verify");
+    let skipped = &report.findings[&Class::Skipped].listed[0];
+    assert_eq!(skipped.configuration.as_deref(), Some("configs#1"));
+    assert_eq!(skipped.coordinate.as_deref(), Some(name(1).as_str()));
+}
+
+#[tokio::test]
+async fn what_was_saved_since_the_copy_is_counted_apart_and_not_retired_past() {
+    let world = World::with(4, 2).await;
+    assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
+    // Somebody rotates: a new version, the row, then the old one goes.
+    put(&world.source, 21, &value(21)).await;
+    world.row(3, json!({"password": pointer(21)}));
+    remove(&world.source, 3).await;
+    remove(&world.source, 4).await;
+    let report = world.undisturbed().verify().await.unwrap();
+    assert_complete(&report, "verify");
+    assert_eq!(report.tally.changed_since, 1);
+    assert_eq!(report.tally.lost, 0);
+    assert_eq!(report.count(Class::Changed), 1);
+    let confirmed = AllReferences::confirmed();
+    let report = world.undisturbed().retire(confirmed).await.unwrap();
+    assert_eq!(report.stopped, Some(Stop::Hydration));
+    assert!(has(&world.source, 1).await && has(&world.source, 21).await);
+}

@@ -59,6 +59,29 @@ pub struct AuditEvent {
     pub failure: Option<ErrorKind>,
 }
 
+impl AuditEvent {
+    /// An operation on a secret of the default store that succeeded just now, for a program that uses
+    /// a store directly and tells [`Stores::record`](crate::Stores::record) itself.
+    #[must_use]
+    pub fn new(actor: Actor, operation: Operation, coordinate: Coordinate) -> Self {
+        Self {
+            at: Timestamp::now(),
+            actor,
+            operation,
+            storage_id: None,
+            coordinate,
+            failure: None,
+        }
+    }
+
+    /// How it ended: `None` where it succeeded.
+    #[must_use]
+    pub fn with_failure(mut self, failure: Option<ErrorKind>) -> Self {
+        self.failure = failure;
+        self
+    }
+}
+
 /// Where audit events go: a table, a log shipper, a queue.
 #[async_trait]
 pub trait AuditSink: Send + Sync + 'static {

@@ -266,8 +266,12 @@ impl Stores {
         self.audit.is_some()
     }
 
-    /// Sends events to the sink. An error is the sink's, and means that the operation must fail.
-    pub(crate) async fn record(&self, events: &[AuditEvent]) -> Result<()> {
+    /// Sends events to the sink of [`with_audit`](Self::with_audit), if there is one: for a program that
+    /// uses a store directly and knows who acts. Connector calls do it themselves.
+    ///
+    /// # Errors
+    /// The sink's, under [`AuditMode::Required`]: then the operation must fail before it returns a value.
+    pub async fn record(&self, events: &[AuditEvent]) -> Result<()> {
         let Some((sink, mode)) = &self.audit else {
             return Ok(());
         };

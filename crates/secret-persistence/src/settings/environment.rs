@@ -64,6 +64,12 @@ impl Environment {
         Self(variables)
     }
 
+    /// Whether a variable is set, and not empty.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.secret(name).is_some()
+    }
+
     /// Those whose names begin with the prefix.
     pub(crate) fn only(&self, prefix: &str) -> Self {
         let ours = self.0.iter().filter(|(name, _)| name.starts_with(prefix));

@@ -11,6 +11,7 @@ mod error;
 mod fresh;
 mod heal;
 mod hydrate;
+mod hydrate_many;
 #[cfg(test)]
 mod interleavings;
 mod limits;

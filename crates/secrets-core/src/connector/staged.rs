@@ -139,6 +139,15 @@ impl Staged {
         &self.change.record
     }
 
+    /// The configuration and the record of a change that another process may end: the caller's outbox
+    /// has the record, and [`heal`](ActingSecrets::heal) ends it by what became of the row.
+    #[must_use = "whoever drops the record leaves the change to the collector"]
+    pub fn into_parts(mut self) -> (Value, Record) {
+        self.unended.disarm();
+        let config = self.change.config.take().unwrap_or(Value::Null);
+        (config, self.change.record.clone())
+    }
+
     /// Deletes what the saved change has superseded, with the store's configured recovery window; or
     /// leaves it for the time that [`ConnectorOptions::retention`] says.
     ///

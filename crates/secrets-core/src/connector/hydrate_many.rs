@@ -30,7 +30,8 @@ impl ActingSecrets {
             .flatten()
             .map(|(_, pointer)| pointer.clone())
             .collect();
-        let references = self.resolve(&wanted).await;
+        let ids = wanted.iter().filter_map(|pointer| pointer.reference_id);
+        let references = self.references(ids.collect()).await;
         let mut values = self.read(&wanted, &references).await?.into_iter();
         Ok(saved
             .into_iter()
@@ -60,8 +61,8 @@ mod tests {
 
     use serde_json::json;
 
-    use crate::connector::{Actor, ConnectorOptions, ConnectorSecrets};
-    use crate::{Memory, SecretValue, Stores};
+    use crate::connector::{ConnectorOptions, ConnectorSecrets};
+    use crate::{Actor, Memory, SecretValue, Stores};
 
     #[tokio::test]
     async fn one_that_fails_fails_alone_and_wholly() {

@@ -1,0 +1,107 @@
+//! The command line: `serve`, which is also what no command means, and `token`.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use secret_gateway::{Role, TABLE, Texts, variable};
+use secret_persistence::Timestamp;
+use uuid::Uuid;
+
+/// The command line, with a flag for every setting that is no credential.
+pub(crate) fn command() -> Command {
+    let token = Command::new("token")
+        .about("Makes, lists and ends tokens; a gateway that runs sees the change at once")
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("create")
+                .about("Makes a token and prints it, once")
+                .arg(Arg::new("name").long("name").required(true).help("Its name: for audit events, and to revoke it by"))
+                .arg(
+                    Arg::new("role")
+                        .long("role")
+                        .required(true)
+                        .action(ArgAction::Append)
+                        .value_delimiter(',')
+                        .value_parser(|text: &str| text.parse::<Role>().map_err(|error| error.to_string()))
+                        .help("change, hydrate, kv-read, kv-write or operate; may be given several times"),
+                )
+                .arg(
+                    Arg::new("workspace")
+                        .long("workspace")
+                        .action(ArgAction::Append)
+                        .value_parser(|text: &str| Uuid::try_parse(text).map_err(|_| "is not a UUID".to_owned()))
+                        .help("Binds it to the secrets of a workspace"),
+                )
+                .arg(
+                    Arg::new("prefix")
+                        .long("prefix")
+                        .action(ArgAction::Append)
+                        .help("Binds it to names that begin so"),
+                )
+                .arg(
+                    Arg::new("expires")
+                        .long("expires")
+                        .value_parser(|text: &str| text.parse::<Timestamp>().map_err(|error| error.to_string()))
+                        .help("When it ends, as 2027-01-31T00:00:00Z"),
+                )
+                .arg(
+                    Arg::new("certificate")
+                        .long("certificate")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("A PEM client certificate that is to stand for it; then there is no token to print"),
+                ),
+        )
+        .subcommand(Command::new("list").about("Shows who has a token, and for what"))
+        .subcommand(
+            Command::new("revoke")
+                .about("Ends a token")
+                .arg(Arg::new("name").long("name").required(true).help("Its name")),
+        );
+    let settings = TABLE
+        .iter()
+        .filter(|setting| !setting.secret)
+        .map(|setting| {
+            let mut help = format!("{} [{}]", setting.text, variable(setting.name));
+            if let Some(default) = setting.default.filter(|default| !default.is_empty()) {
+                help.push_str(&format!(" [default: {default}]"));
+            }
+            Arg::new(setting.name)
+                .long(setting.name)
+                .global(true)
+                .help(help)
+                .help_heading("Settings")
+        });
+    Command::new("secret-gateway")
+        .about("Vault's key/value protocol, and connector configurations over HTTP, in front of any secret store")
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg(
+            Arg::new("settings")
+                .long("settings")
+                .global(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("A JSON file of settings; flags and environment come before it [SECRET_GATEWAY_SETTINGS]"),
+        )
+        .args(settings)
+        .subcommand(Command::new("serve").about("Serves; the same as no command"))
+        .subcommand(token)
+}
+
+/// The settings of flags, then of the environment, then of the file.
+pub(crate) fn texts(matches: &ArgMatches) -> Result<Texts, secret_gateway::InvalidSetting> {
+    let mut texts = Texts::new();
+    for setting in TABLE.iter().filter(|setting| !setting.secret) {
+        if let Some(value) = matches.get_one::<String>(setting.name) {
+            texts.set(setting.name, value.as_str())?;
+        }
+    }
+    texts.set_environment(|name| std::env::var(name).ok());
+    let file = matches.get_one::<PathBuf>("settings").cloned().or_else(|| {
+        std::env::var_os("SECRET_GATEWAY_SETTINGS")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    });
+    if let Some(file) = file {
+        texts.set_file(&file)?;
+    }
+    Ok(texts)
+}

@@ -1,0 +1,170 @@
+//! What `POST /changes` asks for, parsed.
+
+use axum::http::{HeaderMap, StatusCode};
+use secret_persistence::connector::{ConnectorSpec, GuardedValue, Place, Policy};
+use secret_persistence::{Scope, Timestamp};
+use serde_json::{Value, json};
+
+use super::sight;
+use crate::digests::Digests;
+use crate::outbox::{ChangeKind, Idempotency};
+use crate::server::{Fields, Problem, invalid};
+use crate::tokens::Principal;
+
+/// A change that a caller asks for.
+pub(super) struct Wanted {
+    pub(super) scope: Scope,
+    pub(super) saved_digest: String,
+    pub(super) what: What,
+    pub(super) policy: Policy,
+    pub(super) expires: Option<Timestamp>,
+}
+
+/// What is to become of which configuration.
+pub(super) enum What {
+    Create {
+        spec: ConnectorSpec,
+        edited: GuardedValue,
+    },
+    Update {
+        spec: ConnectorSpec,
+        saved: GuardedValue,
+        edited: GuardedValue,
+    },
+    Delete {
+        saved: GuardedValue,
+    },
+}
+
+impl What {
+    pub(super) fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Create { .. } => ChangeKind::Create,
+            Self::Update { .. } => ChangeKind::Update,
+            Self::Delete { .. } => ChangeKind::Delete,
+        }
+    }
+}
+
+impl Wanted {
+    pub(super) fn parse(
+        mut fields: Fields,
+        caller: &Principal,
+        external: &[String],
+        digests: &Digests,
+    ) -> Result<Self, Problem> {
+        let kind = fields.text("kind")?;
+        let scope = sight::scope(&fields.require("scope")?)?;
+        let guarded = match fields.take("guarded") {
+            None => Vec::new(),
+            Some(value) => places(&value)?,
+        };
+        let expires = match fields.take("expires") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(
+                value
+                    .as_str()
+                    .and_then(|text| text.parse::<Timestamp>().ok())
+                    .ok_or_else(|| invalid("expires", "is not an RFC 3339 time"))?,
+            ),
+        };
+        let mut saved = fields.take("saved").map(GuardedValue::new);
+        let mut edited = fields.take("edited").map(GuardedValue::new);
+        let specification = fields.take("specification").map(GuardedValue::new);
+        fields.finish()?;
+        if !caller.binding.sees_scope(&scope) {
+            return Err(Problem::not_found(
+                "the scope does not exist for this token",
+            ));
+        }
+        let missing = |name: &'static str| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "missing_field",
+                format!("`{name}` is missing"),
+            )
+            .with("field", name)
+        };
+        let compile = || {
+            let specification = specification
+                .as_ref()
+                .ok_or_else(|| missing("specification"))?;
+            ConnectorSpec::compile(specification).map_err(Problem::from)
+        };
+        let saved_digest = saved
+            .as_ref()
+            .map(|saved| digests.of("configuration", saved))
+            .unwrap_or_default();
+        if let Some(saved) = &saved {
+            sight::require(caller, external, saved)?;
+        }
+        let what = match (kind.as_str(), saved.take(), edited.take()) {
+            ("create", None, Some(edited)) => What::Create {
+                spec: compile()?,
+                edited,
+            },
+            ("create", Some(_), _) => {
+                return Err(invalid("saved", "has no place where a row is created"));
+            }
+            ("update", Some(saved), Some(edited)) => What::Update {
+                spec: compile()?,
+                saved,
+                edited,
+            },
+            ("update" | "delete", None, _) => return Err(missing("saved")),
+            ("create" | "update", _, None) => return Err(missing("edited")),
+            ("delete", Some(saved), None) => What::Delete { saved },
+            ("delete", _, Some(_)) => {
+                return Err(invalid("edited", "has no place where a row is deleted"));
+            }
+            _ => return Err(invalid("kind", "is none of create, update and delete")),
+        };
+        let policy = guarded
+            .into_iter()
+            .fold(Policy::default(), Policy::with_guarded_place);
+        Ok(Self {
+            scope,
+            saved_digest,
+            what,
+            policy: sight::external(caller, external, policy),
+            expires,
+        })
+    }
+}
+
+fn places(value: &Value) -> Result<Vec<Place>, Problem> {
+    let wrong = || invalid("guarded", "is not a list of at most 1,000 JSON Pointers");
+    let items = value
+        .as_array()
+        .filter(|items| items.len() <= 1000)
+        .ok_or_else(wrong)?;
+    items
+        .iter()
+        .map(|item| {
+            item.as_str()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(wrong)
+        })
+        .collect()
+}
+
+/// The key of `Idempotency-Key`, under the caller's name and hashed: it may be anything.
+pub(super) fn idempotency(
+    headers: &HeaderMap,
+    caller: &Principal,
+    request: &Fields,
+    digests: &Digests,
+) -> Result<Option<Idempotency>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| (1..=255).contains(&key.len()))
+        .ok_or_else(|| invalid("Idempotency-Key", "has 1 to 255 printable characters"))?;
+    Ok(Some(Idempotency {
+        key: digests.of("idempotency key", &json!([caller.name, key])),
+        digest: request.digest(digests, "request"),
+    }))
+}

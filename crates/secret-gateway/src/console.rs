@@ -1,0 +1,107 @@
+//! What people read: lines on standard output, errors and logs on standard error.
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use secret_gateway::{Binding, Gateway, Principal, Role};
+use tracing_subscriber::EnvFilter;
+
+/// A line on standard output. Where nobody reads it, nobody misses it.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// An error with its causes.
+pub(crate) fn failed(error: &(dyn Error + 'static)) {
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Logs to standard error.
+pub(crate) fn log(json: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let filter = match std::env::var("SECRET_GATEWAY_LOG_FILTER") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(text)?,
+        // What SDKs say below this level is for their developers.
+        _ => EnvFilter::new("info"),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_ansi(false).try_init()
+    }
+}
+
+/// Who has a token, in one line.
+pub(crate) fn principal(principal: &Principal) -> String {
+    let roles: Vec<&str> = principal.roles.iter().map(|role| role.as_str()).collect();
+    let bound = match &principal.binding {
+        Binding::All => "everything".to_owned(),
+        Binding::To {
+            workspaces,
+            prefixes,
+        } => {
+            let workspaces = workspaces.iter().map(|id| format!("workspace {id}"));
+            let prefixes = prefixes.iter().map(|prefix| format!("prefix {prefix}"));
+            workspaces.chain(prefixes).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let expires = principal
+        .expires
+        .and_then(|at| secret_persistence::Timestamp::from_unix_seconds(at).ok())
+        .map_or_else(|| "never".to_owned(), |at| at.to_string());
+    format!(
+        "{}\troles {}\tbound to {bound}\texpires {expires}",
+        principal.name,
+        roles.join(",")
+    )
+}
+
+/// Where it listens, and at the first start what to try.
+pub(crate) fn welcome(gateway: &Gateway, address: SocketAddr, tokens: &[(Role, PathBuf)]) {
+    let scheme = if gateway.settings().tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let base = format!("{scheme}://{address}");
+    line(&format!("secret-gateway listens at {base}"));
+    if tokens.is_empty() {
+        return;
+    }
+    line("This is its first start. A token of each role:");
+    for (role, path) in tokens {
+        line(&format!("  {role:<9} {}", path.display()));
+    }
+    let file = |role: Role| {
+        tokens
+            .iter()
+            .find(|(theirs, _)| *theirs == role)
+            .map(|(_, path)| path.display().to_string())
+            .unwrap_or_default()
+    };
+    let (mount, prefix) = (&gateway.settings().kv.mount, &gateway.settings().kv.prefix);
+    let name = "airbyte_workspace_00000000-0000-4000-8000-000000000001_secret_00000000-0000-4000-8000-000000000002_v1";
+    line("Try:");
+    line(&format!(
+        "  curl -H \"X-Vault-Token: $(cat {})\" -d '{{\"data\":{{\"value\":\"hunter2\"}}}}' {base}/v1/{mount}/data/{prefix}{name}",
+        file(Role::KvWrite)
+    ));
+    line(&format!(
+        "  curl -H \"X-Vault-Token: $(cat {})\" {base}/v1/{mount}/data/{prefix}{name}",
+        file(Role::KvRead)
+    ));
+    line(&format!(
+        "  curl -H \"Authorization: Bearer $(cat {})\" {base}/api/v1/stores",
+        file(Role::Operate)
+    ));
+}

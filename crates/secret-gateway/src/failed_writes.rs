@@ -1,0 +1,76 @@
+//! Writes that failed: a caller that swallows the error must not lose a secret silently.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use secret_persistence::{Error, ErrorKind, Timestamp};
+use serde::Serialize;
+
+/// How many are remembered for the page.
+const REMEMBERED: usize = 100;
+
+/// Counts writes that failed, and remembers the last of them.
+#[derive(Debug, Default)]
+pub struct FailedWrites(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    total: u64,
+    last: VecDeque<FailedWrite>,
+}
+
+/// One write that failed.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct FailedWrite {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked for it.
+    pub actor: String,
+    /// The name that was to be written.
+    pub coordinate: String,
+    /// Why.
+    pub kind: &'static str,
+}
+
+impl FailedWrites {
+    /// Counts, logs and remembers one. `face` is where it came from: `kv` or `connector`.
+    pub fn failed(
+        &self,
+        face: &'static str,
+        actor: &str,
+        coordinate: &str,
+        kind: ErrorKind,
+        error: Option<&Error>,
+    ) {
+        metrics::counter!("secret_gateway_failed_writes_total", "face" => face, "kind" => kind.as_str())
+            .increment(1);
+        tracing::error!(
+            target: "secret_gateway",
+            face,
+            actor,
+            coordinate,
+            kind = kind.as_str(),
+            error = error.map(tracing::field::display),
+            "a secret was not written; a caller that ignores this has lost it"
+        );
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.total += 1;
+        if inner.last.len() == REMEMBERED {
+            inner.last.pop_front();
+        }
+        inner.last.push_back(FailedWrite {
+            at: Timestamp::now(),
+            actor: actor.to_owned(),
+            coordinate: coordinate.to_owned(),
+            kind: kind.as_str(),
+        });
+    }
+
+    /// How many since the start, and the last of them, newest first.
+    #[must_use]
+    pub fn seen(&self) -> (u64, Vec<FailedWrite>) {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (inner.total, inner.last.iter().rev().cloned().collect())
+    }
+}

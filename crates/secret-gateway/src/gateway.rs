@@ -1,0 +1,194 @@
+//! What every request shares.
+
+use std::fmt;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets, Policy};
+use secret_persistence::{SecretPersistence, StorageId, Stores};
+use tokio::sync::{RwLock, Semaphore};
+
+use crate::digests::Digests;
+use crate::failed_writes::FailedWrites;
+use crate::health::Health;
+use crate::outbox::Outbox;
+use crate::settings::Settings;
+use crate::storages::StorageIds;
+use crate::tokens::Authenticator;
+
+/// The gateway: settings, stores, callers, outbox. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    stores: Stores,
+    storages: Option<Arc<dyn StorageIds>>,
+    mirrored: bool,
+    secrets: ConnectorSecrets,
+    authenticator: Authenticator,
+    outbox: Arc<dyn Outbox>,
+    digests: Digests,
+    failed_writes: FailedWrites,
+    health: Health,
+    metrics: Option<PrometheusHandle>,
+    permits: Semaphore,
+    work: Arc<RwLock<()>>,
+}
+
+/// What a gateway is built from.
+pub struct Parts {
+    /// The settings.
+    pub settings: Settings,
+    /// The stores, as [`secret_persistence::stores`] opens them.
+    pub stores: Stores,
+    /// The ids of further stores, where there are any.
+    pub storages: Option<Arc<dyn StorageIds>>,
+    /// Whether the default store is a mirror of two.
+    pub mirrored: bool,
+    /// Who may call.
+    pub authenticator: Authenticator,
+    /// Where changes are kept.
+    pub outbox: Arc<dyn Outbox>,
+    /// The key of digests.
+    pub digests: Digests,
+    /// What `/metrics` shows.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("stores", &self.stores)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let options = options(&parts.settings, Policy::default());
+        Self(Arc::new(Shared {
+            permits: Semaphore::new(parts.settings.limits.concurrency),
+            secrets: ConnectorSecrets::new(parts.stores.clone(), options),
+            settings: parts.settings,
+            stores: parts.stores,
+            storages: parts.storages,
+            mirrored: parts.mirrored,
+            authenticator: parts.authenticator,
+            outbox: parts.outbox,
+            digests: parts.digests,
+            failed_writes: FailedWrites::default(),
+            health: Health::default(),
+            metrics: parts.metrics,
+            work: Arc::default(),
+        }))
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Writes that failed.
+    #[must_use]
+    pub fn failed_writes(&self) -> &FailedWrites {
+        &self.0.failed_writes
+    }
+
+    pub(crate) fn stores(&self) -> &Stores {
+        &self.0.stores
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn SecretPersistence> {
+        self.0.stores.default_store()
+    }
+
+    /// The ids of the stores beside the default one.
+    pub(crate) fn storage_ids(&self) -> Vec<StorageId> {
+        self.0
+            .storages
+            .as_ref()
+            .map(|storages| storages.ids())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn mirrored(&self) -> bool {
+        self.0.mirrored
+    }
+
+    pub(crate) fn secrets(&self) -> &ConnectorSecrets {
+        &self.0.secrets
+    }
+
+    /// The connector calls with places of the caller's own that are guarded too.
+    pub(crate) fn secrets_guarding(&self, policy: Policy) -> ConnectorSecrets {
+        ConnectorSecrets::new(self.0.stores.clone(), options(&self.0.settings, policy))
+    }
+
+    pub(crate) fn authenticator(&self) -> &Authenticator {
+        &self.0.authenticator
+    }
+
+    pub(crate) fn outbox(&self) -> &dyn Outbox {
+        &*self.0.outbox
+    }
+
+    pub(crate) fn digests(&self) -> &Digests {
+        &self.0.digests
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.0.metrics.as_ref()
+    }
+
+    pub(crate) fn permits(&self) -> &Semaphore {
+        &self.0.permits
+    }
+
+    /// Runs a piece of work to its end, whether or not its caller stays: a shutdown waits for it.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let under_way = Arc::clone(&self.0.work).read_owned().await;
+        let task = tokio::spawn(async move {
+            let result = work.await;
+            drop(under_way);
+            result
+        });
+        // A task that panicked has no result.
+        task.await.ok()
+    }
+
+    /// Waits for the work that is under way.
+    pub(crate) async fn finish(&self) {
+        drop(self.0.work.write().await);
+    }
+}
+
+fn options(settings: &Settings, mut policy: Policy) -> ConnectorOptions {
+    for prefix in &settings.external_prefixes {
+        policy = policy.with_external_prefix(None, prefix.clone());
+    }
+    for place in &settings.guarded_places {
+        policy = policy.with_guarded_place(place.clone());
+    }
+    ConnectorOptions::default()
+        .with_policy(policy)
+        .with_retention(settings.retention)
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("stores", &self.0.stores)
+            .finish_non_exhaustive()
+    }
+}

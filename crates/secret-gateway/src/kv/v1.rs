@@ -1,0 +1,83 @@
+//! Version 1 of the engine: values straight behind the mount.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{Method, Response};
+use axum::routing::any;
+use secret_persistence::Recovery;
+use secret_persistence::connector::GuardedValue;
+use serde_json::{Value, json};
+
+use super::answer::{KvError, data, done};
+use super::store::{Engine, ReadError};
+use super::v2::{is_list, only_value, refuse_wrapping};
+use crate::gateway::Gateway;
+use crate::server::{Caller, read_json};
+
+pub(super) fn routes(mount: &str) -> Router<Gateway> {
+    Router::new()
+        .route(&format!("/v1/{mount}"), any(root))
+        .route(&format!("/v1/{mount}/"), any(root))
+        .route(&format!("/v1/{mount}/{{*path}}"), any(value))
+}
+
+type Answer = Result<Response<Body>, KvError>;
+
+async fn root(
+    state: State<Gateway>,
+    caller: Caller,
+    query: Query<BTreeMap<String, String>>,
+    request: Request,
+) -> Answer {
+    if is_list(request.method(), &query) {
+        return value(state, caller, Path(String::new()), query, request).await;
+    }
+    Err(KvError::unsupported())
+}
+
+async fn value(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(path): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+    request: Request,
+) -> Answer {
+    let engine = Engine::new(&gateway, caller);
+    refuse_wrapping(request.headers())?;
+    if is_list(request.method(), &query) {
+        return Ok(data(json!({"keys": engine.list(&path).await?})));
+    }
+    match request.method().clone() {
+        Method::GET => match engine.read(&path).await {
+            Ok(value) => {
+                let shown = GuardedValue::new(json!({"value": value.expose()}));
+                Ok(data(shown.into_inner()))
+            }
+            Err(ReadError::Deleted) => Err(KvError::not_found()),
+            Err(ReadError::Failed(error)) => Err(error),
+        },
+        Method::POST | Method::PUT => {
+            let (parts, body) = request.into_parts();
+            let value = match read_json(&parts.headers, body, gateway.settings().limits).await {
+                Ok(body) => match body.into_inner() {
+                    Value::Object(fields) => only_value(fields),
+                    other => {
+                        drop(GuardedValue::new(other));
+                        Err(KvError::bad("the body is not an object"))
+                    }
+                },
+                Err(error) => Err(error.into()),
+            };
+            engine.write(&path, value, false).await?;
+            Ok(done())
+        }
+        Method::DELETE => {
+            engine.delete(&path, Recovery::Configured).await?;
+            Ok(done())
+        }
+        _ => Err(KvError::unsupported()),
+    }
+}

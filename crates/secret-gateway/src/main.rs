@@ -1,0 +1,139 @@
+//! `secret-gateway`: serves, and manages tokens.
+
+mod cli;
+mod console;
+
+use std::error::Error;
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use secret_gateway::{Grant, Role, Settings, Started, TokenFile, serve, start};
+use secret_persistence::{Environment, Timestamp};
+use uuid::Uuid;
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let matches = cli::command().get_matches();
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(run(&matches)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::failed(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(matches: &ArgMatches) -> Outcome {
+    let (texts, tokens) = match matches.subcommand() {
+        Some(("token", token)) => (cli::texts(token)?, token.subcommand()),
+        Some((_, matches)) => (cli::texts(matches)?, None),
+        None => (cli::texts(matches)?, None),
+    };
+    let settings = texts.parse()?;
+    match tokens {
+        Some(("create", matches)) => create(&settings, matches),
+        Some(("list", _)) => {
+            for principal in TokenFile::new(&settings.tokens_file).list()? {
+                console::line(&console::principal(&principal));
+            }
+            Ok(())
+        }
+        Some(("revoke", matches)) => {
+            let name = matches.get_one::<String>("name").map_or("", String::as_str);
+            TokenFile::new(&settings.tokens_file).revoke(name)?;
+            console::line(&format!("`{name}` is revoked"));
+            Ok(())
+        }
+        _ => serving(settings).await,
+    }
+}
+
+fn create(settings: &Settings, matches: &ArgMatches) -> Outcome {
+    let all = |name: &str| {
+        matches
+            .get_many::<String>(name)
+            .into_iter()
+            .flatten()
+            .cloned()
+    };
+    let name = matches
+        .get_one::<String>("name")
+        .cloned()
+        .unwrap_or_default();
+    let roles = matches
+        .get_many::<Role>("role")
+        .into_iter()
+        .flatten()
+        .copied();
+    let workspaces = matches
+        .get_many::<Uuid>("workspace")
+        .into_iter()
+        .flatten()
+        .copied();
+    let grant = Grant::new(name, roles)
+        .with_workspaces(workspaces)
+        .with_prefixes(all("prefix"))
+        .with_expires(matches.get_one::<Timestamp>("expires").copied());
+    let tokens = TokenFile::new(&settings.tokens_file);
+    match matches.get_one::<std::path::PathBuf>("certificate") {
+        None => console::line(tokens.create(&grant)?.expose()),
+        Some(path) => {
+            use rustls::pki_types::pem::PemObject as _;
+            let certificate = rustls::pki_types::CertificateDer::from_pem_file(path)
+                .map_err(|_| format!("{} holds no PEM certificate", path.display()))?;
+            tokens.add_certificate(&grant, &certificate)?;
+            console::line("the certificate stands for this grant now");
+        }
+    }
+    Ok(())
+}
+
+async fn serving(settings: Settings) -> Outcome {
+    console::log(settings.json_logs)?;
+    let metrics = PrometheusBuilder::new()
+        .set_buckets(&[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])?
+        .install_recorder()?;
+    if settings.behind_proxy {
+        tracing::warn!(
+            target: "secret_gateway",
+            listen = %settings.listen,
+            "behind-proxy: plain http is served beyond loopback; whoever reads the network between proxy and gateway reads secrets"
+        );
+    }
+    let listener = TcpListener::bind(settings.listen)
+        .map_err(|error| format!("{} cannot be listened at: {error}", settings.listen))?;
+    let address = listener.local_addr()?;
+    let Started {
+        gateway, tokens, ..
+    } = start(settings, &Environment::of_process(), Some(metrics)).await?;
+    console::welcome(&gateway, address, &tokens);
+    tracing::info!(target: "secret_gateway", %address, "listening");
+    serve(gateway, listener, signal()).await?;
+    Ok(())
+}
+
+/// Ends with SIGTERM or Ctrl-C.
+async fn signal() {
+    let interrupted = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupted => {}
+                _ = terminated.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without a handler the gateway only ends by being killed, which is safe too.
+    let _ = interrupted.await;
+}

@@ -1,0 +1,287 @@
+//! What is decided before anybody looks at a request: host, origin, how many at once, how long.
+
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY,
+    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::caller::is_kv;
+use super::problem::Problem;
+use crate::gateway::Gateway;
+use crate::kv::KvError;
+use crate::settings::Settings;
+
+/// Answers that no cache keeps and no page embeds, whoever gave them.
+pub(super) async fn headers(
+    State(gateway): State<Gateway>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let kv = is_kv(request.uri().path());
+    let response = next.run(request).await;
+    let mut response = documented(kv, response);
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    };
+    set(CACHE_CONTROL, "no-store");
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(X_FRAME_OPTIONS, "DENY");
+    set(REFERRER_POLICY, "no-referrer");
+    set(
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'",
+    );
+    if gateway.settings().tls.is_some() {
+        set(STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+    response
+}
+
+/// An error that the framework answered without a document gets one: no route, a wrong method.
+fn documented(kv: bool, response: Response) -> Response {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error())
+        || response.headers().contains_key(CONTENT_TYPE) && !is_plain(&response)
+    {
+        return response;
+    }
+    let (kind, detail) = match status {
+        StatusCode::NOT_FOUND => ("not_found", "there is nothing here"),
+        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this method is not served here"),
+        StatusCode::INTERNAL_SERVER_ERROR => ("internal", "the gateway failed; its log says more"),
+        _ => ("bad_request", "the request cannot be understood"),
+    };
+    let allow = response.headers().get(axum::http::header::ALLOW).cloned();
+    let mut documented = if kv {
+        let detail = if status == StatusCode::METHOD_NOT_ALLOWED {
+            "unsupported operation"
+        } else {
+            detail
+        };
+        KvError::new(status, detail).into_response()
+    } else {
+        Problem::new(status, kind, detail).into_response()
+    };
+    if let Some(allow) = allow {
+        documented
+            .headers_mut()
+            .insert(axum::http::header::ALLOW, allow);
+    }
+    documented
+}
+
+fn is_plain(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+        && response.extensions().get::<OwnText>().is_none()
+}
+
+/// Marks an answer whose plain text is meant so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnText;
+
+/// Refuses what asks for another host (a page that rebinds its name to us) and what a page of another
+/// origin sends.
+pub(super) async fn hosts(
+    State(gateway): State<Gateway>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let kv = is_kv(request.uri().path());
+    // A probe asks for a pod by its address, and learns nothing.
+    if is_health(request.uri().path()) {
+        return next.run(request).await;
+    }
+    match refusal(gateway.settings(), request.uri(), request.headers()) {
+        None => next.run(request).await,
+        Some(problem) if kv => KvError::new(problem.status(), problem.kind()).into_response(),
+        Some(problem) => problem.into_response(),
+    }
+}
+
+fn is_health(path: &str) -> bool {
+    path == "/health/live" || path == "/health/ready"
+}
+
+fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Problem> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, _) => authority.as_str().to_owned(),
+        (None, Some(host), None) => host.to_str().unwrap_or_default().to_owned(),
+        (Some(authority), Some(host), None) if host.as_bytes() == authority.as_str().as_bytes() => {
+            authority.as_str().to_owned()
+        }
+        _ => String::new(),
+    }
+    .to_ascii_lowercase();
+    if !allowed(settings, &host) {
+        return Some(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "host_not_allowed",
+            "the request asks for a host that `allowed-hosts` does not name",
+        ));
+    }
+    let same_origin = |origin: &HeaderValue| {
+        origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.split_once("://"))
+            .is_some_and(|(scheme, rest)| {
+                matches!(scheme, "http" | "https") && rest.eq_ignore_ascii_case(&host)
+            })
+    };
+    if !headers.get_all(ORIGIN).iter().all(same_origin) {
+        return Some(Problem::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "a page of another origin sent the request",
+        ));
+    }
+    None
+}
+
+fn allowed(settings: &Settings, host: &str) -> bool {
+    if settings.allowed_hosts.contains(host) {
+        return true;
+    }
+    if !settings.listens_on_loopback() {
+        return false;
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port))
+            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            name
+        }
+        _ => host,
+    };
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// Serves as many requests at once as the settings say, each for as long as they say.
+pub(super) async fn limits(
+    State(gateway): State<Gateway>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Whoever asks whether the process lives must not be told that it is busy.
+    if is_health(request.uri().path()) {
+        return next.run(request).await;
+    }
+    let kv = is_kv(request.uri().path());
+    let refuse = |kind: &'static str, detail: &'static str| {
+        metrics::counter!("secret_gateway_shed_requests_total", "reason" => kind).increment(1);
+        if kv {
+            KvError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                .with_retry_after(1)
+                .into_response()
+        } else {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail)
+                .with_retry_after(1)
+                .into_response()
+        }
+    };
+    let Ok(_permit) = gateway.permits().try_acquire() else {
+        return refuse(
+            "busy",
+            "the gateway serves as many requests as it may; try again",
+        );
+    };
+    match tokio::time::timeout(gateway.settings().limits.timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => refuse("timeout", "the request took longer than it may; try again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Texts;
+
+    fn refused(settings: &[(&str, &str)], headers: &[(&str, &str)]) -> Option<&'static str> {
+        let mut texts = Texts::new();
+        for (name, value) in settings {
+            texts.set(name, *value).unwrap();
+        }
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().unwrap();
+            map.append(name, value.parse().unwrap());
+        }
+        refusal(&texts.parse().unwrap(), &Uri::from_static("/"), &map).map(|problem| problem.kind())
+    }
+
+    #[test]
+    fn only_hosts_that_are_named_are_served() {
+        let proxied = [
+            ("listen", "0.0.0.0:1"),
+            ("behind-proxy", "true"),
+            ("allowed-hosts", "Gateway.example, g:8220"),
+        ];
+        for host in ["gateway.example", "GATEWAY.example", "g:8220"] {
+            assert_eq!(refused(&proxied, &[("host", host)]), None, "{host}");
+        }
+        for host in [
+            "localhost",
+            "g",
+            "g:1",
+            "evil.example",
+            "gateway.example:8220",
+            "",
+        ] {
+            assert_eq!(
+                refused(&proxied, &[("host", host)]),
+                Some("host_not_allowed"),
+                "{host}"
+            );
+        }
+        assert_eq!(refused(&proxied, &[]), Some("host_not_allowed"));
+        assert_eq!(
+            refused(&proxied, &[("host", "g:8220"), ("host", "g:8220")]),
+            Some("host_not_allowed")
+        );
+        for host in [
+            "localhost",
+            "localhost:8220",
+            "127.0.0.1:1",
+            "[::1]:8220",
+            "[::1]",
+        ] {
+            assert_eq!(refused(&[], &[("host", host)]), None, "{host}");
+        }
+        for host in [
+            "rebound.example:8220",
+            "localhost.evil.example",
+            "localhost:x",
+            "127.0.0.1.evil",
+        ] {
+            assert_eq!(
+                refused(&[], &[("host", host)]),
+                Some("host_not_allowed"),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let sent = |origin: &str| refused(&[], &[("host", "localhost:8220"), ("origin", origin)]);
+        assert_eq!(sent("http://localhost:8220"), None);
+        for origin in [
+            "null",
+            "http://evil.example",
+            "http://localhost:8221",
+            "file://localhost:8220",
+            "http://localhost:8220.evil",
+        ] {
+            assert_eq!(sent(origin), Some("origin_not_allowed"), "{origin}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Errors as `application/problem+json` (RFC 9457): a stable kind, never a value.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
+use secret_persistence::connector::{self, ConnectorError, ProblemKind};
+use secret_persistence::{Error, ErrorKind};
+use serde_json::{Map, Value, json};
+
+use crate::outbox::OutboxError;
+use crate::tokens::{Refusal, Role};
+
+/// How many of a configuration's problems are answered.
+const SHOWN: usize = 100;
+
+/// An error of the connector face, and of everything that is not the KV face.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    detail: String,
+    more: Map<String, Value>,
+    retry_after: Option<u64>,
+}
+
+impl Problem {
+    /// A problem of a kind, with a sentence for people.
+    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            kind,
+            detail: detail.into(),
+            more: Map::new(),
+            retry_after: None,
+        }
+    }
+
+    /// Adds a member.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The status it is answered with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its kind, stable.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// What a token may not see, and what is not there.
+    #[must_use]
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// A caller without a role.
+    #[must_use]
+    pub fn missing_role(role: Role) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "missing_role",
+            format!("the token has not the role `{role}`"),
+        )
+        .with("role", role.as_str())
+    }
+
+    /// The document of a problem, as it stands in an answer or in a part of one.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let mut document = json!({
+            "type": format!("urn:secret-gateway:problem:{}", self.kind),
+            "title": title(self.kind),
+            "status": self.status.as_u16(),
+            "kind": self.kind,
+            "detail": self.detail,
+        });
+        if let (Value::Object(members), more) = (&mut document, &self.more) {
+            members.extend(more.clone());
+        }
+        document
+    }
+}
+
+/// The kind as people write it.
+fn title(kind: &str) -> String {
+    let mut text = kind.replace('_', " ");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.document().to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, kind) = match refusal {
+            Refusal::Expired => (StatusCode::UNAUTHORIZED, "token_expired"),
+            Refusal::Missing => (StatusCode::UNAUTHORIZED, "token_missing"),
+            Refusal::NoGrant => (StatusCode::FORBIDDEN, "token_without_grant"),
+            Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "tokens_unavailable"),
+            Refusal::Unknown => (StatusCode::UNAUTHORIZED, "token_unknown"),
+        };
+        let problem = Self::new(status, kind, refusal.to_string());
+        if refusal == Refusal::Unavailable {
+            problem.with_retry_after(5)
+        } else {
+            problem
+        }
+    }
+}
+
+impl From<OutboxError> for Problem {
+    fn from(error: OutboxError) -> Self {
+        tracing::error!(target: "secret_gateway", %error, cause = std::error::Error::source(&error).map(tracing::field::display), "the outbox failed");
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "outbox_unavailable",
+            "the gateway's outbox cannot be used; nothing was begun that is not recorded",
+        )
+        .with_retry_after(5)
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (status, kind) = match error.kind() {
+            ErrorKind::Throttled => (StatusCode::TOO_MANY_REQUESTS, "store_throttled"),
+            ErrorKind::Unavailable | ErrorKind::Conflict => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            }
+            // The gateway's own rights and settings: nothing that its caller could mend.
+            _ => (StatusCode::BAD_GATEWAY, "store_failed"),
+        };
+        let mut problem =
+            Self::new(status, kind, error.to_string()).with("error", error.kind().as_str());
+        if let Some(store) = error.store() {
+            problem = problem.with("store", store);
+        }
+        if let Some(hint) = error.hint() {
+            problem = problem.with("hint", hint);
+        }
+        match retry_after(&error) {
+            Some(seconds) => problem.with_retry_after(seconds),
+            None => problem,
+        }
+    }
+}
+
+/// When a store's error says to try again, in seconds; `None` where that is of no use.
+pub(crate) fn retry_after(error: &Error) -> Option<u64> {
+    let asked = error
+        .retry_after()
+        .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+    error
+        .is_retryable()
+        .then(|| asked.unwrap_or(1).clamp(1, 300))
+}
+
+impl From<ConnectorError> for Problem {
+    fn from(error: ConnectorError) -> Self {
+        let problems = error.problems();
+        let stores: Vec<&Error> = problems
+            .iter()
+            .filter_map(connector::Problem::error)
+            .collect();
+        let of_stores = |problem: &connector::Problem| {
+            matches!(
+                problem.kind(),
+                ProblemKind::Store | ProblemKind::AuditFailed
+            )
+        };
+        let (status, kind) = if problems
+            .iter()
+            .any(|problem| problem.kind() == ProblemKind::AuditFailed)
+        {
+            (StatusCode::SERVICE_UNAVAILABLE, "audit_failed")
+        } else if !problems.iter().all(of_stores) {
+            (StatusCode::UNPROCESSABLE_ENTITY, "configuration_refused")
+        } else if error.is_retryable()
+            && stores
+                .iter()
+                .all(|error| error.kind() == ErrorKind::Throttled)
+        {
+            (StatusCode::TOO_MANY_REQUESTS, "store_throttled")
+        } else if error.is_retryable() {
+            (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+        } else if stores.iter().any(|error| gone(error.kind())) {
+            (StatusCode::UNPROCESSABLE_ENTITY, "secret_missing")
+        } else if stores.iter().all(|error| refused(error.kind())) {
+            (StatusCode::UNPROCESSABLE_ENTITY, "value_refused")
+        } else {
+            (StatusCode::BAD_GATEWAY, "store_failed")
+        };
+        let wait = stores.iter().filter_map(|error| retry_after(error)).max();
+        let shown: Vec<Value> = problems.iter().take(SHOWN).map(shown).collect();
+        let detail = match problems.len() {
+            1 => "one place cannot be taken as it is".to_owned(),
+            count => format!("{count} places cannot be taken as they are"),
+        };
+        let problem = Self::new(status, kind, detail).with("problems", shown);
+        match (status, wait) {
+            (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, wait) => {
+                problem.with_retry_after(wait.unwrap_or(1))
+            }
+            _ => problem,
+        }
+    }
+}
+
+/// Whether a secret is not there any more.
+fn gone(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::PendingDeletion)
+}
+
+/// Whether the value is at fault, which the caller can mend.
+fn refused(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::InvalidValue | ErrorKind::PayloadTooLarge | ErrorKind::InvalidCoordinate
+    )
+}
+
+/// One problem of a configuration: where, of which kind, on which coordinate.
+fn shown(problem: &connector::Problem) -> Value {
+    let mut shown = json!({
+        "place": problem.place().as_str(),
+        "kind": problem.kind().as_str(),
+        "detail": problem.message(),
+    });
+    if let Some(coordinate) = problem.coordinate() {
+        shown["coordinate"] = coordinate.into();
+    }
+    if let Some(error) = problem.error() {
+        shown["error"] = error.kind().as_str().into();
+        if let Some(store) = error.store() {
+            shown["store"] = store.into();
+        }
+        if let Some(hint) = error.hint() {
+            shown["hint"] = hint.into();
+        }
+    }
+    shown
+}

@@ -1,0 +1,585 @@
+//! What the gateway is told: environment, file and flags, parsed once into types.
+
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use secret_persistence::SecretValue;
+use secret_persistence::connector::{MAX_DEPTH, Place};
+use serde_json::Value;
+
+pub use table::{Setting, TABLE, variable};
+
+/// The settings of the gateway itself, parsed. `Debug` shows no credential.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The folder of what it makes itself.
+    pub data_folder: PathBuf,
+    /// The URL of the store.
+    pub store: Option<String>,
+    /// The file with the store's settings.
+    pub store_settings: Option<PathBuf>,
+    /// The file of further stores.
+    pub storages_file: Option<PathBuf>,
+    /// The file of tokens.
+    pub tokens_file: PathBuf,
+    /// TLS, where it is ended here.
+    pub tls: Option<Tls>,
+    /// Whether a proxy ends TLS.
+    pub behind_proxy: bool,
+    /// The names that requests may ask for, lower case.
+    pub allowed_hosts: BTreeSet<String>,
+    /// How much a request may ask for.
+    pub limits: Limits,
+    /// How long requests may go on after a signal.
+    pub shutdown: Duration,
+    /// The KV face.
+    pub kv: Kv,
+    /// Prefixes of names of others that may be read.
+    pub external_prefixes: Vec<String>,
+    /// Places whose change makes secrets be entered again.
+    pub guarded_places: Vec<Place>,
+    /// JWTs, where they are taken.
+    pub jwt: Option<Jwt>,
+    /// The Postgres database of the outbox.
+    pub outbox_url: Option<SecretValue>,
+    /// The file of the key of digests.
+    pub key_file: PathBuf,
+    /// For how long superseded secrets are kept.
+    pub retention: Option<Duration>,
+    /// For how long ended changes are kept.
+    pub changes_kept: Duration,
+    /// The journal of a migration.
+    pub journal: Option<PathBuf>,
+    /// Whether logs are JSON.
+    pub json_logs: bool,
+}
+
+/// Where the server's certificate is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Tls {
+    /// PEM certificates.
+    pub certificates: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+    /// PEM authorities of client certificates.
+    pub client_authorities: Option<PathBuf>,
+}
+
+/// How much a request may ask for.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest body.
+    pub body_bytes: usize,
+    /// The deepest JSON.
+    pub depth: usize,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// Requests at once.
+    pub concurrency: usize,
+}
+
+/// What the KV face speaks, and where.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Kv {
+    /// The mount, one segment.
+    pub mount: String,
+    /// What stands before every name.
+    pub prefix: String,
+    /// Version 1 or 2 of the engine.
+    pub version: KvVersion,
+}
+
+/// A version of Vault's KV engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvVersion {
+    /// Values at `/v1/<mount>/<path>`.
+    One,
+    /// Values at `/v1/<mount>/data/<path>`.
+    Two,
+}
+
+/// Which JWTs are taken.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Jwt {
+    /// Where their keys are.
+    pub keys: JwtKeys,
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// The claim with the roles.
+    pub role_claim: String,
+    /// The claim with the workspaces.
+    pub workspace_claim: String,
+}
+
+/// Where the public keys of JWTs are.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum JwtKeys {
+    /// In a file.
+    File(PathBuf),
+    /// Behind an address.
+    Url(url::Url),
+}
+
+/// Settings that cannot be taken as they are: which, why, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSetting(String);
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InvalidSetting {}
+
+impl InvalidSetting {
+    pub(crate) fn new(name: &str, reason: impl fmt::Display) -> Self {
+        Self(format!("`{name}`: {reason}"))
+    }
+}
+
+/// Settings as texts, by name, from the last place that is asked first: flags, environment, file.
+#[derive(Clone, Default)]
+pub struct Texts(BTreeMap<&'static str, String>);
+
+/// Names only.
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Texts {
+    /// Nothing is set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what is not set yet.
+    ///
+    /// # Errors
+    /// For a name that no setting has.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), InvalidSetting> {
+        let known = TABLE.iter().find(|setting| setting.name == name);
+        let setting = known.ok_or_else(|| {
+            let names: Vec<&str> = TABLE.iter().map(|setting| setting.name).collect();
+            InvalidSetting::new(
+                &name.escape_debug().to_string(),
+                format_args!("no setting has this name; there are {}", names.join(", ")),
+            )
+        })?;
+        self.0.entry(setting.name).or_insert_with(|| value.into());
+        Ok(())
+    }
+
+    /// Adds what a lookup of variables knows; an empty one is unset.
+    pub fn set_environment(&mut self, variables: impl Fn(&str) -> Option<String>) {
+        for setting in TABLE {
+            if let Some(value) = variables(&variable(setting.name)).filter(|text| !text.is_empty())
+            {
+                self.0.entry(setting.name).or_insert(value);
+            }
+        }
+    }
+
+    /// Adds what a JSON file says: one object, strings, numbers and booleans.
+    ///
+    /// # Errors
+    /// Where it cannot be read, is no such object, or names what no setting is.
+    pub fn set_file(&mut self, path: &Path) -> Result<(), InvalidSetting> {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            InvalidSetting::new(&place, format_args!("cannot be read: {error}"))
+        })?;
+        // The parser's message would quote the text.
+        let Ok(Value::Object(members)) = serde_json::from_str(&text) else {
+            return Err(InvalidSetting::new(&place, "is no JSON object"));
+        };
+        for (name, value) in members {
+            let text = match value {
+                Value::String(text) => text,
+                Value::Bool(_) | Value::Number(_) => value.to_string(),
+                _ => {
+                    return Err(InvalidSetting::new(
+                        &name,
+                        "is neither text, number nor boolean",
+                    ));
+                }
+            };
+            self.set(&name, text)?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        let default = || TABLE.iter().find(|setting| setting.name == name)?.default;
+        self.0.get(name).map(String::as_str).or_else(default)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
+    }
+
+    fn parsed<T: FromStr>(&self, name: &str, what: &str) -> Result<T, InvalidSetting> {
+        let text = self.text(name).unwrap_or_default();
+        text.parse()
+            .map_err(|_| InvalidSetting::new(name, format_args!("is not {what}")))
+    }
+
+    fn number(&self, name: &str, least: u64, most: u64) -> Result<u64, InvalidSetting> {
+        let what = format!("a number from {least} to {most}");
+        let number: u64 = self.parsed(name, &what)?;
+        if (least..=most).contains(&number) {
+            Ok(number)
+        } else {
+            Err(InvalidSetting::new(name, format_args!("is not {what}")))
+        }
+    }
+
+    fn list(&self, name: &str) -> impl Iterator<Item = &str> {
+        let items = self.text(name).unwrap_or_default().split(',');
+        items.map(str::trim).filter(|item| !item.is_empty())
+    }
+
+    /// Parses all of them.
+    ///
+    /// # Errors
+    /// The first that cannot be taken as it is.
+    pub fn parse(&self) -> Result<Settings, InvalidSetting> {
+        let data_folder = self.path("data-folder").unwrap_or_default();
+        let data_folder = std::path::absolute(data_folder)
+            .map_err(|error| InvalidSetting::new("data-folder", error))?;
+        let in_folder =
+            |name: &str, file: &str| self.path(name).unwrap_or_else(|| data_folder.join(file));
+        let settings = Settings {
+            listen: self.parsed("listen", "an address and a port")?,
+            store: self.text("store").map(ToOwned::to_owned),
+            store_settings: self.path("store-settings"),
+            storages_file: self.path("storages-file"),
+            tokens_file: in_folder("tokens-file", "tokens.json"),
+            tls: self.tls()?,
+            behind_proxy: self.parsed("behind-proxy", "true or false")?,
+            allowed_hosts: self
+                .list("allowed-hosts")
+                .map(str::to_ascii_lowercase)
+                .collect(),
+            limits: Limits {
+                body_bytes: size(self.number("max-body-bytes", 1024, 64 << 20)?),
+                // One level more than a configuration may have, for what stands around it, twice.
+                depth: MAX_DEPTH + 4,
+                timeout: Duration::from_secs(self.number("request-timeout-seconds", 1, 600)?),
+                concurrency: size(self.number("concurrency", 1, 65_536)?),
+            },
+            shutdown: Duration::from_secs(self.number("shutdown-seconds", 1, 600)?),
+            kv: self.kv()?,
+            external_prefixes: self
+                .list("external-prefixes")
+                .map(ToOwned::to_owned)
+                .collect(),
+            guarded_places: self
+                .list("guarded-places")
+                .map(|text| {
+                    text.parse()
+                        .map_err(|error| InvalidSetting::new("guarded-places", error))
+                })
+                .collect::<Result<_, _>>()?,
+            jwt: self.jwt()?,
+            outbox_url: self
+                .text("outbox-url")
+                .map(|text| SecretValue::new(text.to_owned())),
+            key_file: in_folder("key-file", "gateway.key"),
+            retention: match self.text("retention-seconds") {
+                Some(_) => Some(Duration::from_secs(self.number(
+                    "retention-seconds",
+                    1,
+                    1 << 32,
+                )?)),
+                None => None,
+            },
+            changes_kept: Duration::from_secs(self.number("changes-kept-seconds", 60, 1 << 32)?),
+            journal: self.path("journal"),
+            json_logs: match self.text("log") {
+                Some("json") => true,
+                Some("text") => false,
+                _ => return Err(InvalidSetting::new("log", "is neither json nor text")),
+            },
+            data_folder,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, InvalidSetting> {
+        let client_authorities = self.path("client-ca-file");
+        match (self.path("tls-cert-file"), self.path("tls-key-file")) {
+            (Some(certificates), Some(key)) => Ok(Some(Tls {
+                certificates,
+                key,
+                client_authorities,
+            })),
+            (None, None) if client_authorities.is_some() => Err(InvalidSetting::new(
+                "client-ca-file",
+                "client certificates need `tls-cert-file`",
+            )),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(InvalidSetting::new(
+                "tls-key-file",
+                "is missing beside `tls-cert-file`",
+            )),
+            (None, Some(_)) => Err(InvalidSetting::new(
+                "tls-cert-file",
+                "is missing beside `tls-key-file`",
+            )),
+        }
+    }
+
+    fn kv(&self) -> Result<Kv, InvalidSetting> {
+        let mount = self
+            .text("kv-mount")
+            .unwrap_or_default()
+            .trim_matches('/')
+            .to_owned();
+        let is_plain = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        };
+        if mount.is_empty()
+            || !is_plain(&mount)
+            || ["sys", "auth", "identity", "cubbyhole"].contains(&mount.as_str())
+            || mount.starts_with('.')
+        {
+            return Err(InvalidSetting::new(
+                "kv-mount",
+                "is not one path segment of A-Z, a-z, 0-9, _, - and ., or is one of Vault's own",
+            ));
+        }
+        let prefix = self
+            .text("kv-prefix")
+            .unwrap_or_default()
+            .trim_start_matches('/')
+            .to_owned();
+        if !prefix
+            .split('/')
+            .all(|part| is_plain(part) && part != ".." && part != ".")
+            || prefix.contains("//")
+        {
+            return Err(InvalidSetting::new(
+                "kv-prefix",
+                "has other characters than A-Z, a-z, 0-9, _, -, . and single /",
+            ));
+        }
+        let version = match self.text("kv-version") {
+            Some("1") => KvVersion::One,
+            Some("2") => KvVersion::Two,
+            _ => return Err(InvalidSetting::new("kv-version", "is neither 1 nor 2")),
+        };
+        Ok(Kv {
+            mount,
+            prefix,
+            version,
+        })
+    }
+
+    fn jwt(&self) -> Result<Option<Jwt>, InvalidSetting> {
+        let keys = match (self.path("jwks-file"), self.text("jwks-url")) {
+            (None, None) => {
+                for name in ["jwt-issuer", "jwt-audience"] {
+                    if self.text(name).is_some() {
+                        return Err(InvalidSetting::new(
+                            name,
+                            "JWTs need `jwks-file` or `jwks-url` too",
+                        ));
+                    }
+                }
+                return Ok(None);
+            }
+            (Some(file), None) => JwtKeys::File(file),
+            (None, Some(text)) => JwtKeys::Url(jwks_url(text)?),
+            (Some(_), Some(_)) => {
+                return Err(InvalidSetting::new(
+                    "jwks-url",
+                    "`jwks-file` is set too, and one is enough",
+                ));
+            }
+        };
+        let required = |name: &str| {
+            let reason = "has to be set with JWTs: a token for somebody else must not be taken";
+            self.text(name)
+                .map(ToOwned::to_owned)
+                .ok_or_else(|| InvalidSetting::new(name, reason))
+        };
+        Ok(Some(Jwt {
+            keys,
+            issuer: required("jwt-issuer")?,
+            audience: required("jwt-audience")?,
+            role_claim: required("jwt-role-claim")?,
+            workspace_claim: required("jwt-workspace-claim")?,
+        }))
+    }
+}
+
+impl Settings {
+    /// What is not allowed together.
+    fn check(&self) -> Result<(), InvalidSetting> {
+        if !self.listens_on_loopback() {
+            if self.tls.is_none() && !self.behind_proxy {
+                return Err(InvalidSetting::new(
+                    "listen",
+                    "beyond loopback the gateway needs `tls-cert-file` and `tls-key-file`, or `behind-proxy=true` where a proxy ends TLS",
+                ));
+            }
+            if self.allowed_hosts.is_empty() {
+                return Err(InvalidSetting::new(
+                    "allowed-hosts",
+                    "beyond loopback name the hosts that clients ask for, such as secret-gateway.airbyte.svc:8220",
+                ));
+            }
+        }
+        if self.store.is_some() && self.store_settings.is_some() {
+            return Err(InvalidSetting::new(
+                "store",
+                "`store-settings` is set too, and one is enough",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether only this machine reaches it.
+    #[must_use]
+    pub fn listens_on_loopback(&self) -> bool {
+        match self.listen.ip() {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback(),
+        }
+    }
+}
+
+fn jwks_url(text: &str) -> Result<url::Url, InvalidSetting> {
+    let invalid = |reason: &str| InvalidSetting::new("jwks-url", reason);
+    let url = url::Url::parse(text).map_err(|_| invalid("is no URL"))?;
+    let loopback = match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => return Err(invalid("has no host")),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("carries credentials"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback => Ok(url),
+        _ => Err(invalid("is neither https nor http on loopback")),
+    }
+}
+
+/// The table bounds it far below what any `usize` holds.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(pairs: &[(&str, &str)]) -> Result<Settings, InvalidSetting> {
+        let mut texts = Texts::new();
+        for (name, value) in pairs {
+            texts.set(name, *value)?;
+        }
+        texts.parse()
+    }
+
+    #[test]
+    fn nothing_set_listens_on_loopback_with_version_2() {
+        let settings = parsed(&[]).unwrap();
+        assert!(settings.listens_on_loopback() && settings.tls.is_none());
+        assert_eq!(settings.kv.version, KvVersion::Two);
+        assert_eq!((&*settings.kv.mount, &*settings.kv.prefix), ("secret", ""));
+        assert!(settings.external_prefixes.is_empty());
+    }
+
+    #[test]
+    fn what_is_dangerous_or_contradictory_is_refused_by_name() {
+        for (pairs, named) in [
+            (vec![("listen", "0.0.0.0:8220")], "listen"),
+            (
+                vec![("listen", "0.0.0.0:8220"), ("behind-proxy", "true")],
+                "allowed-hosts",
+            ),
+            (
+                vec![("listen", "[::]:8220"), ("tls-cert-file", "a")],
+                "tls-key-file",
+            ),
+            (vec![("client-ca-file", "a")], "client-ca-file"),
+            (vec![("kv-mount", "a/b")], "kv-mount"),
+            (vec![("kv-mount", "sys")], "kv-mount"),
+            (vec![("kv-prefix", "../x/")], "kv-prefix"),
+            (vec![("kv-prefix", "a//b")], "kv-prefix"),
+            (vec![("kv-version", "3")], "kv-version"),
+            (vec![("max-body-bytes", "1")], "max-body-bytes"),
+            (vec![("concurrency", "many")], "concurrency"),
+            (vec![("jwks-file", "a")], "jwt-issuer"),
+            (vec![("jwt-issuer", "a")], "jwt-issuer"),
+            (vec![("jwks-url", "http://keys.example/")], "jwks-url"),
+            (vec![("jwks-url", "https://u:p@keys.example/")], "jwks-url"),
+            (
+                vec![("store", "sqlite:///x"), ("store-settings", "y")],
+                "store",
+            ),
+            (vec![("guarded-places", "host")], "guarded-places"),
+            (vec![("log", "xml")], "log"),
+            (vec![("lisen", "x")], "lisen"),
+        ] {
+            let error = parsed(&pairs).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("`{named}`")),
+                "{pairs:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn flags_come_before_the_environment_and_that_before_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settings.json");
+        std::fs::write(
+            &file,
+            r#"{"kv-mount": "file", "kv-version": 1, "behind-proxy": true}"#,
+        )
+        .unwrap();
+        let mut texts = Texts::new();
+        texts.set("kv-mount", "flag").unwrap();
+        texts.set_environment(|name| match name {
+            "SECRET_GATEWAY_KV_MOUNT" => Some("environment".to_owned()),
+            "SECRET_GATEWAY_KV_VERSION" => Some("2".to_owned()),
+            "SECRET_GATEWAY_LISTEN" => Some(String::new()),
+            _ => None,
+        });
+        texts.set_file(&file).unwrap();
+        let settings = texts.parse().unwrap();
+        assert_eq!(settings.kv.mount, "flag");
+        assert_eq!(settings.kv.version, KvVersion::Two);
+        assert!(settings.behind_proxy);
+
+        std::fs::write(&file, r#"{"kv-mont": "x"}"#).unwrap();
+        assert!(Texts::new().set_file(&file).is_err());
+    }
+}

@@ -1,0 +1,268 @@
+//! From settings to a gateway that is ready to serve; makes at its first start what it needs.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use secret_persistence::{
+    Environment, KubernetesSecrets, Settings as StoreSettings, StoresSettings,
+};
+
+use crate::digests::Digests;
+use crate::gateway::{Gateway, Parts};
+use crate::outbox::{Outbox, SqliteOutbox};
+use crate::settings::Settings;
+use crate::storages::{StorageIds, StoragesFile};
+use crate::tokens::{Authenticator, Grant, Role, TokenFile, private};
+
+/// Why the gateway does not start: what could not be done, and why.
+#[derive(Debug)]
+pub struct StartError {
+    doing: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl StartError {
+    fn new(doing: impl Into<String>) -> Self {
+        Self {
+            doing: doing.into(),
+            source: None,
+        }
+    }
+
+    fn because(
+        doing: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            doing: doing.into(),
+            source: Some(source.into()),
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.doing)
+    }
+}
+
+impl StdError for StartError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// A gateway, and what its first start made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Started {
+    /// The gateway.
+    pub gateway: Gateway,
+    /// The files of tokens that this start made, by role; empty at every other start.
+    pub tokens: Vec<(Role, PathBuf)>,
+}
+
+/// Opens the store, the outbox and the tokens that settings name, and makes what is missing: the data
+/// folder, a key ring and a database where no store is named, a token of each role where there is no
+/// file of tokens.
+///
+/// # Errors
+/// What could not be opened or made.
+pub async fn start(
+    settings: Settings,
+    environment: &Environment,
+    metrics: Option<PrometheusHandle>,
+) -> Result<Started, StartError> {
+    make_folder(&settings.data_folder).map_err(|error| {
+        StartError::because(
+            format!(
+                "the data folder {} cannot be made",
+                settings.data_folder.display()
+            ),
+            error,
+        )
+    })?;
+    let digests = Digests::open(&settings.key_file).map_err(|error| {
+        StartError::because(
+            format!(
+                "the key file {} cannot be used",
+                settings.key_file.display()
+            ),
+            error,
+        )
+    })?;
+    let outbox = outbox(&settings).await?;
+    if !outbox
+        .same_key(&digests.proof())
+        .await
+        .map_err(|error| StartError::because("the outbox cannot be used", error))?
+    {
+        return Err(StartError::new(format!(
+            "the outbox was made with another key than {}: all replicas need the same `key-file`",
+            settings.key_file.display()
+        )));
+    }
+    let store = store_settings(&settings, environment)?;
+    let mirrored = store.mirror().is_some();
+    let mut stores = StoresSettings::new(store).with_environment(environment.clone());
+    let mut storages: Option<Arc<dyn StorageIds>> = None;
+    if let Some(path) = &settings.storages_file {
+        let file = StoragesFile::open(path)
+            .map_err(|error| StartError::because("the further stores cannot be read", error))?;
+        let file = Arc::new(file);
+        stores = stores.with_storages(Arc::clone(&file) as _);
+        storages = Some(file);
+    }
+    let stores = secret_persistence::stores(stores)
+        .await
+        .map_err(|error| StartError::because("the store cannot be opened", error))?;
+    let tokens = first_tokens(&settings)?;
+    let authenticator =
+        Authenticator::new(TokenFile::new(&settings.tokens_file), settings.jwt.clone());
+    let gateway = Gateway::new(Parts {
+        settings,
+        stores,
+        storages,
+        mirrored,
+        authenticator,
+        outbox,
+        digests,
+        metrics,
+    });
+    Ok(Started { gateway, tokens })
+}
+
+async fn outbox(settings: &Settings) -> Result<Arc<dyn Outbox>, StartError> {
+    let failed = |error| StartError::because("the outbox cannot be opened", error);
+    match &settings.outbox_url {
+        None => {
+            let path = settings.data_folder.join("outbox.db");
+            Ok(Arc::new(SqliteOutbox::open(&path).await.map_err(failed)?))
+        }
+        #[cfg(feature = "postgres")]
+        Some(url) => Ok(Arc::new(
+            crate::outbox::PostgresOutbox::open(url)
+                .await
+                .map_err(failed)?,
+        )),
+        #[cfg(not(feature = "postgres"))]
+        Some(_) => Err(StartError::new(
+            "`outbox-url`: Postgres is not built in; add the feature `postgres`",
+        )),
+    }
+}
+
+/// The store that settings name, else the environment, else an encrypted file of our own.
+fn store_settings(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<StoreSettings, StartError> {
+    let refused = |error| StartError::because("the settings of the store cannot be used", error);
+    let named = environment_names_a_store(environment);
+    let store = match (&settings.store, &settings.store_settings) {
+        (Some(url), _) => StoreSettings::from_url(url, environment).map_err(refused)?,
+        (None, Some(path)) => {
+            StoreSettings::from_file(path, &KubernetesSecrets::none(), environment)
+                .map_err(refused)?
+        }
+        (None, None) if named => StoreSettings::from_env(environment).map_err(refused)?,
+        (None, None) => own_store(settings, environment)?,
+    };
+    // Every call is an audit event, wherever it goes: the log, unless a place is named.
+    let audited = ["audit", "audit-file"]
+        .iter()
+        .any(|name| store.common().text(name).is_some());
+    if audited {
+        Ok(store)
+    } else {
+        store.with("audit", "best_effort").map_err(refused)
+    }
+}
+
+/// Whether the environment says which store: by its kind, or by a database.
+fn environment_names_a_store(environment: &Environment) -> bool {
+    ["SECRET_PERSISTENCE", "DATABASE_URL", "DATABASE_HOST"]
+        .iter()
+        .any(|name| environment.has(name))
+}
+
+#[cfg(feature = "sqlite")]
+fn own_store(settings: &Settings, environment: &Environment) -> Result<StoreSettings, StartError> {
+    use secret_persistence::database::KeyRingFile;
+
+    let (ring, database) = (
+        settings.data_folder.join("keyring"),
+        settings.data_folder.join("secrets.db"),
+    );
+    if !ring.exists() {
+        if database.exists() {
+            return Err(StartError::new(format!(
+                "{} is there and its key ring {} is not: put it back, without it nothing can be read",
+                database.display(),
+                ring.display()
+            )));
+        }
+        let id = "1"
+            .parse()
+            .map_err(|error| StartError::because("the key ring cannot be made", error))?;
+        KeyRingFile::create(&ring, id)
+            .map_err(|error| StartError::because("the key ring cannot be made", error))?;
+    }
+    let mut url = url::Url::parse("sqlite:///")
+        .map_err(|error| StartError::because("the settings of the store cannot be used", error))?;
+    url.set_path(&database.to_string_lossy());
+    url.query_pairs_mut()
+        .append_pair("keyring-file", &ring.to_string_lossy());
+    StoreSettings::from_url(url.as_str(), environment)
+        .map_err(|error| StartError::because("the settings of the store cannot be used", error))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn own_store(_: &Settings, _: &Environment) -> Result<StoreSettings, StartError> {
+    Err(StartError::new(
+        "no store is named, and SQLite is not built in; set `store` or SECRET_PERSISTENCE",
+    ))
+}
+
+/// A token of each role, in a file of its own, where there are no tokens yet and no other way in.
+fn first_tokens(settings: &Settings) -> Result<Vec<(Role, PathBuf)>, StartError> {
+    let tokens = TokenFile::new(&settings.tokens_file);
+    // A file that was named is the operator's, and so are JWTs.
+    let ours = settings.tokens_file == settings.data_folder.join("tokens.json");
+    if tokens.exists() || !ours || settings.jwt.is_some() {
+        return Ok(Vec::new());
+    }
+    let failed = |error: Box<dyn StdError + Send + Sync>| {
+        StartError::because("the first tokens cannot be made", error)
+    };
+    let mut made = Vec::new();
+    for role in Role::ALL {
+        let path = settings.data_folder.join(format!("token-{role}"));
+        let token = tokens
+            .create(&Grant::new(format!("first-{role}"), [role]))
+            .map_err(|error| failed(error.into()))?;
+        let write = || {
+            let mut file = private(&path, true)?;
+            file.write_all(token.expose().as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|error| failed(error.into()))?;
+        made.push((role, path));
+    }
+    Ok(made)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}

@@ -1,0 +1,89 @@
+//! Further stores by storage id, from a file of the operator.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use secret_persistence::{Error, ErrorKind, Operation, Result, Storage, StorageId, Storages};
+use serde_json::Value;
+
+/// Knows the ids of all stores but the default one.
+pub trait StorageIds: Send + Sync + 'static {
+    /// The ids, in order.
+    fn ids(&self) -> Vec<StorageId>;
+}
+
+/// A JSON file: storage ids, and for each the JSON for external secret management, in which credentials
+/// are pointers to secrets of the default store. Read again when it changes.
+pub struct StoragesFile {
+    path: PathBuf,
+    read: Mutex<Option<Read>>,
+}
+
+struct Read {
+    modified: Option<SystemTime>,
+    storages: BTreeMap<StorageId, Value>,
+}
+
+impl fmt::Debug for StoragesFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoragesFile({})", self.path.display())
+    }
+}
+
+impl StoragesFile {
+    /// The stores of this file.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where it cannot be read or is not of that form.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let file = Self {
+            path: path.into(),
+            read: Mutex::new(None),
+        };
+        file.with(|_| ())?;
+        Ok(file)
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&BTreeMap<StorageId, Value>) -> T) -> Result<T> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let invalid = |reason: &str| {
+            let message = format!("`storages-file` {} {reason}", self.path.display());
+            Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
+        };
+        let modified = std::fs::metadata(&self.path)
+            .and_then(|metadata| metadata.modified())
+            .ok();
+        if let Some(known) = &*read
+            && known.modified == modified
+        {
+            return Ok(look(&known.storages));
+        }
+        let text = std::fs::read_to_string(&self.path)
+            .map_err(|error| invalid("cannot be read").with_source(error))?;
+        // The parser's message would quote the text.
+        let Ok(storages) = serde_json::from_str::<BTreeMap<StorageId, Value>>(&text) else {
+            return Err(invalid("is no JSON object of storage ids"));
+        };
+        let result = look(&storages);
+        *read = Some(Read { modified, storages });
+        Ok(result)
+    }
+}
+
+impl StorageIds for StoragesFile {
+    fn ids(&self) -> Vec<StorageId> {
+        self.with(|storages| storages.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Storages for StoragesFile {
+    async fn storage(&self, id: &StorageId) -> Result<Option<Storage>> {
+        self.with(|storages| storages.get(id).cloned().map(Storage::of_operator))
+    }
+}

@@ -1,0 +1,128 @@
+//! From a request to the principal behind it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use secret_persistence::Timestamp;
+
+use super::file::TokenFile;
+use super::jwt::Jwts;
+use super::principal::Principal;
+use crate::settings::Jwt;
+
+/// The client certificate of a connection, DER, verified against the authorities of the settings.
+#[derive(Clone, Debug)]
+pub struct PeerCertificate(pub Arc<[u8]>);
+
+/// Why a caller is not let in. What it sent is in none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The token was right and has ended.
+    Expired,
+    /// There is neither a token nor a certificate.
+    Missing,
+    /// A JWT that is right and has no role or no workspace for us.
+    NoGrant,
+    /// The tokens cannot be read, so nobody is let in.
+    Unavailable,
+    /// Nobody has this token.
+    Unknown,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "the token has expired",
+            Self::Missing => {
+                "there is no token; send `Authorization: Bearer …` or `X-Vault-Token: …`"
+            }
+            Self::NoGrant => "the JWT has no role or no workspace of this gateway",
+            Self::Unavailable => "the gateway cannot read its tokens",
+            Self::Unknown => "the token is not known",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Finds out who calls.
+#[derive(Clone, Debug)]
+pub struct Authenticator(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    tokens: TokenFile,
+    jwts: Option<Jwts>,
+}
+
+impl Authenticator {
+    /// Tokens of this file, and JWTs where settings are given.
+    #[must_use]
+    pub fn new(tokens: TokenFile, jwt: Option<Jwt>) -> Self {
+        Self(Arc::new(Shared {
+            tokens,
+            jwts: jwt.map(Jwts::new),
+        }))
+    }
+
+    /// Who calls: by the token of the headers, else by the client certificate.
+    ///
+    /// # Errors
+    /// Why nobody does.
+    pub async fn principal(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<Principal, Refusal> {
+        let found = match (presented(headers)?, certificate) {
+            (Some(token), _) => match &self.0.jwts {
+                Some(jwts) if Jwts::looks_like_one(token) => Some(jwts.principal(token).await?),
+                _ => self.0.tokens.find(token).map_err(unavailable)?,
+            },
+            (None, Some(certificate)) => self
+                .0
+                .tokens
+                .find_certificate(&certificate.0)
+                .map_err(unavailable)?,
+            (None, None) => return Err(Refusal::Missing),
+        };
+        let principal = found.ok_or(Refusal::Unknown)?;
+        if principal
+            .expires
+            .is_some_and(|expires| expires <= Timestamp::now().unix_seconds())
+        {
+            return Err(Refusal::Expired);
+        }
+        Ok(principal)
+    }
+}
+
+fn unavailable(error: super::TokenFileError) -> Refusal {
+    tracing::error!(%error, "nobody is let in");
+    Refusal::Unavailable
+}
+
+/// The token of the headers. Two that differ are nobody's.
+pub(crate) fn presented(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let text = |name: &str| match headers.get(name) {
+        None => Ok(None),
+        Some(value) => value.to_str().map(Some).map_err(|_| Refusal::Unknown),
+    };
+    let bearer = match text(AUTHORIZATION.as_str())? {
+        None => None,
+        Some(value) => match value.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
+            _ => return Err(Refusal::Unknown),
+        },
+    };
+    match (
+        text("x-vault-token")?.filter(|token| !token.is_empty()),
+        bearer.filter(|token| !token.is_empty()),
+    ) {
+        (Some(vault), Some(bearer)) if vault != bearer => Err(Refusal::Unknown),
+        (vault, bearer) => Ok(vault.or(bearer)),
+    }
+}

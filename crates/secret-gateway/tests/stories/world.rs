@@ -1,0 +1,335 @@
+//! A gateway in a folder of its own, and somebody to call it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use secret_gateway::{
+    Authenticator, Digests, Gateway, Grant, Parts, Role, SqliteOutbox, Texts, TokenFile, router,
+    start,
+};
+use secret_persistence::{
+    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Environment, Error, ErrorKind,
+    Identity, ListOptions, ManagedCoordinate, Memory, Operation, Page, Read, Result,
+    SecretPersistence, SecretValue, Stores, Write, Written,
+};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+/// A gateway over a store, with a token for everything.
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) gateway: Gateway,
+    pub(crate) store: Arc<Faulty>,
+    router: Router,
+    tokens: TokenFile,
+    all: SecretValue,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.body
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_kind(self, status: u16, kind: &str) -> Value {
+        assert_eq!(
+            (self.status.as_u16(), self.body["kind"].as_str()),
+            (status, Some(kind)),
+            "{}",
+            self.text
+        );
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        self.body
+    }
+}
+
+pub(crate) fn texts(folder: &Path, settings: &[(&str, &str)]) -> Texts {
+    let mut texts = Texts::new();
+    for (name, value) in settings {
+        texts.set(name, *value).unwrap();
+    }
+    texts
+        .set("data-folder", folder.display().to_string())
+        .unwrap();
+    texts
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::over(Arc::default(), tempfile::tempdir().unwrap(), settings).await
+    }
+
+    pub(crate) async fn over(
+        store: Arc<Faulty>,
+        folder: tempfile::TempDir,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let settings = texts(folder.path(), settings).parse().unwrap();
+        let outbox = SqliteOutbox::open(&folder.path().join("outbox.db"))
+            .await
+            .unwrap();
+        let tokens = TokenFile::new(folder.path().join("tokens.json"));
+        let name = format!("everything-{}", Uuid::new_v4());
+        let all = tokens.create(&Grant::new(name, Role::ALL)).unwrap();
+        let gateway = Gateway::new(Parts {
+            settings,
+            stores: Stores::new(store.clone() as _),
+            storages: None,
+            mirrored: false,
+            authenticator: Authenticator::new(
+                TokenFile::new(folder.path().join("tokens.json")),
+                None,
+            ),
+            outbox: Arc::new(outbox),
+            digests: Digests::open(&folder.path().join("gateway.key")).unwrap(),
+            metrics: None,
+        });
+        Self {
+            router: router(gateway.clone()),
+            folder,
+            gateway,
+            store,
+            tokens,
+            all,
+        }
+    }
+
+    /// What a first start makes: an encrypted file, and a token of each role.
+    pub(crate) async fn started(folder: &Path) -> secret_gateway::Started {
+        let settings = texts(folder, &[]).parse().unwrap();
+        start(settings, &Environment::empty(), None).await.unwrap()
+    }
+
+    pub(crate) fn token(&self, grant: Grant) -> SecretValue {
+        self.tokens.create(&grant).unwrap()
+    }
+
+    pub(crate) fn revoke(&self, name: &str) {
+        self.tokens.revoke(name).unwrap();
+    }
+
+    /// Calls with a token that may do everything.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.call_as(Some(&self.all), method, path, body).await
+    }
+
+    pub(crate) async fn call_as(
+        &self,
+        token: Option<&SecretValue>,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let headers: Vec<(&str, &str)> = token
+            .map(|token| ("x-vault-token", token.expose()))
+            .into_iter()
+            .collect();
+        self.send(method, path, &headers, body.map(|body| body.to_string()))
+            .await
+    }
+
+    pub(crate) async fn call_with(
+        &self,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let mut all = vec![("x-vault-token", self.all.expose())];
+        all.extend_from_slice(headers);
+        self.send(method, path, &all, body.map(|body| body.to_string()))
+            .await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        ask(&self.router, method, path, headers, body).await
+    }
+}
+
+/// Asks a service.
+pub(crate) async fn ask(
+    router: &Router,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<String>,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request = request.header("host", "localhost:8220");
+    }
+    if body.is_some() && !headers.iter().any(|(name, _)| *name == "content-type") {
+        request = request.header("content-type", "application/json");
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request
+        .body(body.map_or_else(Body::empty, Body::from))
+        .unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: serde_json::from_str(&text).unwrap_or(Value::Null),
+        text,
+    }
+}
+
+/// A name of a workspace.
+pub(crate) fn name(workspace: u128, secret: u128) -> String {
+    format!(
+        "airbyte_workspace_{}_secret_{}_v1",
+        Uuid::from_u128(workspace),
+        Uuid::from_u128(secret)
+    )
+}
+
+/// A specification with a host and a password.
+pub(crate) fn specification() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "host": {"type": "string"},
+            "password": {"type": "string", "airbyte_secret": true},
+        },
+    })
+}
+
+pub(crate) fn workspace(id: u128) -> Value {
+    json!({"workspace": Uuid::from_u128(id).to_string()})
+}
+
+/// A store in memory whose next calls can be made to fail.
+#[derive(Debug, Default)]
+pub(crate) struct Faulty {
+    pub(crate) inner: Memory,
+    failing: std::sync::Mutex<Option<(Operation, ErrorKind)>>,
+    pub(crate) reads: AtomicUsize,
+    hangs: std::sync::atomic::AtomicBool,
+}
+
+impl Faulty {
+    /// Lets an operation fail from now on.
+    pub(crate) fn fail(&self, operation: Operation, kind: ErrorKind) {
+        *self.failing.lock().unwrap() = Some((operation, kind));
+    }
+
+    /// Lets everything succeed again.
+    pub(crate) fn mend(&self) {
+        *self.failing.lock().unwrap() = None;
+        self.hangs.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets writes take place and never be answered.
+    pub(crate) fn hang(&self) {
+        self.hangs.store(true, Ordering::SeqCst);
+    }
+
+    fn failure(&self, operation: Operation) -> Option<Error> {
+        let failing = *self.failing.lock().unwrap();
+        failing
+            .filter(|(theirs, _)| *theirs == operation)
+            .map(|(operation, kind)| {
+                Error::new(kind, "told to fail")
+                    .with_operation(operation)
+                    .with_store("faulty")
+            })
+    }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+#[async_trait]
+impl SecretPersistence for Faulty {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        match self.failure(Operation::Read) {
+            Some(error) => coordinates.iter().map(|_| Err(error.clone())).collect(),
+            None => self.inner.read_batch(coordinates).await,
+        }
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        match self.failure(Operation::Write) {
+            Some(error) => writes
+                .iter()
+                .map(|write| Err(error.clone().with_coordinate(write.coordinate.as_str())))
+                .collect(),
+            None => {
+                let written = self.inner.write_batch(writes).await;
+                if self.hangs.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
+                written
+            }
+        }
+    }
+
+    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+        match self.failure(Operation::Delete) {
+            Some(error) => Err(error),
+            None => self.inner.delete(coordinate, options).await,
+        }
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        self.inner.restore(coordinate).await
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        self.inner.list_page(options, after).await
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        self.inner.describe(coordinate).await
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        match self.failure(Operation::Identity) {
+            Some(error) => Err(error),
+            None => self.inner.identity().await,
+        }
+    }
+}

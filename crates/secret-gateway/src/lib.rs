@@ -1,12 +1,5 @@
-//! A server in front of the stores, for platforms that are not written in Rust.
-//!
-//! Two interfaces: the *KV face* under `/v1` speaks the protocol of Vault's key/value engine and keeps the
-//! values in any of the stores; the *connector face* under `/api/v1` splits, stages, hydrates and masks
-//! connector configurations, with an outbox of its own. docs/gateway.md has both, settings, and who may do
-//! what.
-//!
-//! [`start`] opens what [`Settings`] name, [`router`] is the whole as a service, [`serve`] listens. The
-//! program `secret-gateway` is these three behind a command line.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connector;
 mod digests;

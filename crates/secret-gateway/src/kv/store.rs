@@ -60,6 +60,12 @@ impl Engine {
         Ok(managed)
     }
 
+    /// Refuses who may not write here, before anything of the request is looked at.
+    pub(super) fn require_writable(&self, path: &str) -> Result<(), KvError> {
+        self.require(Role::KvWrite)?;
+        self.managed(path).map(|_| ())
+    }
+
     /// Tells the audit; where it is required and fails, so does the call.
     async fn audit(
         &self,

@@ -247,6 +247,7 @@ async fn delete_versions(
     request: Request,
 ) -> Answer {
     let engine = Engine::new(&gateway, caller);
+    engine.require_writable(&path)?;
     if names_the_version(&gateway, request).await? {
         engine.delete(&path, Recovery::Configured).await?;
     }
@@ -260,6 +261,7 @@ async fn undelete_versions(
     request: Request,
 ) -> Answer {
     let engine = Engine::new(&gateway, caller);
+    engine.require_writable(&path)?;
     if names_the_version(&gateway, request).await? {
         engine.restore(&path).await?;
     }

@@ -57,8 +57,6 @@ pub struct Settings {
     pub retention: Option<Duration>,
     /// For how long ended changes are kept.
     pub changes_kept: Duration,
-    /// The journal of a migration.
-    pub journal: Option<PathBuf>,
     /// Whether logs are JSON.
     pub json_logs: bool,
 }
@@ -314,7 +312,6 @@ impl Texts {
                 None => None,
             },
             changes_kept: Duration::from_secs(self.number("changes-kept-seconds", 60, 1 << 32)?),
-            journal: self.path("journal"),
             json_logs: match self.text("log") {
                 Some("json") => true,
                 Some("text") => false,

@@ -166,11 +166,6 @@ pub const TABLE: &[Setting] = &[
         "for how long changes that have ended are kept, for retries by idempotency key",
     ),
     setting(
-        "journal",
-        None,
-        "the SQLite file of a migration's journal, whose progress the page shows",
-    ),
-    setting(
         "log",
         Some("json"),
         "`json` or `text`, to standard error; SECRET_GATEWAY_LOG_FILTER filters",

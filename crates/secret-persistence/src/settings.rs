@@ -6,7 +6,7 @@ mod file;
 mod helm;
 mod json;
 mod kubernetes;
-mod near_miss;
+mod misspellings;
 mod tenant;
 pub(crate) mod tree;
 mod url;
@@ -24,7 +24,7 @@ pub use common::COMMON;
 pub(crate) use common::{Layering, audit_mode};
 pub use environment::Environment;
 pub use kubernetes::KubernetesSecrets;
-pub use near_miss::Warning;
+pub use misspellings::Warning;
 pub use tenant::Tenant;
 
 /// The settings of one store: its kind, the values of its key table, and what stands around it.

@@ -12,8 +12,6 @@ pub mod policy;
 mod reading;
 mod settings;
 
-pub use config::{
-    AccessKey, AssumeRole, Config, ConfigBuilder, Credentials, EXPIRES_TAG, OWNER_TAG,
-};
+pub use config::{Config, EXPIRES_TAG, OWNER_TAG};
 pub use persistence::AwsSecretsManager;
 pub use settings::SETTINGS;

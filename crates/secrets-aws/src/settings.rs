@@ -1,11 +1,8 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
-use secret_persistence_core::settings::{KeyTable, Setting, SettingMap};
-use secret_persistence_core::{Error, Result, SecretValue};
+use secret_persistence_core::settings::{KeyTable, Setting};
 
-use crate::config::{
-    AccessKey, AssumeRole, Config, Credentials, DESCRIPTION, SESSION_NAME, invalid,
-};
+use crate::config::{DESCRIPTION, SESSION_NAME, invalid};
 
 /// The key table: `aws://<region>?kms-key-arn=…&tag-key=…`, and the environment where the URL says
 /// nothing.
@@ -173,129 +170,13 @@ const ROWS: &[Setting] = &[
     .with_default("false"),
 ];
 
-impl Config {
-    /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
-    /// store: add it with [`with_owner`](Self::with_owner).
-    ///
-    /// # Errors
-    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what AWS accepts; and
-    /// where a tenant's settings would use the credentials that this process happens to have, or a
-    /// role without the external id that the operator keeps for this tenant.
-    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
-        let text = |name| settings.text(name).filter(|text| !text.is_empty());
-        let flag = |name| Ok::<_, Error>(settings.parse::<bool>(name)?.unwrap_or(false));
-        let own_key = access_key(
-            settings.secret("access-key-id"),
-            settings.secret("secret-access-key"),
-            settings.secret("session-token"),
-            "access-key-id and secret-access-key",
-        )?;
-        let base_key = access_key(
-            settings.secret("assume-role-access-key-id"),
-            settings.secret("assume-role-secret-access-key"),
-            None,
-            "assume-role-access-key-id and assume-role-secret-access-key",
-        )?;
-        let role = text("role-arn").map(|arn| {
-            let mut role = AssumeRole::new(arn);
-            role.external_id = text("external-id").map(str::to_owned);
-            if let Some(name) = text("session-name") {
-                role.session_name = name.to_owned();
-            }
-            role
-        });
-        if role.is_none() && text("external-id").is_some() {
-            return Err(invalid("an external id is of no use without role-arn"));
-        }
-        let key = if role.is_some() {
-            base_key.or(own_key)
-        } else {
-            own_key
-        };
-        if settings.trust().is_tenant() {
-            if key.is_none() {
-                return Err(invalid(
-                    "a tenant's store needs an access key: what this process can do by itself is not a tenant's to use",
-                )
-                .with_hint(
-                    "give access-key-id and secret-access-key, or have the operator set AWS_ASSUME_ROLE_ACCESS_KEY_ID \
-                     and AWS_ASSUME_ROLE_SECRET_ACCESS_KEY for role-arn",
-                ));
-            }
-            if role.as_ref().is_some_and(|role| role.external_id.is_none()) {
-                return Err(invalid(
-                    "a tenant's role is assumed only with the external id that the operator keeps for this tenant",
-                )
-                .with_hint(
-                    "without it any tenant could name any other tenant's role; set it where this storage is registered",
-                ));
-            }
-        }
-        let credentials = match (key, text("credentials"), text("profile")) {
-            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
-                return Err(invalid(
-                    "an access key excludes the settings `credentials` and `profile`",
-                ));
-            }
-            (Some(key), None, None) => Credentials::AccessKey(key),
-            (None, Some("default") | None, profile) => Credentials::DefaultChain {
-                profile: profile.map(str::to_owned),
-            },
-            (None, Some("imds"), None) => Credentials::InstanceMetadata,
-            (None, Some("imds"), Some(_)) => {
-                return Err(invalid("`credentials=imds` excludes the setting `profile`"));
-            }
-            (None, Some(_), _) => {
-                return Err(invalid("the setting `credentials` is `default` or `imds`"));
-            }
-        };
-        let mut builder = Self::builder(text("region").unwrap_or_default())
-            .with_credentials(credentials)
-            .with_force_delete(flag("force-delete")?)
-            .with_unversioned_names(flag("unversioned-names")?)
-            .with_fips(flag("use-fips")?)
-            .with_dualstack(flag("use-dualstack")?);
-        builder.role = role;
-        builder.kms_key = text("kms-key-arn").map(str::to_owned);
-        builder.tags = settings.pairs("tags")?;
-        builder.tag_key = text("tag-key").map(str::to_owned);
-        builder.recovery_window_days = settings.parse("recovery-window-days")?;
-        builder.endpoint = text("endpoint-url").map(str::to_owned);
-        builder.sts_endpoint = text("sts-endpoint-url").map(str::to_owned);
-        if let Some(description) = text("description") {
-            builder.description = description.to_owned();
-        }
-        builder.build()
-    }
-}
-
-/// Both halves of an access key, or neither.
-fn access_key(
-    id: Option<SecretValue>,
-    secret: Option<SecretValue>,
-    session_token: Option<SecretValue>,
-    names: &'static str,
-) -> Result<Option<AccessKey>> {
-    let id = id.filter(|id| !id.is_empty());
-    let secret = secret.filter(|secret| !secret.is_empty());
-    match (id, secret) {
-        (None, None) if session_token.is_none() => Ok(None),
-        (Some(id), Some(secret)) => Ok(Some(AccessKey {
-            id,
-            secret,
-            session_token,
-        })),
-        _ => Err(invalid(format!("{names} must be set together"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use secret_persistence_core::ErrorKind;
-    use secret_persistence_core::settings::{StoreUrl, Trust};
+    use secret_persistence_core::settings::{SettingMap, StoreUrl, Trust};
+    use secret_persistence_core::{ErrorKind, Result};
 
     use super::*;
-    use crate::config::Deletion;
+    use crate::config::{Config, Credentials, Deletion};
 
     fn from_env(pairs: &[(&str, &str)]) -> Result<Config> {
         Config::from_settings(&SETTINGS.from_env(&|name| {
@@ -544,14 +425,14 @@ mod tests {
             let Some(default) = setting.default else {
                 continue;
             };
-            let mut settings = SettingMap::new(SETTINGS.rows());
-            settings.set("region", "eu-west-1").unwrap();
-            settings.set(setting.name, default).unwrap();
-            let mut explicit = Config::from_settings(&settings);
-            if setting.name == "session-name" {
-                explicit = Config::builder("eu-west-1").build();
-            }
-            let implicit = Config::builder("eu-west-1").build().unwrap();
+            let role = match setting.name {
+                "session-name" => Some(("role-arn", "arn:aws:iam::123456789012:role/x")),
+                _ => None,
+            };
+            let base = [("region", "eu-west-1")].into_iter().chain(role);
+            let with = base.clone().chain([(setting.name, default)]);
+            let implicit = Config::from_settings(&SETTINGS.from_pairs(base).unwrap()).unwrap();
+            let explicit = Config::from_settings(&SETTINGS.from_pairs(with).unwrap());
             assert_eq!(
                 format!("{:?}", explicit.unwrap()),
                 format!("{implicit:?}"),
@@ -559,6 +440,5 @@ mod tests {
                 setting.name
             );
         }
-        assert_eq!(AssumeRole::new("x").session_name, SESSION_NAME);
     }
 }

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use support::gate::{Act, Gate, Seen};
 use support::{config, coordinate};
 
-fn open(gate: &Gate) -> AwsSecretsManager {
-    AwsSecretsManager::new(config(&gate.url).build().unwrap())
+async fn open(gate: &Gate) -> AwsSecretsManager {
+    config(&gate.url).connect().await
 }
 
 fn names(count: usize) -> Vec<Coordinate> {
@@ -178,7 +178,7 @@ async fn every_code_has_its_kind() {
         })
         .await;
         let name: Coordinate = coordinate().into();
-        let error = open(&gate).read(&name).await.unwrap_err();
+        let error = open(&gate).await.read(&name).await.unwrap_err();
         assert_eq!(error.kind(), *kind, "{code}: {error}");
         assert_eq!(error.is_retryable(), *retryable, "{code}");
         assert!(error.to_string().contains(part), "{code}: {error}");
@@ -214,7 +214,7 @@ async fn the_wait_that_was_asked_for_is_kept() {
         Act::Answer(status, vec![("retry-after", "7".into())], body)
     })
     .await;
-    let error = open(&gate).read(&names(1)[0]).await.unwrap_err();
+    let error = open(&gate).await.read(&names(1)[0]).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
 }
 
@@ -229,7 +229,7 @@ async fn a_wrong_clock_is_named() {
         Act::Answer(403, vec![("date", date)], body)
     })
     .await;
-    let error = open(&gate).read(&names(1)[0]).await.unwrap_err();
+    let error = open(&gate).await.read(&names(1)[0]).await.unwrap_err();
     assert!(error.message().contains("s behind AWS's"), "{error}");
     assert!(error.hint().unwrap().contains("NTP"));
 }
@@ -265,7 +265,7 @@ async fn a_batch_is_matched_by_name_with_errors_per_secret() {
         }
     })
     .await;
-    let reads = open(&gate).read_batch(&asked).await;
+    let reads = open(&gate).await.read_batch(&asked).await;
     let values: Vec<Result<&str, ErrorKind>> = reads
         .iter()
         .map(|read| {
@@ -313,7 +313,7 @@ async fn names_and_arns_are_answered_in_one_batch() {
     let asked: Vec<Coordinate> = ["team/x", arn, &arn[..arn.len() - 7], "team/db"]
         .map(|name| Coordinate::parse(name).unwrap())
         .into();
-    let reads = open(&gate).read_batch(&asked).await;
+    let reads = open(&gate).await.read_batch(&asked).await;
     let values: Vec<&str> = reads
         .iter()
         .map(|read| read.as_ref().unwrap().value.expose())
@@ -333,7 +333,7 @@ async fn invalid_names_are_not_sent() {
     asked.insert(1, Coordinate::parse("team db").unwrap());
     let foreign = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/db-AbCdEf";
     asked.push(Coordinate::parse(foreign).unwrap());
-    let reads = open(&gate).read_batch(&asked).await;
+    let reads = open(&gate).await.read_batch(&asked).await;
     let kinds: Vec<Option<ErrorKind>> = reads
         .iter()
         .map(|read| read.as_ref().err().map(Error::kind))
@@ -357,7 +357,7 @@ async fn a_batch_that_fails_for_one_secret_is_read_singly() {
         _ => Act::error("DecryptionFailure"),
     })
     .await;
-    let store = open(&gate);
+    let store = open(&gate).await;
     let reads = store.read_batch(&asked).await;
     let failed: Vec<bool> = reads.iter().map(Result::is_err).collect();
     assert_eq!(failed, [false, false, false, true, false]);
@@ -373,7 +373,7 @@ async fn a_batch_that_fails_for_one_secret_is_read_singly() {
 #[tokio::test]
 async fn only_a_denial_of_batches_is_remembered() {
     let gate = Gate::open(None, |_| Act::error("AccessDeniedException")).await;
-    let store = open(&gate);
+    let store = open(&gate).await;
     for read in store.read_batch(&names(3)).await {
         let error = read.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
@@ -386,7 +386,7 @@ async fn only_a_denial_of_batches_is_remembered() {
     assert_eq!(gate.take_actions().len(), 4);
 
     let gate = Gate::open(None, |_| Act::error("ThrottlingException")).await;
-    for read in open(&gate).read_batch(&names(3)).await {
+    for read in open(&gate).await.read_batch(&names(3)).await {
         assert_eq!(read.unwrap_err().kind(), ErrorKind::Throttled);
     }
     assert_eq!(gate.take_actions(), ["BatchGetSecretValue"]);
@@ -400,7 +400,7 @@ async fn a_denial_of_batches_is_forgotten_after_ten_minutes() {
         _ => Act::error("ResourceNotFoundException"),
     })
     .await;
-    let store = open(&gate);
+    let store = open(&gate).await;
     let full_cost = store.capabilities().cost.read;
     // That a secret is missing proves that single reads are allowed.
     for read in store.read_batch(&names(3)).await {
@@ -434,7 +434,7 @@ async fn the_cost_is_never_exceeded() {
         })
         .await;
         let config = config(&gate.url)
-            .with_unversioned_names(unversioned)
+            .set("unversioned-names", unversioned)
             .build()
             .unwrap();
         let read = async |store: &AwsSecretsManager, size: usize| {
@@ -447,7 +447,7 @@ async fn the_cost_is_never_exceeded() {
             (made, cost)
         };
         for size in [1, 2, 3, 7, 19, 20] {
-            let store = AwsSecretsManager::new(config.clone());
+            let store = AwsSecretsManager::connect(config.clone()).await.unwrap();
             let (made, cost) = read(&store, size).await;
             let is_full_batch = size == 20 && !unversioned;
             assert!(!is_full_batch || made == cost, "{made} of {cost}");
@@ -483,10 +483,10 @@ async fn missing_is_not_found_under_a_policy_that_is_scoped_by_tag() {
     })
     .await;
     let config = config(&gate.url)
-        .with_tag_key("AirbyteManaged")
+        .set("tag-key", "AirbyteManaged")
         .build()
         .unwrap();
-    let store = AwsSecretsManager::new(config);
+    let store = AwsSecretsManager::connect(config).await.unwrap();
     let missing = coordinate();
     let reads = store
         .read_batch(&[missing.clone().into(), foreign.clone().into()])
@@ -537,7 +537,7 @@ async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() 
             _ => Act::error("InvalidRequestException"),
         })
         .await;
-        let store = open(&gate);
+        let store = open(&gate).await;
         let write = Write::new(coordinate(), SecretValue::new("v".into()));
         let read = store
             .read(&write.coordinate.clone().into())
@@ -560,19 +560,13 @@ async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() 
 async fn a_create_in_the_wake_of_a_deletion_is_tried_again() {
     let gate = Gate::open(None, |_| Act::error("ResourceNotFoundException")).await;
     let write = Write::new(coordinate(), SecretValue::new("v".into()));
-    let error = open(&gate).write(write.clone()).await.unwrap_err();
+    let error = open(&gate).await.write(write.clone()).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.is_retryable()),
         (ErrorKind::Conflict, true)
     );
-    let keyed = config(&gate.url)
-        .with_kms_key("alias/ours")
-        .build()
-        .unwrap();
-    let error = AwsSecretsManager::new(keyed)
-        .write(write)
-        .await
-        .unwrap_err();
+    let keyed = config(&gate.url).set("kms-key-arn", "alias/ours");
+    let error = keyed.connect().await.write(write).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.is_retryable()),
         (ErrorKind::InvalidConfig, true)
@@ -589,7 +583,7 @@ async fn a_taken_name_that_is_scheduled_for_deletion_is_pending() {
             _ => Act::error(unreadable),
         })
         .await;
-        let store = open(&gate);
+        let store = open(&gate).await;
         let write = Write::new(coordinate(), SecretValue::new("v".into()));
         let error = store.write(write).await.unwrap_err();
         assert_eq!(
@@ -615,6 +609,7 @@ async fn a_secret_with_replicas_cannot_be_deleted_and_says_so() {
         })
         .await;
         let error = open(&gate)
+            .await
             .delete(&coordinate(), &DeleteOptions::default())
             .await
             .unwrap_err();
@@ -668,7 +663,7 @@ async fn a_taken_name_is_compared_and_never_changed() {
         })
         .await;
         let write = Write::new(coordinate(), SecretValue::new("same\nvalue".into()));
-        let written = open(&gate).write(write).await;
+        let written = open(&gate).await.write(write).await;
         let is_in_between = expected == Err(ErrorKind::Conflict);
         assert_eq!(written.map_err(|error| error.kind()), expected);
         let mut actions = vec!["CreateSecret", "GetSecretValue"];
@@ -681,7 +676,7 @@ async fn a_taken_name_is_compared_and_never_changed() {
 #[tokio::test]
 async fn the_size_limit_is_ours_to_enforce() {
     let gate = Gate::open(None, |_| Act::ok(json!({}))).await;
-    let store = open(&gate);
+    let store = open(&gate).await;
     let write = |bytes: usize| Write::new(coordinate(), SecretValue::new("é".repeat(bytes / 2)));
     assert_eq!(store.write(write(65_536)).await.unwrap(), Written::Created);
     let error = store.write(write(65_538)).await.unwrap_err();
@@ -696,15 +691,13 @@ async fn the_size_limit_is_ours_to_enforce() {
 #[tokio::test]
 async fn a_delete_sends_a_window_or_force_and_never_both() {
     let gate = Gate::open(None, |_| Act::ok(json!({}))).await;
-    let configured = |change: fn(
-        secret_persistence_aws::ConfigBuilder,
-    ) -> secret_persistence_aws::ConfigBuilder| {
-        AwsSecretsManager::new(change(config(&gate.url)).build().unwrap())
-    };
     let stores = [
-        configured(|builder| builder),
-        configured(|builder| builder.with_force_delete(true)),
-        configured(|builder| builder.with_recovery_window_days(9)),
+        config(&gate.url).connect().await,
+        config(&gate.url).set("force-delete", true).connect().await,
+        config(&gate.url)
+            .set("recovery-window-days", 9)
+            .connect()
+            .await,
     ];
     let calls = [
         Recovery::Configured,
@@ -767,12 +760,21 @@ async fn a_delete_or_restore_of_what_is_so_already_succeeds() {
         Gate::open(None, described(false)).await,
     );
     let options = DeleteOptions::default();
-    open(&pending).delete(&name, &options).await.unwrap();
-    open(&readable).restore(&name).await.unwrap();
-    let error = open(&readable).delete(&name, &options).await.unwrap_err();
+    open(&pending).await.delete(&name, &options).await.unwrap();
+    open(&readable).await.restore(&name).await.unwrap();
+    let error = open(&readable)
+        .await
+        .delete(&name, &options)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(
-        open(&pending).restore(&name).await.unwrap_err().kind(),
+        open(&pending)
+            .await
+            .restore(&name)
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::Conflict
     );
 }
@@ -802,10 +804,10 @@ async fn a_listing_shows_only_what_is_ours() {
     })
     .await;
     let config = config(&gate.url)
-        .with_tag_key("AirbyteManaged")
+        .set("tag-key", "AirbyteManaged")
         .build()
         .unwrap();
-    let store = AwsSecretsManager::new(config);
+    let store = AwsSecretsManager::connect(config).await.unwrap();
     let options = ListOptions::default().with_page_size(1000);
     let first = store.list_page(&options, None).await.unwrap();
     assert!(first.entries.is_empty());
@@ -863,7 +865,7 @@ async fn garbage_is_an_error() {
         for body in bodies {
             let gate =
                 Gate::open(None, move |_| Act::Answer(status, Vec::new(), body.into())).await;
-            let store = open(&gate);
+            let store = open(&gate).await;
             let write = Write::new(coordinate(), SecretValue::new("v".into()));
             let mut errors: Vec<Error> = Vec::new();
             errors.extend(store.read(&write.coordinate.clone().into()).await.err());
@@ -914,7 +916,7 @@ async fn connections_that_fail_say_how() {
         ),
     ];
     for (url, kind, part) in cases {
-        let store = AwsSecretsManager::new(config(&url).build().unwrap());
+        let store = config(&url).connect().await;
         let error = store.read(&names(1)[0]).await.unwrap_err();
         assert!(error.message().contains(part), "{url}: {error}");
         assert_eq!(
@@ -929,7 +931,7 @@ async fn connections_that_fail_say_how() {
 async fn a_server_that_hangs_is_given_up() {
     let gate = Gate::open(None, |_| Act::Hang).await;
     let started = std::time::Instant::now();
-    let error = open(&gate).read(&names(1)[0]).await.unwrap_err();
+    let error = open(&gate).await.read(&names(1)[0]).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(14));
     assert!(
         error.is_retryable() && error.message().contains("in time"),

@@ -33,18 +33,17 @@ async fn localstack_keeps_every_promise() {
         return;
     };
     let owner = Owner::parse("conformance").unwrap();
-    let open = move || -> Arc<dyn SecretPersistence> {
-        let config = config(&url).with_owner(owner.clone()).build().unwrap();
-        Arc::new(AwsSecretsManager::new(config))
-    };
-    let store = open();
+    let setup = config(&url).owner(owner);
+    let store: Arc<dyn SecretPersistence> = Arc::new(setup.clone().connect().await);
     let outsider = SomebodyElse::new(localstack("outsider").unwrap());
     let options = Options::default()
         .with_owner(Owner::parse("conformance").unwrap())
         .with_outsider(Arc::new(outsider))
         .with_reopen(move || {
-            let store = open();
-            Box::pin(async move { Ok(store) })
+            let setup = setup.clone();
+            Box::pin(
+                async move { Ok(Arc::new(setup.connect().await) as Arc<dyn SecretPersistence>) },
+            )
         });
     let report = conformance::run(&store, &options).await;
     println!("{report}");
@@ -57,8 +56,8 @@ async fn localstack_keeps_every_promise_with_immediate_deletes() {
     let Some(url) = localstack("localstack_keeps_every_promise_with_immediate_deletes") else {
         return;
     };
-    let config = config(&url).with_force_delete(true).build().unwrap();
-    let store: Arc<dyn SecretPersistence> = Arc::new(AwsSecretsManager::new(config));
+    let setup = config(&url).set("force-delete", true);
+    let store: Arc<dyn SecretPersistence> = Arc::new(setup.connect().await);
     assert!(!store.capabilities().recovery);
     let report = conformance::run(&store, &Options::default()).await;
     println!("{report}");
@@ -74,10 +73,9 @@ async fn the_policy_is_enough_and_the_least() {
     };
     let gate = Gate::open(Some(&url), |_| Act::Pass).await;
     let scoped = config(&gate.url)
-        .with_tag_key("AirbyteManaged")
-        .with_kms_key(KEY);
-    let store: Arc<dyn SecretPersistence> =
-        Arc::new(AwsSecretsManager::new(scoped.build().unwrap()));
+        .set("tag-key", "AirbyteManaged")
+        .set("kms-key-arn", KEY);
+    let store: Arc<dyn SecretPersistence> = Arc::new(scoped.connect().await);
     conformance::run(&store, &Options::default())
         .await
         .assert_passed();
@@ -141,7 +139,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
         _ => Act::Pass,
     })
     .await;
-    let store = AwsSecretsManager::new(config(&gate.url).build().unwrap());
+    let store = config(&gate.url).connect().await;
     assert_eq!(store.capabilities().read_batch, 20);
     let writes: Vec<Write> = (0..25)
         .map(|n| Write::new(coordinate(), SecretValue::new(format!("value {n}"))))
@@ -191,7 +189,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
         "{refused}"
     );
 
-    let cleaner = AwsSecretsManager::new(config(&url).with_force_delete(true).build().unwrap());
+    let cleaner = config(&url).set("force-delete", true).connect().await;
     for write in &writes {
         cleaner
             .delete(&write.coordinate, &Default::default())
@@ -211,7 +209,7 @@ async fn a_hundred_secrets_are_five_requests() {
         return;
     };
     let gate = Gate::open(Some(&url), |_| Act::Pass).await;
-    let store = AwsSecretsManager::new(config(&gate.url).with_force_delete(true).build().unwrap());
+    let store = config(&gate.url).set("force-delete", true).connect().await;
     let writes: Vec<Write> = (0..100)
         .map(|n| Write::new(coordinate(), SecretValue::new(format!("value {n}"))))
         .collect();
@@ -252,7 +250,7 @@ async fn an_interrupted_create_is_recognised() {
         }
     })
     .await;
-    let store = AwsSecretsManager::new(config(&gate.url).with_force_delete(true).build().unwrap());
+    let store = config(&gate.url).set("force-delete", true).connect().await;
     let write = Write::new(coordinate(), SecretValue::new("once\nonly".into()));
     let lost = store.write(write.clone()).await.unwrap_err();
     assert!(lost.is_retryable(), "{lost}");
@@ -279,14 +277,14 @@ async fn what_is_written_is_described_and_listed_with_tags_key_and_expiry() {
     };
     let tagged = || {
         config(&url)
-            .with_tag("team", "data platform")
-            .with_tag_key("AirbyteManaged")
-            .with_kms_key(KEY)
-            .with_description("described")
-            .with_force_delete(true)
-            .with_owner(Owner::parse("prod").unwrap())
+            .set("tags", "team=data platform")
+            .set("tag-key", "AirbyteManaged")
+            .set("kms-key-arn", KEY)
+            .set("description", "described")
+            .set("force-delete", true)
+            .owner(Owner::parse("prod").unwrap())
     };
-    let store = AwsSecretsManager::new(tagged().build().unwrap());
+    let store = tagged().connect().await;
     let expires: Timestamp = "2031-02-03T04:05:06Z".parse().unwrap();
     let write = Write::new(coordinate(), SecretValue::new("v".into())).with_expires(Some(expires));
     store.write(write.clone()).await.unwrap();
@@ -319,13 +317,8 @@ async fn what_is_written_is_described_and_listed_with_tags_key_and_expiry() {
     };
     assert_eq!(list(&store).await.entries, [entry]);
     // Another installation's tag: not in its listing.
-    let other = tagged().with_tag_key("Staging").build().unwrap();
-    assert!(
-        list(&AwsSecretsManager::new(other))
-            .await
-            .entries
-            .is_empty()
-    );
+    let other = tagged().set("tag-key", "Staging").connect().await;
+    assert!(list(&other).await.entries.is_empty());
 
     let identity = store.identity().await.unwrap();
     assert_eq!(identity.store, "aws");
@@ -355,15 +348,11 @@ async fn unversioned_names_are_found_where_the_option_says_so() {
         .map(Coordinate::from)
         .collect();
     let gate = Gate::open(Some(&url), |_| Act::Pass).await;
-    let open = |unversioned| {
-        AwsSecretsManager::new(
-            config(&gate.url)
-                .with_unversioned_names(unversioned)
-                .build()
-                .unwrap(),
-        )
+    let open = async |unversioned: bool| {
+        let setup = config(&gate.url).set("unversioned-names", unversioned);
+        setup.connect().await
     };
-    let reads = open(true).read_many(&names).await;
+    let reads = open(true).await.read_many(&names).await;
     assert_eq!(reads[0].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(
         reads[0].as_ref().unwrap_err().coordinate(),
@@ -372,7 +361,7 @@ async fn unversioned_names_are_found_where_the_option_says_so() {
     assert_eq!(reads[1].as_ref().unwrap().value, value("old"));
     assert_eq!(reads[2].as_ref().unwrap().value, value("new"));
     assert_eq!(gate.take_actions(), ["BatchGetSecretValue"; 2]);
-    let reads = open(false).read_many(&names).await;
+    let reads = open(false).await.read_many(&names).await;
     assert_eq!(reads[1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
     for name in [old.base(), both.base(), both.as_str()] {
         outsider.delete(name).await;
@@ -385,10 +374,12 @@ async fn a_role_is_assumed_on_top_of_keys() {
         return;
     };
     let gate = Gate::open(Some(&url), |_| Act::Pass).await;
-    let role = secret_persistence_aws::AssumeRole::new("arn:aws:iam::000000000000:role/airbyte")
-        .with_external_id("ext-1")
-        .with_session_name("session-1");
-    let store = AwsSecretsManager::new(config(&gate.url).with_role(role).build().unwrap());
+    let store = config(&gate.url)
+        .set("role-arn", "arn:aws:iam::000000000000:role/airbyte")
+        .set("external-id", "ext-1")
+        .set("session-name", "session-1")
+        .connect()
+        .await;
     let missing: Coordinate = coordinate().into();
     for _ in 0..2 {
         assert_eq!(
@@ -583,7 +574,7 @@ async fn a_url_opens_the_store() {
         _ => None,
     });
     let config = Config::from_settings(&settings.unwrap()).unwrap();
-    let store = AwsSecretsManager::new(config);
+    let store = AwsSecretsManager::connect(config).await.unwrap();
     let report = store.check(&CheckOptions::default()).await;
     assert_eq!(report.summary(), "works", "{report}");
 }
@@ -596,7 +587,7 @@ async fn localstack_keeps_every_promise_under_the_layers() {
     let Some(url) = localstack("localstack_keeps_every_promise_under_the_layers") else {
         return;
     };
-    let store = Arc::new(AwsSecretsManager::new(config(&url).build().unwrap()));
+    let store = Arc::new(config(&url).connect().await);
     let stack = Stack::over(store)
         .with_cache(CacheOptions::default())
         .with_retry(RetryOptions::default())

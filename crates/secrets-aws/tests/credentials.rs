@@ -15,17 +15,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::primitives::{DateTime, DateTimeFormat};
-use secret_persistence_aws::{AssumeRole, AwsSecretsManager, Config, Credentials};
+use secret_persistence_aws::{AwsSecretsManager, Config};
 use secret_persistence_core::{Error, ErrorKind, Operation, SecretPersistenceExt};
 use serde_json::json;
 use support::gate::{Act, Gate};
-use support::{config, coordinate, in_a_process_of_its_own};
+use support::{Setup, config, coordinate, in_a_process_of_its_own};
 
-fn store(gate: &Gate, credentials: Credentials) -> AwsSecretsManager {
-    let config = Config::builder("us-east-1")
-        .with_endpoint(&gate.url)
-        .with_credentials(credentials);
-    AwsSecretsManager::new(config.build().unwrap())
+async fn store(gate: &Gate, credentials: &'static str) -> AwsSecretsManager {
+    Setup::new(&gate.url)
+        .set("credentials", credentials)
+        .connect()
+        .await
 }
 
 async fn read(store: &AwsSecretsManager) -> Error {
@@ -70,7 +70,7 @@ async fn child_reads_files_again() {
         }
     })
     .await;
-    let store = store(&gate, Credentials::default());
+    let store = store(&gate, "default").await;
     let signer = || gate.seen().last().unwrap().signer();
     assert_eq!(read(&store).await.kind(), ErrorKind::NotFound);
     assert_eq!(signer(), "AKIAFIRST");
@@ -138,7 +138,7 @@ async fn an_expired_certificate_is_called_so() {
 #[ignore = "run by an_expired_certificate_is_called_so"]
 async fn child_meets_an_expired_certificate() {
     let url = std::env::var("TEST_EXPIRED_URL").unwrap();
-    let store = AwsSecretsManager::new(config(&url).build().unwrap());
+    let store = config(&url).connect().await;
     let error = read(&store).await;
     assert_eq!(
         (error.kind(), error.is_retryable()),
@@ -154,7 +154,7 @@ async fn child_meets_an_expired_certificate() {
 #[ignore = "run by no_credentials_says_what_was_tried"]
 async fn child_has_no_credentials() {
     let gate = Gate::open(None, |_| Act::Hang).await;
-    let error = read(&store(&gate, Credentials::default())).await;
+    let error = read(&store(&gate, "default").await).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(!error.is_retryable());
     let hint = error.hint().unwrap();
@@ -168,7 +168,7 @@ async fn child_has_no_credentials() {
     ] {
         assert!(hint.contains(part), "{hint}");
     }
-    let imds = read(&store(&gate, Credentials::InstanceMetadata)).await;
+    let imds = read(&store(&gate, "imds").await).await;
     assert_eq!(imds.kind(), ErrorKind::Unauthenticated, "{imds}");
     assert!(imds.hint().unwrap().contains("and nothing else"), "{imds}");
     assert!(
@@ -191,8 +191,10 @@ fn profiles_are_found_by_name() {
 #[ignore = "run by profiles_are_found_by_name"]
 async fn child_uses_a_profile() {
     let gate = Gate::open(None, |_| Act::error("ResourceNotFoundException")).await;
-    for (profile, signer) in [(None, "AKIADEFAULT"), (Some("team".to_owned()), "AKIATEAM")] {
-        read(&store(&gate, Credentials::DefaultChain { profile })).await;
+    let default = Setup::new(&gate.url);
+    let team = default.clone().set("profile", "team");
+    for (setup, signer) in [(default, "AKIADEFAULT"), (team, "AKIATEAM")] {
+        read(&setup.connect().await).await;
         assert_eq!(gate.seen().last().unwrap().signer(), signer);
     }
 }
@@ -223,24 +225,22 @@ async fn in_a_process_with_a_gate(
     .unwrap();
 }
 
-async fn child_reads(credentials: Credentials) {
-    let config = Config::builder("us-east-1")
-        .with_endpoint(std::env::var("GATE").unwrap())
-        .with_credentials(credentials);
-    let error = read(&AwsSecretsManager::new(config.build().unwrap())).await;
+async fn child_reads(credentials: &'static str) {
+    let setup = Setup::new(&std::env::var("GATE").unwrap()).set("credentials", credentials);
+    let error = read(&setup.connect().await).await;
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
 #[tokio::test]
 #[ignore = "run by the tests of the sources of the chain"]
 async fn child_reads_with_the_chain() {
-    child_reads(Credentials::default()).await;
+    child_reads("default").await;
 }
 
 #[tokio::test]
 #[ignore = "run by the_metadata_service_is_asked_alone"]
 async fn child_reads_with_the_metadata_service() {
-    child_reads(Credentials::InstanceMetadata).await;
+    child_reads("imds").await;
 }
 
 /// Whatever else there is: what is set to `imds` uses nothing else.
@@ -353,8 +353,8 @@ async fn a_refused_web_identity_says_why() {
 #[tokio::test]
 #[ignore = "run by a_refused_web_identity_says_why"]
 async fn child_has_a_refused_web_identity() {
-    let config = Config::builder("us-east-1").with_endpoint(std::env::var("GATE").unwrap());
-    let error = read(&AwsSecretsManager::new(config.build().unwrap())).await;
+    let setup = Setup::new(&std::env::var("GATE").unwrap());
+    let error = read(&setup.connect().await).await;
     let kind = match std::env::var("CODE").unwrap().as_str() {
         "AccessDenied" => ErrorKind::PermissionDenied,
         _ => ErrorKind::Unauthenticated,
@@ -449,7 +449,7 @@ fn a_missing_sso_login_says_what_to_do() {
 #[ignore = "run by a_missing_sso_login_says_what_to_do"]
 async fn child_has_no_sso_login() {
     let gate = Gate::open(None, |_| Act::Hang).await;
-    let error = read(&store(&gate, Credentials::default())).await;
+    let error = read(&store(&gate, "default").await).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(error.message().contains("was found and failed"), "{error}");
     assert!(error.hint().unwrap().contains("aws sso login"), "{error}");
@@ -517,7 +517,7 @@ async fn a_process_of_the_profile_is_run() {
 async fn child_reads_with_the_chain_at_home() {
     // The profile's command has no absolute path to its file: nobody knows it beforehand.
     std::env::set_current_dir(std::env::var("HOME").unwrap()).unwrap();
-    child_reads(Credentials::default()).await;
+    child_reads("default").await;
 }
 
 fn session(key_id: &str, seconds: u64) -> Act {
@@ -548,8 +548,10 @@ fn refusal(code: &str) -> Act {
 }
 
 fn with_role(gate: &Gate) -> Config {
-    let role = AssumeRole::new("arn:aws:iam::123456789012:role/airbyte").with_external_id("ext-1");
-    config(&gate.url).with_role(role).build().unwrap()
+    let setup = config(&gate.url)
+        .set("role-arn", "arn:aws:iam::123456789012:role/airbyte")
+        .set("external-id", "ext-1");
+    setup.build().unwrap()
 }
 
 /// A session is renewed before it ends; while that fails, the old one is used until it has ended.
@@ -570,7 +572,7 @@ async fn a_session_is_renewed_and_outlives_a_failing_renewal() {
         }
     })
     .await;
-    let store = AwsSecretsManager::new(with_role(&gate));
+    let store = AwsSecretsManager::connect(with_role(&gate)).await.unwrap();
     let read = async || read(&store).await.kind();
     // Any number of callers, one session.
     let many = futures::future::join_all((0..20).map(|_| read())).await;
@@ -602,7 +604,7 @@ async fn a_refused_session_is_made_anew() {
         }
     })
     .await;
-    let store = AwsSecretsManager::new(with_role(&gate));
+    let store = AwsSecretsManager::connect(with_role(&gate)).await.unwrap();
     let error = read(&store).await;
     assert_eq!(
         (error.kind(), error.is_retryable()),
@@ -612,7 +614,7 @@ async fn a_refused_session_is_made_anew() {
     // Keys that are refused and stay the same are not worth another try.
     let gate = Gate::open(None, |_| Act::error("UnrecognizedClientException")).await;
     assert!(
-        !read(&AwsSecretsManager::new(config(&gate.url).build().unwrap()))
+        !read(&config(&gate.url).connect().await)
             .await
             .is_retryable()
     );
@@ -622,7 +624,7 @@ async fn a_refused_session_is_made_anew() {
 #[tokio::test]
 async fn a_failing_source_is_not_asked_by_every_caller() {
     let gate = Gate::open(None, |_| refusal("AccessDenied")).await;
-    let store = AwsSecretsManager::new(with_role(&gate));
+    let store = AwsSecretsManager::connect(with_role(&gate)).await.unwrap();
     let errors = futures::future::join_all((0..30).map(|_| read(&store))).await;
     assert!(
         errors
@@ -642,7 +644,7 @@ async fn a_failing_source_is_not_asked_by_every_caller() {
         _ => Act::error("ExpiredTokenException"),
     })
     .await;
-    let store = AwsSecretsManager::new(with_role(&gate));
+    let store = AwsSecretsManager::connect(with_role(&gate)).await.unwrap();
     futures::future::join_all((0..30).map(|_| read(&store))).await;
     let logins = gate
         .take_actions()
@@ -670,7 +672,7 @@ async fn a_role_that_cannot_be_assumed_says_why() {
         ("Throttling", ErrorKind::Throttled, "fewer"),
     ] {
         let gate = Gate::open(None, move |_| refusal(code)).await;
-        let error = read(&AwsSecretsManager::new(with_role(&gate))).await;
+        let error = read(&AwsSecretsManager::connect(with_role(&gate)).await.unwrap()).await;
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(part), "{error}");
         assert!(!format!("{error} {error:?}").contains("canary"));

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use e2e::Canaries;
 use e2e::Logs;
-use secret_persistence_aws::{AssumeRole, AwsSecretsManager};
+use secret_persistence_aws::AwsSecretsManager;
 use secret_persistence_core::{
     CheckOptions, Coordinate, DeleteOptions, Error, ListOptions, SecretPersistence,
     SecretPersistenceExt, SecretValue, Write,
@@ -87,11 +87,13 @@ async fn child_shows_nothing() {
             _ => Act::Answer(status, Vec::new(), answer.clone()),
         })
         .await;
-        let role =
-            AssumeRole::new("arn:aws:iam::123456789012:role/x").with_external_id(EXTERNAL_ID);
-        let configured = config(&gate.url).with_role(role).build().unwrap();
+        let configured = config(&gate.url)
+            .set("role-arn", "arn:aws:iam::123456789012:role/x")
+            .set("external-id", EXTERNAL_ID)
+            .build()
+            .unwrap();
         write!(shown, "{configured:?}").unwrap();
-        let store = AwsSecretsManager::new(configured);
+        let store = AwsSecretsManager::connect(configured).await.unwrap();
         let write = Write::new(coordinate(), value.clone());
         let names: Vec<Coordinate> = (0..3).map(|_| coordinate().into()).collect();
         let mut errors: Vec<Error> = Vec::new();

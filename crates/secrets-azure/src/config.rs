@@ -3,15 +3,15 @@
 mod identity;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use secret_persistence_core::settings::{SettingMap, Trust};
 use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Recovery, Result};
 use url::{Host, Url};
 
-pub use identity::{ClientSecret, Credentials, WorkloadIdentity};
+pub(crate) use identity::{ClientSecret, Credentials, WorkloadIdentity};
 
 /// The tag that says which coordinate a secret is: its name alone cannot, because `_` became `-`
 /// and Key Vault ignores case.
@@ -26,14 +26,8 @@ const MAX_TAGS: usize = 15;
 const MAX_TAG_NAME_CHARS: usize = 512;
 const MAX_TAG_VALUE_CHARS: usize = 512;
 
-/// How long a change of state is waited for, where waiting was asked for.
-pub(crate) const WAIT: Duration = Duration::from_secs(20);
-
 /// The SDK's own default, stated because `api-version` documents it.
 pub(crate) const API_VERSION: &str = "2025-07-01";
-
-/// How long one request may take.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The clouds: how the hosts of their vaults end, and who issues their tokens.
 /// <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#dns-suffixes-for-object-identifiers>,
@@ -50,23 +44,21 @@ const CLOUDS: [(&str, &str); 3] = [
 /// A complete, checked configuration.
 ///
 /// ```
-/// use secret_persistence_azure::{ClientSecret, Config, Credentials};
-/// use secret_persistence_core::SecretValue;
+/// use secret_persistence_azure::{Config, SETTINGS};
 ///
-/// let secret = SecretValue::new("the secret's value".to_owned());
-/// let config = Config::builder("https://airbyte-prod.vault.azure.net")
-///     .with_credentials(Credentials::ClientSecret(ClientSecret::new(
-///         "11111111-2222-3333-4444-555555555555",
-///         "66666666-7777-8888-9999-000000000000",
-///         secret,
-///     )))
-///     .with_tag("team", "data")
-///     .build()?;
+/// let config = Config::from_settings(&SETTINGS.from_pairs([
+///     ("vault-url", "https://airbyte-prod.vault.azure.net"),
+///     ("tenant-id", "11111111-2222-3333-4444-555555555555"),
+///     ("client-id", "66666666-7777-8888-9999-000000000000"),
+///     ("client-secret", "the secret's value"),
+///     ("tags", "team=data"),
+/// ])?)?;
 /// assert!(!format!("{config:?}").contains("the secret's value"));
 /// // A name alone is a vault of the public cloud.
-/// assert!(Config::builder("airbyte-prod").build().is_ok());
+/// assert!(Config::from_settings(&SETTINGS.from_pairs([("vault-url", "airbyte-prod")])?).is_ok());
 /// // What would be sent in the clear is refused.
-/// assert!(Config::builder("http://airbyte-prod.vault.azure.net").build().is_err());
+/// let clear = SETTINGS.from_pairs([("vault-url", "http://airbyte-prod.vault.azure.net")])?;
+/// assert!(Config::from_settings(&clear).is_err());
 /// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -87,9 +79,58 @@ pub struct Config {
 }
 
 impl Config {
-    /// Starts a configuration for a vault: its URL, or its name alone.
-    pub fn builder(vault: impl Into<String>) -> ConfigBuilder {
-        ConfigBuilder::new(vault)
+    /// Checks settings of [`SETTINGS`], wherever they came from. Reads no file and sends
+    /// nothing. The owner is not a setting of the store: add it with [`with_owner`](Self::with_owner).
+    ///
+    /// A tenant's settings must bring a client secret, and name a vault of Key Vault's own hosts or
+    /// of those that the operator allowed; only public addresses are connected to, save where the
+    /// operator named the host.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Azure accepts.
+    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
+        let text = |name| settings.text(name).filter(|text| !text.is_empty());
+        let vault = parse_vault(text("vault-url").unwrap_or_default(), text("vault-suffix"))?;
+        let reach = Reach::of(settings.trust(), &vault)?;
+        let authority = match text("authority-host") {
+            Some(text) => parse_authority(text)?,
+            None => default_authority(&vault)?,
+        };
+        let api_version = text("api-version").unwrap_or(API_VERSION);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
+        if !(1..=32).contains(&api_version.len()) || !api_version.bytes().all(allowed) {
+            return Err(invalid("`api-version` does not look like one")
+                .with_hint("write 7.4 or 2025-07-01"));
+        }
+        Ok(Self {
+            vault,
+            credentials: Credentials::of(settings)?,
+            authority,
+            ca_file: text("ca-file").map(Into::into),
+            verify_challenge: settings.flag("verify-challenge")?,
+            tags: collect_tags(settings.pairs("tags")?)?,
+            owner: None,
+            purge: settings.choice(
+                "purge",
+                &[
+                    ("never", Purge::Never),
+                    ("on-request", Purge::OnRequest),
+                    ("always", Purge::Always),
+                ],
+            )?,
+            on_deleted: settings.choice(
+                "on-deleted",
+                &[
+                    ("refuse", OnDeleted::Refuse),
+                    ("recover", OnDeleted::Recover),
+                    ("purge", OnDeleted::Purge),
+                ],
+            )?,
+            wait: Duration::from_secs(settings.number("wait-seconds", 1..=300)?),
+            timeout: Duration::from_secs(settings.number("timeout-seconds", 1..=300)?),
+            api_version: api_version.to_owned(),
+            reach,
+        })
     }
 
     /// The same configuration, marking what is written with this owner.
@@ -109,192 +150,15 @@ impl Config {
     }
 }
 
-/// Collects a [`Config`]. Setters cannot fail, [`build`](Self::build) can.
-#[derive(Clone)]
-pub struct ConfigBuilder {
-    pub(crate) vault: String,
-    pub(crate) vault_suffix: Option<String>,
-    pub(crate) credentials: Credentials,
-    pub(crate) authority: Option<String>,
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) verify_challenge: bool,
-    pub(crate) tags: Vec<(String, String)>,
-    pub(crate) owner: Option<Owner>,
-    pub(crate) purge: Purge,
-    pub(crate) on_deleted: OnDeleted,
-    pub(crate) wait: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) api_version: String,
-    pub(crate) reach: Reach,
-}
-
-impl ConfigBuilder {
-    fn new(vault: impl Into<String>) -> Self {
-        Self {
-            vault: vault.into(),
-            vault_suffix: None,
-            credentials: Credentials::default(),
-            authority: None,
-            ca_file: None,
-            verify_challenge: true,
-            tags: Vec::new(),
-            owner: None,
-            purge: Purge::default(),
-            on_deleted: OnDeleted::default(),
-            wait: WAIT,
-            timeout: TIMEOUT,
-            api_version: API_VERSION.to_owned(),
-            reach: Reach::default(),
-        }
-    }
-
-    /// Where credentials come from; by default the managed identity of this machine.
-    #[must_use]
-    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
-        self.credentials = credentials;
-        self
-    }
-
-    /// Who issues tokens, for clouds that are not known here: `https://login.example`.
-    #[must_use]
-    pub fn with_authority_host(mut self, url: impl Into<String>) -> Self {
-        self.authority = Some(url.into());
-        self
-    }
-
-    /// How the hosts of vaults end, for clouds that are not known here: it completes a name.
-    #[must_use]
-    pub fn with_vault_suffix(mut self, suffix: impl Into<String>) -> Self {
-        self.vault_suffix = Some(suffix.into());
-        self
-    }
-
-    /// PEM certificates to trust instead of the system's.
-    #[must_use]
-    pub fn with_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
-        self
-    }
-
-    /// Whether tokens are only asked for resources that the vault's host belongs to; on unless told.
-    /// Emulators need it off: <https://aka.ms/azsdk/blog/vault-uri>.
-    #[must_use]
-    pub fn with_verify_challenge(mut self, verify: bool) -> Self {
-        self.verify_challenge = verify;
-        self
-    }
-
-    /// A tag of every new secret.
-    #[must_use]
-    pub fn with_tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.tags.push((name.into(), value.into()));
-        self
-    }
-
-    /// The installation that writes.
-    #[must_use]
-    pub fn with_owner(mut self, owner: Owner) -> Self {
-        self.owner = Some(owner);
-        self
-    }
-
-    /// Which deletes purge what they have deleted.
-    #[must_use]
-    pub fn with_purge(mut self, purge: Purge) -> Self {
-        self.purge = purge;
-        self
-    }
-
-    /// What a write does where its name is soft-deleted.
-    #[must_use]
-    pub fn with_on_deleted(mut self, on_deleted: OnDeleted) -> Self {
-        self.on_deleted = on_deleted;
-        self
-    }
-
-    /// How long restores, purges and recovering writes wait for the vault to get there.
-    #[must_use]
-    pub fn with_wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// How long one request may take.
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// The version of Key Vault's interface, for clouds that do not have the newest.
-    #[must_use]
-    pub fn with_api_version(mut self, version: impl Into<String>) -> Self {
-        self.api_version = version.into();
-        self
-    }
-
-    /// Checks everything. Reads no file and sends nothing.
-    ///
-    /// # Errors
-    /// `InvalidConfig`, naming the setting: a vault, identity, tag or time that Azure would not take.
-    pub fn build(self) -> Result<Config> {
-        let vault = parse_vault(&self.vault, self.vault_suffix.as_deref())?;
-        self.credentials.check()?;
-        let authority = match &self.authority {
-            Some(text) => parse_authority(text)?,
-            None => default_authority(&vault)?,
-        };
-        if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&self.wait) {
-            return Err(invalid("`wait-seconds` is 1 to 300"));
-        }
-        if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&self.timeout) {
-            return Err(invalid("`timeout-seconds` is 1 to 300"));
-        }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
-        if !(1..=32).contains(&self.api_version.len()) || !self.api_version.bytes().all(allowed) {
-            return Err(invalid("`api-version` does not look like one")
-                .with_hint("write 7.4 or 2025-07-01"));
-        }
-        Ok(Config {
-            vault,
-            credentials: self.credentials,
-            authority,
-            ca_file: self.ca_file,
-            verify_challenge: self.verify_challenge,
-            tags: collect_tags(self.tags)?,
-            owner: self.owner,
-            purge: self.purge,
-            on_deleted: self.on_deleted,
-            wait: self.wait,
-            timeout: self.timeout,
-            api_version: self.api_version,
-            reach: self.reach,
-        })
-    }
-}
-
-/// Shows little: nothing is checked yet, and a password may stand in a URL.
-impl fmt::Debug for ConfigBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConfigBuilder")
-            .field("credentials", &self.credentials)
-            .field("purge", &self.purge)
-            .field("on_deleted", &self.on_deleted)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Which deletes purge what they have deleted, so that it cannot be recovered.
 ///
 /// A purge is tried where it is asked for; where it is not allowed, by role or by purge protection,
 /// the secret stays soft-deleted until the vault's retention ends, with a warning in the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Purge {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purge {
     /// All of them.
     Always,
     /// None: what is deleted can be recovered until the vault's retention ends.
-    #[default]
     Never,
     /// Those that ask for [`Recovery::Immediate`]: what an abort or a rollback removes.
     OnRequest,
@@ -313,29 +177,51 @@ impl Purge {
 }
 
 /// What a write does where its name is soft-deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnDeleted {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnDeleted {
     /// Purges what was deleted, then writes.
     Purge,
     /// Recovers what was deleted, then compares.
     Recover,
     /// Fails with `PendingDeletion`.
-    #[default]
     Refuse,
 }
 
 /// Which addresses may be connected to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// All of them.
-    #[default]
     Anywhere,
     /// Public ones only; any for the host that the operator allowed.
     Public { allowed: Option<String> },
 }
 
 impl Reach {
+    /// Where these settings may lead us.
+    pub(crate) fn of(trust: &Trust, vault: &Url) -> Result<Self> {
+        if !trust.is_tenant() {
+            return Ok(Self::Anywhere);
+        }
+        let host = vault.host_str().unwrap_or_default();
+        if trust.allows_host(host) {
+            return Ok(Self::Public {
+                allowed: Some(host.to_owned()),
+            });
+        }
+        if !is_of_key_vault(host) {
+            return Err(invalid(
+                "the vault's host is neither Key Vault's own nor allowed by the operator",
+            )
+            .with_hint("use https://<name>.vault.azure.net, or ask the operator to allow it"));
+        }
+        if vault.port().is_some() {
+            return Err(
+                invalid("Key Vault listens on port 443 only").with_hint("leave the port out")
+            );
+        }
+        Ok(Self::Public { allowed: None })
+    }
+
     /// Whether an address of a host may be connected to.
     pub(crate) fn permits(&self, host: &str, address: IpAddr) -> bool {
         match self {
@@ -470,9 +356,15 @@ pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SETTINGS;
+
+    fn config(more: &[(&str, &str)]) -> Result<Config> {
+        let vault = [("vault-url", "my-vault")];
+        Config::from_settings(&SETTINGS.from_pairs(vault.iter().chain(more).copied())?)
+    }
 
     fn vault(text: &str) -> Result<Config> {
-        Config::builder(text).build()
+        Config::from_settings(&SETTINGS.from_pairs([("vault-url", text)])?)
     }
 
     #[test]
@@ -528,11 +420,11 @@ mod tests {
 
     #[test]
     fn other_clouds_have_their_suffix_and_authority() {
-        let config = Config::builder("my-vault")
-            .with_vault_suffix(".vault.cloud.example")
-            .with_authority_host("https://login.cloud.example/")
-            .build()
-            .unwrap();
+        let config = config(&[
+            ("vault-suffix", ".vault.cloud.example"),
+            ("authority-host", "https://login.cloud.example/"),
+        ])
+        .unwrap();
         assert_eq!(config.place(), "my-vault.vault.cloud.example");
         assert_eq!(config.authority.as_str(), "https://login.cloud.example/");
         for authority in [
@@ -540,10 +432,7 @@ mod tests {
             "login.example",
             "https://login.example/tenant",
         ] {
-            let error = Config::builder("my-vault")
-                .with_authority_host(authority)
-                .build()
-                .unwrap_err();
+            let error = self::config(&[("authority-host", authority)]).unwrap_err();
             assert!(error.message().contains("authority"), "{error}");
         }
     }
@@ -567,32 +456,24 @@ mod tests {
 
     #[test]
     fn tags_keep_to_the_limits_of_key_vault() {
-        let tags = |tags: Vec<(String, String)>| {
-            let mut builder = Config::builder("my-vault");
-            builder.tags = tags;
-            builder.build()
+        let tags = |text: &str| config(&[("tags", text)]);
+        let many = |count: usize| -> String {
+            let tags: Vec<String> = (0..count).map(|at| format!("{at}=")).collect();
+            tags.join(",")
         };
-        let many = |count: usize| {
-            (0..count)
-                .map(|at| (at.to_string(), String::new()))
-                .collect()
-        };
-        assert!(tags(many(13)).is_ok());
-        assert!(tags(vec![("n".repeat(512), "v".repeat(512))]).is_ok());
+        assert!(tags(&many(13)).is_ok());
+        assert!(tags(&format!("{}={}", "n".repeat(512), "v".repeat(512))).is_ok());
         for bad in [
             many(14),
-            vec![("n".repeat(513), String::new())],
-            vec![("n".to_owned(), "v".repeat(513))],
-            vec![(String::new(), String::new())],
-            vec![("a\nb".to_owned(), String::new())],
-            vec![(OWNER_TAG.to_owned(), "x".to_owned())],
-            vec![(COORDINATE_TAG.to_owned(), "x".to_owned())],
-            vec![
-                ("a".to_owned(), "1".to_owned()),
-                ("a".to_owned(), "2".to_owned()),
-            ],
+            format!("{}=", "n".repeat(513)),
+            format!("n={}", "v".repeat(513)),
+            "=".to_owned(),
+            "a\nb=".to_owned(),
+            format!("{OWNER_TAG}=x"),
+            format!("{COORDINATE_TAG}=x"),
+            "a=1,a=2".to_owned(),
         ] {
-            assert_eq!(tags(bad).unwrap_err().kind(), ErrorKind::InvalidConfig);
+            assert_eq!(tags(&bad).unwrap_err().kind(), ErrorKind::InvalidConfig);
         }
     }
 

@@ -422,7 +422,13 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
-        Config::builder("my-vault").build().unwrap()
+        of(&[])
+    }
+
+    fn of(more: &[(&str, &str)]) -> Config {
+        let vault = [("vault-url", "my-vault")];
+        let settings = crate::SETTINGS.from_pairs(vault.iter().chain(more).copied());
+        Config::from_settings(&settings.unwrap()).unwrap()
     }
 
     fn fault(code: &str) -> Fault {
@@ -548,13 +554,11 @@ mod tests {
 
     #[test]
     fn a_refused_token_is_blamed_on_the_directory_where_that_differs() {
-        let secret = secret_persistence_core::SecretValue::new("x".to_owned());
-        let config = Config::builder("my-vault")
-            .with_credentials(crate::Credentials::ClientSecret(crate::ClientSecret::new(
-                "ours", "client", secret,
-            )))
-            .build()
-            .unwrap();
+        let config = of(&[
+            ("tenant-id", "ours"),
+            ("client-id", "client"),
+            ("client-secret", "x"),
+        ]);
         let mut fault = fault("AKV10032");
         fault.challenge_tenant = challenge_tenant(
             r#"Bearer authorization="https://login.microsoftonline.com/theirs", resource="https://vault.azure.net""#,

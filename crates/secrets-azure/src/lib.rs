@@ -13,9 +13,6 @@ mod settings;
 mod transport;
 mod waiting;
 
-pub use config::{
-    COORDINATE_TAG, ClientSecret, Config, ConfigBuilder, Credentials, OWNER_TAG, OnDeleted, Purge,
-    WorkloadIdentity,
-};
+pub use config::{COORDINATE_TAG, Config, OWNER_TAG};
 pub use persistence::AzureKeyVault;
 pub use settings::SETTINGS;

@@ -1,15 +1,8 @@
 //! The key table: every setting, its name in URLs, its other names and its default.
 
-use std::time::Duration;
+use secret_persistence_core::settings::{KeyTable, Setting};
 
-use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, Trust};
-use secret_persistence_core::{Error, Result, SecretValue};
-use url::Url;
-
-use crate::config::{
-    API_VERSION, ClientSecret, Config, Credentials, OnDeleted, Purge, Reach, WorkloadIdentity,
-    invalid, is_of_key_vault, is_vault_name,
-};
+use crate::config::{API_VERSION, invalid, is_vault_name};
 
 /// The key table: `azure://<vault host>[:port]?tags=…&purge=…`, where the host may be the vault's name
 /// alone, and the environment where the URL says nothing.
@@ -147,146 +140,15 @@ const ROWS: &[Setting] = &[
     .operator_only(),
 ];
 
-impl Config {
-    /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
-    /// store: add it with [`with_owner`](Self::with_owner).
-    ///
-    /// A tenant's settings must bring a client secret, and name a vault of Key Vault's own hosts or
-    /// of those that the operator allowed; only public addresses are connected to, save where the
-    /// operator named the host.
-    ///
-    /// # Errors
-    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Azure accepts.
-    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
-        let text = |name| settings.text(name).filter(|text| !text.is_empty());
-        let mut builder = Self::builder(text("vault-url").unwrap_or_default())
-            .with_credentials(credentials(settings)?)
-            .with_purge(settings.choice(
-                "purge",
-                &[
-                    ("never", Purge::Never),
-                    ("on-request", Purge::OnRequest),
-                    ("always", Purge::Always),
-                ],
-            )?)
-            .with_on_deleted(settings.choice(
-                "on-deleted",
-                &[
-                    ("refuse", OnDeleted::Refuse),
-                    ("recover", OnDeleted::Recover),
-                    ("purge", OnDeleted::Purge),
-                ],
-            )?)
-            .with_verify_challenge(settings.parse("verify-challenge")?.unwrap_or(true));
-        if let Some(seconds) = settings.parse("wait-seconds")? {
-            builder = builder.with_wait(Duration::from_secs(seconds));
-        }
-        if let Some(seconds) = settings.parse("timeout-seconds")? {
-            builder = builder.with_timeout(Duration::from_secs(seconds));
-        }
-        if let Some(version) = text("api-version") {
-            builder = builder.with_api_version(version);
-        }
-        builder.authority = text("authority-host").map(str::to_owned);
-        builder.vault_suffix = text("vault-suffix").map(str::to_owned);
-        builder.ca_file = text("ca-file").map(Into::into);
-        builder.tags = settings.pairs("tags")?;
-        let mut config = builder.build()?;
-        config.reach = reach(settings.trust(), &config.vault)?;
-        Ok(config)
-    }
-}
-
-/// Where a tenant may lead us.
-fn reach(trust: &Trust, vault: &Url) -> Result<Reach> {
-    if !trust.is_tenant() {
-        return Ok(Reach::Anywhere);
-    }
-    let host = vault.host_str().unwrap_or_default();
-    if trust.allows_host(host) {
-        return Ok(Reach::Public {
-            allowed: Some(host.to_owned()),
-        });
-    }
-    if !is_of_key_vault(host) {
-        return Err(invalid(
-            "the vault's host is neither Key Vault's own nor allowed by the operator",
-        )
-        .with_hint("use https://<name>.vault.azure.net, or ask the operator to allow it"));
-    }
-    if vault.port().is_some() {
-        return Err(invalid("Key Vault listens on port 443 only").with_hint("leave the port out"));
-    }
-    Ok(Reach::Public { allowed: None })
-}
-
-fn credentials(settings: &SettingMap) -> Result<Credentials> {
-    let text = |name| settings.text(name).filter(|text| !text.is_empty());
-    let secret = settings
-        .secret("client-secret")
-        .filter(|secret| !secret.is_empty());
-    if settings.trust().is_tenant() && secret.is_none() {
-        return Err(
-            invalid("a tenant's store needs a client secret of its own").with_hint(
-                "give tenantId, clientId and clientSecret: the platform's own identity is not lent",
-            ),
-        );
-    }
-    let chosen = match text("credentials").unwrap_or("auto") {
-        "auto" if secret.is_some() => "client-secret",
-        "auto" if text("federated-token-file").is_some() => "workload-identity",
-        "auto" => "managed-identity",
-        other => other,
-    };
-    let tenant = || required(text("tenant-id"), "tenant-id", chosen);
-    let client = || required(text("client-id"), "client-id", chosen);
-    match chosen {
-        "client-secret" => {
-            let secret: SecretValue = secret.ok_or_else(|| missing("client-secret", chosen))?;
-            Ok(Credentials::ClientSecret(ClientSecret::new(
-                tenant()?,
-                client()?,
-                secret,
-            )))
-        }
-        "workload-identity" => {
-            let file = required(text("federated-token-file"), "federated-token-file", chosen)?;
-            Ok(Credentials::WorkloadIdentity(WorkloadIdentity::new(
-                tenant()?,
-                client()?,
-                file,
-            )))
-        }
-        "managed-identity" => Ok(Credentials::ManagedIdentity {
-            client_id: text("client-id").map(str::to_owned),
-        }),
-        "developer-tools" => Ok(Credentials::DeveloperTools),
-        _ => Err(invalid(
-            "`credentials` is `auto`, `client-secret`, `workload-identity`, `managed-identity` or \
-             `developer-tools`",
-        )),
-    }
-}
-
-fn required<'a>(value: Option<&'a str>, name: &'static str, chosen: &str) -> Result<&'a str> {
-    value.ok_or_else(|| missing(name, chosen))
-}
-
-fn missing(name: &'static str, chosen: &str) -> Error {
-    let variables = ROWS
-        .iter()
-        .find(|setting| setting.name == name)
-        .map_or(&[][..], |setting| setting.env);
-    invalid(format!("{chosen} credentials need `{name}`"))
-        .with_hint(format!("set {}", variables.join(" or ")))
-}
-
 #[cfg(test)]
 mod tests {
-    use secret_persistence_core::ErrorKind;
-    use secret_persistence_core::settings::StoreUrl;
+    use std::time::Duration;
+
+    use secret_persistence_core::settings::{SettingMap, StoreUrl, Trust};
+    use secret_persistence_core::{ErrorKind, Result};
 
     use super::*;
+    use crate::config::{Config, Credentials, OnDeleted, Purge, Reach};
 
     fn from_env(pairs: &[(&str, &str)]) -> Result<Config> {
         Config::from_settings(&SETTINGS.from_env(&|name| {
@@ -547,7 +409,8 @@ mod tests {
             settings.set("vault-url", "my-vault").unwrap();
             settings.set(setting.name, default).unwrap();
             let explicit = Config::from_settings(&settings).unwrap();
-            let implicit = Config::builder("my-vault").build().unwrap();
+            let vault = SETTINGS.from_pairs([("vault-url", "my-vault")]).unwrap();
+            let implicit = Config::from_settings(&vault).unwrap();
             assert_eq!(
                 format!("{explicit:?}"),
                 format!("{implicit:?}"),

@@ -8,13 +8,13 @@ use e2e::Logs;
 use std::time::{Duration, Instant};
 
 use e2e::azure::{Firewall, PermissionModel};
-use secret_persistence_azure::{COORDINATE_TAG, Config, OWNER_TAG, OnDeleted, Purge};
+use secret_persistence_azure::{COORDINATE_TAG, Config, OWNER_TAG};
 use secret_persistence_core::{
     Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions, ManagedCoordinate, Owner,
     Recovery, SecretPersistence, SecretPersistenceExt, SecretValue, Timestamp, Write, Written,
 };
 use serde_json::json;
-use support::{SomebodyElse, config, coordinate, name_of, open, stand_in, write};
+use support::{Setup, SomebodyElse, config, coordinate, name_of, open, stand_in, write};
 use uuid::Uuid;
 
 fn managed(name: &str) -> ManagedCoordinate {
@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_millis(100);
 #[tokio::test]
 async fn a_refusal_names_what_to_grant_and_how_the_vault_decides() {
     let azure = stand_in().await;
-    let store = open(config(&azure).with_purge(Purge::OnRequest)).await;
+    let store = open(config(&azure).set("purge", "on-request")).await;
     let there = write();
     store.write(there.clone()).await.unwrap();
     azure.switches(|switches| switches.allow_only(&[]));
@@ -178,7 +178,7 @@ async fn what_cannot_be_reached_says_why() {
     };
     // A vault's name that is misspelt.
     let error = connected(
-        Config::builder("https://no-such-vault-at-all.vault.azure.net.invalid")
+        Setup::new("https://no-such-vault-at-all.vault.azure.net.invalid")
             .build()
             .unwrap(),
     )
@@ -195,14 +195,14 @@ async fn what_cannot_be_reached_says_why() {
         .unwrap()
         .port();
     let error = connected(
-        Config::builder(format!("https://localhost:{port}"))
+        Setup::new(&format!("https://localhost:{port}"))
             .build()
             .unwrap(),
     )
     .await;
     says(&error, ErrorKind::Unavailable, &["refuses the connection"]);
     // A certificate that nobody trusts.
-    let error = connected(Config::builder(azure.vault_url()).build().unwrap()).await;
+    let error = connected(Setup::new(&azure.vault_url()).build().unwrap()).await;
     says(
         &error,
         ErrorKind::InvalidConfig,
@@ -211,8 +211,8 @@ async fn what_cannot_be_reached_says_why() {
     // One whose time is over.
     let authority = e2e::Authority::new().unwrap();
     let address = authority.serve_expired().await.unwrap();
-    let expired = Config::builder(format!("https://localhost:{}", address.port()))
-        .with_ca_file(authority.ca_file())
+    let expired = Setup::new(&format!("https://localhost:{}", address.port()))
+        .set("ca-file", authority.ca_file().display())
         .build()
         .unwrap();
     let error = connected(expired).await;
@@ -223,16 +223,10 @@ async fn what_cannot_be_reached_says_why() {
     );
     // A vault that takes its time.
     azure.switches(|switches| switches.latency = Duration::from_secs(5));
-    let error = connected(
-        config(&azure)
-            .with_timeout(Duration::from_secs(1))
-            .build()
-            .unwrap(),
-    )
-    .await;
+    let error = connected(config(&azure).set("timeout-seconds", 1).build().unwrap()).await;
     says(&error, ErrorKind::Unavailable, &["in time"]);
     let missing = config(&azure)
-        .with_ca_file("/no/such/file.pem")
+        .set("ca-file", "/no/such/file.pem")
         .build()
         .unwrap();
     let error = secret_persistence_azure::AzureKeyVault::connect(missing)
@@ -285,11 +279,11 @@ async fn a_collision_is_an_integrity_error_and_changes_nothing() {
         .await
         .unwrap();
     tokio::time::sleep(SOON).await;
-    for on_deleted in [OnDeleted::Recover, OnDeleted::Purge] {
+    for on_deleted in ["recover", "purge"] {
         let store = open(
             config(&azure)
-                .with_on_deleted(on_deleted)
-                .with_purge(Purge::Always),
+                .set("on-deleted", on_deleted)
+                .set("purge", "always"),
         )
         .await;
         let error = store.write(other.clone()).await.unwrap_err();
@@ -363,9 +357,8 @@ async fn what_airbyte_wrote_is_taken_over() {
 async fn a_write_brings_tags_owner_and_expiry_and_adds_no_version() {
     let azure = stand_in().await;
     let builder = config(&azure)
-        .with_owner(Owner::parse("prod").unwrap())
-        .with_tag("team", "data")
-        .with_tag("cost centre", "a=b");
+        .owner(Owner::parse("prod").unwrap())
+        .set("tags", "team=data,cost centre=a=b");
     let store = open(builder).await;
     let expires: Timestamp = "2099-01-02T03:04:05Z".parse().unwrap();
     let there = write().with_expires(Some(expires));
@@ -487,7 +480,7 @@ async fn a_deleted_name_is_refused_recovered_or_purged_as_configured() {
     let entry = refusing.describe(&there.coordinate).await.unwrap();
     assert!(entry.pending_deletion);
 
-    let recovering = open(config(&azure).with_on_deleted(OnDeleted::Recover)).await;
+    let recovering = open(config(&azure).set("on-deleted", "recover")).await;
     assert_eq!(
         recovering.write(there.clone()).await.unwrap(),
         Written::AlreadySame
@@ -508,7 +501,7 @@ async fn a_deleted_name_is_refused_recovered_or_purged_as_configured() {
     let error = recovering.write(other.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
 
-    let purging = open(config(&azure).with_on_deleted(OnDeleted::Purge)).await;
+    let purging = open(config(&azure).set("on-deleted", "purge")).await;
     purging.delete(&there.coordinate, &options).await.unwrap();
     assert_eq!(
         purging.write(other.clone()).await.unwrap(),
@@ -532,7 +525,7 @@ async fn a_deleted_name_is_refused_recovered_or_purged_as_configured() {
 #[tokio::test]
 async fn waiting_follows_the_vault_has_an_end_and_can_be_given_up() {
     let azure = stand_in().await;
-    let store = open(config(&azure).with_wait(Duration::from_secs(1))).await;
+    let store = open(config(&azure).set("wait-seconds", 1)).await;
     let there = write();
     let options = DeleteOptions::default();
     store.write(there.clone()).await.unwrap();
@@ -609,7 +602,7 @@ async fn a_purge_that_is_not_allowed_is_a_remark() {
                 switches.deny("Microsoft.KeyVault/vaults/secrets/purge/action");
             }
         });
-        let store = open(config(&azure).with_purge(Purge::Always)).await;
+        let store = open(config(&azure).set("purge", "always")).await;
         assert!(!store.capabilities().recovery);
         let before = logs.text().matches("not purged").count();
         for _ in 0..3 {
@@ -633,7 +626,7 @@ async fn a_purge_that_is_not_allowed_is_a_remark() {
 #[tokio::test]
 async fn deleted_secrets_are_listed_after_the_others_page_by_page() {
     let azure = stand_in().await;
-    let store = open(config(&azure).with_owner(Owner::parse("prod").unwrap())).await;
+    let store = open(config(&azure).owner(Owner::parse("prod").unwrap())).await;
     let all: Vec<Write> = (0..7).map(|_| write()).collect();
     for write in &all {
         store.write(write.clone()).await.unwrap();

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::azure::PermissionModel;
+use secret_persistence_azure::AzureKeyVault;
 use secret_persistence_azure::policy::{PolicyOptions, role_definition};
-use secret_persistence_azure::{AzureKeyVault, OnDeleted, Purge};
 use secret_persistence_core::conformance::{self, Options};
 use secret_persistence_core::layer::{Layers, RetryOptions, Stack};
 use secret_persistence_core::{
@@ -33,7 +33,7 @@ async fn a_vault_keeps_every_promise() {
     let azure = Arc::new(stand_in().await);
     let owner = Owner::parse("conformance").unwrap();
     let store: Arc<dyn SecretPersistence> =
-        Arc::new(open(config(&azure).with_owner(owner.clone())).await);
+        Arc::new(open(config(&azure).owner(owner.clone())).await);
     let reopened = Arc::clone(&azure);
     let options = options()
         .with_owner(owner)
@@ -55,7 +55,7 @@ async fn a_vault_keeps_every_promise() {
 async fn a_vault_keeps_every_promise_where_deletes_purge() {
     let azure = stand_in().await;
     let store: Arc<dyn SecretPersistence> =
-        Arc::new(open(config(&azure).with_purge(Purge::Always)).await);
+        Arc::new(open(config(&azure).set("purge", "always")).await);
     assert!(!store.capabilities().recovery);
     let report = conformance::run(&store, &options()).await;
     println!("{report}");
@@ -90,12 +90,8 @@ async fn the_role_is_enough_and_the_least() {
         let azure = stand_in().await;
         azure.switches(|switches| switches.allow_only(&allowed));
         let builder = || {
-            let purge = if purge {
-                Purge::OnRequest
-            } else {
-                Purge::Never
-            };
-            config(&azure).with_purge(purge)
+            let purge = if purge { "on-request" } else { "never" };
+            config(&azure).set("purge", purge)
         };
         let store: Arc<dyn SecretPersistence> = Arc::new(open(builder()).await);
         conformance::run(&store, &options()).await.assert_passed();
@@ -154,7 +150,7 @@ async fn a_vault_with_access_policies_works_the_same() {
         switches.permission_model = PermissionModel::AccessPolicy;
         switches.allow_only(&allowed);
     });
-    let store = open(config(&azure).with_purge(Purge::OnRequest)).await;
+    let store = open(config(&azure).set("purge", "on-request")).await;
     battery(&store, true).await.unwrap();
 }
 
@@ -192,11 +188,11 @@ async fn reads_go_out_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_operation_makes_more_requests_than_its_cost() {
     let azure = stand_in().await;
-    for on_deleted in [OnDeleted::Refuse, OnDeleted::Recover, OnDeleted::Purge] {
+    for on_deleted in ["refuse", "recover", "purge"] {
         let store = open(
             config(&azure)
-                .with_purge(Purge::OnRequest)
-                .with_on_deleted(on_deleted),
+                .set("purge", "on-request")
+                .set("on-deleted", on_deleted),
         )
         .await;
         store.identity().await.unwrap();

@@ -5,34 +5,26 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::azure::{Azure, FederatedToken};
-use secret_persistence_azure::{
-    AzureKeyVault, ClientSecret, Config, Credentials, WorkloadIdentity,
-};
+use secret_persistence_azure::AzureKeyVault;
 use secret_persistence_core::{
-    Coordinate, Error, ErrorKind, SecretPersistence, SecretPersistenceExt, SecretValue,
+    Coordinate, Error, ErrorKind, SecretPersistence, SecretPersistenceExt,
 };
 use support::{
-    SomebodyElse, application, config, coordinate, in_a_process_of_its_own, open, stand_in,
-    with_credentials, write,
+    Identity, Setup, SomebodyElse, application, client_secret, config, coordinate,
+    in_a_process_of_its_own, open, stand_in, with_identity, workload, write,
 };
-
-fn client_secret(tenant: &str, client: &str, secret: &str) -> Credentials {
-    let secret = SecretValue::new(secret.to_owned());
-    Credentials::ClientSecret(ClientSecret::new(tenant, client, secret))
-}
 
 async fn read(store: &AzureKeyVault) -> Error {
     store.read(&coordinate().into()).await.unwrap_err()
 }
 
 /// The error of a read with other credentials: its kind, and what it must say.
-async fn refused(azure: &Azure, credentials: Credentials, says: &[&str]) {
-    let store = open(with_credentials(azure, credentials)).await;
+async fn refused(azure: &Azure, identity: Identity, says: &[&str]) {
+    let store = open(with_identity(azure, identity)).await;
     let error = read(&store).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     for text in says {
@@ -156,7 +148,7 @@ async fn a_token_that_the_vault_calls_expired_is_blamed_on_the_clock() {
 #[tokio::test]
 async fn a_challenge_for_another_resource_is_not_followed() {
     let azure = stand_in().await;
-    let store = open(config(&azure).with_verify_challenge(true)).await;
+    let store = open(config(&azure).set("verify-challenge", true)).await;
     let error = read(&store).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     assert!(
@@ -171,11 +163,11 @@ async fn a_challenge_for_another_resource_is_not_followed() {
 #[tokio::test]
 async fn a_challenge_for_the_vaults_own_cloud_is_followed() {
     let azure = stand_in().await;
-    let config = Config::builder(azure.named_vault_url())
-        .with_ca_file(azure.ca_file())
-        .with_authority_host(azure.authority_host())
-        .with_credentials(application(&azure));
-    let error = read(&open(config).await).await;
+    let setup = Setup::new(&azure.named_vault_url())
+        .set("ca-file", azure.ca_file().display())
+        .set("authority-host", azure.authority_host())
+        .identity(application(&azure));
+    let error = read(&open(setup).await).await;
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert_eq!(azure.count("Token"), 1);
 }
@@ -197,20 +189,12 @@ async fn the_identity_is_what_the_token_says() {
     assert!(error.message().contains("firewall"), "{error}");
 }
 
-fn workload(azure: &Azure, file: &Path) -> Credentials {
-    Credentials::WorkloadIdentity(WorkloadIdentity::new(
-        azure.tenant_id(),
-        azure.client_id(),
-        file,
-    ))
-}
-
 #[tokio::test]
 async fn a_federated_token_is_read_again_at_every_login() {
     let azure = stand_in().await;
     azure.switches(|switches| switches.token_lifetime = Duration::from_secs(2));
     let file = azure.federated_token_file().to_owned();
-    let store = open(with_credentials(&azure, workload(&azure, &file))).await;
+    let store = open(with_identity(&azure, workload(&azure, &file))).await;
     assert_eq!(read(&store).await.kind(), ErrorKind::NotFound);
 
     // Kubernetes has put another one there since: here one that is refused, and then a good one.
@@ -300,20 +284,20 @@ async fn in_app_service(azure: &Azure, test: &'static str, header: &str, client_
 }
 
 /// The store of a child, by the variables that its parent set.
-async fn child_store(credentials: Credentials) -> AzureKeyVault {
+async fn child_store(identity: Identity) -> AzureKeyVault {
     let variable = |name: &str| std::env::var(name).unwrap();
-    let config = Config::builder(variable("TEST_VAULT"))
-        .with_ca_file(variable("TEST_CA"))
-        .with_verify_challenge(false)
-        .with_credentials(credentials);
-    open(config).await
+    let setup = Setup::new(&variable("TEST_VAULT"))
+        .set("ca-file", variable("TEST_CA"))
+        .set("verify-challenge", false)
+        .identity(identity);
+    open(setup).await
 }
 
-fn child_identity() -> Credentials {
+fn child_identity() -> Identity {
     let id = std::env::var("TEST_CLIENT_ID").unwrap();
-    Credentials::ManagedIdentity {
-        client_id: (!id.is_empty()).then_some(id),
-    }
+    let client = (!id.is_empty()).then_some(("client-id", id));
+    let managed = [("credentials", "managed-identity".to_owned())];
+    managed.into_iter().chain(client).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -434,7 +418,7 @@ async fn developer_tools_are_asked_and_their_words_are_not_repeated() {
 #[tokio::test]
 #[ignore = "run by developer_tools_are_asked_and_their_words_are_not_repeated"]
 async fn child_has_no_developer_tools() {
-    let error = read(&child_store(Credentials::DeveloperTools).await).await;
+    let error = read(&child_store(vec![("credentials", "developer-tools".to_owned())]).await).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(error.hint().unwrap().contains("az login"), "{error}");
     assert!(!format!("{error} {error:?}").contains("canary"));
@@ -443,6 +427,6 @@ async fn child_has_no_developer_tools() {
 #[tokio::test]
 #[ignore = "run by developer_tools_are_asked_and_their_words_are_not_repeated"]
 async fn child_has_developer_tools() {
-    let error = read(&child_store(Credentials::DeveloperTools).await).await;
+    let error = read(&child_store(vec![("credentials", "developer-tools".to_owned())]).await).await;
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }

@@ -9,15 +9,13 @@ use std::time::Duration;
 use e2e::FaultProxy;
 use e2e::azure::Azure;
 use e2e::proxy::{Answer, Fault, Rule};
-use secret_persistence_azure::{
-    AzureKeyVault, COORDINATE_TAG, Config, ConfigBuilder, OnDeleted, Purge,
-};
+use secret_persistence_azure::{AzureKeyVault, COORDINATE_TAG};
 use secret_persistence_core::{
     DeleteOptions, Error, ErrorKind, ListOptions, Result, SecretPersistence, SecretPersistenceExt,
     Written,
 };
 use serde_json::json;
-use support::{application, coordinate, name_of, open, stand_in, write};
+use support::{Setup, application, coordinate, name_of, open, stand_in, write};
 
 /// A stand-in behind a proxy, through which vault and logins go.
 async fn behind_a_proxy() -> (Azure, FaultProxy, AzureKeyVault) {
@@ -35,13 +33,13 @@ async fn at(azure: &Azure, proxy: &FaultProxy) -> AzureKeyVault {
     open(settings(azure, proxy)).await
 }
 
-fn settings(azure: &Azure, proxy: &FaultProxy) -> ConfigBuilder {
-    Config::builder(proxy.url())
-        .with_ca_file(proxy.ca_file())
-        .with_authority_host(proxy.url())
-        .with_verify_challenge(false)
-        .with_credentials(application(azure))
-        .with_timeout(Duration::from_secs(1))
+fn settings(azure: &Azure, proxy: &FaultProxy) -> Setup {
+    Setup::new(&proxy.url())
+        .set("ca-file", proxy.ca_file().display())
+        .set("authority-host", proxy.url())
+        .set("verify-challenge", false)
+        .identity(application(azure))
+        .set("timeout-seconds", 1)
 }
 
 /// An answer without a code, as emulators and older interfaces give it.
@@ -249,7 +247,7 @@ async fn a_conflict_without_a_reason_is_looked_into() {
 #[tokio::test]
 async fn a_refusal_without_a_code_is_looked_into() {
     let (azure, proxy, refusing) = behind_a_proxy().await;
-    let recovering = settings(&azure, &proxy).with_on_deleted(OnDeleted::Recover);
+    let recovering = settings(&azure, &proxy).set("on-deleted", "recover");
     let recovering = open(recovering).await;
     let there = write();
     refusing.write(there.clone()).await.unwrap();
@@ -277,7 +275,7 @@ async fn a_vault_without_soft_delete_deletes_at_once() {
         (json!({}), 405),
     ] {
         let (azure, proxy, _) = behind_a_proxy().await;
-        let purging = open(settings(&azure, &proxy).with_purge(Purge::Always)).await;
+        let purging = open(settings(&azure, &proxy).set("purge", "always")).await;
         let there = write();
         purging.write(there.clone()).await.unwrap();
         let deleted = Fault::Respond(Answer::json(200, &body));

@@ -11,13 +11,13 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::fs;
 
-use secret_persistence_azure::{Credentials, OnDeleted, Purge, WorkloadIdentity};
 use secret_persistence_core::{
     CheckOptions, DeleteOptions, Error, ListOptions, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
 };
 use support::{
-    SomebodyElse, config, coordinate, in_a_process_of_its_own, open, stand_in, with_credentials,
+    SomebodyElse, config, coordinate, in_a_process_of_its_own, open, stand_in, with_identity,
+    workload,
 };
 
 const LINES: [&str; 3] = [
@@ -72,11 +72,7 @@ async fn child_shows_nothing() {
     let before = logs.text().len();
 
     let mut shown = String::new();
-    let identity = WorkloadIdentity::new(
-        azure.tenant_id(),
-        azure.client_id(),
-        azure.federated_token_file(),
-    );
+    let identity = workload(&azure, azure.federated_token_file());
     // A vault that does everything, and ones that fail in each way.
     for round in 0..7 {
         azure.switches(|switches| {
@@ -90,16 +86,16 @@ async fn child_shows_nothing() {
                 switches.allow_all();
             }
         });
-        let builder = if round == 6 {
-            with_credentials(&azure, Credentials::WorkloadIdentity(identity.clone()))
+        let setup = if round == 6 {
+            with_identity(&azure, identity.clone())
         } else {
             config(&azure)
         };
-        let builder = builder
-            .with_purge(Purge::OnRequest)
-            .with_on_deleted(OnDeleted::Recover);
-        write!(shown, "{builder:?} {:?}", builder.clone().build()).unwrap();
-        let store = open(builder).await;
+        let setup = setup
+            .set("purge", "on-request")
+            .set("on-deleted", "recover");
+        write!(shown, "{:?}", setup.clone().build()).unwrap();
+        let store = open(setup).await;
         let there = Write::new(coordinate(), value.clone());
         let mut errors: Vec<Error> = Vec::new();
         errors.extend(store.write(there.clone()).await.err());

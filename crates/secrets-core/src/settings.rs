@@ -338,17 +338,13 @@ impl SettingMap {
         T: FromStr + PartialOrd + fmt::Display,
     {
         let default = self.row(name).and_then(|setting| setting.default);
-        self.text(name)
-            .or(default)
-            .and_then(|text| text.parse().ok())
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| {
-                invalid(format!(
-                    "`{name}` is a number from {} to {}",
-                    range.start(),
-                    range.end()
-                ))
-            })
+        let text = self.text(name).or(default).unwrap_or_default();
+        let number: T = text.parse().map_err(|_| self.not_understood(name))?;
+        if range.contains(&number) {
+            return Ok(number);
+        }
+        let (least, most) = (range.start(), range.end());
+        Err(invalid(format!("`{name}` is {least} to {most}")))
     }
 
     /// One of a few words; the first where it is unset.

@@ -303,18 +303,22 @@ mod tests {
 
     #[test]
     fn the_endpoint_is_the_regions_where_secrets_are_regional() {
-        let endpoint = |user_managed| {
-            let config = Config::builder("my-project")
-                .with_region("europe-west3")
-                .with_user_managed_replication(user_managed)
-                .build()
-                .unwrap();
+        let endpoint = |replication| {
+            let settings = crate::SETTINGS.from_pairs([
+                ("project-id", "my-project"),
+                ("region", "europe-west3"),
+                ("replication", replication),
+            ]);
+            let config = Config::from_settings(&settings.unwrap()).unwrap();
             Client::new(&config).endpoint
         };
         assert_eq!(
-            endpoint(false),
+            endpoint("regional"),
             "https://secretmanager.europe-west3.rep.googleapis.com"
         );
-        assert_eq!(endpoint(true), "https://secretmanager.googleapis.com");
+        assert_eq!(
+            endpoint("user-managed"),
+            "https://secretmanager.googleapis.com"
+        );
     }
 }

@@ -1,10 +1,9 @@
 //! How the store is set up: types that hold only what has been checked.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
-use secret_persistence_core::settings;
+use secret_persistence_core::settings::{SettingMap, endpoint, is_loopback};
 use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result};
 use url::Url;
 
@@ -21,16 +20,17 @@ const MAX_LABELS: usize = 64;
 /// A complete, checked configuration.
 ///
 /// ```
-/// use secret_persistence_gcp::Config;
+/// use secret_persistence_gcp::{Config, SETTINGS};
 ///
-/// let config = Config::builder("my-project")
-///     .with_region("europe-west3")
-///     .with_label("team", "data")
-///     .build()?;
+/// let config = Config::from_settings(&SETTINGS.from_pairs([
+///     ("project-id", "my-project"),
+///     ("region", "europe-west3"),
+///     ("labels", "team=data"),
+/// ])?)?;
 /// # let _ = config;
 /// // What Google would refuse later is refused here.
-/// assert!(Config::builder("my-project").with_label("Team", "data").build().is_err());
-/// assert!(Config::builder("").build().is_err());
+/// let capital = SETTINGS.from_pairs([("project-id", "my-project"), ("labels", "Team=data")])?;
+/// assert!(Config::from_settings(&capital).is_err());
 /// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -46,9 +46,47 @@ pub struct Config {
 }
 
 impl Config {
-    /// Starts a configuration for a project.
-    pub fn builder(project: impl Into<String>) -> ConfigBuilder {
-        ConfigBuilder::new(project)
+    /// Checks settings of [`SETTINGS`], wherever they came from. The owner is not a setting of
+    /// the store: add it with [`with_owner`](Self::with_owner).
+    ///
+    /// A tenant's settings need a service account's key as Google made it: without one the store
+    /// would act as the platform, and another type of credentials could name other addresses.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Google accepts.
+    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
+        let text = |name| settings.text(name).filter(|text| !text.is_empty());
+        let project = Project::parse(text("project-id").unwrap_or_default())?;
+        let region = text("region").map(Region::parse).transpose()?;
+        let (replication, region) = replication(text("replication"), region)?;
+        let place = Place { project, region };
+        if let Some(key) = text("kms-key") {
+            check_kms_key(key, replication.key_location(&place))?;
+        }
+        if let Some(account) = text("impersonate-service-account") {
+            check_service_account(account)?;
+        }
+        let endpoint = text("endpoint-url").map(endpoint).transpose()?;
+        let credentials = credentials(settings)?;
+        let is_emulator = endpoint
+            .as_ref()
+            .and_then(Url::host_str)
+            .is_some_and(is_loopback);
+        if matches!(credentials, Credentials::Anonymous) && !is_emulator {
+            return Err(invalid(
+                "anonymous requests are for an emulator on loopback, named by endpoint-url",
+            ));
+        }
+        Ok(Self {
+            place,
+            replication,
+            credentials,
+            impersonate: text("impersonate-service-account").map(str::to_owned),
+            kms_key: text("kms-key").map(str::to_owned),
+            labels: collect_labels(settings.pairs("labels")?)?,
+            owner: None,
+            endpoint,
+        })
     }
 
     /// The same configuration, marking what is written with this owner.
@@ -59,166 +97,75 @@ impl Config {
     }
 }
 
-/// Collects a [`Config`]. Setters cannot fail, [`build`](Self::build) can.
-#[derive(Clone)]
-pub struct ConfigBuilder {
-    pub(crate) project: String,
-    pub(crate) region: Option<String>,
-    pub(crate) user_managed: bool,
-    pub(crate) credentials: Credentials,
-    pub(crate) impersonate: Option<String>,
-    pub(crate) kms_key: Option<String>,
-    pub(crate) labels: Vec<(String, String)>,
-    pub(crate) owner: Option<Owner>,
-    pub(crate) endpoint: Option<String>,
+/// Where secrets are kept, and the region that is part of their names.
+fn replication(
+    text: Option<&str>,
+    region: Option<Region>,
+) -> Result<(Replication, Option<Region>)> {
+    match (text, region) {
+        (Some("automatic") | None, None) => Ok((Replication::Automatic, None)),
+        (Some("automatic"), Some(_)) => Err(invalid("`replication=automatic` excludes a region")),
+        (Some("regional") | None, Some(region)) => Ok((Replication::Regional, Some(region))),
+        (Some("regional"), None) => Err(invalid("`replication=regional` needs a region")),
+        (Some("user-managed"), Some(region)) => Ok((Replication::UserManaged(region), None)),
+        (Some("user-managed"), None) => Err(invalid("user-managed replication needs a region")
+            .with_hint("set region (SECRET_STORE_GCP_REGION)")),
+        (Some(_), _) => Err(invalid(
+            "the setting `replication` is `automatic`, `regional` or `user-managed`",
+        )),
+    }
 }
 
-impl ConfigBuilder {
-    fn new(project: impl Into<String>) -> Self {
-        Self {
-            project: project.into(),
-            region: None,
-            user_managed: false,
-            credentials: Credentials::default(),
-            impersonate: None,
-            kms_key: None,
-            labels: Vec::new(),
-            owner: None,
-            endpoint: None,
-        }
-    }
-
-    /// The region that secrets stay in: as regional secrets, with an endpoint and names of their own,
-    /// unless [`with_user_managed_replication`](Self::with_user_managed_replication) says otherwise.
-    #[must_use]
-    pub fn with_region(mut self, region: impl Into<String>) -> Self {
-        self.region = Some(region.into());
-        self
-    }
-
-    /// Whether the region is where global secrets have their one replica, instead of regional
-    /// secrets.
-    #[must_use]
-    pub fn with_user_managed_replication(mut self, user_managed: bool) -> Self {
-        self.user_managed = user_managed;
-        self
-    }
-
-    /// Where credentials come from; by default the application default credentials.
-    #[must_use]
-    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
-        self.credentials = credentials;
-        self
-    }
-
-    /// The service account to act as, by its email, with those credentials.
-    #[must_use]
-    pub fn with_impersonation(mut self, service_account: impl Into<String>) -> Self {
-        self.impersonate = Some(service_account.into());
-        self
-    }
-
-    /// The Cloud KMS key that encrypts new secrets, by its resource name.
-    #[must_use]
-    pub fn with_kms_key(mut self, key: impl Into<String>) -> Self {
-        self.kms_key = Some(key.into());
-        self
-    }
-
-    /// A label of every new secret.
-    #[must_use]
-    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.push((key.into(), value.into()));
-        self
-    }
-
-    /// The installation that writes.
-    #[must_use]
-    pub fn with_owner(mut self, owner: Owner) -> Self {
-        self.owner = Some(owner);
-        self
-    }
-
-    /// Another endpoint of Secret Manager. Plain http works on loopback only.
-    #[must_use]
-    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
-        self.endpoint = Some(url.into());
-        self
-    }
-
-    /// Checks everything.
-    ///
-    /// # Errors
-    /// `InvalidConfig`, naming the setting: a project, region, label, key, endpoint or service
-    /// account key that Google would not take, or two settings that exclude each other.
-    pub fn build(self) -> Result<Config> {
-        let project = Project::parse(&self.project)?;
-        let region = self.region.as_deref().map(Region::parse).transpose()?;
-        let (replication, region) = match (region, self.user_managed) {
-            (None, false) => (Replication::Automatic, None),
-            (None, true) => {
-                return Err(invalid("user-managed replication needs a region")
-                    .with_hint("set region (SECRET_STORE_GCP_REGION)"));
+fn credentials(settings: &SettingMap) -> Result<Credentials> {
+    let text = |name| settings.text(name).filter(|text| !text.is_empty());
+    let key = settings
+        .secret("credentials")
+        .filter(|key| !key.expose().trim().is_empty())
+        .map(|key| Key::parse(&key))
+        .transpose()?;
+    if settings.trust().is_tenant() {
+        match &key {
+            Some(key) => key.check_tenants()?,
+            None => {
+                return Err(
+                    invalid("a tenant's Google store needs credentials of its own")
+                        .with_hint("set the JSON of a service account's key"),
+                );
             }
-            (Some(region), false) => (Replication::Regional, Some(region)),
-            (Some(region), true) => (Replication::UserManaged(region), None),
-        };
-        let place = Place { project, region };
-        if let Some(key) = &self.kms_key {
-            check_kms_key(key, replication.key_location(&place))?;
         }
-        if let Some(account) = &self.impersonate {
-            check_service_account(account)?;
-        }
-        let endpoint = self
-            .endpoint
-            .as_deref()
-            .map(settings::endpoint)
-            .transpose()?;
-        if matches!(self.credentials, Credentials::Anonymous)
-            && !endpoint
-                .as_ref()
-                .and_then(Url::host_str)
-                .is_some_and(settings::is_loopback)
-        {
+    }
+    match (key, text("credentials-file"), text("credentials-source")) {
+        (Some(_), Some(_), _) => {
             return Err(invalid(
-                "anonymous requests are for an emulator on loopback, named by endpoint-url",
+                "`credentials` and `credentials-file` exclude each other",
             ));
         }
-        Ok(Config {
-            place,
-            replication,
-            credentials: self.credentials,
-            impersonate: self.impersonate,
-            kms_key: self.kms_key,
-            labels: collect_labels(self.labels)?,
-            owner: self.owner,
-            endpoint,
-        })
-    }
-}
-
-/// Shows little: nothing is checked yet, and a password may stand in an endpoint.
-impl fmt::Debug for ConfigBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConfigBuilder")
-            .field("project", &self.project)
-            .field("region", &self.region)
-            .field("credentials", &self.credentials)
-            .finish_non_exhaustive()
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+            return Err(invalid(
+                "credentials, as text or file, exclude the setting `credentials-source`",
+            ));
+        }
+        (Some(key), None, None) => Ok(Credentials::Key(key)),
+        (None, Some(path), None) => Ok(Credentials::KeyFile(path.into())),
+        (None, None, Some("default") | None) => Ok(Credentials::ApplicationDefault),
+        (None, None, Some("metadata")) => Ok(Credentials::Metadata),
+        (None, None, Some("anonymous")) => Ok(Credentials::Anonymous),
+        (None, None, Some(_)) => {
+            return Err(invalid(
+                "the setting `credentials-source` is `default`, `metadata` or `anonymous`",
+            ));
+        }
     }
 }
 
 /// Where credentials come from.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub enum Credentials {
+#[derive(Clone, Debug)]
+pub(crate) enum Credentials {
     /// None at all, for an emulator on loopback.
     Anonymous,
     /// The application default credentials: the file that `GOOGLE_APPLICATION_CREDENTIALS` names
     /// (a key, or a configuration of workload identity federation), gcloud's own, or the metadata
     /// server.
-    #[default]
     ApplicationDefault,
     /// What a credentials file holds.
     Key(Key),
@@ -369,55 +316,60 @@ pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Err
 
 #[cfg(test)]
 mod tests {
-    use secret_persistence_core::SecretValue;
-
     use super::*;
+    use crate::SETTINGS;
+
+    fn config(more: &[(&str, &str)]) -> Result<Config> {
+        let project = [("project-id", "my-project")];
+        Config::from_settings(&SETTINGS.from_pairs(project.iter().chain(more).copied())?)
+    }
 
     const KEY: &str = "projects/my-project/locations/global/keyRings/r/cryptoKeys/k";
 
     #[test]
     fn limits_of_google_are_ours_to_enforce() {
-        let build = |change: &dyn Fn(ConfigBuilder) -> ConfigBuilder| {
-            change(Config::builder("my-project")).build()
+        let labels = |count: usize| -> String {
+            let labels: Vec<String> = (0..count).map(|n| format!("k{n}=v")).collect();
+            labels.join(",")
         };
-        let long = "x".repeat(64);
-        let accepted: [&dyn Fn(ConfigBuilder) -> ConfigBuilder; 5] = [
-            &|b| (0..63).fold(b, |b, n| b.with_label(format!("k{n}"), "v")),
-            &|b| b.with_label("größe", ""),
-            &|b| b.with_kms_key(KEY),
-            &|b| {
-                b.with_region("us-central1")
-                    .with_kms_key(KEY.replace("global", "us-central1"))
-            },
-            &|b| {
-                b.with_region("us-central1")
-                    .with_user_managed_replication(true)
-                    .with_kms_key(KEY.replace("global", "us-central1"))
-            },
+        let (long, regional) = ("x".repeat(64), KEY.replace("global", "us-central1"));
+        let (many, too_many) = (labels(63), labels(64));
+        let region = ("region", "us-central1");
+        let user_managed = ("replication", "user-managed");
+        let accepted: [&[(&str, &str)]; 5] = [
+            &[("labels", &many)],
+            &[("labels", "größe=")],
+            &[("kms-key", KEY)],
+            &[region, ("kms-key", &regional)],
+            &[region, user_managed, ("kms-key", &regional)],
         ];
-        for change in accepted {
-            build(change).unwrap();
+        for settings in accepted {
+            config(settings).unwrap();
         }
-        let refused: [&dyn Fn(ConfigBuilder) -> ConfigBuilder; 16] = [
-            &|b| (0..64).fold(b, |b, n| b.with_label(format!("k{n}"), "v")),
-            &|b| b.with_label(&long, "v"),
-            &|b| b.with_label("", "v"),
-            &|b| b.with_label("1k", "v"),
-            &|b| b.with_label("k", &long),
-            &|b| b.with_label("k", "Value"),
-            &|b| b.with_label("k", "a.b"),
-            &|b| b.with_label("k", "1").with_label("k", "2"),
-            &|b| b.with_label(OWNER_LABEL, "x"),
-            &|b| b.with_kms_key(KEY.replace("global", "us-central1")),
-            &|b| b.with_region("us-central1").with_kms_key(KEY),
-            &|b| b.with_kms_key(format!("{KEY}/cryptoKeyVersions/1")),
-            &|b| b.with_kms_key("k"),
-            &|b| b.with_user_managed_replication(true),
-            &|b| b.with_impersonation("x/../y"),
-            &|b| b.with_credentials(Credentials::Anonymous),
+        let version = format!("{KEY}/cryptoKeyVersions/1");
+        let long_key = format!("{long}=v");
+        let long_value = format!("k={long}");
+        let ours = format!("{OWNER_LABEL}=x");
+        let refused: [&[(&str, &str)]; 16] = [
+            &[("labels", &too_many)],
+            &[("labels", &long_key)],
+            &[("labels", "=v")],
+            &[("labels", "1k=v")],
+            &[("labels", &long_value)],
+            &[("labels", "k=Value")],
+            &[("labels", "k=a.b")],
+            &[("labels", "k=1,k=2")],
+            &[("labels", &ours)],
+            &[("kms-key", &regional)],
+            &[region, ("kms-key", KEY)],
+            &[("kms-key", &version)],
+            &[("kms-key", "k")],
+            &[user_managed],
+            &[("impersonate-service-account", "x/../y")],
+            &[("credentials-source", "anonymous")],
         ];
-        for (at, change) in refused.into_iter().enumerate() {
-            let error = build(change).expect_err(&at.to_string());
+        for settings in refused {
+            let error = config(settings).expect_err(&format!("{settings:?}"));
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         }
     }
@@ -427,12 +379,9 @@ mod tests {
         let json = r#"{"type": "service_account", "project_id": "my-project",
             "private_key_id": "canary-id", "private_key": "canary-key",
             "client_email": "x@my-project.iam.gserviceaccount.com"}"#;
-        let key = Key::parse(&SecretValue::new(json.to_owned())).unwrap();
-        let builder = Config::builder("my-project").with_credentials(Credentials::Key(key));
-        let pasted = builder
-            .clone()
-            .with_endpoint("https://user:canary@private.example");
-        let shown = format!("{pasted:?} {:?}", builder.build().unwrap());
+        let pasted = config(&[("endpoint-url", "https://user:canary@psc.example")]);
+        let built = config(&[("credentials", json)]).unwrap();
+        let shown = format!("{:?} {built:?}", pasted.unwrap_err());
         assert!(
             shown.contains("my-project") && !shown.contains("canary"),
             "{shown}"

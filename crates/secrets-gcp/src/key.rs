@@ -16,7 +16,7 @@ const UNIVERSE: &str = "googleapis.com";
 /// The content of a credentials file: a service account's key, or a configuration of workload
 /// identity federation, impersonation or a user's login. `Debug` shows none of it.
 #[derive(Clone)]
-pub struct Key {
+pub(crate) struct Key {
     pub(crate) json: SecretValue,
 }
 
@@ -25,7 +25,7 @@ impl Key {
     ///
     /// # Errors
     /// `InvalidConfig` for what is no credentials file, or lacks something. Nothing of it is shown.
-    pub fn parse(text: &SecretValue) -> Result<Self> {
+    pub(crate) fn parse(text: &SecretValue) -> Result<Self> {
         let trimmed = text.expose().trim_start_matches('\u{feff}').trim();
         let json = if trimmed.starts_with('{') {
             text.clone()

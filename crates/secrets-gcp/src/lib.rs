@@ -13,7 +13,6 @@ mod reading;
 mod settings;
 mod writing;
 
-pub use config::{Config, ConfigBuilder, Credentials, OWNER_LABEL};
-pub use key::Key;
+pub use config::{Config, OWNER_LABEL};
 pub use persistence::GoogleSecretManager;
 pub use settings::SETTINGS;

@@ -65,14 +65,16 @@ pub struct GoogleSecretManager {
 }
 
 impl GoogleSecretManager {
-    /// Sets the store up. No request is made, and credentials are looked for when they are needed.
-    #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self {
+    /// Opens the store. No request is made, and credentials are looked for when they are needed.
+    ///
+    /// # Errors
+    /// None today. Every backend opens by this verb, and others ask their store.
+    pub async fn connect(config: Config) -> Result<Self> {
+        Ok(Self {
             client: Client::new(&config),
             config,
             interrupted: Interrupted::default(),
-        }
+        })
     }
 
     /// The documented quotas of a project, for the limit layer; take a share of them where others use

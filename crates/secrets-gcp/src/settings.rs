@@ -1,10 +1,8 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
-use secret_persistence_core::Result;
-use secret_persistence_core::settings::{KeyTable, Setting, SettingMap};
+use secret_persistence_core::settings::{KeyTable, Setting};
 
-use crate::config::{Config, Credentials, invalid};
-use crate::key::Key;
+use crate::config::invalid;
 
 /// The key table: `gcp://<project>[/<region>]?kms-key=…&labels=…`, and the environment where the URL
 /// says nothing.
@@ -99,88 +97,13 @@ const ROWS: &[Setting] = &[
     .operator_only(),
 ];
 
-impl Config {
-    /// Reads settings of [`SETTINGS`], wherever they came from. The owner is no setting of the
-    /// store: add it with [`with_owner`](Self::with_owner).
-    ///
-    /// A tenant's settings need a service account's key as Google made it: without one the store
-    /// would act as the platform, and another type of credentials could name other addresses.
-    ///
-    /// # Errors
-    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Google accepts.
-    pub fn from_settings(settings: &SettingMap) -> Result<Self> {
-        let text = |name| settings.text(name).filter(|text| !text.is_empty());
-        let key = settings
-            .secret("credentials")
-            .filter(|key| !key.expose().trim().is_empty())
-            .map(|key| Key::parse(&key))
-            .transpose()?;
-        if settings.trust().is_tenant() {
-            match &key {
-                Some(key) => key.check_tenants()?,
-                None => {
-                    return Err(
-                        invalid("a tenant's Google store needs credentials of its own")
-                            .with_hint("set the JSON of a service account's key"),
-                    );
-                }
-            }
-        }
-        let credentials = match (key, text("credentials-file"), text("credentials-source")) {
-            (Some(_), Some(_), _) => {
-                return Err(invalid(
-                    "`credentials` and `credentials-file` exclude each other",
-                ));
-            }
-            (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
-                return Err(invalid(
-                    "credentials, as text or file, exclude the setting `credentials-source`",
-                ));
-            }
-            (Some(key), None, None) => Credentials::Key(key),
-            (None, Some(path), None) => Credentials::KeyFile(path.into()),
-            (None, None, Some("default") | None) => Credentials::ApplicationDefault,
-            (None, None, Some("metadata")) => Credentials::Metadata,
-            (None, None, Some("anonymous")) => Credentials::Anonymous,
-            (None, None, Some(_)) => {
-                return Err(invalid(
-                    "the setting `credentials-source` is `default`, `metadata` or `anonymous`",
-                ));
-            }
-        };
-        let mut builder =
-            Self::builder(text("project-id").unwrap_or_default()).with_credentials(credentials);
-        builder.region = text("region").map(str::to_owned);
-        builder.user_managed = match (text("replication"), &builder.region) {
-            (None, _) | (Some("regional"), Some(_)) | (Some("automatic"), None) => false,
-            (Some("user-managed"), _) => true,
-            (Some("automatic"), Some(_)) => {
-                return Err(invalid("`replication=automatic` excludes a region"));
-            }
-            (Some("regional"), None) => {
-                return Err(invalid("`replication=regional` needs a region"));
-            }
-            (Some(_), _) => {
-                return Err(invalid(
-                    "the setting `replication` is `automatic`, `regional` or `user-managed`",
-                ));
-            }
-        };
-        builder.impersonate = text("impersonate-service-account").map(str::to_owned);
-        builder.kms_key = text("kms-key").map(str::to_owned);
-        builder.labels = settings.pairs("labels")?;
-        builder.endpoint = text("endpoint-url").map(str::to_owned);
-        builder.build()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use secret_persistence_core::ErrorKind;
-    use secret_persistence_core::settings::{StoreUrl, Trust};
+    use secret_persistence_core::settings::{SettingMap, StoreUrl, Trust};
+    use secret_persistence_core::{ErrorKind, Result};
 
     use super::*;
-    use crate::config::Replication;
+    use crate::config::{Config, Credentials, Replication};
 
     const KEY: &str = r#"{"type": "service_account", "project_id": "cloud-proj",
         "private_key_id": "canary-id", "private_key": "canary-key",
@@ -376,7 +299,8 @@ mod tests {
             settings.set("project-id", "my-project").unwrap();
             settings.set(setting.name, default).unwrap();
             let explicit = Config::from_settings(&settings).unwrap();
-            let implicit = Config::builder("my-project").build().unwrap();
+            let project = SETTINGS.from_pairs([("project-id", "my-project")]);
+            let implicit = Config::from_settings(&project.unwrap()).unwrap();
             assert_eq!(
                 format!("{explicit:?}"),
                 format!("{implicit:?}"),

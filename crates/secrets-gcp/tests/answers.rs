@@ -12,11 +12,11 @@ use secret_persistence_core::{
     Coordinate, DeleteOptions, Error, ErrorKind, ListOptions, ManagedCoordinate, Operation,
     SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
 };
-use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager};
+use secret_persistence_gcp::GoogleSecretManager;
 use serde_json::json;
 use support::gate::{Answer, Gate};
 use support::outsider::SomebodyElse;
-use support::{config, coordinate, google, google_with, key, store, write};
+use support::{Setup, config, coordinate, google, google_with, store, write};
 
 async fn unread(store: &GoogleSecretManager) -> Error {
     store.read(&coordinate().into()).await.unwrap_err()
@@ -90,7 +90,7 @@ async fn an_operator_understands_what_is_wrong() {
     ];
     for (change, kind, retryable, texts) in cases {
         let google = google_with(change).await;
-        let error = unread(&store(&google)).await;
+        let error = unread(&store(&google).await).await;
         let shown = error.to_string();
         assert_eq!(error.kind(), kind, "{shown}");
         assert_eq!(error.is_retryable(), retryable, "{shown}");
@@ -106,12 +106,8 @@ async fn an_operator_understands_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrong_project_is_named() {
     let google = google().await;
-    let config = Config::builder("another-project")
-        .with_endpoint(google.endpoint())
-        .with_credentials(Credentials::Key(key(&google.service_account_json())))
-        .build()
-        .unwrap();
-    let store = GoogleSecretManager::new(config);
+    let setup = config(&google).set("project-id", "another-project");
+    let store = setup.connect().await;
     let error = store.write(write("v")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     assert!(error.message().contains("does not know the project"));
@@ -130,7 +126,7 @@ async fn a_throttled_request_says_how_long_to_wait() {
         switches.retry_after = Some(Duration::from_millis(2_500));
     })
     .await;
-    let error = unread(&store(&google)).await;
+    let error = unread(&store(&google).await).await;
     assert_eq!(error.retry_after(), Some(Duration::from_millis(2_500)));
 }
 
@@ -140,7 +136,7 @@ async fn a_throttled_request_says_how_long_to_wait() {
 async fn disabled_destroyed_and_unusable_are_told_apart() {
     let google = google().await;
     let outsider = SomebodyElse::of(&google, None).await;
-    let store = store(&google);
+    let store = store(&google).await;
     let written = async || {
         let write = write("v");
         store.write(write.clone()).await.unwrap();
@@ -181,8 +177,7 @@ async fn a_customers_key_that_cannot_be_used_is_named() {
     ] {
         let google = google().await;
         let key = "projects/kms-project/locations/global/keyRings/ring/cryptoKeys/key";
-        let config = config(&google).with_kms_key(key).build().unwrap();
-        let store = GoogleSecretManager::new(config);
+        let store = config(&google).set("kms-key", key).connect().await;
         let there = write("v");
         store.write(there.clone()).await.unwrap();
         google.switches(|switches| switches.kms = state);
@@ -199,7 +194,7 @@ async fn a_customers_key_that_cannot_be_used_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_was_altered_on_its_way_is_refused() {
     let google = google().await;
-    let store = store(&google);
+    let store = store(&google).await;
     let write = write("the value");
     store.write(write.clone()).await.unwrap();
     let name: Coordinate = write.coordinate.into();
@@ -224,7 +219,7 @@ async fn what_was_just_written_is_read() {
         switches.list_lag = Duration::from_secs(600);
     })
     .await;
-    let store = store(&google);
+    let store = store(&google).await;
     let write = write("v");
     store.write(write.clone()).await.unwrap();
     google.reset();
@@ -250,11 +245,11 @@ async fn names_of_others_may_name_a_version() {
         outsider.create("db").await;
         outsider.add("db", b"one").await;
         outsider.add("db", b"two").await;
-        let mut builder = config(&google);
+        let mut setup = config(&google);
         if let Some(region) = region {
-            builder = builder.with_region(region);
+            setup = setup.set("region", region);
         }
-        let store = GoogleSecretManager::new(builder.build().unwrap());
+        let store = setup.connect().await;
         let (project, number) = (google.project(), google.project_number());
         let place = region.map_or_else(String::new, |region| format!("/locations/{region}"));
         for (name, value) in [
@@ -285,7 +280,7 @@ async fn names_of_others_may_name_a_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn listings_are_paged_and_show_what_is_ours() {
     let google = google().await;
-    let store = store(&google);
+    let store = store(&google).await;
     let outsider = SomebodyElse::of(&google, None).await;
     for id in [
         "somebody-elses",
@@ -330,7 +325,7 @@ async fn listings_are_paged_and_show_what_is_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_restored_and_what_is_not_there_is_deleted() {
     let google = google().await;
-    let store = store(&google);
+    let store = store(&google).await;
     let name = coordinate();
     store.delete(&name, &Default::default()).await.unwrap();
     google.reset();
@@ -409,12 +404,7 @@ async fn whatever_answers_nothing_panics_and_nothing_of_it_shows() {
     for (answer, kind) in cases {
         let told = answer.clone();
         let gate = Gate::open(move |_| told.clone()).await;
-        let config = Config::builder("my-project")
-            .with_endpoint(&gate.url)
-            .with_credentials(Credentials::Anonymous)
-            .build()
-            .unwrap();
-        let store = GoogleSecretManager::new(config);
+        let store = anonymous(&gate).await;
         let error = unread(&store).await;
         assert_eq!(error.kind(), kind, "{answer:?}: {error}");
         // The SDK repeats nothing by itself.
@@ -437,13 +427,9 @@ async fn whatever_answers_nothing_panics_and_nothing_of_it_shows() {
     }
 }
 
-fn anonymous(gate: &Gate) -> GoogleSecretManager {
-    let config = Config::builder("my-project")
-        .with_endpoint(&gate.url)
-        .with_credentials(Credentials::Anonymous)
-        .build()
-        .unwrap();
-    GoogleSecretManager::new(config)
+async fn anonymous(gate: &Gate) -> GoogleSecretManager {
+    let setup = Setup::new("my-project", &gate.url).set("credentials-source", "anonymous");
+    setup.connect().await
 }
 
 /// A server that keeps to the HTTP statuses and leaves out whatever the documentation calls optional:
@@ -478,7 +464,7 @@ async fn a_server_of_few_words_is_understood() {
         }
     })
     .await;
-    let store = anonymous(&gate);
+    let store = anonymous(&gate).await;
     let same = |value| Write::new(there.clone(), SecretValue::new(String::from(value)));
     assert_eq!(
         store.write(same("value")).await.unwrap(),
@@ -509,12 +495,9 @@ async fn a_server_of_few_words_is_understood() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_connection_is_explained() {
-    let refused = Config::builder("my-project")
-        .with_endpoint("http://127.0.0.1:1")
-        .with_credentials(Credentials::Anonymous)
-        .build()
-        .unwrap();
-    let error = unread(&GoogleSecretManager::new(refused)).await;
+    let refused =
+        Setup::new("my-project", "http://127.0.0.1:1").set("credentials-source", "anonymous");
+    let error = unread(&refused.connect().await).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
         error
@@ -524,13 +507,10 @@ async fn no_connection_is_explained() {
     );
 
     let key = google().await;
-    let unknown = Config::builder("my-project")
-        .with_region("nowhere-north1")
-        .with_endpoint("https://secretmanager.nowhere.invalid")
-        .with_credentials(Credentials::Key(support::key(&key.service_account_json())))
-        .build()
-        .unwrap();
-    let error = unread(&GoogleSecretManager::new(unknown)).await;
+    let unknown = Setup::new("my-project", "https://secretmanager.nowhere.invalid")
+        .set("region", "nowhere-north1")
+        .set("credentials", key.service_account_json());
+    let error = unread(&unknown.connect().await).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.message().contains("does not exist"), "{error}");
 }
@@ -538,7 +518,7 @@ async fn no_connection_is_explained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_error_of_a_store_names_its_place() {
     let google: Google = google().await;
-    let config = config(&google).with_region("us-central1").build().unwrap();
-    let error = unread(&GoogleSecretManager::new(config)).await;
+    let setup = config(&google).set("region", "us-central1");
+    let error = unread(&setup.connect().await).await;
     assert_eq!(error.store(), Some("gcp stand-in-project/us-central1"));
 }

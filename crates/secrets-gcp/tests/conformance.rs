@@ -19,10 +19,10 @@ use secret_persistence_core::{
     CheckOptions, Coordinate, ErrorKind, Owner, SecretPersistence, SecretPersistenceExt,
 };
 use secret_persistence_gcp::policy::{PolicyOptions, roles};
-use secret_persistence_gcp::{ConfigBuilder, GoogleSecretManager};
+
 use serde_json::Value;
 use support::outsider::SomebodyElse;
-use support::{config, coordinate, google, google_with, store, write};
+use support::{Setup, config, coordinate, google, google_with, store, write};
 
 const REGION: &str = "europe-west3";
 
@@ -30,18 +30,17 @@ fn owner() -> Owner {
     Owner::parse("conformance").unwrap()
 }
 
-async fn keeps_every_promise(google: &Google, builder: ConfigBuilder, region: Option<&str>) {
-    let config = builder.with_owner(owner()).build().unwrap();
-    let open = move || -> Arc<dyn SecretPersistence> {
-        Arc::new(GoogleSecretManager::new(config.clone()))
-    };
-    let store = open();
+async fn keeps_every_promise(google: &Google, setup: Setup, region: Option<&str>) {
+    let setup = setup.owner(owner());
+    let store: Arc<dyn SecretPersistence> = Arc::new(setup.clone().connect().await);
     let options = Options::default()
         .with_owner(owner())
         .with_outsider(Arc::new(SomebodyElse::of(google, region).await))
         .with_reopen(move || {
-            let store = open();
-            Box::pin(async move { Ok(store) })
+            let setup = setup.clone();
+            Box::pin(
+                async move { Ok(Arc::new(setup.connect().await) as Arc<dyn SecretPersistence>) },
+            )
         });
     let report = conformance::run(&store, &options).await;
     println!("{report}");
@@ -59,10 +58,10 @@ async fn global_secrets_keep_every_promise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn regional_secrets_keep_every_promise() {
     let google = google_with(|switches| switches.strict_endpoints = true).await;
-    let builder = config(&google)
-        .with_region(REGION)
-        .with_endpoint(google.regional_endpoint());
-    keeps_every_promise(&google, builder, Some(REGION)).await;
+    let setup = config(&google)
+        .set("region", REGION)
+        .set("endpoint-url", google.regional_endpoint());
+    keeps_every_promise(&google, setup, Some(REGION)).await;
 }
 
 /// Global secrets with one replica, a customer's key and labels; `latest`, listings and metadata lag
@@ -76,19 +75,19 @@ async fn a_service_that_lags_behind_keeps_every_promise() {
     })
     .await;
     let key = format!("projects/kms-project/locations/{REGION}/keyRings/ring/cryptoKeys/key");
-    let builder = config(&google)
-        .with_region(REGION)
-        .with_user_managed_replication(true)
-        .with_kms_key(key)
-        .with_label("team", "data");
-    keeps_every_promise(&google, builder, None).await;
+    let setup = config(&google)
+        .set("region", REGION)
+        .set("replication", "user-managed")
+        .set("kms-key", key)
+        .set("labels", "team=data");
+    keeps_every_promise(&google, setup, None).await;
 }
 
 /// Through retry and limit, under a quota that the suite exceeds by far.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_project_keeps_every_promise() {
     let google = google_with(|switches| switches.throttle_every = Some(3)).await;
-    let store = Arc::new(store(&google));
+    let store = Arc::new(store(&google).await);
     let retry = RetryOptions::default()
         .with_min_pause(Duration::from_millis(5))
         .with_max_pause(Duration::from_millis(50));
@@ -107,15 +106,14 @@ async fn the_roles_are_enough_and_the_least() {
         let number = google.project_number().to_string();
         // The suite also asks for a name that is not ours.
         let mut options = PolicyOptions::new(number).with_external("conformance-");
-        let mut builder = config(&google);
+        let mut setup = config(&google);
         if let Some(region) = region {
             options = options.with_region(region);
-            builder = builder.with_region(region);
+            setup = setup.set("region", region);
         }
         let policy = roles(&options).unwrap();
         google.switches(|switches| switches.granted = Some(grants(&policy, None)));
-        let store: Arc<dyn SecretPersistence> =
-            Arc::new(GoogleSecretManager::new(builder.build().unwrap()));
+        let store: Arc<dyn SecretPersistence> = Arc::new(setup.connect().await);
         let report = conformance::run(&store, &Options::default()).await;
         report.assert_passed();
         assert!(
@@ -142,7 +140,7 @@ async fn every_permission_is_needed_and_named_where_it_is_missing() {
     let mut named = BTreeSet::new();
     for permission in permissions(&policy) {
         google.switches(|switches| switches.granted = None);
-        let store = store(&google);
+        let store = store(&google).await;
         let there = write("value");
         store.write(there.clone()).await.unwrap();
         let disabled = write("value");
@@ -172,7 +170,7 @@ async fn every_permission_is_needed_and_named_where_it_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_roles_read_and_change_nothing() {
     let google = google().await;
-    let store = store(&google);
+    let store = store(&google).await;
     let there = write("value");
     store.write(there.clone()).await.unwrap();
     let number = google.project_number().to_string();
@@ -196,7 +194,7 @@ async fn read_only_roles_read_and_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_secrets_are_a_hundred_requests_at_fifty_at_once() {
     let google = google().await;
-    let store = store(&google);
+    let store = store(&google).await;
     let writes: Vec<_> = (0..100).map(|n| write(&format!("value {n}"))).collect();
     for written in store.write_many(&writes).await {
         written.unwrap();
@@ -221,8 +219,7 @@ async fn a_hundred_secrets_are_a_hundred_requests_at_fifty_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_works() {
     let google = google().await;
-    let config = config(&google).with_owner(owner()).build().unwrap();
-    let store = GoogleSecretManager::new(config);
+    let store = config(&google).owner(owner()).connect().await;
     let report = store.check(&CheckOptions::default()).await;
     assert!(report.to_string().contains("works"), "{report}");
     assert_eq!(report.failures().count(), 0, "{report}");

@@ -12,16 +12,13 @@ use std::time::Duration;
 
 use e2e::google::{Google, Options};
 use secret_persistence_core::{Error, ErrorKind, SecretPersistence, SecretPersistenceExt};
-use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager, SETTINGS};
-use support::{config, google, google_with, in_a_process_of_its_own, key, write};
+use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
+use support::{Setup, google, google_with, in_a_process_of_its_own, store, write};
 
-fn with(google: &Google, credentials: Credentials) -> GoogleSecretManager {
-    let config = Config::builder(google.project())
-        .with_endpoint(google.endpoint())
-        .with_credentials(credentials)
-        .build()
-        .unwrap();
-    GoogleSecretManager::new(config)
+/// With what one setting says about credentials.
+async fn with(google: &Google, name: &'static str, value: &str) -> GoogleSecretManager {
+    let setup = Setup::new(google.project(), &google.endpoint()).set(name, value);
+    setup.connect().await
 }
 
 async fn refused(store: &GoogleSecretManager) -> Error {
@@ -53,7 +50,7 @@ async fn every_kind_of_file_works() {
             "//iam.googleapis.com/".to_owned(),
         ),
     ] {
-        let store = with(&google, Credentials::Key(key(&json)));
+        let store = with(&google, "credentials", &json).await;
         let write = write("v");
         store.write(write.clone()).await.unwrap();
         let read = store.read(&write.coordinate.into()).await.unwrap();
@@ -63,10 +60,7 @@ async fn every_kind_of_file_works() {
     }
     // A key signs by itself: nobody was asked for a token for it alone.
     google.reset();
-    let store = with(
-        &google,
-        Credentials::Key(key(&google.service_account_json())),
-    );
+    let store = with(&google, "credentials", &google.service_account_json()).await;
     store.write(write("v")).await.unwrap();
     assert_eq!(google.requests().len(), 2);
 }
@@ -98,7 +92,7 @@ async fn what_is_refused_a_token_is_explained() {
         ),
         (broken.to_string(), "no access token can be made"),
     ] {
-        let error = refused(&with(&google, Credentials::Key(key(&json)))).await;
+        let error = refused(&with(&google, "credentials", &json).await).await;
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
         assert!(error.message().contains(text), "{text}: {error}");
         assert!(
@@ -108,8 +102,8 @@ async fn what_is_refused_a_token_is_explained() {
         assert!(!format!("{error:?}").contains("canary"), "{error:?}");
     }
     google.switches(|switches| switches.deny("iam.serviceAccounts.getAccessToken"));
-    let impersonated = Credentials::Key(key(&google.impersonated_json()));
-    let error = refused(&with(&google, impersonated)).await;
+    let impersonated = google.impersonated_json();
+    let error = refused(&with(&google, "credentials", &impersonated).await).await;
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     let hint = error.hint().unwrap();
     assert!(
@@ -124,7 +118,7 @@ async fn what_is_refused_a_token_is_explained() {
 async fn a_key_file_is_read_again_when_it_changes_or_is_refused() {
     let google = google().await;
     let path = google.service_account_file().unwrap();
-    let store = with(&google, Credentials::KeyFile(path.clone()));
+    let store = with(&google, "credentials-file", path.to_str().unwrap()).await;
     store.write(write("v")).await.unwrap();
 
     // Changed before anybody was refused: nobody is.
@@ -165,10 +159,7 @@ async fn a_key_file_is_read_again_when_it_changes_or_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_end_are_renewed() {
     let google = google_with(|switches| switches.token_lifetime = Duration::from_secs(2)).await;
-    let store = with(
-        &google,
-        Credentials::Key(key(&google.user_credentials_json())),
-    );
+    let store = with(&google, "credentials", &google.user_credentials_json()).await;
     let writes: Vec<_> = (0..20).map(|_| write("v")).collect();
     for written in store.write_many(&writes).await {
         written.unwrap();
@@ -188,7 +179,7 @@ async fn tokens_that_end_are_renewed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emulator_may_be_asked_without_credentials() {
     let google = google().await;
-    let anonymous = with(&google, Credentials::Anonymous);
+    let anonymous = with(&google, "credentials-source", "anonymous").await;
     assert!(
         anonymous
             .identity()
@@ -275,7 +266,7 @@ async fn child_writes() {
         _ => variable(name),
     });
     let config = Config::from_settings(&settings).unwrap();
-    let store = GoogleSecretManager::new(config);
+    let store = GoogleSecretManager::connect(config).await.unwrap();
     let written = store.write(write("v")).await;
     match variable("REFUSED") {
         Some(text) => {
@@ -293,7 +284,7 @@ async fn child_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_store_serves_many_callers_from_the_start() {
     let google = google().await;
-    let store = GoogleSecretManager::new(config(&google).build().unwrap());
+    let store = store(&google).await;
     let writes: Vec<_> = (0..100).map(|_| write("v")).collect();
     for written in store.write_many(&writes).await {
         written.unwrap();

@@ -18,10 +18,10 @@ use secret_persistence_core::{
     CheckOptions, Coordinate, DeleteOptions, Error, ListOptions, SecretPersistence,
     SecretPersistenceExt, SecretValue, Write,
 };
-use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager};
+use secret_persistence_gcp::GoogleSecretManager;
 use serde_json::json;
 use support::gate::{Answer, Gate};
-use support::{config, coordinate, google, in_a_process_of_its_own, key};
+use support::{Setup, coordinate, google, in_a_process_of_its_own, store};
 
 const LINES: [&str; 3] = [
     "canary-line-one",
@@ -84,7 +84,7 @@ async fn child_shows_nothing() {
     let mut shown = String::new();
 
     // A good day, and one on which payloads are damaged.
-    let store = GoogleSecretManager::new(config(&google).build().unwrap());
+    let store = store(&google).await;
     let there = Write::new(coordinate(), value.clone());
     store.write(there.clone()).await.unwrap();
     store.read(&there.coordinate.clone().into()).await.unwrap();
@@ -113,13 +113,12 @@ async fn child_shows_nothing() {
             Answer(status, Vec::new(), body.clone())
         })
         .await;
-        let configured = Config::builder("my-project")
-            .with_endpoint(&gate.url)
-            .with_credentials(Credentials::Key(key(&json)))
+        let configured = Setup::new("my-project", &gate.url)
+            .set("credentials", &json)
             .build()
             .unwrap();
         write!(shown, "{configured:?} {configured:#?}").unwrap();
-        let store = GoogleSecretManager::new(configured);
+        let store = GoogleSecretManager::connect(configured).await.unwrap();
         let write = Write::new(coordinate(), value.clone());
         let names: Vec<Coordinate> = vec![coordinate().into(), Coordinate::parse("db").unwrap()];
         errors.extend(store.write(write.clone()).await.err());

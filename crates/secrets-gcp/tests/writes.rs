@@ -13,7 +13,7 @@ use secret_persistence_core::{
     ErrorKind, ListOptions, Owner, SecretPersistence, SecretPersistenceExt, SecretValue, Timestamp,
     Write, Written,
 };
-use secret_persistence_gcp::{GoogleSecretManager, OWNER_LABEL};
+use secret_persistence_gcp::OWNER_LABEL;
 use support::outsider::SomebodyElse;
 use support::{config, coordinate, google, google_with, store, write};
 
@@ -27,7 +27,7 @@ async fn a_create_whose_version_never_came_is_completed_or_removed() {
     for when in [When::BeforeWork, When::AfterWork] {
         let write = write("the value");
         google.switches(|switches| switches.cut("AddSecretVersion", when));
-        let first = store(&google);
+        let first = store(&google).await;
         let lost = first.write(write.clone()).await.unwrap_err();
         assert!(lost.is_retryable(), "{lost}");
         let read = first.read(&write.coordinate.clone().into()).await;
@@ -37,7 +37,7 @@ async fn a_create_whose_version_never_came_is_completed_or_removed() {
             assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         }
         // By the process that was interrupted, which remembers, and by one that does not.
-        let again = if arrived { first } else { store(&google) };
+        let again = if arrived { first } else { store(&google).await };
         let written = again.write(write.clone()).await.unwrap();
         let expected = if arrived {
             Written::AlreadySame
@@ -53,7 +53,7 @@ async fn a_create_whose_version_never_came_is_completed_or_removed() {
     // Removed by who gives up.
     let write = write("the value");
     google.switches(|switches| switches.cut("AddSecretVersion", When::BeforeWork));
-    let store = store(&google);
+    let store = store(&google).await;
     store.write(write.clone()).await.unwrap_err();
     assert_eq!(google.secrets().len(), 3);
     store
@@ -68,7 +68,7 @@ async fn a_create_whose_version_never_came_is_completed_or_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_whose_answer_was_lost_is_the_same_write() {
     let google = google().await;
-    let store = store(&google);
+    let store = store(&google).await;
     let write = write("once\nonly");
     google.switches(|switches| switches.cut("CreateSecret", When::AfterWork));
     let lost = store.write(write.clone()).await.unwrap_err();
@@ -86,7 +86,7 @@ async fn two_that_complete_at_once_agree() {
     for _ in 0..20 {
         let write = write("the value");
         outsider.create(write.coordinate.as_str()).await;
-        let stores = [store(&google), store(&google)];
+        let stores = [store(&google).await, store(&google).await];
         google.switches(|switches| switches.latency = Duration::from_millis(5));
         let (one, two) = futures::join!(
             stores[0].write(write.clone()),
@@ -134,7 +134,7 @@ async fn another_value_in_any_version_is_already_there() {
             }
             google.switches(|switches| switches.latest_lag = lag);
             let write = Write::new(name, SecretValue::new("ours".into()));
-            let written = store(&google).write(write).await;
+            let written = store(&google).await.write(write).await;
             // What lags cannot be seen: the first version decides then.
             let expected = match (lag.is_zero(), versions) {
                 (false, ["ours", "theirs"]) => Ok(Written::AlreadySame),
@@ -155,7 +155,8 @@ async fn a_throttled_writer_comes_to_its_end() {
         let retry = RetryOptions::default()
             .with_min_pause(Duration::from_millis(1))
             .with_max_pause(Duration::from_millis(5));
-        let layered = Layers::over(Stack::over(Arc::new(store(&google))).with_retry(retry)).build();
+        let layered =
+            Layers::over(Stack::over(Arc::new(store(&google).await)).with_retry(retry)).build();
         for _ in 0..10 {
             let write = write("the value");
             layered.write(write.clone()).await.unwrap();
@@ -167,7 +168,7 @@ async fn a_throttled_writer_comes_to_its_end() {
         // Stopped at whatever step, by a process that ends: what comes after remembers nothing.
         let write = write("the value");
         google.switches(|switches| switches.cut("AddSecretVersion", When::BeforeWork));
-        let _ = store(&google).write(write.clone()).await;
+        let _ = store(&google).await.write(write.clone()).await;
         layered.write(write.clone()).await.unwrap();
         let read = layered.read(&write.coordinate.into()).await.unwrap();
         assert_eq!(read.value, write.value);
@@ -186,15 +187,17 @@ async fn everything_about_a_secret_goes_into_its_create() {
         (Some(REGION), false, REGION),
         (Some(REGION), true, REGION),
     ] {
-        let mut builder = config(&google)
-            .with_label("team", "data")
-            .with_kms_key(key(location))
-            .with_owner(Owner::parse("prod").unwrap())
-            .with_user_managed_replication(user_managed);
-        if let Some(region) = region {
-            builder = builder.with_region(region);
+        let mut setup = config(&google)
+            .set("labels", "team=data")
+            .set("kms-key", key(location))
+            .owner(Owner::parse("prod").unwrap());
+        if user_managed {
+            setup = setup.set("replication", "user-managed");
         }
-        let store = GoogleSecretManager::new(builder.build().unwrap());
+        if let Some(region) = region {
+            setup = setup.set("region", region);
+        }
+        let store = setup.connect().await;
         let write = write("v").with_expires(Some(expires));
         store.write(write.clone()).await.unwrap();
         let entry = store.describe(&write.coordinate).await.unwrap();
@@ -228,16 +231,12 @@ async fn everything_about_a_secret_goes_into_its_create() {
             .unwrap();
     }
     // The replica is where it was asked for.
-    let config = config(&google)
-        .with_region(REGION)
-        .with_user_managed_replication(true)
-        .build()
-        .unwrap();
+    let setup = config(&google)
+        .set("region", REGION)
+        .set("replication", "user-managed");
     let write = write("v");
-    GoogleSecretManager::new(config)
-        .write(write.clone())
-        .await
-        .unwrap();
+    let store = setup.connect().await;
+    store.write(write.clone()).await.unwrap();
     let outsider = SomebodyElse::of(&google, None).await;
     let seen = outsider.labels(write.coordinate.as_str()).await;
     let replicas = &seen.replication.unwrap();
@@ -250,7 +249,7 @@ async fn everything_about_a_secret_goes_into_its_create() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_expired_is_gone() {
     let google = google().await;
-    let store = store(&google);
+    let store = store(&google).await;
     let soon = Timestamp::now().saturating_add(Duration::from_secs(300));
     let write_soon = write("v").with_expires(Some(soon));
     store.write(write_soon.clone()).await.unwrap();

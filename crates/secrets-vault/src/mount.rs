@@ -17,12 +17,12 @@ use crate::wire;
 
 /// Where the secrets are, and how they are kept there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Located {
+pub(crate) struct KvMount {
     pub(crate) root: Root,
     pub(crate) version: KvVersion,
 }
 
-impl Located {
+impl KvMount {
     /// The part of a path that version 2 has and version 1 has not.
     pub(crate) fn part(&self, name: &'static str) -> Option<&'static str> {
         (self.version == KvVersion::Two).then_some(name)
@@ -35,12 +35,12 @@ pub(crate) struct Mount {
     session: Arc<Session>,
     place: Place,
     /// What most mounts are: version 2, at the first part of the prefix.
-    guess: Located,
-    known: OnceLock<Located>,
+    guess: KvMount,
+    known: OnceLock<KvMount>,
     asking: Mutex<Option<WeakShared<Asking>>>,
 }
 
-type Asking = BoxFuture<'static, Result<Located>>;
+type Asking = BoxFuture<'static, Result<KvMount>>;
 
 impl Mount {
     pub(crate) fn new(http: Arc<Http>, session: Arc<Session>, config: &VaultConfig) -> Self {
@@ -51,16 +51,16 @@ impl Mount {
                 prefix: prefix.clone(),
             },
         };
-        let located = |version| Located {
+        let kv = |version| KvMount {
             root: root.clone(),
             version,
         };
-        let known = config.version.map(located).map(OnceLock::from);
+        let known = config.version.map(kv).map(OnceLock::from);
         Self {
             http,
             session,
             place: config.place.clone(),
-            guess: located(KvVersion::Two),
+            guess: kv(KvVersion::Two),
             known: known.unwrap_or_default(),
             asking: Mutex::default(),
         }
@@ -71,18 +71,18 @@ impl Mount {
     }
 
     /// What is known, or the guess.
-    pub(crate) fn presumed(&self) -> &Located {
+    pub(crate) fn presumed(&self) -> &KvMount {
         self.known.get().unwrap_or(&self.guess)
     }
 
     /// What is known, asked of the server where it is not. Callers at the same time share one request,
     /// and its failure; the next caller asks again.
-    pub(crate) async fn located(&self) -> Result<&Located> {
+    pub(crate) async fn resolve(&self) -> Result<&KvMount> {
         if let Some(known) = self.known.get() {
             return Ok(known);
         }
-        let located = self.ask().await?;
-        Ok(self.known.get_or_init(|| located))
+        let kv = self.ask().await?;
+        Ok(self.known.get_or_init(|| kv))
     }
 
     /// Sends a request that changes nothing. Where the mount is not known yet, it is asked for at the
@@ -90,22 +90,22 @@ impl Mount {
     pub(crate) async fn look(
         &self,
         method: Method,
-        path: impl Fn(&Located) -> String,
-    ) -> Result<(&Located, Answer)> {
+        path: impl Fn(&KvMount) -> String,
+    ) -> Result<(&KvMount, Answer)> {
         if !self.is_known() {
             let guessed = path(&self.guess);
-            let (located, answer) = futures::join!(self.located(), self.try_out(&method, &guessed));
-            let located = located?;
-            if let Some(answer) = answer.filter(|_| path(located) == guessed) {
-                return Ok((located, answer));
+            let (kv, answer) = futures::join!(self.resolve(), self.try_out(&method, &guessed));
+            let kv = kv?;
+            if let Some(answer) = answer.filter(|_| path(kv) == guessed) {
+                return Ok((kv, answer));
             }
         }
-        let located = self.located().await?;
+        let kv = self.resolve().await?;
         let answer = self
             .session
-            .send(&self.http, method, &path(located), Body::Empty)
+            .send(&self.http, method, &path(kv), Body::Empty)
             .await?;
-        Ok((located, answer))
+        Ok((kv, answer))
     }
 
     /// An answer that means something whatever the mount is. A refusal may come of a wrong guess and
@@ -135,7 +135,7 @@ impl Mount {
 }
 
 /// Asks the server for the mount at a place.
-async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<Located> {
+async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<KvMount> {
     let asked = match place {
         Place::Joined(joined) => joined.as_str(),
         Place::Separate { mount, .. } => mount.as_str(),
@@ -183,5 +183,5 @@ async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<Lo
             prefix: prefix.clone(),
         },
     };
-    Ok(Located { root, version })
+    Ok(KvMount { root, version })
 }

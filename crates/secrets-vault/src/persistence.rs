@@ -16,7 +16,7 @@ use crate::auth::{Session, json};
 use crate::client::{Answer, Body, Http};
 use crate::config::{KvVersion, VaultConfig};
 use crate::error::malformed;
-use crate::mount::{Located, Mount};
+use crate::mount::{KvMount, Mount};
 use crate::naming::native;
 use crate::wire::{
     CheckAndSet, Create, CustomMetadata, Field, Fields, Keys, Lookup, Metadata, Value, Versioned,
@@ -38,19 +38,32 @@ struct Inner {
 }
 
 impl Vault {
-    /// Logs in, and asks which KV engine the mount is where the settings leave that open.
+    /// Logs in, and waits until it is known which KV engine the mount is, so that
+    /// [`capabilities`](SecretPersistence::capabilities) are final.
     ///
-    /// With a token both are one round trip. After a login the mount is asked for along with the first
-    /// operation: a first read, listing or description goes out at the same time, so that a start never
-    /// costs more than one round trip; only a first write or delete waits for the answer. Until then
-    /// [`capabilities`](SecretPersistence::capabilities) are those of version 2, and a mount that is not
-    /// there is not noticed; [`located`](Self::located) waits for both. Afterwards a read is one request.
+    /// # Errors
+    /// `InvalidConfig` for files that are not there and a mount that is not a KV engine,
+    /// `Unauthenticated` for a refused login, `PermissionDenied` for a mount that is not there or in
+    /// which the token has no right, `Unavailable` where Vault does not answer, is sealed or not
+    /// initialised.
+    pub async fn connect(config: VaultConfig) -> Result<Self> {
+        Self::connect_lazy(config).await?.ready().await
+    }
+
+    /// Logs in, and leaves the mount to the first operation where the settings leave it open.
+    ///
+    /// With a token the mount is asked for beside it, in one round trip. After a login it is asked for
+    /// along with the first operation: a first read, listing or description goes out at the same time,
+    /// so that a start never costs more than one round trip; only a first write or delete waits for the
+    /// answer. Until then [`capabilities`](SecretPersistence::capabilities) are those of version 2, and
+    /// a mount that is not there is not noticed; [`ready`](Self::ready) waits for both. Afterwards a
+    /// read is one request.
     ///
     /// # Errors
     /// `InvalidConfig` for files that are not there, `Unauthenticated` for a refused login, `Unavailable`
     /// where Vault does not answer, is sealed or not initialised; with a token also those of
-    /// [`located`](Self::located).
-    pub async fn connect(config: VaultConfig) -> Result<Self> {
+    /// [`ready`](Self::ready).
+    pub async fn connect_lazy(config: VaultConfig) -> Result<Self> {
         let address = config.address.as_str().trim_end_matches('/');
         let in_store = |error: Error| {
             error
@@ -64,9 +77,9 @@ impl Vault {
         let mount = Mount::new(Arc::clone(&http), Arc::clone(&session), &config);
         if session.is_given() {
             // Side by side: connecting is one round trip.
-            let (learnt, located) = futures::join!(session.learn(), mount.located());
+            let (learnt, kv) = futures::join!(session.learn(), mount.resolve());
             learnt.map_err(in_store)?;
-            located.map_err(in_store)?;
+            kv.map_err(in_store)?;
         }
         let root = &mount.presumed().root;
         let shown = format!("vault {address}/{}/{}", root.mount, root.prefix).into();
@@ -82,11 +95,11 @@ impl Vault {
     /// Waits until the mount is known, so that capabilities are final.
     ///
     /// # Errors
-    /// `InvalidConfig` for a mount that is no KV engine, `PermissionDenied` where it is not there or the
+    /// `InvalidConfig` for a mount that is not a KV engine, `PermissionDenied` where it is not there or the
     /// token has no right in it, `Unavailable` where Vault does not answer.
-    pub async fn located(self) -> Result<Self> {
-        let located = self.0.mount.located().await.map(drop);
-        located.map_err(|error| {
+    pub async fn ready(self) -> Result<Self> {
+        let kv = self.0.mount.resolve().await.map(drop);
+        kv.map_err(|error| {
             error
                 .with_operation(Operation::Open)
                 .with_store(self.store())
@@ -105,12 +118,12 @@ impl Vault {
 
     async fn read_one(&self, coordinate: &Coordinate) -> Result<Read> {
         let (name, field) = native(coordinate)?;
-        let (located, answer) = self
+        let (kv, answer) = self
             .0
             .mount
             .look(Method::GET, |at| at.root.path(at.part("data"), name))
             .await?;
-        let mut fields = match (located.version, answer.status) {
+        let mut fields = match (kv.version, answer.status) {
             (KvVersion::One, 200) => answer.parse::<Wrapped<Fields>>()?.data,
             (KvVersion::Two, 200) => answer
                 .parse::<Wrapped<Versioned>>()?
@@ -135,21 +148,21 @@ impl Vault {
     }
 
     async fn write_one(&self, write: &Write) -> Result<Written> {
-        let located = self.0.mount.located().await?;
+        let kv = self.0.mount.resolve().await?;
         self.capabilities().accepts(write)?;
-        match located.version {
-            KvVersion::One => self.write_version_1(located, write).await,
-            KvVersion::Two => self.write_version_2(located, write).await,
+        match kv.version {
+            KvVersion::One => self.write_version_1(kv, write).await,
+            KvVersion::Two => self.write_version_2(kv, write).await,
         }
     }
 
     /// Version 1 cannot refuse a second write: look first.
-    async fn write_version_1(&self, located: &Located, write: &Write) -> Result<Written> {
+    async fn write_version_1(&self, kv: &KvMount, write: &Write) -> Result<Written> {
         match self.compare(write).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             outcome => return outcome,
         }
-        let path = located.root.path(None, write.coordinate.as_str());
+        let path = kv.root.path(None, write.coordinate.as_str());
         let body = json(&Value {
             value: write.value.expose(),
         })?;
@@ -165,11 +178,11 @@ impl Vault {
     /// metadata of a value that is there, which may be another installation's. Metadata that an attempt
     /// before this one wrote is not written again: however often the value's own request fails, the
     /// next attempt is a request shorter than the first.
-    async fn write_version_2(&self, located: &Located, write: &Write) -> Result<Written> {
+    async fn write_version_2(&self, kv: &KvMount, write: &Write) -> Result<Written> {
         let name = write.coordinate.as_str();
         let owner = self.0.config.owner.as_ref().map(Owner::as_str);
         if let Some(wanted) = CustomMetadata::of(owner, write.expires) {
-            let path = located.root.path(Some("metadata"), name);
+            let path = kv.root.path(Some("metadata"), name);
             let answer = self.send(Method::GET, &path, Body::Empty).await?;
             let present = match answer.status {
                 200 => Some(answer.parse::<Wrapped<Metadata>>()?.data),
@@ -186,7 +199,7 @@ impl Vault {
                 expect_success(self.send(Method::POST, &path, Body::Open(&body)).await?)?;
             }
         }
-        let path = located.root.path(Some("data"), name);
+        let path = kv.root.path(Some("data"), name);
         let body = json(&Create {
             options: CheckAndSet { cas: 0 },
             data: Value {
@@ -240,13 +253,13 @@ impl Vault {
     /// What version 2 knows of a name; `None` for one that is there on version 1, which knows nothing.
     async fn metadata_of(&self, coordinate: &ManagedCoordinate) -> Result<Option<Metadata>> {
         let name = coordinate.as_str();
-        let (located, answer) = self
+        let (kv, answer) = self
             .0
             .mount
             // Reading is the only way to see that it is there on version 1.
             .look(Method::GET, |at| at.root.path(at.part("metadata"), name))
             .await?;
-        match (answer.status, located.version) {
+        match (answer.status, kv.version) {
             (200, KvVersion::One) => Ok(None),
             (200, KvVersion::Two) => Ok(Some(answer.parse::<Wrapped<Metadata>>()?.data)),
             _ => Err(answer.error()),
@@ -317,8 +330,8 @@ impl SecretPersistence for Vault {
         // A task of its own, so that dropping this future does not cut the request: where the client
         // goes away midway, Vault leaves metadata whose versions are gone, and answers 500 for it.
         let request = tokio::spawn(async move {
-            let located = vault.0.mount.located().await?;
-            let path = located.root.path(located.part("metadata"), name.as_str());
+            let kv = vault.0.mount.resolve().await?;
+            let path = kv.root.path(kv.part("metadata"), name.as_str());
             vault.send(Method::DELETE, &path, Body::Empty).await
         });
         let answer = request
@@ -351,8 +364,8 @@ impl SecretPersistence for Vault {
                     ));
                 }
             }
-            let located = self.0.mount.located().await?;
-            let path = located.root.path(Some("undelete"), coordinate.as_str());
+            let kv = self.0.mount.resolve().await?;
+            let path = kv.root.path(Some("undelete"), coordinate.as_str());
             let body = json(&Versions {
                 versions: [metadata.current_version],
             })?;
@@ -372,11 +385,11 @@ impl SecretPersistence for Vault {
                 .with_store(self.store())
         };
         // Vault lists a folder in one answer, sorted; the cursor is the last name of the page before.
-        let folder = |at: &Located| {
+        let folder = |at: &KvMount| {
             let path = at.root.folder_path(at.part("metadata"));
             path.trim_end_matches('/').to_owned()
         };
-        let (located, answer) = self
+        let (kv, answer) = self
             .0
             .mount
             .look(list_method(), folder)
@@ -387,7 +400,7 @@ impl SecretPersistence for Vault {
             404 if !answer.names_no_route() => Vec::new(),
             _ => return Err(explain(answer.error())),
         };
-        let begins = located.root.folder().1;
+        let begins = kv.root.folder().1;
         let mut page = Page::default();
         let mut coordinates = Vec::new();
         let limit = options.page_size.unwrap_or(DEFAULT_PAGE).max(1);
@@ -412,7 +425,7 @@ impl SecretPersistence for Vault {
                 Err(_) => page.skipped += 1,
             }
         }
-        if !options.details || located.version == KvVersion::One {
+        if !options.details || kv.version == KvVersion::One {
             page.entries = coordinates.into_iter().map(Entry::new).collect();
             return Ok(page);
         }
@@ -448,11 +461,11 @@ impl SecretPersistence for Vault {
                 .with_operation(Operation::Identity)
                 .with_store(self.store())
         };
-        let (located, answer) = futures::join!(
-            self.0.mount.located(),
+        let (kv, answer) = futures::join!(
+            self.0.mount.resolve(),
             self.send(Method::GET, "auth/token/lookup-self", Body::Empty)
         );
-        located.map_err(explain)?;
+        kv.map_err(explain)?;
         let answer = answer.map_err(explain)?;
         let principal = match answer.status {
             200 => {

@@ -164,7 +164,7 @@ async fn any_number_of_first_readers_ask_once_and_a_failure_is_not_remembered() 
         _ => two("value"),
     })
     .await;
-    let error = store.clone().located().await.unwrap_err();
+    let error = store.clone().ready().await.unwrap_err();
     assert!(error.message().contains("sealed"), "{error}");
     let error = store.read(&managed()).await.unwrap_err();
     assert!(error.message().contains("sealed"), "{error}");
@@ -182,7 +182,7 @@ async fn a_mount_that_is_not_there_fails_the_first_operation_and_waiting_for_it(
     for error in [
         store.read(&managed()).await.unwrap_err(),
         store.identity().await.unwrap_err(),
-        store.clone().located().await.unwrap_err(),
+        store.clone().ready().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert!(error.message().contains("no such mount"), "{error}");
@@ -202,9 +202,9 @@ async fn waiting_for_the_mount_makes_capabilities_final() {
         Expiry::Swept,
         "what most mounts keep"
     );
-    let store = store.located().await.unwrap();
+    let store = store.ready().await.unwrap();
     assert_eq!(store.capabilities().expiry, Expiry::None);
-    store.located().await.unwrap();
+    store.ready().await.unwrap();
     assert_eq!(fake.count("GET", ASKED), 1);
 }
 

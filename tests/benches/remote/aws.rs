@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use futures::future::join_all;
-use secret_persistence_aws::{AccessKey, AwsSecretsManager};
-use secret_persistence_core::{ManagedCoordinate, SecretPersistence, SecretValue};
+use secret_persistence_aws::{AwsSecretsManager, Config, SETTINGS};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence};
 
 use crate::{
     configuration::{value, write},
@@ -48,12 +48,14 @@ impl Sdk {
 
 impl Bare for Sdk {
     async fn ours(&self) -> Arc<dyn SecretPersistence> {
-        let key = || SecretValue::new("test".to_owned());
-        let key = AccessKey::new(key(), key());
-        let config = secret_persistence_aws::Config::builder(REGION)
-            .with_endpoint(&*self.url)
-            .with_credentials(secret_persistence_aws::Credentials::AccessKey(key));
-        Arc::new(AwsSecretsManager::new(config.build().unwrap()))
+        let settings = SETTINGS.from_pairs([
+            ("region", REGION),
+            ("endpoint-url", &self.url),
+            ("access-key-id", "test"),
+            ("secret-access-key", "test"),
+        ]);
+        let config = Config::from_settings(&settings.unwrap()).unwrap();
+        Arc::new(AwsSecretsManager::connect(config).await.unwrap())
     }
 
     fn anew(&self) -> Self {

@@ -3,8 +3,8 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use e2e::azure::{Azure, Options};
-use secret_persistence_azure::{AzureKeyVault, ClientSecret, Config, Credentials};
-use secret_persistence_core::{ManagedCoordinate, SecretPersistence, SecretValue};
+use secret_persistence_azure::{AzureKeyVault, Config, SETTINGS};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence};
 use serde_json::Value;
 
 use crate::{
@@ -23,22 +23,19 @@ pub(crate) async fn measure(delay: Duration) {
 
 /// Logins go through the delay too.
 async fn ours_at(azure: &Azure, target: &Target) -> Arc<dyn SecretPersistence> {
-    let secret = ClientSecret::new(
-        azure.tenant_id(),
-        azure.client_id(),
-        SecretValue::new(azure.client_secret().to_owned()),
-    );
-    let config = Config::builder(&*target.url)
-        .with_authority_host(&*target.url)
-        .with_ca_file(target.ca_file(azure.ca_file()))
+    let ca_file = target.ca_file(azure.ca_file());
+    let settings = SETTINGS.from_pairs([
+        ("vault-url", &*target.url),
+        ("authority-host", &*target.url),
+        ("ca-file", ca_file.to_str().unwrap()),
         // The vault is called localhost, which is below no resource.
-        .with_verify_challenge(false)
-        .with_credentials(Credentials::ClientSecret(secret));
-    Arc::new(
-        AzureKeyVault::connect(config.build().unwrap())
-            .await
-            .unwrap(),
-    )
+        ("verify-challenge", "false"),
+        ("tenant-id", azure.tenant_id()),
+        ("client-id", azure.client_id()),
+        ("client-secret", azure.client_secret()),
+    ]);
+    let config = Config::from_settings(&settings.unwrap()).unwrap();
+    Arc::new(AzureKeyVault::connect(config).await.unwrap())
 }
 
 /// A pooled HTTP client with a token, and the vault's answers as they come.

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use e2e::google::{Google, Options};
-use secret_persistence_core::{ManagedCoordinate, SecretPersistence, SecretValue};
-use secret_persistence_gcp::{Config, Credentials, GoogleSecretManager, Key};
+use secret_persistence_core::{ManagedCoordinate, SecretPersistence};
+use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
 use serde_json::Value;
 
 use crate::{
@@ -16,19 +16,20 @@ pub(crate) async fn measure(delay: Duration) {
     let google = Google::start(Options::default()).await.unwrap();
     let target = || Target::new(&google.endpoint(), delay);
     let (ours, bare) = (target(), target());
-    let store = ours_at(&google, &ours);
+    let store = ours_at(&google, &ours).await;
     let floor = Http::connect(&google, &bare).await;
     clouds::measure("Google", delay, &ours, store, &floor).await;
 }
 
 /// With a key, which names the address of logins: they go to the stand-in itself.
-fn ours_at(google: &Google, target: &Target) -> Arc<dyn SecretPersistence> {
-    let key = SecretValue::new(google.service_account_json());
-    let key = Key::parse(&key).unwrap();
-    let config = Config::builder(google.project())
-        .with_endpoint(&*target.url)
-        .with_credentials(Credentials::Key(key));
-    Arc::new(GoogleSecretManager::new(config.build().unwrap()))
+async fn ours_at(google: &Google, target: &Target) -> Arc<dyn SecretPersistence> {
+    let settings = SETTINGS.from_pairs([
+        ("project-id", google.project()),
+        ("endpoint-url", &target.url),
+        ("credentials", &google.service_account_json()),
+    ]);
+    let config = Config::from_settings(&settings.unwrap()).unwrap();
+    Arc::new(GoogleSecretManager::connect(config).await.unwrap())
 }
 
 /// A pooled HTTP client with a token, and the service's answers as they come.

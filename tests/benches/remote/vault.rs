@@ -61,7 +61,7 @@ impl Bare for Http {
             settings.set(name, value).unwrap();
         }
         let config = VaultConfig::from_settings(&settings).unwrap();
-        Arc::new(Vault::connect(config).await.unwrap())
+        Arc::new(Vault::connect_lazy(config).await.unwrap())
     }
 
     fn anew(&self) -> Self {

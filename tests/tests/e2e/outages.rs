@@ -212,7 +212,7 @@ async fn localstack_is_killed_in_the_middle_and_forgets_everything() {
         .with_operations(aws_operation)
         .start()
         .unwrap();
-    let target = repeating(&aws(&proxy.url(), &account()), 2);
+    let target = repeating(&aws(&proxy.url(), &account()).await, 2);
     let migration = departure.to(&target);
     let report = copy_struck(&migration, &proxy, ("CreateSecret", 30), async || {
         server.kill();
@@ -251,7 +251,7 @@ async fn every_third_request_is_throttled() {
         .unwrap();
     let token = vault_server.root_token();
     let middle = repeating(&vault(&vault_proxy.url(), &mount, token).await, 40);
-    let target = repeating(&aws(&aws_proxy.url(), &account()), 40);
+    let target = repeating(&aws(&aws_proxy.url(), &account()).await, 40);
     vault_proxy.inject(Rule::new(Fault::Respond(Answer::vault_throttling(0))).every(3));
     // Not the other service, which says who we are in another protocol.
     for operation in ["BatchGetSecretValue", "CreateSecret", "ListSecrets"] {
@@ -354,6 +354,6 @@ async fn aws_writes_and_the_connection_drops() {
         .with_operations(aws_operation)
         .start()
         .unwrap();
-    let target = aws(&proxy.url(), &account());
+    let target = aws(&proxy.url(), &account()).await;
     writes_without_answer(&proxy, "CreateSecret", &target).await;
 }

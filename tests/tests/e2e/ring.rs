@@ -27,7 +27,7 @@ async fn every_value_is_equal_after_the_ring() {
     let stations = [
         first,
         repeating(&vault(vault_server.address(), &mount, token).await, 8),
-        repeating(&aws(localstack.url(), &account()), 8),
+        repeating(&aws(localstack.url(), &account()).await, 8),
         sqlite(&folder.path().join("last.db")).await,
     ];
 

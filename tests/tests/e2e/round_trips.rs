@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use e2e::{FaultProxy, LocalStack, VaultServer, proxy::aws_operation};
 use futures::{StreamExt as _, stream};
-use secret_persistence_aws::{AccessKey, AwsSecretsManager, Credentials};
+use secret_persistence_aws::AwsSecretsManager;
 use secret_persistence_core::{
     Actor, DeleteOptions, ManagedCoordinate, Recovery, SecretPersistence,
     SecretPersistenceExt as _, SecretValue, Stores, Write, Written,
@@ -73,16 +73,15 @@ async fn remove_all(store: &dyn SecretPersistence, names: &[ManagedCoordinate]) 
         .await;
 }
 
-fn aws(proxy: &FaultProxy) -> Arc<dyn SecretPersistence> {
-    let key = |text: &str| SecretValue::new(text.to_owned());
-    let config = secret_persistence_aws::Config::builder("eu-central-1")
-        .with_endpoint(proxy.url())
-        .with_credentials(Credentials::AccessKey(AccessKey::new(
-            key("test"),
-            key("test"),
-        )))
-        .build();
-    Arc::new(AwsSecretsManager::new(config.unwrap()))
+async fn aws(proxy: &FaultProxy) -> Arc<dyn SecretPersistence> {
+    let settings = secret_persistence_aws::SETTINGS.from_pairs([
+        ("region", "eu-central-1"),
+        ("endpoint-url", &*proxy.url()),
+        ("access-key-id", "test"),
+        ("secret-access-key", "test"),
+    ]);
+    let config = secret_persistence_aws::Config::from_settings(&settings.unwrap()).unwrap();
+    Arc::new(AwsSecretsManager::connect(config).await.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +94,7 @@ async fn aws_batches_go_out_together() {
         .start()
         .unwrap();
     let names = names(100);
-    let store = aws(&proxy);
+    let store = aws(&proxy).await;
     write_all(&*store, &names, 16).await;
     assert_eq!(proxy.counts(), [("CreateSecret".to_owned(), 100)]);
     assert!(
@@ -107,7 +106,7 @@ async fn aws_batches_go_out_together() {
     proxy.set_delay(DELAY);
     proxy.reset();
     // As after a start: nothing is known, no connection is open.
-    let secrets = acting(aws(&proxy));
+    let secrets = acting(aws(&proxy).await);
     // One alone needs one right less, and has a hundred times the quota.
     for (count, singles, batches) in [(1, 1, 0), (10, 0, 1), (20, 0, 1), (21, 1, 1), (100, 0, 5)] {
         let (saved, full) = configuration(names.iter().take(count));
@@ -161,7 +160,7 @@ async fn vault_as(
         settings.set(name, *value).unwrap();
     }
     let config = VaultConfig::from_settings(&settings).unwrap();
-    Arc::new(Vault::connect(config).await.unwrap())
+    Arc::new(Vault::connect_lazy(config).await.unwrap())
 }
 
 /// A role that may do everything: its login mount, role id and secret id.

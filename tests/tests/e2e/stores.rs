@@ -2,9 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use secret_persistence_aws::{AccessKey, AwsSecretsManager, Config, Credentials};
+use secret_persistence_aws::{AwsSecretsManager, Config};
 use secret_persistence_core::{
-    Actor, Owner, SecretPersistence, SecretValue, Stores,
+    Actor, Owner, SecretPersistence, Stores,
     connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
     layer::{Layers, RetryOptions, Stack},
     settings::SettingMap,
@@ -26,18 +26,16 @@ pub(crate) fn account() -> String {
 }
 
 /// The secrets of an account.
-pub(crate) fn aws(url: &str, account: &str) -> Store {
-    let value = |text: &str| SecretValue::new(text.to_owned());
-    let config = Config::builder("us-east-1")
-        .with_endpoint(url)
-        .with_owner(owner())
-        .with_credentials(Credentials::AccessKey(AccessKey::new(
-            value(account),
-            value("none"),
-        )))
-        .build()
-        .unwrap();
-    Arc::new(AwsSecretsManager::new(config))
+pub(crate) async fn aws(url: &str, account: &str) -> Store {
+    let settings = secret_persistence_aws::SETTINGS.from_pairs([
+        ("region", "us-east-1"),
+        ("endpoint-url", url),
+        ("access-key-id", account),
+        ("secret-access-key", "none"),
+    ]);
+    let config = Config::from_settings(&settings.unwrap()).unwrap();
+    let store = AwsSecretsManager::connect(config.with_owner(owner())).await;
+    Arc::new(store.unwrap())
 }
 
 /// A folder of a mount.

@@ -142,7 +142,7 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
     ];
     let report = bench.run(&arguments, 0).await;
     assert_eq!(report["tally"]["deleted"], fleet.secrets.len());
-    let aws = aws(bench.localstack.url(), &bench.account);
+    let aws = aws(bench.localstack.url(), &bench.account).await;
     assert_eq!(names(&aws).await, []);
     fleet.expect_in(&first).await;
     fleet.expect_in(&last).await;

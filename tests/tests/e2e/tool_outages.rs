@@ -119,7 +119,7 @@ async fn the_demos_connectors_go_round_while_every_third_request_is_throttled() 
     assert!(answered(&aws_proxy, 400) > 20, "AWS never throttled");
     expect_in_vault(&installation, vault_server, &mount).await;
     installation
-        .expect_in(&aws(localstack.url(), &account))
+        .expect_in(&aws(localstack.url(), &account).await)
         .await;
     installation.expect_in(&installation.last).await;
     installation.expect_in(&installation.first).await;
@@ -245,7 +245,9 @@ async fn localstack_is_killed_under_the_tool_and_forgets_everything() {
         "all of it again: {tally}"
     );
     step.expect_verified().await;
-    installation.expect_in(&aws(server.url(), &account)).await;
+    installation
+        .expect_in(&aws(server.url(), &account).await)
+        .await;
 }
 
 /// Vault does the write and the connection drops, again and again; nobody is told about it. Then the tool itself is
@@ -315,5 +317,7 @@ async fn aws_writes_and_neither_the_connection_nor_the_tool_lives_to_hear_of_it(
     let tally = step.done("copy").await;
     assert!(tally["resumed"].as_u64().unwrap() > 0, "{tally}");
     step.expect_verified().await;
-    installation.expect_in(&aws(server.url(), &account)).await;
+    installation
+        .expect_in(&aws(server.url(), &account).await)
+        .await;
 }

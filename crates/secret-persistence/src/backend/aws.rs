@@ -31,7 +31,7 @@ pub(super) const BACKEND: Backend = Backend {
             if let Some(owner) = owner {
                 config = config.with_owner(owner);
             }
-            Ok(Arc::new(AwsSecretsManager::new(config)) as Arc<dyn SecretPersistence>)
+            Ok(Arc::new(AwsSecretsManager::connect(config).await?) as Arc<dyn SecretPersistence>)
         })
     },
 };

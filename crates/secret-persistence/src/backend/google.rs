@@ -24,7 +24,7 @@ pub(super) const BACKEND: Backend = Backend {
             if let Some(owner) = owner {
                 config = config.with_owner(owner);
             }
-            Ok(Arc::new(GoogleSecretManager::new(config)) as Arc<dyn SecretPersistence>)
+            Ok(Arc::new(GoogleSecretManager::connect(config).await?) as Arc<dyn SecretPersistence>)
         })
     },
 };

@@ -25,7 +25,7 @@ pub(super) const BACKEND: Backend = Backend {
                 config = config.with_owner(owner);
             }
             // A wrong mount is told here, and what the store can do does not change under a layer.
-            let store = Vault::connect(config).await?.located().await?;
+            let store = Vault::connect(config).await?;
             Ok(Arc::new(store) as Arc<dyn SecretPersistence>)
         })
     },

@@ -6,7 +6,7 @@ use std::fmt;
 use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{Result, SecretValue};
 
-use super::{COMMON, Settings, invalid, near_miss};
+use super::{COMMON, Settings, invalid, misspellings};
 use crate::backend;
 use crate::kind::Kind;
 
@@ -137,7 +137,7 @@ impl Settings {
             Some(text) => Kind::of_variable(text)?,
             None => Kind::Database,
         };
-        let warnings = near_miss::look(environment, kind);
+        let warnings = misspellings::find(environment, kind);
         let backend = backend::of(kind)?;
         let store = backend.settings.from_env(&|name| environment.get(name));
         let settings = Self::new(kind, store, SettingMap::new(COMMON)).with_warnings(warnings);

@@ -5,11 +5,12 @@
 pub(crate) mod evaluator;
 pub(crate) mod gate;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use secret_persistence_aws::{AccessKey, Config, ConfigBuilder, Credentials};
-use secret_persistence_core::{ManagedCoordinate, Scope, SecretValue};
+use secret_persistence_aws::{AwsSecretsManager, Config, SETTINGS};
+use secret_persistence_core::{ManagedCoordinate, Owner, Result, Scope};
 use uuid::Uuid;
 
 /// The credentials of the tests: canaries, all three.
@@ -17,15 +18,52 @@ pub(crate) const KEY_ID: &str = "AKIACANARYACCESSKEY1";
 pub(crate) const SECRET_KEY: &str = "canarySecretAccessKey/0123456789abcdefghij";
 pub(crate) const SESSION_TOKEN: &str = "canarySessionToken==";
 
-/// A configuration for a server on loopback, with static keys.
-pub(crate) fn config(endpoint: &str) -> ConfigBuilder {
-    let value = |text: &str| SecretValue::new(text.to_owned());
-    Config::builder("us-east-1")
-        .with_endpoint(endpoint)
-        .with_credentials(Credentials::AccessKey(
-            AccessKey::new(value(KEY_ID), value(SECRET_KEY))
-                .with_session_token(value(SESSION_TOKEN)),
-        ))
+/// Settings that a test puts together.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    settings: BTreeMap<&'static str, String>,
+    owner: Option<Owner>,
+}
+
+impl Setup {
+    /// For a server on loopback, without credentials.
+    pub(crate) fn new(endpoint: &str) -> Self {
+        Self::default()
+            .set("region", "us-east-1")
+            .set("endpoint-url", endpoint)
+    }
+
+    pub(crate) fn set(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.insert(name, value.to_string());
+        self
+    }
+
+    pub(crate) fn owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    pub(crate) fn build(self) -> Result<Config> {
+        let config = Config::from_settings(&SETTINGS.from_pairs(self.settings)?)?;
+        Ok(match self.owner {
+            Some(owner) => config.with_owner(owner),
+            None => config,
+        })
+    }
+
+    pub(crate) async fn connect(self) -> AwsSecretsManager {
+        AwsSecretsManager::connect(self.build().unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+/// For a server on loopback, with static keys.
+pub(crate) fn config(endpoint: &str) -> Setup {
+    Setup::new(endpoint)
+        .set("access-key-id", KEY_ID)
+        .set("secret-access-key", SECRET_KEY)
+        .set("session-token", SESSION_TOKEN)
 }
 
 /// A name that nobody else has.

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use secret_persistence_core::{Result, SecretValue};
+use secret_persistence_core::settings::SettingMap;
+use secret_persistence_core::{Error, Result, SecretValue};
 
 use super::invalid;
+use crate::settings::SETTINGS;
 
 /// Where credentials come from.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Credentials {
+pub(crate) enum Credentials {
     /// The secret of an app registration.
     ClientSecret(ClientSecret),
     /// Whoever is logged in with the Azure CLI, or the Azure Developer CLI: for work on a laptop.
@@ -24,13 +25,60 @@ pub enum Credentials {
     WorkloadIdentity(WorkloadIdentity),
 }
 
-impl Default for Credentials {
-    fn default() -> Self {
-        Self::ManagedIdentity { client_id: None }
-    }
-}
-
 impl Credentials {
+    /// Those that settings ask for.
+    pub(super) fn of(settings: &SettingMap) -> Result<Self> {
+        let text = |name| settings.text(name).filter(|text| !text.is_empty());
+        let secret = settings
+            .secret("client-secret")
+            .filter(|secret| !secret.is_empty());
+        if settings.trust().is_tenant() && secret.is_none() {
+            return Err(
+                invalid("a tenant's store needs a client secret of its own").with_hint(
+                    "give tenantId, clientId and clientSecret: the platform's own identity is not lent",
+                ),
+            );
+        }
+        let chosen = match text("credentials").unwrap_or("auto") {
+            "auto" if secret.is_some() => "client-secret",
+            "auto" if text("federated-token-file").is_some() => "workload-identity",
+            "auto" => "managed-identity",
+            other => other,
+        };
+        let tenant = || required(text("tenant-id"), "tenant-id", chosen).map(str::to_owned);
+        let client = || required(text("client-id"), "client-id", chosen).map(str::to_owned);
+        let credentials = match chosen {
+            "client-secret" => {
+                let secret: SecretValue = secret.ok_or_else(|| missing("client-secret", chosen))?;
+                Self::ClientSecret(ClientSecret {
+                    tenant_id: tenant()?,
+                    client_id: client()?,
+                    secret,
+                })
+            }
+            "workload-identity" => {
+                let file = required(text("federated-token-file"), "federated-token-file", chosen)?;
+                Self::WorkloadIdentity(WorkloadIdentity {
+                    tenant_id: tenant()?,
+                    client_id: client()?,
+                    token_file: file.into(),
+                })
+            }
+            "managed-identity" => Self::ManagedIdentity {
+                client_id: text("client-id").map(str::to_owned),
+            },
+            "developer-tools" => Self::DeveloperTools,
+            _ => {
+                return Err(invalid(
+                    "`credentials` is `auto`, `client-secret`, `workload-identity`, `managed-identity` \
+                     or `developer-tools`",
+                ));
+            }
+        };
+        credentials.check()?;
+        Ok(credentials)
+    }
+
     /// What it is, as the setting `credentials` spells it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -60,7 +108,7 @@ impl Credentials {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         if let Some(tenant) = self.tenant() {
             check_tenant(tenant)?;
         }
@@ -77,25 +125,10 @@ impl Credentials {
 
 /// The secret of an app registration. `Debug` does not show it.
 #[derive(Clone)]
-pub struct ClientSecret {
+pub(crate) struct ClientSecret {
     pub(crate) tenant_id: String,
     pub(crate) client_id: String,
     pub(crate) secret: SecretValue,
-}
-
-impl ClientSecret {
-    /// The secret of an application in a tenant.
-    pub fn new(
-        tenant_id: impl Into<String>,
-        client_id: impl Into<String>,
-        secret: SecretValue,
-    ) -> Self {
-        Self {
-            tenant_id: tenant_id.into(),
-            client_id: client_id.into(),
-            secret,
-        }
-    }
 }
 
 impl fmt::Debug for ClientSecret {
@@ -111,25 +144,24 @@ impl fmt::Debug for ClientSecret {
 /// A Kubernetes service account that Entra ID trusts.
 /// <https://learn.microsoft.com/azure/aks/workload-identity-overview>
 #[derive(Clone, Debug)]
-pub struct WorkloadIdentity {
+pub(crate) struct WorkloadIdentity {
     pub(crate) tenant_id: String,
     pub(crate) client_id: String,
     pub(crate) token_file: PathBuf,
 }
 
-impl WorkloadIdentity {
-    /// The identity of a client in a tenant, with the file that holds the service account's token.
-    pub fn new(
-        tenant_id: impl Into<String>,
-        client_id: impl Into<String>,
-        token_file: impl Into<PathBuf>,
-    ) -> Self {
-        Self {
-            tenant_id: tenant_id.into(),
-            client_id: client_id.into(),
-            token_file: token_file.into(),
-        }
-    }
+fn required<'a>(value: Option<&'a str>, name: &'static str, chosen: &str) -> Result<&'a str> {
+    value.ok_or_else(|| missing(name, chosen))
+}
+
+fn missing(name: &'static str, chosen: &str) -> Error {
+    let variables = SETTINGS
+        .rows()
+        .iter()
+        .find(|setting| setting.name == name)
+        .map_or(&[][..], |setting| setting.env);
+    invalid(format!("{chosen} credentials need `{name}`"))
+        .with_hint(format!("set {}", variables.join(" or ")))
 }
 
 /// A directory's id or domain. It stands in the path of the token endpoint.
@@ -170,12 +202,13 @@ mod tests {
     #[test]
     fn identities_follow_their_grammar() {
         let secret = |tenant: &str, client: &str, secret: &str| {
-            let secret = SecretValue::new(secret.to_owned());
-            Config::builder("my-vault")
-                .with_credentials(Credentials::ClientSecret(ClientSecret::new(
-                    tenant, client, secret,
-                )))
-                .build()
+            Config::from_settings(&SETTINGS.from_pairs([
+                ("vault-url", "my-vault"),
+                ("credentials", "client-secret"),
+                ("tenant-id", tenant),
+                ("client-id", client),
+                ("client-secret", secret),
+            ])?)
         };
         assert!(secret("contoso.onmicrosoft.com", "client", "x").is_ok());
         for (tenant, client, value) in [

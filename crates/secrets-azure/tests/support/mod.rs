@@ -2,16 +2,17 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use async_trait::async_trait;
 use e2e::azure::{Azure, Options};
 use reqwest::{Certificate, Method};
-use secret_persistence_azure::{AzureKeyVault, ClientSecret, Config, ConfigBuilder, Credentials};
+use secret_persistence_azure::{AzureKeyVault, Config, SETTINGS};
 use secret_persistence_core::conformance::Outsider;
 use secret_persistence_core::{
-    Coordinate, Error, ErrorKind, ManagedCoordinate, Result, Scope, SecretValue, Write,
+    Coordinate, Error, ErrorKind, ManagedCoordinate, Owner, Result, Scope, SecretValue, Write,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -21,32 +22,86 @@ pub(crate) async fn stand_in() -> Azure {
     Azure::start(Options::default()).await.unwrap()
 }
 
-/// A configuration for it, with its application's secret.
-pub(crate) fn config(azure: &Azure) -> ConfigBuilder {
-    with_credentials(azure, application(azure))
+/// Settings that a test puts together.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    settings: BTreeMap<&'static str, String>,
+    owner: Option<Owner>,
+}
+
+/// What settings say about who we are.
+pub(crate) type Identity = Vec<(&'static str, String)>;
+
+impl Setup {
+    pub(crate) fn new(vault: &str) -> Self {
+        Self::default().set("vault-url", vault)
+    }
+
+    pub(crate) fn set(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.insert(name, value.to_string());
+        self
+    }
+
+    pub(crate) fn identity(mut self, identity: Identity) -> Self {
+        self.settings.extend(identity);
+        self
+    }
+
+    pub(crate) fn owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    pub(crate) fn build(self) -> Result<Config> {
+        let config = Config::from_settings(&SETTINGS.from_pairs(self.settings)?)?;
+        Ok(match self.owner {
+            Some(owner) => config.with_owner(owner),
+            None => config,
+        })
+    }
+}
+
+/// For it, with its application's secret.
+pub(crate) fn config(azure: &Azure) -> Setup {
+    with_identity(azure, application(azure))
 }
 
 /// Its application with the secret.
-pub(crate) fn application(azure: &Azure) -> Credentials {
-    let secret = SecretValue::new(azure.client_secret().to_owned());
-    Credentials::ClientSecret(ClientSecret::new(
-        azure.tenant_id(),
-        azure.client_id(),
-        secret,
-    ))
+pub(crate) fn application(azure: &Azure) -> Identity {
+    client_secret(azure.tenant_id(), azure.client_id(), azure.client_secret())
 }
 
-/// A configuration for it, with other credentials.
-pub(crate) fn with_credentials(azure: &Azure, credentials: Credentials) -> ConfigBuilder {
-    Config::builder(azure.vault_url())
-        .with_ca_file(azure.ca_file())
-        .with_authority_host(azure.authority_host())
-        .with_verify_challenge(false)
-        .with_credentials(credentials)
+/// An application with a secret.
+pub(crate) fn client_secret(tenant: &str, client: &str, secret: &str) -> Identity {
+    vec![
+        ("credentials", "client-secret".to_owned()),
+        ("tenant-id", tenant.to_owned()),
+        ("client-id", client.to_owned()),
+        ("client-secret", secret.to_owned()),
+    ]
 }
 
-pub(crate) async fn open(builder: ConfigBuilder) -> AzureKeyVault {
-    AzureKeyVault::connect(builder.build().unwrap())
+/// Its application by a service account's token.
+pub(crate) fn workload(azure: &Azure, file: &Path) -> Identity {
+    vec![
+        ("credentials", "workload-identity".to_owned()),
+        ("tenant-id", azure.tenant_id().to_owned()),
+        ("client-id", azure.client_id().to_owned()),
+        ("federated-token-file", file.to_str().unwrap().to_owned()),
+    ]
+}
+
+/// For it, as somebody else.
+pub(crate) fn with_identity(azure: &Azure, identity: Identity) -> Setup {
+    Setup::new(&azure.vault_url())
+        .set("ca-file", azure.ca_file().display())
+        .set("authority-host", azure.authority_host())
+        .set("verify-challenge", false)
+        .identity(identity)
+}
+
+pub(crate) async fn open(setup: Setup) -> AzureKeyVault {
+    AzureKeyVault::connect(setup.build().unwrap())
         .await
         .unwrap()
 }

@@ -6,12 +6,13 @@
 pub(crate) mod gate;
 pub(crate) mod outsider;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use e2e::google::{Google, Options, Switches};
-use secret_persistence_core::{ManagedCoordinate, Scope, SecretValue, Write};
-use secret_persistence_gcp::{Config, ConfigBuilder, Credentials, GoogleSecretManager, Key};
+use secret_persistence_core::{ManagedCoordinate, Owner, Result, Scope, SecretValue, Write};
+use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
 use uuid::Uuid;
 
 /// A stand-in on a good day.
@@ -26,19 +27,53 @@ pub(crate) async fn google_with(change: impl FnOnce(&mut Switches)) -> Google {
     google
 }
 
-/// A configuration for the stand-in, with its service account's key.
-pub(crate) fn config(google: &Google) -> ConfigBuilder {
-    Config::builder(google.project())
-        .with_endpoint(google.endpoint())
-        .with_credentials(Credentials::Key(key(&google.service_account_json())))
+/// Settings that a test puts together.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    settings: BTreeMap<&'static str, String>,
+    owner: Option<Owner>,
 }
 
-pub(crate) fn key(json: &str) -> Key {
-    Key::parse(&SecretValue::new(json.to_owned())).unwrap()
+impl Setup {
+    pub(crate) fn new(project: &str, endpoint: &str) -> Self {
+        Self::default()
+            .set("project-id", project)
+            .set("endpoint-url", endpoint)
+    }
+
+    pub(crate) fn set(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.insert(name, value.to_string());
+        self
+    }
+
+    pub(crate) fn owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    pub(crate) fn build(self) -> Result<Config> {
+        let config = Config::from_settings(&SETTINGS.from_pairs(self.settings)?)?;
+        Ok(match self.owner {
+            Some(owner) => config.with_owner(owner),
+            None => config,
+        })
+    }
+
+    pub(crate) async fn connect(self) -> GoogleSecretManager {
+        GoogleSecretManager::connect(self.build().unwrap())
+            .await
+            .unwrap()
+    }
 }
 
-pub(crate) fn store(google: &Google) -> GoogleSecretManager {
-    GoogleSecretManager::new(config(google).build().unwrap())
+/// For the stand-in, with its service account's key.
+pub(crate) fn config(google: &Google) -> Setup {
+    Setup::new(google.project(), &google.endpoint())
+        .set("credentials", google.service_account_json())
+}
+
+pub(crate) async fn store(google: &Google) -> GoogleSecretManager {
+    config(google).connect().await
 }
 
 /// A name that nobody else has.

@@ -137,7 +137,7 @@ pub async fn open(address: &str, pairs: &[(&str, &str)]) -> Result<Vault> {
     for (name, value) in pairs {
         settings.set(name, *value)?;
     }
-    Vault::connect(VaultConfig::from_settings(&settings)?).await
+    Vault::connect_lazy(VaultConfig::from_settings(&settings)?).await
 }
 
 /// What a fake server was sent.

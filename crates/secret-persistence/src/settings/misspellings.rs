@@ -85,9 +85,9 @@ const OURS: &str = "SECRETS_";
 /// How many letters a misspelt name may differ by.
 const FAR: usize = 2;
 
-/// Looks for near misses: of the variables that count for this kind, of those for every kind, and of
+/// Finds misspelt variables: of the variables that count for this kind, of those for every kind, and of
 /// the one that names the kind.
-pub(super) fn look(environment: &Environment, kind: Kind) -> Vec<Warning> {
+pub(super) fn find(environment: &Environment, kind: Kind) -> Vec<Warning> {
     let (mut ours, mut all) = (vec![SECRET_PERSISTENCE], vec![SECRET_PERSISTENCE]);
     let common = COMMON.iter().flat_map(|row| row.env);
     ours.extend(common.clone());
@@ -158,7 +158,7 @@ mod tests {
 
     fn found(kind: Kind, names: &[&str]) -> Vec<String> {
         let environment = names.iter().map(|name| (*name, "canary")).collect();
-        let warnings = look(&environment, kind);
+        let warnings = find(&environment, kind);
         warnings.iter().map(ToString::to_string).collect()
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use secret_persistence::connector::{ActingSecrets, GuardedValue, RecordState};
+use secret_persistence::connector::{ActingSecrets, RecordState, SecretJson};
 use secret_persistence::{Actor, Timestamp};
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ pub(super) async fn settle(
     Body(mut fields): Body,
 ) -> Result<Json<Value>, Problem> {
     caller.require(Role::Change)?;
-    let current = GuardedValue::new(fields.require("current")?);
+    let current = SecretJson::new(fields.require("current")?);
     fields.finish()?;
     let change = find(&gateway, &caller, &id).await?;
     let digest = gateway.digests().of("configuration", &current);

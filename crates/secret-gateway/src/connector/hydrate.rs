@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use secret_persistence::connector::GuardedValue;
+use secret_persistence::connector::SecretJson;
 use serde_json::{Value, json};
 
 use super::sight;
@@ -79,6 +79,6 @@ pub(super) async fn hydrate(
 
 /// An answer that holds secrets: the value it is made from is wiped.
 fn secret_answer(value: Value) -> Response {
-    let value = GuardedValue::new(value);
+    let value = SecretJson::new(value);
     ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }

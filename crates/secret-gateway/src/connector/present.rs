@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use secret_persistence::connector::{ConnectorSpec, GuardedValue, scrub};
+use secret_persistence::connector::{ConnectorSpec, SecretJson, scrub};
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
@@ -10,7 +10,7 @@ use crate::server::{Body, Caller, Fields, Problem};
 use crate::tokens::Role;
 
 fn compiled(fields: &mut Fields) -> Result<ConnectorSpec, Problem> {
-    let specification = GuardedValue::new(fields.require("specification")?);
+    let specification = SecretJson::new(fields.require("specification")?);
     Ok(ConnectorSpec::compile(&specification)?)
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn scrubbed(
 ) -> Result<Json<Value>, Problem> {
     caller.require(Role::Change)?;
     let spec = match fields.take("specification") {
-        Some(specification) => Some(ConnectorSpec::compile(&GuardedValue::new(specification))?),
+        Some(specification) => Some(ConnectorSpec::compile(&SecretJson::new(specification))?),
         None => None,
     };
     let configuration = fields.require("configuration")?;
@@ -52,7 +52,7 @@ pub(super) async fn places(
 ) -> Result<Json<Value>, Problem> {
     caller.require(Role::Change)?;
     let spec = compiled(&mut fields)?;
-    let configuration = GuardedValue::new(fields.require("configuration")?);
+    let configuration = SecretJson::new(fields.require("configuration")?);
     fields.finish()?;
     let places: Vec<String> = spec
         .secret_places(&configuration)?

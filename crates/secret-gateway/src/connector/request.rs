@@ -1,7 +1,7 @@
 //! What `POST /changes` asks for, parsed.
 
 use axum::http::{HeaderMap, StatusCode};
-use secret_persistence::connector::{ConnectorSpec, GuardedValue, Place, Policy};
+use secret_persistence::connector::{ConnectorSpec, Place, Policy, SecretJson};
 use secret_persistence::{Scope, Timestamp};
 use serde_json::{Value, json};
 
@@ -24,15 +24,15 @@ pub(super) struct Wanted {
 pub(super) enum What {
     Create {
         spec: ConnectorSpec,
-        edited: GuardedValue,
+        edited: SecretJson,
     },
     Update {
         spec: ConnectorSpec,
-        saved: GuardedValue,
-        edited: GuardedValue,
+        saved: SecretJson,
+        edited: SecretJson,
     },
     Delete {
-        saved: GuardedValue,
+        saved: SecretJson,
     },
 }
 
@@ -68,9 +68,9 @@ impl Wanted {
                     .ok_or_else(|| invalid("expires", "is not an RFC 3339 time"))?,
             ),
         };
-        let mut saved = fields.take("saved").map(GuardedValue::new);
-        let mut edited = fields.take("edited").map(GuardedValue::new);
-        let specification = fields.take("specification").map(GuardedValue::new);
+        let mut saved = fields.take("saved").map(SecretJson::new);
+        let mut edited = fields.take("edited").map(SecretJson::new);
+        let specification = fields.take("specification").map(SecretJson::new);
         fields.finish()?;
         if !caller.binding.sees_scope(&scope) {
             return Err(Problem::not_found(

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{Method, Response};
 use axum::routing::any;
 use secret_persistence::Recovery;
-use secret_persistence::connector::GuardedValue;
+use secret_persistence::connector::SecretJson;
 use serde_json::{Value, json};
 
 use super::answer::{KvError, data, done};
@@ -53,7 +53,7 @@ async fn value(
     match request.method().clone() {
         Method::GET => match engine.read(&path).await {
             Ok(value) => {
-                let shown = GuardedValue::new(json!({"value": value.expose()}));
+                let shown = SecretJson::new(json!({"value": value.expose()}));
                 Ok(data(shown.into_inner()))
             }
             Err(ReadError::Deleted) => Err(KvError::not_found()),
@@ -65,7 +65,7 @@ async fn value(
                 Ok(body) => match body.into_inner() {
                     Value::Object(fields) => only_value(fields),
                     other => {
-                        drop(GuardedValue::new(other));
+                        drop(SecretJson::new(other));
                         Err(KvError::bad("the body is not an object"))
                     }
                 },

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, Response};
 use axum::routing::any;
-use secret_persistence::connector::GuardedValue;
+use secret_persistence::connector::SecretJson;
 use secret_persistence::{Entry, Recovery, SecretValue, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -86,7 +86,7 @@ async fn read(engine: &Engine, path: &str, wanted: Option<&str>) -> Answer {
 
 fn value_answer(value: &SecretValue) -> Response<Body> {
     // The guard wipes the copy that the answer was made from.
-    let shown = GuardedValue::new(json!({
+    let shown = SecretJson::new(json!({
         "data": {"value": value.expose()},
         "metadata": version(UNKNOWN_TIME, ""),
     }));
@@ -105,11 +105,11 @@ fn version(created: &str, deleted: &str) -> Value {
 }
 
 /// The value of a write, and whether its name has to be new.
-fn parsed(body: GuardedValue) -> (Result<SecretValue, KvError>, bool) {
+fn parsed(body: SecretJson) -> (Result<SecretValue, KvError>, bool) {
     let mut members = match body.into_inner() {
         Value::Object(members) => members,
         other => {
-            drop(GuardedValue::new(other));
+            drop(SecretJson::new(other));
             return (Err(KvError::bad("the body is not an object")), false);
         }
     };
@@ -120,11 +120,11 @@ fn parsed(body: GuardedValue) -> (Result<SecretValue, KvError>, bool) {
     };
     let data = members.shift_remove("data");
     let unknown = !members.is_empty();
-    drop(GuardedValue::new(Value::Object(members)));
+    drop(SecretJson::new(Value::Object(members)));
     let value = match data {
         Some(Value::Object(data)) => only_value(data),
         Some(other) => {
-            drop(GuardedValue::new(other));
+            drop(SecretJson::new(other));
             Err(KvError::bad("`data` is not an object"))
         }
         None => Err(KvError::bad("no data provided")),
@@ -156,7 +156,7 @@ fn cas(options: &Map<String, Value>) -> Result<bool, KvError> {
 pub(super) fn only_value(mut fields: Map<String, Value>) -> Result<SecretValue, KvError> {
     let value = fields.shift_remove("value");
     let alone = fields.is_empty();
-    drop(GuardedValue::new(Value::Object(fields)));
+    drop(SecretJson::new(Value::Object(fields)));
     match value {
         Some(Value::String(text)) => {
             let value = SecretValue::new(text);
@@ -167,7 +167,7 @@ pub(super) fn only_value(mut fields: Map<String, Value>) -> Result<SecretValue, 
             }
         }
         Some(other) => {
-            drop(GuardedValue::new(other));
+            drop(SecretJson::new(other));
             Err(KvError::bad("the field `value` is not a text"))
         }
         None => Err(KvError::bad("a secret has the field `value`, a text")),
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_write_has_the_field_value_and_cas_zero_at_most() {
-        let parse = |body: Value| parsed(GuardedValue::new(body));
+        let parse = |body: Value| parsed(SecretJson::new(body));
         let (value, only_new) = parse(json!({"data": {"value": "x"}, "options": {"cas": 0}}));
         assert!(only_new && value.unwrap().expose() == "x");
         assert!(!parse(json!({"data": {"value": "x"}})).1);

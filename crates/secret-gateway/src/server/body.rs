@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
-use secret_persistence::connector::{GuardedValue, json_depth};
+use secret_persistence::connector::{SecretJson, json_depth};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -64,7 +64,7 @@ pub(crate) async fn read_json(
     headers: &HeaderMap,
     body: HttpBody,
     limits: Limits,
-) -> Result<GuardedValue, BodyError> {
+) -> Result<SecretJson, BodyError> {
     let text = read(headers, body, limits.body_bytes).await?;
     let text = std::str::from_utf8(&text).map_err(|_| BodyError::NotJson)?;
     // The parser recurses, so the depth is known before it starts.
@@ -73,7 +73,7 @@ pub(crate) async fn read_json(
     }
     let mut parser = serde_json::Deserializer::from_str(text);
     parser.disable_recursion_limit();
-    let value = GuardedValue::new(Value::deserialize(&mut parser).map_err(|_| BodyError::NotJson)?);
+    let value = SecretJson::new(Value::deserialize(&mut parser).map_err(|_| BodyError::NotJson)?);
     parser.end().map_err(|_| BodyError::NotJson)?;
     Ok(value)
 }
@@ -135,18 +135,16 @@ struct GuardedMap(Map<String, Value>);
 
 impl Drop for GuardedMap {
     fn drop(&mut self) {
-        drop(GuardedValue::new(Value::Object(std::mem::take(
-            &mut self.0,
-        ))));
+        drop(SecretJson::new(Value::Object(std::mem::take(&mut self.0))));
     }
 }
 
 impl Fields {
-    pub(crate) fn of(value: GuardedValue) -> Result<Self, Problem> {
+    pub(crate) fn of(value: SecretJson) -> Result<Self, Problem> {
         match value.into_inner() {
             Value::Object(members) => Ok(Self(GuardedMap(members))),
             other => {
-                drop(GuardedValue::new(other));
+                drop(SecretJson::new(other));
                 Err(invalid("body", "is not an object"))
             }
         }
@@ -180,7 +178,7 @@ impl Fields {
         match self.require(name)? {
             Value::String(text) => Ok(text),
             other => {
-                drop(GuardedValue::new(other));
+                drop(SecretJson::new(other));
                 Err(invalid(name, "is not a text"))
             }
         }

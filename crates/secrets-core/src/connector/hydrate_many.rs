@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::error::{ConnectorError, Problems};
-use super::guarded::GuardedValue;
 use super::hydrate::hydrate_with;
 use super::place::Place;
 use super::pointer::{Pointer, pointers};
+use super::secret_json::SecretJson;
 use super::secrets::ActingSecrets;
 
 impl ActingSecrets {
@@ -20,8 +20,8 @@ impl ActingSecrets {
     pub async fn hydrate_many(
         &self,
         saved: Vec<Value>,
-    ) -> Result<Vec<Result<GuardedValue, ConnectorError>>, ConnectorError> {
-        let saved: Vec<GuardedValue> = saved.into_iter().map(GuardedValue::new).collect();
+    ) -> Result<Vec<Result<SecretJson, ConnectorError>>, ConnectorError> {
+        let saved: Vec<SecretJson> = saved.into_iter().map(SecretJson::new).collect();
         let found: Vec<Result<Vec<(Place, Pointer)>, ConnectorError>> =
             saved.iter().map(|saved| pointers(saved)).collect();
         let wanted: Vec<Pointer> = found

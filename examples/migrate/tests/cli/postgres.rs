@@ -220,7 +220,7 @@ async fn what_keeps_a_database_from_opening_is_said() {
     };
     let columns = "table=actor&id=id&configuration=configuration";
     plan(&server.address(&format!("?{columns}")))
-        .expect(4)
+        .expect(2)
         .says("actor");
     plan(&format!("postgres://127.0.0.1:1/x?{columns}"))
         .expect(4)
@@ -270,5 +270,124 @@ async fn one_process_at_a_time() {
         .says("another process");
     first.kill().unwrap();
     first.wait().unwrap();
+    server.drop().await;
+}
+
+/// Two tables of one database, of which one loses what the other loses: as a replica would.
+#[tokio::test]
+async fn a_target_that_follows_the_source_is_not_retired_into_nothing() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::empty();
+    for table in ["secrets", "copies"] {
+        server
+            .sql(&format!(
+                "CREATE TABLE {table} (coordinate TEXT PRIMARY KEY, payload TEXT)"
+            ))
+            .await;
+    }
+    server
+        .sql(
+            "CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             DELETE FROM copies WHERE coordinate = OLD.coordinate; RETURN OLD; END $$",
+        )
+        .await;
+    server
+        .sql("CREATE TRIGGER follow AFTER DELETE ON secrets FOR EACH ROW EXECUTE FUNCTION follow()")
+        .await;
+    server
+        .sql("CREATE TABLE actor (id text PRIMARY KEY, configuration text)")
+        .await;
+    for number in 1..=10 {
+        let name = format!("airbyte_workspace_1_secret_{number}_v1");
+        server
+            .sql(&format!("INSERT INTO secrets VALUES ('{name}', 'value')"))
+            .await;
+        server
+            .sql(&format!(
+                "INSERT INTO actor VALUES ('{number}', '{{\"password\": {{\"_secret\": \"{name}\"}}}}')"
+            ))
+            .await;
+    }
+    let (from, to) = (
+        server.address("?table=secrets&mode=plain"),
+        server.address("?table=copies&mode=plain"),
+    );
+    let actors = server.address("?table=actor&id=id&configuration=configuration");
+    let run = |command: &'static str, more: &[&str]| {
+        let fixed = [
+            command,
+            "--from",
+            &from,
+            "--to",
+            &to,
+            "--configs",
+            &actors,
+            "--journal",
+            "journal.db",
+            "--lag",
+            "1s",
+        ];
+        server.run(&lab, &[&fixed[..], more].concat())
+    };
+    run("copy", &[]).expect(0);
+    run("verify", &[]).expect(0);
+    run("retire", &["--all-references"])
+        .expect(2)
+        .says("one follows the other");
+    for table in ["secrets", "copies"] {
+        let left = server
+            .texts(&format!(
+                "SELECT coordinate FROM {table} WHERE coordinate LIKE '%workspace_1_%'"
+            ))
+            .await;
+        assert_eq!(left.len(), 10, "{table}");
+    }
+    server.drop().await;
+}
+
+/// What a trigger says may quote the row, under any code that it likes.
+#[tokio::test]
+async fn what_a_trigger_says_is_not_shown() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::with(1, 1).await;
+    server
+        .sql("CREATE TABLE actor (id text PRIMARY KEY, workspace_id uuid, spec jsonb, configuration jsonb)")
+        .await;
+    server
+        .sql(
+            "INSERT INTO actor VALUES ('a', '00000000-0000-0000-0000-000000000001', \
+             '{\"properties\": {\"password\": {\"type\": \"string\", \"airbyte_secret\": true}}}', \
+             '{\"password\": \"canary\"}')",
+        )
+        .await;
+    for code in ["P0001", "42P01", "XX000"] {
+        server
+            .sql(&format!(
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 RAISE EXCEPTION 'no: %', OLD.configuration USING ERRCODE = '{code}'; END $$"
+            ))
+            .await;
+        server
+            .sql("CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE ON actor FOR EACH ROW EXECUTE FUNCTION refuse()")
+            .await;
+        let actors = server.address(
+            "?table=actor&id=id&configuration=configuration&base_id=workspace_id&specification=spec",
+        );
+        let arguments = [
+            "split",
+            "--store",
+            "sqlite:source.db",
+            "--configs",
+            &actors,
+            "--journal",
+            "split.db",
+        ];
+        let ran = server.run(&lab, &arguments).says(code).never_says("canary");
+        assert_ne!(ran.status, 0, "{ran:?}");
+    }
     server.drop().await;
 }

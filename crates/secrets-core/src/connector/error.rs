@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use super::limits::MAX_PROBLEMS;
+use super::limits::{MAX_PROBLEM_BYTES, MAX_PROBLEMS};
 use super::place::Place;
 
 /// Why a configuration or a specification was refused: every problem of it, none of them repaired.
@@ -164,6 +164,15 @@ impl Problem {
                 .is_some_and(|error| error.kind().is_gone())
     }
 
+    /// How many bytes its own texts have.
+    fn bytes(&self) -> usize {
+        let message = match &self.message {
+            Cow::Borrowed(_) => 0,
+            Cow::Owned(message) => message.len(),
+        };
+        self.place.length() + message + self.coordinate.as_ref().map_or(0, |name| name.len())
+    }
+
     /// Whether the same call may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -227,6 +236,8 @@ pub enum ProblemKind {
     PointerOutsideSecret,
     /// A reference that names one coordinate while the pointer beside it names another.
     ReferenceMismatch,
+    /// An object with a name that `serde_json` keeps to itself, and would read as something else.
+    ReservedName,
     /// A plan that is older than a change may take.
     StalePlan,
     /// A store failed.
@@ -241,6 +252,8 @@ pub enum ProblemKind {
     UnknownStorage,
     /// A specification in which secrets could be missed.
     UnsupportedSchema,
+    /// A walk that was to run [elsewhere](super::Elsewhere) and never ran.
+    WalkDropped,
 }
 
 impl ProblemKind {
@@ -260,6 +273,7 @@ impl ProblemKind {
             Self::NotAString => "not_a_string",
             Self::PointerOutsideSecret => "pointer_outside_secret",
             Self::ReferenceMismatch => "reference_mismatch",
+            Self::ReservedName => "reserved_name",
             Self::StalePlan => "stale_plan",
             Self::Store => "store",
             Self::TypeMismatch => "type_mismatch",
@@ -267,6 +281,7 @@ impl ProblemKind {
             Self::UnknownReference => "unknown_reference",
             Self::UnknownStorage => "unknown_storage",
             Self::UnsupportedSchema => "unsupported_schema",
+            Self::WalkDropped => "walk_dropped",
         }
     }
 }
@@ -279,24 +294,48 @@ impl fmt::Display for ProblemKind {
 
 /// Problems as a walk finds them, bounded.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(Vec<Problem>);
+pub(crate) struct Problems {
+    found: Vec<Problem>,
+    bytes: usize,
+    /// Whether there are more than are listed.
+    more: bool,
+}
 
 impl Problems {
     pub(crate) fn push(&mut self, problem: impl FnOnce() -> Problem) {
-        match self.0.len() {
-            len if len < MAX_PROBLEMS => self.0.push(problem()),
-            MAX_PROBLEMS => self.0.push(Problem::new(
+        if self.more {
+            return;
+        }
+        let problem = problem();
+        self.bytes = self.bytes.saturating_add(problem.bytes());
+        self.more = self.found.len() == MAX_PROBLEMS || self.bytes > MAX_PROBLEM_BYTES;
+        self.found.push(if self.more {
+            Problem::new(
                 Place::root(),
                 ProblemKind::LimitExceeded,
-                "more than 10,000 problems; the rest is not listed",
-            )),
-            _ => {}
+                "more problems than are listed: 10,000, or 1 MiB of their places",
+            )
+        } else {
+            problem
+        });
+    }
+
+    /// The same, unless the problem before says nothing else.
+    pub(crate) fn push_once(&mut self, problem: impl FnOnce() -> Problem) {
+        let problem = problem();
+        let is_known = self.found.last().is_some_and(|last| {
+            last.kind == problem.kind
+                && last.coordinate == problem.coordinate
+                && last.place == problem.place
+        });
+        if !is_known {
+            self.push(|| problem);
         }
     }
 
     /// The error of what was found, by place.
     pub(crate) fn into_result(self) -> Result<(), ConnectorError> {
-        let mut problems = self.0;
+        let mut problems = self.found;
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         ConnectorError::of(problems).map_or(Ok(()), Err)
     }
@@ -353,5 +392,22 @@ mod tests {
         let error = problems.into_result().unwrap_err();
         assert_eq!(error.problems().len(), MAX_PROBLEMS + 1);
         assert!(error.to_string().len() < 1000);
+    }
+
+    #[test]
+    fn problems_below_a_long_name_take_bounded_room() {
+        let above = Place::root().child(&"x".repeat(10_000));
+        let mut problems = Problems::default();
+        for index in 0..10_000 {
+            problems.push(|| Problem::new(above.index(index), ProblemKind::TypeMismatch, "wrong"));
+        }
+        let error = problems.into_result().unwrap_err();
+        let bytes: usize = error
+            .problems()
+            .iter()
+            .map(|problem| problem.place().as_str().len())
+            .sum();
+        assert!(bytes <= MAX_PROBLEM_BYTES);
+        assert_eq!(error.problems()[0].kind(), ProblemKind::LimitExceeded);
     }
 }

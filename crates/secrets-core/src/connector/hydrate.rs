@@ -5,8 +5,9 @@ use std::mem;
 
 use serde_json::{Map, Value};
 
+use super::elsewhere::is_long;
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::limits::{is_too_deep, too_deep};
+use super::limits::{Budget, is_too_deep, too_deep};
 use super::place::Path;
 use super::pointer::{Encoding, Pointer, SECRET, is_pointer_object, pointers, visit_pointers};
 use super::secret_json::{SecretJson, parse_json};
@@ -32,7 +33,8 @@ use crate::SecretValue;
 ///
 /// # Errors
 /// Every malformed pointer, every pointer for which there is no value, every value that does not
-/// decode, each with its place. Never a partly hydrated configuration.
+/// decode, each with its place; `LimitExceeded` for what is nested too deeply, has too many pointers or
+/// becomes too large. Never a partly hydrated configuration.
 pub fn hydrate_with<S: Borrow<SecretValue>>(
     config: Value,
     value_of: impl FnMut(&Pointer) -> Option<S>,
@@ -43,9 +45,10 @@ pub fn hydrate_with<S: Borrow<SecretValue>>(
     }
     let mut hydrator = Hydrator {
         value_of,
+        budget: Budget::new(),
         problems: Problems::default(),
     };
-    hydrator.walk(&mut config, &Path::Root, 0)?;
+    hydrator.walk(&mut config, &Path::root(), 0)?;
     hydrator.problems.into_result()?;
     Ok(config)
 }
@@ -100,8 +103,13 @@ impl ActingSecrets {
         let references = self.references(ids.collect()).await;
         let values = self.read(&found, &references).await?;
         if values.iter().all(Result::is_ok) {
+            let long = is_long(&saved);
             let mut values = values.into_iter();
-            return hydrate_with(saved.into_inner(), |_| values.next()?.ok());
+            return self
+                .walk(long, move || {
+                    hydrate_with(saved.into_inner(), |_| values.next()?.ok())
+                })
+                .await;
         }
         let mut problems = Problems::default();
         for ((place, pointer), value) in pointers(&saved)?.into_iter().zip(values) {
@@ -133,6 +141,7 @@ pub(crate) fn undecodable(place: super::Place) -> Problem {
 
 struct Hydrator<F> {
     value_of: F,
+    budget: Budget,
     problems: Problems,
 }
 
@@ -151,18 +160,22 @@ impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
         match value {
             Value::Array(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
-                    self.walk(item, &Path::Index(path, index), depth + 1)?;
+                    self.walk(item, &path.index(index), depth + 1)?;
                 }
             }
             Value::Object(members) => {
                 if is_pointer_object(members) {
+                    self.budget.secret()?;
                     match self.resolve(members, path) {
                         Ok(hydrated) => *value = hydrated,
+                        Err(problem) if problem.kind() == ProblemKind::LimitExceeded => {
+                            return Err(problem.into());
+                        }
                         Err(problem) => self.problems.push(|| problem),
                     }
                 } else {
                     for (name, member) in members {
-                        self.walk(member, &Path::Key(path, name), depth + 1)?;
+                        self.walk(member, &path.key(name), depth + 1)?;
                     }
                 }
             }
@@ -178,7 +191,11 @@ impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
     ) -> Result<Value, Problem> {
         let pointer =
             Pointer::of_members(members).map_err(|malformed| malformed.at(path.place()))?;
-        let hydrated = match ((self.value_of)(&pointer), pointer.encoding) {
+        let secret = (self.value_of)(&pointer);
+        if let Some(secret) = &secret {
+            self.budget.hydrate(secret.borrow().len())?;
+        }
+        let hydrated = match (secret, pointer.encoding) {
             (Some(secret), Encoding::Text) => {
                 // The name's buffer, which has no other use now, is nearly always large enough.
                 let mut text = match members.get_mut(SECRET).map(mem::take) {

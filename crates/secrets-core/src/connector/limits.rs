@@ -31,6 +31,87 @@ pub(crate) const MAX_UNION_MEMBERS: usize = 100_000;
 /// How many problems of one configuration are reported. A hostile one could have millions.
 pub(crate) const MAX_PROBLEMS: usize = 10_000;
 
+/// How many bytes the texts of these problems have together: places, coordinates, messages of stores.
+pub(crate) const MAX_PROBLEM_BYTES: usize = 1 << 20;
+
+/// How many bytes the places of one result have together, as texts: of an error's problems, of a list
+/// of places.
+pub const MAX_PLACE_BYTES: usize = 4 << 20;
+
+/// How many secrets a configuration may have: values to be split, pointers to be kept or resolved.
+pub const MAX_SECRETS: usize = 10_000;
+
+/// How many bytes of secrets are put into one configuration. A pointer may stand there often.
+pub const MAX_HYDRATED_BYTES: usize = 32 << 20;
+
+/// What is left of the limits of one call.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    secrets: usize,
+    place_bytes: usize,
+    hydrated_bytes: usize,
+}
+
+impl Budget {
+    pub(crate) const fn new() -> Self {
+        Self {
+            secrets: MAX_SECRETS,
+            place_bytes: MAX_PLACE_BYTES,
+            hydrated_bytes: MAX_HYDRATED_BYTES,
+        }
+    }
+
+    /// Takes one secret.
+    ///
+    /// # Errors
+    /// `LimitExceeded` for the first one too many.
+    pub(crate) fn secret(&mut self) -> Result<(), Problem> {
+        take(&mut self.secrets, 1, "more than 10,000 secrets")
+    }
+
+    /// Takes a place that will be returned.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where all have become too long.
+    pub(crate) fn place(&mut self, place: Place) -> Result<Place, Problem> {
+        take(
+            &mut self.place_bytes,
+            place.length(),
+            "the places of the secrets have more than 4 MiB together; shorten the names above them",
+        )?;
+        Ok(place)
+    }
+
+    /// Takes a value that is put in the place of a pointer.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where all have become too large.
+    pub(crate) fn hydrate(&mut self, bytes: usize) -> Result<(), Problem> {
+        take(
+            &mut self.hydrated_bytes,
+            bytes,
+            "the secrets have more than 32 MiB together, each counted wherever its pointer stands",
+        )
+    }
+}
+
+fn take(left: &mut usize, count: usize, message: &'static str) -> Result<(), Problem> {
+    match left.checked_sub(count) {
+        Some(rest) => {
+            *left = rest;
+            Ok(())
+        }
+        None => {
+            *left = 0;
+            Err(Problem::new(
+                Place::root(),
+                ProblemKind::LimitExceeded,
+                message,
+            ))
+        }
+    }
+}
+
 /// Refuses a value that is nested too deeply, without recursion.
 ///
 /// # Errors

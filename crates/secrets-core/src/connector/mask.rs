@@ -6,7 +6,7 @@ use serde_json::Value;
 use zeroize::Zeroize;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::limits::{is_too_deep, too_deep};
+use super::limits::{Budget, is_too_deep, too_deep};
 use super::place::{Path, Place};
 use super::pointer::{is_pointer, is_pointer_key, is_text_pointer};
 use super::secret_json::{SecretJson, wipe};
@@ -80,8 +80,11 @@ impl ConnectorSpec {
     /// Works on configurations with pointers and with values. The result can be fed back as the
     /// edited configuration of an update, and changes nothing there.
     ///
+    /// A value of a type that no schema admits, where secrets lie below, is masked as a whole: people
+    /// can see such a row, and an update asks them to enter the value again.
+    ///
     /// # Errors
-    /// `TypeMismatch` for a value that may carry a secret where nobody can tell; `LimitExceeded`.
+    /// `LimitExceeded` for a configuration that is nested too deeply.
     pub fn mask(&self, config: Value) -> Result<Value, ConnectorError> {
         Masker::new(self).run(config, None).map(|(value, _)| value)
     }
@@ -100,16 +103,16 @@ impl ConnectorSpec {
     /// Masks a configuration and scrubs it, for an export; says where secrets stood in clear.
     ///
     /// # Errors
-    /// As for [`mask`](Self::mask).
+    /// As for [`mask`](Self::mask), and `LimitExceeded` for more secrets in clear than can be listed.
     pub fn scrub(&self, config: Value) -> Result<Scrubbed, ConnectorError> {
         let mut masker = Masker::new(self);
-        masker.raw = Some(Vec::new());
+        masker.raw = Some(Found::new());
         let (value, masker) = masker.run(config, None)?;
         let rest = scrub(value)?;
         Ok(Scrubbed {
             value: rest.value,
             masked: masker.pointers + rest.masked,
-            raw: masker.raw.unwrap_or_default(),
+            raw: masker.raw.map(|raw| raw.places).unwrap_or_default(),
         })
     }
 
@@ -117,7 +120,7 @@ impl ConnectorSpec {
     /// neither `null` nor `""`.
     ///
     /// # Errors
-    /// As for [`mask`](Self::mask).
+    /// `TypeMismatch` for a value that may carry a secret where nobody can tell; `LimitExceeded`.
     pub fn secret_places(&self, config: &Value) -> Result<Vec<Place>, ConnectorError> {
         fn walk(
             cursor: &mut Cursor<'_>,
@@ -125,14 +128,17 @@ impl ConnectorSpec {
             at: Position,
             path: &Path<'_>,
             depth: usize,
-            found: &mut Vec<Place>,
+            found: &mut Found,
             problems: &mut Problems,
         ) {
             if is_nothing(value) {
                 return;
             }
             if cursor.is_secret(at) {
-                return found.push(path.place());
+                if let Err(problem) = found.push(path) {
+                    problems.push(|| problem);
+                }
+                return;
             }
             if let Some(problem) = refusal(cursor, value, at, depth) {
                 return problems.push(|| problem(path.place()));
@@ -141,14 +147,14 @@ impl ConnectorSpec {
                 Value::Array(items) => {
                     for (index, item) in items.iter().enumerate() {
                         let element = cursor.element(at, index);
-                        let path = Path::Index(path, index);
+                        let path = path.index(index);
                         walk(cursor, item, element, &path, depth + 1, found, problems);
                     }
                 }
                 Value::Object(members) => {
                     for (name, member) in members {
                         let position = cursor.member(at, name);
-                        let path = Path::Key(path, name);
+                        let path = path.key(name);
                         walk(cursor, member, position, &path, depth + 1, found, problems);
                     }
                 }
@@ -157,18 +163,18 @@ impl ConnectorSpec {
         }
         let mut cursor = self.cursor(false);
         let root = cursor.root();
-        let (mut found, mut problems) = (Vec::new(), Problems::default());
+        let (mut found, mut problems) = (Found::new(), Problems::default());
         walk(
             &mut cursor,
             config,
             root,
-            &Path::Root,
+            &Path::root(),
             0,
             &mut found,
             &mut problems,
         );
         problems.into_result()?;
-        Ok(found)
+        Ok(found.places)
     }
 }
 
@@ -177,7 +183,28 @@ struct Masker<'a> {
     problems: Problems,
     pointers: usize,
     /// Where secrets stood in clear, if somebody wants to know.
-    raw: Option<Vec<Place>>,
+    raw: Option<Found>,
+}
+
+/// Places that are listed, as many as may be.
+struct Found {
+    places: Vec<Place>,
+    budget: Budget,
+}
+
+impl Found {
+    fn new() -> Self {
+        Self {
+            places: Vec::new(),
+            budget: Budget::new(),
+        }
+    }
+
+    fn push(&mut self, path: &Path<'_>) -> Result<(), Problem> {
+        self.budget.secret()?;
+        self.places.push(self.budget.place(path.place())?);
+        Ok(())
+    }
 }
 
 impl<'a> Masker<'a> {
@@ -197,7 +224,7 @@ impl<'a> Masker<'a> {
     ) -> Result<(Value, Self), ConnectorError> {
         let mut config = SecretJson::new(config);
         let root = self.cursor.root();
-        self.walk(&mut config, saved, root, &Path::Root, 0);
+        self.walk(&mut config, saved, root, &Path::root(), 0);
         mem::take(&mut self.problems).into_result()?;
         Ok((config.into_inner(), self))
     }
@@ -216,12 +243,14 @@ impl<'a> Masker<'a> {
         if is_nothing(value) || value == MASK {
             return;
         }
-        if let Some(problem) = refusal(&self.cursor, value, at, depth) {
-            // A pointer is no value, whatever the types say.
+        if !self.cursor.admits(at, Types::of(value)) {
+            return self.secret(value, path);
+        }
+        if is_too_deep(value, depth) {
             if is_pointer(value) {
                 return self.secret(value, path);
             }
-            return self.problems.push(|| problem(path.place()));
+            return self.problems.push(|| too_deep(path.place()));
         }
         match value {
             Value::Array(items) => {
@@ -229,7 +258,7 @@ impl<'a> Masker<'a> {
                 for (index, item) in items.iter_mut().enumerate() {
                     let element = self.cursor.element(at, index);
                     let old = old.and_then(|old| old.get(index));
-                    self.walk(item, old, element, &Path::Index(path, index), depth + 1);
+                    self.walk(item, old, element, &path.index(index), depth + 1);
                 }
             }
             Value::Object(members) => {
@@ -240,7 +269,7 @@ impl<'a> Masker<'a> {
                     }
                     let position = self.cursor.member(at, name);
                     let old = old.and_then(|old| old.get(name));
-                    self.walk(member, old, position, &Path::Key(path, name), depth + 1);
+                    self.walk(member, old, position, &path.key(name), depth + 1);
                 }
             }
             _ => {}
@@ -253,8 +282,8 @@ impl<'a> Masker<'a> {
         }
         if is_pointer(value) || value.as_str().is_some_and(is_text_pointer) {
             self.pointers += 1;
-        } else if let Some(raw) = &mut self.raw {
-            raw.push(path.place());
+        } else if let Some(Err(problem)) = self.raw.as_mut().map(|raw| raw.push(path)) {
+            self.problems.push(|| problem);
         }
         conceal(value);
     }

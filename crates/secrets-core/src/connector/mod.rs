@@ -7,6 +7,7 @@
 
 mod cleanup;
 mod collect;
+mod elsewhere;
 mod error;
 mod fresh;
 mod heal;
@@ -35,10 +36,11 @@ mod update;
 
 pub use cleanup::{Cleanup, Foreign, Undeleted};
 pub use collect::Collected;
+pub use elsewhere::{Elsewhere, Walk};
 pub use error::{ConnectorError, Problem, ProblemKind};
 pub use fresh::{FreshError, Rereads};
 pub use hydrate::hydrate_with;
-pub use limits::{MAX_DEPTH, MAX_MERGED_NODES};
+pub use limits::{MAX_DEPTH, MAX_HYDRATED_BYTES, MAX_MERGED_NODES, MAX_PLACE_BYTES, MAX_SECRETS};
 pub use mask::{MASK, Scrubbed, scrub};
 pub use place::{InvalidPlace, Place};
 pub use plan::SplitPlan;

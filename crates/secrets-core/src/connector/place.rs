@@ -1,15 +1,21 @@
 //! Where something stands in a JSON value.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A place in a JSON value: an RFC 6901 JSON Pointer, empty for the root.
 ///
-/// Names are names: a dot, a bracket or a space in a key means nothing here.
+/// Names are names: a dot, a bracket or a space in a key means nothing here. Places below the same
+/// object or array share the way there, so that listing many takes no more than the value itself;
+/// the text is made when somebody asks for it.
 ///
 /// ```
 /// use secret_persistence_core::connector::Place;
@@ -19,9 +25,23 @@ use serde_json::Value;
 /// assert_eq!("/a.b/c~1d/0".parse(), Ok(place));
 /// assert!("a.b".parse::<Place>().is_err());
 /// ```
-#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Place(String);
+pub struct Place(Option<Arc<Step>>);
+
+struct Step {
+    parent: Place,
+    /// What it adds to the text, from the slash on.
+    tail: Box<str>,
+    /// How many bytes the text has.
+    length: usize,
+    /// How many steps lead here.
+    steps: usize,
+    text: OnceLock<Box<str>>,
+}
+
+/// A place of more steps begins again with its text: dropping them recurses.
+const MAX_STEPS: usize = 600;
 
 impl Place {
     /// The whole value.
@@ -33,26 +53,35 @@ impl Place {
     /// The JSON Pointer as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            None => "",
+            Some(step) if step.parent.0.is_none() => &step.tail,
+            Some(step) => step.text.get_or_init(|| self.text().into()),
+        }
     }
 
     /// The place of a member of the object that stands here.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        let mut text = self.0.clone();
-        push_name(&mut text, name);
-        Self(text)
+        let mut tail = String::with_capacity(name.len() + 1);
+        tail.push('/');
+        if name.bytes().any(|byte| byte == b'~' || byte == b'/') {
+            tail.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        } else {
+            tail.push_str(name);
+        }
+        self.step(tail)
     }
 
     /// The place of an element of the array that stands here.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}/{index}", self.0))
+        self.step(format!("/{index}"))
     }
 
     /// The names on the way to the place, as they stand in values.
     pub(super) fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        self.0.split('/').skip(1).map(|name| {
+        self.as_str().split('/').skip(1).map(|name| {
             if name.contains('~') {
                 Cow::Owned(name.replace("~1", "/").replace("~0", "~"))
             } else {
@@ -63,15 +92,99 @@ impl Place {
 
     /// Whether this place is the other one or lies below it.
     pub(super) fn is_within(&self, other: &Self) -> bool {
-        self.0
-            .strip_prefix(&other.0)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let mut ours = self.bytes();
+        other.bytes().all(|byte| ours.next() == Some(byte))
+            && matches!(ours.next(), None | Some(b'/'))
     }
 
     /// What stands at this place of a value.
     #[must_use]
     pub fn find<'v>(&self, value: &'v Value) -> Option<&'v Value> {
-        value.pointer(&self.0)
+        value.pointer(self.as_str())
+    }
+
+    /// How many bytes its text has.
+    pub(crate) fn length(&self) -> usize {
+        self.0.as_ref().map_or(0, |step| step.length)
+    }
+
+    fn step(&self, tail: String) -> Self {
+        let steps = self.0.as_ref().map_or(0, |step| step.steps);
+        let (parent, tail, steps) = if steps < MAX_STEPS {
+            (self.clone(), tail, steps)
+        } else {
+            (Self::root(), self.text() + &tail, 0)
+        };
+        Self(Some(Arc::new(Step {
+            length: parent.length() + tail.len(),
+            parent,
+            tail: tail.into(),
+            steps: steps + 1,
+            text: OnceLock::new(),
+        })))
+    }
+
+    /// The steps from the root on.
+    fn steps(&self) -> Vec<&Arc<Step>> {
+        let mut steps = Vec::with_capacity(self.0.as_ref().map_or(0, |step| step.steps));
+        let mut place = self;
+        while let Some(step) = &place.0 {
+            steps.push(step);
+            place = &step.parent;
+        }
+        steps.reverse();
+        steps
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = u8> {
+        self.steps().into_iter().flat_map(|step| step.tail.bytes())
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::with_capacity(self.length());
+        for step in self.steps() {
+            text.push_str(&step.tail);
+        }
+        text
+    }
+}
+
+/// As the texts compare, without making them.
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (ours, theirs) = (self.steps(), other.steps());
+        let shared = ours
+            .iter()
+            .zip(&theirs)
+            .take_while(|(ours, theirs)| Arc::ptr_eq(ours, theirs))
+            .count();
+        let bytes = |steps: &[&Arc<Step>]| -> Vec<u8> {
+            steps.iter().flat_map(|step| step.tail.bytes()).collect()
+        };
+        match (&ours[shared..], &theirs[shared..]) {
+            ([ours], [theirs]) => ours.tail.cmp(&theirs.tail),
+            (ours, theirs) => bytes(ours).cmp(&bytes(theirs)),
+        }
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.length() == other.length() && self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Place {}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -91,8 +204,10 @@ impl TryFrom<String> for Place {
             .split('~')
             .skip(1)
             .all(|rest| rest.starts_with(['0', '1']));
-        if (text.is_empty() || text.starts_with('/')) && escapes_are_valid {
-            Ok(Self(text))
+        if text.is_empty() {
+            Ok(Self::root())
+        } else if text.starts_with('/') && escapes_are_valid {
+            Ok(Self::root().step(text))
         } else {
             Err(InvalidPlace)
         }
@@ -101,7 +216,7 @@ impl TryFrom<String> for Place {
 
 impl From<Place> for String {
     fn from(place: Place) -> Self {
-        place.0
+        place.text()
     }
 }
 
@@ -109,10 +224,11 @@ impl From<Place> for String {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 300;
-        if self.0.is_empty() {
+        if self.0.is_none() {
             return f.write_str("(root)");
         }
-        let mut chars = self.0.chars();
+        let steps = self.steps();
+        let mut chars = steps.iter().flat_map(|step| step.tail.chars());
         for char in chars.by_ref().take(SHOWN) {
             if char.is_control() {
                 write!(f, "{}", char.escape_default())?;
@@ -148,53 +264,48 @@ impl fmt::Display for InvalidPlace {
 impl std::error::Error for InvalidPlace {}
 
 /// The way from the root to where a walk is, kept on the stack: a [`Place`] is made only when it is
-/// needed, which on the happy path is never.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Path<'a> {
-    Root,
-    Key(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
+/// needed, which on the happy path is never, and then serves all that stands below.
+#[derive(Debug)]
+pub(crate) struct Path<'a> {
+    above: Option<(&'a Path<'a>, Name<'a>)>,
+    place: OnceCell<Place>,
 }
 
-impl Path<'_> {
+#[derive(Debug)]
+enum Name<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> Path<'a> {
+    pub(crate) const fn root() -> Self {
+        Self {
+            above: None,
+            place: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn key(&'a self, name: &'a str) -> Self {
+        Self {
+            above: Some((self, Name::Key(name))),
+            place: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn index(&'a self, index: usize) -> Self {
+        Self {
+            above: Some((self, Name::Index(index))),
+            place: OnceCell::new(),
+        }
+    }
+
     pub(crate) fn place(&self) -> Place {
-        let mut text = String::with_capacity(self.length());
-        self.write(&mut text);
-        Place(text)
-    }
-
-    /// Its length as text, escapes left out. The way is at most as long as a walk is deep.
-    fn length(&self) -> usize {
-        match self {
-            Path::Root => 0,
-            Path::Key(parent, name) => parent.length() + 1 + name.len(),
-            Path::Index(parent, _) => parent.length() + 4,
-        }
-    }
-
-    fn write(&self, text: &mut String) {
-        match self {
-            Path::Root => {}
-            Path::Key(parent, name) => {
-                parent.write(text);
-                push_name(text, name);
-            }
-            Path::Index(parent, index) => {
-                parent.write(text);
-                text.push('/');
-                text.push_str(&index.to_string());
-            }
-        }
-    }
-}
-
-fn push_name(text: &mut String, name: &str) {
-    text.reserve(name.len() + 1);
-    text.push('/');
-    if name.bytes().any(|byte| byte == b'~' || byte == b'/') {
-        text.push_str(&name.replace('~', "~0").replace('/', "~1"));
-    } else {
-        text.push_str(name);
+        let make = || match &self.above {
+            None => Place::root(),
+            Some((parent, Name::Key(name))) => parent.place().child(name),
+            Some((parent, Name::Index(index))) => parent.place().index(*index),
+        };
+        self.place.get_or_init(make).clone()
     }
 }
 
@@ -213,9 +324,10 @@ mod tests {
             let place = Place::root().child("x").child(name).index(1);
             assert_eq!(place.find(&value), Some(&json!(2)), "{name:?}");
             assert_eq!(place.as_str().parse(), Ok(place.clone()));
-            let x = Path::Key(&Path::Root, "x");
-            let named = Path::Key(&x, name);
-            assert_eq!(Path::Index(&named, 1).place(), place);
+            let root = Path::root();
+            let x = root.key("x");
+            let named = x.key(name);
+            assert_eq!(named.index(1).place(), place);
         }
     }
 
@@ -234,5 +346,47 @@ mod tests {
             !shown.contains('\n') && shown.chars().count() < 400,
             "{shown}"
         );
+    }
+
+    #[test]
+    fn places_below_one_another_share_the_way_and_compare_as_their_texts() {
+        let long = "x".repeat(1000);
+        let root = Path::root();
+        let (above, other) = (root.key(&long), root.key("w"));
+        let (one, two) = (above.key("a"), above.key("b/"));
+        let mut places = [
+            two.place(),
+            one.index(3).place(),
+            one.place(),
+            above.place(),
+            other.place(),
+            Place::root(),
+        ];
+        let parents: Vec<_> = [one.place(), two.place()]
+            .iter()
+            .map(|place| Arc::as_ptr(place.0.as_ref().unwrap().parent.0.as_ref().unwrap()))
+            .collect();
+        assert_eq!(parents[0], parents[1]);
+        places.sort();
+        let ours: Vec<String> = places.iter().cloned().map(String::from).collect();
+        let mut texts = ours.clone();
+        texts.sort();
+        assert_eq!(ours, texts);
+        for (place, text) in places.iter().zip(&texts) {
+            assert_eq!(text.parse::<Place>().as_ref(), Ok(place));
+            assert_eq!(
+                (place.as_str(), place.length()),
+                (text.as_str(), text.len())
+            );
+        }
+    }
+
+    #[test]
+    fn a_place_of_any_number_of_steps_drops() {
+        let mut place = Place::root();
+        for _ in 0..20_000 {
+            place = place.child("a");
+        }
+        assert_eq!(place.as_str(), "/a".repeat(20_000));
     }
 }

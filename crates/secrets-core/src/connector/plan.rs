@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::elsewhere::is_long;
 use super::error::{ConnectorError, Problems};
 use super::place::Place;
 use super::pointer::{Pointer, pointers, visit_pointers};
@@ -55,7 +56,16 @@ impl ActingSecrets {
         scope: &Scope,
         config: Value,
     ) -> Result<Planned, ConnectorError> {
-        let plan = split::plan_create(spec, scope, &self.options().policy, config)?;
+        // Wiped, should the walk never run.
+        let config = SecretJson::new(config);
+        let (owned, scope) = (spec.clone(), scope.clone());
+        let policy = self.options().policy.clone();
+        let long = spec.has_patterns() || is_long(&config);
+        let plan = self
+            .walk(long, move || {
+                split::plan_create(&owned, &scope, &policy, config.into_inner())
+            })
+            .await?;
         Ok(self.planned(plan, None, &References::default()))
     }
 
@@ -77,7 +87,14 @@ impl ActingSecrets {
         edited: Value,
     ) -> Result<Planned, ConnectorError> {
         let (saved, edited) = (SecretJson::new(saved), SecretJson::new(edited));
-        let needed = update::saved_pointers_needed(spec, &self.options().policy, &saved, &edited)?;
+        let long = spec.has_patterns() || is_long(&saved) || is_long(&edited);
+        let (owned, policy) = (spec.clone(), self.options().policy.clone());
+        let (needed, saved, edited) = self
+            .walk(long, move || {
+                let needed = update::saved_pointers_needed(&owned, &policy, &saved, &edited)?;
+                Ok((needed, saved, edited))
+            })
+            .await?;
         let (places, needed): (Vec<Place>, Vec<Pointer>) = needed.into_iter().unzip();
         let references = self.saved_references(&saved).await?;
         let mut values: HashMap<Pointer, SecretValue> = HashMap::with_capacity(needed.len());
@@ -93,15 +110,22 @@ impl ActingSecrets {
             }
         }
         problems.into_result()?;
-        let plan = update::plan_update(
-            spec,
-            scope,
-            &self.options().policy,
-            &saved,
-            &values,
-            &references,
-            edited.into_inner(),
-        )?;
+        let (owned, scope) = (spec.clone(), scope.clone());
+        let policy = self.options().policy.clone();
+        let (plan, saved, references) = self
+            .walk(long, move || {
+                let plan = update::plan_update(
+                    &owned,
+                    &scope,
+                    &policy,
+                    &saved,
+                    &values,
+                    &references,
+                    edited.into_inner(),
+                )?;
+                Ok((plan, saved, references))
+            })
+            .await?;
         Ok(self.planned(plan, Some(saved), &references))
     }
 

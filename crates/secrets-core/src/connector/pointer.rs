@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::limits::{is_too_deep, too_deep};
+use super::limits::{Budget, is_too_deep, too_deep};
 use super::place::{Path, Place};
 use crate::{Coordinate, StorageId};
 
@@ -198,16 +198,25 @@ impl std::error::Error for MalformedPointer {}
 /// Lists every pointer object of a value with its place, in the order in which hydration meets them.
 ///
 /// # Errors
-/// Every malformed pointer with its place; a value that is nested too deeply.
+/// Every malformed pointer with its place; `LimitExceeded` for a value that is nested too deeply or
+/// has too many pointers.
 pub fn pointers(value: &Value) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
     let mut found = Vec::new();
     let mut problems = Problems::default();
+    let mut budget = Budget::new();
+    let mut over = None;
     visit_pointers(value, &mut |path, pointer| match pointer {
-        Ok(pointer) => found.push((path.place(), pointer)),
+        Ok(pointer) => match budget.place(path.place()) {
+            Ok(place) => found.push((place, pointer)),
+            Err(problem) => over = Some(problem),
+        },
         Err(malformed) => problems.push(|| malformed.at(path.place())),
     })?;
     problems.into_result()?;
-    Ok(found)
+    match over {
+        None => Ok(found),
+        Some(problem) => Err(problem.into()),
+    }
 }
 
 /// Calls `visit` with every pointer object of a value.
@@ -219,6 +228,7 @@ pub(crate) fn visit_pointers(
         value: &Value,
         path: &Path<'_>,
         depth: usize,
+        budget: &mut Budget,
         visit: &mut dyn FnMut(&Path<'_>, Result<Pointer, MalformedPointer>),
     ) -> Result<(), ConnectorError> {
         match value {
@@ -227,22 +237,23 @@ pub(crate) fn visit_pointers(
             }
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    walk(item, &Path::Index(path, index), depth + 1, visit)?;
+                    walk(item, &path.index(index), depth + 1, budget, visit)?;
                 }
             }
             Value::Object(members) if is_pointer_object(members) => {
+                budget.secret()?;
                 visit(path, Pointer::of_members(members));
             }
             Value::Object(members) => {
                 for (name, member) in members {
-                    walk(member, &Path::Key(path, name), depth + 1, visit)?;
+                    walk(member, &path.key(name), depth + 1, budget, visit)?;
                 }
             }
             _ => {}
         }
         Ok(())
     }
-    walk(value, &Path::Root, 0, visit)
+    walk(value, &Path::root(), 0, &mut Budget::new(), visit)
 }
 
 /// From how many members on looking a key up is faster than looking at all.

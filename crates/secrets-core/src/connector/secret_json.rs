@@ -99,6 +99,12 @@ pub(crate) fn json_text(value: &Value) -> String {
     text
 }
 
+/// Whether `serde_json` takes an object that has this name for something else: for a number or for raw
+/// text, with features that any crate of the caller's tree may switch on.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name.starts_with("$serde_json::private::")
+}
+
 /// Reads the JSON text of a secret, up to the depth that a configuration may have.
 pub(crate) fn parse_json(text: &str) -> Option<Value> {
     // The parser recurses, so the depth is known before it starts.

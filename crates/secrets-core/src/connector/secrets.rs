@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::elsewhere::Elsewhere;
 use super::error::{ConnectorError, Problem, ProblemKind};
 use super::place::Place;
 use super::policy::Policy;
@@ -27,6 +28,8 @@ pub struct ConnectorOptions {
     /// attempts of a write with it. An older plan is refused, and an abandoned record is healed again
     /// until it is older. 15 minutes unless told.
     pub deadline: Duration,
+    /// Runs walks that may take long. Without it they run on the thread that polls the call.
+    pub long_walks: Option<Elsewhere>,
 }
 
 impl Default for ConnectorOptions {
@@ -36,6 +39,7 @@ impl Default for ConnectorOptions {
             references: None,
             retention: None,
             deadline: Duration::from_secs(15 * 60),
+            long_walks: None,
         }
     }
 }
@@ -68,6 +72,13 @@ impl ConnectorOptions {
         self.deadline = deadline;
         self
     }
+
+    /// Runs walks that may take long with this.
+    #[must_use]
+    pub fn with_long_walks(mut self, elsewhere: Elsewhere) -> Self {
+        self.long_walks = Some(elsewhere);
+        self
+    }
 }
 
 impl fmt::Debug for ConnectorOptions {
@@ -77,6 +88,7 @@ impl fmt::Debug for ConnectorOptions {
             .field("references", &self.references.is_some())
             .field("retention", &self.retention)
             .field("deadline", &self.deadline)
+            .field("long_walks", &self.long_walks)
             .finish()
     }
 }
@@ -249,6 +261,18 @@ impl ActingSecrets {
     /// What these references stand for.
     pub(super) async fn references(&self, ids: Vec<Uuid>) -> References {
         References::look_up(self.options().references.as_deref(), ids).await
+    }
+
+    /// Walks over configurations: elsewhere, if one is long and the options say where.
+    pub(super) async fn walk<T: Send + 'static>(
+        &self,
+        is_long: bool,
+        walk: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
+    ) -> Result<T, ConnectorError> {
+        match &self.options().long_walks {
+            Some(elsewhere) if is_long => elsewhere.run(walk).await,
+            _ => walk(),
+        }
     }
 
     /// Collects the audit events of one operation.

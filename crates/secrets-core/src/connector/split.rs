@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::hydrate::{decode, undecodable};
-use super::limits::{is_too_deep, too_deep};
+use super::limits::{Budget, is_too_deep, too_deep};
 use super::mask::{MASK, mismatch};
 use super::matching::{Elements, Matches};
 use super::place::{Path, Place};
@@ -17,7 +17,7 @@ use super::pointer::{
     ENCODING, Encoding, Pointer, SECRET, STORAGE_ID, is_pointer, is_pointer_key, is_text_pointer,
 };
 use super::policy::Policy;
-use super::secret_json::{SecretJson, json_text, parse_json, wipe};
+use super::secret_json::{SecretJson, is_reserved, json_text, parse_json, wipe};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
 use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue, Write};
 
@@ -88,6 +88,9 @@ pub(super) struct Splitter<'a> {
     policy: &'a Policy,
     scope: &'a Scope,
     saved: Option<Saved<'a>>,
+    budget: Budget,
+    /// Whether a limit is exceeded: nothing is done any more.
+    over: bool,
     pub(super) problems: Problems,
     pub(super) writes: Vec<Write>,
     /// Where saved secrets were kept, and whether a secret of a guarded place has changed: then they
@@ -118,6 +121,8 @@ impl<'a> Splitter<'a> {
             policy,
             scope,
             saved,
+            budget: Budget::new(),
+            over: false,
             problems: Problems::default(),
             writes: Vec::new(),
             kept: Vec::new(),
@@ -127,10 +132,10 @@ impl<'a> Splitter<'a> {
 
     pub(super) fn split(&mut self, config: &mut Value, saved: Option<&Value>) {
         let root = self.cursor.root();
-        self.walk(config, saved, root, &Path::Root, 0);
+        self.walk(config, saved, root, &Path::root(), 0);
         if self.guarded_secret_changed {
             for place in mem::take(&mut self.kept) {
-                self.problems.push(|| guarded_place_changed(place));
+                self.problems.push_once(|| guarded_place_changed(place));
             }
         }
     }
@@ -152,12 +157,22 @@ impl<'a> Splitter<'a> {
         path: &Path<'_>,
         depth: usize,
     ) {
+        if self.over {
+            return;
+        }
         if self.cursor.is_secret(at) || saved.is_some_and(is_pointer) {
             return self.secret(value, saved, path, depth);
         }
         match value {
             Value::Null => return,
             Value::String(text) if text.is_empty() => return,
+            // It is masked as a whole, see `ConnectorSpec::mask`, and may not stay.
+            Value::String(text)
+                if text == MASK
+                    && saved.is_some_and(|saved| !self.cursor.admits(at, Types::of(saved))) =>
+            {
+                return self.problems.push(|| mismatch(path.place()));
+            }
             Value::String(text) if text == MASK => {
                 return self.problems.push(|| {
                     Problem::new(
@@ -182,7 +197,7 @@ impl<'a> Splitter<'a> {
                 for (index, item) in value.as_array_mut().into_iter().flatten().enumerate() {
                     let old = old.and_then(|old| matches.old(old, index));
                     let element = self.cursor.element(at, index);
-                    self.walk(item, old, element, &Path::Index(path, index), depth + 1);
+                    self.walk(item, old, element, &path.index(index), depth + 1);
                 }
             }
             Value::Object(members) => {
@@ -192,8 +207,12 @@ impl<'a> Splitter<'a> {
                         self.problems.push(|| outside(path.place()));
                         continue;
                     }
+                    if is_reserved(name) {
+                        self.problems.push(|| reserved(path.place()));
+                        continue;
+                    }
                     let position = self.cursor.member(at, name);
-                    let path = Path::Key(path, name);
+                    let path = path.key(name);
                     if self.policy.refuse_unknown_properties
                         && position == Position::UNKNOWN
                         && at != Position::UNKNOWN
@@ -222,6 +241,10 @@ impl<'a> Splitter<'a> {
             Value::Null => return,
             Value::String(text) if text.is_empty() => return,
             _ => {}
+        }
+        let taken = self.budget.secret();
+        if !self.within(taken) {
+            return;
         }
         let old = match saved {
             None | Some(Value::Null) => Old::Nothing,
@@ -340,14 +363,24 @@ impl<'a> Splitter<'a> {
         } else if own {
             self.problems.push(|| foreign(path.place(), &pointer));
         } else if !self.policy.allows_external(&pointer) {
-            self.problems.push(|| not_allowed(path.place(), &pointer));
+            self.problems.push(|| not_allowed(path.place()));
         } else if value.is_string() {
             *value = pointer.to_value();
         }
     }
 
+    /// Whether a limit is kept; the walk ends where not.
+    fn within(&mut self, taken: Result<(), Problem>) -> bool {
+        if let Err(problem) = taken {
+            self.over = true;
+            self.problems.push(|| problem);
+        }
+        !self.over
+    }
+
     /// Puts the values of saved pointers back that stand inside of a secret object or array, which is
-    /// stored as a whole; false where something else stands there that is no value.
+    /// stored as a whole; false where something else stands there that is no value. Names the
+    /// secret's place, whatever is wrong below: the names there are part of the secret.
     fn restore(
         &mut self,
         value: &mut Value,
@@ -357,24 +390,24 @@ impl<'a> Splitter<'a> {
     ) -> bool {
         match value {
             _ if is_too_deep(value, depth) => {
-                self.problems.push(|| too_deep(path.place()));
+                self.problems.push_once(|| too_deep(path.place()));
                 return false;
             }
             Value::String(text) if text == MASK => {
                 return match saved.and_then(Pointer::parse) {
                     Some(Ok(pointer)) => self.put_back(value, &pointer, path),
                     Some(Err(malformed)) => {
-                        self.problems.push(|| malformed.at(path.place()));
+                        self.problems.push_once(|| malformed.at(path.place()));
                         false
                     }
                     None => {
-                        self.problems.push(|| mask_without_value(path.place()));
+                        self.problems.push_once(|| mask_without_value(path.place()));
                         false
                     }
                 };
             }
             Value::String(text) if is_text_pointer(text) => {
-                self.problems.push(|| inside(path.place()));
+                self.problems.push_once(|| inside(path.place()));
                 return false;
             }
             _ => {}
@@ -389,15 +422,15 @@ impl<'a> Splitter<'a> {
                     self.put_back(value, &pointer, path)
                 } else {
                     if own {
-                        self.problems.push(|| foreign(path.place(), &pointer));
+                        self.problems.push_once(|| foreign(path.place(), &pointer));
                     } else {
-                        self.problems.push(|| inside(path.place()));
+                        self.problems.push_once(|| inside(path.place()));
                     }
                     false
                 };
             }
             Some(Err(malformed)) => {
-                self.problems.push(|| malformed.at(path.place()));
+                self.problems.push_once(|| malformed.at(path.place()));
                 return false;
             }
             None => {}
@@ -409,14 +442,18 @@ impl<'a> Splitter<'a> {
                 let matches = self.matches(old.is_some(), value);
                 for (index, item) in value.as_array_mut().into_iter().flatten().enumerate() {
                     let old = old.and_then(|old| matches.old(old, index));
-                    whole &= self.restore(item, old, &Path::Index(path, index), depth + 1);
+                    whole &= self.restore(item, old, path, depth + 1);
                 }
             }
             Value::Object(members) => {
                 let old = saved.and_then(Value::as_object);
                 for (name, member) in members {
+                    if is_reserved(name) {
+                        self.problems.push_once(|| reserved(path.place()));
+                        return false;
+                    }
                     let old = old.and_then(|old| old.get(name));
-                    whole &= self.restore(member, old, &Path::Key(path, name), depth + 1);
+                    whole &= self.restore(member, old, path, depth + 1);
                 }
             }
             _ => {}
@@ -426,7 +463,7 @@ impl<'a> Splitter<'a> {
 
     /// Replaces a saved pointer, or the mask of one, by its value.
     fn put_back(&mut self, value: &mut Value, pointer: &Pointer, path: &Path<'_>) -> bool {
-        if !self.may_keep(path) {
+        if self.over || !self.may_keep(path) {
             return false;
         }
         let Some(saved) = &mut self.saved else {
@@ -441,7 +478,7 @@ impl<'a> Splitter<'a> {
             Values::Known(values) => values.get(pointer),
         };
         let Some(secret) = secret else {
-            self.problems.push(|| {
+            self.problems.push_once(|| {
                 with_coordinate(
                     Problem::new(
                         path.place(),
@@ -453,14 +490,21 @@ impl<'a> Splitter<'a> {
             });
             return false;
         };
-        match decode(secret, pointer.encoding) {
+        // One pointer may stand here often, and its value is as long as anybody once made it.
+        let taken = self.budget.hydrate(secret.len());
+        let decoded = taken.map(|()| decode(secret, pointer.encoding));
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(problem) => return self.within(Err(problem)),
+        };
+        match decoded {
             Some(decoded) => {
                 *value = decoded.into_inner();
                 true
             }
             None => {
                 self.problems
-                    .push(|| with_coordinate(undecodable(path.place()), pointer));
+                    .push_once(|| with_coordinate(undecodable(path.place()), pointer));
                 false
             }
         }
@@ -546,7 +590,8 @@ impl<'a> Splitter<'a> {
             .as_ref()
             .is_some_and(|saved| saved.guarded_place_changed);
         if changed {
-            self.problems.push(|| guarded_place_changed(path.place()));
+            self.problems
+                .push_once(|| guarded_place_changed(path.place()));
         } else if !self.policy.guarded_places.is_empty() {
             self.kept.push(path.place());
         }
@@ -604,6 +649,15 @@ fn inside(place: Place) -> Problem {
     )
 }
 
+fn reserved(place: Place) -> Problem {
+    Problem::new(
+        place,
+        ProblemKind::ReservedName,
+        "an object has a name that begins with `$serde_json::private::`, by which the JSON library \
+         knows its own; it could not be read again",
+    )
+}
+
 fn unknown(place: Place) -> Problem {
     Problem::new(
         place,
@@ -634,17 +688,21 @@ fn foreign(place: Place, pointer: &Pointer) -> Problem {
         ProblemKind::ForeignPointer,
         "permission denied: the saved configuration does not hold this pointer; enter the value",
     );
-    with_coordinate(problem, pointer)
+    match &pointer.coordinate {
+        Some(Coordinate::Managed(coordinate)) => problem.with_coordinate(coordinate.shared()),
+        // Whatever stands there instead of a name of ours may have been meant as the value.
+        _ => problem,
+    }
 }
 
-fn not_allowed(place: Place, pointer: &Pointer) -> Problem {
-    let problem = Problem::new(
+/// Without the name: it may have been meant as the value.
+fn not_allowed(place: Place) -> Problem {
+    Problem::new(
         place,
         ProblemKind::ExternalNotAllowed,
         "the list of external secrets does not allow this one; add a prefix of its name to the list \
          of the storage, or enter the value",
-    );
-    with_coordinate(problem, pointer)
+    )
 }
 
 fn with_coordinate(problem: Problem, pointer: &Pointer) -> Problem {

@@ -1,9 +1,12 @@
 //! What is shown, and what is not.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::{MASK, scrub};
-use crate::connector::{ConnectorSpec, Place, ProblemKind};
+use crate::Scope;
+use crate::connector::{ConnectorSpec, Place, Policy, ProblemKind, References, plan_update};
 
 const MANAGED: &str = "airbyte_workspace_1_secret_2_v1";
 
@@ -62,10 +65,36 @@ fn places_of_saved_pointers_are_masked_in_the_full_configuration() {
 }
 
 #[test]
-fn what_may_carry_a_secret_is_refused_and_not_shown() {
-    let error = spec().mask(json!({"list": "user:password"})).unwrap_err();
-    assert_eq!(error.problems()[0].kind(), ProblemKind::TypeMismatch);
-    assert!(!format!("{error:?}").contains("user:password"));
+fn what_may_carry_a_secret_is_masked_as_a_whole() {
+    for value in [
+        json!("user:password"),
+        json!(5),
+        json!({"s": "user:password", "x": {"_secret": MANAGED}}),
+    ] {
+        let config = json!({"host": "db", "list": value});
+        let shown = json!({"host": "db", "list": MASK});
+        assert_eq!(spec().mask(config.clone()).unwrap(), shown);
+        let scrubbed = spec().scrub(config.clone()).unwrap();
+        assert_eq!((&scrubbed.value, scrubbed.raw.len()), (&shown, 1));
+        // Where secrets stand nobody can tell; and an update asks for the value.
+        let error = spec().secret_places(&config).unwrap_err();
+        assert_eq!(error.problems()[0].kind(), ProblemKind::TypeMismatch);
+        let (values, references) = (HashMap::new(), References::default());
+        let scope = Scope::ephemeral();
+        let error = plan_update(
+            &spec(),
+            &scope,
+            &Policy::default(),
+            &config,
+            &values,
+            &references,
+            shown,
+        )
+        .unwrap_err();
+        assert_eq!(error.problems().len(), 1);
+        assert_eq!(error.problems()[0].kind(), ProblemKind::TypeMismatch);
+        assert_eq!(error.problems()[0].place().as_str(), "/list");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::automaton::Run;
 use super::pattern::{Match, Pattern};
@@ -30,7 +31,7 @@ pub(super) struct State {
     /// The types that some schema admits.
     pub(super) admits: Types,
     /// The properties that some schema lists, sorted by name.
-    pub(super) names: Box<[(Box<str>, StateId)]>,
+    pub(super) names: Box<[(Arc<str>, StateId)]>,
     /// The state of all other names, patterns left out.
     pub(super) others: StateId,
     /// Per schema that has patterns, what it says of a name that is not listed.
@@ -65,6 +66,13 @@ impl State {
             }))
             .chain(self.listed.iter().copied())
             .chain([self.others, self.rest])
+    }
+
+    fn pattern_count(&self) -> usize {
+        self.patterns
+            .iter()
+            .map(|patterns| 1 + patterns.each.len())
+            .sum()
     }
 
     fn name(&self, name: &str) -> Option<StateId> {
@@ -166,17 +174,24 @@ impl<'g> Cursor<'g> {
                 Some(state) => Position(state),
                 None if state.patterns.is_empty() => Position(state.others),
                 None => {
+                    self.run.take(state.pattern_count());
+                    if self.run.steps == 0 {
+                        return beyond(state.below);
+                    }
                     let mut states = vec![state.others];
                     push_matching(state, name, &mut self.run, &mut states);
                     self.union(states)
                 }
             },
             Err(union) => {
-                let members = Rc::clone(&union.members);
+                let (members, below) = (Rc::clone(&union.members), union.below);
                 let mut states = Vec::with_capacity(members.len());
-                self.run.take(members.len());
                 for &member in &*members {
                     let state = &self.graph.states[member as usize];
+                    self.run.take(1 + state.pattern_count());
+                    if self.run.steps == 0 {
+                        return beyond(below);
+                    }
                     match state.name(name) {
                         Some(state) => states.push(state),
                         None => {
@@ -196,8 +211,11 @@ impl<'g> Cursor<'g> {
         match self.state(at) {
             Ok(state) => Position(element(state)),
             Err(union) => {
-                let members = Rc::clone(&union.members);
+                let (members, below) = (Rc::clone(&union.members), union.below);
                 self.run.take(members.len());
+                if self.run.steps == 0 {
+                    return beyond(below);
+                }
                 let states = members
                     .iter()
                     .map(|&member| element(&self.graph.states[member as usize]))
@@ -233,14 +251,9 @@ impl<'g> Cursor<'g> {
         if !below && !self.exhaustive {
             return Position::UNKNOWN;
         }
-        // More than a walk may remember or look at: whatever lies below may be secret.
         self.union_members += states.len();
-        if self.union_members > MAX_UNION_MEMBERS || self.run.steps == 0 {
-            return if below {
-                Position(SECRET)
-            } else {
-                Position::UNKNOWN
-            };
+        if self.union_members > MAX_UNION_MEMBERS {
+            return beyond(below);
         }
         // There are fewer than four billion places in a configuration that fits into memory.
         let id = u32::try_from(self.graph.states.len() + self.unions.len()).unwrap_or(SECRET);
@@ -261,6 +274,15 @@ impl<'g> Cursor<'g> {
         });
         self.by_members.insert(members, Position(id));
         Position(id)
+    }
+}
+
+/// The place that takes more than a walk may look at or remember: whatever lies below may be secret.
+fn beyond(below: bool) -> Position {
+    if below {
+        Position(SECRET)
+    } else {
+        Position::UNKNOWN
     }
 }
 

@@ -2,6 +2,7 @@
 //! deterministic one, so that a walk over a configuration is in one node at a time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::automaton::Run;
 use super::graph::{Graph, Patterns, SECRET, State, StateId, UNKNOWN};
@@ -12,9 +13,9 @@ use crate::connector::error::{ConnectorError, Problem, ProblemKind};
 use crate::connector::limits::{MAX_MERGED_NODES, MAX_PATTERN_STEPS};
 use crate::connector::place::Place;
 
-/// How many schemas and names are looked at in all; what a specification of 10,000 schemas needs, a
-/// hundred times over.
-const MAX_STEPS: usize = 5_000_000;
+/// How many schemas and names are looked at in all, and so what merged nodes remember of them; what a
+/// specification of 10,000 schemas needs, twenty times over.
+const MAX_STEPS: usize = 1_000_000;
 
 /// Merges the schemas of every place.
 ///
@@ -27,6 +28,7 @@ pub(super) fn merge(nodes: &Nodes<'_>) -> Result<Graph, ConnectorError> {
         states: vec![State::leaf(Types::ALL), State::leaf(Types::ALL)],
         by_kernel: HashMap::new(),
         by_schemas: HashMap::new(),
+        names: HashMap::new(),
         pending: Vec::new(),
         seen: vec![0; nodes.nodes.len()],
         round: 0,
@@ -45,6 +47,8 @@ pub(super) fn merge(nodes: &Nodes<'_>) -> Result<Graph, ConnectorError> {
 
 struct Merger<'n, 's> {
     nodes: &'n Nodes<'s>,
+    /// Every name once, however many merged nodes list it.
+    names: HashMap<&'s str, Arc<str>>,
     admitted: Vec<Types>,
     states: Vec<State>,
     by_kernel: HashMap<Vec<NodeId>, StateId>,
@@ -57,7 +61,7 @@ struct Merger<'n, 's> {
     run: Run,
 }
 
-impl Merger<'_, '_> {
+impl<'s> Merger<'_, 's> {
     /// The state of a place for which these schemas are given.
     fn state(&mut self, mut kernel: Vec<NodeId>) -> Result<StateId, ConnectorError> {
         kernel.sort_unstable();
@@ -111,7 +115,7 @@ impl Merger<'_, '_> {
         let nodes = self.nodes;
         let schemas = || schemas.iter().map(|&id| &nodes.nodes[id]);
 
-        let mut names: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+        let mut names: BTreeMap<&'s str, Vec<NodeId>> = BTreeMap::new();
         let mut others = Vec::new();
         let mut patterns = Vec::new();
         for schema in schemas() {
@@ -156,7 +160,10 @@ impl Merger<'_, '_> {
         }
         let names: Result<Box<[_]>, ConnectorError> = names
             .into_iter()
-            .map(|(name, members)| Ok((Box::from(name), self.state(members)?)))
+            .map(|(name, members)| {
+                let shared = self.names.entry(name).or_insert_with(|| Arc::from(name));
+                Ok((Arc::clone(shared), self.state(members)?))
+            })
             .collect();
 
         let lengths = schemas().flat_map(|schema| {
@@ -201,7 +208,7 @@ fn too_large() -> ConnectorError {
     Problem::new(
         Place::root(),
         ProblemKind::LimitExceeded,
-        "the specification has more than 10,000 merged schema nodes, or takes more than 5,000,000 \
+        "the specification has more than 10,000 merged schema nodes, or takes more than 1,000,000 \
          steps to merge them; simplify its combinations of schemas",
     )
     .into()

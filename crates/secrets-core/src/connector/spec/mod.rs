@@ -70,6 +70,11 @@ impl ConnectorSpec {
         merge::merge(&nodes).map(|graph| Self(Arc::new(graph)))
     }
 
+    /// Whether walks match names against patterns, which may take long.
+    pub(super) fn has_patterns(&self) -> bool {
+        self.0.states.iter().any(|state| !state.patterns.is_empty())
+    }
+
     /// A walk; `exhaustive` where it matters which properties are known.
     pub(super) fn cursor(&self, exhaustive: bool) -> Cursor<'_> {
         Cursor::new(&self.0, exhaustive)

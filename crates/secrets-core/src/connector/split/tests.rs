@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::plan_create;
 use crate::connector::{
-    ConnectorError, ConnectorSpec, Encoding, MASK, Pointer, Policy, ProblemKind, SplitPlan,
-    pointers,
+    ConnectorError, ConnectorSpec, Encoding, MASK, MAX_SECRETS, Pointer, Policy, Problem,
+    ProblemKind, SplitPlan, pointers,
 };
 use crate::{Coordinate, Scope, StorageId};
 
@@ -105,6 +105,99 @@ fn anything_else_is_stored_as_json_and_says_so() {
             one("/s", ProblemKind::NotAString)
         );
     }
+}
+
+#[test]
+fn what_may_have_been_meant_as_the_value_is_not_named() {
+    let id = "00000000-0000-0000-0000-00000000000a";
+    for value in [
+        json!({"_secret": "hunter2"}),
+        json!({"_secret": "hunter2", "_secret_storage_id": "hunter2"}),
+        json!({"_secret": "hunter2", "_secret_reference_id": id}),
+        json!({"_secret": "hunter2", "_secret_reference_id": "hunter2"}),
+        json!({"_secret": "hunter2", "_secret_encoding": "hunter2"}),
+        json!({"_secret": "hunter2/../x"}),
+        json!({"_secret": MANAGED, "hunter2": 1}),
+        json!("secret_coordinate::hunter2"),
+        json!("secret_coordinate::hunter2/../x"),
+        json!({"k": {"_secret": "hunter2"}}),
+        json!({"hunter2": {"_secret": "hunter2", "_secret_reference_id": id}}),
+    ] {
+        for place in ["s", "host"] {
+            if place == "host" && value.is_string() {
+                continue;
+            }
+            let error = create(&Policy::default(), json!({place: value})).unwrap_err();
+            let coordinates: Vec<_> = error.problems().iter().map(Problem::coordinate).collect();
+            let shown = format!("{error} {error:?} {coordinates:?}");
+            // Where no secret is, the way to the pointer is named.
+            let shown = shown.replace("/host/hunter2", "");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn below_a_secret_place_only_the_place_is_named() {
+    let mut deep = json!("v");
+    for _ in 0..600 {
+        deep = json!([deep]);
+    }
+    for (below, kind) in [
+        (json!(MASK), ProblemKind::MaskWithoutValue),
+        (
+            json!("secret_coordinate::x"),
+            ProblemKind::PointerOutsideSecret,
+        ),
+        (json!({"_secret": MANAGED}), ProblemKind::ForeignPointer),
+        (json!({"_secret": "x"}), ProblemKind::PointerOutsideSecret),
+        (json!({"_secret": 5}), ProblemKind::MalformedPointer),
+        (
+            json!({"$serde_json::private::Number": "1"}),
+            ProblemKind::ReservedName,
+        ),
+        (deep, ProblemKind::LimitExceeded),
+    ] {
+        for secret in [
+            json!({"canary-key": below, "canary-other": [below]}),
+            json!([[{"canary-key": {"canary-inner": below}}, below]]),
+        ] {
+            let error = create(&Policy::default(), json!({"s": secret})).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+            assert_eq!(kinds(Err(error)), one("/s", kind));
+        }
+    }
+}
+
+#[test]
+fn names_that_the_json_library_keeps_to_itself_are_refused() {
+    for name in [
+        "$serde_json::private::Number",
+        "$serde_json::private::RawValue",
+    ] {
+        for (config, place) in [
+            (json!({"s": {name: "x"}}), "/s"),
+            (json!({"s": {name: "1"}}), "/s"),
+            (json!({"s": [{"a": {"b": 1, name: "1"}}]}), "/s"),
+            (json!({"host": {name: "1"}}), "/host"),
+            (json!({name: "1"}), ""),
+        ] {
+            assert_eq!(
+                kinds(create(&Policy::default(), config)),
+                one(place, ProblemKind::ReservedName)
+            );
+        }
+    }
+}
+
+#[test]
+fn more_secrets_than_may_be_are_refused_and_nothing_is_kept_of_them() {
+    let list: Vec<Value> = (0..=MAX_SECRETS).map(|_| json!({"s": "v"})).collect();
+    let config = json!({"list": list});
+    assert_eq!(
+        kinds(create(&Policy::default(), config)),
+        one("", ProblemKind::LimitExceeded)
+    );
 }
 
 #[test]
@@ -269,25 +362,25 @@ fn a_secret_object_holds_no_pointer_and_no_mask() {
     for (value, place, kind) in [
         (
             json!({"a": {"_secret": MANAGED}}),
-            "/s/a",
+            "/s",
             ProblemKind::ForeignPointer,
         ),
         (
             json!({"a": [{"_secret": "team/x"}]}),
-            "/s/a/0",
+            "/s",
             ProblemKind::PointerOutsideSecret,
         ),
         (
             json!({"a": {"_secret": 5}}),
-            "/s/a",
+            "/s",
             ProblemKind::MalformedPointer,
         ),
         (
             json!({"a": "secret_coordinate::team/x"}),
-            "/s/a",
+            "/s",
             ProblemKind::PointerOutsideSecret,
         ),
-        (json!([MASK]), "/s/0", ProblemKind::MaskWithoutValue),
+        (json!([MASK]), "/s", ProblemKind::MaskWithoutValue),
     ] {
         assert_eq!(
             kinds(create(&policy, json!({"s": value}))),
@@ -344,7 +437,7 @@ fn all_problems_are_reported_together_and_show_no_value() {
         .iter()
         .map(|problem| problem.place().as_str())
         .collect();
-    assert_eq!(places, ["/deep", "/host", "/list/0/s", "/list/1/s/a", "/s"]);
+    assert_eq!(places, ["/deep", "/host", "/list/0/s", "/list/1/s", "/s"]);
     assert!(!format!("{error} {error:?}").contains("hunter2"));
     assert!(!error.is_retryable());
 }

@@ -1,0 +1,137 @@
+//! Where walks run that may take long.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::error::{ConnectorError, Problem, ProblemKind};
+use super::place::Place;
+
+/// From how many values on a walk over a configuration counts as long: about a tenth of a millisecond.
+const LONG: usize = 1_000;
+
+/// From how many bytes of texts on.
+const LONG_TEXTS: usize = 64 << 10;
+
+/// Runs long walks where they keep nobody waiting.
+///
+/// The connector calls walk over configurations between their requests, on the thread that polls them.
+/// Most walks take microseconds; one over a large configuration, or under a specification with patterns,
+/// may take a tenth of a second, and an asynchronous runtime has few threads. The calls give such walks
+/// to this. What is not asynchronous ([`ConnectorSpec::compile`](super::ConnectorSpec::compile),
+/// [`mask`](super::ConnectorSpec::mask), [`scrub`](super::scrub)) runs where the caller calls it.
+///
+/// ```
+/// use secret_persistence_core::connector::{ConnectorOptions, Elsewhere};
+///
+/// let options = ConnectorOptions::default().with_long_walks(Elsewhere::new(|walk| {
+///     tokio::task::spawn_blocking(walk);
+/// }));
+/// ```
+#[derive(Clone)]
+pub struct Elsewhere(Arc<Run>);
+
+type Run = dyn Fn(Walk) + Send + Sync;
+
+/// A walk to be run, once and to its end.
+pub type Walk = Box<dyn FnOnce() + Send>;
+
+impl Elsewhere {
+    /// Runs walks with this, which returns at once.
+    pub fn new(run: impl Fn(Walk) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(run))
+    }
+
+    /// Runs work and waits for it.
+    ///
+    /// # Errors
+    /// `WalkDropped` where it was never run; whatever it says itself.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
+    ) -> Result<T, ConnectorError> {
+        let (done, result) = oneshot::channel();
+        // Who asked may have gone, and with it the need for an answer.
+        (self.0)(Box::new(move || drop(done.send(work()))));
+        result.await.unwrap_or_else(|_| {
+            Err(Problem::new(
+                Place::root(),
+                ProblemKind::WalkDropped,
+                "the walk over the configuration was dropped by what should have run it",
+            )
+            .into())
+        })
+    }
+}
+
+impl fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Elsewhere")
+    }
+}
+
+/// Whether walking over a configuration may take long. Looks at no more of it than it takes to know.
+pub(super) fn is_long(config: &Value) -> bool {
+    let (mut values, mut texts) = (0, 0);
+    let mut open = vec![config];
+    while let Some(value) = open.pop() {
+        values += 1;
+        match value {
+            Value::String(text) => texts += text.len(),
+            Value::Array(items) => {
+                if items.len() > LONG {
+                    return true;
+                }
+                open.extend(items);
+            }
+            Value::Object(members) => {
+                if members.len() > LONG {
+                    return true;
+                }
+                for (name, member) in members {
+                    texts += name.len();
+                    open.push(member);
+                }
+            }
+            _ => {}
+        }
+        if values > LONG || texts > LONG_TEXTS {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_walk_runs_where_it_is_told_and_its_result_comes_back() {
+        let here = thread::current().id();
+        let elsewhere = Elsewhere::new(|walk| drop(thread::spawn(walk)));
+        let there = elsewhere.run(|| Ok(thread::current().id())).await.unwrap();
+        assert_ne!(here, there);
+    }
+
+    #[tokio::test]
+    async fn a_walk_that_nobody_runs_is_an_error() {
+        let error = Elsewhere::new(drop).run(|| Ok(())).await.unwrap_err();
+        assert_eq!(error.problems()[0].kind(), ProblemKind::WalkDropped);
+    }
+
+    #[test]
+    fn long_is_what_has_many_values_or_long_texts() {
+        assert!(!is_long(&json!({"host": "db", "list": [1, 2, 3]})));
+        assert!(is_long(&json!(vec![0; 2_000])));
+        assert!(is_long(&json!({"a": [vec![0; 600], vec![0; 600]]})));
+        assert!(is_long(&json!({"a": "x".repeat(100_000)})));
+        assert!(is_long(&json!({"x".repeat(100_000): 1})));
+    }
+}

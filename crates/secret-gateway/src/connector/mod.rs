@@ -1,6 +1,7 @@
 //! The connector face, under `/api/v1`: changes, full configurations, presentable ones, stores.
 
 mod changes;
+mod document;
 mod ending;
 mod hydrate;
 mod present;
@@ -28,5 +29,6 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/api/v1/places", post(present::places))
         .route("/api/v1/stores", get(stores::list))
         .route("/api/v1/stores/{id}/check", post(stores::check))
+        .route("/api/v1/openapi.json", get(document::document))
         .route("/api/v1/status", get(stores::status))
 }

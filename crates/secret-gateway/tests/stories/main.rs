@@ -2,7 +2,13 @@
 
 mod canary;
 mod changes;
+mod docs;
+mod jwt;
 mod kv;
+mod openapi;
+mod process;
+#[cfg(feature = "postgres")]
+mod replicas;
 mod rights;
 mod server;
 mod world;

@@ -16,7 +16,10 @@ const SHOWN: usize = 100;
 
 /// An error of the connector face, and of everything that is not the KV face.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Problem(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
     status: StatusCode,
     kind: &'static str,
     detail: String,
@@ -27,39 +30,39 @@ pub struct Problem {
 impl Problem {
     /// A problem of a kind, with a sentence for people.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Inner {
             status,
             kind,
             detail: detail.into(),
             more: Map::new(),
             retry_after: None,
-        }
+        }))
     }
 
     /// Adds a member.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
+        self.0.more.insert(name.to_owned(), value.into());
         self
     }
 
     /// Says when to try again.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+        self.0.retry_after = Some(seconds);
         self
     }
 
     /// The status it is answered with.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// Its kind, stable.
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        self.kind
+        self.0.kind
     }
 
     /// What a token may not see, and what is not there.
@@ -83,13 +86,13 @@ impl Problem {
     #[must_use]
     pub fn document(&self) -> Value {
         let mut document = json!({
-            "type": format!("urn:secret-gateway:problem:{}", self.kind),
-            "title": title(self.kind),
-            "status": self.status.as_u16(),
-            "kind": self.kind,
-            "detail": self.detail,
+            "type": format!("urn:secret-gateway:problem:{}", self.0.kind),
+            "title": title(self.0.kind),
+            "status": self.0.status.as_u16(),
+            "kind": self.0.kind,
+            "detail": self.0.detail,
         });
-        if let (Value::Object(members), more) = (&mut document, &self.more) {
+        if let (Value::Object(members), more) = (&mut document, &self.0.more) {
             members.extend(more.clone());
         }
         document
@@ -108,19 +111,18 @@ fn title(kind: &str) -> String {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.document().to_string()));
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response.extensions_mut().insert(self);
         response
     }
 }

@@ -269,7 +269,7 @@ impl TokenFile {
             .map_err(|_| TokenFileError::Grant("the system has no random numbers"))?;
         let token = SecretValue::new(format!(
             "{TOKEN_PREFIX}{}",
-            URL_SAFE_NO_PAD.encode(&*random)
+            URL_SAFE_NO_PAD.encode(random.as_slice())
         ));
         let hash = Hash::of(token.expose().as_bytes());
         self.add(grant, Some(hash), None)?;

@@ -1,5 +1,8 @@
 //! Stories of the gateway, in this process: every endpoint, every role, every fault.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 mod canary;
 mod changes;
 mod docs;

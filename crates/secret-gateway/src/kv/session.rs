@@ -21,6 +21,7 @@ const VAULT_VERSION: &str = "1.21.4";
 pub(super) fn routes() -> Router<Gateway> {
     Router::new()
         .route("/v1/sys/health", get(health))
+        .route("/v1/sys/init", get(init))
         .route("/v1/sys/seal-status", get(seal_status))
         .route("/v1/sys/internal/ui/mounts", get(mounts))
         .route("/v1/sys/internal/ui/mounts/{*path}", get(mount))
@@ -49,6 +50,10 @@ async fn health(State(gateway): State<Gateway>) -> Response<Body> {
             "cluster_name": "secret-gateway",
         }),
     )
+}
+
+async fn init() -> Response<Body> {
+    json_response(StatusCode::OK, &json!({"initialized": true}))
 }
 
 async fn seal_status(State(gateway): State<Gateway>) -> Response<Body> {

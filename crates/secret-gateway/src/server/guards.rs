@@ -60,10 +60,10 @@ fn documented(kv: bool, response: Response) -> Response {
     };
     let allow = response.headers().get(axum::http::header::ALLOW).cloned();
     let mut documented = if kv {
-        let detail = if status == StatusCode::METHOD_NOT_ALLOWED {
-            "unsupported operation"
-        } else {
-            detail
+        let detail = match status {
+            StatusCode::METHOD_NOT_ALLOWED => "unsupported operation",
+            StatusCode::NOT_FOUND => "no handler for route. route entry not found.",
+            _ => detail,
         };
         KvError::new(status, detail).into_response()
     } else {

@@ -252,7 +252,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.nature {
             Nature::Answered(codes) if codes.is_empty() => {
-                f.write_str("answered without a code")?
+                f.write_str("answered without a code")?;
             }
             Nature::Answered(codes) => write!(f, "answered {}", codes.join(" "))?,
             Nature::Connect(connect) => write!(f, "found no connection: {connect}")?,

@@ -42,7 +42,7 @@ pub(super) fn config(tls: &Tls) -> io::Result<RustlsConfig> {
                 }
                 // Files are changed one after the other: the next look finds both.
                 Err(error) => {
-                    tracing::warn!(target: "secret_gateway", %error, "the changed TLS certificate cannot be used yet; the old one goes on")
+                    tracing::warn!(target: "secret_gateway", %error, "the changed TLS certificate cannot be used yet; the old one goes on");
                 }
             }
         }

@@ -258,7 +258,7 @@ fn tls(sslmode: Option<&str>, local: bool, has_certificates: bool) -> Result<boo
         Some("disable" | "allow") => Err(invalid(
             "TLS must not be switched off for a server elsewhere",
         )
-        .with_hint("leave `sslmode` out: it is verify-full then; `ssl-root-cert` names a private authority")),
+        .with_hint("only loopback and sockets may have that: leave `sslmode` out, which makes it verify-full; `ssl-root-cert` names a private authority")),
         // Whoever asks for less than full verification gets full verification.
         Some("prefer" | "require" | "verify-ca") if local => Ok(has_certificates),
         Some("prefer" | "require" | "verify-ca" | "verify-full") => Ok(true),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl};
+use secret_persistence_core::settings::StoreUrl;
 
 use crate::{MigrateError, MigrateResult};
 
@@ -28,24 +28,6 @@ pub(crate) fn is_url(text: &str) -> bool {
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn parse(text: &str) -> MigrateResult<StoreUrl> {
     StoreUrl::parse(text).map_err(|error| MigrateError::of_setting(&error))
-}
-
-/// The settings of a table from a URL's query and the environment, in this order.
-///
-/// # Errors
-/// For unknown parameters, and for secrets in the URL.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(crate) fn settings(
-    url: &StoreUrl,
-    table: &'static [Setting],
-    variables: Variables<'_>,
-) -> MigrateResult<SettingMap> {
-    let mut settings = SettingMap::new(table);
-    settings
-        .set_query(url)
-        .map_err(|error| MigrateError::of_setting(&error).within(url))?;
-    settings.set_env(variables);
-    Ok(settings)
 }
 
 /// The file of `sqlite:///abs`, `sqlite://rel/path`, `sqlite:/abs` or `sqlite:rel/path`.
@@ -83,6 +65,7 @@ pub(crate) fn query_of_file(text: &str) -> MigrateResult<(&str, Vec<(String, Str
 mod tests {
     use super::*;
     use crate::MigrateErrorKind;
+    use crate::database::{SERVER, settings};
 
     #[test]
     fn a_password_is_refused_without_being_repeated() {
@@ -97,7 +80,7 @@ mod tests {
             "sqlite://user:hunter2@host/db",
             "postgres://us er:hunter2",
         ] {
-            let refused = parse(text).and_then(|url| settings(&url, &[], &|_| None).map(|_| ()));
+            let refused = parse(text).and_then(|url| settings(&url, SERVER, &|_| None).map(|_| ()));
             let error = refused.unwrap_err();
             assert_eq!(error.kind(), MigrateErrorKind::Settings, "{text}");
             let shown = format!("{error} {error:?}");

@@ -9,35 +9,83 @@ mod postgres;
 mod reason;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(all(test, feature = "postgres"))]
+mod tests;
 
-use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl};
+use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, StoreUrl};
 #[cfg(feature = "postgres")]
 use sqlx::PgPool;
 #[cfg(feature = "sqlite")]
 use sqlx::SqlitePool;
 use sqlx::{AssertSqlSafe, Column, Executor, Row, SqlSafeStr, Statement, TypeInfo};
 
+use crate::address::Variables;
 use crate::{MigrateError, MigrateResult};
 
-/// The role to connect as.
-pub(crate) const USER: Setting =
-    Setting::new("user", "the role to connect as").with_env(&["DATABASE_USER"]);
-/// Its password.
-pub(crate) const PASSWORD: Setting = Setting::new("password", "its password")
-    .with_env(&["DATABASE_PASSWORD"])
-    .secret();
-/// How to connect, as the database store has it.
-pub(crate) const SSLMODE: Setting = Setting::new(
-    "sslmode",
-    "verify-full, or disable, which only loopback may have and has by default",
-);
-/// Further authorities than the system's.
-pub(crate) const SSL_ROOT_CERT: Setting = Setting::new(
-    "ssl-root-cert",
-    "a PEM file of further certificate authorities",
-)
-.with_env(&["DATABASE_SSL_ROOT_CERT"])
-.operator_only();
+/// The settings of a Postgres server: the rows of the database store, so that stores, configurations
+/// and journals are reached alike.
+#[cfg(feature = "postgres")]
+pub(crate) const SERVER: &[Setting] = &secret_persistence_db::POSTGRES_SETTINGS;
+/// Without Postgres there are none.
+#[cfg(not(feature = "postgres"))]
+pub(crate) const SERVER: &[Setting] = &[];
+
+const POSTGRES_IS_ABSENT: &str =
+    "Postgres is not built in; add `--features postgres` to the cargo command";
+
+/// A table of settings that ends with those of a server.
+pub(crate) const fn with_server<const ALL: usize>(own: &[Setting]) -> [Setting; ALL] {
+    assert!(ALL == own.len() + SERVER.len(), "rows are missing");
+    let mut all = [Setting::new("", ""); ALL];
+    let mut row = 0;
+    while row < ALL {
+        all[row] = if row < own.len() {
+            own[row]
+        } else {
+            SERVER[row - own.len()]
+        };
+        row += 1;
+    }
+    all
+}
+
+/// The settings that the URL of a database and the environment give, in this order. The table ends
+/// with [`SERVER`].
+///
+/// # Errors
+/// For databases that are not built in, for unknown parameters, and for secrets in the URL.
+pub(crate) fn settings(
+    url: &StoreUrl,
+    table: &'static [Setting],
+    variables: Variables<'_>,
+) -> MigrateResult<SettingMap> {
+    if !cfg!(feature = "postgres") && url.scheme().starts_with("postgres") {
+        return Err(MigrateError::settings(POSTGRES_IS_ABSENT).within(url));
+    }
+    let table = KeyTable::new(&["sqlite", "postgres", "postgresql"], table, place);
+    #[cfg(feature = "postgres")]
+    let table = table.with_reads(secret_persistence_db::PostgresOptions::reads);
+    table
+        .from_url(url, variables)
+        .map_err(|error| MigrateError::of_setting(&error).within(url))
+}
+
+/// What the URL says outside of its query.
+fn place(url: &StoreUrl, settings: &mut SettingMap) -> secret_persistence_core::Result<()> {
+    if url.scheme() == "sqlite" {
+        return match SERVER.iter().find(|row| settings.is_set(row.name)) {
+            Some(row) => Err(secret_persistence_core::Error::new(
+                secret_persistence_core::ErrorKind::InvalidConfig,
+                format!("`{}` is for Postgres", row.name),
+            )),
+            None => Ok(()),
+        };
+    }
+    #[cfg(feature = "postgres")]
+    return secret_persistence_db::PostgresOptions::read_url(url, settings);
+    #[cfg(not(feature = "postgres"))]
+    Ok(())
+}
 
 /// One row, every column as text.
 pub(crate) type Texts = Vec<Option<String>>;
@@ -124,15 +172,13 @@ impl Database {
     ) -> MigrateResult<Self> {
         Ok(Self {
             name: url.to_string(),
-            pool: Pool::Postgres(postgres::open(url, settings, purpose).await?),
+            pool: Pool::Postgres(postgres::open(settings, purpose).await?),
         })
     }
 
     #[cfg(not(feature = "postgres"))]
     async fn postgres(_: &StoreUrl, _: &SettingMap, _: Purpose) -> MigrateResult<Self> {
-        Err(MigrateError::settings(
-            "Postgres is not built in; add `--features postgres` to the cargo command",
-        ))
+        Err(MigrateError::settings(POSTGRES_IS_ABSENT))
     }
 
     /// Opens an SQLite file.

@@ -10,7 +10,7 @@ mod lines;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod query;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod references;
+pub(crate) mod references;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod rows;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -31,7 +31,7 @@ pub use references::References;
 
 /// What the URL of a source may contain.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-const SETTINGS: &[Setting] = &[
+pub(crate) const SETTINGS: &[Setting] = &database::with_server::<{ 9 + database::SERVER.len() }>(&[
     Setting::new("table", "the table, `name` or `schema.name`").operator_only(),
     Setting::new("id", "the column that names a row"),
     Setting::new("configuration", "the column of the configuration, json or text"),
@@ -46,11 +46,7 @@ const SETTINGS: &[Setting] = &[
         "a file with a SELECT of columns named id, configuration or coordinate, base_id, prefix, specification",
     )
     .operator_only(),
-    database::USER,
-    database::PASSWORD,
-    database::SSLMODE,
-    database::SSL_ROOT_CERT,
-];
+]);
 
 /// Opens a source: the URL of a database, or the path of a file of JSON lines.
 ///
@@ -74,7 +70,7 @@ async fn open_database(
     access: Access,
 ) -> MigrateResult<Arc<dyn ConfigSource>> {
     let url = address::parse(text)?;
-    let settings = address::settings(&url, SETTINGS, variables)?;
+    let settings = database::settings(&url, SETTINGS, variables)?;
     match (settings.text("table"), settings.text("query-file")) {
         (Some(_), None) => {
             let columns = table::Columns::parse(&settings)?;

@@ -62,6 +62,8 @@ enum Layer {
     /// What the stores behind a network share.
     Remote,
     Backend,
+    /// The migration engine, which reaches Postgres as the database store does.
+    Engine,
     Facade,
     /// Examples and tests: nothing is built upon them.
     Top,
@@ -115,6 +117,7 @@ fn layer(name: &str, folder: &Path) -> Layer {
     match name {
         "secret-persistence-core" => Layer::Core,
         "secret-persistence-remote" => Layer::Remote,
+        "secret-persistence-migrate" => Layer::Engine,
         "secret-persistence" => Layer::Facade,
         "secret-gateway" => Layer::Top,
         _ => Layer::Backend,

@@ -2,58 +2,20 @@
 
 use std::time::Duration;
 
-use secret_persistence_core::settings::{SettingMap, StoreUrl, is_loopback};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, PgPool};
+use secret_persistence_core::settings::SettingMap;
+use secret_persistence_db::PostgresOptions;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::Purpose;
 use super::reason::failure;
 use crate::{MigrateError, MigrateResult};
 
-/// Connects to the database of a URL.
-pub(super) async fn open(
-    url: &StoreUrl,
-    settings: &SettingMap,
-    purpose: Purpose,
-) -> MigrateResult<PgPool> {
-    let usage = "write postgres://host:port/database";
-    let host = url
-        .host()
-        .ok_or_else(|| MigrateError::settings(format!("no host; {usage}")))?;
-    let database = url.path().trim_start_matches('/');
-    if database.is_empty() {
-        return Err(MigrateError::settings(format!("no database; {usage}")));
-    }
-    let user = settings.text("user").ok_or_else(|| {
-        MigrateError::settings("no user; give user=… in the URL or set DATABASE_USER")
-    })?;
-    let ssl_mode = match settings.text("sslmode") {
-        None if is_loopback(host) => PgSslMode::Disable,
-        None | Some("verify-full") => PgSslMode::VerifyFull,
-        Some("disable") if is_loopback(host) => PgSslMode::Disable,
-        Some("disable") => {
-            return Err(MigrateError::settings(
-                "sslmode=disable is for loopback addresses only; leave it out, and give ssl-root-cert for a private authority",
-            ));
-        }
-        Some(_) => return Err(MigrateError::settings("sslmode is verify-full or disable")),
-    };
-    let mut options = PgConnectOptions::new_without_pgpass()
-        .host(host.trim_matches(['[', ']']))
-        .port(url.port().unwrap_or(5432))
-        .database(database)
-        .username(user)
-        .application_name("migrate")
-        .ssl_mode(ssl_mode)
-        // PgBouncer refuses it, and no column is a float.
-        .extra_float_digits(None)
-        .disable_statement_logging();
-    if let Some(authority) = settings.text("ssl-root-cert") {
-        options = options.ssl_root_cert(authority);
-    }
-    if let Some(password) = settings.secret("password") {
-        options = options.password(password.expose());
-    }
+/// Connects to the database that settings name.
+pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResult<PgPool> {
+    let server = PostgresOptions::from_settings(settings)
+        .map_err(|error| MigrateError::of_setting(&error))?;
+    let mut options = server.to_driver("migrate");
     if purpose == Purpose::Read {
         options = options.options([("default_transaction_read_only", "on")]);
     }

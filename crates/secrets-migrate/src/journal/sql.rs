@@ -5,7 +5,6 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use secret_persistence_core::ManagedCoordinate;
-use secret_persistence_core::settings::Setting;
 use serde_json::{Value, json};
 
 use crate::address::{self, Variables};
@@ -14,13 +13,6 @@ use crate::{
     Counts, Journal, JournalEntry, Mention, MigrateError, MigrateErrorKind, MigrateResult, Note,
     Run, Select, State, Transition,
 };
-
-const SETTINGS: &[Setting] = &[
-    database::USER,
-    database::PASSWORD,
-    database::SSLMODE,
-    database::SSL_ROOT_CERT,
-];
 
 /// What the tables of another version would look like is not guessed.
 const FORMAT: &str = "1";
@@ -50,9 +42,9 @@ impl SqlJournal {
     /// # Errors
     /// Where it cannot be opened or another process has it.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
-        let database = if text.contains("://") || text.starts_with("sqlite:") {
+        let database = if address::is_url(text) {
             let url = address::parse(text)?;
-            let settings = address::settings(&url, SETTINGS, variables)?;
+            let settings = database::settings(&url, database::SERVER, variables)?;
             Database::open(&url, &settings, Purpose::Own).await
         } else {
             Database::sqlite(Path::new(text), Purpose::Own).await

@@ -14,28 +14,25 @@ use crate::database::{self, Database, Purpose};
 use crate::{MigrateError, MigrateErrorKind, MigrateResult};
 
 /// What a `--references` URL may hold.
-const SETTINGS: &[Setting] = &[
-    Setting::new(
-        "table",
-        "the table, or a view that joins what belongs together",
-    )
-    .operator_only(),
-    Setting::new(
-        "query-file",
-        "a file with a SELECT of the same columns, in place of a table",
-    )
-    .operator_only(),
-    Setting::new("id", "the column of the reference's id").with_default("id"),
-    Setting::new("coordinate", "the column of the coordinate").with_default("coordinate"),
-    Setting::new(
-        "storage_id",
-        "the column of the storage's id, where there are several",
-    ),
-    database::USER,
-    database::PASSWORD,
-    database::SSLMODE,
-    database::SSL_ROOT_CERT,
-];
+pub(crate) const SETTINGS: &[Setting] =
+    &database::with_server::<{ 5 + database::SERVER.len() }>(&[
+        Setting::new(
+            "table",
+            "the table, or a view that joins what belongs together",
+        )
+        .operator_only(),
+        Setting::new(
+            "query-file",
+            "a file with a SELECT of the same columns, in place of a table",
+        )
+        .operator_only(),
+        Setting::new("id", "the column of the reference's id").with_default("id"),
+        Setting::new("coordinate", "the column of the coordinate").with_default("coordinate"),
+        Setting::new(
+            "storage_id",
+            "the column of the storage's id, where there are several",
+        ),
+    ]);
 
 /// What ids stand for.
 #[derive(Debug, Default)]
@@ -49,7 +46,7 @@ impl References {
     /// For wrong settings, and rows that make no sense.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
         let url = address::parse(text)?;
-        let settings = address::settings(&url, SETTINGS, variables)?;
+        let settings = database::settings(&url, SETTINGS, variables)?;
         let from = match (settings.text("table"), settings.text("query-file")) {
             (Some(table), None) => Identifier::table(table)?.to_string(),
             // A line break ends a comment that the query may end with.

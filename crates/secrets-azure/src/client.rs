@@ -226,7 +226,8 @@ impl Client {
             }
         };
         let page = self.send(Action::List, request).await?.unwrap_or_default();
-        let next = next(Action::List, page.next_link.as_deref())?;
+        let next =
+            next(page.next_link.as_deref()).map_err(|nature| Fault::new(Action::List, nature))?;
         let secrets = page.value.into_iter().map(|secret| {
             let name = secret.id.as_deref().and_then(name_of_id);
             (
@@ -261,7 +262,8 @@ impl Client {
             .send(Action::ListDeleted, request)
             .await?
             .unwrap_or_default();
-        let next = next(Action::ListDeleted, page.next_link.as_deref())?;
+        let next = next(page.next_link.as_deref())
+            .map_err(|nature| Fault::new(Action::ListDeleted, nature))?;
         let secrets = page.value.into_iter().map(|secret| {
             let name = secret.id.as_deref().and_then(name_of_id);
             (
@@ -343,14 +345,14 @@ fn facts(attributes: Option<SecretAttributes>, tags: Option<HashMap<String, Stri
 /// The query of the link to the next page, if there is one: all that is needed of it, since the rest is
 /// known. A link without a query leads nowhere that we know, and what it would list must not be taken
 /// for nothing.
-fn next(action: Action, link: Option<&str>) -> Result<Option<String>, Fault> {
+fn next(link: Option<&str>) -> Result<Option<String>, Nature> {
     let Some(link) = link.filter(|link| !link.is_empty()) else {
         return Ok(None);
     };
     let link = link.split_once('#').map_or(link, |(link, _)| link);
     match link.split_once('?') {
         Some((_, query)) if !query.is_empty() => Ok(Some(query.to_owned())),
-        _ => Err(Fault::new(action, Nature::Garbled)),
+        _ => Err(Nature::Garbled),
     }
 }
 
@@ -373,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_link_leads_nowhere_but_to_our_vault_and_is_never_passed_over() {
-        let query = |link| next(Action::List, link).map_err(|_| ());
+        let query = |link| next(link).map_err(|_| ());
         for (link, expected) in [
             (
                 "https://my-vault.vault.azure.net/secrets?api-version=7.4&$skiptoken=x",

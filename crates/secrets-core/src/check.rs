@@ -660,7 +660,7 @@ mod tests {
         let options = CheckOptions::default();
         let report = store
             .check_telling(&options, &|step| {
-                told.lock().unwrap().push(step.to_string())
+                told.lock().unwrap().push(step.to_string());
             })
             .await;
         let text = report.to_string();

@@ -135,26 +135,20 @@ fn credentials(settings: &SettingMap) -> Result<Credentials> {
         }
     }
     match (key, text("credentials-file"), text("credentials-source")) {
-        (Some(_), Some(_), _) => {
-            return Err(invalid(
-                "`credentials` and `credentials-file` exclude each other",
-            ));
-        }
-        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
-            return Err(invalid(
-                "credentials, as text or file, exclude the setting `credentials-source`",
-            ));
-        }
+        (Some(_), Some(_), _) => Err(invalid(
+            "`credentials` and `credentials-file` exclude each other",
+        )),
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => Err(invalid(
+            "credentials, as text or file, exclude the setting `credentials-source`",
+        )),
         (Some(key), None, None) => Ok(Credentials::Key(key)),
         (None, Some(path), None) => Ok(Credentials::KeyFile(path.into())),
         (None, None, Some("default") | None) => Ok(Credentials::ApplicationDefault),
         (None, None, Some("metadata")) => Ok(Credentials::Metadata),
         (None, None, Some("anonymous")) => Ok(Credentials::Anonymous),
-        (None, None, Some(_)) => {
-            return Err(invalid(
-                "the setting `credentials-source` is `default`, `metadata` or `anonymous`",
-            ));
-        }
+        (None, None, Some(_)) => Err(invalid(
+            "the setting `credentials-source` is `default`, `metadata` or `anonymous`",
+        )),
     }
 }
 

@@ -3,9 +3,11 @@
 use secret_persistence_core::{Scope, connector::ConnectorSpec};
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
-use crate::stores::{Store, calls};
+use crate::{
+    fleet::WORKSPACE,
+    stores::{Store, calls},
+};
 
 /// A connector as the demo has it.
 #[derive(Deserialize)]
@@ -29,7 +31,7 @@ pub(crate) async fn save_in(store: &Store) -> Vec<Saved> {
     let text = include_str!("../../../examples/migrate/src/commands/demo/connectors.json");
     let connectors: Vec<Connector> = serde_json::from_str(text).unwrap();
     assert!(connectors.len() >= 10, "{}", connectors.len());
-    let scope = Scope::workspace(Uuid::new_v4());
+    let scope = Scope::workspace(WORKSPACE);
     let mut saved = Vec::new();
     for connector in connectors {
         let spec = ConnectorSpec::compile(&connector.connection_specification).unwrap();

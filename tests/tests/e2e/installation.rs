@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     demo::{self, Saved},
-    fleet::{Fleet, expect_exactly, names},
+    fleet::{Fleet, WORKSPACE, expect_exactly, names},
     program::{Ended, Program},
     stores::{Store, calls, sqlite},
 };
@@ -51,8 +51,7 @@ impl Installation {
         let others = fleet.rows().enumerate();
         let rows = rows.chain(others.map(|(row, (saved, _))| (row.to_string(), saved)));
         let lines = rows.map(|(id, configuration)| {
-            let base = "00000000-0000-0000-0000-000000000001";
-            let line = json!({"id": id, "baseId": base, "configuration": configuration});
+            let line = json!({"id": id, "baseId": WORKSPACE, "configuration": configuration});
             format!("{line}\n")
         });
         let lines: String = lines.collect();

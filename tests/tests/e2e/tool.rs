@@ -6,7 +6,7 @@ use e2e::{LocalStack, VaultServer};
 use serde_json::{Value, json};
 
 use crate::{
-    fleet::{Fleet, names},
+    fleet::{Fleet, WORKSPACE, names},
     program::{Ended, Program},
     stores::{account, aws, sqlite, vault},
 };
@@ -76,7 +76,7 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
     let lines = fleet.rows().enumerate().map(|(row, (saved, _))| {
         let line = json!({
             "id": row.to_string(),
-            "baseId": "00000000-0000-0000-0000-000000000001",
+            "baseId": WORKSPACE,
             "configuration": saved,
         });
         format!("{line}\n")

@@ -29,7 +29,7 @@ fn role(variable: &str) -> Option<String> {
 }
 
 fn url(text: &str) -> StoreUrl {
-    StoreUrl::parse(text).unwrap()
+    StoreUrl::parse(text).expect("a URL of these tests")
 }
 
 /// How the driver would be told to connect, or why it would not be; the errors of settings and of

@@ -65,7 +65,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`], wherever they came from. The owner is not a setting of the
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), wherever they came from. The owner is not a setting of the
     /// store: add it with [`with_owner`](Self::with_owner).
     ///
     /// # Errors

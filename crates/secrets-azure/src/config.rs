@@ -79,7 +79,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`], wherever they came from. Reads no file and sends
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), wherever they came from. Reads no file and sends
     /// nothing. The owner is not a setting of the store: add it with [`with_owner`](Self::with_owner).
     ///
     /// A tenant's settings must bring a client secret, and name a vault of Key Vault's own hosts or

@@ -46,7 +46,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`], wherever they came from. The owner is not a setting of
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), wherever they came from. The owner is not a setting of
     /// the store: add it with [`with_owner`](Self::with_owner).
     ///
     /// A tenant's settings need a service account's key as Google made it: without one the store

@@ -241,6 +241,12 @@ impl Error {
         self.0.coordinate.as_deref()
     }
 
+    /// The cause, for an error of another type that replaces this one.
+    #[must_use]
+    pub fn into_source(self) -> Option<Arc<dyn StdError + Send + Sync>> {
+        self.0.source
+    }
+
     /// How long the store asked to be left alone.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

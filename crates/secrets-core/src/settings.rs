@@ -541,6 +541,24 @@ impl StoreUrl {
         self.url.has_authority()
     }
 
+    /// The file of `sqlite:///absolute`, `sqlite:/absolute`, `sqlite://relative` or `sqlite:relative`.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where no file is named, and for `:memory:`, which keeps nothing.
+    pub fn file(&self) -> Result<String> {
+        let path = format!("{}{}", self.host().unwrap_or_default(), self.path);
+        if self.port().is_some() || path.is_empty() || path.ends_with('/') || path.contains('\0') {
+            return Err(invalid("the URL names no file")
+                .with_hint("write sqlite:///absolute/path or sqlite://relative/path"));
+        }
+        if path == ":memory:" {
+            return Err(
+                invalid("a database in memory keeps nothing").with_hint("name a file instead")
+            );
+        }
+        Ok(path)
+    }
+
     /// Names and values of the query, decoded, in their order.
     pub fn query(&self) -> impl Iterator<Item = (String, String)> {
         self.url
@@ -703,6 +721,31 @@ mod tests {
             format!("{pasted} {pasted:?}"),
         ] {
             assert!(!shown.contains("canary"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn files_are_absolute_or_relative_as_written() {
+        for (text, path) in [
+            ("sqlite:///srv/a%20b.db?mode=plain", "/srv/a b.db"),
+            ("sqlite:/srv/s.db", "/srv/s.db"),
+            ("sqlite:s.db", "s.db"),
+            ("sqlite://s.db", "s.db"),
+            ("sqlite://folder/s.db", "folder/s.db"),
+        ] {
+            let file = StoreUrl::parse(text).unwrap().file().unwrap();
+            assert_eq!(file, path, "{text}");
+        }
+        for text in [
+            "sqlite:",
+            "sqlite::memory:",
+            "sqlite:///",
+            "sqlite://folder/",
+            "sqlite://host:1/a.db",
+            "sqlite:///a%00b",
+        ] {
+            let error = StoreUrl::parse(text).unwrap().file().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{text}");
         }
     }
 

@@ -18,7 +18,7 @@ pub const SETTINGS: KeyTable = KeyTable::new(
     &["sqlite", "postgres", "postgresql"],
     ROWS,
     |url, settings| match url.scheme() {
-        "sqlite" => settings.set("path", database_url::sqlite_path(url)?),
+        "sqlite" => settings.set("path", url.file()?),
         _ if settings.is_set("path") => Err(invalid("`path` is for SQLite")),
         _ => PostgresOptions::read_url(url, settings),
     },

@@ -34,7 +34,7 @@ pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
                 .with_hint(format!("give `{}` as a setting of its own", safe(&name))));
         }
         return Ok(Address {
-            file: Some(PathBuf::from(sqlite_path(&url)?)),
+            file: Some(url.file()?.into()),
             ..Address::default()
         });
     }
@@ -87,20 +87,6 @@ pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
         }
     }
     Ok(address)
-}
-
-/// The file of `sqlite:///absolute`, `sqlite://relative` or `sqlite:relative`.
-pub(crate) fn sqlite_path(url: &StoreUrl) -> Result<String> {
-    let path = format!("{}{}", url.host().unwrap_or_default(), url.path());
-    if url.port().is_some() || path.is_empty() || path.ends_with('/') || path.contains('\0') {
-        return Err(invalid("the URL names no file")
-            .with_hint("write sqlite:///absolute/path or sqlite://relative/path"));
-    }
-    if path == ":memory:" {
-        return Err(invalid("a database in memory keeps nothing")
-            .with_hint("name a file; for tests there is `secret_persistence_core::Memory`"));
-    }
-    Ok(path)
 }
 
 fn decoded(part: &str) -> Result<String> {

@@ -1,6 +1,4 @@
 //! Addresses of databases and files: parsed once, never with a credential in them.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-use std::path::PathBuf;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use secret_persistence_core::settings::StoreUrl;
@@ -27,22 +25,7 @@ pub(crate) fn is_url(text: &str) -> bool {
 /// For what is no URL, and for one that contains a user or a password.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn parse(text: &str) -> MigrateResult<StoreUrl> {
-    StoreUrl::parse(text).map_err(|error| MigrateError::of_setting(&error))
-}
-
-/// The file of `sqlite:///abs`, `sqlite://rel/path`, `sqlite:/abs` or `sqlite:rel/path`.
-///
-/// # Errors
-/// Where no file is named.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(crate) fn sqlite_path(url: &StoreUrl) -> MigrateResult<PathBuf> {
-    let path = format!("{}{}", url.host().unwrap_or_default(), url.path());
-    if path.is_empty() || path.ends_with('/') {
-        return Err(MigrateError::settings(
-            "this sqlite URL names no file; write it like sqlite:///path/to/secrets.db or sqlite:secrets.db",
-        ));
-    }
-    Ok(PathBuf::from(path))
+    StoreUrl::parse(text).map_err(MigrateError::of_setting)
 }
 
 /// `file?key=value&…`: the name as it is, and the query, decoded.
@@ -86,20 +69,5 @@ mod tests {
             let shown = format!("{error} {error:?}");
             assert!(!shown.contains("ter2"), "{text}: {shown}");
         }
-    }
-
-    #[test]
-    fn files_are_absolute_or_relative_as_written() {
-        for (text, path) in [
-            ("sqlite:///srv/a%20b.db?mode=plain", "/srv/a b.db"),
-            ("sqlite:/srv/s.db", "/srv/s.db"),
-            ("sqlite:s.db", "s.db"),
-            ("sqlite://s.db", "s.db"),
-            ("sqlite://folder/s.db", "folder/s.db"),
-        ] {
-            let url = parse(text).unwrap();
-            assert_eq!(sqlite_path(&url).unwrap(), PathBuf::from(path), "{text}");
-        }
-        assert!(sqlite_path(&parse("sqlite:").unwrap()).is_err());
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn settings(
     let table = table.with_reads(secret_persistence_db::PostgresOptions::reads);
     table
         .from_url(url, variables)
-        .map_err(|error| MigrateError::of_setting(&error).within(url))
+        .map_err(|error| MigrateError::of_setting(error).within(url))
 }
 
 /// What the URL says outside of its query.
@@ -149,7 +149,10 @@ impl Database {
         purpose: Purpose,
     ) -> MigrateResult<Self> {
         match url.scheme() {
-            "sqlite" => Self::sqlite(&crate::address::sqlite_path(url)?, purpose).await,
+            "sqlite" => {
+                let file = url.file().map_err(MigrateError::of_setting)?;
+                Self::sqlite(file.as_ref(), purpose).await
+            }
             "postgres" | "postgresql" => Self::postgres(url, settings, purpose).await,
             other => Err(MigrateError::settings(format!(
                 "`{other}` is not a database; give a sqlite or postgres URL",

@@ -114,13 +114,12 @@ impl MigrateError {
         Self::new(MigrateErrorKind::Undecided, message)
     }
 
-    /// What a key table says about a setting.
-    pub(crate) fn of_setting(error: &secret_persistence_core::Error) -> Self {
-        let ours = Self::settings(error.message().to_owned());
-        match error.hint() {
-            Some(hint) => ours.with_hint(hint.to_owned()),
-            None => ours,
-        }
+    /// What a key table says about a setting, with its hint and its cause.
+    pub(crate) fn of_setting(error: secret_persistence_core::Error) -> Self {
+        let mut ours = Self::settings(error.message().to_owned());
+        ours.0.hint = error.hint().map(|hint| hint.to_owned().into());
+        ours.0.source = error.into_source();
+        ours
     }
 
     /// The same failure, of something else.
@@ -235,5 +234,25 @@ impl StdError for MigrateError {
 impl From<secret_persistence_core::Error> for MigrateError {
     fn from(error: secret_persistence_core::Error) -> Self {
         Self::new(MigrateErrorKind::Store, "a store failed").with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secret_persistence_core::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_a_key_table_says_keeps_its_hint_and_its_cause() {
+        let cause = std::io::Error::other("no such file");
+        let theirs = Error::new(ErrorKind::InvalidConfig, "`ssl-root-cert` cannot be read")
+            .with_hint("give a PEM file")
+            .with_source(cause);
+        let ours = MigrateError::of_setting(theirs);
+        assert_eq!(ours.kind(), MigrateErrorKind::Settings);
+        assert_eq!(ours.message(), "`ssl-root-cert` cannot be read");
+        assert_eq!(ours.hint(), Some("give a PEM file"));
+        assert_eq!(ours.source().unwrap().to_string(), "no such file");
     }
 }

@@ -13,8 +13,7 @@ use crate::{MigrateError, MigrateResult};
 
 /// Connects to the database that settings name.
 pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResult<PgPool> {
-    let server = PostgresOptions::from_settings(settings)
-        .map_err(|error| MigrateError::of_setting(&error))?;
+    let server = PostgresOptions::from_settings(settings).map_err(MigrateError::of_setting)?;
     let mut options = server.to_driver("migrate");
     if purpose == Purpose::Read {
         options = options.options([("default_transaction_read_only", "on")]);

@@ -74,7 +74,7 @@ impl Lines {
             None => split_name(&path),
         };
         if let Some((key, _)) = parameters.first() {
-            return Err(at(MigrateError::of_setting(&unknown(
+            return Err(at(MigrateError::of_setting(unknown(
                 key,
                 ["output"].into_iter(),
             ))));
@@ -395,7 +395,7 @@ fn parse(line: &str) -> MigrateResult<ConfigRow> {
         ));
     };
     if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(MigrateError::of_setting(&unknown(key, KEYS.into_iter()))
+        return Err(MigrateError::of_setting(unknown(key, KEYS.into_iter()))
             .of_kind(MigrateErrorKind::Configurations));
     }
     let configuration = object

@@ -84,7 +84,7 @@ impl References {
             let key = Uuid::parse_str(&id)
                 .map_err(|_| at_row(MigrateError::configurations("the id is not a UUID")))?;
             let coordinate = Coordinate::parse(&coordinate).map_err(|error| {
-                at_row(MigrateError::of_setting(&error).of_kind(MigrateErrorKind::Configurations))
+                at_row(MigrateError::of_setting(error).of_kind(MigrateErrorKind::Configurations))
             })?;
             let storage_id = storage_id
                 .map(|id| id.parse())

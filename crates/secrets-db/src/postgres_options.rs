@@ -52,7 +52,7 @@ const PASSWORD: Setting = Setting::new("password", "the password of the Postgres
 
 const SSLMODE: Setting = Setting::new(
     "sslmode",
-    "verify-full, or disable, which only loopback and sockets may have and have by default",
+    "verify-full by default; prefer, require and verify-ca are verified in full as well; disable and allow, without TLS, are for loopback and sockets only, where disable is the default",
 )
 .operator_only();
 
@@ -148,8 +148,27 @@ impl PostgresOptions {
         Self::new(settings, address)
     }
 
+    /// Reads a URL that contains everything, credentials too: `postgres://user:password@host/database`,
+    /// in libpq's form or JDBC's. Nothing is read from the environment.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, as for [`Self::from_settings`]. The URL is never part of it.
+    pub fn from_url(url: &SecretValue) -> Result<Self> {
+        let mut settings = SettingMap::new(&POSTGRES_SETTINGS);
+        settings.set_by_operator("url", url.clone())?;
+        Self::from_settings(&settings).map_err(|error| {
+            error.with_hint(
+                "write postgres://user:password@host/database; TLS is verified in full, and only a \
+                 server on this machine may do without",
+            )
+        })
+    }
+
     /// The same, `url` read already.
     pub(crate) fn new(settings: &SettingMap, address: Address) -> Result<Self> {
+        if address.file.is_some() {
+            return Err(invalid("the database's URL is of SQLite, not of Postgres"));
+        }
         let required = |name: &str, variable: &str, value: Option<String>| {
             value.ok_or_else(|| {
                 invalid(format!("`{name}` is missing"))
@@ -329,6 +348,44 @@ mod tests {
                 expected,
                 "{host} {sslmode:?}"
             );
+        }
+    }
+
+    #[test]
+    fn one_url_contains_everything_and_the_environment_nothing() {
+        let read = |text: &str| PostgresOptions::from_url(&SecretValue::new(text.to_owned()));
+        for (url, place, tls) in [
+            ("postgres://u:canary@localhost/d", "localhost:5432/d", false),
+            ("postgres://u:canary@db:1/d", "db:1/d", true),
+            (
+                "postgres://u:canary@db/d?sslmode=require",
+                "db:5432/d",
+                true,
+            ),
+            (
+                "jdbc:postgresql://db/d?user=u&password=canary",
+                "db:5432/d",
+                true,
+            ),
+        ] {
+            let options = read(url).unwrap();
+            assert_eq!(
+                (options.to_string().as_str(), options.tls),
+                (place, tls),
+                "{url}"
+            );
+            assert_eq!(options.user, "u");
+            assert_eq!(options.password.unwrap().expose(), "canary");
+        }
+        for url in [
+            "postgres://u:canary@db/d?sslmode=disable",
+            "postgres://canary@db",
+            "postgres://db/canary",
+            "sqlite:/canary",
+            "not a url canary",
+        ] {
+            let error = read(url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
         }
     }
 

@@ -1,11 +1,10 @@
 //! The outbox that several replicas share: a Postgres database.
 
-use std::str::FromStr as _;
 use std::time::Duration;
 
+use secret_persistence::database::PostgresOptions;
 use secret_persistence::{SecretValue, Timestamp};
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode};
+use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use uuid::Uuid;
 
 use super::sql::{self, impl_outbox};
@@ -26,24 +25,15 @@ impl PostgresOutbox {
     /// Opens the database and makes the tables where they are missing.
     ///
     /// # Errors
-    /// Where the URL is none, asks for no verified TLS beyond loopback, or the database cannot be used.
+    /// Where the URL is not valid or switches TLS off for a server elsewhere, and where the database cannot
+    /// be used.
     pub async fn open(url: &SecretValue) -> Result<Self> {
-        // The cause would quote the URL.
-        let options = PgConnectOptions::from_str(url.expose())
-            .map_err(|_| OutboxError::new("`outbox-url` is no URL of Postgres"))?;
-        let local = matches!(
-            options.get_host(),
-            "localhost" | "127.0.0.1" | "::1" | "[::1]"
-        ) || options.get_host().starts_with('/');
-        if !local && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
-            return Err(OutboxError::new(
-                "beyond loopback `outbox-url` needs `sslmode=verify-full`",
-            ));
-        }
+        let options = PostgresOptions::from_url(url)
+            .map_err(|error| OutboxError::new("`outbox-url` is refused").with_source(error))?;
         let pool = PgPoolOptions::new()
             .max_connections(10)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options.disable_statement_logging())
+            .connect_with(options.to_driver("secret-gateway"))
             .await
             .map_err(|error| OutboxError::new("Postgres cannot be reached").with_source(error))?;
         let made = async {

@@ -148,7 +148,7 @@ pub const TABLE: &[Setting] = &[
         name: "outbox-url",
         default: None,
         secret: true,
-        text: "the Postgres database of an outbox that several replicas share, `postgres://…`, with `sslmode=verify-full` beyond loopback; without it `outbox.db` in the data folder, which one process has",
+        text: "the Postgres database of an outbox that several replicas share, `postgres://…`; TLS is verified in full and may be switched off on loopback only; without it `outbox.db` in the data folder, which one process has",
     },
     setting(
         "key-file",

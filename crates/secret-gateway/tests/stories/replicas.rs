@@ -131,8 +131,8 @@ async fn any_replica_ends_any_change_and_a_retry_anywhere_is_the_same_change() {
 #[tokio::test]
 async fn beyond_loopback_the_outbox_needs_verified_tls() {
     for url in [
-        "postgres://u:canary@db.example/x",
-        "postgres://u:canary@db.example/x?sslmode=require",
+        "postgres://u:canary@db.example/x?sslmode=disable",
+        "sqlite:/canary",
         "not a url canary",
     ] {
         let error = PostgresOutbox::open(&SecretValue::new(url.to_owned()))

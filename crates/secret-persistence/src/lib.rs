@@ -4,6 +4,7 @@
 mod audit;
 mod backend;
 mod connect;
+mod hosts;
 mod kind;
 mod settings;
 mod storage;
@@ -33,6 +34,7 @@ pub use secret_persistence_vault as vault;
 
 pub use audit::AuditFile;
 pub use connect::connect;
+pub use hosts::AllowedHosts;
 pub use kind::Kind;
 pub use settings::{COMMON, Environment, KubernetesSecrets, Settings, Tenant, Warning, key_table};
 pub use storage::{Storage, Storages};

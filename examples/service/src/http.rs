@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::header::{AUTHORIZATION, ETAG, IF_MATCH};
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, ETAG, HOST, IF_MATCH, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use secret_persistence::connector::ProblemKind;
-use secret_persistence::{Actor, SecretValue};
+use secret_persistence::{Actor, AllowedHosts, SecretValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -27,8 +28,10 @@ use crate::connectors::{Change, ChangeError, Connectors};
 /// | `GET /connectors/{id}/hydrated`, `Authorization: Bearer …` | the full configuration, for the runner alone |
 /// | `GET /export` | every connector, masked and scrubbed |
 ///
-/// What cannot be taken as it is answers 422 with every problem and its place.
-pub fn router(connectors: Connectors, runner_token: SecretValue) -> Router {
+/// What cannot be taken as it is answers 422 with every problem and its place. Requests for other hosts
+/// answer 421, and those of pages of another origin 403: a page could otherwise rebind its own name to
+/// this service.
+pub fn router(connectors: Connectors, runner_token: SecretValue, hosts: AllowedHosts) -> Router {
     let state = Arc::new(Service {
         connectors,
         runner_token,
@@ -38,7 +41,41 @@ pub fn router(connectors: Connectors, runner_token: SecretValue) -> Router {
         .route("/connectors/{id}", get(masked).put(update).delete(delete))
         .route("/connectors/{id}/hydrated", get(hydrated))
         .route("/export", get(export))
+        .layer(from_fn_with_state(Arc::new(hosts), own_hosts))
         .with_state(state)
+}
+
+async fn own_hosts(
+    State(hosts): State<Arc<AllowedHosts>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match foreign(&hosts, request.headers()) {
+        None => next.run(request).await,
+        Some((status, message)) => refuse(status, message),
+    }
+}
+
+fn foreign(hosts: &AllowedHosts, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    let texts = |name| {
+        let values = headers.get_all(name).iter();
+        values.map(|value| value.to_str().unwrap_or_default())
+    };
+    // Two hosts are as good as none.
+    let mut asked_for = texts(HOST);
+    let host = match (asked_for.next(), asked_for.next()) {
+        (Some(host), None) => host,
+        _ => "",
+    };
+    if !hosts.allows(host) {
+        let message = "the request asks for a host that is not this service's";
+        return Some((StatusCode::MISDIRECTED_REQUEST, message));
+    }
+    let foreign = texts(ORIGIN).any(|origin| !AllowedHosts::same_origin(host, origin));
+    foreign.then_some((
+        StatusCode::FORBIDDEN,
+        "a page of another origin sent the request",
+    ))
 }
 
 struct Service {

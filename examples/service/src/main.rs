@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets};
-use secret_persistence::{Environment, SecretValue, Settings};
+use secret_persistence::{AllowedHosts, Environment, SecretValue, Settings};
 use service::{Connectors, Rows, router};
 
 /// Settings, all from the environment: `SERVICE_FOLDER` (default: the current folder) for the rows,
-/// `SERVICE_ADDRESS` (default `127.0.0.1:8080`), `SERVICE_RUNNER_TOKEN` (required), and the store's
-/// own as in docs/settings.md. Where neither `SERVICE_STORE` (a URL) nor `SECRET_PERSISTENCE` names a
+/// `SERVICE_ADDRESS` (default `127.0.0.1:8080`), `SERVICE_HOSTS` (the names that requests may ask for,
+/// comma separated; the names of loopback are always allowed), `SERVICE_RUNNER_TOKEN` (required), and
+/// the store's own as in docs/settings.md. Where neither `SERVICE_STORE` (a URL) nor `SECRET_PERSISTENCE` names a
 /// store, it is a file in the folder; with `SECRETS_KEYRING_FILE` an encrypted one.
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -23,6 +24,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let runner_token = variable("SERVICE_RUNNER_TOKEN")
         .map(SecretValue::new)
         .ok_or("set SERVICE_RUNNER_TOKEN: whoever has it may read full configurations")?;
+
+    let hosts = variable("SERVICE_HOSTS").unwrap_or_default();
+    let hosts = AllowedHosts::named(hosts.split(',').map(str::trim)).with_loopback();
 
     let folder = std::path::absolute(folder)?;
     let environment = Environment::of_process();
@@ -50,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let listener = tokio::net::TcpListener::bind(&address).await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
-    axum::serve(listener, router(connectors, runner_token))
+    axum::serve(listener, router(connectors, runner_token, hosts))
         .with_graceful_shutdown(async {
             // Without a signal handler the service only ends by being killed, which is safe too.
             let _ = tokio::signal::ctrl_c().await;

@@ -1,5 +1,6 @@
 //! The service's own database: rows with a revision, and the outbox of records.
 
+use std::io;
 use std::path::Path;
 
 use secret_persistence::connector::{Record, RecordState};
@@ -51,14 +52,14 @@ pub enum Outcome {
 pub struct Rows(SqlitePool);
 
 impl Rows {
-    /// Opens the database at `path`, making it where it is missing.
+    /// Opens the database at `path`. Where it is missing it is made, readable for its owner alone.
     ///
     /// # Errors
     /// Where the file cannot be opened or the tables cannot be made.
     pub async fn open(path: &Path) -> sqlx::Result<Self> {
+        create_private(path).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal);
         let pool = SqlitePoolOptions::new().connect_with(options).await?;
         sqlx::raw_sql(SCHEMA).execute(&pool).await?;
@@ -226,6 +227,18 @@ impl Rows {
     /// the place taken when it is too late to wait.
     async fn begin(&self) -> sqlx::Result<Transaction<'_, Sqlite>> {
         self.0.begin_with("BEGIN IMMEDIATE").await
+    }
+}
+
+/// A new file that nobody else can read; SQLite gives its log and index the same mode.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

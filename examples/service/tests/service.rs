@@ -13,9 +13,9 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets, ConnectorSpec};
 use secret_persistence::{
-    Actor, Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
-    ManagedCoordinate, Memory, Page, Read, Result, Scope, SecretPersistence, SecretValue, Stores,
-    Write, Written,
+    Actor, AllowedHosts, Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity,
+    ListOptions, ManagedCoordinate, Memory, Page, Read, Result, Scope, SecretPersistence,
+    SecretValue, Stores, Write, Written,
 };
 use serde_json::{Value, json};
 use service::{ChangeError, Connectors, Outcome, Rows, router};
@@ -152,7 +152,9 @@ impl World {
     }
 
     fn app(&self) -> Router {
-        router(self.connectors.clone(), SecretValue::new("runner".into()))
+        let runner = SecretValue::new("runner".into());
+        let hosts = AllowedHosts::default().with_loopback();
+        router(self.connectors.clone(), runner, hosts)
     }
 }
 
@@ -167,6 +169,9 @@ async fn send(
         .method(method)
         .uri(path)
         .header("content-type", "application/json");
+    if header.is_none_or(|(name, _)| name != "host") {
+        request = request.header("host", "localhost:8080");
+    }
     if let Some((name, value)) = header {
         request = request.header(name, value);
     }
@@ -403,4 +408,42 @@ async fn missing_rows_and_moved_revisions_are_told_apart() {
     assert!(matches!(update(id, 2).await, Err(ChangeError::Moved)));
     let deleted = world.connectors.delete(&world.actor, id, 2).await;
     assert!(matches!(deleted, Err(ChangeError::Moved)));
+}
+
+/// A page that rebinds its name to loopback would read every connector with its visitor's browser.
+#[tokio::test]
+async fn requests_for_other_hosts_and_of_other_pages_are_refused() {
+    let world = World::new().await;
+    let app = world.app();
+    for (header, expected) in [
+        (("host", "127.0.0.1:8080"), 200),
+        (("host", "evil.example:8080"), 421),
+        (("host", ""), 421),
+        (("origin", "http://localhost:8080"), 200),
+        (("origin", "http://evil.example:8080"), 403),
+        (("origin", "null"), 403),
+    ] {
+        let (status, _, body) = send(&app, "GET", "/export", Some(header), json!({})).await;
+        assert_eq!(status, expected, "{header:?}: {body}");
+    }
+}
+
+/// Configurations hold no secrets, but hosts, user names and the names of secrets.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_database_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("connectors.db");
+    let rows = Rows::open(&path).await.unwrap();
+    assert!(rows.ids().await.unwrap().is_empty());
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(files.len() > 1, "SQLite has its log beside it");
+    for file in files {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", file.path().display());
+    }
+    Rows::open(&path).await.unwrap();
 }

@@ -8,6 +8,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use secret_persistence::AllowedHosts;
 
 use super::caller::is_kv;
 use super::problem::Problem;
@@ -119,9 +120,8 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
             authority.as_str().to_owned()
         }
         _ => String::new(),
-    }
-    .to_ascii_lowercase();
-    if !allowed(settings, &host) {
+    };
+    if !settings.allowed_hosts.allows(&host) {
         return Some(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "host_not_allowed",
@@ -131,11 +131,7 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
     let same_origin = |origin: &HeaderValue| {
         origin
             .to_str()
-            .ok()
-            .and_then(|origin| origin.split_once("://"))
-            .is_some_and(|(scheme, rest)| {
-                matches!(scheme, "http" | "https") && rest.eq_ignore_ascii_case(&host)
-            })
+            .is_ok_and(|origin| AllowedHosts::same_origin(&host, origin))
     };
     if !headers.get_all(ORIGIN).iter().all(same_origin) {
         return Some(Problem::new(
@@ -145,24 +141,6 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
         ));
     }
     None
-}
-
-fn allowed(settings: &Settings, host: &str) -> bool {
-    if settings.allowed_hosts.contains(host) {
-        return true;
-    }
-    if !settings.listens_on_loopback() {
-        return false;
-    }
-    let name = match host.rsplit_once(':') {
-        Some((name, port))
-            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            name
-        }
-        _ => host,
-    };
-    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
 /// Serves as many requests at once as the settings say, each for as long as they say.

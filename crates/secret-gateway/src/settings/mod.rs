@@ -2,15 +2,15 @@
 
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use secret_persistence::SecretValue;
 use secret_persistence::connector::{MAX_DEPTH, Place};
+use secret_persistence::{AllowedHosts, SecretValue};
 use serde_json::Value;
 
 pub use table::{Setting, TABLE, variable};
@@ -35,8 +35,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Whether a proxy ends TLS.
     pub behind_proxy: bool,
-    /// The names that requests may ask for, lower case.
-    pub allowed_hosts: BTreeSet<String>,
+    /// The hosts that requests may ask for; those of loopback too where it listens there.
+    pub allowed_hosts: AllowedHosts,
     /// How much a request may ask for.
     pub limits: Limits,
     /// How long requests may go on after a signal.
@@ -266,18 +266,20 @@ impl Texts {
             .map_err(|error| InvalidSetting::new("data-folder", error))?;
         let in_folder =
             |name: &str, file: &str| self.path(name).unwrap_or_else(|| data_folder.join(file));
+        let listen: SocketAddr = self.parsed("listen", "an address and a port")?;
+        let mut allowed_hosts = AllowedHosts::named(self.list("allowed-hosts"));
+        if listen.ip().is_loopback() {
+            allowed_hosts = allowed_hosts.with_loopback();
+        }
         let settings = Settings {
-            listen: self.parsed("listen", "an address and a port")?,
+            listen,
             store: self.text("store").map(ToOwned::to_owned),
             store_settings: self.path("store-settings"),
             storages_file: self.path("storages-file"),
             tokens_file: in_folder("tokens-file", "tokens.json"),
             tls: self.tls()?,
             behind_proxy: self.parsed("behind-proxy", "true or false")?,
-            allowed_hosts: self
-                .list("allowed-hosts")
-                .map(str::to_ascii_lowercase)
-                .collect(),
+            allowed_hosts,
             limits: Limits {
                 body_bytes: size(self.number("max-body-bytes", 1024, 64 << 20)?),
                 // One level more than a configuration may have, for what stands around it, twice.
@@ -442,7 +444,7 @@ impl Settings {
                     "beyond loopback the gateway needs `tls-cert-file` and `tls-key-file`, or `behind-proxy=true` where a proxy ends TLS",
                 ));
             }
-            if self.allowed_hosts.is_empty() {
+            if self.allowed_hosts == AllowedHosts::default() {
                 return Err(InvalidSetting::new(
                     "allowed-hosts",
                     "beyond loopback name the hosts that clients ask for, such as secret-gateway.airbyte.svc:8220",
@@ -461,10 +463,7 @@ impl Settings {
     /// Whether only this machine reaches it.
     #[must_use]
     pub fn listens_on_loopback(&self) -> bool {
-        match self.listen.ip() {
-            IpAddr::V4(ip) => ip.is_loopback(),
-            IpAddr::V6(ip) => ip.is_loopback(),
-        }
+        self.listen.ip().is_loopback()
     }
 }
 

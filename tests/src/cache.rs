@@ -13,6 +13,18 @@ const FOLDER_VARIABLE: &str = "TEST_SERVERS_DIR";
 /// The pins of LocalStack, relative to `tests/servers/localstack`.
 pub(crate) const LOCALSTACK_PINS: &[&str] = &["requirements.txt"];
 
+/// The pins of what comes from npm, relative to `tests/servers/node`.
+pub(crate) const NODE_PINS: &[&str] = &["package.json", "package-lock.json"];
+
+/// The pins of what comes from PyPI, relative to `tests/servers/python`.
+pub(crate) const PYTHON_PINS: &[&str] = &["requirements.txt"];
+
+/// What the story of Vault's Go client is built from, relative to `tests/servers/vault-api`.
+pub(crate) const VAULT_API_PINS: &[&str] = &["go.mod", "go.sum", "main.go"];
+
+/// The pins of Airbyte's client of Vault, relative to `tests/servers/vault-java-driver`.
+pub(crate) const VAULT_JAVA_DRIVER_PINS: &[&str] = &["pom.xml"];
+
 /// What the Vault program is built from, relative to `tests/servers/vault`.
 pub(crate) const VAULT_PINS: &[&str] = &[
     "backends.go",
@@ -64,7 +76,14 @@ mod tests {
     /// If the two ever differed, tests would start no server at all, or one of other pins.
     #[test]
     fn the_build_script_has_the_same_keys() {
-        for (server, pins) in [("localstack", LOCALSTACK_PINS), ("vault", VAULT_PINS)] {
+        for (server, pins) in [
+            ("localstack", LOCALSTACK_PINS),
+            ("node", NODE_PINS),
+            ("python", PYTHON_PINS),
+            ("vault", VAULT_PINS),
+            ("vault-api", VAULT_API_PINS),
+            ("vault-java-driver", VAULT_JAVA_DRIVER_PINS),
+        ] {
             let told = Command::new(sources().join("build"))
                 .args(["--key", server])
                 .output()

@@ -29,6 +29,11 @@
 //! token servers, of which there is no program to run. Each is as strict as what it stands for, and starts within the
 //! test process.
 //!
+//! # Clients
+//!
+//! [`Client`] are programs of others that ask our servers: clients of Vault in Go, Java, Python and Node, OpenBao's
+//! command line, schemathesis, a browser. Where one is missing the same holds as for servers.
+//!
 //! # Faults
 //!
 //! [`FaultProxy`] stands in front of any HTTP server; it counts, delays, refuses, cuts and records requests.
@@ -44,6 +49,7 @@ pub mod azure;
 mod cache;
 mod canary;
 mod certificates;
+mod clients;
 mod container;
 pub mod google;
 mod jwt;
@@ -57,6 +63,7 @@ mod vault;
 pub use absent::{Absent, available};
 pub use canary::Canaries;
 pub use certificates::Authority;
+pub use clients::Client;
 pub use localstack::LocalStack;
 pub use logs::Logs;
 pub use postgres::Postgres;

@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<Gateway> {
         .route("/v1/sys/health", get(health))
         .route("/v1/sys/init", get(init))
         .route("/v1/sys/seal-status", get(seal_status))
+        .route("/v1/sys/leader", get(leader))
         .route("/v1/sys/internal/ui/mounts", get(mounts))
         .route("/v1/sys/internal/ui/mounts/{*path}", get(mount))
         .route("/v1/auth/token/lookup-self", get(lookup).post(lookup))
@@ -69,6 +70,22 @@ async fn seal_status(State(gateway): State<Gateway>) -> Response<Body> {
             "nonce": "",
             "version": VAULT_VERSION,
             "cluster_name": "secret-gateway",
+        }),
+    )
+}
+
+/// What a Vault without high availability answers: `bao status` asks for it.
+async fn leader() -> Response<Body> {
+    json_response(
+        StatusCode::OK,
+        &json!({
+            "ha_enabled": false,
+            "is_self": false,
+            "active_time": "0001-01-01T00:00:00Z",
+            "leader_address": "",
+            "leader_cluster_address": "",
+            "performance_standby": false,
+            "performance_standby_last_remote_wal": 0,
         }),
     )
 }

@@ -5,11 +5,13 @@
 
 mod canary;
 mod changes;
+mod clients;
 mod docs;
 mod jwt;
 mod kv;
 mod openapi;
 mod process;
+mod program;
 #[cfg(feature = "postgres")]
 mod replicas;
 mod rights;

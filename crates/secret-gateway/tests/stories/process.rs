@@ -1,63 +1,14 @@
 //! The program itself: TLS, client certificates, signals, and what is true after a kill.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use secret_gateway::{Grant, Role, TokenFile};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::program::{Program, token};
 use crate::world::{name, specification, workspace};
-
-/// A process of the program, killed at the latest when it drops.
-struct Process {
-    child: Child,
-    base: String,
-}
-
-impl Process {
-    fn start(folder: &Path, flags: &[&str]) -> Self {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(folder.join("log"))
-            .unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_secret-gateway"))
-            .args(["--listen", "127.0.0.1:0", "--data-folder"])
-            .arg(folder.join("data"))
-            .args(flags)
-            .env_clear()
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.next().expect("it listens").unwrap();
-        let base = line.split_whitespace().last().unwrap().to_owned();
-        // The rest is read so that the program never waits for us.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, base }
-    }
-
-    fn kill(mut self) {
-        // SIGKILL.
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn token(folder: &Path, role: &str) -> String {
-    std::fs::read_to_string(folder.join("data").join(format!("token-{role}"))).unwrap()
-}
 
 /// What a caller was told is true, wherever the process is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +21,7 @@ async fn what_was_told_is_true_after_every_kill() {
     let mut told: Vec<(String, String)> = Vec::new();
     let mut saved: Vec<Value> = Vec::new();
     for round in 0..10_u32 {
-        let process = Process::start(folder.path(), &[]);
+        let process = Program::start(folder.path(), &[]);
         let (write, change) = (
             token(folder.path(), "kv-write"),
             token(folder.path(), "change"),
@@ -151,7 +102,7 @@ async fn what_was_told_is_true_after_every_kill() {
         saved.len()
     );
 
-    let process = Process::start(folder.path(), &[]);
+    let process = Program::start(folder.path(), &[]);
     let read = token(folder.path(), "kv-read");
     for (name, value) in &told {
         let answer = client
@@ -308,7 +259,7 @@ async fn tls_serves_tokens_and_client_certificates_of_its_authority() {
         "--client-ca-file",
         &paths[2],
     ];
-    let process = Process::start(folder.path(), &flags);
+    let process = Program::start(folder.path(), &flags);
     assert!(process.base.starts_with("https://127.0.0.1:"));
     let url = process.base.replace("127.0.0.1", "localhost") + "/v1/auth/token/lookup-self";
     let trusting = || {

@@ -56,7 +56,11 @@ const ROWS: &[Setting] = &[
         "the id of this installation, written with every secret",
     )
     .with_env(&["SECRETS_OWNER"]),
-    Setting::new("create", "whether a missing database file or table is made").with_default("true"),
+    Setting::new(
+        "create",
+        "what happens where the database file or table is missing: true makes it, false refuses, dry-run reads it as empty and writes nothing",
+    )
+    .with_default("true"),
     Setting::new("pool-size", "the most connections at once, 1 to 1000").with_default("10"),
     Setting::new(
         "connect-timeout",
@@ -121,9 +125,28 @@ pub struct DbConfig {
     pub(crate) mode: Mode,
     pub(crate) ring: Option<KeyRing>,
     pub(crate) owner: Option<Owner>,
-    pub(crate) create: bool,
+    pub(crate) if_missing: IfMissing,
     pub(crate) pool_size: u32,
     pub(crate) connect_timeout: Duration,
+}
+
+/// What happens where the file or the table is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfMissing {
+    /// It is made.
+    Create,
+    /// It is read as empty, and refuses every change.
+    Empty,
+    /// Opening fails.
+    Refuse,
+}
+
+impl IfMissing {
+    const ALL: [(&'static str, Self); 3] = [
+        ("true", Self::Create),
+        ("false", Self::Refuse),
+        ("dry-run", Self::Empty),
+    ];
 }
 
 #[derive(Clone)]
@@ -171,7 +194,7 @@ impl DbConfig {
             mode,
             ring,
             owner: settings.text("owner").map(Owner::parse).transpose()?,
-            create: settings.flag("create")?,
+            if_missing: settings.choice("create", &IfMissing::ALL)?,
             pool_size: settings.number("pool-size", 1..=1000)?,
             connect_timeout: Duration::from_secs(settings.number("connect-timeout", 1..=600)?),
         })
@@ -227,7 +250,7 @@ impl fmt::Debug for DbConfig {
             .field("mode", &self.mode)
             .field("ring", &self.ring)
             .field("owner", &self.owner)
-            .field("create", &self.create)
+            .field("create", &self.if_missing)
             .field("pool_size", &self.pool_size)
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()

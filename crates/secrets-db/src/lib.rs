@@ -4,6 +4,7 @@
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
 compile_error!("secret-persistence-db needs the feature `sqlite`, `postgres`, or both");
 
+mod absent;
 mod client;
 mod config;
 mod database_url;

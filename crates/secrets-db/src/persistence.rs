@@ -12,6 +12,7 @@ use secret_persistence_core::{
 };
 use tokio::sync::OnceCell;
 
+use crate::absent::Absent;
 use crate::client::{Client, Columns, Head, Row, Rows, Values};
 use crate::config::{DbConfig, Mode, Target};
 use crate::envelope::{Binding, Sealed};
@@ -50,8 +51,8 @@ struct Inner {
 }
 
 impl Database {
-    /// Opens a table, making it where it is missing and `create` allows it. Runs no DDL on a table
-    /// that exists.
+    /// Opens a table. Where it is missing `create` says what happens: it is made, opening fails, or it
+    /// is read as empty and refuses every change. Runs no DDL on a table that exists.
     ///
     /// A plain table is opened with a warning in the log, once: whoever reads the database, its
     /// backups or its write-ahead log reads the secrets.
@@ -101,14 +102,20 @@ impl Database {
             match &config.target {
                 #[cfg(feature = "sqlite")]
                 Target::Sqlite(path) => (
-                    Box::new(crate::sqlite::SqliteClient::open(path, &config).await?),
+                    match crate::sqlite::SqliteClient::open(path, &config).await? {
+                        Some(client) => Box::new(client),
+                        None => absent(&config),
+                    },
                     "sqlite",
                     crate::sqlite::place(path, &config),
                     SQLITE_CONCURRENCY,
                 ),
                 #[cfg(feature = "postgres")]
                 Target::Postgres(target) => (
-                    Box::new(crate::postgres::PostgresClient::open(target, &config).await?),
+                    match crate::postgres::PostgresClient::open(target, &config).await? {
+                        Some(client) => Box::new(client),
+                        None => absent(&config),
+                    },
                     "postgres",
                     format!("{target} table {}", config.table),
                     config.pool_size as usize,
@@ -521,6 +528,12 @@ fn altered(what: &str) -> Error {
         ErrorKind::Integrity,
         format!("the row was altered or damaged: {what}"),
     )
+}
+
+fn absent(config: &DbConfig) -> Box<dyn Client> {
+    Box::new(Absent {
+        name: config.to_string(),
+    })
 }
 
 fn not_built_in(target: &Target) -> Error {

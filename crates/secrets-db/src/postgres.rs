@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use crate::client::{
     Before, Client, Columns, Filter, Head, Row, Rows, Swap, Values, decode, decode_head,
 };
-use crate::config::DbConfig;
+use crate::config::{DbConfig, IfMissing};
 use crate::error::{POSTGRES, from_sqlx};
 use crate::naming::TableName;
 use crate::postgres_options::PostgresOptions;
@@ -47,14 +47,19 @@ struct Statements {
 }
 
 impl PostgresClient {
-    pub(crate) async fn open(target: &PostgresOptions, config: &DbConfig) -> Result<Self> {
+    /// Opens the table; none where it is missing and is to be read as empty.
+    pub(crate) async fn open(target: &PostgresOptions, config: &DbConfig) -> Result<Option<Self>> {
         let options = options(target);
         // The pool would go on trying to connect and then say no more than that time ran out.
         let mut connection = connect(&options, config.connect_timeout).await?;
         let (mut found, mut meta) = columns(&mut connection, config).await?;
         if found.is_empty() {
-            if !config.create {
-                return Err(schema::missing(Dialect::Postgres, &config.table));
+            match config.if_missing {
+                IfMissing::Create => {}
+                IfMissing::Empty => return Ok(None),
+                IfMissing::Refuse => {
+                    return Err(schema::missing(Dialect::Postgres, &config.table));
+                }
             }
             run(&mut connection, config, |found, _| match found {
                 [] => schema::create(Dialect::Postgres, &config.table),
@@ -86,7 +91,7 @@ impl PostgresClient {
             .connect_lazy_with(options.clone());
         let table = config.table.quoted();
         let meta = config.table.meta().quoted();
-        Ok(Self {
+        Ok(Some(Self {
             pool,
             options,
             layout,
@@ -94,7 +99,7 @@ impl PostgresClient {
             name: config.table.clone(),
             table,
             meta,
-        })
+        }))
     }
 
     /// The SQL that the table still lacks, run if `apply` says so.

@@ -96,7 +96,6 @@ impl Kind {
 
 impl Layout {
     /// Everything that a table of ours has.
-    #[cfg(test)]
     pub(crate) const FULL: Self = Self {
         owner: true,
         created: true,

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, Sqlite, SqliteConnectio
 use crate::client::{
     Before, Client, Columns, Filter, Head, Row, Rows, Swap, Values, decode, decode_head,
 };
-use crate::config::DbConfig;
+use crate::config::{DbConfig, IfMissing};
 use crate::error::{SQLITE, from_sqlx};
 use crate::schema::{self, Dialect, Found, Layout};
 
@@ -52,23 +52,35 @@ struct Statements {
 }
 
 impl SqliteClient {
-    pub(crate) async fn open(path: &Path, config: &DbConfig) -> Result<Self> {
+    /// Opens the table; none where it is missing and is to be read as empty.
+    pub(crate) async fn open(path: &Path, config: &DbConfig) -> Result<Option<Self>> {
         if !path.exists() {
-            if !config.create {
-                return Err(Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("there is no file {}", path.display()),
-                )
-                .with_hint("check the path"));
+            match config.if_missing {
+                IfMissing::Create => create_private(path)?,
+                IfMissing::Empty => return Ok(None),
+                IfMissing::Refuse => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidConfig,
+                        format!("there is no file {}", path.display()),
+                    )
+                    .with_hint("check the path"));
+                }
             }
-            create_private(path)?;
         }
         let options = options(path, config);
         let writer = connect(&options, config).await?;
         let (found, meta) = catalogue(&writer, config).await?;
         let layout = if found.is_empty() {
-            if !config.create {
-                return Err(schema::missing(Dialect::Sqlite, &config.table));
+            match config.if_missing {
+                IfMissing::Create => {}
+                IfMissing::Empty => {
+                    writer.close().await;
+                    return Ok(None);
+                }
+                IfMissing::Refuse => {
+                    writer.close().await;
+                    return Err(schema::missing(Dialect::Sqlite, &config.table));
+                }
             }
             run(
                 &writer,
@@ -95,7 +107,7 @@ impl SqliteClient {
             .test_before_acquire(false)
             .connect_lazy_with(options.pragma("query_only", "ON"));
         let table = config.table.quoted();
-        Ok(Self {
+        Ok(Some(Self {
             writer,
             readers,
             sweeper,
@@ -105,7 +117,7 @@ impl SqliteClient {
             sql: Statements::new(&table, layout),
             table,
             meta: config.table.meta().quoted(),
-        })
+        }))
     }
 
     /// The SQL that the table still lacks, run if `apply` says so.

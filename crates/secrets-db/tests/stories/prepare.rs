@@ -1,6 +1,8 @@
 //! Our own columns come when they are asked for, and not before.
 
-use secret_persistence_core::{Expiry, SecretPersistence, SecretPersistenceExt, Timestamp};
+use secret_persistence_core::{
+    ErrorKind, Expiry, SecretPersistence, SecretPersistenceExt, Timestamp,
+};
 use secret_persistence_db::{Database, Mode};
 
 use crate::support::{LEGACY, Place, managed, secret, write};
@@ -107,5 +109,50 @@ async fn odd_table_names_work() {
             );
             store.close().await;
         }
+    }
+}
+
+/// A dry run against a table that is misspelt, or does not exist yet: it is read as empty, and
+/// nothing is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_reads_a_missing_table_as_empty_and_makes_nothing() {
+    for place in Place::all("dry-run").await {
+        let dry = async |table: &str| {
+            let config = place.config().set("create", "dry-run").set("table", table);
+            Database::connect(config.build().unwrap()).await.unwrap()
+        };
+        let expect_empty = async |store: Database| {
+            let read = store.read(&managed(1).into()).await.unwrap_err();
+            assert_eq!(read.kind(), ErrorKind::NotFound);
+            let page = store.list_page(&Default::default(), None).await.unwrap();
+            assert!(page.entries.is_empty() && page.next.is_none());
+            store
+                .delete(&managed(1), &Default::default())
+                .await
+                .unwrap();
+            let written = store.write(write(1, "value")).await.unwrap_err();
+            assert_eq!(written.kind(), ErrorKind::Unsupported, "{written}");
+            store.close().await;
+        };
+        let absent = dry("secrets").await;
+        let (identity, capabilities) = (absent.identity().await.unwrap(), absent.capabilities());
+        expect_empty(absent).await;
+        if let Place::Sqlite(folder) = &place {
+            assert!(!folder.file().exists());
+        }
+        // It is the store that it would be.
+        let made = Database::connect(place.config().build().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(made.identity().await.unwrap().location, identity.location);
+        assert_eq!(made.capabilities(), capabilities);
+        made.write(write(1, "value")).await.unwrap();
+        made.close().await;
+        let there = dry("secrets").await;
+        there.read(&managed(1).into()).await.unwrap();
+        there.close().await;
+        expect_empty(dry("secretz").await).await;
+        let raw = place.raw().await;
+        assert!(raw.run("SELECT 1 FROM secretz").await.is_err());
     }
 }

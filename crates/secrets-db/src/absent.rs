@@ -1,0 +1,96 @@
+//! A table that does not exist yet, read as the empty one that it would be: for dry runs.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use secret_persistence_core::{Error, ErrorKind, Result};
+
+use crate::client::{Client, Columns, Filter, Head, Row, Rows, Swap};
+use crate::schema::Layout;
+
+/// Contains nothing and refuses every change.
+pub(crate) struct Absent {
+    /// What the error of a change calls it.
+    pub(crate) name: String,
+}
+
+impl Absent {
+    fn refused(&self) -> Error {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{} does not exist, and `create=dry-run` does not make it",
+                self.name
+            ),
+        )
+    }
+}
+
+#[async_trait]
+impl Client for Absent {
+    fn layout(&self) -> Layout {
+        Layout::FULL
+    }
+
+    async fn read(&self, _: &[&str], _: Columns) -> Result<Vec<Row>> {
+        Ok(Vec::new())
+    }
+
+    async fn insert(&self, _: &Rows<'_>) -> Result<HashSet<String>> {
+        Err(self.refused())
+    }
+
+    async fn delete(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Head>> {
+        Ok(Vec::new())
+    }
+
+    async fn describe(&self, _: &str) -> Result<Option<Head>> {
+        Ok(None)
+    }
+
+    async fn scan(&self, _: &Filter, _: Option<&str>, _: usize) -> Result<Vec<Row>> {
+        Ok(Vec::new())
+    }
+
+    async fn count(&self, _: &Filter) -> Result<u64> {
+        Ok(0)
+    }
+
+    async fn swap(&self, _: &[Swap]) -> Result<HashSet<String>> {
+        Err(self.refused())
+    }
+
+    async fn meta(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
+
+    async fn put_meta(&self, _: &str, _: &[u8], _: bool) -> Result<()> {
+        Err(self.refused())
+    }
+
+    async fn remove_meta(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn barrier(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn scrub(&self, _: bool) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn out_of_reach(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    async fn principal(&self) -> Result<String> {
+        Ok("this process".to_owned())
+    }
+
+    async fn close(&self) {}
+}

@@ -479,7 +479,9 @@ impl SecretPersistence for Vault {
             403 => String::from("a token that may not look itself up"),
             _ => return Err(explain(answer.error())),
         };
-        Ok(Identity::new("vault", principal, self.to_string()))
+        // The kind of store is said once.
+        let location = self.0.shown.trim_start_matches("vault ");
+        Ok(Identity::new("vault", principal, location))
     }
 }
 

@@ -39,6 +39,13 @@ pub(super) async fn identity_says_who_and_where(cx: &Context) -> Verdict {
     ] {
         ensure!(!text.trim().is_empty(), "the identity's {name} is empty");
     }
+    ensure!(
+        !identity
+            .location
+            .starts_with(&format!("{} ", identity.store)),
+        "the location begins with the kind of store, which is said beside it: {}",
+        identity.location
+    );
     Ok(())
 }
 

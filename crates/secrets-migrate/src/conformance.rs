@@ -18,7 +18,8 @@ use crate::{
 /// # Panics
 /// Where the journal breaks a promise, naming it.
 pub async fn journal<J: Journal>(empty: impl AsyncFn() -> J) {
-    belongs_to_one_run(&empty().await).await;
+    belongs_to_the_run_that_something_was_done_for(&empty().await).await;
+    is_bound_by_a_note(&empty().await).await;
     counts_scans_from_one(&empty().await).await;
     tells_configurations_seen_twice(&empty().await).await;
     mentions_add_and_never_change_states(&empty().await).await;
@@ -64,8 +65,26 @@ pub async fn reopened<J: Journal>(open: impl AsyncFn() -> J) {
     );
 }
 
-async fn belongs_to_one_run(journal: &dyn Journal) {
+async fn belongs_to_the_run_that_something_was_done_for(journal: &dyn Journal) {
+    // What only looked, with a typo or without its owner, leaves nothing.
+    ok(journal.open(&run("typo")).await);
+    let scan = ok(journal.begin_scan().await);
+    ok(journal.see(scan, &["c#1".to_owned()]).await);
+    ok(journal.mention(scan, &[Mention::new(name(1), None)]).await);
+    ok(journal.advance(&[]).await);
+    ok(journal.put_note("unknown", None).await);
+    ok(journal.open(&run("typo")).await);
+    assert_eq!(all(journal).await.len(), 1, "the same run goes on");
     ok(journal.open(&run("a")).await);
+    assert!(
+        all(journal).await.is_empty(),
+        "another run's scan is forgotten"
+    );
+    assert_eq!(ok(journal.begin_scan().await), 1);
+    assert!(ok(journal.see(1, &["c#1".to_owned()]).await).is_empty());
+    ok(journal
+        .advance(&[Transition::new(name(1), State::Intent, true)])
+        .await);
     ok(journal.open(&run("a")).await);
     let error = journal
         .open(&run("b"))
@@ -78,6 +97,20 @@ async fn belongs_to_one_run(journal: &dyn Journal) {
         "the refusal names both runs: {text}"
     );
     ok(journal.open(&run("a")).await);
+    assert_eq!(
+        all(journal).await.len(),
+        1,
+        "what was refused changed nothing"
+    );
+}
+
+async fn is_bound_by_a_note(journal: &dyn Journal) {
+    ok(journal.open(&run("a")).await);
+    ok(journal.put_note("a", Some("{}")).await);
+    ok(journal.put_note("a", None).await);
+    let refused = journal.open(&run("b")).await;
+    let error = refused.expect_err("a journal in which something was noted refuses another run");
+    assert_eq!(error.kind(), MigrateErrorKind::AnotherRun);
 }
 
 async fn counts_scans_from_one(journal: &dyn Journal) {

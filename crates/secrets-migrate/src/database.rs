@@ -282,6 +282,24 @@ impl Database {
         })
     }
 
+    /// Removes the file of a database that has no table, while nobody else can have it: call before
+    /// closing. Does nothing on a server.
+    pub(crate) async fn remove_if_empty(&self) -> MigrateResult<()> {
+        if self.is_postgres() {
+            return Ok(());
+        }
+        let tables = "SELECT name FROM sqlite_master LIMIT 1";
+        if !self.few(tables.into(), Vec::new()).await?.is_empty() {
+            return Ok(());
+        }
+        // SQLite would leave the log of a file that it does not find again.
+        self.few("PRAGMA journal_mode = DELETE".into(), Vec::new())
+            .await?;
+        std::fs::remove_file(&self.name).map_err(|cause| {
+            MigrateError::unavailable("the file is not removed").with_source(cause)
+        })
+    }
+
     /// Closes it, so that SQLite leaves no log beside its file.
     pub(crate) async fn close(&self) {
         with_pool!(self, pool => pool.close().await);

@@ -27,12 +27,15 @@ pub use sql::SqlJournal;
 /// - Pages are in ascending order of the coordinate's bytes, so that a page after the last name of
 ///   the one before goes on where that ended, whatever changed in between.
 /// - One process at a time: an implementation that can tell refuses a second one.
+/// - A journal is bound to a run by the first thing that is done for it: a transition or a note. Until
+///   then, whatever was scanned, another run takes it over, and finds it empty.
 #[async_trait]
 pub trait Journal: Debug + Display + Send + Sync {
-    /// Opens the journal for a run: a new journal becomes this run's.
+    /// Opens the journal for a run. One that is not bound yet becomes this run's, and what another run
+    /// had scanned is forgotten.
     ///
     /// # Errors
-    /// `AnotherRun`, naming both, where the journal was opened for a different run.
+    /// `AnotherRun`, naming both, where the journal is bound to a different run.
     async fn open(&self, run: &Run) -> MigrateResult<()>;
 
     /// Begins a scan of all configurations and answers its number, greater than every one before,
@@ -66,13 +69,15 @@ pub trait Journal: Debug + Display + Send + Sync {
         coordinates: &[ManagedCoordinate],
     ) -> MigrateResult<Vec<Option<JournalEntry>>>;
 
-    /// Changes states and intents. A name that is unknown is added, with scan 0 and no holder.
+    /// Changes states and intents, and binds the journal to its run if there is any change. A name
+    /// that is unknown is added, with scan 0 and no holder.
     async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()>;
 
     /// Counts all entries by state.
     async fn counts(&self) -> MigrateResult<Counts>;
 
-    /// Keeps a note under its key, replacing the one that was there; `text` `None` removes it.
+    /// Keeps a note under its key, replacing the one that was there, and binds the journal to its run;
+    /// `text` `None` removes it.
     async fn put_note(&self, key: &str, text: Option<&str>) -> MigrateResult<()>;
 
     /// Reads notes in ascending order of the key's bytes, at most `limit`, after a key.

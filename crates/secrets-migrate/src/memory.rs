@@ -23,6 +23,8 @@ pub struct MemoryJournal(Mutex<Kept>);
 #[derive(Debug, Default)]
 struct Kept {
     run: Option<Run>,
+    /// Whether anything has been done for the run.
+    bound: bool,
     scan: u64,
     seen: BTreeSet<String>,
     entries: BTreeMap<ManagedCoordinate, JournalEntry>,
@@ -48,11 +50,15 @@ impl Journal for MemoryJournal {
     async fn open(&self, run: &Run) -> MigrateResult<()> {
         let mut kept = self.0.lock();
         match &kept.run {
-            Some(other) if other != run => {
+            Some(other) if other == run => Ok(()),
+            Some(other) if kept.bound => {
                 Err(MigrateError::another_run(self.to_string(), other, run))
             }
             _ => {
-                kept.run = Some(run.clone());
+                *kept = Kept {
+                    run: Some(run.clone()),
+                    ..Kept::default()
+                };
                 Ok(())
             }
         }
@@ -126,6 +132,7 @@ impl Journal for MemoryJournal {
 
     async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
         let mut kept = self.0.lock();
+        kept.bound |= !transitions.is_empty();
         for transition in transitions {
             let entry = kept
                 .entries
@@ -149,6 +156,7 @@ impl Journal for MemoryJournal {
         let mut kept = self.0.lock();
         match text {
             Some(text) => {
+                kept.bound = true;
                 kept.notes.insert(key.to_owned(), text.to_owned());
             }
             None => {

@@ -26,7 +26,7 @@ impl Session<'_> {
         if self.ledger.is_stopped() {
             return Ok(());
         }
-        if !self.options.dry_run {
+        if !self.options.dry_run && self.has_any(&Select::all()).await? {
             self.prove_independence(self.emptying_source()).await?;
         }
         self.each_unit(Phase::Delete, None, &Select::all(), &|entries| {

@@ -22,10 +22,10 @@ impl Session<'_> {
         if self.ledger.is_stopped() {
             return Ok(());
         }
-        if !self.options.dry_run {
+        let select = Select::all().with_intent(true);
+        if !self.options.dry_run && self.has_any(&select).await? {
             self.prove_independence(self.emptying_target()).await?;
         }
-        let select = Select::all().with_intent(true);
         self.each_unit(Phase::Delete, None, &select, &|entries| {
             Box::pin(self.rollback_unit(entries))
         })

@@ -96,6 +96,12 @@ impl<'m> Session<'m> {
         Ok(self.ledger.close(self.journal.counts().await?))
     }
 
+    /// Whether the journal has any such entry: where nothing is to be done, nothing is written, not even
+    /// a probe.
+    pub(super) async fn has_any(&self, select: &Select) -> MigrateResult<bool> {
+        Ok(!self.journal.page(select, None, 1).await?.is_empty())
+    }
+
     /// Runs `work` over the journal's entries, some units at a time, until it ends or the ledger says
     /// stop; what is under way then is finished, and also where one unit fails.
     pub(super) async fn each_unit<'s>(

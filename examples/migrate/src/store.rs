@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secret_persistence::database::{DbConfig, Mode};
+use secret_persistence::database::{Database, DbConfig, Mode};
 use secret_persistence::{
     COMMON, Environment, Kind, KubernetesSecrets, Owner, SecretPersistence, Settings, StoreUrl,
 };
@@ -13,6 +13,17 @@ use crate::cli::Place;
 use crate::console::remark;
 use crate::role::Role;
 use crate::status::{Failure, Result};
+
+/// What happens where a database's file or table is missing: a misspelt name must not make another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IfMissing {
+    /// It is made: by the command that fills it, and by no other.
+    Create,
+    /// It is read as empty, and people are told: what a dry run says of a target to be.
+    Empty,
+    /// The command is refused.
+    Refuse,
+}
 
 /// A store as its settings describe it: everything that can be checked without a request is checked.
 #[derive(Clone, Debug)]
@@ -72,7 +83,11 @@ impl Described {
     ///
     /// # Errors
     /// Whatever keeps the store from opening.
-    pub(crate) async fn open(&self, rate: Option<NonZeroU32>) -> Result<Store> {
+    pub(crate) async fn open(
+        &self,
+        rate: Option<NonZeroU32>,
+        if_missing: IfMissing,
+    ) -> Result<Store> {
         for warning in self.settings.warnings() {
             remark(format!("warning: {warning}"));
         }
@@ -87,9 +102,10 @@ impl Described {
                 Some(_) => settings.with("limit", "false")?,
                 None => settings.with("limit-share", "1")?,
             };
-            secret_persistence::connect(settings)
-                .await
-                .map_err(Failure::from)
+            if settings.kind() == Kind::Database {
+                return connect_database(settings, if_missing).await;
+            }
+            Ok(secret_persistence::connect(settings).await?)
         };
         Ok(Store {
             store: open.await.map_err(|failure| failure.at(&self.name))?,
@@ -98,7 +114,7 @@ impl Described {
         })
     }
 
-    /// The table, for commands that only databases have.
+    /// The table, for commands that only databases have. It is not made where it is missing.
     ///
     /// # Errors
     /// For another kind of store.
@@ -109,12 +125,26 @@ impl Described {
             )
             .at(&self.name));
         }
-        let config = DbConfig::from_settings(self.settings.store())
+        let config = self
+            .settings
+            .clone()
+            .with("create", "false")
+            .and_then(|settings| DbConfig::from_settings(settings.store()))
             .map_err(|error| Failure::from(error).at(&self.name))?;
         Ok(match &self.owner {
             Some(owner) => config.with_owner(owner.clone()),
             None => config,
         })
+    }
+
+    /// That table, open.
+    ///
+    /// # Errors
+    /// For another kind of store, and whatever keeps it from opening.
+    pub(crate) async fn open_database(&self) -> Result<Database> {
+        Database::connect(self.database()?)
+            .await
+            .map_err(|error| Failure::from(error).at(&self.name))
     }
 
     /// Tells people whose secrets would be in plain text.
@@ -127,6 +157,29 @@ impl Described {
         }
         Ok(())
     }
+}
+
+/// Opens a database, making it only where the command may.
+async fn connect_database(
+    settings: Settings,
+    if_missing: IfMissing,
+) -> Result<Arc<dyn SecretPersistence>> {
+    let may_create = settings.store().text("create") != Some("false");
+    if if_missing == IfMissing::Create {
+        return Ok(secret_persistence::connect(settings).await?);
+    }
+    let refused = match secret_persistence::connect(settings.clone().with("create", "false")?).await
+    {
+        Err(error) if if_missing == IfMissing::Empty && may_create => error,
+        opened => return Ok(opened?),
+    };
+    // Whatever else is wrong is wrong again.
+    let empty = secret_persistence::connect(settings.with("create", "dry-run")?).await?;
+    remark(format!(
+        "note: {}; copy and split make it",
+        refused.message()
+    ));
+    Ok(empty)
 }
 
 /// A URL describes one store. What stands around the stores of a service is refused in it: it would

@@ -1,5 +1,5 @@
 //! SQLite files: a journal of our own, or somebody else's configurations.
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,9 +17,11 @@ use crate::{MigrateError, MigrateResult};
 /// Opens a file.
 pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqlitePool> {
     let name = path.display().to_string();
-    if purpose == Purpose::Own {
-        create_private(path)?;
-    } else if !path.is_file() {
+    let own = match purpose {
+        Purpose::Own => Some(create_private(path)?),
+        Purpose::Read | Purpose::Update => None,
+    };
+    if own.is_none() && !path.is_file() {
         return Err(MigrateError::settings("there is no such file").with_place(name));
     }
     let options = SqliteConnectOptions::new()
@@ -38,7 +40,7 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
         Purpose::Update => options.pragma("secure_delete", "ON"),
     };
     let connections = if purpose == Purpose::Read { 4 } else { 1 };
-    SqlitePoolOptions::new()
+    let pool = SqlitePoolOptions::new()
         .max_connections(connections)
         // A slow disk is no failure.
         .acquire_timeout(Duration::from_secs(600))
@@ -51,17 +53,42 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
             } else {
                 failed
             }
-        })
+        })?;
+    // Whoever had the lock before may have removed the file as it ended.
+    if own.is_some_and(|own| path.metadata().ok().as_ref().map(inode) != Some(own)) {
+        return Err(
+            MigrateError::unavailable("another process has just removed it")
+                .with_place(name)
+                .with_hint("start again"),
+        );
+    }
+    Ok(pool)
 }
 
-/// A journal names every secret there is: nobody else needs to read it.
-fn create_private(path: &Path) -> MigrateResult<()> {
+/// A journal names every secret there is: nobody else needs to read it. Answers which file it is, and
+/// keeps none open: closing one would give back the locks that SQLite has on the same file.
+fn create_private(path: &Path) -> MigrateResult<(u64, u64)> {
     open_own(
         path,
         OpenOptions::new().write(true).create(true).truncate(false),
     )
-    .map(drop)
+    .and_then(|file| file.metadata())
+    .map(|metadata| inode(&metadata))
     .map_err(|cause| not_trusted(path, cause))
+}
+
+/// Device and number of a file. Elsewhere than on Unix an open file cannot be removed.
+fn inode(metadata: &Metadata) -> (u64, u64) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.dev(), metadata.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        (0, 0)
+    }
 }
 
 /// SQLITE_BUSY, extended codes included. <https://sqlite.org/rescode.html#busy>

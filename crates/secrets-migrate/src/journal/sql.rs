@@ -2,6 +2,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use secret_persistence_core::ManagedCoordinate;
@@ -17,16 +19,28 @@ use crate::{
 /// What the tables of another version would look like is not guessed.
 const FORMAT: &str = "1";
 
+/// Stands in the place of the format until something has been done for the run.
+const UNBOUND: &str = "1, nothing done";
+
 /// Names are compared by their bytes: SQLite does by itself, Postgres is told to.
-const TABLES: [&str; 4] = [
-    "CREATE TABLE IF NOT EXISTS migrate_run (
-        one BIGINT PRIMARY KEY CHECK (one = 1), format TEXT NOT NULL, run TEXT NOT NULL, scan BIGINT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS migrate_secret (
-        coordinate TEXT{collation} PRIMARY KEY, state TEXT NOT NULL, intent BIGINT NOT NULL,
-        scan BIGINT NOT NULL, holder TEXT, shared BIGINT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS migrate_configuration (
-        key TEXT{collation} PRIMARY KEY, scan BIGINT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS migrate_note (key TEXT{collation} PRIMARY KEY, text TEXT NOT NULL)",
+const TABLES: [(&str, &str); 4] = [
+    (
+        "migrate_run",
+        "one BIGINT PRIMARY KEY CHECK (one = 1), format TEXT NOT NULL, run TEXT NOT NULL, scan BIGINT NOT NULL",
+    ),
+    (
+        "migrate_secret",
+        "coordinate TEXT{collation} PRIMARY KEY, state TEXT NOT NULL, intent BIGINT NOT NULL, \
+         scan BIGINT NOT NULL, holder TEXT, shared BIGINT NOT NULL",
+    ),
+    (
+        "migrate_configuration",
+        "key TEXT{collation} PRIMARY KEY, scan BIGINT NOT NULL",
+    ),
+    (
+        "migrate_note",
+        "key TEXT{collation} PRIMARY KEY, text TEXT NOT NULL",
+    ),
 ];
 
 /// A journal in an SQLite file or a Postgres database: open, and locked against a second process.
@@ -34,10 +48,13 @@ const TABLES: [&str; 4] = [
 pub struct SqlJournal {
     database: Database,
     name: String,
+    /// Whether it is known that something has been done for the run.
+    bound: AtomicBool,
 }
 
 impl SqlJournal {
     /// Opens the journal at a path, or at a URL without credentials, which come from the environment.
+    /// Makes it where it is missing; [`close`](Self::close) removes it again unless something was done.
     ///
     /// # Errors
     /// Where it cannot be opened or another process has it.
@@ -55,21 +72,94 @@ impl SqlJournal {
         } else {
             ""
         };
-        for table in TABLES {
-            database
-                .execute(table.replace("{collation}", collation), Vec::new())
-                .await
-                .map_err(of_journal)?;
-        }
-        Ok(Self {
+        let journal = Self {
             name: database.name().to_owned(),
             database,
-        })
+            bound: AtomicBool::new(false),
+        };
+        // Asked, because Postgres lets nobody try who may not create.
+        if journal.tables().await? < TABLES.len() {
+            for (name, columns) in TABLES {
+                let columns = columns.replace("{collation}", collation);
+                let sql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns})");
+                journal.change(sql, Vec::new()).await?;
+            }
+        }
+        Ok(journal)
     }
 
-    /// Closes it, so that nothing of it is left beside its file.
+    /// Closes it, so that nothing of it is left beside its file; and nothing at all where nothing was
+    /// done for the run.
     pub async fn close(&self) {
+        // What cannot be removed now the next run takes over.
+        let _ = self.remove_unbound().await;
         self.database.close().await;
+    }
+
+    async fn remove_unbound(&self) -> MigrateResult<()> {
+        if self.bound.load(Ordering::Relaxed)
+            || self
+                .kept()
+                .await?
+                .is_some_and(|(format, _)| format != UNBOUND)
+        {
+            return Ok(());
+        }
+        for (name, _) in TABLES {
+            self.change(format!("DROP TABLE {name}"), Vec::new())
+                .await?;
+        }
+        self.database.remove_if_empty().await.map_err(of_journal)
+    }
+
+    /// How many of our tables there are.
+    async fn tables(&self) -> MigrateResult<usize> {
+        let names: Vec<String> = TABLES
+            .iter()
+            .map(|(name, _)| format!("('{name}')"))
+            .collect();
+        let is_there = if self.database.is_postgres() {
+            "to_regclass(wanted.column1) IS NOT NULL"
+        } else {
+            "wanted.column1 IN (SELECT name FROM sqlite_master WHERE type = 'table')"
+        };
+        let sql = format!(
+            "SELECT CAST(COUNT(*) AS TEXT) FROM (VALUES {}) AS wanted WHERE {is_there}",
+            names.join(", ")
+        );
+        self.number(self.few(sql, Vec::new()).await?)
+    }
+
+    /// The format and the run that the journal says, if it says any.
+    async fn kept(&self) -> MigrateResult<Option<(String, String)>> {
+        let sql = "SELECT format, run FROM migrate_run";
+        let Some(row) = self.few(sql.into(), Vec::new()).await?.into_iter().next() else {
+            return Ok(None);
+        };
+        match <[_; 2]>::try_from(row) {
+            Ok([Some(format), Some(run)]) => Ok(Some((format, run))),
+            _ => Err(self.damaged()),
+        }
+    }
+
+    /// Makes the run's what was nobody's, before the first thing is done for it.
+    async fn bind(&self) -> MigrateResult<()> {
+        if self.bound.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let sql = "UPDATE migrate_run SET format = $1";
+        self.change(sql.into(), vec![FORMAT.into()]).await?;
+        self.bound.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The one number of an answer.
+    fn number<N: FromStr>(&self, rows: Vec<Texts>) -> MigrateResult<N> {
+        rows.into_iter()
+            .next()
+            .and_then(|mut row| row.pop().flatten())
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| self.damaged())
     }
 
     /// The rows of a JSON array that is the first parameter, in its order: `value` and `key`.
@@ -138,32 +228,25 @@ impl fmt::Display for SqlJournal {
 impl Journal for SqlJournal {
     async fn open(&self, run: &Run) -> MigrateResult<()> {
         let text = serde_json::to_string(run).map_err(|_| self.damaged())?;
-        self.change(
-            "INSERT INTO migrate_run (one, format, run, scan) VALUES (1, $1, $2, 0) ON CONFLICT (one) DO NOTHING"
-                .into(),
-            vec![FORMAT.into(), text],
-        )
-        .await?;
-        let rows = self
-            .few("SELECT format, run FROM migrate_run".into(), Vec::new())
-            .await?;
-        let [Some(format), Some(kept)] = rows
-            .into_iter()
-            .next()
-            .and_then(|row| <[_; 2]>::try_from(row).ok())
-            .ok_or_else(|| self.damaged())?
-        else {
-            return Err(self.damaged());
-        };
-        if format != FORMAT {
-            return Err(self.damaged());
+        if let Some((format, kept)) = self.kept().await? {
+            let kept: Run = serde_json::from_str(&kept).map_err(|_| self.damaged())?;
+            match format.as_str() {
+                FORMAT if kept == *run => {
+                    self.bound.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                FORMAT => return Err(MigrateError::another_run(self.to_string(), &kept, run)),
+                UNBOUND if kept == *run => return Ok(()),
+                UNBOUND => {}
+                _ => return Err(self.damaged()),
+            }
         }
-        let kept: Run = serde_json::from_str(&kept).map_err(|_| self.damaged())?;
-        if kept == *run {
-            Ok(())
-        } else {
-            Err(MigrateError::another_run(self.to_string(), &kept, run))
+        for (name, _) in TABLES {
+            self.change(format!("DELETE FROM {name}"), Vec::new())
+                .await?;
         }
+        let sql = "INSERT INTO migrate_run (one, format, run, scan) VALUES (1, $1, $2, 0)";
+        self.change(sql.into(), vec![UNBOUND.into(), text]).await
     }
 
     async fn begin_scan(&self) -> MigrateResult<u64> {
@@ -173,11 +256,7 @@ impl Journal for SqlJournal {
                 Vec::new(),
             )
             .await?;
-        rows.into_iter()
-            .next()
-            .and_then(|mut row| row.pop().flatten())
-            .and_then(|scan| scan.parse().ok())
-            .ok_or_else(|| self.damaged())
+        self.number(rows)
     }
 
     async fn see(&self, scan: u64, configurations: &[String]) -> MigrateResult<Vec<String>> {
@@ -294,6 +373,10 @@ impl Journal for SqlJournal {
     }
 
     async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
+        if transitions.is_empty() {
+            return Ok(());
+        }
+        self.bind().await?;
         // One statement may change a row once: the last of several changes counts.
         let mut last = BTreeMap::new();
         for transition in transitions {
@@ -344,6 +427,7 @@ impl Journal for SqlJournal {
                 .await
             }
             Some(text) => {
+                self.bind().await?;
                 self.change(
                     "INSERT INTO migrate_note (key, text) VALUES ($1, $2) \
                      ON CONFLICT (key) DO UPDATE SET text = excluded.text"
@@ -439,7 +523,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = std::sync::atomic::AtomicUsize::new(0);
         let empty = async || {
-            let file = files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let file = files.fetch_add(1, Ordering::Relaxed);
             let path = folder.path().join(format!("{file}.db"));
             SqlJournal::open(path.to_str().unwrap(), &|_| None)
                 .await
@@ -498,6 +582,62 @@ mod tests {
                 .await
                 .unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_did_nothing_leaves_no_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let text = path.to_str().unwrap();
+        let open = async || SqlJournal::open(text, &|_| None).await.unwrap();
+        let run = |owner| Run {
+            source: "s".into(),
+            target: None,
+            owner,
+        };
+        let looked = async |journal: &SqlJournal| {
+            journal.open(&run(None)).await.unwrap();
+            let scan = journal.begin_scan().await.unwrap();
+            let mentions = [mention("airbyte_a_v1", None)];
+            journal.mention(scan, &mentions).await.unwrap();
+        };
+        let journal = open().await;
+        looked(&journal).await;
+        journal.close().await;
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        // A killed one is taken over, also by one that does nothing.
+        let journal = open().await;
+        looked(&journal).await;
+        drop(journal);
+        let journal = open().await;
+        journal.open(&run(Some("me".into()))).await.unwrap();
+        journal.close().await;
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        // A database of somebody else's is left as it was.
+        let other = Database::sqlite(&path, Purpose::Own).await.unwrap();
+        let made = other.execute("CREATE TABLE theirs (a TEXT)".into(), Vec::new());
+        made.await.unwrap();
+        other.close().await;
+        let journal = open().await;
+        looked(&journal).await;
+        journal.close().await;
+        let other = Database::sqlite(&path, Purpose::Own).await.unwrap();
+        let tables = other.few("SELECT name FROM sqlite_master".into(), Vec::new());
+        assert_eq!(tables.await.unwrap(), [[Some("theirs".to_owned())]]);
+        other.close().await;
+        // And one in which something was done stays.
+        let journal = open().await;
+        looked(&journal).await;
+        journal.put_note("a", Some("{}")).await.unwrap();
+        journal.put_note("a", None).await.unwrap();
+        journal.close().await;
+        let journal = open().await;
+        let refused = journal.open(&run(Some("me".into()))).await.unwrap_err();
+        assert_eq!(refused.kind(), MigrateErrorKind::AnotherRun);
+        journal.close().await;
+        let journal = open().await;
+        assert_eq!(journal.counts().await.unwrap().pending, 1);
+        journal.close().await;
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use crate::console::{remark, say};
 use crate::output::Output;
 use crate::role::Role;
 use crate::status::{Failure, Result, Status};
-use crate::store::Described;
+use crate::store::{Described, IfMissing};
 
 /// Runs it.
 pub(crate) async fn run(
@@ -20,7 +20,10 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Status> {
     let described = Described::read(args.at.place(), Role::Store, environment)?;
-    let store = described.open(None).await?.for_writing()?;
+    let store = described
+        .open(None, IfMissing::Refuse)
+        .await?
+        .for_writing()?;
     let json = output.is_json();
     let mut options = Options::default()
         .with_progress(move |case| {
@@ -34,7 +37,7 @@ pub(crate) async fn run(
             let described = described.clone();
             Box::pin(async move {
                 described
-                    .open(None)
+                    .open(None, IfMissing::Refuse)
                     .await
                     .map(|store| store.store)
                     .map_err(Failure::into_store_error)

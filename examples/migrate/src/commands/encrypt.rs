@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use secret_persistence::Environment;
-use secret_persistence::database::{Database, EncryptOptions, Mode};
+use secret_persistence::database::{EncryptOptions, Mode};
 use serde_json::json;
 
 use crate::cli::EncryptArgs;
@@ -25,14 +25,15 @@ pub(crate) async fn run(
              itself too; say that nothing else reads it with --nothing-else-reads-it",
         ));
     }
-    let config = Described::read(args.at.place(), Role::Store, environment)?.database()?;
+    let described = Described::read(args.at.place(), Role::Store, environment)?;
+    let config = described.database()?;
     if config.mode() == Mode::Plain {
         return Err(Failure::input(format!(
             "{config}: encrypt needs the key ring that the store will have; set SECRETS_KEYRING_FILE \
              and leave mode=plain out (keygen makes a ring)"
         )));
     }
-    let store = Database::connect(config).await?;
+    let store = described.open_database().await?;
     let progress = Progress::begin("encrypt", None);
     let told = AtomicU64::new(0);
     let options = EncryptOptions::default()

@@ -1,6 +1,6 @@
 //! `keygen`: makes a key ring, adds a key, makes it the active one, removes one that no row uses.
 
-use secret_persistence::database::{Database, KeyId, KeyRingFile};
+use secret_persistence::database::{KeyId, KeyRingFile};
 use secret_persistence::{Environment, Timestamp};
 use serde_json::json;
 
@@ -33,8 +33,9 @@ pub(crate) async fn run(
     } else if let Some(text) = &args.remove {
         let (mut ring, id) = (KeyRingFile::open(file)?, id(text)?);
         for url in &args.store {
-            let config = Described::read(Place::Url(url), Role::Store, environment)?.database()?;
-            let store = Database::connect(config).await?;
+            let store = Described::read(Place::Url(url), Role::Store, environment)?
+                .open_database()
+                .await?;
             let allowed = store.retire_key(&id).await;
             store.close().await;
             allowed?;

@@ -13,7 +13,7 @@ use crate::observer::Shown;
 use crate::output::Output;
 use crate::role::Role;
 use crate::status::{Failure, Result, Status};
-use crate::store::Described;
+use crate::store::{Described, IfMissing};
 
 /// `plan`.
 pub(crate) async fn plan(
@@ -21,7 +21,7 @@ pub(crate) async fn plan(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Writes::Nothing).await?;
+    let run = Run::prepare(&args, environment, output, Command::Plan).await?;
     let report = run.migration.plan().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -33,7 +33,7 @@ pub(crate) async fn copy(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Writes::Target).await?;
+    let run = Run::prepare(&args, environment, output, Command::Copy).await?;
     let report = run.migration.copy().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -45,7 +45,7 @@ pub(crate) async fn verify(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Writes::Nothing).await?;
+    let run = Run::prepare(&args, environment, output, Command::Other).await?;
     let report = run.migration.verify().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -57,7 +57,7 @@ pub(crate) async fn rollback(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Writes::Nothing).await?;
+    let run = Run::prepare(&args, environment, output, Command::Other).await?;
     let report = run.migration.rollback().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -76,7 +76,7 @@ pub(crate) async fn retire(
              (the README lists those of an Airbyte database), then say so with --all-references",
         ));
     }
-    let run = Run::prepare(&args.moved, environment, output, Writes::Nothing).await?;
+    let run = Run::prepare(&args.moved, environment, output, Command::Other).await?;
     let mut options = run.options.clone();
     if args.without_recovery {
         options = options.with_recovery(Recovery::Immediate);
@@ -87,11 +87,15 @@ pub(crate) async fn retire(
     Ok(output.report(&report?))
 }
 
-/// Whether a command writes secrets, and so needs an owner.
+/// What a command does to the target, as far as it matters before it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writes {
-    Nothing,
-    Target,
+enum Command {
+    /// Writes secrets, and so needs an owner; makes the table where it is missing.
+    Copy,
+    /// Works on what a copy has left there.
+    Other,
+    /// Says what a copy would do.
+    Plan,
 }
 
 /// Everything that a command between two stores works on.
@@ -108,10 +112,10 @@ impl Run {
         args: &MoveArgs,
         environment: &Environment,
         output: &Output,
-        writes: Writes,
+        command: Command,
     ) -> Result<Self> {
         let decisions = args.decisions.decisions();
-        let unshare = decisions.shared == Some(Shared::Unshare) && writes == Writes::Target;
+        let unshare = decisions.shared == Some(Shared::Unshare) && command == Command::Copy;
         let access = if unshare && !args.dry_run {
             Access::Update
         } else {
@@ -121,9 +125,14 @@ impl Run {
         let to = Described::read(args.route.target(), Role::To, environment)?;
         let sources = configs::open(&args.route.configs, environment, access).await?;
         let references = configs::references(&args.route.configs, environment).await?;
-        let mut from = from.open(args.pace.rate).await?;
-        let mut to = to.open(args.pace.rate).await?;
-        if writes == Writes::Target && !args.dry_run {
+        let if_missing = match command {
+            Command::Copy if !args.dry_run => IfMissing::Create,
+            Command::Copy | Command::Plan => IfMissing::Empty,
+            Command::Other => IfMissing::Refuse,
+        };
+        let mut from = from.open(args.pace.rate, IfMissing::Refuse).await?;
+        let mut to = to.open(args.pace.rate, if_missing).await?;
+        if command == Command::Copy && !args.dry_run {
             to = to.for_writing()?;
             if unshare {
                 from = from.for_writing()?;

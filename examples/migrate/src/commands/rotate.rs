@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use secret_persistence::Environment;
-use secret_persistence::database::{Database, RotateOptions};
+use secret_persistence::database::RotateOptions;
 use serde_json::json;
 
 use crate::cli::RotateArgs;
@@ -19,8 +19,9 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let config = Described::read(args.at.place(), Role::Store, environment)?.database()?;
-    let store = Database::connect(config).await?;
+    let store = Described::read(args.at.place(), Role::Store, environment)?
+        .open_database()
+        .await?;
     let progress = Progress::begin("rotate", None);
     let told = AtomicU64::new(0);
     let options = RotateOptions::default().with_reencrypt(args.reencrypt);

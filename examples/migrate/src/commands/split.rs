@@ -15,7 +15,7 @@ use crate::observer::Shown;
 use crate::output::Output;
 use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::Described;
+use crate::store::{Described, IfMissing};
 
 /// Runs it.
 pub(crate) async fn run(
@@ -26,7 +26,12 @@ pub(crate) async fn run(
     let store = Described::read(args.at.place(), Role::Store, environment)?;
     let sources = configs::open(&args.configs, environment, Access::Update).await?;
     let references = configs::references(&args.configs, environment).await?;
-    let mut store = store.open(args.pace.rate).await?;
+    let if_missing = if args.dry_run {
+        IfMissing::Empty
+    } else {
+        IfMissing::Create
+    };
+    let mut store = store.open(args.pace.rate, if_missing).await?;
     if !args.dry_run {
         store = store.for_writing()?;
     }

@@ -9,7 +9,7 @@ use crate::cli::SweepArgs;
 use crate::output::Output;
 use crate::role::Role;
 use crate::status::{Result, Status};
-use crate::store::{Described, Store};
+use crate::store::{Described, IfMissing, Store};
 
 /// Runs it.
 pub(crate) async fn run(
@@ -18,7 +18,7 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Status> {
     let store = Described::read(args.at.place(), Role::Store, environment)?
-        .open(None)
+        .open(None, IfMissing::Refuse)
         .await?;
     let now = Timestamp::now();
     if args.dry_run {

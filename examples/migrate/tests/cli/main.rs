@@ -15,3 +15,4 @@ mod policies;
 mod postgres;
 mod settings;
 mod splitting;
+mod traces;

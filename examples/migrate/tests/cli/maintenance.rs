@@ -141,6 +141,7 @@ async fn a_store_is_checked_and_swept() {
 #[test]
 fn the_suite_runs_against_a_store() {
     let lab = Lab::empty();
+    with_ring(&lab, &["prepare", "--run", "--store", "sqlite:target.db"]).expect(0);
     let ran = with_ring(
         &lab,
         &["conformance", "--json", "--store", "sqlite:target.db"],

@@ -95,6 +95,8 @@ impl World {
             store(Self::SOURCE, "plain")?,
             store(Self::TARGET, "encrypted")?,
         );
+        // Opening makes no table: a misspelt name would make another.
+        Secrets::prepare(&encrypted).await?;
         let journal = folder.join("journal.db");
         Ok(Self {
             source: Arc::new(Secrets::connect(plain).await?),

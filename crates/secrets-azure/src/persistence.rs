@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use secret_persistence_core::layer::{ClassLimit, LimitOptions};
 use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
-    Identity, ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result,
+    Identity, ListOptions, Listing, ManagedCoordinate, OnPending, Operation, Page, Read, Result,
     SecretPersistence, Write, Written,
 };
 use tokio::time::Instant;
@@ -301,6 +301,11 @@ impl SecretPersistence for AzureKeyVault {
             nul: false,
             owner: true,
             recovery: self.config.purge != Purge::Always || !self.purges(),
+            on_pending: match self.config.on_deleted {
+                OnDeleted::Purge => OnPending::Purge,
+                OnDeleted::Recover => OnPending::Restore,
+                OnDeleted::Refuse => OnPending::Refuse,
+            },
             expiry: Expiry::Swept,
             reads_expiry: true,
             listing: Listing::Eventual,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use e2e::azure::PermissionModel;
 use secret_persistence_azure::AzureKeyVault;
 use secret_persistence_azure::policy::{PolicyOptions, role_definition};
-use secret_persistence_core::conformance::{self, Options};
+use secret_persistence_core::conformance::{self, Options, Outcome};
 use secret_persistence_core::layer::{Layers, RetryOptions, Stack};
 use secret_persistence_core::{
     DeleteOptions, ListOptions, Owner, Recovery, Result, SecretPersistence, SecretPersistenceExt,
@@ -61,6 +61,37 @@ async fn a_vault_keeps_every_promise_where_deletes_purge() {
     println!("{report}");
     report.assert_passed();
     assert!(azure.count("PurgeDeletedSecret") > 0);
+}
+
+/// Each way of dealing with a soft-deleted name keeps the promise that goes with it, and the report says
+/// which one that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_frees_deleted_names_keeps_the_other_promises() {
+    let cases = [
+        ("on-request", "recover", "writing restores a pending name"),
+        ("never", "purge", "writing purges a pending name"),
+    ];
+    let runs = cases.map(async |(purge, on_deleted, _)| {
+        let azure = stand_in().await;
+        let config = config(&azure)
+            .set("purge", purge)
+            .set("on-deleted", on_deleted);
+        let store: Arc<dyn SecretPersistence> = Arc::new(open(config).await);
+        conformance::run(&store, &options()).await
+    });
+    let reports = futures::future::join_all(runs).await;
+    for (report, (_, on_deleted, kept)) in reports.iter().zip(cases) {
+        report.assert_passed();
+        for name in [
+            "a pending name is not free",
+            "writing purges a pending name",
+            "writing restores a pending name",
+        ] {
+            let case = report.cases.iter().find(|case| case.name == name).unwrap();
+            let passed = case.outcome == Outcome::Passed;
+            assert_eq!(passed, name == kept, "{on_deleted}: {case}");
+        }
+    }
 }
 
 /// With quota errors, a listing that lags and pages that are empty, under the layers that go with it.

@@ -34,7 +34,7 @@ pub use location::Location;
 pub use memory::Memory;
 pub use persistence::{
     Capabilities, Cost, Cursor, DeleteOptions, Entry, Expiry, Identity, ListOptions, Listing,
-    Operation, Page, Read, Recovery, SecretPersistence, Write, Written,
+    OnPending, Operation, Page, Read, Recovery, SecretPersistence, Write, Written,
 };
 pub use secret::{SecretValue, WeakSecret};
 pub use storage_id::{InvalidStorageId, StorageId};

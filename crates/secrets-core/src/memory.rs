@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry, Identity,
-    ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Recovery, Result,
-    SecretPersistence, SecretValue, Timestamp, Write, Written,
+    ListOptions, Listing, ManagedCoordinate, OnPending, Operation, Owner, Page, Read, Recovery,
+    Result, SecretPersistence, SecretValue, Timestamp, Write, Written,
 };
 
 const DEFAULT_PAGE: usize = 1000;
@@ -156,7 +156,18 @@ impl Memory {
             return Err(error.with_store(self.to_string()));
         }
         let mut secrets = self.secrets.lock();
-        match secrets.get(write.coordinate.as_str()) {
+        let name = write.coordinate.as_str();
+        if let Some(stored) = secrets
+            .get_mut(name)
+            .filter(|stored| stored.pending_deletion)
+        {
+            match self.capabilities.on_pending {
+                OnPending::Purge => drop(secrets.remove(name)),
+                OnPending::Refuse => {}
+                OnPending::Restore => stored.pending_deletion = false,
+            }
+        }
+        match secrets.get(name) {
             Some(stored) if stored.pending_deletion => fail(
                 ErrorKind::PendingDeletion,
                 "the secret is scheduled for deletion",
@@ -168,7 +179,7 @@ impl Memory {
             ),
             None => {
                 secrets.insert(
-                    write.coordinate.as_str().to_owned(),
+                    name.to_owned(),
                     Stored {
                         value: write.value.clone(),
                         owner: self.owner.clone().filter(|_| self.capabilities.owner),

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use crate::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
-    ListOptions, Listing, ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence,
-    Write, Written,
+    ListOptions, Listing, ManagedCoordinate, OnPending, Operation, Page, Read, Result,
+    SecretPersistence, Write, Written,
 };
 
 /// A store that is two.
@@ -96,6 +96,11 @@ fn weaker(a: Capabilities, b: Capabilities) -> Capabilities {
         nul: a.nul && b.nul,
         owner: a.owner && b.owner,
         recovery: a.recovery && b.recovery,
+        on_pending: if a.on_pending == b.on_pending {
+            a.on_pending
+        } else {
+            OnPending::Refuse
+        },
         expiry: a.expiry.min(b.expiry),
         reads_expiry: a.reads_expiry && b.reads_expiry,
         listing: a.listing.min(b.listing),
@@ -483,6 +488,7 @@ mod tests {
             nul: true,
             owner: true,
             recovery: true,
+            on_pending: OnPending::Purge,
             expiry: Expiry::Enforced,
             reads_expiry: true,
             listing: Listing::Immediate,

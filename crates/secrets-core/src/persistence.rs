@@ -150,6 +150,8 @@ pub struct Capabilities {
     pub owner: bool,
     /// Whether what [`SecretPersistence::delete`] deletes can be restored for a while.
     pub recovery: bool,
+    /// What a write does where its name is scheduled for deletion.
+    pub on_pending: OnPending,
     /// What becomes of secrets that expire.
     pub expiry: Expiry,
     /// Whether a read tells when the secret expires; where it does not, `describe` does.
@@ -171,6 +173,7 @@ impl Capabilities {
         nul: false,
         owner: false,
         recovery: false,
+        on_pending: OnPending::Refuse,
         expiry: Expiry::None,
         reads_expiry: false,
         listing: Listing::None,
@@ -252,13 +255,26 @@ pub enum Expiry {
     Enforced,
 }
 
+/// What a write does where its name is scheduled for deletion: most stores keep such a name taken, and
+/// some can be told to free it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnPending {
+    /// It destroys the old value and stores the new one.
+    Purge,
+    /// It is refused with [`PendingDeletion`](crate::ErrorKind::PendingDeletion).
+    Refuse,
+    /// It restores the old value, and compares the new one with it as with any value that is there.
+    Restore,
+}
+
 /// What listing can be trusted with. Nobody concludes from a listing alone that a secret is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Listing {
     /// The store cannot list.
     None,
-    /// A listing may lag behind by minutes.
+    /// A listing may lag behind: by seconds as a rule, by hours at worst.
     Eventual,
     /// A listing shows every write that has been answered.
     Immediate,

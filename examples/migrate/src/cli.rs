@@ -526,6 +526,10 @@ pub(crate) enum PolicyOf {
 pub(crate) struct ConformanceArgs {
     #[command(flatten)]
     pub(crate) at: OneStore,
+    /// How long a listing that may lag is waited for; cases for which it did not catch up are reported
+    /// as not applicable.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+    pub(crate) list_lag: Duration,
 }
 
 /// A whole number of seconds, minutes or hours, up to a day.

@@ -236,27 +236,58 @@ impl Context {
         }
     }
 
-    /// The names of this case that the listing shows, sorted.
-    pub(super) async fn listed_names(&self) -> Verdict<Vec<ManagedCoordinate>> {
-        let options = self.listing_of_scope();
-        let entries = self.list(&options).await?;
-        let mut names: Vec<_> = entries.into_iter().map(|entry| entry.coordinate).collect();
-        names.sort();
-        Ok(names)
-    }
-
     pub(super) fn listing_of_scope(&self) -> ListOptions {
         ListOptions::default()
             .with_prefix(self.scope.to_string())
             .with_page_size(self.options.page_size)
     }
 
-    /// How long a listing may lag on this store: not at all where it is immediate.
+    /// Waits until the listing shows `expected`, which is sorted, as long as it may lag. It may be
+    /// late with what is in `possible`, and must never show anything else or anything twice.
+    pub(super) async fn until_listed(
+        &self,
+        options: &ListOptions,
+        expected: &[ManagedCoordinate],
+        possible: &[ManagedCoordinate],
+    ) -> Verdict<Shown> {
+        let lag = self.lag();
+        loop {
+            let entries = self.list(options).await?;
+            let mut names: Vec<_> = entries.into_iter().map(|entry| entry.coordinate).collect();
+            names.sort();
+            if names == expected {
+                return Ok(Shown::All);
+            }
+            let complaint = || {
+                format!(
+                    "of {} names the listing shows {}, {} of them expected",
+                    expected.len(),
+                    names.len(),
+                    names.iter().filter(|name| expected.contains(name)).count()
+                )
+            };
+            ensure!(
+                names.windows(2).all(|pair| pair[0] != pair[1])
+                    && names.iter().all(|name| possible.contains(name)),
+                "{}",
+                complaint()
+            );
+            if lag.wait(complaint).await? == Wait::Over {
+                return Ok(Shown::NotYet(complaint()));
+            }
+        }
+    }
+
+    /// How long a listing is waited for on this store: not at all where it is immediate. How late it
+    /// may be otherwise nobody promises, so that the end of this wait fails nothing.
     pub(super) fn lag(&self) -> Patience {
-        self.patience_of(match self.capabilities().listing {
-            Listing::Immediate => Duration::ZERO,
-            _ => self.options.list_lag,
-        })
+        match self.capabilities().listing {
+            Listing::Immediate => self.patience_of(Duration::ZERO),
+            _ => Patience {
+                must_end: false,
+                ..self.patience_of(self.options.list_lag)
+            },
+        }
     }
 
     /// How long a state may take to settle.
@@ -268,6 +299,7 @@ impl Context {
         Patience {
             deadline: Instant::now() + patience,
             interval: self.options.poll_interval,
+            must_end: true,
         }
     }
 
@@ -336,16 +368,50 @@ impl Context {
 pub(super) struct Patience {
     deadline: Instant,
     interval: Duration,
+    /// Whether the store has promised that what is waited for happens in this time.
+    must_end: bool,
+}
+
+/// Whether there is time left to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    More,
+    Over,
 }
 
 impl Patience {
-    /// Waits a moment, or fails the case where there is no time left.
-    pub(super) async fn wait(&self, complaint: impl FnOnce() -> String) -> Verdict {
-        if Instant::now() >= self.deadline {
-            return failed(complaint());
+    /// Waits a moment. Where there is no time left, fails the case if what is waited for was promised.
+    pub(super) async fn wait(&self, complaint: impl FnOnce() -> String) -> Verdict<Wait> {
+        if Instant::now() < self.deadline {
+            tokio::time::sleep(self.interval).await;
+            Ok(Wait::More)
+        } else if self.must_end {
+            failed(complaint())
+        } else {
+            Ok(Wait::Over)
         }
-        tokio::time::sleep(self.interval).await;
-        Ok(())
+    }
+}
+
+/// What a listing has shown when its time was over.
+#[derive(Debug)]
+#[must_use]
+pub(super) enum Shown {
+    All,
+    /// Not everything yet, as a listing may that lags; how much.
+    NotYet(String),
+}
+
+impl Shown {
+    /// Ends the case where the listing lagged behind: nothing was wrong, and not everything was seen.
+    pub(super) fn or_not_applicable(self, options: &Options) -> Verdict {
+        match self {
+            Self::All => Ok(()),
+            Self::NotYet(how) => not_applicable!(
+                "the listing may lag and did for {} s, right as far as it goes: {how}",
+                options.list_lag.as_secs_f32()
+            ),
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::{Options, Outcome, Outsider, Report, run, run_reading};
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry, Identity,
-    ListOptions, Listing, ManagedCoordinate, Memory, Owner, Page, Read, Recovery, Result,
-    SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
+    ListOptions, Listing, ManagedCoordinate, Memory, OnPending, Owner, Page, Read, Recovery,
+    Result, SecretPersistence, SecretPersistenceExt, SecretValue, Write, Written,
 };
 
 fn owner() -> Owner {
@@ -116,6 +116,22 @@ async fn memory_keeps_every_promise_whatever_its_abilities() {
         ),
         (|c| c.listing = Listing::Eventual, &[enforced]),
         (
+            |c| c.on_pending = OnPending::Purge,
+            &[
+                enforced,
+                "a pending name is not free",
+                "writing restores a pending name",
+            ],
+        ),
+        (
+            |c| c.on_pending = OnPending::Restore,
+            &[
+                enforced,
+                "a pending name is not free",
+                "writing purges a pending name",
+            ],
+        ),
+        (
             |c| c.atomic_create = false,
             &[enforced, "concurrent different writes have one winner"],
         ),
@@ -134,12 +150,18 @@ async fn memory_keeps_every_promise_whatever_its_abilities() {
         change(&mut capabilities);
         let report = run_over_memory(capabilities).await;
         report.assert_passed();
-        let expected: BTreeSet<&str> = expected.iter().copied().collect();
+        let mut expected: BTreeSet<&str> = expected.iter().copied().collect();
+        if capabilities.on_pending == OnPending::Refuse {
+            expected.extend([
+                "writing purges a pending name",
+                "writing restores a pending name",
+            ]);
+        }
         assert_eq!(not_applicable(&report), expected, "{report}");
     }
     let least = run_over_memory(Capabilities::LEAST).await;
     least.assert_passed();
-    assert_eq!(not_applicable(&least).len(), 11, "{least}");
+    assert_eq!(not_applicable(&least).len(), 13, "{least}");
 }
 
 #[tokio::test]
@@ -181,6 +203,53 @@ async fn retryable_errors_are_repeated_and_fail_nothing() {
     let store: Arc<dyn SecretPersistence> = Broken::over(memory, Defect::ThrottlesEveryThird);
     let report = run(&store, &options).await;
     report.assert_passed();
+}
+
+/// Google says that its listings may lag by hours. However long the suite waits for one, the same
+/// things fail: what the listing must never show. That it had not caught up stands in the report.
+#[tokio::test(start_paused = true)]
+async fn how_late_a_listing_is_decides_nothing() {
+    let eventual = || {
+        let capabilities = Capabilities {
+            listing: Listing::Eventual,
+            ..complete()
+        };
+        Arc::new(
+            Memory::new()
+                .with_owner(owner())
+                .with_capabilities(capabilities),
+        )
+    };
+    for (waits, seen) in [(0, false), (2_000, true)] {
+        let lag = Duration::from_millis(waits);
+        let memory = eventual();
+        let patient = options(&memory).with_list_lag(lag);
+        let report = run(&Broken::over(memory, Defect::ListingLags), &patient).await;
+        report.assert_passed();
+        let lagged = not_applicable(&report);
+        for case in [
+            "listing shows every name once",
+            "listing keeps to its prefix",
+            "listing forgets what was deleted",
+            "sweep removes what has expired",
+        ] {
+            assert_eq!(lagged.contains(case), !seen, "{waits} ms: {report}");
+        }
+        assert_eq!(report.to_string().contains("may lag and did"), !seen);
+        for (defect, case) in [
+            (Defect::IgnoresPageSize, "listing shows every name once"),
+            (Defect::IgnoresPrefix, "listing keeps to its prefix"),
+            (Defect::RepeatsPages, "listing shows every name once"),
+        ] {
+            let memory = eventual();
+            let patient = options(&memory).with_list_lag(lag);
+            let report = run(&Broken::over(memory, defect), &patient).await;
+            assert!(
+                report.failures().any(|failure| failure.name == case),
+                "{defect:?} went unseen with {waits} ms"
+            );
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,6 +344,8 @@ async fn every_defect_fails_its_case() {
         (Defect::IgnoresPageSize, listing),
         (Defect::TrimsBlanks, round_trip),
         (Defect::TrimsTrailingNewline, round_trip),
+        (Defect::ClaimsToPurge, "writing purges a pending name"),
+        (Defect::ClaimsToRestore, "writing restores a pending name"),
         (Defect::ComparesBeginnings, "another value already exists"),
         (Defect::WritesUnderTemporaryName, cancelled),
         (Defect::ZeroBatch, "capabilities are sane"),
@@ -311,6 +382,8 @@ enum Defect {
     AnswersOnlyWhatIsThere,
     BaseNameOnly,
     CannotDelete,
+    ClaimsToPurge,
+    ClaimsToRestore,
     ComparesBeginnings,
     CountsCharacters,
     CutsAtNul,
@@ -567,6 +640,14 @@ impl SecretPersistence for Broken {
         match self.defect {
             Defect::ZeroBatch => Capabilities {
                 read_batch: 0,
+                ..capabilities
+            },
+            Defect::ClaimsToPurge => Capabilities {
+                on_pending: OnPending::Purge,
+                ..capabilities
+            },
+            Defect::ClaimsToRestore => Capabilities {
+                on_pending: OnPending::Restore,
                 ..capabilities
             },
             _ => capabilities,

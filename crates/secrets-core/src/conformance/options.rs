@@ -31,7 +31,10 @@ pub struct Options {
     /// The largest value that is tried, 16 MiB unless told: a store with a higher limit is not asked
     /// to hold a value at its limit.
     pub largest_value: usize,
-    /// How long a listing that is [`Eventual`](crate::Listing::Eventual) may lag, 1 minute unless told.
+    /// How long a listing that is [`Eventual`](crate::Listing::Eventual) is waited for, 1 minute unless
+    /// told. Nobody promises how late it may be: a case for which it did not catch up is
+    /// [`NotApplicable`](crate::conformance::Outcome::NotApplicable), and fails only where the
+    /// listing shows what it must not.
     pub list_lag: Duration,
     /// The owner that the store was opened with, to be found again in what it describes.
     pub owner: Option<Owner>,
@@ -98,7 +101,7 @@ impl Options {
         self
     }
 
-    /// How long an eventual listing may lag.
+    /// How long a listing that may lag is waited for.
     #[must_use]
     pub fn with_list_lag(mut self, lag: Duration) -> Self {
         self.list_lag = lag;

@@ -26,6 +26,7 @@ pub(crate) async fn run(
         .for_writing()?;
     let json = output.is_json();
     let mut options = Options::default()
+        .with_list_lag(args.list_lag)
         .with_progress(move |case| {
             if json {
                 remark(case.to_string());

@@ -144,7 +144,14 @@ fn the_suite_runs_against_a_store() {
     with_ring(&lab, &["prepare", "--run", "--store", "sqlite:target.db"]).expect(0);
     let ran = with_ring(
         &lab,
-        &["conformance", "--json", "--store", "sqlite:target.db"],
+        &[
+            "conformance",
+            "--json",
+            "--store",
+            "sqlite:target.db",
+            "--list-lag",
+            "5s",
+        ],
     )
     .expect(0);
     let result = ran.json();

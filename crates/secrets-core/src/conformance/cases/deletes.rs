@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::conformance::context::{
     Context, Patience, Verdict, ensure, failed, not_applicable, passed, reads_as, refused,
 };
-use crate::{ErrorKind, ManagedCoordinate, Recovery, Write};
+use crate::{ErrorKind, ManagedCoordinate, OnPending, Recovery, Write, Written};
 
 pub(super) async fn deleted_is_gone(cx: &Context) -> Verdict {
     for recovery in [
@@ -87,6 +87,7 @@ pub(super) async fn pending_is_told_apart(cx: &Context) -> Verdict {
 }
 
 pub(super) async fn pending_name_is_not_free(cx: &Context) -> Verdict {
+    on_pending(cx, OnPending::Refuse)?;
     let write = pending(cx).await?;
     let other = Write::new(write.coordinate.clone(), cx.value());
     for (what, attempt) in [("the same value", &write), ("another value", &other)] {
@@ -102,6 +103,45 @@ pub(super) async fn pending_name_is_not_free(cx: &Context) -> Verdict {
         )?;
     }
     Ok(())
+}
+
+pub(super) async fn writing_purges_a_pending_name(cx: &Context) -> Verdict {
+    on_pending(cx, OnPending::Purge)?;
+    let write = pending(cx).await?;
+    let other = Write::new(write.coordinate.clone(), cx.value());
+    let what = "writing under a name that is scheduled for deletion";
+    // A repetition after an answer that was lost finds the value already there.
+    passed(cx.write(&other).await, what)?;
+    let read = cx.read_managed(&other.coordinate).await;
+    reads_as(read, &other.value, "reading after that write")?;
+    refused(
+        cx.write(&write).await,
+        &[ErrorKind::AlreadyExists],
+        "writing the value that was purged",
+    )
+    .map(drop)
+}
+
+pub(super) async fn writing_restores_a_pending_name(cx: &Context) -> Verdict {
+    on_pending(cx, OnPending::Restore)?;
+    let write = pending(cx).await?;
+    let what = "writing the same value under a name that is scheduled for deletion";
+    let written = passed(cx.write(&write).await, what)?;
+    ensure!(
+        written == Written::AlreadySame,
+        "{what} says that it created the name"
+    );
+    let read = cx.read_managed(&write.coordinate).await;
+    reads_as(read, &write.value, "reading after that write")?;
+    let write = pending(cx).await?;
+    refused(
+        cx.write(&Write::new(write.coordinate.clone(), cx.value()))
+            .await,
+        &[ErrorKind::AlreadyExists],
+        "writing another value under a name that is scheduled for deletion",
+    )?;
+    let read = cx.read_managed(&write.coordinate).await;
+    reads_as(read, &write.value, "reading after that write")
 }
 
 pub(super) async fn restore_brings_back(cx: &Context) -> Verdict {
@@ -133,6 +173,20 @@ pub(super) async fn restore_brings_back(cx: &Context) -> Verdict {
         reads_as(read, &write.value, &format!("reading after {what}"))?;
     }
     Ok(())
+}
+
+/// Ends the case where a write does something else under a name that is scheduled for deletion.
+fn on_pending(cx: &Context, wanted: OnPending) -> Verdict {
+    if !cx.capabilities().recovery {
+        not_applicable!("the store deletes at once");
+    }
+    let does = match cx.capabilities().on_pending {
+        does if does == wanted => return Ok(()),
+        OnPending::Purge => "purges",
+        OnPending::Refuse => "refuses a write of",
+        OnPending::Restore => "restores",
+    };
+    not_applicable!("as it is set up, the store {does} a name that is scheduled for deletion");
 }
 
 /// A secret that is scheduled for deletion, once the store says so.

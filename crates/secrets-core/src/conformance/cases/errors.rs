@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use crate::conformance::context::{Context, Verdict, ensure, passed};
 use crate::{
-    DeleteOptions, Error, Expiry, ManagedCoordinate, Operation, Recovery, SecretValue, Write,
+    DeleteOptions, Error, Expiry, ManagedCoordinate, OnPending, Operation, Recovery, SecretValue,
+    Write,
 };
 
 pub(super) async fn name_the_coordinate_never_the_value(cx: &Context) -> Verdict {
@@ -67,7 +68,7 @@ pub(super) async fn name_the_coordinate_never_the_value(cx: &Context) -> Verdict
     )?;
     let read = cx.read_managed(&there.coordinate).await.err();
     check(cx, Operation::Read, &there.coordinate, &canaries, read)?;
-    if capabilities.recovery {
+    if capabilities.recovery && capabilities.on_pending == OnPending::Refuse {
         let error = cx.write(&there).await.err();
         check(cx, Operation::Write, &there.coordinate, &canaries, error)?;
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::deletes::{becomes_gone, expect_gone};
 use crate::conformance::context::{
-    Context, Verdict, ensure, not_applicable, passed, reads_as, refused,
+    Context, Shown, Verdict, Wait, ensure, not_applicable, passed, reads_as, refused,
 };
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, ErrorKind, Expiry, Identity,
@@ -87,11 +87,11 @@ pub(super) async fn sweep_removes_what_has_expired(cx: &Context) -> Verdict {
     cx.create(&soon).await?;
     cx.create(&later).await?;
     let forever = cx.written().await?;
-    let lag = cx.lag();
-    while cx.listed_names().await?.len() < 3 {
-        lag.wait(|| "the listing does not show new names".to_owned())
-            .await?;
-    }
+    let mut names = [&soon, &later, &forever].map(|write| write.coordinate.clone());
+    names.sort();
+    let shown = cx
+        .until_listed(&cx.listing_of_scope(), &names, &names)
+        .await?;
     let entry = passed(cx.describe(&soon.coordinate).await, "describing")?;
     let store = Fenced {
         store: Arc::clone(&cx.writer),
@@ -137,8 +137,14 @@ pub(super) async fn sweep_removes_what_has_expired(cx: &Context) -> Verdict {
         // A delete that was throttled, say, is tried again by the next sweep.
         let again = sweep.failed.iter().any(crate::Error::is_retryable);
         let wait = if again { &patience } else { &lag };
-        wait.wait(|| format!("sweeping does not delete what has expired: {failures:?}"))
-            .await?;
+        let complaint = || format!("sweeping does not delete what has expired: {failures:?}");
+        if wait.wait(complaint).await? == Wait::Over {
+            let behind = match shown {
+                Shown::All => Shown::NotYet(complaint()),
+                behind => behind,
+            };
+            return behind.or_not_applicable(&cx.options);
+        }
     }
     expect_gone(cx, &soon.coordinate).await?;
     for write in [&later, &forever] {

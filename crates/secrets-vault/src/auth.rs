@@ -1,6 +1,7 @@
 //! Tokens: one login for any number of callers, renewal ahead of expiry, a new login when refused.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,39 @@ pub(crate) struct Token {
     lease: Option<Lease>,
     /// Whether the server once answered what it knows of the token.
     may_look_itself_up: bool,
+    /// Whether the server once let the token do anything: then it knows it, whatever it refuses.
+    accepted: Arc<AtomicBool>,
+}
+
+/// What the server thinks of a token that it has refused for a request: it answers 403 to a bad token as
+/// to a missing capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It knows the token, which lacks a capability.
+    Known,
+    /// It knew the token once: it has expired or was revoked.
+    Lost,
+    /// It has never let the token do anything, not even look itself up.
+    NeverAccepted,
+}
+
+impl Standing {
+    /// The error that says so, unless the server knows the token.
+    fn refusal(self) -> Option<Error> {
+        let (message, hint) = match self {
+            Self::Known => return None,
+            Self::Lost => (
+                "the token has expired or was revoked",
+                "give the store a new token, or a login method that gets one by itself",
+            ),
+            Self::NeverAccepted => (
+                "the token is invalid or has expired, or has no right here, not even to look itself up",
+                "give the store another token, and check `namespace`; with the policy that \
+                 `migrate policy vault` prints a token may look itself up",
+            ),
+        };
+        Some(Error::new(ErrorKind::Unauthenticated, message).with_hint(hint))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -164,27 +198,40 @@ impl Session {
         match answer.status {
             403 => {}
             503 => return Err(http.diagnose(answer.error()).await),
-            _ => return Ok(answer),
+            _ => {
+                // The right is looked at before the name.
+                if answer.is_success() || answer.status == 404 {
+                    token.accepted.store(true, Ordering::Relaxed);
+                }
+                return Ok(answer);
+            }
         }
-        match self.after_refusal(&token).await? {
-            Some(token) => http.send(method, path, Some(&token.value), body).await,
-            None if self.has_lost(&token).await => Err(Error::new(
-                ErrorKind::Unauthenticated,
-                "the token has expired or was revoked",
-            )
-            .with_hint("give the store a new token, or a login method that gets one by itself")),
+        if let Some(token) = self.after_refusal(&token).await? {
+            return http.send(method, path, Some(&token.value), body).await;
+        }
+        match self.standing(&token).await.refusal() {
+            Some(error) => Err(error),
             None => Ok(answer),
         }
     }
 
-    /// Whether the server does not know a token that it once knew: expired or revoked.
-    pub(crate) async fn has_lost(&self, token: &Token) -> bool {
-        let unknown = async || {
-            self.lookup(&token.value)
-                .await
-                .is_ok_and(|answer| answer.status == 403)
-        };
-        token.is_over() || (token.may_look_itself_up && unknown().await)
+    /// Asks the server, where what we know of the token does not tell.
+    async fn standing(&self, token: &Token) -> Standing {
+        if token.is_over() {
+            return Standing::Lost;
+        }
+        let unknown = self
+            .lookup(&token.value)
+            .await
+            .is_ok_and(|answer| answer.status == 403);
+        match unknown {
+            true if token.may_look_itself_up => Standing::Lost,
+            // From a login, it was accepted; and it may lack the right to look itself up.
+            true if self.is_given() && !token.accepted.load(Ordering::Relaxed) => {
+                Standing::NeverAccepted
+            }
+            _ => Standing::Known,
+        }
     }
 
     /// What the server says about the token itself.
@@ -350,6 +397,7 @@ impl Token {
             generation: 0,
             lease,
             may_look_itself_up,
+            accepted: Arc::default(),
         }
     }
 

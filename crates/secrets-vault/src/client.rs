@@ -139,7 +139,16 @@ impl Http {
             .map_err(|_| malformed("the client is closed"))?;
         let response = self.request(&self.base, &method, path, token, body).await?;
         if response.status().as_u16() != 307 {
-            return Ok(read_answer(response).await?.of(&method, path, body));
+            let answer = read_answer(response).await?.of(&method, path, body);
+            if self.base.scheme() == "http" && answer.status == 400 && !answer.is_vaults() {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "the server refuses plain HTTP, and not in Vault's words: this is a TLS port",
+                )
+                .with_hint("let the address begin with https")
+                .with_source(crate::error::Status(400)));
+            }
+            return Ok(answer);
         }
         let target = self.redirect(response.headers())?;
         let response = self.request(&target, &method, path, token, body).await?;
@@ -287,6 +296,11 @@ impl Answer {
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body)
             .map_err(|_| malformed("Vault's answer is not of the documented form"))
+    }
+
+    /// Whether it is JSON, as all of Vault's answers are.
+    fn is_vaults(&self) -> bool {
+        self.parse::<serde::de::IgnoredAny>().is_ok()
     }
 
     /// Whether a 404 is about a route rather than a name: then Vault says why in a list of texts.

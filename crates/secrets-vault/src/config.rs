@@ -117,6 +117,16 @@ pub(crate) enum KvVersion {
     Two,
 }
 
+impl KvVersion {
+    /// As operators write it.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+}
+
 /// How to get a token.
 #[derive(Clone)]
 pub(crate) enum Login {

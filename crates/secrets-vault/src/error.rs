@@ -167,8 +167,16 @@ pub(crate) fn from_transport(cause: reqwest::Error) -> Error {
         }
         Nature::TimedOut => Error::new(ErrorKind::Unavailable, "Vault did not answer in time")
             .with_hint("check the server's load, or raise timeout-seconds"),
-        _ => Error::new(ErrorKind::Unavailable, "the connection to Vault broke")
-            .with_hint("try again; see the server's log if it goes on"),
+        _ => Error::new(ErrorKind::Unavailable, "the connection to Vault broke").with_hint(
+            match cause.url().map(url::Url::scheme) {
+                // What other servers than Vault's own do on a TLS port.
+                Some("http") => {
+                    "try again; where it goes on see the server's log, and whether the port is one \
+                     for TLS: then the address begins with https"
+                }
+                _ => "try again; see the server's log if it goes on",
+            },
+        ),
     };
     error.with_source(cause.without_url())
 }

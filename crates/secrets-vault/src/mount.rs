@@ -34,7 +34,10 @@ pub(crate) struct Mount {
     http: Arc<Http>,
     session: Arc<Session>,
     place: Place,
-    /// What most mounts are: version 2, at the first part of the prefix.
+    /// What the settings say the version is. The server is asked all the same: with a wrong one values
+    /// would be written where nothing finds them, and deletes would delete nothing.
+    told: Option<KvVersion>,
+    /// What the settings say, or what most mounts are: version 2, at the first part of the prefix.
     guess: KvMount,
     known: OnceLock<KvMount>,
     asking: Mutex<Option<WeakShared<Asking>>>,
@@ -51,17 +54,16 @@ impl Mount {
                 prefix: prefix.clone(),
             },
         };
-        let kv = |version| KvMount {
-            root: root.clone(),
-            version,
-        };
-        let known = config.version.map(kv).map(OnceLock::from);
         Self {
             http,
             session,
             place: config.place.clone(),
-            guess: kv(KvVersion::Two),
-            known: known.unwrap_or_default(),
+            told: config.version,
+            guess: KvMount {
+                root,
+                version: config.version.unwrap_or(KvVersion::Two),
+            },
+            known: OnceLock::new(),
             asking: Mutex::default(),
         }
     }
@@ -81,7 +83,30 @@ impl Mount {
         if let Some(known) = self.known.get() {
             return Ok(known);
         }
-        let kv = self.ask().await?;
+        let kv = match (self.ask().await, self.told) {
+            (Ok(kv), Some(told)) if kv.version != told => {
+                let (is, told) = (kv.version.number(), told.number());
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!(
+                        "the mount `{}` is version {is} of the KV engine, and `kv-version` says {told}",
+                        kv.root.mount
+                    ),
+                )
+                .with_hint(format!(
+                    "set kv-version to {is}, or leave it out: the server is asked then"
+                )));
+            }
+            // What the settings say stands where the server does not answer the question: at once, or
+            // a proxy does not let it through.
+            (Err(error), Some(_)) if error.kind() != ErrorKind::Unauthenticated => {
+                if error.is_retryable() {
+                    return Ok(&self.guess);
+                }
+                self.guess.clone()
+            }
+            (answer, _) => answer?,
+        };
         Ok(self.known.get_or_init(|| kv))
     }
 
@@ -92,7 +117,17 @@ impl Mount {
         method: Method,
         path: impl Fn(&KvMount) -> String,
     ) -> Result<(&KvMount, Answer)> {
-        if !self.is_known() {
+        if !self.is_known() && self.told.is_some() {
+            let guessed = path(&self.guess);
+            let question = self
+                .session
+                .send(&self.http, method.clone(), &guessed, Body::Empty);
+            let (kv, answer) = futures::join!(self.resolve(), question);
+            let kv = kv?;
+            if path(kv) == guessed {
+                return Ok((kv, answer?));
+            }
+        } else if !self.is_known() {
             let guessed = path(&self.guess);
             let (kv, answer) = futures::join!(self.resolve(), self.try_out(&method, &guessed));
             let kv = kv?;

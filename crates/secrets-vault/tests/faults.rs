@@ -113,7 +113,8 @@ async fn the_namespace_goes_with_every_request() {
         .await
         .unwrap();
     let seen = fake.seen.lock().unwrap();
-    assert_eq!(seen.len(), 2);
+    // The token, the mount and the secret.
+    assert_eq!(seen.len(), 3);
     let has = |seen: &Seen| {
         seen.headers
             .to_lowercase()

@@ -222,6 +222,35 @@ async fn a_missing_capability_is_told_from_a_bad_token() {
     assert!(error.hint().unwrap().contains("migrate policy vault"));
 }
 
+/// The answer is 403 as for a missing capability, and the mount answers as one that is not there.
+#[tokio::test]
+async fn a_token_that_vault_does_not_know_is_called_so() {
+    let Some(admin) = Admin::from_env() else {
+        return;
+    };
+    let prefix = format!("{}/", admin.mount(2).await);
+    let gone = admin
+        .token(r#"path "*" { capabilities = ["read"] }"#, "1h")
+        .await;
+    let body = json!({"token": gone});
+    admin.must("POST", "auth/token/revoke", body).await;
+    for token in ["hvs.nonsense", "nonsense", &gone] {
+        for version in ["auto", "2"] {
+            let settings = [
+                ("prefix", prefix.as_str()),
+                ("token", token),
+                ("kv-version", version),
+            ];
+            let error = open(&admin.address, &settings).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+            assert!(
+                error.message().contains("invalid or has expired"),
+                "{error}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn jwt_logs_in_with_a_signed_token() {
     let Some(admin) = Admin::from_env() else {

@@ -208,6 +208,60 @@ async fn waiting_for_the_mount_makes_capabilities_final() {
     assert_eq!(fake.count("GET", ASKED), 1);
 }
 
+/// Under version 1's paths a mount of version 2 has no such name, and the other way round a value is
+/// written where a delete deletes nothing: neither is said to be missing, nothing is sent.
+#[tokio::test]
+async fn a_version_that_is_not_the_mounts_is_refused_before_anything_is_sent() {
+    for (told, is) in [("1", "2"), ("2", "1")] {
+        let fake = Fake::start(move |seen| match seen.path.as_str() {
+            "/v1/auth/approle/login" => login(),
+            "/v1/auth/token/lookup-self" => support::looked_up(),
+            ASKED => mount("secret/", is),
+            _ => reply(204, Value::Null),
+        })
+        .await;
+        let settings = [&LOGIN[..], &[("kv-version", told)]].concat();
+        let store = open(&fake.address, &settings).await.unwrap();
+        let value = SecretValue::new("value".to_owned());
+        let error = store.write(Write::new(name(), value)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("is version {is} of the KV engine")),
+            "{text}"
+        );
+        assert!(text.contains(&format!("set kv-version to {is}")), "{text}");
+        let error = store.read(&managed()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert_eq!(fake.count("POST", "airbyte_w_secret_x_v1"), 0);
+        // With a token already connecting says it.
+        let settings = [("token", "t"), ("kv-version", told)];
+        let error = open(&fake.address, &settings).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    }
+}
+
+/// A proxy that does not let the question through, and an outage at that moment.
+#[tokio::test]
+async fn a_version_that_is_told_stands_where_the_server_does_not_say() {
+    for status in [403, 404, 405, 503] {
+        let fake = Fake::start(move |seen| match seen.path.as_str() {
+            ASKED => reply(status, json!({"errors": ["no"]})),
+            "/v1/secret/airbyte_w_secret_x_v1" => reply(200, json!({"data": {"value": "v"}})),
+            _ => support::looked_up(),
+        })
+        .await;
+        let settings = [("token", "t"), ("kv-version", "1")];
+        let store = open(&fake.address, &settings).await.unwrap();
+        let read = store.read(&managed()).await.unwrap();
+        assert_eq!(read.value.expose(), "v");
+        let again = fake.count("GET", ASKED);
+        store.read(&managed()).await.unwrap();
+        // It is asked again only where it may be answered yet.
+        assert_eq!(fake.count("GET", ASKED) > again, status == 503);
+    }
+}
+
 /// Every third request is refused, and the write of a value with an owner is three: were the metadata
 /// written again each time, the value would never be.
 #[tokio::test]
@@ -215,8 +269,10 @@ async fn an_attempt_does_not_repeat_the_metadata_of_the_one_before() {
     let calls = Arc::new(std::sync::Mutex::new((0, None::<Value>)));
     let fake = Fake::start(move |seen| {
         let mut state = calls.lock().unwrap();
-        if seen.path == "/v1/auth/token/lookup-self" {
-            return support::looked_up();
+        match seen.path.as_str() {
+            "/v1/auth/token/lookup-self" => return support::looked_up(),
+            ASKED => return mount("secret/", "2"),
+            _ => {}
         }
         state.0 += 1;
         if state.0 % 3 == 0 {

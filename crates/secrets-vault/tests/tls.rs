@@ -6,6 +6,8 @@ mod support;
 
 use secret_persistence_core::{ErrorKind, SecretPersistence};
 use support::{Admin, open, required};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// The address without its host, which the server's certificate also has under other names.
 fn port(address: &str) -> &str {
@@ -30,6 +32,34 @@ async fn a_private_ca_is_trusted_where_it_is_named_and_only_there() {
     let error = open(&address, &settings).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.hint().unwrap().contains("ca-file"), "{error}");
+}
+
+/// Go's servers refuse it with a status and text of their own, others with an alert of TLS.
+#[tokio::test]
+async fn a_port_for_tls_that_is_spoken_to_without_is_called_so() {
+    let alert = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = format!("http://{}", alert.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = alert.accept().await {
+            let mut request = [0; 64];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 10]).await;
+        }
+    });
+    let error = open(&place, &[("token", "t")]).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("https"), "{error}");
+
+    let Some(address) = required("TEST_VAULT_TLS_ADDR") else {
+        return;
+    };
+    let address = address.replacen("https", "http", 1);
+    for version in ["auto", "1", "2"] {
+        let settings = [("token", "t"), ("kv-version", version)];
+        let error = open(&address, &settings).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.message().contains("TLS"), "{error}");
+        assert!(error.hint().unwrap().contains("https"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -241,19 +241,11 @@ fn common(values: &mut SettingMap, global: &Map<String, Value>) -> Result<()> {
                 .collect::<Vec<_>>();
             unknown(key, known.into_iter()).with_store(COMMON_PLACE)
         })?;
-        if let Some(value) = decimal(key, value)? {
-            values.set(row.name, value)?;
+        if let Some(value) = tree::scalar(&format!("{COMMON_PLACE}.{key}"), value)? {
+            values.set(row.name, value.expose())?;
         }
     }
     Ok(())
-}
-
-/// A scalar; here a number may have a fraction, since none of them is a credential.
-fn decimal(key: &str, value: &Value) -> Result<Option<String>> {
-    match value {
-        Value::Number(number) => Ok(Some(number.to_string())),
-        value => Ok(tree::scalar(key, value)?.map(|value| value.expose().to_owned())),
-    }
 }
 
 fn no_secret(name: &str, place: &str) -> Error {

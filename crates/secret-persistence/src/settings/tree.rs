@@ -1,32 +1,59 @@
 //! YAML and JSON as trees that are wiped, and their scalars as text.
 
+mod node;
 mod unique;
 
 use secret_persistence_core::connector::SecretJson;
-use secret_persistence_core::{Result, SecretValue};
+use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::{Map, Value};
+use serde_saphyr::NonFiniteFloatPolicy;
 
-use super::invalid;
+use self::node::Node;
+use super::{invalid, placeholders};
 
 /// Parses the documents of a YAML text. An error says where, and shows nothing of the text.
 ///
 /// # Errors
 /// `InvalidConfig` for what is no YAML, or too large or deep to be settings.
 pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<SecretJson>> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-            let place = error
-                .location()
-                .map(|place| format!("look at line {}, column {}", place.line(), place.column()));
-            // The cause may quote what stands there.
-            let error = invalid(format!("{what} is not valid YAML"));
-            match place {
-                Some(place) => error.with_hint(place),
-                None => error,
-            }
-        })?;
-    Ok(documents.into_iter().map(SecretJson::new).collect())
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+    };
+    let documents: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| wrong_yaml(what, &error))?;
+    Ok(documents
+        .into_iter()
+        .map(|document| SecretJson::new(document.into_value("", text)))
+        .collect())
+}
+
+/// What is wrong with a YAML text, and where. The cause is left out: it may quote what stands there.
+fn wrong_yaml(what: &str, error: &serde_saphyr::Error) -> Error {
+    let wrong = match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().filter(|key| looks_like_a_name(key));
+            let key = key.map_or_else(|| String::from("a key"), |key| format!("the key `{key}`"));
+            invalid(format!("{key} stands twice in one block of {what}"))
+        }
+        _ => invalid(format!("{what} is not valid YAML")),
+    };
+    match error.location() {
+        Some(place) => wrong.with_hint(format!(
+            "look at line {}, column {}",
+            place.line(),
+            place.column()
+        )),
+        None => wrong,
+    }
+}
+
+/// Whether a text may be shown as a name: somebody may have pasted a secret in the place of one.
+pub(super) fn looks_like_a_name(text: &str) -> bool {
+    (1..=40).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphabetic() || b"-_.".contains(&byte))
 }
 
 /// Parses a JSON text. An error says where, and shows nothing of the text.
@@ -41,7 +68,17 @@ pub(crate) fn json(what: &str, text: &str) -> Result<SecretJson> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| wrong(format!("{what} is not valid JSON"), &error))?;
     let value = SecretJson::new(value);
-    unique::check(text).map_err(|error| wrong(format!("a name stands twice in {what}"), &error))?;
+    unique::check(text).map_err(|(name, error)| {
+        let name = name.filter(|name| looks_like_a_name(name));
+        let name = name.map_or_else(
+            || String::from("a name"),
+            |name| format!("the name `{name}`"),
+        );
+        wrong(
+            format!("{name} stands twice in one object of {what}"),
+            &error,
+        )
+    })?;
     Ok(value)
 }
 
@@ -75,7 +112,8 @@ pub(super) fn entries<'a>(
 /// A scalar as text; `None` where it is unset.
 ///
 /// # Errors
-/// `InvalidConfig` for lists and blocks, and for numbers whose spelling is lost.
+/// `InvalidConfig` for lists and blocks; for numbers and truth values that are not written as they are
+/// read (`0x10`, `yes`), since the text that was meant is lost; and for a placeholder.
 pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> {
     let text = match value {
         _ if is_unset(value) => return Ok(None),
@@ -84,7 +122,7 @@ pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> 
         Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         Value::Number(_) => {
             return Err(invalid(format!(
-                "`{place}` is read as a number, and its spelling is lost"
+                "`{place}` is read as a number or as true or false, and is not written like that"
             ))
             .with_hint("put it in quotes"));
         }
@@ -92,6 +130,7 @@ pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> 
             return Err(invalid(format!("`{place}` is not a single value")));
         }
     };
+    placeholders::refuse_whole(place, &text)?;
     Ok(Some(SecretValue::new(text)))
 }
 
@@ -152,7 +191,7 @@ pub(super) fn tags(place: &str, value: &Value) -> Result<Option<SecretValue>> {
     Ok(Some(SecretValue::new(pairs.join(","))))
 }
 
-fn wrong_tags(place: &str) -> secret_persistence_core::Error {
+fn wrong_tags(place: &str) -> Error {
     invalid(format!("`{place}` cannot be understood"))
         .with_hint("write a list of tags, each with `key` and `value`")
 }
@@ -233,15 +272,127 @@ mod tests {
         );
     }
 
+    /// The scalar of a text, as a credential would be read.
+    fn of_yaml(written: &str) -> Result<Option<String>> {
+        let documents = yaml("the file", &format!("a: [é, {{x: {written}}}]\n"))?;
+        let value = documents[0].pointer("/a/1/x").unwrap();
+        scalar("x", value).map(|value| value.map(|value| value.expose().to_owned()))
+    }
+
     #[test]
-    fn a_number_that_lost_its_spelling_is_refused() {
+    fn a_scalar_is_what_is_written_or_refused() {
+        for same in [
+            "5432",
+            "-7",
+            "0",
+            "18446744073709551615",
+            "1.5",
+            "-0.25",
+            "true",
+            "false",
+            "a b",
+            "1.2.3",
+            "12:30:45",
+            "2001-01-01",
+            "hvs.x",
+            ".inf",
+            "0x1g",
+            "yess",
+            "1e",
+        ] {
+            let read = of_yaml(same).unwrap_or_else(|error| panic!("{same}: {error}"));
+            assert_eq!(read.as_deref(), Some(same), "{same}");
+        }
+        for respelt in [
+            "0x10",
+            "1_000",
+            "+42",
+            "0o17",
+            "-0",
+            "0b11",
+            "007",
+            "1.10",
+            "1e3",
+            "1.",
+            ".5",
+            "yes",
+            "No",
+            "on",
+            "OFF",
+            "y",
+            "N",
+            "True",
+            "FALSE",
+            ".INF",
+            ".NaN",
+            "18446744073709551616",
+            "!!int '7'",
+        ] {
+            let error = of_yaml(respelt).expect_err(respelt);
+            assert!(
+                error.hint().unwrap().contains("quotes"),
+                "{respelt}: {error}"
+            );
+            // In quotes it is a text like any other.
+            for quote in ['"', '\''] {
+                let quoted = format!("{quote}{respelt}{quote}");
+                if !respelt.starts_with("!!") {
+                    assert_eq!(
+                        of_yaml(&quoted).unwrap().as_deref(),
+                        Some(respelt),
+                        "{quoted}"
+                    );
+                }
+            }
+        }
+        for unset in ["", "null", "~", "''"] {
+            assert_eq!(of_yaml(unset).unwrap(), None, "{unset}");
+        }
+    }
+
+    #[test]
+    fn aliases_merges_and_blocks_keep_their_spelling() {
+        let text = "a: &a {x: 0x10, y: 12}\nb: *a\nc: {<<: *a, z: 1}\nd: |\n  007\ne: >-\n  yes\n";
+        let documents = yaml("the file", text).unwrap();
+        let at = |path: &str| scalar(path, documents[0].pointer(path).unwrap());
+        for path in ["/a/x", "/b/x", "/c/x"] {
+            assert!(at(path).is_err(), "{path}");
+        }
+        for (path, expected) in [
+            ("/b/y", "12"),
+            ("/c/y", "12"),
+            ("/c/z", "1"),
+            ("/d", "007\n"),
+            ("/e", "yes"),
+        ] {
+            assert_eq!(at(path).unwrap().unwrap().expose(), expected, "{path}");
+        }
+    }
+
+    /// JSON has one spelling for integers and texts, and its fractions are not kept as written.
+    #[test]
+    fn numbers_of_json_are_integers() {
         assert_eq!(scalar("x", &json!(5432)).unwrap().unwrap().expose(), "5432");
+        for number in ["1.50", "1e3", "-0", "123456789012345678901234567890"] {
+            let value: Value = serde_json::from_str(number).unwrap();
+            assert!(scalar("x", &value).is_err(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_named_where_it_looks_like_one() {
+        let error = yaml("the file", "global: {a: 1}\nb: 2\nglobal: {c: 3}").unwrap_err();
         assert!(
-            scalar("x", &json!(1.5))
-                .unwrap_err()
-                .hint()
-                .unwrap()
-                .contains("quotes")
+            error.to_string().contains("`global` stands twice"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("line 3"), "{error}");
+        let error = yaml("the file", "{a: 1, p4ssw0rd: 1, p4ssw0rd: 2}").unwrap_err();
+        assert!(!error.to_string().contains("p4ssw0rd"), "{error}");
+        let error = json("the text", "{\"token\": 1, \"token\": 2}").unwrap_err();
+        assert!(
+            error.to_string().contains("`token` stands twice"),
+            "{error}"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! JSON in which a name stands twice: each reader takes another of the two, so none is taken here.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -7,19 +8,25 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 /// Looks through a whole text, keeping nothing but names.
 #[derive(Clone, Copy)]
-struct Unique;
+struct Unique<'a> {
+    /// The name that stands twice.
+    twice: &'a RefCell<Option<String>>,
+}
 
 /// Refuses a text in which one object has a name twice.
 ///
 /// # Errors
-/// Where that is so, with its place; and for what is no JSON.
-pub(super) fn check(text: &str) -> serde_json::Result<()> {
+/// Where that is so, with the name and its place; and for what is no JSON.
+pub(super) fn check(text: &str) -> Result<(), (Option<String>, serde_json::Error)> {
+    let twice = RefCell::new(None);
     let mut json = serde_json::Deserializer::from_str(text);
-    Unique.deserialize(&mut json)?;
-    json.end()
+    let checked = Unique { twice: &twice }
+        .deserialize(&mut json)
+        .and_then(|()| json.end());
+    checked.map_err(|error| (twice.take(), error))
 }
 
-impl<'de> DeserializeSeed<'de> for Unique {
+impl<'de> DeserializeSeed<'de> for Unique<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -27,7 +34,7 @@ impl<'de> DeserializeSeed<'de> for Unique {
     }
 }
 
-impl<'de> Visitor<'de> for Unique {
+impl<'de> Visitor<'de> for Unique<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,10 +74,11 @@ impl<'de> Visitor<'de> for Unique {
         let mut names = BTreeSet::new();
         while let Some(name) = entries.next_key::<String>()? {
             entries.next_value_seed(self)?;
-            if !names.insert(name) {
-                // The name is not told: somebody may have pasted a secret there.
+            if names.contains(&name) {
+                self.twice.replace(Some(name));
                 return Err(A::Error::custom("a name stands twice"));
             }
+            names.insert(name);
         }
         Ok(())
     }

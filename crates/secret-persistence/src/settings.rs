@@ -4,12 +4,18 @@ mod common;
 mod environment;
 mod file;
 mod helm;
+mod identity;
 mod json;
 mod kubernetes;
 mod misspellings;
+mod placeholders;
+mod prefix;
 mod tenant;
+mod text;
 pub(crate) mod tree;
+mod unnamed;
 mod url;
+mod variables;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -193,6 +199,7 @@ impl Settings {
     /// Adds what the environment says about what stands around the store, and the mirror.
     fn with_environment(mut self, environment: &Environment) -> Result<Self> {
         self.common.set_env(|name| environment.get(name));
+        self = self.inspected(environment)?;
         if let Some(text) = self.common.text("mirror") {
             let mut mirror = Self::mirror_of(text, environment)?;
             // As many processes ask the second store as the first.
@@ -204,6 +211,14 @@ impl Settings {
             self.mirror = Some(Box::new(mirror));
         }
         Ok(self)
+    }
+
+    /// Looks at the values, whatever form they came in.
+    fn inspected(self, environment: &Environment) -> Result<Self> {
+        placeholders::refuse(&self.store, environment)?;
+        placeholders::refuse(&self.common, environment)?;
+        let warnings = prefix::warnings(self.kind, &self.store);
+        Ok(self.with_warnings(warnings))
     }
 
     fn with_warnings(mut self, warnings: Vec<Warning>) -> Self {

@@ -130,6 +130,27 @@ fn files_endpoints_and_authorities_have_no_place_in_the_json() {
         settings[key] = json!("canary");
         refused(&settings, "unknown setting");
     }
+    for mut settings in [
+        azure("https://my-vault.vault.azure.net"),
+        vault("https://v.example"),
+    ] {
+        settings["caFile"] = json!("/canary.pem");
+        refused(&settings, "`ca-file` is for the operator");
+    }
+}
+
+#[test]
+fn placeholders() {
+    for canary in [
+        "${CANARY}",
+        "<canary>",
+        "ref+vault://canary/a#/b",
+        "ENC[AES256_GCM,data:canary,type:str]",
+    ] {
+        let mut settings = vault("https://v.example");
+        settings["token"] = json!(canary);
+        refused(&settings, "`token` has a placeholder");
+    }
 }
 
 #[test]

@@ -131,6 +131,9 @@ const ROWS: &[Setting] = &[
         "ca-file",
         "PEM certificates to trust instead of the system's",
     )
+    .with_env(&["AB_AZURE_KEY_VAULT_CA_FILE"])
+    .with_helm(&["caFile"])
+    .with_json(&["caFile"])
     .operator_only(),
     Setting::new(
         "verify-challenge",

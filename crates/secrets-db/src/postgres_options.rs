@@ -61,6 +61,7 @@ const SSL_ROOT_CERT: Setting = Setting::new(
     "a PEM file of further certificate authorities that the Postgres server may be certified by",
 )
 .with_env(&["DATABASE_SSL_ROOT_CERT"])
+.with_helm(&["sslRootCert"])
 .operator_only();
 
 /// The settings of a Postgres server, to be rows of a larger key table: `url`, `host`, `port`,

@@ -56,7 +56,11 @@ const ROWS: &[Setting] = &[
         .with_default(SERVICE_ACCOUNT_TOKEN)
         .operator_only(),
     Setting::new("namespace", "the namespace, an Enterprise feature").with_env(&["VAULT_NAMESPACE"]),
-    Setting::new("ca-file", "PEM certificates to trust instead of the system's").operator_only(),
+    Setting::new("ca-file", "PEM certificates to trust instead of the system's")
+        .with_env(&["VAULT_CACERT"])
+        .with_helm(&["caFile"])
+        .with_json(&["caFile"])
+        .operator_only(),
     Setting::new("client-cert-file", "PEM certificate to show to the server").operator_only(),
     Setting::new("client-key-file", "PEM private key of the client certificate").operator_only(),
     Setting::new("tls-server-name", "the name the server's certificate is checked against"),

@@ -14,7 +14,7 @@ pub(super) const BACKEND: Backend = Backend {
     json: &[JsonForm {
         auth_type: None,
         required: &["vaultUrl", "tenantId", "clientId", "clientSecret"],
-        optional: &["tags"],
+        optional: &["caFile", "tags"],
     }],
     quotas: Some(AzureKeyVault::quotas),
     check: |values| Config::from_settings(values).map(drop),

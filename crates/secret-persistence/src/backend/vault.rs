@@ -14,7 +14,7 @@ pub(super) const BACKEND: Backend = Backend {
     json: &[JsonForm {
         auth_type: None,
         required: &["address", "token", "prefix"],
-        optional: &[],
+        optional: &["caFile"],
     }],
     quotas: None,
     check: |values| VaultConfig::from_settings(values).map(drop),

@@ -6,7 +6,7 @@ use std::fmt;
 use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{Result, SecretValue};
 
-use super::{COMMON, Settings, invalid, misspellings};
+use super::{COMMON, Settings, Warning, identity, invalid, misspellings, unnamed};
 use crate::backend;
 use crate::kind::Kind;
 
@@ -132,6 +132,47 @@ impl Settings {
     /// `InvalidConfig` for a kind that nobody knows or that is not built in, and where nothing at all
     /// is set.
     pub fn from_env(environment: &Environment) -> Result<Self> {
+        let mut warnings = misspellings::literal(environment);
+        if environment.get(SECRET_PERSISTENCE).is_none()
+            && let Some((what, remedy)) = unnamed::find(environment)
+        {
+            warnings.push(Warning::new(format!("{what}; {remedy}")));
+        }
+        Ok(Self::of_variables(environment)?.with_warnings(warnings))
+    }
+
+    /// Reads the variables of a file, and behind them those that are ours alone. What is a warning in an
+    /// environment, which others have written for other programs, is an error in a file.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env); and `InvalidConfig` where another store than the database seems to
+    /// be meant, and for an identity that only an SDK would read.
+    pub(super) fn from_file_of_variables(file: Environment, ours: Environment) -> Result<Self> {
+        if file.get(SECRET_PERSISTENCE).is_none()
+            && let Some((what, remedy)) = unnamed::find(&file)
+        {
+            return Err(invalid(what).with_hint(remedy));
+        }
+        let names: Vec<String> = file
+            .names()
+            .filter(|name| file.secret(name).is_some())
+            .map(str::to_owned)
+            .collect();
+        let settings = Self::of_variables(&ours.overlaid_with(file))?;
+        let variable = |setting: &'static str| {
+            let row = settings
+                .store
+                .table()
+                .iter()
+                .find(|row| row.name == setting)?;
+            row.env.first().map(|name| (*name).to_owned())
+        };
+        let named = names.iter().map(|name| (name.as_str(), name.as_str()));
+        identity::refuse_of_sdks(settings.kind, &settings.store, named, variable)?;
+        Ok(settings)
+    }
+
+    fn of_variables(environment: &Environment) -> Result<Self> {
         let variable = environment.get(SECRET_PERSISTENCE);
         let kind = match &variable {
             Some(text) => Kind::of_variable(text)?,
@@ -143,10 +184,14 @@ impl Settings {
         let settings = Self::new(kind, store, SettingMap::new(COMMON)).with_warnings(warnings);
         let says_where = |name| ["url", "host", "path"].contains(&name);
         if variable.is_none() && !settings.store.names().any(says_where) {
-            return Err(invalid("no store is set in the environment").with_hint(format!(
+            let unset = format!(
                 "set {SECRET_PERSISTENCE} to the kind of store; unset it means the database, which \
                  DATABASE_URL or DATABASE_HOST would name"
-            )));
+            );
+            let remedy = unnamed::find(environment).map(|(_, remedy)| remedy);
+            return Err(
+                invalid("no store is set in the environment").with_hint(remedy.unwrap_or(unset))
+            );
         }
         settings.with_environment(environment)
     }

@@ -4,15 +4,19 @@ use std::path::Path;
 
 use secret_persistence_core::Result;
 
-use super::{Environment, KubernetesSecrets, Settings, invalid};
+use super::{Environment, KubernetesSecrets, Settings, text, variables};
 
 impl Settings {
     /// Reads a file of any form: the JSON for external secret management, a Helm `values.yaml`, or
-    /// environment variables, one `NAME=value` a line (blank lines and those that begin with `#` are
-    /// passed over). The content says which it is.
+    /// environment variables, one `NAME=value` a line, in UTF-8 or UTF-16. The content says which it is.
+    ///
+    /// Variables are read as people write them for docker, systemd and shells: with `export`, in quotes,
+    /// over several lines within quotes, with blanks around `=` and comments after a blank. A line that
+    /// two of those would read in two ways is an error.
     ///
     /// The environment stands behind the file, as each form says; behind a file of variables it is not
-    /// asked, except for `SECRETS_…`.
+    /// asked, except for `SECRETS_…`. Variables that give an identity to an SDK are refused in a file: an
+    /// SDK would not see them, and work with what the process has.
     ///
     /// # Errors
     /// `InvalidConfig` where the file cannot be read, and as the form says.
@@ -21,54 +25,16 @@ impl Settings {
         secrets: &KubernetesSecrets,
         environment: &Environment,
     ) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            invalid(format!("{} cannot be read", path.display())).with_source(error)
-        })?;
-        // Editors of Windows begin a text with it.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let text = text::read(path)?;
+        if variables::is_of_variables(&text) {
+            let file = variables::parse(&text)?;
+            return Self::from_file_of_variables(file, environment.only("SECRETS_"));
+        }
         if text.trim_start().starts_with('{') {
-            return Self::from_json(text, environment);
+            return Self::from_json(&text, environment);
         }
-        match variables(text)? {
-            Some(file) => Self::from_env(&environment.only("SECRETS_").overlaid_with(file)),
-            None => Self::from_helm(text, secrets, environment),
-        }
+        Self::from_helm(&text, secrets, environment)
     }
-}
-
-/// The variables of a file that has nothing else.
-///
-/// # Errors
-/// `InvalidConfig` for a variable that has two values.
-fn variables(text: &str) -> Result<Option<Environment>> {
-    let lines = text
-        .lines()
-        .map(str::trim_start)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let pair = |line: &str| {
-        let (name, value) = line.split_once('=')?;
-        let is_name = !name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        is_name.then(|| (name.to_owned(), value.to_owned()))
-    };
-    let Some(pairs) = lines.map(pair).collect::<Option<Vec<_>>>() else {
-        return Ok(None);
-    };
-    let twice = |(at, (name, value)): (usize, &(String, String))| {
-        let before = &pairs[..at];
-        before
-            .iter()
-            .any(|(known, other)| known == name && other != value)
-    };
-    if let Some(at) = pairs.iter().enumerate().position(twice) {
-        let name = &pairs[at].0;
-        return Err(invalid(format!(
-            "the variable {name} has two values in the file"
-        )));
-    }
-    Ok((!pairs.is_empty()).then(|| pairs.into_iter().collect()))
 }
 
 #[cfg(all(test, feature = "vault", feature = "sqlite"))]

@@ -92,7 +92,7 @@ impl Settings {
         // What is refused should be refused when the settings are saved, not when they are used.
         (backend.check)(&store)?;
         let common = SettingMap::with_trust(COMMON, Trust::tenant());
-        Ok(Self::new(backend.kind, store, common))
+        Self::new(backend.kind, store, common).inspected(&Environment::empty())
     }
 }
 

@@ -119,6 +119,40 @@ pub(super) fn find(environment: &Environment, kind: Kind) -> Vec<Warning> {
     warnings
 }
 
+/// Variables of ours whose values are as a file has them, and not as it means them: `docker run
+/// --env-file` and `environment` in a compose file keep quotes, comments and blanks.
+pub(super) fn literal(environment: &Environment) -> Vec<Warning> {
+    let rows = backend::built_in();
+    let rows = rows.iter().flat_map(|backend| backend.settings.rows());
+    let names = rows.chain(COMMON).flat_map(|row| row.env).copied();
+    let mut names: Vec<&str> = names.chain([SECRET_PERSISTENCE]).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut warnings = Vec::new();
+    for name in names {
+        let Some(value) = environment.get(name) else {
+            continue;
+        };
+        let in_quotes =
+            |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+        let what = if in_quotes('"') || in_quotes('\'') {
+            "has quotes around its value, which are a part of it"
+        } else if value.trim_end_matches(['\r', '\n']).trim()
+            != value.trim_end_matches(['\r', '\n'])
+        {
+            "has blanks around its value, which are a part of it"
+        } else if value.contains(" #") && !value.starts_with('{') {
+            "has something like a comment in its value, which is a part of it"
+        } else {
+            continue;
+        };
+        warnings.push(Warning::new(format!(
+            "the environment variable {name} {what}"
+        )));
+    }
+    warnings
+}
+
 /// The name that was probably meant: the same but for case and separators, or a letter or two away.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     // A name of ours that was cut short, in the one namespace that is all ours.
@@ -177,6 +211,32 @@ mod tests {
                 "{name}: {warnings:?}"
             );
             assert!(!warnings[0].contains("canary"));
+        }
+    }
+
+    #[cfg(feature = "vault")]
+    #[test]
+    fn values_as_a_file_has_them_are_told() {
+        let told = |value: &str| {
+            let environment = [("VAULT_PREFIX", value), ("OTHER", "'a'")]
+                .into_iter()
+                .collect();
+            let warnings = literal(&environment);
+            let texts = warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert!(!texts.concat().contains("canary"));
+            texts.concat()
+        };
+        for (value, expected) in [
+            ("\"canary/\"", "quotes"),
+            ("'canary/'", "quotes"),
+            ("canary/ ", "blanks"),
+            (" canary/", "blanks"),
+            ("canary/ # ours", "comment"),
+        ] {
+            assert!(told(value).contains(expected), "{value}");
+        }
+        for fine in ["", "canary/", "canary/\n", "can\"ary/", "\"", "canary#1"] {
+            assert_eq!(told(fine), "", "{fine}");
         }
     }
 

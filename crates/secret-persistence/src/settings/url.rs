@@ -4,7 +4,7 @@ use secret_persistence_core::Result;
 use secret_persistence_core::settings::{SettingMap, StoreUrl, unknown};
 use url::Url;
 
-use super::{COMMON, Environment, Settings, invalid};
+use super::{COMMON, Environment, Settings, invalid, placeholders};
 use crate::backend;
 
 /// What the variables of a mirror begin with.
@@ -19,6 +19,7 @@ impl Settings {
     /// `InvalidConfig` for a URL with credentials in it, which is never echoed, for a scheme that no
     /// backend has, and for unknown or secret settings in the query.
     pub fn from_url(text: &str, environment: &Environment) -> Result<Self> {
+        placeholders::refuse_any("the URL", text)?;
         let whole = StoreUrl::parse(text)?;
         let backend = backend::of_scheme(&whole)?;
         let mut common = SettingMap::new(COMMON);

@@ -82,37 +82,70 @@ async fn a_mirror_in_the_settings_is_the_services_and_not_the_tools() {
     assert_eq!(names(&lab.source().await).await.len(), 0);
 }
 
-/// Who misspells a variable of the file would otherwise move from another store than was meant.
 #[tokio::test]
-async fn what_looks_wrong_is_told_and_so_is_plain_text() {
+async fn plain_text_is_told() {
     let lab = Lab::with(1, 1).await;
-    lab.write(
-        "source.env",
-        &format!(
-            "DATABASE_URL=sqlite://{}\nSECRET_PERSISTANCE=hunter2\n",
-            lab.file("source.db").display()
-        ),
-    );
-    lab.write(
-        "target.env",
-        &format!(
-            "DATABASE_URL=sqlite://{}\nSECRETS_OWNER=prod_eu\n",
-            lab.file("target.db").display()
-        ),
-    );
+    for (file, owner) in [("source", ""), ("target", "SECRETS_OWNER=prod_eu\n")] {
+        let path = lab.file(&format!("{file}.db"));
+        lab.write(
+            &format!("{file}.env"),
+            &format!(
+                "export DATABASE_URL = \"sqlite://{}\" # ours\n{owner}",
+                path.display()
+            ),
+        );
+    }
     let route = [
         "--from-settings",
         "source.env",
         "--to-settings",
         "target.env",
     ];
-    let ran = moves(&lab, "copy", &route)
-        .expect(0)
-        .says("warning: the environment variable SECRET_PERSISTANCE is not read")
-        .never_says("hunter2");
+    let ran = moves(&lab, "copy", &route).expect(0);
     ran.says("source.db table secrets is plain text")
         // The file comes before the environment, which says another one.
         .says("owner prod_eu");
+}
+
+/// Who misspells the variable that names the store, or names it in another way, would otherwise move from
+/// the database, or to it in plain text.
+#[tokio::test]
+async fn a_file_that_means_another_store_is_not_taken_for_the_database() {
+    let lab = Lab::with(1, 1).await;
+    let database = lab.file("source.db").display().to_string();
+    for (line, expected) in [
+        ("SECRET_PERSISTANCE=hunter2", "SECRET_PERSISTANCE is set"),
+        (
+            "SECRET_PERSISTENCE_TYPE=VAULT",
+            "SECRET_PERSISTENCE_TYPE is set",
+        ),
+        (
+            "SECRET_PERSISTENCE=\nVAULT_AUTH_TOKEN=hunter2",
+            "set SECRET_PERSISTENCE=VAULT",
+        ),
+        (
+            "SECRET_PERSISTENCE=TESTING_CONFIG_DB_TABLE\nSECRETS_OWNER='hunter2",
+            "line 3",
+        ),
+    ] {
+        lab.write(
+            "source.env",
+            &format!("DATABASE_URL=sqlite://{database}\n{line}\n"),
+        );
+        moves(
+            &lab,
+            "copy",
+            &[
+                "--from-settings",
+                "source.env",
+                "--to",
+                "sqlite:target.db?mode=encrypted",
+            ],
+        )
+        .expect(2)
+        .says(expected)
+        .never_says("hunter2");
+    }
 }
 
 #[tokio::test]

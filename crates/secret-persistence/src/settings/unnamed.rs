@@ -1,0 +1,116 @@
+//! Stores that are set up, but named where nobody looks: the database would be taken in their place, in
+//! plain text.
+
+use super::Environment;
+use super::environment::SECRET_PERSISTENCE;
+use crate::kind::Kind;
+
+/// What names the kind of store in other places than these settings.
+const NAMES: &[&str] = &[
+    "SECRETS_MANAGER",
+    "SECRETS_MANAGER_TYPE",
+    "SECRET_MANAGER",
+    "SECRET_MANAGER_TYPE",
+    "SECRET_STORE",
+    "SECRET_STORE_TYPE",
+];
+
+/// What variables of a store begin with.
+const OF_STORES: &[(&str, Kind)] = &[
+    ("AB_AZURE_KEY_VAULT_", Kind::Azure),
+    ("AWS_SECRET_MANAGER_", Kind::Aws),
+    ("SECRET_STORE_GCP_", Kind::Google),
+    ("VAULT_ADDRESS", Kind::Vault),
+    ("VAULT_AUTH_", Kind::Vault),
+    ("VAULT_PREFIX", Kind::Vault),
+];
+
+/// The store that a variable is about, where it is about one other than a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// It names a kind of store, or seems to.
+    Kind,
+    /// It is a setting of such a store.
+    Store(Kind),
+}
+
+/// What a variable says about the store.
+pub(super) fn about(name: &str) -> Option<About> {
+    let folded = name.to_ascii_uppercase().replace('-', "_");
+    let near = strsim::damerau_levenshtein(&folded, SECRET_PERSISTENCE) <= 2;
+    if near || folded.starts_with(SECRET_PERSISTENCE) || NAMES.contains(&folded.as_str()) {
+        return Some(About::Kind);
+    }
+    let store = OF_STORES.iter().find(|(start, _)| name.starts_with(start));
+    store.map(|(_, kind)| About::Store(*kind))
+}
+
+/// A variable that is about a store while `SECRET_PERSISTENCE` is unset, and what to do.
+pub(super) fn find(environment: &Environment) -> Option<(String, String)> {
+    let set = environment
+        .names()
+        .filter(|name| environment.secret(name).is_some());
+    let found: Vec<(&str, About)> = set.filter_map(|name| Some((name, about(name)?))).collect();
+    let kind = found.iter().find_map(|(_, about)| match about {
+        About::Store(kind) => Some(*kind),
+        About::Kind => None,
+    });
+    // What seems to name the kind says more than what belongs to one.
+    let (name, _) = found
+        .iter()
+        .find(|(_, about)| *about == About::Kind)
+        .or(found.first())?;
+    let meant = match kind {
+        Some(kind) => format!("{SECRET_PERSISTENCE}={}", kind.as_str()),
+        None => format!("{SECRET_PERSISTENCE} to the kind of store"),
+    };
+    Some((
+        format!(
+            "{SECRET_PERSISTENCE} is not set, so the database would keep the secrets, although {name} is set"
+        ),
+        format!(
+            "set {meant}, or {SECRET_PERSISTENCE}={} for the database",
+            Kind::Database.as_str()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_a_store_is_told_from_what_is_not() {
+        for name in [
+            "SECRET_PERSISTENCE",
+            "SECRET_PERSISTENCE_TYPE",
+            "SECRET_PERSISTANCE",
+            "SECRETS_PERSISTENCE",
+            "secret_persistence",
+            "SECRET_MANAGER_TYPE",
+        ] {
+            assert_eq!(about(name), Some(About::Kind), "{name}");
+        }
+        for (name, kind) in [
+            ("VAULT_ADDRESS", Kind::Vault),
+            ("VAULT_AUTH_TOKEN", Kind::Vault),
+            ("VAULT_PREFIX", Kind::Vault),
+            ("AWS_SECRET_MANAGER_REGION", Kind::Aws),
+            ("SECRET_STORE_GCP_PROJECT_ID", Kind::Google),
+            ("AB_AZURE_KEY_VAULT_VAULT_URL", Kind::Azure),
+        ] {
+            assert_eq!(about(name), Some(About::Store(kind)), "{name}");
+        }
+        for name in [
+            "VAULT_ADDR",
+            "VAULT_PORT",
+            "AWS_REGION",
+            "DATABASE_URL",
+            "SECRETS_OWNER",
+            "SECRET_KEY",
+            "HOME",
+        ] {
+            assert_eq!(about(name), None, "{name}");
+        }
+    }
+}

@@ -111,6 +111,10 @@ fn no_scheme(scheme: &str, backends: &[Backend]) -> Error {
         return invalid(format!("the backend for {scheme} is not built in"))
             .with_hint(format!("build with --features {feature}"));
     }
+    if ["openbao", "bao", "hashicorp"].contains(&scheme) {
+        return invalid(format!("`{scheme}` is no store"))
+            .with_hint("OpenBao speaks as HashiCorp Vault does: write vault://…");
+    }
     let schemes: Vec<&str> = backends
         .iter()
         .flat_map(|backend| backend.settings.schemes())

@@ -88,6 +88,7 @@ fn opening(error: Error, settings: &Settings) -> Error {
         Some(_) => error,
         None => error.with_operation(Operation::Open),
     };
+    let error = settings.advise(error);
     match error.store() {
         Some(_) => error,
         None => error.with_store(settings.kind().title()),

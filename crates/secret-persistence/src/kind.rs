@@ -87,14 +87,15 @@ impl Kind {
     pub(crate) fn of_variable(text: &str) -> Result<Self> {
         let wanted = text.trim().to_ascii_uppercase();
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == wanted);
-        found.ok_or_else(|| unknown("SECRET_PERSISTENCE", &wanted))
+        found.ok_or_else(|| unknown("SECRET_PERSISTENCE", &wanted, Self::as_str))
     }
 
-    /// Reads `type` of `global.secretsManager`: the name of the block or the upper-case form.
+    /// Reads `type` of `global.secretsManager`, or of another place: the name of the block or the
+    /// upper-case form.
     ///
     /// # Errors
     /// As [`of_variable`](Self::of_variable).
-    pub(crate) fn of_helm(text: &str) -> Result<Self> {
+    pub(crate) fn of_helm(place: &str, text: &str) -> Result<Self> {
         let text = text.trim();
         let is_block = |kind: &Self| {
             let block = kind.helm_block();
@@ -105,7 +106,14 @@ impl Kind {
         }
         let wanted = text.to_ascii_uppercase();
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == wanted);
-        found.ok_or_else(|| unknown("global.secretsManager.type", &wanted))
+        // Who writes the name of a block means one.
+        let is_of_blocks = !text.contains('_') && text != wanted;
+        found.ok_or_else(|| {
+            unknown(place, &wanted, |kind| {
+                let block = kind.helm_block().filter(|_| is_of_blocks);
+                block.unwrap_or(kind.as_str())
+            })
+        })
     }
 }
 
@@ -115,17 +123,46 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Words that say whose store is meant.
+const PROVIDERS: &[(Kind, &[&str])] = &[
+    (Kind::Aws, &["AWS", "AMAZON"]),
+    (Kind::Azure, &["AZURE", "AKV"]),
+    (Kind::Google, &["GOOGLE", "GCP", "GSM"]),
+    (Kind::Vault, &["HASHICORP", "OPENBAO", "BAO"]),
+    (
+        Kind::Database,
+        &["POSTGRES", "DATABASE", "SQLITE", "CONFIG_DB", "TESTING"],
+    ),
+    (Kind::Vault, &["VAULT"]),
+];
+
 /// The text is not repeated: something else may have been pasted there.
-fn unknown(place: &str, text: &str) -> Error {
-    let known = Kind::ALL.map(Kind::as_str);
-    let nearest = known
+fn unknown(place: &str, text: &str, called: impl Fn(Kind) -> &'static str) -> Error {
+    let error = invalid(format!("`{place}` names no kind of store"));
+    if ["NONE", "NO_OP", "NOOP"].contains(&text) {
+        return error.with_hint(
+            "with it Airbyte keeps secrets within the configurations, so there is no store to open; `split` of \
+             the migration tool moves them into one",
+        );
+    }
+    let has = |words: &&[&str]| words.iter().any(|word| text.contains(word));
+    let provider = PROVIDERS.iter().find(|(_, words)| has(words));
+    let nearest = Kind::ALL
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(text, name), name))
+        .map(|kind| {
+            (
+                strsim::damerau_levenshtein(text, &called(kind).to_ascii_uppercase()),
+                kind,
+            )
+        })
         .min()
-        .filter(|(distance, name)| *distance <= name.len() / 3);
-    invalid(format!("`{place}` names no kind of store")).with_hint(match nearest {
-        Some((_, name)) => format!("did you mean {name}?"),
-        None => format!("it is one of {}", known.join(", ")),
+        .filter(|(distance, kind)| *distance <= called(*kind).len() / 3);
+    let meant = provider
+        .map(|(kind, _)| *kind)
+        .or(nearest.map(|(_, kind)| kind));
+    error.with_hint(match meant {
+        Some(kind) => format!("did you mean {}?", called(kind)),
+        None => format!("it is one of {}", Kind::ALL.map(called).join(", ")),
     })
 }
 
@@ -144,7 +181,7 @@ mod tests {
             ("testing_config_db_table", Kind::Database),
         ] {
             assert_eq!(Kind::of_variable(text).unwrap(), kind);
-            assert_eq!(Kind::of_helm(text).unwrap(), kind);
+            assert_eq!(Kind::of_helm("type", text).unwrap(), kind);
         }
         for (text, kind) in [
             ("awsSecretManager", Kind::Aws),
@@ -152,10 +189,42 @@ mod tests {
             ("azureKeyVault", Kind::Azure),
             ("VAULT", Kind::Vault),
         ] {
-            assert_eq!(Kind::of_helm(text).unwrap(), kind);
+            assert_eq!(Kind::of_helm("type", text).unwrap(), kind);
         }
         let error = Kind::of_variable("AWS_SECRETS_MANAGER").unwrap_err();
         assert_eq!(error.hint(), Some("did you mean AWS_SECRET_MANAGER?"));
+        for (text, meant) in [
+            ("AZURE_SECRET_MANAGER", "AZURE_KEY_VAULT"),
+            ("AZURE_VAULT", "AZURE_KEY_VAULT"),
+            ("AWS_SECRETS", "AWS_SECRET_MANAGER"),
+            ("GCP_SECRET_MANAGER", "GOOGLE_SECRET_MANAGER"),
+            ("GOOGLE_KEY_VAULT", "GOOGLE_SECRET_MANAGER"),
+            ("HASHICORP_VAULT", "VAULT"),
+            ("OPENBAO", "VAULT"),
+            ("VAULTS", "VAULT"),
+            ("POSTGRES", "TESTING_CONFIG_DB_TABLE"),
+        ] {
+            let meant = format!("did you mean {meant}?");
+            for error in [Kind::of_variable(text), Kind::of_helm("type", text)] {
+                assert_eq!(error.unwrap_err().hint(), Some(meant.as_str()), "{text}");
+            }
+        }
+        // A file that has names of blocks is answered with one.
+        for (text, meant) in [
+            ("azureSecretManager", "azureKeyVault"),
+            ("gcpSecretManager", "googleSecretManager"),
+            ("hashicorpVault", "vault"),
+        ] {
+            let error = Kind::of_helm("type", text).unwrap_err();
+            assert_eq!(
+                error.hint(),
+                Some(format!("did you mean {meant}?").as_str())
+            );
+        }
+        for text in ["NONE", "none", "NO_OP"] {
+            let error = Kind::of_variable(text).unwrap_err();
+            assert!(error.hint().unwrap().contains("no store to open"), "{text}");
+        }
         let error = Kind::of_variable("hvs.canary").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
         assert!(Kind::of_variable("awsSecretManager").is_err());

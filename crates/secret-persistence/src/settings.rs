@@ -61,6 +61,17 @@ pub struct Settings {
     common: SettingMap,
     mirror: Option<Box<Settings>>,
     warnings: Vec<Warning>,
+    form: Form,
+}
+
+/// How the form that settings came in calls them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// By their variables; a URL has no other words for credentials.
+    Variables,
+    /// By the keys below a place in a values file.
+    Helm(String),
+    Json,
 }
 
 impl Settings {
@@ -71,7 +82,53 @@ impl Settings {
             common,
             mirror: None,
             warnings: Vec::new(),
+            form: Form::Variables,
         }
+    }
+
+    fn of_helm(mut self, place: String) -> Self {
+        self.form = Form::Helm(place);
+        self
+    }
+
+    fn of_json(mut self) -> Self {
+        self.form = Form::Json;
+        self
+    }
+
+    /// What the form calls a setting, where it has it.
+    fn called(&self, row: &Setting) -> Option<String> {
+        match &self.form {
+            Form::Variables => row.env.first().map(|name| (*name).to_owned()),
+            Form::Helm(place) => row.helm.first().map(|key| format!("`{place}.{key}`")),
+            Form::Json => row.json.first().map(|key| format!("`{key}`")),
+        }
+    }
+
+    /// The same error, whose advice names the keys of the form: backends know variables.
+    pub(crate) fn advise(&self, error: Error) -> Error {
+        let Some(hint) = error.hint().filter(|_| self.form != Form::Variables) else {
+            return error;
+        };
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let mut advice = String::new();
+        let mut rest = hint;
+        while let Some(at) = rest.find(is_part) {
+            let (before, word) = rest.split_at(at);
+            let end = word.find(|letter| !is_part(letter)).unwrap_or(word.len());
+            let (word, after) = word.split_at(end);
+            let row = self
+                .store
+                .table()
+                .iter()
+                .find(|row| row.env.contains(&word));
+            let key = row.and_then(|row| self.called(row));
+            advice += before;
+            advice += key.as_deref().unwrap_or(word);
+            rest = after;
+        }
+        advice += rest;
+        error.with_hint(advice)
     }
 
     /// The kind of store.
@@ -165,7 +222,7 @@ impl Settings {
         self.owner()?;
         Layering::of(self)?;
         audit_mode(&self.common)?;
-        (self.backend()?.check)(&self.store)?;
+        (self.backend()?.check)(&self.store).map_err(|error| self.advise(error))?;
         match &self.mirror {
             Some(mirror) => mirror.check(),
             None => Ok(()),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use secret_persistence_core::Result;
 
-use super::{Environment, KubernetesSecrets, Settings, text, variables};
+use super::{Environment, KubernetesSecrets, Settings, helm, text, tree, variables};
 
 impl Settings {
     /// Reads a file of any form: the JSON for external secret management, a Helm `values.yaml`, or
@@ -30,10 +30,27 @@ impl Settings {
             let file = variables::parse(&text)?;
             return Self::from_file_of_variables(file, environment.only("SECRETS_"));
         }
-        if text.trim_start().starts_with('{') {
-            return Self::from_json(&text, environment);
+        helm::refuse_text(&text)?;
+        if !text.trim_start().starts_with(['{', '[']) {
+            return Self::from_helm(&text, secrets, environment);
         }
-        Self::from_helm(&text, secrets, environment)
+        match tree::json("the file", &text) {
+            Ok(document) if helm::is_of_values(&document) => {
+                Self::from_values(&document, secrets, environment)
+            }
+            Ok(document) => Self::from_value(&document, environment),
+            // YAML may have braces around it too.
+            Err(error) => match tree::yaml("the file", &text) {
+                Ok(documents)
+                    if documents
+                        .first()
+                        .is_some_and(|first| helm::is_of_values(first)) =>
+                {
+                    Self::from_helm(&text, secrets, environment)
+                }
+                _ => Err(error),
+            },
+        }
     }
 }
 

@@ -1,44 +1,72 @@
-//! Settings from a Helm `values.yaml`.
+//! Settings from a Helm `values.yaml`, as Airbyte's charts compute them.
+//!
+//! The charts, by their templates in github.com/airbytehq/airbyte-platform:
+//!
+//! | chart | templates | database | credentials where nothing is named |
+//! |---|---|---|---|
+//! | 0.4x to 0.6x | `charts/airbyte/templates/_helpers.tpl` | `postgresql.enabled` decides, then `externalDatabase` | `<release>-airbyte-secrets` |
+//! | 1.x | `charts/airbyte/templates/_database.tpl` | `postgresql.enabled` decides, then `global.database` | `<release>-airbyte-secrets` |
+//! | 2.x | `charts/v2/airbyte/templates/config/_database.tpl`, `_secretsManager.tpl` | `global.database` | `global.secretName`, then `<release>-airbyte-secrets` |
+//! | data plane | `charts/v2/airbyte-data-plane/templates/config/_secretsManager.tpl` | none | `secretName` at the root |
+//!
+//! Their documentation names `airbyte-config-secrets` throughout, which comes before the release's.
 
 mod block;
 mod database;
+mod document;
+mod misplaced;
 
 use secret_persistence_core::settings::{SettingMap, unknown};
 use secret_persistence_core::{Error, Result};
 use serde_json::{Map, Value};
 
 use self::block::Block;
-use super::{COMMON, Environment, KubernetesSecrets, Settings, Warning, invalid, tree};
+use super::{COMMON, Environment, KubernetesSecrets, Settings, identity, invalid, tree};
 use crate::backend;
 use crate::kind::Kind;
 
-/// The Kubernetes Secret that is meant where the file names none.
-pub(crate) const DEFAULT_SECRET: &str = "airbyte-config-secrets";
+pub(super) use document::{is_of_values, is_sealed, refuse_text};
 
 /// Keys of `global.secretsManager` beside the stores' blocks. `enabled` stands in the chart's own
 /// values, and `type` alone decides.
-const KEYS: &[&str] = &["enabled", "secretName", "secretsManagerSecretName", "type"];
+const KEYS: &[&str] = &[
+    "enabled",
+    "secretName",
+    "secretsManagerSecretName",
+    "storageSecretName",
+    "type",
+];
 
-/// The place of the store.
+/// The place of the store, and where the chart of a data plane has it.
 const MANAGER_PLACE: &str = "global.secretsManager";
+const DATA_PLANE_PLACE: &str = "secretsManager";
 
 /// The place of what stands around the store, which is ours and not the chart's.
 const COMMON_PLACE: &str = "global.secretPersistence";
+
+/// How AWS, and Google in documented files, say that credentials stand in a Secret.
+const AUTHENTICATION_TYPE: &str = "authenticationType";
+
+/// The Secret of Vault's token, by the name that version 2 of the chart has for it.
+const TOKEN_SECRET: &str = "authTokenRefName";
 
 impl Settings {
     /// Reads a Helm `values.yaml` as Airbyte documents it: `global.secretsManager` names the kind of
     /// store and holds its block; without it the database of `global.database` or `externalDatabase`
     /// is meant. What stands around the store is in `global.secretPersistence`, by the names of
-    /// [`COMMON`] in camel case.
+    /// [`COMMON`] in camel case. The values within a HelmRelease of Flux and an Application of Argo CD
+    /// are read too.
     ///
     /// `null` and `""` are unset. Credentials stand in the file, or in a Kubernetes Secret under the
     /// key that the file names, or under the documented key. From the environment come only
     /// `SECRETS_…`: the owner, the layers, a database's key ring.
     ///
     /// # Errors
-    /// `InvalidConfig` for what is no YAML; for unknown keys in `global.secretsManager` and in the
-    /// block of the chosen store, with the nearest known one; for a credential in the file together
-    /// with the key of one; and for a Secret or key that is referred to and not there.
+    /// `InvalidConfig` for what is no YAML; for other files that people have beside the values, with what
+    /// to give in their place; for unknown keys in `global.secretsManager` and in the block of the chosen
+    /// store, with the nearest known one; where another store than the database seems to be meant, but is
+    /// named where the chart does not look; for a credential in the file together with the key of one;
+    /// and for a Secret or key that is referred to and not there.
     pub fn from_helm(
         values: &str,
         secrets: &KubernetesSecrets,
@@ -49,20 +77,50 @@ impl Settings {
         let root = match &documents[..] {
             [] => &empty,
             [document] => document,
-            _ => return Err(invalid("the values file holds several documents")),
-        };
-        let global = tree::entries("global", root.get("global"))?;
-        refuse_misplaced(root, global)?;
-        let manager = global.and_then(|global| global.get("secretsManager"));
-        let manager = tree::entries(MANAGER_PLACE, manager)?;
-        let mut settings = match manager.map(|manager| chosen(manager).map(|kind| (manager, kind)))
-        {
-            Some(Ok((manager, Some(kind)))) if kind != Kind::Database => {
-                of_manager(kind, manager, global, secrets)?
+            _ => {
+                return Err(invalid("the values file holds several documents")
+                    .with_hint("give the one with the values"));
             }
-            Some(Err(error)) => return Err(error),
-            Some(Ok(_)) | None => database::settings(root, global, secrets)?,
         };
+        Self::from_values(root, secrets, environment)
+    }
+
+    /// As [`from_helm`](Self::from_helm), parsed already.
+    pub(super) fn from_values(
+        document: &Value,
+        secrets: &KubernetesSecrets,
+        environment: &Environment,
+    ) -> Result<Self> {
+        let found = document::values(document)?;
+        let root: &Value = &found;
+        misplaced::refuse_wrapped(root)?;
+        let global = tree::entries("global", root.get("global"))?;
+        let manager = Manager::find(root, global)?;
+        misplaced::refuse(root, global, manager.as_ref().map(|manager| manager.place))?;
+        let kind = match &manager {
+            Some(manager) => manager.kind()?,
+            None => None,
+        };
+        let variables = misplaced::variables(root);
+        let warnings = misplaced::refuse_variables(&variables, kind)?;
+        let mut settings = match (&manager, kind) {
+            (Some(manager), Some(kind)) if kind != Kind::Database => {
+                manager.settings(kind, secrets)?
+            }
+            _ => database::settings(root, global, secrets)?,
+        };
+        settings = settings.with_warnings(warnings);
+        let named = variables
+            .iter()
+            .map(|variable| (variable.place.as_str(), variable.name));
+        identity::refuse_of_sdks(settings.kind, &settings.store, named, |setting| {
+            let row = settings
+                .store
+                .table()
+                .iter()
+                .find(|row| row.name == setting)?;
+            settings.called(row)
+        })?;
         if let Some(global) = global {
             common(&mut settings.common, global)?;
         }
@@ -75,100 +133,160 @@ impl Settings {
     }
 }
 
-/// Refuses what is nearly one of our two places. The rest of the file is the chart's and passed over, but
-/// passing over these would take the database, in plain text, for a store that somebody set up, or drop
-/// an audit that somebody wants.
-fn refuse_misplaced(root: &Value, global: Option<&Map<String, Value>>) -> Result<()> {
-    for place in [MANAGER_PLACE, COMMON_PLACE] {
-        let name = place.trim_start_matches("global.");
-        let meant = |key: &str| {
-            strsim::damerau_levenshtein(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()) <= 2
-        };
-        let set = |(key, value): (&'_ String, &'_ Value)| {
-            (meant(key) && !tree::is_unset(value)).then(|| key.clone())
-        };
-        let beside = global.into_iter().flatten();
-        let beside = beside.filter(|(key, _)| *key != name).find_map(set);
-        let above = root.as_object().into_iter().flatten().find_map(set);
-        let found = beside.map(|key| format!("global.{key}")).or(above);
-        if let Some(found) = found {
-            return Err(invalid(format!("`{found}` is not read"))
-                .with_hint(format!("did you mean `{place}`?")));
-        }
-    }
-    Ok(())
+/// `global.secretsManager`, or `secretsManager` of a data plane.
+struct Manager<'a> {
+    place: &'static str,
+    entries: &'a Map<String, Value>,
+    /// The Secret for everything, where this one names none.
+    secret: Option<&'a Value>,
 }
 
-/// The kind of store that `type` names; `None` where it is unset, which means the database.
-fn chosen(manager: &Map<String, Value>) -> Result<Option<Kind>> {
-    let blocks = || Kind::ALL.into_iter().filter_map(Kind::helm_block);
-    let known = KEYS.iter().copied().chain(blocks());
-    if let Some(key) = manager
-        .keys()
-        .find(|key| !known.clone().any(|known| known == *key))
-    {
-        return Err(unknown(key, known.collect::<Vec<_>>().into_iter()).with_store(MANAGER_PLACE));
+impl<'a> Manager<'a> {
+    fn find(root: &'a Value, global: Option<&'a Map<String, Value>>) -> Result<Option<Self>> {
+        let of_global = global.and_then(|global| global.get("secretsManager"));
+        if let Some(entries) = tree::entries(MANAGER_PLACE, of_global)? {
+            return Ok(Some(Self {
+                place: MANAGER_PLACE,
+                entries,
+                secret: global.and_then(|global| global.get("secretName")),
+            }));
+        }
+        // Without `global` it is the chart of a data plane, or a file as version 1 documents it for
+        // Google; in the other chart the place is wrong.
+        let at_root = root.get("secretsManager").filter(|_| global.is_none());
+        let is_documented = ["airbyteUrl", "dataPlane"]
+            .iter()
+            .any(|key| root.get(*key).is_some())
+            || root.pointer("/secretsManager/storageSecretName").is_some();
+        match tree::entries(DATA_PLANE_PLACE, at_root)? {
+            Some(entries) if is_documented => Ok(Some(Self {
+                place: DATA_PLANE_PLACE,
+                entries,
+                secret: root.get("secretName"),
+            })),
+            _ => Ok(None),
+        }
     }
-    let place = "global.secretsManager.type";
-    let kind = match manager.get("type") {
+
+    /// The kind of store that `type` names; `None` where it is unset, which means the database.
+    fn kind(&self) -> Result<Option<Kind>> {
+        let blocks = || Kind::ALL.into_iter().filter_map(Kind::helm_block);
+        let known = KEYS.iter().copied().chain(blocks());
+        if let Some(key) = self
+            .entries
+            .keys()
+            .find(|key| !known.clone().any(|known| known == *key))
+        {
+            return Err(unknown(key, known.collect::<Vec<_>>().into_iter()).with_store(self.place));
+        }
+        let place = format!("{}.type", self.place);
+        let kind = match self.entries.get("type") {
+            Some(value) => tree::scalar(&place, value)?,
+            None => None,
+        };
+        if let Some(text) = kind {
+            return Kind::of_helm(&place, text.expose()).map(Some);
+        }
+        let filled = |block: &&str| {
+            self.entries
+                .get(*block)
+                .is_some_and(|value| !tree::is_unset(value))
+        };
+        match blocks().find(filled) {
+            // The database would be taken, in plain text, by somebody who set up another store.
+            Some(block) => Err(invalid(format!("`{place}` is missing beside `{block}`"))
+                .with_hint(format!("set it to {block}"))),
+            None => Ok(None),
+        }
+    }
+
+    fn settings(&self, kind: Kind, secrets: &KubernetesSecrets) -> Result<Settings> {
+        let name = kind.helm_block().unwrap_or_default();
+        let backend = backend::of(kind)?;
+        let place = format!("{}.{name}", self.place);
+        let entries = tree::entries(&place, self.entries.get(name))?.ok_or_else(|| {
+            invalid(format!("`{place}` is missing"))
+                .with_hint("it holds the settings of the chosen store")
+        })?;
+        let names = self.secret_names(entries, secrets)?;
+        let mut block = Block::new(place.clone(), entries, names, secrets);
+        let mut store = SettingMap::new(backend.settings.rows());
+        let extra: &[&str] = match kind {
+            Kind::Aws | Kind::Google => &[AUTHENTICATION_TYPE],
+            Kind::Vault => &[TOKEN_SECRET],
+            Kind::Azure | Kind::Database => &[],
+        };
+        let looks_up = kind != Kind::Aws || aws_credentials(&block)?;
+        block.refuse_unknown(backend.settings.rows(), extra)?;
+        block.fill(&mut store, looks_up)?;
+        if kind == Kind::Aws && looks_up {
+            for name in ["access-key-id", "secret-access-key"] {
+                if store.secret(name).is_none() {
+                    return Err(block.no_credential(
+                        backend.settings.rows(),
+                        name,
+                        "name another key, or use authenticationType: instanceProfile",
+                    ));
+                }
+            }
+        }
+        let warnings = block.into_warnings();
+        let settings = Settings::new(kind, store, SettingMap::new(COMMON)).with_warnings(warnings);
+        Ok(settings.of_helm(place))
+    }
+
+    /// The Kubernetes Secrets that the store's credentials may be in.
+    fn secret_names(
+        &self,
+        block: &Map<String, Value>,
+        secrets: &KubernetesSecrets,
+    ) -> Result<Vec<String>> {
+        let mut named: Option<(&str, String)> = None;
+        for key in [
+            "secretName",
+            "secretsManagerSecretName",
+            "storageSecretName",
+        ] {
+            let place = format!("{}.{key}", self.place);
+            let Some(name) = text(&place, self.entries.get(key))? else {
+                continue;
+            };
+            match &named {
+                Some((first, other)) if *other != name => {
+                    return Err(invalid(format!("`{first}` and `{key}` name two Secrets"))
+                        .with_store(self.place)
+                        .with_hint("they mean the same: leave one out"));
+                }
+                _ => named = Some((key, name)),
+            }
+        }
+        if let Some((_, name)) = named {
+            return Ok(vec![name]);
+        }
+        let place = format!("{}.vault.{TOKEN_SECRET}", self.place);
+        if let Some(name) = text(&place, block.get(TOKEN_SECRET))? {
+            return Ok(vec![name]);
+        }
+        secret_names(text("secretName", self.secret)?, secrets)
+    }
+}
+
+/// The Secrets of a file that names none for the purpose: the one for everything, else those of the
+/// documentation and of the chart.
+fn secret_names(for_all: Option<String>, secrets: &KubernetesSecrets) -> Result<Vec<String>> {
+    Ok(match for_all {
+        Some(name) => vec![name],
+        None => secrets.defaults(),
+    })
+}
+
+fn text(place: &str, value: Option<&Value>) -> Result<Option<String>> {
+    let value = match value {
         Some(value) => tree::scalar(place, value)?,
         None => None,
     };
-    if let Some(text) = kind {
-        return Kind::of_helm(text.expose()).map(Some);
-    }
-    let filled = |block: &&str| {
-        manager
-            .get(*block)
-            .is_some_and(|value| !tree::is_unset(value))
-    };
-    match blocks().find(filled) {
-        // The database would be taken, in plain text, by somebody who set up another store.
-        Some(block) => Err(invalid(format!("`{place}` is missing beside `{block}`"))
-            .with_hint(format!("set it to {block}"))),
-        None => Ok(None),
-    }
+    Ok(value.map(|value| value.expose().to_owned()))
 }
-
-fn of_manager(
-    kind: Kind,
-    manager: &Map<String, Value>,
-    global: Option<&Map<String, Value>>,
-    secrets: &KubernetesSecrets,
-) -> Result<Settings> {
-    let name = kind.helm_block().unwrap_or_default();
-    let backend = backend::of(kind)?;
-    let place = format!("global.secretsManager.{name}");
-    let entries = tree::entries(&place, manager.get(name))?.ok_or_else(|| {
-        invalid(format!("`{place}` is missing"))
-            .with_hint("it holds the settings of the chosen store")
-    })?;
-    let mut block = Block::new(place, entries, secret_name(manager, global)?, secrets);
-    let mut store = SettingMap::new(backend.settings.rows());
-    let mut extra: &[&str] = &[];
-    let mut looks_up = true;
-    if kind == Kind::Aws {
-        extra = &[AUTHENTICATION_TYPE];
-        looks_up = aws_credentials(&block)?;
-    }
-    block.refuse_unknown(backend.settings.rows(), extra)?;
-    block.fill(&mut store, looks_up)?;
-    if kind == Kind::Aws && looks_up {
-        for name in ["access-key-id", "secret-access-key"] {
-            if store.secret(name).is_none() {
-                return Err(block.no_credential(
-                    backend.settings.rows(),
-                    name,
-                    "name another key, or use authenticationType: instanceProfile",
-                ));
-            }
-        }
-    }
-    let warnings = block.into_warnings();
-    Ok(Settings::new(kind, store, SettingMap::new(COMMON)).with_warnings(warnings))
-}
-
-const AUTHENTICATION_TYPE: &str = "authenticationType";
 
 /// Whether AWS is reached with an access key; otherwise with what the machine or pod already has,
 /// which is the SDK's default chain.
@@ -197,34 +315,6 @@ fn aws_credentials(block: &Block<'_>) -> Result<bool> {
     }
 }
 
-/// The Kubernetes Secret of the store's credentials.
-fn secret_name(
-    manager: &Map<String, Value>,
-    global: Option<&Map<String, Value>>,
-) -> Result<String> {
-    let text = |key: &str| match manager.get(key) {
-        Some(value) => tree::scalar(key, value),
-        None => Ok(None),
-    };
-    let name = match (text("secretName")?, text("secretsManagerSecretName")?) {
-        (Some(one), Some(other)) if one != other => {
-            return Err(
-                invalid("`secretName` and `secretsManagerSecretName` name two Secrets")
-                    .with_hint("they mean the same: leave one out"),
-            );
-        }
-        (Some(name), _) | (None, Some(name)) => Some(name),
-        (None, None) => match global.and_then(|global| global.get("secretName")) {
-            Some(value) => tree::scalar("global.secretName", value)?,
-            None => None,
-        },
-    };
-    Ok(name.map_or_else(
-        || DEFAULT_SECRET.to_owned(),
-        |name| name.expose().to_owned(),
-    ))
-}
-
 /// What stands around the store.
 fn common(values: &mut SettingMap, global: &Map<String, Value>) -> Result<()> {
     let place = COMMON_PLACE.trim_start_matches("global.");
@@ -248,11 +338,19 @@ fn common(values: &mut SettingMap, global: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-fn no_secret(name: &str, place: &str) -> Error {
-    invalid(format!(
-        "`{place}` refers to the Kubernetes Secret {name}, which is not at hand"
-    ))
-    .with_hint("give its manifest, or the folder that it is mounted in")
+fn no_secret(name: &str, place: &str, secrets: &KubernetesSecrets) -> Error {
+    match secrets.sealed(name) {
+        Some(kind) => invalid(format!(
+            "`{place}` refers to the Kubernetes Secret {name}, and what is at hand is its {kind}"
+        ))
+        .with_hint(format!(
+            "only the cluster can make the Secret of it: give what `kubectl get secret {name} -o yaml` prints"
+        )),
+        None => invalid(format!(
+            "`{place}` refers to the Kubernetes Secret {name}, which is not at hand"
+        ))
+        .with_hint("give its manifest, or the folder that it is mounted in"),
+    }
 }
 
 #[cfg(all(test, feature = "aws", feature = "vault"))]

@@ -57,7 +57,9 @@ impl Settings {
                 .get(name)
                 .filter(|_| name.starts_with("SECRETS_"))
         });
-        Self::new(backend.kind, store, SettingMap::new(COMMON)).with_environment(environment)
+        Self::new(backend.kind, store, SettingMap::new(COMMON))
+            .of_json()
+            .with_environment(environment)
     }
 
     /// Reads the same JSON from a tenant, who has less trust than the operator: see [`Tenant`]. Nothing
@@ -89,18 +91,27 @@ impl Settings {
             }
         }
         fill(&mut store, &backend, form, object)?;
-        // What is refused should be refused when the settings are saved, not when they are used.
-        (backend.check)(&store)?;
         let common = SettingMap::with_trust(COMMON, Trust::tenant());
-        Self::new(backend.kind, store, common).inspected(&Environment::empty())
+        let settings = Self::new(backend.kind, store, common)
+            .of_json()
+            .inspected(&Environment::empty())?;
+        // What is refused should be refused when the settings are saved, not when they are used.
+        (backend.check)(&settings.store).map_err(|error| settings.advise(error))?;
+        Ok(settings)
     }
 }
 
 /// Whose JSON it is, and in which form.
 fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> {
-    let Value::Object(object) = value else {
-        return Err(invalid("the settings are no JSON object"));
+    let object = match value {
+        Value::Object(object) => object,
+        Value::Array(_) => {
+            return Err(invalid("the settings are a list, and no JSON object")
+                .with_hint("give one of its objects by itself"));
+        }
+        _ => return Err(invalid("the settings are no JSON object")),
     };
+    tree::refuse_encrypted("the file", value)?;
     let has = |key: &&str| object.get(*key).is_some_and(|value| !value.is_null());
     let mut backends = backend::built_in();
     let auth_type = match object.get(AUTH_TYPE).filter(|value| !tree::is_unset(value)) {
@@ -129,7 +140,11 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
     }
     match fitting[..] {
         [(at, form)] => Ok((backends.swap_remove(at), form, object)),
-        [] => Err(no_form(&backends, object, auth_type)),
+        [] => Err(match wrapped(&backends, object) {
+            Some(key) => invalid(format!("the settings stand under `{key}`"))
+                .with_hint(format!("give the object that `{key}` holds by itself")),
+            None => no_form(&backends, object, auth_type),
+        }),
         _ => {
             let kinds: Vec<_> = fitting
                 .iter()
@@ -142,6 +157,26 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
             .with_hint("leave out the keys of the other one"))
         }
     }
+}
+
+/// The key of an object that would fit a form, or of a text that holds one, or of a list of them.
+fn wrapped<'a>(backends: &[Backend], object: &'a Map<String, Value>) -> Option<&'a str> {
+    let forms = || backends.iter().flat_map(|backend| backend.json);
+    let fits = |inner: &Value| {
+        forms().any(|form| form.required.iter().all(|key| inner.get(*key).is_some()))
+    };
+    let holds = |inner: &Value| match inner {
+        Value::Array(items) => items.iter().any(fits),
+        // JSON within a text, as consoles and exports have it.
+        Value::String(text) if text.trim_start().starts_with('{') => {
+            tree::json("the text", text).is_ok_and(|inner| fits(&inner))
+        }
+        inner => fits(inner),
+    };
+    let found = object.iter().find(|(_, inner)| holds(inner));
+    found
+        .map(|(key, _)| key.as_str())
+        .filter(|key| tree::looks_like_a_name(key))
 }
 
 /// Why no form fits: which one is nearest, and what it lacks.

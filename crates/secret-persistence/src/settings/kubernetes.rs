@@ -9,7 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::Value;
 
-use super::{invalid, tree};
+use super::{helm, invalid, text, tree};
+
+/// The Secret that Airbyte's documentation names.
+const DEFAULT: &str = "airbyte-config-secrets";
 
 /// The Kubernetes Secrets at hand. `Debug` shows their names and places only.
 ///
@@ -27,6 +30,8 @@ use super::{invalid, tree};
 pub struct KubernetesSecrets {
     /// By name and key; `None` for what is no text, such as a key store beside our keys.
     manifests: BTreeMap<String, BTreeMap<String, Option<SecretValue>>>,
+    /// What a controller would make Secrets of: the kind, by the Secret's name.
+    sealed: BTreeMap<String, String>,
     /// Folders of one Secret each; without a name, of whichever is asked for.
     folders: Vec<(Option<String>, PathBuf)>,
 }
@@ -46,6 +51,7 @@ impl KubernetesSecrets {
     /// where it is asked for: a key store may lie beside ours.
     pub fn with_manifests(mut self, text: &str) -> Result<Self> {
         for document in tree::yaml("the manifest", text)? {
+            tree::refuse_encrypted("the manifest", &document)?;
             let items = match document.get("items") {
                 Some(Value::Array(items))
                     if document.get("kind") != Some(&Value::from("Secret")) =>
@@ -55,12 +61,22 @@ impl KubernetesSecrets {
                 _ => vec![&*document],
             };
             for item in items {
-                if item.get("kind").and_then(Value::as_str) == Some("Secret") {
-                    self.add(item)?;
+                match item.get("kind").and_then(Value::as_str) {
+                    Some("Secret") => self.add(item)?,
+                    Some(kind) if helm::is_sealed(kind) => self.add_sealed(kind, item),
+                    _ => {}
                 }
             }
         }
         Ok(self)
+    }
+
+    /// Adds the Secrets of a file of manifests, in UTF-8 or UTF-16.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where the file cannot be read, and as [`with_manifests`](Self::with_manifests).
+    pub fn with_file(self, path: &Path) -> Result<Self> {
+        self.with_manifests(&text::read(path)?)
     }
 
     /// Adds a Secret that is mounted as a volume: a folder with one file for each key.
@@ -78,6 +94,26 @@ impl KubernetesSecrets {
     /// Whether a Secret of this name is at hand.
     pub(super) fn has(&self, name: &str) -> bool {
         self.manifests.contains_key(name) || self.folder(name).is_some()
+    }
+
+    /// The Secrets that are meant where a file names none: `airbyte-config-secrets` of the documentation,
+    /// then `<release>-airbyte-secrets`, which the charts make and use.
+    pub(super) fn defaults(&self) -> Vec<String> {
+        let of_chart = |name: &&String| {
+            name.ends_with("-airbyte-secrets") || name.ends_with("-airbyte-data-plane-secrets")
+        };
+        let of_release: Vec<&String> = self.manifests.keys().filter(of_chart).collect();
+        let mut names = vec![DEFAULT.to_owned()];
+        // Of several releases none is meant.
+        if let [name] = of_release[..] {
+            names.push(name.clone());
+        }
+        names
+    }
+
+    /// The kind of what is at hand in place of a Secret.
+    pub(super) fn sealed(&self, name: &str) -> Option<&str> {
+        self.sealed.get(name).map(String::as_str)
     }
 
     /// A key of a Secret, without the line end that files often have; `None` where it is missing.
@@ -117,6 +153,22 @@ impl KubernetesSecrets {
             .find(|(of, _)| of.as_deref() == Some(name));
         let (_, folder) = named.or_else(|| self.folders.iter().find(|(of, _)| of.is_none()))?;
         Some(folder)
+    }
+
+    /// Keeps what a Secret would be made of. Its name is that of the resource, unless it says another.
+    fn add_sealed(&mut self, kind: &str, resource: &Value) {
+        let places = [
+            "/spec/target/name",
+            "/spec/destination/name",
+            "/spec/template/metadata/name",
+            "/metadata/name",
+        ];
+        let name = places
+            .iter()
+            .find_map(|place| resource.pointer(place).and_then(Value::as_str));
+        if let Some(name) = name {
+            self.sealed.insert(name.to_owned(), kind.to_owned());
+        }
     }
 
     fn add(&mut self, secret: &Value) -> Result<()> {

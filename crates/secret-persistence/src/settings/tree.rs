@@ -21,7 +21,7 @@ pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<SecretJson>> {
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
     };
     let documents: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| wrong_yaml(what, &error))?;
+        .map_err(|error| wrong_yaml(what, text, &error))?;
     Ok(documents
         .into_iter()
         .map(|document| SecretJson::new(document.into_value("", text)))
@@ -29,7 +29,13 @@ pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<SecretJson>> {
 }
 
 /// What is wrong with a YAML text, and where. The cause is left out: it may quote what stands there.
-fn wrong_yaml(what: &str, error: &serde_saphyr::Error) -> Error {
+fn wrong_yaml(what: &str, text: &str, error: &serde_saphyr::Error) -> Error {
+    if let Some(line) = json_in_a_comment(text) {
+        return invalid(format!("{what} is not valid YAML")).with_hint(format!(
+            "line {line} has the beginning of JSON in a comment: write `|` after the colon, and the JSON \
+             below it"
+        ));
+    }
     let wrong = match error.without_snippet() {
         serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().filter(|key| looks_like_a_name(key));
@@ -45,6 +51,29 @@ fn wrong_yaml(what: &str, error: &serde_saphyr::Error) -> Error {
             place.column()
         )),
         None => wrong,
+    }
+}
+
+/// A line whose value is a comment that begins JSON, as documentation prints it (`gcp.json: ## {`).
+fn json_in_a_comment(text: &str) -> Option<usize> {
+    let torn = |line: &str| {
+        let comment = line
+            .split_once(": #")
+            .map(|(_, comment)| comment.trim_end());
+        comment.is_some_and(|comment| comment.trim_start_matches(['#', ' ']) == "{")
+    };
+    text.lines().position(torn).map(|at| at + 1)
+}
+
+/// Refuses what SOPS has encrypted, as a whole or in part.
+///
+/// # Errors
+/// `InvalidConfig`, with how to decrypt it.
+pub(super) fn refuse_encrypted(what: &str, document: &Value) -> Result<()> {
+    match document.pointer("/sops/mac") {
+        Some(_) => Err(invalid(format!("{what} is encrypted with SOPS"))
+            .with_hint("give what `sops -d` prints")),
+        None => Ok(()),
     }
 }
 
@@ -117,7 +146,8 @@ pub(super) fn entries<'a>(
 pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> {
     let text = match value {
         _ if is_unset(value) => return Ok(None),
-        Value::String(text) => text.clone(),
+        // A block scalar ends in a line end that is no part of the value.
+        Value::String(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         Value::Number(_) => {
@@ -132,6 +162,41 @@ pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> 
     };
     placeholders::refuse_whole(place, &text)?;
     Ok(Some(SecretValue::new(text)))
+}
+
+/// `true` or `false`; `None` where it is unset.
+///
+/// # Errors
+/// `InvalidConfig` for anything else.
+pub(super) fn flag(place: &str, value: &Value) -> Result<Option<bool>> {
+    match value {
+        Value::Bool(flag) => Ok(Some(*flag)),
+        value if is_unset(value) => Ok(None),
+        _ => Err(invalid(format!("`{place}` is true or false"))),
+    }
+}
+
+/// A block as JSON text: a key file that was pasted as YAML.
+///
+/// # Errors
+/// `InvalidConfig` for one with a number or truth value that is not written as it is read.
+pub(super) fn pasted(place: &str, value: &Value) -> Result<Option<SecretValue>> {
+    match value {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                pasted(&format!("{place}.{key}"), value)?;
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                pasted(place, item)?;
+            }
+        }
+        value => {
+            scalar(place, value)?;
+        }
+    }
+    Ok(Some(SecretValue::new(value.to_string())))
 }
 
 /// Tags as one text, `key=value,key=value`: from that text, from a list of `key` and `value`, or from
@@ -362,7 +427,7 @@ mod tests {
             ("/b/y", "12"),
             ("/c/y", "12"),
             ("/c/z", "1"),
-            ("/d", "007\n"),
+            ("/d", "007"),
             ("/e", "yes"),
         ] {
             assert_eq!(at(path).unwrap().unwrap().expose(), expected, "{path}");

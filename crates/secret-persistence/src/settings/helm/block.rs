@@ -4,7 +4,8 @@ use secret_persistence_core::settings::{Setting, SettingMap, unknown};
 use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::{Map, Value};
 
-use super::{KubernetesSecrets, Warning, invalid, no_secret, tree};
+use super::super::Warning;
+use super::{KubernetesSecrets, invalid, no_secret, tree};
 
 /// What the key that names a credential's key ends in.
 const SECRET_KEY: &str = "SecretKey";
@@ -12,10 +13,13 @@ const SECRET_KEY: &str = "SecretKey";
 pub(super) struct Block<'a> {
     place: String,
     entries: &'a Map<String, Value>,
-    secret: String,
+    /// The Secrets that may have a credential; the first that is at hand and has the key wins.
+    names: Vec<String>,
     secrets: &'a KubernetesSecrets,
-    /// A key, and another name for it.
-    alias: Option<(&'static str, &'static str)>,
+    /// A key, and other names for it.
+    aliases: Option<(&'static str, &'static [&'static str])>,
+    /// Settings that are taken from elsewhere.
+    without: Vec<&'static str>,
     warnings: Vec<Warning>,
 }
 
@@ -23,22 +27,33 @@ impl<'a> Block<'a> {
     pub(super) fn new(
         place: String,
         entries: &'a Map<String, Value>,
-        secret: String,
+        names: Vec<String>,
         secrets: &'a KubernetesSecrets,
     ) -> Self {
         Self {
             place,
             entries,
-            secret,
+            names,
             secrets,
-            alias: None,
+            aliases: None,
+            without: Vec::new(),
             warnings: Vec::new(),
         }
     }
 
-    /// Reads a key under another name too.
-    pub(super) fn with_alias(mut self, key: &'static str, alias: &'static str) -> Self {
-        self.alias = Some((key, alias));
+    /// Reads a key under other names too.
+    pub(super) fn with_aliases(
+        mut self,
+        key: &'static str,
+        aliases: &'static [&'static str],
+    ) -> Self {
+        self.aliases = Some((key, aliases));
+        self
+    }
+
+    /// Leaves settings out.
+    pub(super) fn without(mut self, settings: &[&'static str]) -> Self {
+        self.without.extend(settings);
         self
     }
 
@@ -88,6 +103,9 @@ impl<'a> Block<'a> {
     /// Sets what the block says, and with `looks_up` what the Kubernetes Secret has.
     pub(super) fn fill(&mut self, values: &mut SettingMap, looks_up: bool) -> Result<()> {
         for row in values.table() {
+            if self.without.contains(&row.name) {
+                continue;
+            }
             let inline = self.inline(row)?;
             let named = self.named(row)?;
             match (inline, named) {
@@ -113,6 +131,8 @@ impl<'a> Block<'a> {
             };
             let value = match row.name {
                 "tags" => tree::tags(&self.at(key), value)?,
+                // The key file pasted as a block.
+                "credentials" if value.is_object() => tree::pasted(&self.at(key), value)?,
                 _ => tree::scalar(&self.at(key), value)?,
             };
             match (&found, value) {
@@ -135,17 +155,49 @@ impl<'a> Block<'a> {
         let Some(key) = secret_key(row) else {
             return Ok(None);
         };
-        let alias = match self.alias {
-            Some((of, alias)) if of == key => self.text(alias)?,
-            _ => None,
-        };
-        match (self.text(&key)?, alias) {
-            (Some(one), Some(other)) if one != other => Err(invalid(format!(
-                "`{key}` has two values, one under another name"
-            ))
-            .with_store(self.place.clone())),
-            (one, other) => Ok(one.or(other)),
+        let aliases = self.aliases.filter(|(of, _)| *of == key);
+        let aliases = aliases.map_or(&[][..], |(_, aliases)| aliases);
+        let mut found: Option<String> = None;
+        for name in [key.as_str()].iter().chain(aliases) {
+            match (&found, self.text(name)?) {
+                (Some(one), Some(other)) if *one != other => {
+                    return Err(
+                        invalid(format!("`{key}` has two values, one under another name"))
+                            .with_store(self.place.clone()),
+                    );
+                }
+                (_, Some(name)) => found = Some(name),
+                (_, None) => {}
+            }
         }
+        Ok(found)
+    }
+
+    /// What a Secret has under the key that `at` names.
+    pub(super) fn of_secret(&self, at: &str, key: &str) -> Result<SecretValue> {
+        let place = self.at(at);
+        let Some(first) = self.names.iter().find(|name| self.secrets.has(name)) else {
+            let name = self.names.first().map_or("", String::as_str);
+            return Err(no_secret(name, &place, self.secrets));
+        };
+        match self.find(key)? {
+            Some(value) => Ok(value),
+            None => Err(invalid(format!(
+                "`{place}` names a key that the Kubernetes Secret {first} has not, or that is empty"
+            ))),
+        }
+    }
+
+    /// A key of the first Secret that has it.
+    fn find(&self, key: &str) -> Result<Option<SecretValue>> {
+        for name in &self.names {
+            if let Some(value) = self.secrets.get(name, key)?
+                && !value.is_empty()
+            {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
     }
 
     /// What the Secret has under the key that the file names, or under a documented one.
@@ -154,23 +206,12 @@ impl<'a> Block<'a> {
             return Ok(None);
         }
         if let Some(key) = named {
-            let place = self.at(&secret_key(row).unwrap_or_default());
-            if !self.secrets.has(&self.secret) {
-                return Err(no_secret(&self.secret, &place));
-            }
-            let found = self.secrets.get(&self.secret, &key)?;
-            return match found {
-                Some(value) if !value.is_empty() => Ok(Some(value)),
-                _ => Err(invalid(format!(
-                    "`{place}` names a key that the Kubernetes Secret {} has not, or that is empty",
-                    self.secret
-                ))),
-            };
+            return self
+                .of_secret(&secret_key(row).unwrap_or_default(), &key)
+                .map(Some);
         }
         for key in row.helm_secret {
-            if let Some(value) = self.secrets.get(&self.secret, key)?
-                && !value.is_empty()
-            {
+            if let Some(value) = self.find(key)? {
                 return Ok(Some(value));
             }
         }
@@ -178,7 +219,7 @@ impl<'a> Block<'a> {
             self.warnings.push(Warning::new(format!(
                 "{}: the Kubernetes Secret {} has no {}, so `{}` is unset",
                 self.place,
-                self.secret,
+                self.names.join(" or "),
                 row.helm_secret.first().copied().unwrap_or_default(),
                 row.name
             )));
@@ -193,12 +234,14 @@ impl<'a> Block<'a> {
             .and_then(|row| row.helm_secret.first())
             .copied()
             .unwrap_or_default();
-        if !self.secrets.has(&self.secret) {
-            return no_secret(&self.secret, &self.place);
+        if !self.names.iter().any(|name| self.secrets.has(name)) {
+            let name = self.names.first().map_or("", String::as_str);
+            return no_secret(name, &self.place, self.secrets);
         }
         invalid(format!(
             "`{}` needs a credential: the Kubernetes Secret {} has no {key}",
-            self.place, self.secret
+            self.place,
+            self.names.join(" or ")
         ))
         .with_hint(hint)
     }

@@ -243,10 +243,6 @@ fn a_block_without_type_is_an_error_and_not_the_database() {
         "is missing",
     );
     refused(read(""), "names no store");
-    refused(
-        read("global: {database: {type: internal, host: ''}}"),
-        "names no store",
-    );
     refused(read("global: {secretsManager: VAULT}"), "not a block");
     refused(read("a: 1\n---\nb: 2"), "several documents");
 }
@@ -336,4 +332,222 @@ fn the_environment_adds_only_what_is_ours_alone() {
     let names: Vec<_> = settings.store().names().collect();
     assert_eq!(names, ["database", "host", "keyring-file", "owner", "user"]);
     assert_eq!(settings.common().text("owner"), Some("here"));
+}
+
+/// Host, port, database, user and password of the database that values mean.
+fn database(values: &str) -> Result<String> {
+    let settings = read(values)?;
+    assert_eq!(settings.kind(), Kind::Database, "{values}");
+    let of = |name: &str| secret(&settings, name).unwrap_or_default();
+    let place = ["url", "host", "port", "database"].map(of);
+    let place: Vec<String> = place.into_iter().filter(|part| !part.is_empty()).collect();
+    Ok(format!(
+        "{} {} {}",
+        place.join(":"),
+        of("user"),
+        of("password")
+    ))
+}
+
+#[test]
+fn the_database_is_the_one_that_the_chart_would_use() {
+    const BUNDLED: &str = "airbyte-db-svc:5432:db-airbyte airbyte airbyte";
+    for (values, expected) in [
+        // The chart's own, by each way to say so.
+        ("postgresql: {enabled: true}", BUNDLED),
+        ("global: {database: {type: internal, host: ''}}", BUNDLED),
+        (
+            "externalDatabase: {host: localhost, user: airbyte, database: db-airbyte, port: 5432}",
+            BUNDLED,
+        ),
+        (
+            "{postgresql: {enabled: true}, global: {database: {host: example.com, port: '5432'}}, \
+             externalDatabase: {host: localhost}}",
+            BUNDLED,
+        ),
+        (
+            "postgresql: {enabled: true, postgresqlUsername: u, postgresqlPassword: p, postgresqlDatabase: d}",
+            "airbyte-db-svc:5432:d u p",
+        ),
+        // Somebody else's.
+        (
+            "{postgresql: {enabled: false}, externalDatabase: {host: localhost}}",
+            "localhost:db-airbyte airbyte ",
+        ),
+        (
+            "global: {database: {type: external, host: h}}",
+            "h:db-airbyte airbyte ",
+        ),
+        (
+            "{postgresql: {enabled: false}, global: {database: {host: example.com}}, externalDatabase: {host: h, user: u}}",
+            "h:db-airbyte u ",
+        ),
+        (
+            "{global: {database: {host: h, port: '5433'}}, externalDatabase: {host: localhost, port: 5432}}",
+            "h:5433:db-airbyte airbyte ",
+        ),
+        // Both, in agreement.
+        (
+            "{global: {database: {host: h, user: u}}, externalDatabase: {host: h, database: d, password: p}}",
+            "h:d u p",
+        ),
+        // A URL with and without credentials.
+        (
+            "externalDatabase: {jdbcUrl: 'jdbc:postgresql://h/d', host: other, port: 1, database: x, user: u, password: p}",
+            "jdbc:postgresql://h/d u p",
+        ),
+        (
+            "externalDatabase: {jdbcUrl: 'jdbc:postgresql://h/d', existingSecret: airbyte-config-secrets}",
+            "jdbc:postgresql://h/d airbyte canary-default-password",
+        ),
+        (
+            "externalDatabase: {jdbcUrl: 'jdbc:postgresql://h/d?user=u', password: p, user: airbyte}",
+            "jdbc:postgresql://h/d?user=u  p",
+        ),
+        (
+            "{postgresql: {enabled: true}, externalDatabase: {jdbcUrl: 'jdbc:postgresql://u:p@h/d'}}",
+            "jdbc:postgresql://u:p@h/d  ",
+        ),
+        // Secrets, by their several names.
+        (
+            "global: {secretName: airbyte-config-secrets, database: {host: h}}",
+            "h:db-airbyte airbyte canary-default-password",
+        ),
+        (
+            "global: {secretName: airbyte-config-secrets, database: {host: h, passwordSecretKey: database-password}}",
+            "h:db-airbyte airbyte canary-password",
+        ),
+        (
+            "global: {database: {host: h, secretName: airbyte-config-secrets, secretValue: database-password}}",
+            "h:db-airbyte airbyte canary-password",
+        ),
+        (
+            "{global: {database: {secretName: airbyte-config-secrets, secretValue: database-password, host: test}}, \
+             externalDatabase: {host: h}}",
+            "h:db-airbyte airbyte canary-password",
+        ),
+        (
+            "global: {database: {secretName: airbyte-config-secrets, hostSecretKey: vault-token, portSecretKey: '', \
+             databaseSecretKey: database-password, userSecretKey: vault-token}}",
+            "canary-token:canary-password canary-token canary-default-password",
+        ),
+    ] {
+        let found = database(values).unwrap_or_else(|error| panic!("{values}: {error}"));
+        assert_eq!(found, expected, "{values}");
+    }
+    let warned = read("postgresql: {enabled: true}").unwrap();
+    assert!(
+        warned.warnings()[0]
+            .to_string()
+            .contains("postgres://localhost:5432/db-airbyte")
+    );
+    for (values, expected) in [
+        (
+            "{postgresql: {enabled: true}, externalDatabase: {host: h}}",
+            "set postgresql.enabled to false",
+        ),
+        (
+            "{postgresql: {enabled: 'x'}, externalDatabase: {host: h}}",
+            "`postgresql.enabled` is true or false",
+        ),
+        (
+            "{postgresql: {enabled: yes}, externalDatabase: {host: h}}",
+            "`postgresql.enabled` is true or false",
+        ),
+        ("postgresql: {enabled: false}", "names no store"),
+        (
+            "{global: {database: {host: h, password: a}}, externalDatabase: {host: h, password: canary}}",
+            "differ in `password`",
+        ),
+        (
+            "{global: {database: {host: h, secretName: a}}, externalDatabase: {host: h, existingSecret: b}}",
+            "differ in `secretName`",
+        ),
+        (
+            "global: {database: {host: h, hostSecretKey: a, secretName: b}}",
+            "`host` and `hostSecretKey` exclude",
+        ),
+        (
+            "global: {database: {secretName: airbyte-config-secrets, hostSecretKey: canary}}",
+            "names a key",
+        ),
+        (
+            "global: {database: {host: h, secretName: other}}",
+            "Secret other, which is not at hand",
+        ),
+        (
+            "externalDatabase: {jdbcUrl: 'jdbc:postgresql://h/d?user=u&password=canary', existingSecret: s}",
+            "exclude each other",
+        ),
+        (
+            "externalDatabase: {host: h, jdbcURL: 'jdbc:postgresql://u:canary@h/d'}",
+            "did you mean `jdbcUrl`?",
+        ),
+    ] {
+        refused(read(values), expected);
+    }
+}
+
+#[test]
+fn a_store_that_components_are_given_is_an_error_and_not_the_database() {
+    let external = "externalDatabase: {host: h, user: u, password: canary}";
+    for (values, place, remedy) in [
+        (
+            "global: {env_vars: {SECRET_PERSISTENCE: VAULT}}",
+            "`global.env_vars.SECRET_PERSISTENCE`",
+            "type` to VAULT",
+        ),
+        (
+            "worker: {env_vars: {SECRET_PERSISTENCE: AWS_SECRET_MANAGER}}",
+            "`worker.env_vars.",
+            "AWS_SECRET_MANAGER",
+        ),
+        (
+            "server: {extraEnv: [{name: SECRET_PERSISTENCE, value: VAULT}]}",
+            "`server.extraEnv.",
+            "VAULT",
+        ),
+        (
+            "server: {extraEnv: [{name: SECRET_PERSISTENCE, valueFrom: {a: b}}]}",
+            "`server.extraEnv.",
+            "the kind of store",
+        ),
+        (
+            "server: {secrets: {VAULT_AUTH_TOKEN: canary}}",
+            "`server.secrets.VAULT_AUTH_TOKEN`",
+            "VAULT",
+        ),
+        (
+            "server: {env_vars: {SECRET_PERSISTENCE_TYPE: VAULT}}",
+            "SECRET_PERSISTENCE_TYPE",
+            "VAULT",
+        ),
+        (
+            "airbyte-worker: {env_vars: {AB_AZURE_KEY_VAULT_VAULT_URL: u}}",
+            "airbyte-worker",
+            "AZURE_KEY_VAULT",
+        ),
+    ] {
+        for values in [values.to_owned(), format!("{values}\n{external}")] {
+            refused(read(&values), place);
+            refused(read(&values), remedy);
+        }
+    }
+    // Where a store is named, another one for a component is told.
+    let chosen = manager("VAULT", "vault: {address: 'https://v', authToken: t}");
+    let of = |variables: &str| {
+        let settings = read(&format!("{chosen}\nserver: {{env_vars: {{{variables}}}}}")).unwrap();
+        let warnings = settings.warnings().iter().map(ToString::to_string);
+        warnings.collect::<Vec<_>>().concat()
+    };
+    let same = "SECRET_PERSISTENCE: VAULT, VAULT_ADDRESS: 'https://v', AWS_ACCESS_KEY_ID: logs";
+    assert_eq!(of(same), "");
+    assert!(of("SECRET_PERSISTENCE: AWS_SECRET_MANAGER").contains("names another store"));
+    for fine in [
+        "server: {env_vars: {SECRET_PERSISTENCE: ''}}",
+        "server: {env_vars: {SECRET_PERSISTENCE: TESTING_CONFIG_DB_TABLE}}",
+        "server: {env_vars: {AWS_REGION: eu-west-1}, extraEnv: [{name: VAULT_PORT, value: '1'}]}",
+    ] {
+        database(&format!("{fine}\n{external}")).unwrap();
+    }
 }

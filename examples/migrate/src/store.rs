@@ -204,10 +204,8 @@ fn from_file(file: &Path, secrets: &[PathBuf], environment: &Environment) -> Res
         }
         let place =
             |failure: Failure| failure.at(format!("--kubernetes-secret {}", path.display()));
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| place(Failure::input("cannot be read").with_source(cause)))?;
         at_hand = at_hand
-            .with_manifests(&text)
+            .with_file(path)
             .map_err(|error| place(error.into()))?;
     }
     Ok(Settings::from_file(file, &at_hand, environment)?)

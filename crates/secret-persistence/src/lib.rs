@@ -14,6 +14,8 @@ mod stores;
 pub use secret_persistence_aws as aws;
 #[cfg(feature = "azure")]
 pub use secret_persistence_azure as azure;
+#[cfg(feature = "redact")]
+pub use secret_persistence_core::redact;
 pub use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl, Trust};
 pub use secret_persistence_core::{
     Actor, AuditEvent, AuditMode, AuditSink, Capabilities, CheckOptions, CheckReport, CheckStep,

@@ -16,6 +16,8 @@ mod memory;
 #[cfg(feature = "layers")]
 mod mirror;
 mod persistence;
+#[cfg(feature = "redact")]
+pub mod redact;
 mod secret;
 pub mod settings;
 mod storage_id;

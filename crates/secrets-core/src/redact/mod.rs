@@ -40,7 +40,7 @@ use serde_json::Value;
 use tokio::io::AsyncWrite;
 use zeroize::Zeroizing;
 
-use crate::connector::{MASK, SecretJson, pointers};
+use crate::connector::{SecretJson, pointers};
 use crate::{Error, ErrorKind, Result, SecretValue};
 use window::Window;
 
@@ -50,7 +50,7 @@ pub use writer::{RedactingLog, RedactingWriter};
 /// The least length, in bytes, of what a redactor searches for, unless the builder says otherwise.
 pub const LEAST_LENGTH: usize = 8;
 
-/// Finds a set of secret values in text and replaces them with [`MASK`]. Cheap to clone.
+/// Finds a set of secret values in text and replaces them with [`MASK`](crate::connector::MASK). Cheap to clone.
 #[derive(Clone)]
 pub struct Redactor(Arc<Patterns>);
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
+use crate::connector::MASK;
 
 fn redactor(values: &[&str]) -> Redactor {
     values

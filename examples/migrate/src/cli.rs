@@ -1,4 +1,4 @@
-//! The command line: every command and option, and nothing that needs a store.
+//! The command line: every command and option. Nothing here needs a store.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -21,16 +21,17 @@ Environment (no option ever takes a secret):
   SECRETS_OWNER          the id of this installation, written with every secret; needed before anything is written
   SECRETS_KEYRING_FILE   the key ring of encrypted stores, or SECRETS_KEYRING with its text
   DATABASE_USER, DATABASE_PASSWORD
-  Each may carry FROM_, TO_, STORE_, CONFIG_ or JOURNAL_, and the prefixed one wins.";
+  Each may have the prefix FROM_, TO_, STORE_, CONFIG_ or JOURNAL_; the prefixed variable takes precedence.";
 
-/// Moves the secrets of connector configurations between stores, and back.
+/// Moves secrets of connector configurations between stores, and back.
 #[derive(Debug, Parser)]
 #[command(name = "migrate", version, max_term_width = 120, after_help = AFTER_HELP.as_str())]
 pub(crate) struct Cli {
     /// Print the result as one JSON object on standard output; progress goes to standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Write every name and place that is listed to this new file, one a line; the screen shows ten of a kind.
+    /// Write every listed name and place to this new file, one per line; the screen shows ten of
+    /// each kind.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
     #[command(subcommand)]
@@ -40,60 +41,61 @@ pub(crate) struct Cli {
 static AFTER_HELP: std::sync::LazyLock<String> =
     std::sync::LazyLock::new(|| format!("{ENVIRONMENT}\n\n{EXIT_STATUSES}"));
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the whole idea on connectors of its own: split, store, move, verify, roll back. Needs nothing.
+    /// Show split, copy, verify and rollback on made-up connectors. Needs no store.
     Demo(DemoArgs),
-    /// Say what a copy would do, and what has to be decided before.
+    /// Report what a copy would do, and what needs a decision first.
     Plan(MoveArgs),
-    /// Copy every secret to the target; resumable, repeatable, deletes nothing.
+    /// Copy every secret to the target. Resumable and repeatable; deletes nothing.
     Copy(MoveArgs),
-    /// Read everything back, compare, and hydrate every configuration from the target.
+    /// Read everything back, compare it, and hydrate every configuration from the target.
     Verify(MoveArgs),
-    /// Delete from the target what copy wrote there, once every configuration hydrates from the source.
+    /// Delete from the target what copy wrote there, after every configuration has hydrated from
+    /// the source.
     Rollback(MoveArgs),
     /// Delete from the source what is equal in the target at that moment.
     Retire(RetireArgs),
-    /// Take raw secrets out of configurations: write them to a store, leave pointers.
+    /// Move raw secrets out of configurations: write them to a store and leave pointers.
     Split(SplitArgs),
-    /// Prove a store end to end with a test secret: who we are, write, read, list, delete.
+    /// Check a store end to end with a test secret: identity, write, read, list, delete.
     Check(CheckArgs),
-    /// Delete what has expired and belongs to this installation.
+    /// Delete secrets of this installation that have expired.
     Sweep(SweepArgs),
-    /// Show the SQL that gives a table our own columns, and run it on request.
+    /// Print the SQL that adds our columns to a table, and run it on request.
     Prepare(PrepareArgs),
-    /// Convert a plain table to an encrypted one, in place. Give the store as it is to be: with
-    /// mode=encrypted.
+    /// Convert a plain table to an encrypted one in place. Give the store with the settings it will
+    /// have: with mode=encrypted.
     Encrypt(EncryptArgs),
-    /// Wrap every data key with the active key, or make new data keys.
+    /// Wrap every data key with the active key, or generate new data keys.
     Rotate(RotateArgs),
-    /// Make a key ring, add a key to one, or remove a key that no row uses.
+    /// Create a key ring, add or activate a key, or remove a key that no row uses.
     Keygen(KeygenArgs),
-    /// Print the least policy that a store's credentials need.
+    /// Print the minimal policy for a store's credentials.
     Policy(PolicyArgs),
-    /// Run the conformance suite against a store: under random names, cleaning up after itself.
+    /// Run the conformance suite against a store, under random names. It cleans up after itself.
     Conformance(ConformanceArgs),
 }
 
-/// From where to where, for which configurations.
+/// The two stores of a migration, and its configurations.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Route {
     /// The store to copy from.
     #[arg(long, value_name = "URL", required_unless_present = "from_settings")]
     from: Option<String>,
-    /// The same, as a file of settings: Helm values, the JSON for external secret management, or
-    /// environment variables.
+    /// The store to copy from, as a settings file: Helm values, the JSON for external secret
+    /// management, or environment variables.
     #[arg(long, value_name = "FILE", conflicts_with = "from")]
     from_settings: Option<PathBuf>,
     /// The store to copy to.
     #[arg(long, value_name = "URL", required_unless_present = "to_settings")]
     to: Option<String>,
-    /// The same, as a file of settings.
+    /// The store to copy to, as a settings file.
     #[arg(long, value_name = "FILE", conflicts_with = "to")]
     to_settings: Option<PathBuf>,
-    /// A Kubernetes Secret that Helm values refer to: its manifest, or the folder it is mounted in.
-    /// Repeatable.
+    /// A Kubernetes Secret that the Helm values refer to: its manifest, or the folder where it is
+    /// mounted. Repeatable.
     #[arg(long = "kubernetes-secret", value_name = "PATH")]
     kubernetes_secrets: Vec<PathBuf>,
     #[command(flatten)]
@@ -116,24 +118,24 @@ impl Route {
     }
 }
 
-/// The one store of a command.
+/// The store of a command that uses one store.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct OneStore {
     /// The store.
     #[arg(long, value_name = "URL", required_unless_present = "store_settings")]
     store: Option<String>,
-    /// The same, as a file of settings: Helm values, the JSON for external secret management, or
+    /// The store, as a settings file: Helm values, the JSON for external secret management, or
     /// environment variables.
     #[arg(long, value_name = "FILE", conflicts_with = "store")]
     store_settings: Option<PathBuf>,
-    /// A Kubernetes Secret that Helm values refer to: its manifest, or the folder it is mounted in.
-    /// Repeatable.
+    /// A Kubernetes Secret that the Helm values refer to: its manifest, or the folder where it is
+    /// mounted. Repeatable.
     #[arg(long = "kubernetes-secret", value_name = "PATH")]
     kubernetes_secrets: Vec<PathBuf>,
 }
 
 impl OneStore {
-    /// Where it is.
+    /// Returns the store's URL or settings file.
     pub(crate) fn place(&self) -> Place<'_> {
         Place::new(
             self.store.as_deref(),
@@ -143,22 +145,22 @@ impl OneStore {
     }
 }
 
-/// Where a store is.
+/// How the operator describes a store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place<'a> {
-    /// As a file of settings says, with the Kubernetes Secrets that it may refer to.
+    /// A settings file, with the Kubernetes Secrets that it may refer to.
     Settings {
         /// The file.
         file: &'a Path,
         /// Manifests and folders.
         secrets: &'a [PathBuf],
     },
-    /// At a URL.
+    /// A URL.
     Url(&'a str),
 }
 
 impl<'a> Place<'a> {
-    /// Of a URL and a file, of which the command line has one.
+    /// Takes the URL or the file, whichever the command line has.
     fn new(url: Option<&'a str>, file: Option<&'a Path>, secrets: &'a [PathBuf]) -> Self {
         match file {
             Some(file) => Self::Settings { file, secrets },
@@ -167,21 +169,21 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The configurations, and what resolves their references.
+/// The configurations, and the table that resolves their references.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Configs {
-    /// Where configurations are: `<database URL>?table=…&id=…&configuration=…[&base_id=…][&prefix=…]
-    /// [&specification=…][&where=…]`, `…&coordinate=<column>`, `<database URL>?query-file=…`, or a
-    /// file of JSON lines. Repeatable.
+    /// Where configurations are: `<database
+    /// URL>?table=…&id=…&configuration=…[&base_id=…][&prefix=…] [&specification=…][&where=…]`,
+    /// `…&coordinate=<column>`, `<database URL>?query-file=…`, or a JSON lines file. Repeatable.
     #[arg(long = "configs", value_name = "URL or FILE", required = true)]
     pub(crate) sources: Vec<String>,
-    /// The table that says what reference ids stand for: `<database URL>?table=…[&id=…][&coordinate=…]
+    /// The table that resolves reference ids: `<database URL>?table=…[&id=…][&coordinate=…]
     /// [&storage_id=…]`, or `?query-file=…`.
     #[arg(long, value_name = "URL")]
     pub(crate) references: Option<String>,
 }
 
-/// Where the journal is.
+/// The journal option.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JournalArgs {
     /// The journal: a file, or a Postgres URL.
@@ -189,13 +191,14 @@ pub(crate) struct JournalArgs {
     pub(crate) journal: String,
 }
 
-/// How fast.
+/// The concurrency and rate options.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Pace {
-    /// The most requests in flight at each store. As the store advises unless given.
+    /// Maximum concurrent requests per store. Default: the store's recommendation.
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<NonZeroUsize>,
-    /// The most requests per second to each store. Unless given, what its provider documents, if anything.
+    /// Maximum requests per second per store. Default: the provider's documented quota, if it
+    /// documents one.
     #[arg(long, value_name = "PER SECOND")]
     pub(crate) rate: Option<NonZeroU32>,
 }
@@ -203,54 +206,55 @@ pub(crate) struct Pace {
 /// `demo`.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// Keep the databases in this folder, which must be empty or new; a temporary one otherwise.
+    /// Keep the databases in this folder, which must be new or empty. Default: a temporary folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) folder: Option<PathBuf>,
 }
 
-/// What to do with what a plan finds: one option per class, each needed only where there is something
-/// of its class.
+/// What to do with each class of secrets that a plan finds. An option is required only if its class
+/// is not empty.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Decisions")]
 pub(crate) struct DecisionArgs {
-    /// Secrets that expire, where the target keeps no expiry.
+    /// Secrets that expire, if the target does not store expiry.
     #[arg(long, value_enum)]
     expiring: Option<Expiring>,
-    /// Secrets of others, which are never copied: the target has them too, or they stay where they are.
+    /// External secrets, which are never copied: the target has them too (expect), or they stay in
+    /// the source (leave).
     #[arg(long, value_enum)]
     external: Option<External>,
-    /// Coordinates that configurations mention and the source has not.
+    /// Coordinates in configurations that are missing in the source.
     #[arg(long, value_enum)]
     missing: Option<Missing>,
-    /// Pointers at secrets of another scope than their configuration's: of another workspace.
+    /// Pointers to secrets of another scope than their configuration: of another workspace.
     #[arg(long, value_enum)]
     other_scope: Option<OtherScope>,
-    /// Secrets that configurations mention and the source has scheduled for deletion.
+    /// Secrets in configurations that are scheduled for deletion in the source.
     #[arg(long, value_enum)]
     recoverable: Option<Recoverable>,
-    /// Coordinates of the source that no configuration mentions.
+    /// Coordinates in the source that no configuration mentions.
     #[arg(long, value_enum)]
     orphaned: Option<Orphaned>,
     /// Names that are scheduled for deletion in the target.
     #[arg(long, value_enum)]
     pending_deletion: Option<PendingDeletion>,
-    /// Coordinates that stand in more than one configuration.
+    /// Coordinates that are in more than one configuration.
     #[arg(long, value_enum, conflicts_with = "unshare")]
     shared: Option<Shared>,
-    /// Give each configuration its own copy of what it shares; the same as --shared unshare.
+    /// Give each configuration its own copy of shared secrets; the same as --shared unshare.
     #[arg(long)]
     pub(crate) unshare: bool,
-    /// Pointers with a storage id: the id is another store and they stay there (leave), or it means
-    /// the source and they are moved (move). Repeatable.
+    /// Pointers with a storage id: the id is another store and they stay there (leave), or the id
+    /// means the source and they move (move). Repeatable.
     #[arg(long, value_name = "ID=leave|move", value_parser = storage)]
     storage: Vec<(String, Storage)>,
-    /// Values that the target cannot hold: too large, empty, with a NUL.
+    /// Values that the target cannot store: too large, empty, or with a NUL character.
     #[arg(long, value_enum)]
     unfit: Option<Unfit>,
 }
 
 impl DecisionArgs {
-    /// The decisions in the engine's terms.
+    /// Converts the options to the engine's decisions.
     pub(crate) fn decisions(&self) -> Decisions {
         let mut decisions = Decisions::default();
         decisions.expiring = self.expiring;
@@ -280,15 +284,15 @@ pub(crate) struct MoveArgs {
     pub(crate) route: Route,
     #[command(flatten)]
     pub(crate) journal: JournalArgs,
-    /// The longest time after which one store shows what was done to the other, if it follows it:
-    /// rollback and retire wait so long, three times, before they delete more than one secret.
+    /// The longest delay until a store that replicates the other shows a change. Rollback and
+    /// retire wait three times this long before they delete more than one secret.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
     pub(crate) lag: Duration,
     #[command(flatten)]
     pub(crate) pace: Pace,
     #[command(flatten)]
     pub(crate) decisions: DecisionArgs,
-    /// Say what would be done, change nothing.
+    /// Report what would be done; change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -298,10 +302,10 @@ pub(crate) struct MoveArgs {
 pub(crate) struct RetireArgs {
     #[command(flatten)]
     pub(crate) moved: MoveArgs,
-    /// State that every place that holds coordinates was given with --configs.
+    /// Confirm that --configs covers every place that contains coordinates.
     #[arg(long)]
     pub(crate) all_references: bool,
-    /// Delete without the recovery window that the source has.
+    /// Delete immediately, without the source's recovery window.
     #[arg(long)]
     pub(crate) without_recovery: bool,
 }
@@ -313,7 +317,8 @@ pub(crate) struct SplitArgs {
     pub(crate) at: OneStore,
     #[command(flatten)]
     pub(crate) configs: Configs,
-    /// The journal of the split: a file, or a Postgres URL. Not the journal of a migration.
+    /// The journal of the split: a file, or a Postgres URL. It must not be the journal of a
+    /// migration.
     #[arg(
         long,
         value_name = "PATH or URL",
@@ -322,19 +327,19 @@ pub(crate) struct SplitArgs {
     pub(crate) journal: String,
     #[command(flatten)]
     pub(crate) pace: Pace,
-    /// Say how many secrets would be written, change nothing.
+    /// Report how many secrets would be written; change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Refuse secrets that are no text, for installations that may go back to Airbyte.
+    /// Refuse secrets that are not strings, for installations that may return to Airbyte.
     #[arg(long)]
     pub(crate) strings_only: bool,
-    /// Refuse properties that the specification does not know.
+    /// Refuse properties that the specification does not define.
     #[arg(long)]
     pub(crate) refuse_unknown_properties: bool,
-    /// Pointers at secrets of another scope than their configuration's: of another workspace.
+    /// Pointers to secrets of another scope than their configuration: of another workspace.
     #[arg(long, value_enum)]
     pub(crate) other_scope: Option<OtherScope>,
-    /// Allow raw references to secrets of others whose names begin with this. Repeatable.
+    /// Allow raw references to external secrets whose names begin with this prefix. Repeatable.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) allow_external: Vec<String>,
 }
@@ -344,10 +349,11 @@ pub(crate) struct SplitArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) at: OneStore,
-    /// Leave the test secret, so that it can be seen in the provider's console.
+    /// Keep the test secret, so that you can see it in the provider's console.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Take steps that lack rights again for so long: 90s, 10m, 1h. New rights take minutes to arrive on Azure.
+    /// Retry steps that lack permissions for this long: 90s, 10m, 1h. New permissions take minutes
+    /// to take effect on Azure.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
 }
@@ -357,7 +363,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     pub(crate) at: OneStore,
-    /// Say what would be deleted, delete nothing.
+    /// Report what would be deleted; delete nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -367,7 +373,7 @@ pub(crate) struct SweepArgs {
 pub(crate) struct PrepareArgs {
     #[command(flatten)]
     pub(crate) at: OneStore,
-    /// Run the SQL; it is only shown otherwise.
+    /// Run the SQL. Without this option it is only printed.
     #[arg(long)]
     pub(crate) run: bool,
 }
@@ -377,10 +383,11 @@ pub(crate) struct PrepareArgs {
 pub(crate) struct EncryptArgs {
     #[command(flatten)]
     pub(crate) at: OneStore,
-    /// Confirm that nothing else reads the table: a reader that expects plain text fails from now on.
+    /// Confirm that nothing else reads the table: a reader that expects plain text fails from the
+    /// first converted row.
     #[arg(long)]
     pub(crate) nothing_else_reads_it: bool,
-    /// On Postgres, rewrite the table with VACUUM FULL at the end; it is locked meanwhile.
+    /// On Postgres, rewrite the table with VACUUM FULL at the end. The table is locked meanwhile.
     #[arg(long)]
     pub(crate) vacuum_full: bool,
 }
@@ -390,7 +397,7 @@ pub(crate) struct EncryptArgs {
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     pub(crate) at: OneStore,
-    /// Make new data keys and encrypt the values again: for a key that has leaked.
+    /// Generate new data keys and encrypt all values again, after a key has leaked.
     #[arg(long)]
     pub(crate) reencrypt: bool,
 }
@@ -399,22 +406,23 @@ pub(crate) struct RotateArgs {
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("step").multiple(false))]
 pub(crate) struct KeygenArgs {
-    /// The key ring's file. Without another option it is made, with one active key.
+    /// The key ring's file. Without another option, the command creates it with one active key.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// The id of the first key of a new ring; today's date unless given.
+    /// The id of the first key of a new ring. Default: today's date.
     #[arg(long, value_name = "ID", group = "step")]
     pub(crate) id: Option<String>,
-    /// Add a key, not active yet: hand the file to every process that reads the store first.
+    /// Add an inactive key. Distribute the file to every process that reads the store before you
+    /// activate the key.
     #[arg(long, value_name = "ID", group = "step")]
     pub(crate) add: Option<String>,
-    /// Make a key the active one: what is written from now on, and what rotate wraps with.
+    /// Activate a key: new values and `rotate` use it.
     #[arg(long, value_name = "ID", group = "step")]
     pub(crate) activate: Option<String>,
     /// Remove a key that no row of any --store uses.
     #[arg(long, value_name = "ID", group = "step", requires = "store")]
     pub(crate) remove: Option<String>,
-    /// Every store that this key ring opens; --remove looks into each. Repeatable.
+    /// Every store that uses this key ring; --remove checks each. Repeatable.
     #[arg(long, value_name = "URL", requires = "remove")]
     pub(crate) store: Vec<String>,
 }
@@ -426,10 +434,10 @@ pub(crate) struct PolicyArgs {
     pub(crate) of: PolicyOf,
 }
 
-/// The store whose policy is meant.
+/// The store to print a policy for.
 #[derive(Subcommand, Debug)]
 pub(crate) enum PolicyOf {
-    /// The IAM policy, and the trust policy of a role where a principal is given.
+    /// The IAM policy, and with --principal the trust policy of a role.
     Aws {
         /// The region of the secrets.
         #[arg(long)]
@@ -440,64 +448,68 @@ pub(crate) enum PolicyOf {
         /// The tag key whose value `true` marks our secrets, such as AirbyteManaged.
         #[arg(long)]
         tag_key: Option<String>,
-        /// The ARN of the customer key that the secrets are encrypted with.
+        /// The ARN of the customer-managed key that encrypts the secrets.
         #[arg(long, value_name = "ARN")]
         kms: Option<String>,
-        /// Names of external secrets that may be read begin with this. Repeatable.
+        /// Allow reading external secrets whose names begin with this prefix. Repeatable.
         #[arg(long, value_name = "PREFIX")]
         external: Vec<String>,
         /// For credentials that only read.
         #[arg(long)]
         read_only: bool,
-        /// Prints the trust policy too: who may assume the role.
+        /// Also print the trust policy, with this principal as the one that may assume the role.
         #[arg(long, value_name = "ARN")]
         principal: Option<String>,
-        /// The external id that assuming the role asks for.
+        /// The external id that is required to assume the role.
         #[arg(long, value_name = "ID", requires = "principal")]
         external_id: Option<String>,
     },
-    /// The role definition with the commands that assign it, and the access policy for older vaults.
+    /// The role definition, the commands that assign it, and the access policy for older vaults.
     Azure {
-        /// The vault's name; a vault of its own, since Azure cannot scope rights by a secret's name.
+        /// The vault's name. Use a separate vault, because Azure cannot scope permissions by a
+        /// secret's name.
         #[arg(long)]
         vault: String,
-        /// The id of the subscription that holds it.
+        /// The id of the vault's subscription.
         #[arg(long, value_name = "ID")]
         subscription: String,
-        /// The resource group that holds it.
+        /// The vault's resource group.
         #[arg(long, value_name = "NAME")]
         resource_group: String,
-        /// The object id of the service principal or managed identity, which is not its client id.
+        /// The object id (not the client id) of the service principal or managed identity.
         #[arg(long, value_name = "ID")]
         principal: Option<String>,
         /// The role's name.
         #[arg(long, value_name = "NAME")]
         role_name: Option<String>,
-        /// For stores that purge what they delete.
+        /// For stores that purge deleted secrets.
         #[arg(long)]
         purge: bool,
         /// For credentials that only read.
         #[arg(long)]
         read_only: bool,
     },
-    /// Two custom roles, their bindings, the grant on a customer's key, and the gcloud commands.
+    /// Two custom roles, their bindings, the grant on a customer-managed key, and the gcloud
+    /// commands.
     Gcp {
-        /// The number of the project that holds the secrets: conditions name it, and not the id.
+        /// The number of the project that contains the secrets; conditions use it instead of the
+        /// id.
         #[arg(long, value_name = "NUMBER")]
         project_number: String,
-        /// The id of that project; the commands ask gcloud for it unless given.
+        /// The id of that project. Default: the commands ask gcloud.
         #[arg(long, value_name = "ID")]
         project: Option<String>,
-        /// The region, where secrets stay in one.
+        /// The region, if secrets are regional.
         #[arg(long)]
         region: Option<String>,
-        /// The resource name of the Cloud KMS key that the secrets are encrypted with.
+        /// The resource name of the Cloud KMS key that encrypts the secrets.
         #[arg(long, value_name = "NAME")]
         kms_key: Option<String>,
-        /// Who gets the roles, such as serviceAccount:NAME@PROJECT.iam.gserviceaccount.com.
+        /// The member that gets the roles, such as
+        /// serviceAccount:NAME@PROJECT.iam.gserviceaccount.com.
         #[arg(long)]
         member: Option<String>,
-        /// Ids of external secrets that may be read begin with this. Repeatable.
+        /// Allow reading external secrets whose ids begin with this prefix. Repeatable.
         #[arg(long, value_name = "PREFIX")]
         external: Vec<String>,
         /// For credentials that only read.
@@ -506,13 +518,13 @@ pub(crate) enum PolicyOf {
     },
     /// The policy in HCL.
     Vault {
-        /// Mount and path in one, as in the store's URL: secret/airbyte/
+        /// Mount and path together, as in the store's URL: secret/airbyte/
         #[arg(long)]
         prefix: String,
-        /// The mount, where it is not the first part of the prefix.
+        /// The mount, if it is not the first part of the prefix.
         #[arg(long)]
         mount: Option<String>,
-        /// 1 or 2; both unless given.
+        /// The KV version, 1 or 2. Default: both.
         #[arg(long)]
         kv_version: Option<u8>,
         /// For a token that only reads.
@@ -532,7 +544,7 @@ pub(crate) struct ConformanceArgs {
     pub(crate) list_lag: Duration,
 }
 
-/// A whole number of seconds, minutes or hours, up to a day.
+/// Parses a whole number of seconds, minutes or hours, up to a day.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write it as 90s, 10m or 1h, up to a day".to_owned();
     let (number, unit) = text
@@ -553,7 +565,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
-/// Hides what stands between `://` and `@` in text that other people's code made of our arguments.
+/// Hides the text between `://` and `@` in messages that other libraries built from our arguments.
 pub(crate) fn without_passwords(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! The options `--configs` and `--references`, opened.
+//! Opens the sources of `--configs` and `--references`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::status::{Failure, Result};
 /// Opens every `--configs` option.
 ///
 /// # Errors
-/// For wrong settings, missing tables, columns and files, and a source that is given twice.
+/// For wrong settings, missing tables, columns and files, and a source that is listed twice.
 pub(crate) async fn open(
     configs: &Configs,
     environment: &Environment,
@@ -29,7 +29,7 @@ pub(crate) async fn open(
             .any(|known| known.to_string() == source.to_string())
         {
             return Err(Failure::input(format!(
-                "--configs: {source} is given twice; every configuration would be read twice"
+                "--configs: {source} is listed twice; its configurations would be read twice"
             )));
         }
         opened.push(source);
@@ -37,10 +37,10 @@ pub(crate) async fn open(
     Ok(opened)
 }
 
-/// Reads the table of `--references`, where one is given.
+/// Reads the table of `--references`, if there is one.
 ///
 /// # Errors
-/// For wrong settings, and rows that make no sense.
+/// For wrong settings and invalid rows.
 pub(crate) async fn references(
     configs: &Configs,
     environment: &Environment,

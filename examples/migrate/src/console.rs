@@ -1,4 +1,4 @@
-//! What people see: lines on standard output, progress on standard error, nothing of either in the other.
+//! What people see: results on standard output, progress on standard error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,16 +9,16 @@ use console::{Term, measure_text_width};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use parking_lot::Mutex;
 
-/// How often progress is told where nobody can redraw a line.
+/// How often progress is printed if the output is not a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Prints a line of the result, wrapped between words on a terminal. A reader that went away is no
-/// failure of ours.
+/// Prints a line of the result, wrapped between words on a terminal. A closed pipe is not an error
+/// of ours.
 pub(crate) fn say(line: impl AsRef<str>) {
     print(&mut io::stdout().lock(), &Term::stdout(), line.as_ref());
 }
 
-/// Prints a text of the result that people copy, line by line as it is.
+/// Prints text that people copy, line by line and unchanged.
 pub(crate) fn say_text(text: impl AsRef<str>) {
     let mut out = io::stdout().lock();
     for line in text.as_ref().lines() {
@@ -26,19 +26,19 @@ pub(crate) fn say_text(text: impl AsRef<str>) {
     }
 }
 
-/// Prints a line for people while the result may be for programs.
+/// Prints a line for people on standard error, because standard output may be for programs.
 pub(crate) fn remark(line: impl AsRef<str>) {
     print(&mut io::stderr().lock(), &Term::stderr(), line.as_ref());
 }
 
-/// Prints a text for people that has lines of its own.
+/// Prints multi-line text for people.
 pub(crate) fn remark_text(text: impl AsRef<str>) {
     text.as_ref().lines().for_each(remark);
 }
 
 fn print(out: &mut dyn Write, terminal: &Term, line: &str) {
     let line = escaped(line);
-    // No width where nobody looks at it: a file and a pipe get each line whole.
+    // No width if the output is not a terminal: a file or a pipe gets each line whole.
     match terminal
         .is_term()
         .then(|| terminal.size_checked())
@@ -55,9 +55,9 @@ fn print(out: &mut dyn Write, terminal: &Term, line: &str) {
     }
 }
 
-/// Text without anything that a terminal obeys: control characters, and those that turn the direction
-/// of writing, as JSON writes them. Names of properties, ids of rows and messages of servers are
-/// written by others, and one that moves the cursor could erase what was found about it.
+/// Escapes characters that control a terminal: control characters, and those that change the
+/// direction of text, in JSON notation. Names of properties, ids of rows and messages of servers
+/// are written by others; one that moves the cursor could erase what was reported about it.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
@@ -77,8 +77,9 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// C0, DEL and C1; the marks of <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>;
-/// the separators of lines and paragraphs. None needs more than four digits.
+/// C0, DEL and C1; the marks of
+/// <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>; line and paragraph
+/// separators. None needs more than four digits.
 fn is_obeyed(char: char) -> bool {
     char.is_control()
         || matches!(
@@ -91,15 +92,15 @@ fn indent(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
-/// A line as several that are no wider, broken between words; what follows the first is indented. A
-/// word that is wider stays whole: names are there to be copied.
+/// Breaks a line between words into lines of at most this width, and indents all but the first. A
+/// longer word stays whole, because names are there to be copied.
 pub(crate) fn wrapped(line: &str, width: usize, hang: usize) -> Vec<String> {
     if measure_text_width(line) <= width {
         return vec![line.to_owned()];
     }
     let mut lines = Vec::new();
     let mut current = String::new();
-    // With the blanks before it: columns stay columns.
+    // Include the preceding spaces, so that columns stay aligned.
     for word in line.split_inclusive(' ') {
         let fits = measure_text_width(&current) + measure_text_width(word.trim_end()) <= width;
         if !fits && !current.trim().is_empty() {
@@ -112,7 +113,7 @@ pub(crate) fn wrapped(line: &str, width: usize, hang: usize) -> Vec<String> {
     lines
 }
 
-/// How far a phase is: a bar on a terminal, a line every few seconds elsewhere.
+/// The progress of a phase: a bar on a terminal, otherwise a line every few seconds.
 #[derive(Debug)]
 pub(crate) enum Progress {
     /// A bar that redraws itself.
@@ -130,7 +131,7 @@ pub(crate) struct Lines {
 }
 
 impl Progress {
-    /// Begins a phase of so many steps, if that is known.
+    /// Begins a phase with this number of steps, if it is known.
     pub(crate) fn begin(phase: impl Into<String>, total: Option<u64>) -> Self {
         let phase = phase.into();
         if !io::stderr().is_terminal() {
@@ -147,7 +148,7 @@ impl Progress {
         };
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
             .with_prefix(phase)
-            // The template is a constant of ours; were it wrong, the default would do.
+            // The template is a constant of ours; if it were wrong, the default would be used.
             .with_style(
                 ProgressStyle::with_template(template)
                     .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -156,12 +157,12 @@ impl Progress {
                         let _ = write!(out, "{:.0}/s", state.per_sec());
                     }),
             );
-        // At once: the first step may take a while.
+        // Draw immediately: the first step may take a while.
         bar.tick();
         Self::Bar(bar)
     }
 
-    /// So many steps more are done.
+    /// Counts completed steps.
     pub(crate) fn advance(&self, steps: u64) {
         match self {
             Self::Bar(bar) => bar.inc(steps),
@@ -176,7 +177,7 @@ impl Progress {
         }
     }
 
-    /// The phase is over.
+    /// Ends the phase.
     pub(crate) fn finish(&self) {
         match self {
             Self::Bar(bar) => bar.finish_and_clear(),
@@ -217,7 +218,7 @@ mod tests {
         ] {
             assert_eq!(escaped(text), shown);
         }
-        // In the one object for programs the same characters mean the same, and it stays JSON.
+        // In the JSON object the same characters mean the same, and it stays valid JSON.
         let object = serde_json::json!({ "place": "/\u{1b}[2K\u{202e}\u{9b}\n" });
         let text = object.to_string();
         let shown = escaped(&text);
@@ -241,7 +242,7 @@ mod tests {
             lines[1].trim_start(),
             "lines.jsonl#a  not found in the store, look there"
         );
-        // Wider than the terminal, and whole all the same.
+        // A word wider than the terminal stays whole.
         assert_eq!(wrapped(name, 20, 4), [name]);
         assert_eq!(wrapped("short", 80, 4), ["short"]);
     }

@@ -1,11 +1,12 @@
-//! Ctrl-C and SIGTERM: the first stops the run between two steps, the second ends the process.
+//! Ctrl-C and SIGTERM: the first signal stops the run between two steps, the second ends the
+//! process.
 
 use secret_persistence_migrate::Cancellation;
 
 use crate::console::remark;
 use crate::status::Status;
 
-/// Watches for signals from now on, and says how to go on afterwards.
+/// Watches for signals, and prints how to continue afterwards.
 pub(crate) fn watch() -> Cancellation {
     let cancellation = Cancellation::new();
     let asked = cancellation.clone();
@@ -13,7 +14,7 @@ pub(crate) fn watch() -> Cancellation {
         signal().await;
         asked.cancel();
         remark(
-            "stopping: what is in flight is finished and noted; press Ctrl-C again to end at once (nothing is lost then either)",
+            "stopping after the running requests; press Ctrl-C again to stop immediately (this loses nothing either)",
         );
         signal().await;
         std::process::exit(Status::Interrupted as i32);
@@ -30,7 +31,7 @@ async fn signal() {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
         },
-        // Without a handler the signal does what it always does: it ends the process.
+        // Without a handler, the signal's default action ends the process.
         Err(_) => {
             let _ = tokio::signal::ctrl_c().await;
         }

@@ -1,4 +1,4 @@
-//! The option `--journal`, opened.
+//! Opens the journal of `--journal`.
 
 use std::sync::Arc;
 
@@ -9,28 +9,28 @@ use crate::kill;
 use crate::role::Role;
 use crate::status::{Failure, Result};
 
-/// A journal, and the same one as a command is given it.
+/// A journal, and the handle that a command gets.
 #[derive(Clone, Debug)]
 pub(crate) struct Opened {
     journal: Arc<SqlJournal>,
 }
 
 impl Opened {
-    /// For a run; in a test every call is a point at which the process may be stopped.
+    /// The journal for a run. In a test, every call is a point where the process may be stopped.
     pub(crate) fn for_run(&self) -> Arc<dyn Journal> {
         kill::journal(Arc::clone(&self.journal))
     }
 
-    /// Closes it, so that nothing of it is left beside its file.
+    /// Closes the journal, so that no auxiliary files remain.
     pub(crate) async fn close(&self) {
         self.journal.close().await;
     }
 }
 
-/// Opens it: a path, or a URL.
+/// Opens the journal at a path or URL.
 ///
 /// # Errors
-/// Where it cannot be opened or another process has it.
+/// If it cannot be opened, or another process uses it.
 pub(crate) async fn open(text: &str, environment: &Environment) -> Result<Opened> {
     SqlJournal::open(text, &Role::Journal.variables(environment))
         .await

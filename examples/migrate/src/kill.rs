@@ -1,9 +1,9 @@
-//! Points at which a test stops the process: every store operation and every journal write, before
-//! and after. Test-only: a release build has neither the points nor the variables.
+//! Points where a test stops the process: before and after every store operation and every journal
+//! write. A release build has neither the points nor the variables.
 //!
-//! `MIGRATE_TEST_STOP_AT=<k>` makes the process say so on standard error when it comes to the k-th
-//! point, and go no further, until the test kills it. `MIGRATE_TEST_POINTS=<file>` writes how many
-//! points a whole run has.
+//! `MIGRATE_TEST_STOP_AT=<k>` makes the process report on standard error that it has reached the
+//! k-th point, and then wait until the test kills it. `MIGRATE_TEST_POINTS=<file>` writes the
+//! number of points of a whole run.
 
 #[cfg(debug_assertions)]
 mod points {
@@ -164,7 +164,7 @@ mod points {
 
     pub(crate) fn report() {
         if let Some(file) = std::env::var_os("MIGRATE_TEST_POINTS") {
-            // A test that cannot read the file fails by itself.
+            // If the test cannot read the file, it fails.
             let _ = std::fs::write(file, PASSED.load(Ordering::SeqCst).to_string());
         }
     }
@@ -173,7 +173,7 @@ mod points {
 #[cfg(debug_assertions)]
 pub(crate) use points::{Points, journal, report};
 
-/// The journal as it is.
+/// The unchanged journal.
 #[cfg(not(debug_assertions))]
 pub(crate) fn journal<J: secret_persistence_migrate::Journal + 'static>(
     journal: std::sync::Arc<J>,

@@ -1,8 +1,9 @@
-//! Moves the secrets of connector configurations between stores, and back: the tool that operators run.
+//! Moves secrets of connector configurations between stores, and back: the command line tool for
+//! operators.
 //!
-//! `README.md` beside this file's folder has the commands, the options and the sequence without down
-//! time. The engine is `secret_persistence_migrate`; here are the command line and
-//! what draws on a terminal.
+//! `README.md` in the parent folder documents the commands, the options and the steps without
+//! downtime. The engine is `secret_persistence_migrate`; this crate contains the command line and
+//! the terminal output.
 
 mod cli;
 mod commands;
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // clap repeats what it does not understand, which could be a URL with a password.
+            // clap repeats arguments that it does not understand, which could be a URL with a
+            // password.
             let text = cli::without_passwords(&error.render().to_string());
             if error.use_stderr() {
                 console::remark_text(text.trim_end());
@@ -48,8 +50,9 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let status = match runtime {
-        Err(cause) => output
-            .failure(&status::Failure::failed("the runtime cannot be started").with_source(cause)),
+        Err(cause) => {
+            output.failure(&status::Failure::failed("cannot start the runtime").with_source(cause))
+        }
         Ok(runtime) => runtime.block_on(async {
             match commands::run(cli.command, &Environment::of_process(), &output).await {
                 Ok(status) => status,

@@ -1,11 +1,11 @@
-//! The engine's events, as progress.
+//! Shows the engine's events as progress.
 
 use parking_lot::Mutex;
 use secret_persistence_migrate::{Event, Observer, Phase};
 
 use crate::console::Progress;
 
-/// Shows each phase as it goes.
+/// Shows each phase.
 #[derive(Debug, Default)]
 pub(crate) struct Shown(Mutex<Vec<Running>>);
 
@@ -38,7 +38,7 @@ impl Observer for Shown {
                     shown.progress.finish();
                 }
             }
-            // What failed and what was found stands in the report, with its remedy.
+            // The report contains failures and findings, with their remedies.
             _ => {}
         }
     }

@@ -12,26 +12,26 @@ use serde_json::{Value, json};
 use crate::console::{escaped, remark, say, say_text};
 use crate::status::{Failure, Result, Status, chain};
 
-/// How many names of a class people are shown. Programs get as many as the engine lists.
+/// How many names of a class are printed for people. Programs get as many as the engine lists.
 const SHOWN: usize = 10;
 
-/// Where the result goes.
+/// The destination of the result.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     json: bool,
-    /// Where `--list` wants every name.
+    /// The file of `--list`.
     list: Option<Arc<File>>,
 }
 
 impl Output {
-    /// For programs or for people, with a new file for names where one is wanted.
+    /// Creates the output for programs or for people, with a new file for names if requested.
     ///
     /// # Errors
-    /// For a file that is there already, or cannot be made.
+    /// If the file already exists or cannot be created.
     pub(crate) fn new(json: bool, list: Option<&Path>) -> Result<Self> {
         let create = |path: &Path| {
             File::create_new(path).map(Arc::new).map_err(|cause| {
-                Failure::input("cannot be made; name a new file")
+                Failure::input("cannot be created; choose a new file name")
                     .at(format!("--list {}", path.display()))
                     .with_source(cause)
             })
@@ -42,7 +42,7 @@ impl Output {
         })
     }
 
-    /// For people, and without a file.
+    /// Output for people, without a file.
     pub(crate) fn for_people() -> Self {
         Self {
             json: false,
@@ -50,31 +50,32 @@ impl Output {
         }
     }
 
-    /// Whether every name is wanted, and not the first of them.
+    /// Whether to list every name instead of the first ones.
     pub(crate) fn lists_all(&self) -> bool {
         self.list.is_some()
     }
 
-    /// Whether a program reads it.
+    /// Whether a program reads the output.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// A line for people, which programs do not get.
+    /// Prints a line for people, not for programs.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         if !self.json {
             say(text);
         }
     }
 
-    /// A text that people copy, line by line as it is; programs do not get it.
+    /// Prints text that people copy, line by line and unchanged; programs do not get it.
     pub(crate) fn text(&self, text: impl AsRef<str>) {
         if !self.json {
             say_text(text);
         }
     }
 
-    /// Names and places of one kind: the first of them for people, and all for the file of `--list`.
+    /// Names and places of one kind: the first ones for people, all of them for the file of
+    /// `--list`.
     pub(crate) fn names(&self, names: &[String]) {
         self.names_of(names, names.len() as u64);
     }
@@ -82,7 +83,7 @@ impl Output {
     fn names_of(&self, names: &[String], count: u64) {
         if let Some(mut file) = self.list.as_deref() {
             for name in names {
-                // A disk that is full is told at the end by the number that is missing.
+                // If the disk is full, the number of missing names is reported at the end.
                 let _ = writeln!(file, "{}", escaped(name));
             }
         }
@@ -94,13 +95,13 @@ impl Output {
             let where_ = if self.lists_all() {
                 "in the file"
             } else {
-                "--list FILE writes them all"
+                "--list FILE writes all of them"
             };
             self.line(format!("{:>12}… and {more} more ({where_})", ""));
         }
     }
 
-    /// The one object for programs, which people do not get.
+    /// Prints the JSON object for programs, which people do not get.
     pub(crate) fn object(&self, status: Status, result: &impl Serialize) {
         if !self.json {
             return;
@@ -112,7 +113,7 @@ impl Output {
         say(object.to_string());
     }
 
-    /// Why a command ended early.
+    /// Prints why a command ended early.
     pub(crate) fn failure(&self, failure: &Failure) -> Status {
         let status = failure.status();
         let text = chain(failure);
@@ -121,7 +122,7 @@ impl Output {
         status
     }
 
-    /// What a migration has found and done.
+    /// Prints what a migration found and did.
     pub(crate) fn report(&self, report: &Report) -> Status {
         let status = status_of(report);
         self.object(status, report);
@@ -146,7 +147,7 @@ impl Output {
             self.names_of(&names, report.failed);
         }
         if report.unlisted {
-            self.line("the source cannot list: what no configuration mentions is not known");
+            self.line("the source cannot list its secrets: those that no configuration mentions are unknown");
         }
         for place in &report.unreachable {
             self.line(format!("out of reach: {place}"));
@@ -156,7 +157,7 @@ impl Output {
     }
 }
 
-/// What a report means for the caller.
+/// The exit status of a report.
 fn status_of(report: &Report) -> Status {
     match report.stopped {
         Some(Stop::Cancelled) => Status::Interrupted,
@@ -168,7 +169,7 @@ fn status_of(report: &Report) -> Status {
     }
 }
 
-/// Every number of the tally that is not zero, as the engine names them.
+/// Every nonzero number of the tally, with the engine's names.
 fn tally(report: &Report) -> Option<String> {
     let Ok(Value::Object(numbers)) = serde_json::to_value(report.tally) else {
         return None;
@@ -215,7 +216,7 @@ fn failure(failure: &secret_persistence_migrate::Failure) -> String {
         .into_iter()
         .flatten()
         .map(String::as_str)
-        // A store's error names the coordinate itself.
+        // A store's error already names the coordinate.
         .filter(|part| !failure.message.contains(part))
         .collect();
     let place = place.join(" ");
@@ -224,22 +225,22 @@ fn failure(failure: &secret_persistence_migrate::Failure) -> String {
 }
 
 fn end(report: &Report) -> String {
-    let again = "the same command goes on from there";
+    let again = "the same command continues from there";
     match report.stopped {
         None if report.failed > 0 => format!("{}: finished, with failures", report.command),
         None if report.tally.lost > 0 => format!(
-            "{}: finished; the target has lost {}, run copy again",
+            "{}: finished; the target has lost {}; run copy again",
             report.command, report.tally.lost
         ),
         None if report.tally.changed_since > 0 && !report.dry_run => format!(
-            "{}: finished; {} changed meanwhile, run copy again",
+            "{}: finished; {} changed in the meantime; run copy again",
             report.command, report.tally.changed_since
         ),
         None if report.dry_run => format!("{}: dry run, nothing was changed", report.command),
         None => format!("{}: done", report.command),
         Some(Stop::Cancelled) => format!("{}: stopped; {again}", report.command),
         Some(Stop::Conflict) => format!(
-            "{}: stopped; the target has other values under these names, and nothing is overwritten",
+            "{}: stopped; the target has other values under these names. Nothing was overwritten",
             report.command
         ),
         Some(Stop::Hydration) => format!(
@@ -251,23 +252,22 @@ fn end(report: &Report) -> String {
             }
         ),
         Some(Stop::Linked) => format!(
-            "{}: stopped; what was deleted from one store was deleted from the other too, and written back: \
-             end what connects the two first",
+            "{}: stopped; a delete in one store also deleted from the other, and the secret was written back: \
+            end the replication between the two first",
             report.command
         ),
         Some(Stop::Remaining) => format!(
-            "{}: went through; {} secrets of this installation are left in the source: those above, and \
-             what waits for a decision there",
+            "{}: finished; {} secrets of this installation remain in the source: those above, and \
+            those there that need a decision",
             report.command, report.tally.remaining
         ),
         Some(Stop::Unverified) => format!(
-            "{}: found that the target lacks secrets that it had; run copy again",
+            "{}: the target has lost secrets that it had; run copy again",
             report.command
         ),
-        Some(Stop::Undecided) => format!(
-            "{}: waits for your decision about each class marked → above",
-            report.command
-        ),
+        Some(Stop::Undecided) => {
+            format!("{}: decide about each class marked → above", report.command)
+        }
         Some(_) => format!(
             "{}: stopped after too many failures; {again}",
             report.command
@@ -277,22 +277,22 @@ fn end(report: &Report) -> String {
 
 fn meaning(class: Class) -> &'static str {
     match class {
-        Class::Changed => "changed since they were copied; the next copy brings them",
+        Class::Changed => "changed since they were copied; the next copy updates them",
         Class::Conflicting => "have another value in the target",
-        Class::Expiring => "expire, and the target keeps no expiry",
-        Class::External => "secrets of others, never copied",
-        Class::Kept => "not deleted from the store, each for its reason",
+        Class::Expiring => "expire, and the target does not store expiry",
+        Class::External => "external secrets, never copied",
+        Class::Kept => "not deleted from the store, for the given reason",
         Class::Lost => "lost by the target; the next copy writes them again",
-        Class::Missing => "mentioned by a configuration, missing in the source",
-        Class::OtherScope => "secrets of another scope than their configuration's",
-        Class::Orphaned => "in the source, mentioned by no configuration",
+        Class::Missing => "in a configuration, missing in the source",
+        Class::OtherScope => "secrets of another scope than their configuration",
+        Class::Orphaned => "in the source, in no configuration",
         Class::PendingDeletion => "scheduled for deletion in the target",
-        Class::Present => "in the target already, equal",
-        Class::Recoverable => "mentioned by a configuration, scheduled for deletion in the source",
-        Class::Skipped => "configurations' secrets that were not verified",
-        Class::Shared => "stand in more than one configuration",
+        Class::Present => "already in the target, equal",
+        Class::Recoverable => "in a configuration, scheduled for deletion in the source",
+        Class::Skipped => "secrets of configurations that were not verified",
+        Class::Shared => "in more than one configuration",
         Class::Storage => "pointers with a storage id",
-        Class::Unfit => "values that the target cannot hold",
+        Class::Unfit => "values that the target cannot store",
         Class::Unreadable => "places in configurations that cannot be understood",
         _ => "others",
     }
@@ -304,16 +304,14 @@ fn remedy(class: Class) -> &'static str {
         Class::External => "--external expect or leave",
         Class::Missing => "--missing skip, or restore them",
         Class::OtherScope => "--other-scope keep, or correct the configurations",
-        Class::Recoverable => "restore them in the source, or --recoverable skip",
+        Class::Recoverable => "restore them in the source, or use --recoverable skip",
         Class::Orphaned => "--orphaned copy or leave",
         Class::PendingDeletion => "--pending-deletion restore or skip",
         Class::Shared => "--unshare, or --shared keep",
         Class::Storage => "--storage <id>=move or <id>=leave for each",
-        Class::Unfit => "--unfit skip, or another target",
-        Class::Conflicting => "find out whose value is right; nothing is overwritten",
-        Class::Unreadable => {
-            "correct them first; what a reference stands for is told by --references"
-        }
+        Class::Unfit => "--unfit skip, or use another target",
+        Class::Conflicting => "find out which value is right; nothing is overwritten",
+        Class::Unreadable => "correct them first; --references resolves references",
         _ => "an option",
     }
 }

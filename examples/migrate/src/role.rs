@@ -1,8 +1,8 @@
-//! Which of a command's stores or databases something is for.
+//! The role of a store or database in a command.
 
 use secret_persistence::Environment;
 
-/// A store or database of a command: what its option is called, and what its variables begin with.
+/// A store or database of a command: determines its option and the prefix of its variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// `--configs` and `--references`: `CONFIG_`.
@@ -18,7 +18,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// What a variable for this role begins with.
+    /// The prefix of variables for this role.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Config => "CONFIG_",
@@ -29,7 +29,7 @@ impl Role {
         }
     }
 
-    /// The option that names the store or database.
+    /// The option for the store or database.
     pub(crate) fn option(self) -> &'static str {
         match self {
             Self::Config => "--configs",
@@ -40,12 +40,12 @@ impl Role {
         }
     }
 
-    /// The environment as this role sees it: `FROM_VAULT_ADDRESS` takes the place of `VAULT_ADDRESS`.
+    /// The environment of this role: `FROM_VAULT_ADDRESS` replaces `VAULT_ADDRESS`.
     pub(crate) fn view(self, environment: &Environment) -> Environment {
         environment.with_prefix(self.prefix())
     }
 
-    /// Asks that view for a variable.
+    /// Reads a variable of that environment.
     pub(crate) fn variables(
         self,
         environment: &Environment,

@@ -1,4 +1,4 @@
-//! How a run ends: the exit statuses, and the failures that lead to them.
+//! How a run ends: the exit statuses, and the failures that cause them.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,20 +6,21 @@ use std::fmt;
 use secret_persistence::{Error, ErrorKind, Operation};
 use secret_persistence_migrate::{MigrateError, MigrateErrorKind};
 
-/// What the process tells its caller. Documented in `--help` and in the README.
+/// The exit status of the process. Documented in `--help` and in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// Everything asked for is done and in order.
+    /// Everything requested is done and correct.
     Done = 0,
-    /// The run went through and found something wrong: a difference, a conflict, a failed step.
+    /// The run finished and found a problem: a difference, a conflict, a failed step.
     Found = 1,
-    /// Arguments, a URL, a setting, a credential or an input file is wrong, and has to be corrected first.
+    /// An argument, a URL, a setting, a credential or an input file is wrong and must be corrected
+    /// first.
     Input = 2,
     /// Refused or stopped until the operator decides or confirms something.
     Undecided = 3,
-    /// A store, a database or a file failed midway. Run the same command again to go on.
+    /// A store, a database or a file failed midway. Run the same command again to continue.
     Failed = 4,
-    /// Stopped by Ctrl-C or SIGTERM. Run the same command again to go on.
+    /// Stopped by Ctrl-C or SIGTERM. Run the same command again to continue.
     Interrupted = 130,
 }
 
@@ -27,13 +28,14 @@ pub(crate) enum Status {
 pub(crate) const EXIT_STATUSES: &str = "\
 Exit status:
     0  done, everything in order
-    1  went through and found something wrong (a difference, a conflict, a failed step); it is listed
+    1  finished and found a problem (a difference, a conflict, a failed step), which is listed
     2  an argument, URL, setting, credential or input file is wrong; correct it first
-    3  refused or stopped until you decide or confirm something; it says what
-    4  a store, database or file failed midway; the same command goes on from there
-  130  stopped by Ctrl-C or SIGTERM; the same command goes on from there";
+    3  refused or stopped until you decide or confirm what the message says
+    4  a store, database or file failed midway; the same command continues from there
+  130  stopped by Ctrl-C or SIGTERM; the same command continues from there";
 
-/// Why a command ended early: what is wrong, where, and the remedy. Never a value or a credential.
+/// Why a command ended early: what is wrong, where, and the remedy. It never contains a value or a
+/// credential.
 #[derive(Debug)]
 pub(crate) struct Failure {
     status: Status,
@@ -41,11 +43,11 @@ pub(crate) struct Failure {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// The result of everything in this program.
+/// The result type of this program.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
-    /// A failure with a status of its own.
+    /// A failure with the given status.
     pub(crate) fn new(status: Status, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -54,12 +56,12 @@ impl Failure {
         }
     }
 
-    /// Something the operator gave is wrong; nothing was changed.
+    /// The operator's input is wrong; nothing was changed.
     pub(crate) fn input(message: impl Into<String>) -> Self {
         Self::new(Status::Input, message)
     }
 
-    /// The operator has to decide something first; nothing was changed.
+    /// The operator must decide something first; nothing was changed.
     pub(crate) fn undecided(message: impl Into<String>) -> Self {
         Self::new(Status::Undecided, message)
     }
@@ -69,24 +71,24 @@ impl Failure {
         Self::new(Status::Failed, message)
     }
 
-    /// Adds the cause, which must be as free of values and credentials as the message.
+    /// Adds the cause, which must not contain values or credentials either.
     pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// Says which option, file or row the failure is about.
+    /// Names the option, file or row that failed.
     pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
     }
 
-    /// The failure as one of a store, for callers that know nothing else.
+    /// The failure as a store's error, for callers that know only those.
     pub(crate) fn into_store_error(self) -> Error {
         Error::new(ErrorKind::InvalidConfig, chain(&self))
     }
 
-    /// What the process ends with.
+    /// The exit code of the process.
     pub(crate) fn status(&self) -> Status {
         self.status
     }
@@ -107,14 +109,15 @@ impl StdError for Failure {
 }
 
 impl Status {
-    /// What a store's error means for the caller, whichever the store and the command. A store that asks
-    /// for its credentials with its first request is no other than one that asks for them at opening.
+    /// The exit status of a store's error, the same for every store and command. A store that
+    /// requests credentials with its first request is treated like one that requests them when it
+    /// opens.
     pub(crate) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::InvalidConfig
             | ErrorKind::InvalidCoordinate
             | ErrorKind::Unauthenticated => Self::Input,
-            // What is not there when a store is opened is misspelt: a database, a mount, a vault.
+            // Something missing when a store opens is misspelt: a database, a mount, a vault.
             ErrorKind::NotFound if error.operation() == Some(Operation::Open) => Self::Input,
             _ => Self::Failed,
         }

@@ -1,4 +1,4 @@
-//! The stores of a command: described by a URL or a file of settings, opened by the façade.
+//! The stores of a command: described by a URL or a settings file, opened by the façade.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -14,33 +14,33 @@ use crate::console::remark;
 use crate::role::Role;
 use crate::status::{Failure, Result};
 
-/// What happens where a database's file or table is missing: a misspelt name must not make another.
+/// What happens if a database's file or table is missing. A misspelt name must not create a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfMissing {
-    /// It is made: by the command that fills it, and by no other.
+    /// Create it: only for commands that fill it.
     Create,
-    /// It is read as empty, and people are told: what a dry run says of a target to be.
+    /// Treat it as empty and print a note, as a dry run does for a future target.
     Empty,
-    /// The command is refused.
+    /// Refuse the command.
     Refuse,
 }
 
-/// A store as its settings describe it: everything that can be checked without a request is checked.
+/// A store as described by its settings, after all checks that do not need a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Described {
     role: Role,
-    /// How the operator named it, for messages.
+    /// The operator's name for it, for messages.
     name: String,
     settings: Settings,
     owner: Option<Owner>,
 }
 
 impl Described {
-    /// Reads what an option says, so that a mistake shows before anything is opened.
+    /// Reads an option, so that a mistake shows before anything is opened.
     ///
     /// # Errors
-    /// For settings that cannot be used: of a store that is not built in, unknown, contradictory, with a
-    /// credential in a URL.
+    /// For settings that cannot be used: for a store that is not built in, unknown, contradictory,
+    /// or with a credential in a URL.
     pub(crate) fn read(place: Place<'_>, role: Role, environment: &Environment) -> Result<Self> {
         let environment = role.view(environment);
         match place {
@@ -61,8 +61,8 @@ impl Described {
 
     fn checked(role: Role, name: String, settings: Result<Settings>) -> Result<Self> {
         let read = || {
-            // Of a mirror only the first store is meant: while secrets move, the services keep both
-            // alike, and what is deleted on one side would be gone from the other.
+            // Use only the first store of a mirror: during a migration, the services keep both
+            // stores in sync, and a delete on one side would delete from the other.
             let settings = settings?.alone();
             settings.check()?;
             let owner = settings.owner()?;
@@ -77,12 +77,12 @@ impl Described {
         })
     }
 
-    /// Opens the store. What its settings say about layers is for services: a migration reads what the
-    /// store has, so nothing is cached. Where the operator has not said how many requests a second are
-    /// made at most, it keeps to what the provider documents.
+    /// Opens the store. Layer settings apply to services only: a migration must read what the store
+    /// has, so nothing is cached. Without an operator's rate, it stays within the provider's
+    /// documented quota.
     ///
     /// # Errors
-    /// Whatever keeps the store from opening.
+    /// If the store does not open.
     pub(crate) async fn open(
         &self,
         rate: Option<NonZeroU32>,
@@ -98,7 +98,7 @@ impl Described {
                 settings = settings.with("retry", "false")?;
             }
             let settings = match rate {
-                // Somebody may have had the documented quotas raised.
+                // The operator's quotas may be higher than the documented ones.
                 Some(_) => settings.with("limit", "false")?,
                 None => settings.with("limit-share", "1")?,
             };
@@ -114,10 +114,10 @@ impl Described {
         })
     }
 
-    /// The table, for commands that only databases have. It is not made where it is missing.
+    /// The table, for commands that work on databases only. It is not created if it is missing.
     ///
     /// # Errors
-    /// For another kind of store.
+    /// For other kinds of store.
     pub(crate) fn database(&self) -> Result<DbConfig> {
         if self.settings.kind() != Kind::Database {
             return Err(Failure::input(
@@ -137,29 +137,29 @@ impl Described {
         })
     }
 
-    /// That table, open.
+    /// Opens that table.
     ///
     /// # Errors
-    /// For another kind of store, and whatever keeps it from opening.
+    /// For other kinds of store, and if it does not open.
     pub(crate) async fn open_database(&self) -> Result<Database> {
         Database::connect(self.database()?)
             .await
             .map_err(|error| Failure::from(error).at(&self.name))
     }
 
-    /// Tells people whose secrets would be in plain text.
+    /// Warns that secrets would be in plain text.
     fn note_plain_text(&self) -> Result<()> {
         let config = DbConfig::from_settings(self.settings.store())?;
         if config.mode() == Mode::Plain {
             remark(format!(
-                "note: {config} is plain text; whoever reads the database, its log or its backups reads the secrets"
+                "note: {config} is plain text; anyone who can read the database, its log or its backups can read the secrets"
             ));
         }
         Ok(())
     }
 }
 
-/// Opens a database, making it only where the command may.
+/// Opens a database, and creates it only if the command may.
 async fn connect_database(
     settings: Settings,
     if_missing: IfMissing,
@@ -173,28 +173,28 @@ async fn connect_database(
         Err(error) if if_missing == IfMissing::Empty && may_create => error,
         opened => return Ok(opened?),
     };
-    // Whatever else is wrong is wrong again.
+    // Any other error occurs again here.
     let empty = secret_persistence::connect(settings.with("create", "dry-run")?).await?;
     remark(format!(
-        "note: {}; copy and split make it",
+        "note: {}; copy and split create it",
         refused.message()
     ));
     Ok(empty)
 }
 
-/// A URL describes one store. What stands around the stores of a service is refused in it: it would
-/// have no effect here, and whoever wrote `read-only=true` relies on it.
+/// A URL describes one store. Settings of services are refused in it: they have no effect here, but
+/// an operator who wrote `read-only=true` relies on it.
 fn from_url(text: &str, url: &StoreUrl, environment: &Environment) -> Result<Settings> {
     let around = |name: &str| name != "owner" && COMMON.iter().any(|row| row.name == name);
     if let Some((name, _)) = url.query().find(|(name, _)| around(name)) {
         return Err(Failure::input(format!(
-            "`{name}` is for services, and has no effect in this tool; leave it out (--rate says how fast it goes)"
+            "`{name}` is for services and has no effect in this tool; remove it (--rate limits requests)"
         )));
     }
     Ok(Settings::from_url(text, environment)?)
 }
 
-/// Reads a file of settings, and the Kubernetes Secrets that it may refer to.
+/// Reads a settings file, and the Kubernetes Secrets that it may refer to.
 fn from_file(file: &Path, secrets: &[PathBuf], environment: &Environment) -> Result<Settings> {
     let mut at_hand = KubernetesSecrets::none();
     for path in secrets {
@@ -211,7 +211,7 @@ fn from_file(file: &Path, secrets: &[PathBuf], environment: &Environment) -> Res
     Ok(Settings::from_file(file, &at_hand, environment)?)
 }
 
-/// A store that is open, and in whose name.
+/// An open store, and its owner.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     /// The store.
@@ -222,15 +222,15 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Refuses to write without an owner to a store that has room for one.
+    /// Refuses to write to a store that records owners if no owner is set.
     ///
     /// # Errors
-    /// Where the store keeps owners and none is set.
+    /// If the store records owners and none is set.
     pub(crate) fn for_writing(self) -> Result<Self> {
         if self.store.capabilities().owner && self.owner.is_none() {
             return Err(Failure::input(format!(
                 "{} {}: every secret is written with the id of its installation, and none is set; \
-                 set SECRETS_OWNER (or {}SECRETS_OWNER) to a name that no other installation has, like prod_eu",
+                set SECRETS_OWNER (or {}SECRETS_OWNER) to a name unique to this installation, like prod_eu",
                 self.role.option(),
                 self.store,
                 self.role.prefix(),
@@ -239,14 +239,14 @@ impl Store {
         Ok(self)
     }
 
-    /// The store, where every operation is a point at which a test may stop the process.
+    /// The store. In a test, every operation is a point where the process may be stopped.
     #[cfg(debug_assertions)]
     pub(crate) fn with_points(mut self) -> Self {
         self.store = Arc::new(crate::kill::Points(self.store));
         self
     }
 
-    /// The store as it is.
+    /// The unchanged store.
     #[cfg(not(debug_assertions))]
     pub(crate) fn with_points(self) -> Self {
         self

@@ -1,4 +1,4 @@
-//! `check`: proves a store end to end with a test secret.
+//! `check`: checks a store end to end with a test secret.
 
 use secret_persistence::Environment;
 use secret_persistence_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
@@ -24,18 +24,18 @@ pub(crate) async fn run(
     let mut options = CheckOptions::default().with_keep(args.keep);
     if let Some(wait) = args.wait {
         remark(format!(
-            "rights that are missing are waited for, for up to {} s",
+            "waiting up to {} s for missing permissions",
             wait.as_secs()
         ));
         options = options.with_wait(wait);
     }
-    // Each step as it ends: where a server does not answer, all of them take a while.
+    // Print each step as it ends: if a server does not answer, each one takes a while.
     let report = store
         .store
         .check_telling(&options, &|step| output.line(step.to_string()))
         .await;
     output.line(report.conclusion());
-    // Another store would not even have opened.
+    // Any other error would have prevented opening the store.
     let status = match report.shared_failure() {
         Some(error) => Status::of(error),
         None if report.failures().next().is_none() => Status::Done,

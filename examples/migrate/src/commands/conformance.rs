@@ -1,4 +1,4 @@
-//! `conformance`: the suite of promises against any store, a real cloud included.
+//! `conformance`: runs the conformance suite against any store, including real clouds.
 
 use std::sync::Arc;
 

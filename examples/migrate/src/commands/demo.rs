@@ -1,4 +1,4 @@
-//! `demo`: the whole idea in one screen, on connectors of its own.
+//! `demo`: shows split, copy, verify and rollback on one screen, on made-up connectors.
 
 mod connectors;
 mod show;
@@ -18,10 +18,10 @@ use crate::console::wrapped;
 use crate::output::Output;
 use crate::status::{Failure, Result, Status};
 
-/// The columns of a terminal, at least.
+/// The minimum width of a terminal in columns.
 const WIDTH: usize = 80;
 
-/// Where the text of a step begins.
+/// The column where the text of a step begins.
 const INDENT: usize = 12;
 
 /// Runs it.
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<Status> {
                 .prefix("migrate-demo-")
                 .tempdir()
                 .map_err(|cause| {
-                    Failure::failed("no temporary folder could be made").with_source(cause)
+                    Failure::failed("cannot create a temporary folder").with_source(cause)
                 })?,
         ),
     };
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<Status> {
     Ok(status)
 }
 
-/// The story, told while it happens.
+/// The demo, with a line printed for each step.
 struct Demo {
     world: World,
     output: Output,
@@ -80,10 +80,12 @@ struct Demo {
 }
 
 impl Demo {
-    /// All of it; answers how many secrets were moved.
+    /// Runs every step and returns the number of secrets that were moved.
     async fn tell(&mut self) -> Result<u64> {
         let all = connectors()?;
-        self.say("Connector configurations contain secrets. Here are a dozen, all values made up:");
+        self.say(
+            "Connector configurations contain secrets. Here are a dozen, with made-up values:",
+        );
         let names: Vec<&str> = all
             .iter()
             .map(|connector| connector.name.as_str())
@@ -104,13 +106,13 @@ impl Demo {
             self.say(format!("    {line}"));
         }
         self.say(format!(
-            "            {} configurations split, {secrets} secrets stored in plain text, as an unprotected installation has them",
+            "            {} configurations split, {secrets} secrets stored in plain text, as in an unprotected installation",
             self.world.names().len()
         ));
         let clear = self.world.values_in_clear(World::SOURCE)?;
         self.expect(
             clear == secrets,
-            "the plain store holds every value in clear",
+            "the plain store contains every value in plain text",
         );
 
         self.update(&shown).await?;
@@ -124,7 +126,7 @@ impl Demo {
             .plan()
             .await?;
         self.say("");
-        self.say("3 PLAN      What a move would do, before anything is done.");
+        self.say("3 PLAN      What a copy would do, before it changes anything.");
         self.say(format!(
             "            {} configurations, {} pointers, {} secrets to copy; {} missing, {} shared, {} to decide",
             plan.tally.configurations,
@@ -144,7 +146,7 @@ impl Demo {
         self.complete(&copy);
         let moved = copy.tally.written;
         self.expect(moved == secrets, "every secret is copied once");
-        self.say("4 COPY      To another store: here an encrypted one, a data key per value, AES-256-GCM.");
+        self.say("4 COPY      To another store, here an encrypted one: a data key per value, AES-256-GCM.");
         let encrypted = self.world.values_in_clear(World::TARGET)?;
         self.expect(encrypted == 0, "the encrypted store shows no value");
         self.say(format!(
@@ -164,7 +166,7 @@ impl Demo {
         ));
         let exact = self.hydrate_all(false).await?;
         self.say(format!(
-            "6 HYDRATE   from the new store: {exact} of {} exactly as they were. No configuration was changed to move.",
+            "6 HYDRATE   from the new store: {exact} of {} identical to the original. The move changed no configuration.",
             self.world.names().len()
         ));
 
@@ -190,24 +192,24 @@ impl Demo {
             "nothing is left in the target",
         );
         self.say(format!(
-            "7 ROLLBACK  {} removed from the new store, after a proof that every configuration hydrates from the old one",
+            "7 ROLLBACK  {} deleted from the new store, after every configuration hydrated from the old one",
             rollback.tally.deleted
         ));
         let exact = self.hydrate_all(true).await?;
         self.say(format!(
-            "8 HYDRATE   from the old store: {exact} of {} exactly as they were",
+            "8 HYDRATE   from the old store: {exact} of {} identical to the original",
             self.world.names().len()
         ));
         self.say("");
         Ok(moved)
     }
 
-    /// What a form does: it shows masks, and sends them back.
+    /// Edits a connector through a form, which shows masks and sends them back.
     async fn update(&mut self, shown: &Saved) -> Result<()> {
         let masked = self.world.mask(shown)?;
         self.say("");
         self.say(format!(
-            "2 EDIT      People see masks: \"password\": {}, and what they send back says what to keep.",
+            "2 EDIT      Users see masks: \"password\": {}. A mask that is sent back keeps the saved value.",
             masked["password"]
         ));
         let kept = self.world.update(shown, masked.clone()).await?;
@@ -216,7 +218,7 @@ impl Demo {
             "a masked update writes nothing",
         );
         self.say(format!(
-            "            sent back as it was: {} secrets written, {} deleted",
+            "            sent back unchanged: {} secrets written, {} deleted",
             kept.written, kept.deleted
         ));
         let shown = self.world.saved(&shown.name).await?;
@@ -248,12 +250,12 @@ impl Demo {
             let saved = self.world.saved(&name).await?;
             let full = self.world.hydrate(&saved, from_source).await?;
             let original = self.world.original(&name)?.to_string();
-            // Compared as text, so that the order of keys counts too.
+            // Compare as text, so that the order of keys matters too.
             if full == original {
                 exact += 1;
             } else {
                 self.failed
-                    .push(format!("{name} does not hydrate to what it was"));
+                    .push(format!("{name} does not hydrate to the original"));
             }
         }
         Ok(exact)
@@ -273,7 +275,8 @@ impl Demo {
         }
     }
 
-    /// Within the width that every terminal has; what follows the first line stands below its text.
+    /// Wraps a line to the minimum width of a terminal, and indents the following lines below its
+    /// text.
     fn say(&self, line: impl AsRef<str>) {
         for part in wrapped(line.as_ref(), WIDTH, INDENT) {
             self.output.line(part);
@@ -281,7 +284,7 @@ impl Demo {
     }
 }
 
-/// A folder that is new or empty: nothing of anybody is overwritten.
+/// Returns the folder if it is new or empty, so that the demo never overwrites files.
 fn empty(folder: PathBuf) -> Result<PathBuf> {
     let failed =
         |cause| Failure::input(format!("{} cannot be used", folder.display())).with_source(cause);

@@ -1,4 +1,4 @@
-//! `encrypt`: converts a plain table to an encrypted one, in place, online, resumable.
+//! `encrypt`: converts a plain table to an encrypted one in place, online, resumable.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,16 +21,16 @@ pub(crate) async fn run(
 ) -> Result<Status> {
     if !args.nothing_else_reads_it {
         return Err(Failure::undecided(
-            "whatever reads the table without the key ring fails from the first converted row on, Airbyte \
-             itself too; say that nothing else reads it with --nothing-else-reads-it",
+            "a reader without the key ring, including Airbyte itself, fails from the first converted row; \
+            confirm with --nothing-else-reads-it that nothing else reads the table",
         ));
     }
     let described = Described::read(args.at.place(), Role::Store, environment)?;
     let config = described.database()?;
     if config.mode() == Mode::Plain {
         return Err(Failure::input(format!(
-            "{config}: encrypt needs the key ring that the store will have; set SECRETS_KEYRING_FILE \
-             and leave mode=plain out (keygen makes a ring)"
+            "{config}: encrypt needs the key ring that the store will use; set SECRETS_KEYRING_FILE \
+            and omit mode=plain (keygen creates a ring)"
         )));
     }
     let store = described.open_database().await?;
@@ -52,9 +52,9 @@ pub(crate) async fn run(
         "encrypt: {} rows converted; the table's files were {}",
         encrypted.converted,
         if encrypted.rewritten {
-            "rewritten, so that they hold no plain text any more"
+            "rewritten and no longer contain plain text"
         } else {
-            "not rewritten: old values may linger in their free space (--vacuum-full, or again when nobody reads)"
+            "not rewritten: their free space may still contain old values (use --vacuum-full, or run again when nothing reads the table)"
         }
     ));
     for place in &encrypted.out_of_reach {

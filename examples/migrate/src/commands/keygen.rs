@@ -1,4 +1,4 @@
-//! `keygen`: makes a key ring, adds a key, makes it the active one, removes one that no row uses.
+//! `keygen`: creates a key ring, adds a key, activates one, or removes one that no row uses.
 
 use secret_persistence::database::{KeyId, KeyRingFile};
 use secret_persistence::{Environment, Timestamp};
@@ -22,13 +22,13 @@ pub(crate) async fn run(
         let mut ring = KeyRingFile::open(file)?;
         ring.add(id(text)?)?;
         let next = format!(
-            "added {text}; hand the file to every process that reads the store, then --activate {text}"
+            "added {text}; distribute the file to every process that reads the store, then run --activate {text}"
         );
         (ring, next)
     } else if let Some(text) = &args.activate {
         let mut ring = KeyRingFile::open(file)?;
         ring.activate(&id(text)?)?;
-        let next = format!("{text} is active; `rotate` wraps what is stored with it");
+        let next = format!("{text} is active; `rotate` rewraps existing rows with it");
         (ring, next)
     } else if let Some(text) = &args.remove {
         let (mut ring, id) = (KeyRingFile::open(file)?, id(text)?);
@@ -47,7 +47,7 @@ pub(crate) async fn run(
         let text: String = args.id.clone().unwrap_or_else(today);
         let ring = KeyRingFile::create(file, id(&text)?)?;
         let next = format!(
-            "made, with the key {text}. Keep a copy apart from the database: without it nothing that is encrypted comes back"
+            "created with the key {text}. Keep a copy apart from the database: without it, encrypted values cannot be recovered"
         );
         (ring, next)
     };

@@ -71,9 +71,9 @@ pub(crate) async fn retire(
 ) -> Result<Status> {
     if !args.all_references {
         return Err(Failure::undecided(
-            "retire deletes from the source whatever is equal in the target. A table or file that still \
-             points there and was not given would lose its secrets: give every one with --configs \
-             (the README lists those of an Airbyte database), then say so with --all-references",
+            "retire deletes from the source everything that is equal in the target. A table or file that still \
+            contains pointers and is not listed would lose its secrets: list each one with --configs \
+            (the README has those of an Airbyte database), then confirm with --all-references",
         ));
     }
     let run = Run::prepare(&args.moved, environment, output, Command::Other).await?;
@@ -87,18 +87,18 @@ pub(crate) async fn retire(
     Ok(output.report(&report?))
 }
 
-/// What a command does to the target, as far as it matters before it begins.
+/// The kind of command, as far as it affects how stores are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
-    /// Writes secrets, and so needs an owner; makes the table where it is missing.
+    /// Writes secrets, and therefore needs an owner. Creates a missing table.
     Copy,
-    /// Works on what a copy has left there.
+    /// Works on the secrets of a copy.
     Other,
-    /// Says what a copy would do.
+    /// Reports what a copy would do.
     Plan,
 }
 
-/// Everything that a command between two stores works on.
+/// Everything that a command between two stores needs.
 #[derive(Debug)]
 struct Run {
     migration: Migration,
@@ -107,7 +107,7 @@ struct Run {
 }
 
 impl Run {
-    /// Opens everything, the stores last: what the operator got wrong should show before any request.
+    /// Opens everything, the stores last, so that the operator's mistakes show before any request.
     async fn prepare(
         args: &MoveArgs,
         environment: &Environment,
@@ -169,7 +169,7 @@ impl Run {
     }
 }
 
-/// Options with the pace that was asked for.
+/// The options, with the requested rate.
 pub(super) fn paced(pace: &Pace, output: &Output) -> MigrateOptions {
     let mut options = MigrateOptions::default();
     if output.lists_all() {

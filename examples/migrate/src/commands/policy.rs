@@ -1,4 +1,4 @@
-//! `policy`: prints the least rights that a store's credentials need.
+//! `policy`: prints the minimal permissions for a store's credentials.
 
 use serde_json::Value;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp", feature = "vault"))]
@@ -18,7 +18,7 @@ pub(crate) fn run(args: PolicyArgs, output: &Output) -> Result<Status> {
     Ok(Status::Done)
 }
 
-/// The policy for people, who paste it as it is, and for programs.
+/// Prints the policy verbatim for people, who paste it, or in JSON for programs.
 fn policy(of: PolicyOf) -> Result<(String, Value)> {
     match of {
         #[cfg(feature = "aws")]

@@ -1,4 +1,4 @@
-//! `prepare`: the SQL that gives a table our own columns, shown, and run on request.
+//! `prepare`: prints the SQL that adds our columns to a table, and runs it on request.
 
 use secret_persistence::Environment;
 use secret_persistence::database::Database;
@@ -26,9 +26,9 @@ pub(crate) async fn run(
         output.text(format!("{};", statement.trim_end_matches(';')));
     }
     output.line(match (sql.is_empty(), args.run) {
-        (true, _) => "prepare: the table has every column already",
+        (true, _) => "prepare: the table already has every column",
         (false, true) => "prepare: done",
-        (false, false) => "prepare: nothing was changed; --run runs this SQL",
+        (false, false) => "prepare: nothing was changed; use --run to run this SQL",
     });
     output.object(
         Status::Done,

@@ -1,4 +1,5 @@
-//! `rotate`: wraps every data key with the active key, or makes new data keys; online, resumable.
+//! `rotate`: wraps every data key with the active key, or generates new data keys; online,
+//! resumable.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,14 +39,14 @@ pub(crate) async fn run(
         "rotate: {} rows {} the active key",
         rotated.rotated,
         if args.reencrypt {
-            "encrypted anew under"
+            "encrypted again with"
         } else {
-            "wrapped with"
+            "rewrapped with"
         }
     ));
     let damaged: Vec<String> = rotated.damaged.iter().map(ToString::to_string).collect();
     if !damaged.is_empty() {
-        output.line(format!("{:>10}  damaged, left as they are", damaged.len()));
+        output.line(format!("{:>10}  damaged and unchanged", damaged.len()));
         output.names(&damaged);
     }
     let status = if damaged.is_empty() {

@@ -1,4 +1,4 @@
-//! `split`: takes raw secrets out of configurations that were never split.
+//! `split`: moves raw secrets out of configurations that were never split.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `sweep`: deletes what has expired and belongs to this installation.
+//! `sweep`: deletes expired secrets of this installation.
 
 use futures::TryStreamExt;
 use secret_persistence::Environment;
@@ -34,7 +34,7 @@ pub(crate) async fn run(
     let failures: Vec<String> = sweep.failed.iter().map(ToString::to_string).collect();
     output.names(&failures);
     output.line(format!(
-        "sweep: {} expired and deleted, {} of another installation left, {} could not be deleted",
+        "sweep: {} expired and deleted, {} of another installation kept, {} could not be deleted",
         sweep.deleted.len(),
         sweep.foreign.len(),
         sweep.failed.len()

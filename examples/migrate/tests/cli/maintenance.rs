@@ -49,7 +49,7 @@ async fn a_plain_table_is_prepared_encrypted_and_rotated() {
         .expect(0);
     lab.run(&[&["prepare"], &plain[..]].concat())
         .expect(0)
-        .says("every column already");
+        .says("already has every column");
     with_ring(&lab, &[&["encrypt"], &store[..]].concat())
         .expect(3)
         .says("--nothing-else-reads-it");

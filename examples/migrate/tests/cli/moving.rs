@@ -68,7 +68,7 @@ async fn what_shares_a_secret_gets_its_own_where_asked() {
     lab.sql("UPDATE actor SET configuration = (SELECT configuration FROM actor WHERE id = 'connector-000000') WHERE id = 'connector-000001'").await;
     lab.moves("plan", &["--orphaned", "leave"])
         .expect(3)
-        .says("stand in more than one configuration")
+        .says("in more than one configuration")
         .says("--unshare");
     lab.moves("copy", &["--orphaned", "leave"]).expect(3);
     lab.moves("copy", &["--orphaned", "leave", "--unshare"])
@@ -193,7 +193,7 @@ async fn an_interrupted_copy_says_how_to_go_on_and_does() {
         "{told:?}"
     );
     assert!(
-        stdout.contains("the same command goes on from there"),
+        stdout.contains("the same command continues from there"),
         "{stdout}"
     );
     lab.moves("copy", &[]).expect(0);

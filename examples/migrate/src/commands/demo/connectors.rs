@@ -9,15 +9,15 @@ use crate::status::{Failure, Result};
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Connector {
-    /// What it is called.
+    /// Its name.
     pub(super) name: String,
-    /// Where its secrets are.
+    /// Its specification.
     pub(super) connection_specification: Value,
-    /// What somebody has entered.
+    /// The configuration that a user entered.
     pub(super) configuration: Value,
 }
 
-/// About a dozen, one of each kind that makes splitting hard.
+/// About a dozen connectors, one for each kind of difficulty in splitting.
 pub(super) fn connectors() -> Result<Vec<Connector>> {
     serde_json::from_str(include_str!("connectors.json"))
         .map_err(|cause| Failure::failed("the demo's own connectors").with_source(cause))

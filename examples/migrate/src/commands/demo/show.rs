@@ -1,11 +1,11 @@
-//! How a configuration is shown before and after its split.
+//! Prints a configuration before and after its split.
 
 use serde_json::Value;
 
-/// The widest text beside a place, so that a line fits 80 columns.
+/// The maximum width of the text next to a place, so that a line fits 80 columns.
 const WIDTH: usize = 44;
 
-/// One line per leaf: its place, and what was entered there; below it the pointer that is saved instead.
+/// Prints one line per leaf with its place and the entered value, and below it the saved pointer.
 pub(super) fn table(before: &Value, after: &Value) -> Vec<String> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
     leaves(before, String::new(), &mut old);
@@ -21,7 +21,7 @@ pub(super) fn table(before: &Value, after: &Value) -> Vec<String> {
     lines
 }
 
-/// A coordinate with its UUIDs cut short.
+/// Shortens the UUIDs in a coordinate.
 pub(super) fn shortened(text: &str) -> String {
     let mut short = String::new();
     let mut hex = 0;

@@ -27,11 +27,11 @@ use crate::role::Role;
 use crate::status::{Failure, Result, Status};
 use crate::store::Described;
 
-/// Everything there is, on disk in one folder.
+/// The demo's databases, in one folder on disk.
 pub(super) struct World {
-    /// The store that the installation has.
+    /// The existing store of the installation.
     pub(super) source: Arc<Secrets>,
-    /// The store that it moves to.
+    /// The target store.
     pub(super) target: Arc<Secrets>,
     folder: PathBuf,
     database: SqlitePool,
@@ -46,14 +46,14 @@ struct Original {
     configuration: Value,
 }
 
-/// A row as it is saved.
+/// A saved row.
 pub(super) struct Saved {
     pub(super) name: String,
     pub(super) configuration: Value,
     text: String,
 }
 
-/// What an update did.
+/// The result of an update.
 pub(super) struct Updated {
     pub(super) written: usize,
     pub(super) deleted: usize,
@@ -66,7 +66,7 @@ impl World {
     pub(super) const TARGET: &'static str = "encrypted.db";
     const CONFIGURATIONS: &'static str = "configurations.db";
 
-    /// Makes it in an empty folder.
+    /// Creates the installation in an empty folder.
     pub(super) async fn create(folder: &Path) -> Result<Self> {
         let configurations = folder.join(Self::CONFIGURATIONS);
         create_table(
@@ -74,7 +74,7 @@ impl World {
             "CREATE TABLE actor (id TEXT PRIMARY KEY, workspace_id TEXT, specification TEXT, configuration TEXT)",
         )
         .await?;
-        // The table of an installation that has never heard of us.
+        // The table of an existing installation, without our columns.
         create_table(
             &folder.join(Self::SOURCE),
             "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)",
@@ -86,7 +86,7 @@ impl World {
             ("SECRETS_OWNER", "demo"),
             ("SECRETS_KEYRING_FILE", &ring.to_string_lossy()),
         ]);
-        // As the commands open them, so that the demo shows what they do.
+        // Open the stores like the commands do, so that the demo shows the commands' behaviour.
         let store = |file, mode| {
             let url = sqlite_url(&folder.join(file), &format!("mode={mode}"))?;
             Described::read(Place::Url(&url), Role::Store, &environment)?.database()
@@ -123,12 +123,12 @@ impl World {
         self.originals.keys().cloned().collect()
     }
 
-    /// A configuration as it was entered, updates included.
+    /// The original configuration, including updates.
     pub(super) fn original(&self, name: &str) -> Result<&Value> {
         self.known(name).map(|original| &original.configuration)
     }
 
-    /// Splits a new configuration and saves it; answers how many secrets it had.
+    /// Splits a new configuration and saves it. Returns the number of its secrets.
     pub(super) async fn create_connector(&mut self, connector: Connector) -> Result<usize> {
         let spec = ConnectorSpec::compile(&connector.connection_specification).map_err(refused)?;
         let staged = self
@@ -158,7 +158,7 @@ impl World {
         Ok(secrets)
     }
 
-    /// A row as it is now.
+    /// Reads the current row.
     pub(super) async fn saved(&self, name: &str) -> Result<Saved> {
         let text: String = sqlx::query_scalar("SELECT configuration FROM actor WHERE id = $1")
             .bind(name)
@@ -167,7 +167,7 @@ impl World {
             .map_err(database_failed)?
             .ok_or_else(|| Failure::failed(format!("{name} is gone")))?;
         let configuration = serde_json::from_str(&text)
-            .map_err(|cause| Failure::failed(format!("{name} is no JSON")).with_source(cause))?;
+            .map_err(|cause| Failure::failed(format!("{name} is not JSON")).with_source(cause))?;
         Ok(Saved {
             name: name.to_owned(),
             configuration,
@@ -175,7 +175,7 @@ impl World {
         })
     }
 
-    /// What people are shown.
+    /// Masks a configuration, as users see it.
     pub(super) fn mask(&self, saved: &Saved) -> Result<Value> {
         self.known(&saved.name)?
             .spec
@@ -183,7 +183,7 @@ impl World {
             .map_err(refused)
     }
 
-    /// Saves what somebody has edited, by compare-and-swap on the row.
+    /// Saves an edited configuration by compare-and-swap on the row.
     pub(super) async fn update(&mut self, saved: &Saved, edited: Value) -> Result<Updated> {
         let spec = self.known(&saved.name)?.spec.clone();
         let staged = self
@@ -202,7 +202,10 @@ impl World {
                 .map_err(database_failed)?;
         if changed.rows_affected() != 1 {
             let _ = staged.abort().await.map_err(refused)?;
-            return Err(Failure::failed(format!("{} changed meanwhile", saved.name)));
+            return Err(Failure::failed(format!(
+                "{} has changed in the meantime",
+                saved.name
+            )));
         }
         let cleanup = staged.commit().await.map_err(refused)?;
         let now = self.saved(&saved.name).await?;
@@ -217,7 +220,7 @@ impl World {
         })
     }
 
-    /// A configuration with its secrets, as the text that a connector would be given.
+    /// Hydrates a configuration and returns the text that a connector would receive.
     pub(super) async fn hydrate(&self, saved: &Saved, from_source: bool) -> Result<String> {
         let store = if from_source {
             &self.source
@@ -232,7 +235,7 @@ impl World {
         Ok(full.to_string())
     }
 
-    /// A migration of all configurations, as the commands run it.
+    /// A migration of all configurations, built like the commands build it.
     pub(super) async fn migration(
         &self,
         from: &Arc<Secrets>,
@@ -257,12 +260,12 @@ impl World {
             self.journal.for_run(),
         )
         .with_owner(self.owner.clone())
-        // The two files are the demo's own, and nothing carries from one to the other.
+        // The two files belong to the demo, and nothing replicates one to the other.
         .with_options(MigrateOptions::default().with_lag(Duration::ZERO));
         Ok(sources.into_iter().fold(migration, Migration::with_configs))
     }
 
-    /// Every coordinate that a configuration holds.
+    /// Every coordinate in a configuration.
     pub(super) async fn coordinates(&self) -> Result<Vec<Coordinate>> {
         let mut all = Vec::new();
         for name in self.names() {
@@ -278,13 +281,13 @@ impl World {
         Ok(all)
     }
 
-    /// How many secrets the configurations have by now.
+    /// The current number of secrets in the configurations.
     pub(super) fn values(&self) -> u64 {
         let secrets = self.secret_values();
         u64::try_from(secrets.len()).unwrap_or(u64::MAX)
     }
 
-    /// How many of the values stand readable in the files of a store: what a thief of a backup sees.
+    /// Counts the values that are readable in the files of a store, as in a stolen backup.
     pub(super) fn values_in_clear(&self, file: &str) -> Result<usize> {
         let mut bytes = Vec::new();
         for name in [file.to_owned(), format!("{file}-wal")] {
@@ -309,7 +312,7 @@ impl World {
             .count())
     }
 
-    /// Every secret of the originals as its store has it: texts as they are, others as JSON.
+    /// Every original secret as its store contains it: strings unchanged, others as JSON.
     fn secret_values(&self) -> Vec<SecretValue> {
         let mut all = Vec::new();
         for original in self.originals.values() {
@@ -337,11 +340,11 @@ impl World {
     fn known(&self, name: &str) -> Result<&Original> {
         self.originals
             .get(name)
-            .ok_or_else(|| Failure::failed(format!("no connector is called {name}")))
+            .ok_or_else(|| Failure::failed(format!("there is no connector {name}")))
     }
 }
 
-/// The URL of a database of the demo's folder, whatever the folder is called.
+/// The URL of a database in the demo's folder, with any folder name.
 fn sqlite_url(file: &Path, query: &str) -> Result<String> {
     let url = url::Url::from_file_path(file)
         .map_err(|()| Failure::failed("the folder has no absolute path"))?;
@@ -356,7 +359,7 @@ async fn create_table(file: &Path, sql: &'static str) -> Result<()> {
     created.map(drop).map_err(database_failed)
 }
 
-/// Opens an SQLite file of the demo, which makes it where it is missing.
+/// Opens an SQLite file of the demo, and creates it if it is missing.
 async fn open_table(file: &Path) -> Result<SqlitePool> {
     let options = SqliteConnectOptions::new()
         .filename(file)
@@ -370,7 +373,7 @@ async fn open_table(file: &Path) -> Result<SqlitePool> {
         .map_err(database_failed)
 }
 
-/// The values of the demo are made up, so its database may say what it likes.
+/// The demo's values are made up, so its database errors may be printed.
 fn database_failed(cause: sqlx::Error) -> Failure {
     Failure::failed("the demo's database failed").with_source(cause)
 }

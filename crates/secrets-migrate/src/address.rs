@@ -1,14 +1,14 @@
-//! Addresses of databases and files: parsed once, never with a credential in them.
+//! Addresses of databases and files, parsed once, never with a credential.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use secret_persistence_core::settings::StoreUrl;
 
 use crate::{MigrateError, MigrateResult};
 
-/// Asks for an environment variable; whoever asks has taken care of prefixes.
+/// Reads an environment variable; the caller has handled prefixes.
 pub type Variables<'a> = &'a (dyn Fn(&str) -> Option<String> + Send + Sync);
 
-/// Whether a text is a URL and not a path: a scheme of one letter would be a drive.
+/// Whether a text is a URL and not a path. A one-letter scheme would be a drive.
 pub(crate) fn is_url(text: &str) -> bool {
     text.split_once(':').is_some_and(|(scheme, _)| {
         scheme.len() > 1
@@ -22,22 +22,22 @@ pub(crate) fn is_url(text: &str) -> bool {
 /// Reads the URL of a database.
 ///
 /// # Errors
-/// For what is no URL, and for one that contains a user or a password.
+/// For text that is not a URL, and for a URL with a user or a password.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn parse(text: &str) -> MigrateResult<StoreUrl> {
     StoreUrl::parse(text).map_err(MigrateError::of_setting)
 }
 
-/// `file?key=value&…`: the name as it is, and the query, decoded.
+/// Splits `file?key=value&…` into the unchanged name and the decoded query.
 ///
 /// # Errors
-/// Where a key stands twice.
+/// If a key occurs twice.
 pub(crate) fn query_of_file(text: &str) -> MigrateResult<(&str, Vec<(String, String)>)> {
     let (file, query) = text.split_once('?').unwrap_or((text, ""));
     let mut parameters: Vec<(String, String)> = Vec::new();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if parameters.iter().any(|(known, _)| *known == key) {
-            return Err(MigrateError::settings("one parameter is given twice").within(file));
+            return Err(MigrateError::settings("a parameter occurs twice").within(file));
         }
         parameters.push((key.into_owned(), value.into_owned()));
     }

@@ -1,4 +1,4 @@
-//! What both stores have under one name, and what that means for a copy.
+//! Compares the values of a name in both stores and decides what a copy does.
 use futures::future::join_all;
 use secret_persistence_core::{
     Coordinate, Error, ErrorKind, Expiry, ManagedCoordinate, Read, Result, SecretPersistenceExt,
@@ -9,18 +9,18 @@ use crate::scan::coordinates;
 use crate::session::{Session, by_key};
 use crate::{Class, Expiring, Failure, Finding, JournalEntry, MigrateResult, PendingDeletion};
 
-/// One secret on both sides, at one moment.
+/// One secret on both sides at one moment.
 pub(super) struct Pair {
     pub(super) entry: JournalEntry,
     pub(super) source: Side,
     pub(super) target: Side,
 }
 
-/// What a store has under a name.
+/// The state of a name in a store.
 pub(super) enum Side {
     /// It could not be read.
     Failed(Error),
-    /// Nothing, or something that cannot be read any more.
+    /// Missing, or present but unreadable, such as deleted or expired.
     Gone(ErrorKind),
     /// A value.
     Has(Read),
@@ -55,9 +55,9 @@ impl Pair {
     pub(super) fn difference(&self) -> Option<&'static str> {
         match (&self.source, &self.target) {
             _ if self.is_equal() => None,
-            (Side::Gone(_), _) => Some("the source has not got it any more"),
-            (_, Side::Gone(_)) => Some("the target has not got it now"),
-            _ => Some("source and target have different values now"),
+            (Side::Gone(_), _) => Some("it is no longer in the source"),
+            (_, Side::Gone(_)) => Some("it is not in the target"),
+            _ => Some("source and target have different values"),
         }
     }
 
@@ -72,27 +72,27 @@ impl Pair {
     }
 }
 
-/// What a copy has to do about one secret.
+/// What a copy does with one secret.
 pub(super) enum Step {
-    /// The configuration that mentioned it has changed meanwhile.
+    /// The configuration that mentioned it has changed since it was read.
     Changed(JournalEntry),
     /// The target has another value.
     Conflict(JournalEntry),
     /// One side could not be read.
     Failed(Failure),
-    /// Neither a configuration mentions it nor has the source got it.
+    /// No configuration mentions it, and it is not in the source.
     Forgotten(JournalEntry),
-    /// The target had nothing, we have written it (or meant to), and it is equal.
+    /// The target had no such secret, we wrote it (or intended to), and it is equal.
     Landed(JournalEntry),
-    /// The target has the equal value, and not from us.
+    /// The target has an equal value that we did not write.
     Present(JournalEntry),
-    /// The target has scheduled it for deletion, and it is to be restored.
+    /// The target has scheduled it for deletion, and the operator decided to restore it.
     Restore(JournalEntry, SecretValue),
-    /// It is left out, for the reason that was found, if there is one to be decided.
+    /// It is skipped, with the finding that needs a decision, if any.
     Skip(JournalEntry, Option<Finding>),
-    /// We have written it (or meant to), and the source has deleted it since.
+    /// We wrote it (or intended to), and the source has deleted it since.
     Withdraw(JournalEntry),
-    /// The target has nothing.
+    /// It is missing in the target.
     Write(JournalEntry, Write),
 }
 
@@ -117,11 +117,11 @@ impl Session<'_> {
             .collect()
     }
 
-    /// Reads both sides of a unit and says what to do about each secret.
+    /// Reads both sides of a unit and decides what to do with each secret.
     pub(super) async fn steps(&self, scan: u64, entries: Vec<JournalEntry>) -> Vec<Step> {
         let now = Timestamp::now();
         let pairs = self.pairs(entries).await;
-        // All at once, because each may have to ask the source for its expiry.
+        // Concurrently, because each one may have to ask the source for its expiry.
         join_all(pairs.into_iter().map(|pair| self.step(scan, now, pair))).await
     }
 
@@ -140,7 +140,8 @@ impl Session<'_> {
             (Side::Gone(kind), _) if entry.scan == scan => {
                 return self.missing(entry, kind).await;
             }
-            // The target has it because of us, the source has deleted it, nobody mentions it.
+            // The target has it because of us, the source has deleted it, and no configuration
+            // mentions it.
             (Side::Gone(_), Side::Has(_)) if entry.intent => return Step::Withdraw(entry),
             _ => return Step::Forgotten(entry),
         };
@@ -153,8 +154,8 @@ impl Session<'_> {
         }
     }
 
-    /// What a configuration mentioned and the source has not got. Somebody may have saved the
-    /// configuration since it was read, and deleted what it had.
+    /// A secret that a configuration mentioned and the source does not have. The configuration may
+    /// have been saved since it was read, and its old secret deleted.
     async fn missing(&self, entry: JournalEntry, kind: ErrorKind) -> Step {
         match self.is_mentioned(&entry).await {
             Ok(true) => {}
@@ -183,7 +184,7 @@ impl Session<'_> {
         Step::Skip(entry, Some(finding))
     }
 
-    /// Whether the configuration that mentioned a secret still does, as it is now.
+    /// Whether the configuration that mentioned a secret still does, in its current state.
     pub(super) async fn is_mentioned(&self, entry: &JournalEntry) -> MigrateResult<bool> {
         let Some((source, id)) = entry
             .holder
@@ -239,7 +240,7 @@ impl Session<'_> {
         }
         match capabilities.accepts(&write) {
             Ok(()) => Step::Write(entry, write),
-            // Only the kind: the message of a value that is too large tells its length.
+            // Only the kind: the message for a value that is too large contains its length.
             Err(error) => {
                 let finding = Finding::of(Class::Unfit, entry.coordinate.as_str())
                     .in_holder(entry.holder.as_deref())
@@ -249,8 +250,8 @@ impl Session<'_> {
         }
     }
 
-    /// When the source may remove a secret: as the read told, or as the store describes it where
-    /// reads do not tell.
+    /// The expiry of a secret, from the read, or from `describe` if the store's reads do not return
+    /// it.
     pub(super) async fn expiry(
         &self,
         coordinate: &ManagedCoordinate,
@@ -268,7 +269,7 @@ impl Session<'_> {
 }
 
 impl Finding {
-    /// Adds the configuration that mentions the coordinate, where one is known.
+    /// Adds the configuration that mentions the coordinate, if it is known.
     pub(super) fn in_holder(mut self, key: Option<&str>) -> Self {
         self.configuration = key.map(str::to_owned);
         self

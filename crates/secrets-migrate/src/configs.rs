@@ -12,35 +12,36 @@ use crate::MigrateResult;
 
 /// A table, a query or a file of connector configurations, read in pages.
 ///
-/// `Display` names it for people, shows no credential, and stays the same from run to run: with a
-/// row's id it makes the configuration's key in journal and report.
+/// `Display` names it for people, shows no credential, and stays the same from run to run. Together
+/// with a row's id, it is the configuration's key in journal and report.
 ///
 /// # Errors
 ///
-/// Every error is of kind `Configurations` and has a place: the number of the line, or the row and
-/// its id. It never shows a piece of a configuration, which may hold raw secrets; that includes a
-/// JSON parser's message about text that it does not accept.
+/// Every error has the kind `Configurations` and a place: the line number, or the row's id. It
+/// never contains a part of a configuration, which may contain raw secrets. This includes a JSON
+/// parser's message about the text.
 #[async_trait]
 pub trait ConfigSource: Debug + Display + Send + Sync {
     /// Whether rows can be updated.
     fn access(&self) -> Access;
 
-    /// Reads rows in a stable order, from the beginning or after a cursor of the page before, at
-    /// most `limit`. Rows that are added meanwhile may or may not be seen.
+    /// Reads at most `limit` rows in a stable order, from the beginning or after the cursor of the
+    /// previous page. Rows that are added in the meantime may or may not be returned.
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage>;
 
-    /// Reads one row again, as it is now: `None` where it has gone.
+    /// Reads the current state of one row: `None` if it was deleted.
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>>;
 
-    /// Saves a configuration in the place of the one that was read, by compare-and-swap: only
-    /// where the row still is [`ConfigRow::as_read`].
+    /// Replaces a configuration by compare-and-swap: only if the row still equals
+    /// [`ConfigRow::as_read`].
     ///
     /// # Errors
-    /// Where the source is read-only, and where it fails.
+    /// If the source is read-only or fails.
     async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update>;
 
-    /// Called once after the last update of a run, also where there was none: a source that writes
-    /// a new file puts it into place here. A run that fails or is stopped does not call it.
+    /// Called once after the last update of a run, even if there was no update. A source that
+    /// writes a new file renames it into place here. A run that fails or is stopped does not call
+    /// it.
     async fn finish(&self) -> MigrateResult<()> {
         Ok(())
     }
@@ -49,32 +50,32 @@ pub trait ConfigSource: Debug + Display + Send + Sync {
 /// Whether a source's rows can be updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// They cannot: the source is a query, or holds bare coordinates.
+    /// Read-only: the source is a query, or contains bare coordinates.
     ReadOnly,
-    /// They can, by compare-and-swap.
+    /// By compare-and-swap.
     Update,
 }
 
-/// How an update ended.
+/// The result of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// Somebody else has changed or removed the row since it was read; nothing was saved.
+    /// The row was changed or removed since it was read; nothing was saved.
     Changed,
     /// Saved.
     Saved,
 }
 
-/// Where reading goes on. Opaque, and only good for the source that it came from.
+/// The position where reading continues. Opaque, and valid only for the source that returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigCursor(String);
 
 impl ConfigCursor {
-    /// A cursor in the source's own terms.
+    /// Creates a cursor from the source's own notation.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The source's own terms.
+    /// The source's own notation.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -87,7 +88,7 @@ impl ConfigCursor {
 pub struct ConfigPage {
     /// The rows, in the source's order.
     pub rows: Vec<ConfigRow>,
-    /// Where to go on, if this was not the last page.
+    /// The cursor of the next page, unless this is the last one.
     pub next: Option<ConfigCursor>,
 }
 
@@ -101,33 +102,33 @@ impl ConfigPage {
 
 /// One configuration, or one bare coordinate.
 ///
-/// `Debug` shows the id and the place only: the configuration may hold raw secrets.
+/// `Debug` shows only the id and the place: the configuration may contain raw secrets.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ConfigRow {
     /// Unique within the source.
     pub id: String,
-    /// Where it stands, for errors: `line 7`, or nothing where the id says enough.
+    /// Its place for errors, such as `line 7`, or empty if the id is enough.
     pub place: Option<String>,
-    /// The scope's prefix; `workspace_` where none is given.
+    /// The scope's prefix, by default `workspace_`.
     pub prefix: Option<String>,
     /// The scope's base id, the workspace for example. Only a split needs it.
     pub base_id: Option<Uuid>,
-    /// The connection specification. Only a split needs it. Shared, because many rows have the same.
+    /// The connection specification. Only a split needs it. Shared between rows with the same one.
     pub specification: Option<Arc<Value>>,
-    /// What the row holds.
+    /// The content of the row.
     pub content: Content,
     /// What [`ConfigSource::update`] compares with: the configuration's text or the revision as the
-    /// source read it. Wiped on drop, since it may hold raw secrets.
+    /// source read it. Wiped on drop, since it may contain raw secrets.
     pub as_read: Option<SecretValue>,
 }
 
-/// What a row holds.
+/// The content of a row.
 #[derive(Clone)]
 pub enum Content {
-    /// A configuration. Shared and wiped on drop, since it may hold raw secrets.
+    /// A configuration. Shared and wiped on drop, since it may contain raw secrets.
     Configuration(Arc<SecretJson>),
-    /// A coordinate without a configuration, as some tables hold it.
+    /// A coordinate without a configuration, as in some tables.
     Coordinate(String),
 }
 
@@ -153,7 +154,7 @@ impl ConfigRow {
         }
     }
 
-    /// Adds where it stands.
+    /// Adds the place.
     #[must_use]
     pub fn with_place(mut self, place: impl Into<String>) -> Self {
         self.place = Some(place.into());

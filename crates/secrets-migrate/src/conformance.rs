@@ -1,4 +1,4 @@
-//! The promises of a [`Journal`], for everyone who writes one.
+//! The conformance suite for implementations of [`Journal`].
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -13,10 +13,10 @@ use crate::{
     Counts, Journal, JournalEntry, Mention, MigrateErrorKind, Note, Run, Select, State, Transition,
 };
 
-/// Runs every case, each over a journal that `empty` has just made.
+/// Runs every case, each on a new journal made by `empty`.
 ///
 /// # Panics
-/// Where the journal breaks a promise, naming it.
+/// If the journal breaks a guarantee; the message names it.
 pub async fn journal<J: Journal>(empty: impl AsyncFn() -> J) {
     belongs_to_the_run_that_something_was_done_for(&empty().await).await;
     is_bound_by_a_note(&empty().await).await;
@@ -32,10 +32,10 @@ pub async fn journal<J: Journal>(empty: impl AsyncFn() -> J) {
     takes_concurrent_calls(&empty().await).await;
 }
 
-/// Checks that a journal which is closed and opened again has everything that it had.
+/// Checks that a journal which is closed and reopened has everything that it had before.
 ///
 /// # Panics
-/// Where it has not, naming what is lost.
+/// If something is lost; the message names it.
 pub async fn reopened<J: Journal>(open: impl AsyncFn() -> J) {
     let run = run("a");
     let first = open().await;
@@ -53,15 +53,19 @@ pub async fn reopened<J: Journal>(open: impl AsyncFn() -> J) {
     let entry = JournalEntry::new(name(1))
         .with_state(State::Verified, true)
         .with_mention(scan, None, false);
-    assert_eq!(all(&second).await, [entry], "entries outlive the process");
+    assert_eq!(
+        all(&second).await,
+        [entry],
+        "entries persist after the process ends"
+    );
     assert_eq!(
         ok(second.notes(None, 9).await),
         [Note::new("a", "{}")],
-        "notes outlive the process"
+        "notes persist after the process ends"
     );
     assert!(
         ok(second.begin_scan().await) > scan,
-        "scans go on counting after the process has ended"
+        "scan numbers continue after the process ends"
     );
 }
 
@@ -134,7 +138,7 @@ async fn tells_configurations_seen_twice(journal: &dyn Journal) {
     let next = ok(journal.begin_scan().await);
     assert!(
         ok(journal.see(next, &keys(&["c#1", "c#2"])).await).is_empty(),
-        "a new scan has seen nothing"
+        "a new scan has not seen any configuration"
     );
 }
 
@@ -207,7 +211,11 @@ async fn mentions_tell_what_is_shared(journal: &dyn Journal) {
         "same holder twice, two holders, none beside one, two in two calls"
     );
     ok(journal.mention(first, &[mention(4, Some("a"))]).await);
-    assert_eq!(shared().await[3], by("a", true), "shared stays shared");
+    assert_eq!(
+        shared().await[3],
+        by("a", true),
+        "a shared entry stays shared"
+    );
     let second = ok(journal.begin_scan().await);
     ok(journal
         .mention(second, &[mention(2, Some("b")), mention(4, None)])
@@ -220,7 +228,7 @@ async fn mentions_tell_what_is_shared(journal: &dyn Journal) {
             by("a", false),
             (None, false)
         ],
-        "a new scan begins anew for what it mentions, and leaves the rest"
+        "a new scan resets the entries that it mentions, and no others"
     );
 }
 
@@ -271,7 +279,7 @@ async fn pages_follow_the_names_whatever_changes(journal: &dyn Journal) {
         let page = ok(journal.page(&pending, after.as_ref(), 7).await);
         let Some(last) = page.last() else { break };
         after = Some(last.coordinate.clone());
-        // What a page showed leaves the selection, as it does in a copy.
+        // Entries of a page leave the selection, as in a copy.
         let transitions: Vec<Transition> = page
             .iter()
             .map(|entry| Transition::new(entry.coordinate.clone(), State::Written, true))
@@ -365,7 +373,7 @@ async fn finds_in_the_order_asked(journal: &dyn Journal) {
     assert_eq!(
         ok(journal.find(&many).await).len(),
         2500,
-        "however many are asked for"
+        "whatever the limit"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Copies what the target has not got.
+//! Copies secrets that are missing in the target.
 use secret_persistence_core::{
     DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt, SecretValue, Write,
 };
@@ -10,12 +10,12 @@ use crate::session::Session;
 use crate::{Failure, JournalEntry, MigrateResult, Phase, Select, Shared, State, Transition};
 
 impl Session<'_> {
-    /// Copies every secret that the target has not got. Nothing is written before all classes of
-    /// findings that a scan can tell are decided; those that only reading a value tells stop the
-    /// run when they turn up.
+    /// Copies every secret that is missing in the target. Nothing is written before all classes
+    /// that a scan can find are decided. Classes that only a read can find stop the run when they
+    /// occur.
     pub(super) async fn copy(&self) -> MigrateResult<()> {
         if !self.options.dry_run {
-            // Before the scan, which would take them for orphans.
+            // Before the scan, which would treat them as orphans.
             self.settle_copies().await?;
         }
         let scan = self.scan().await?;
@@ -39,7 +39,8 @@ impl Session<'_> {
 
     async fn copy_unit(&self, scan: u64, entries: Vec<JournalEntry>) -> MigrateResult<()> {
         let ledger = &self.ledger;
-        // What no configuration mentions any more, and what was never begun, is nobody's.
+        // A secret that no configuration mentions any more and whose copy has not begun is not part
+        // of the run.
         let entries: Vec<JournalEntry> = entries
             .into_iter()
             .filter(|entry| entry.scan == scan || entry.intent)
@@ -96,7 +97,8 @@ impl Session<'_> {
             });
             return Ok(());
         }
-        // Durable before the first write: whatever happens from here on, the names are known.
+        // Durable before the first write: from here on, the journal knows the names whatever
+        // happens.
         self.advance(&transitions).await?;
         let mut transitions = self.write(writes).await;
         for (entry, value) in restores {
@@ -108,7 +110,7 @@ impl Session<'_> {
         self.advance(&transitions).await
     }
 
-    /// Writes, and looks once more whether the source still has what was written.
+    /// Writes, then checks again that the source still has the secret.
     async fn write(&self, writes: Vec<(JournalEntry, Write)>) -> Vec<Transition> {
         let ledger = &self.ledger;
         let (entries, writes): (Vec<JournalEntry>, Vec<Write>) = writes.into_iter().unzip();
@@ -121,10 +123,10 @@ impl Session<'_> {
                 Ok(_) => written.push(entry.coordinate),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     ledger.found_and_settled(conflicting(&entry));
-                    // What stands there now is not ours, whatever we meant to write.
+                    // The existing value is not ours, whatever we intended to write.
                     transitions.push(to(&entry, State::Conflict, entry.intent));
                 }
-                // Whether it was written is not known: the intent stays.
+                // Whether it was written is unknown, so the intent stays.
                 Err(error) => ledger.failed(Failure::of(&error)),
             }
         }
@@ -138,15 +140,15 @@ impl Session<'_> {
                 Err((kind, _)) if kind.is_gone() => {
                     transitions.extend(self.withdraw(&coordinate).await);
                 }
-                // The next start looks again, because the intent stays.
+                // The intent stays, so the next start checks again.
                 Err((_, error)) => ledger.failed(Failure::of(&error)),
             }
         }
         transitions
     }
 
-    /// Deletes from the target what the source has deleted while it was copied. The intent stays, so
-    /// that a write which is still on its way is found by the next start.
+    /// Deletes from the target what the source deleted during the copy. The intent stays, so that
+    /// the next start finds a write that is still in flight.
     async fn withdraw(&self, coordinate: &ManagedCoordinate) -> Option<Transition> {
         let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
         match self.target.delete(coordinate, &at_once).await {
@@ -161,8 +163,8 @@ impl Session<'_> {
         }
     }
 
-    /// Restores what the target has scheduled for deletion. It was there before us, so it gets no
-    /// intent; and what turns out to be another value is scheduled again.
+    /// Restores a secret that the target has scheduled for deletion. It existed before, so it gets
+    /// no intent. If it turns out to have another value, it is scheduled for deletion again.
     async fn restore(&self, entry: &JournalEntry, value: &SecretValue) -> Option<Transition> {
         let ledger = &self.ledger;
         let coordinate = &entry.coordinate;
@@ -206,8 +208,8 @@ impl Session<'_> {
     }
 }
 
-/// What a killed run meant to write and this one does not is no longer under way; should it have
-/// arrived all the same, it still is ours.
+/// A write that a killed run intended and this run does not make is no longer in flight. If it
+/// arrives anyway, it still is ours.
 fn given_up(entry: &JournalEntry) -> Option<Transition> {
     (entry.state == State::Intent).then(|| to(entry, State::Pending, entry.intent))
 }

@@ -1,8 +1,8 @@
-//! The databases that contain configurations, references and journals: text in, text out, on either
-//! engine.
+//! The databases of configurations, references and journals: text in and text out, on SQLite and
+//! Postgres.
 //!
-//! Every column is read as text (`CAST(… AS TEXT)`) and every parameter bound as text, so that one
-//! piece of SQL serves `uuid` and `jsonb` columns as well as SQLite's.
+//! Every column is read as text (`CAST(… AS TEXT)`) and every parameter is bound as text, so that
+//! the same SQL works for `uuid` and `jsonb` columns as well as for SQLite.
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -22,8 +22,8 @@ use sqlx::{AssertSqlSafe, Column, Executor, Row, SqlSafeStr, Statement, TypeInfo
 use crate::address::Variables;
 use crate::{MigrateError, MigrateResult};
 
-/// The settings of a Postgres server: the rows of the database store, so that stores, configurations
-/// and journals are reached alike.
+/// The settings of a Postgres server: the same rows as for the database store, so that stores,
+/// configurations and journals connect in the same way.
 #[cfg(feature = "postgres")]
 pub(crate) const SERVER: &[Setting] = &secret_persistence_db::POSTGRES_SETTINGS;
 /// Without Postgres there are none.
@@ -33,7 +33,7 @@ pub(crate) const SERVER: &[Setting] = &[];
 const POSTGRES_IS_ABSENT: &str =
     "Postgres is not built in; add `--features postgres` to the cargo command";
 
-/// A table of settings that ends with those of a server.
+/// Extends a table of settings with those of a server.
 pub(crate) const fn with_server<const ALL: usize>(own: &[Setting]) -> [Setting; ALL] {
     assert!(ALL == own.len() + SERVER.len(), "rows are missing");
     let mut all = [Setting::new("", ""); ALL];
@@ -49,11 +49,10 @@ pub(crate) const fn with_server<const ALL: usize>(own: &[Setting]) -> [Setting; 
     all
 }
 
-/// The settings that the URL of a database and the environment give, in this order. The table ends
-/// with [`SERVER`].
+/// Reads settings from a database URL, then from the environment. The table ends with [`SERVER`].
 ///
 /// # Errors
-/// For databases that are not built in, for unknown parameters, and for secrets in the URL.
+/// For databases that are not built in, unknown parameters, and secrets in the URL.
 pub(crate) fn settings(
     url: &StoreUrl,
     table: &'static [Setting],
@@ -70,13 +69,13 @@ pub(crate) fn settings(
         .map_err(|error| MigrateError::of_setting(error).within(url))
 }
 
-/// What the URL says outside of its query.
+/// The settings in the URL outside its query.
 fn place(url: &StoreUrl, settings: &mut SettingMap) -> secret_persistence_core::Result<()> {
     if url.scheme() == "sqlite" {
         return match SERVER.iter().find(|row| settings.is_set(row.name)) {
             Some(row) => Err(secret_persistence_core::Error::new(
                 secret_persistence_core::ErrorKind::InvalidConfig,
-                format!("`{}` is for Postgres", row.name),
+                format!("`{}` applies to Postgres only", row.name),
             )),
             None => Ok(()),
         };
@@ -90,18 +89,18 @@ fn place(url: &StoreUrl, settings: &mut SettingMap) -> secret_persistence_core::
 /// One row, every column as text.
 pub(crate) type Texts = Vec<Option<String>>;
 
-/// What a database is opened for.
+/// The purpose for which a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A file of our own: created where it is missing, and locked against a second process.
+    /// Our own file: created if it is missing, and locked against a second process.
     Own,
-    /// Somebody else's, to read; the database itself refuses writes.
+    /// Another application's database, to read. The database itself refuses writes.
     Read,
-    /// Somebody else's, to update rows that exist.
+    /// Another application's database, to update existing rows.
     Update,
 }
 
-/// One column that a query answers.
+/// One result column of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ColumnInfo {
     /// Its name.
@@ -125,8 +124,8 @@ enum Pool {
     Sqlite(SqlitePool),
 }
 
-/// Runs a piece of code with the pool of whichever engine it is; sqlx's two engines share no trait
-/// that could be named in a signature of moderate length.
+/// Runs code with the pool of either engine. The two engines of sqlx do not share a trait that a
+/// reasonably short signature could name.
 macro_rules! with_pool {
     ($database:expr, $pool:ident => $body:expr) => {
         match &$database.pool {
@@ -142,7 +141,7 @@ impl Database {
     /// Opens the database of a URL with the settings that were read from it.
     ///
     /// # Errors
-    /// For schemes that are no database or not built in, and whatever keeps it from opening.
+    /// For schemes of other databases or databases that are not built in, and if it does not open.
     pub(crate) async fn open(
         url: &StoreUrl,
         settings: &SettingMap,
@@ -155,7 +154,7 @@ impl Database {
             }
             "postgres" | "postgresql" => Self::postgres(url, settings, purpose).await,
             other => Err(MigrateError::settings(format!(
-                "`{other}` is not a database; give a sqlite or postgres URL",
+                "`{other}` is not a supported database; use a sqlite or postgres URL",
             ))),
         }
         .map_err(|error| {
@@ -210,12 +209,12 @@ impl Database {
         }
     }
 
-    /// Where it is, without credentials.
+    /// Its location, without credentials.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs a query and collects its rows, which have to be few.
+    /// Runs a query and collects its rows; there must be few.
     pub(crate) async fn few(
         &self,
         sql: String,
@@ -245,7 +244,7 @@ impl Database {
         })
     }
 
-    /// Runs a statement and says how many rows it changed.
+    /// Runs a statement and returns the number of changed rows.
     pub(crate) async fn execute(&self, sql: String, parameters: Vec<String>) -> MigrateResult<u64> {
         with_pool!(self, pool => {
             let (pool, name) = (pool.clone(), self.name.clone());
@@ -264,7 +263,7 @@ impl Database {
         })
     }
 
-    /// The columns that a query would answer.
+    /// The result columns of a query.
     pub(crate) async fn columns(&self, sql: String) -> MigrateResult<Vec<ColumnInfo>> {
         with_pool!(self, pool => {
             let statement = pool
@@ -306,8 +305,9 @@ impl Database {
     }
 }
 
-/// Runs a piece of work to its end, whether or not somebody polls who waits for it. Among many
-/// units of work, one may have the only connection and not be polled while another is waiting for it.
+/// Runs work to its end even if the waiting task is not polled. Otherwise, one of several
+/// concurrent units could keep the only connection without being polled while another one waits for
+/// it.
 async fn on_its_own<T: Send + 'static>(
     work: impl Future<Output = MigrateResult<T>> + Send + 'static,
 ) -> MigrateResult<T> {

@@ -1,96 +1,97 @@
-//! What to do with what a plan finds.
+//! The operator's decisions about the findings of a plan.
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::Class;
 
-/// What the operator has decided about each class of findings.
+/// The operator's decision about each class of findings.
 ///
-/// A class that has findings and no decision stops a plan and a copy. Nothing is decided unless
-/// told.
+/// A class with findings and without a decision stops a plan and a copy. By default, nothing is
+/// decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Decisions {
-    /// Secrets that expire, where the target keeps no expiry.
+    /// Secrets that expire, if the target does not store expiry.
     pub expiring: Option<Expiring>,
-    /// External references.
+    /// External secrets.
     pub external: Option<External>,
-    /// Coordinates that configurations mention and the source has not.
+    /// Coordinates in configurations that are missing in the source.
     pub missing: Option<Missing>,
-    /// Pointers at secrets of another scope than their row's.
+    /// Pointers to secrets of another scope than their row.
     pub other_scope: Option<OtherScope>,
-    /// Coordinates that the source lists and no configuration mentions.
+    /// Coordinates in the source that no configuration mentions.
     pub orphaned: Option<Orphaned>,
     /// Names that are scheduled for deletion in the target.
     pub pending_deletion: Option<PendingDeletion>,
-    /// Secrets that configurations mention and the source has scheduled for deletion.
+    /// Secrets in configurations that the source has scheduled for deletion.
     pub recoverable: Option<Recoverable>,
-    /// Coordinates that stand in more than one configuration.
+    /// Coordinates in more than one configuration.
     pub shared: Option<Shared>,
     /// Pointers with a storage id, by that id.
     pub storage: BTreeMap<String, Storage>,
-    /// Values that the target cannot hold: too large, empty, with a NUL.
+    /// Values that the target cannot store: too large, empty, or with a NUL character.
     pub unfit: Option<Unfit>,
 }
 
-/// Secrets that expire, where the target keeps no expiry.
+/// Secrets that expire, if the target does not store expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Expiring {
-    /// They are copied, and will not expire there.
+    /// Copy them; they will not expire in the target.
     DropExpiry,
-    /// They are not copied.
+    /// Do not copy them.
     Skip,
 }
 
-/// Secrets of others, which are never copied.
+/// External secrets, which are never copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum External {
-    /// The target is expected to have them under the same name; verify reads them there.
+    /// The target has them under the same name; verify reads them there.
     Expect,
-    /// They stay where they are; verify reads them in the source.
+    /// They stay in the source; verify reads them there.
     Leave,
 }
 
-/// Coordinates that configurations mention and the source has not.
+/// Coordinates in configurations that are missing in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Missing {
-    /// Their configurations are broken already; the others are moved.
+    /// Ignore them: their configurations are already broken. Move the others.
     Skip,
 }
 
-/// Coordinates that the source lists and no configuration mentions.
+/// Coordinates in the source that no configuration mentions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Orphaned {
-    /// They are copied too.
+    /// Copy them too.
     Copy,
-    /// They stay in the source.
+    /// Leave them in the source.
     Leave,
 }
 
-/// Pointers at secrets of another scope than their row's: of another workspace, say.
+/// Pointers to secrets of another scope than their row, for example of another workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum OtherScope {
-    /// They are meant: the secrets are moved like all others, and never copied into the row's scope.
+    /// They are intended: move the secrets like all others, and never copy them into the row's
+    /// scope.
     Keep,
 }
 
-/// Secrets that configurations mention and the source has scheduled for deletion.
+/// Secrets in configurations that the source has scheduled for deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Recoverable {
-    /// Their configurations are broken already; the others are moved.
+    /// Ignore them: their configurations are already broken. Move the others.
     Skip,
 }
 
@@ -99,22 +100,22 @@ pub enum Recoverable {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum PendingDeletion {
-    /// They are restored where they hold the equal value; another value is a conflict, and stays
-    /// scheduled.
+    /// Restore those that have an equal value. Another value is a conflict and stays scheduled for
+    /// deletion.
     Restore,
-    /// They are not copied.
+    /// Do not copy them.
     Skip,
 }
 
-/// Coordinates that stand in more than one configuration.
+/// Coordinates in more than one configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Shared {
-    /// They stay shared.
+    /// Keep them shared.
     Keep,
-    /// Each configuration but the first gets a copy of its own, in the source, before anything is
-    /// copied; its row is updated by compare-and-swap.
+    /// Before the copy, give each configuration except the first its own copy in the source, and
+    /// update its row by compare-and-swap.
     Unshare,
 }
 
@@ -123,18 +124,18 @@ pub enum Shared {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Storage {
-    /// The id is another store, whose secrets stay there; verify does not read them.
+    /// The id is another store and its secrets stay there; verify does not read them.
     Leave,
-    /// The id is the source; its secrets are moved, and the operator lets the id mean the target.
+    /// The id is the source: move its secrets. The operator then changes the id to the target.
     Move,
 }
 
-/// Values that the target cannot hold.
+/// Values that the target cannot store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Unfit {
-    /// They stay in the source.
+    /// Leave them in the source.
     Skip,
 }
 
@@ -160,7 +161,7 @@ impl Decisions {
         self
     }
 
-    /// Decides about pointers at secrets of another scope.
+    /// Decides about pointers to secrets of another scope.
     #[must_use]
     pub fn with_other_scope(mut self, decision: OtherScope) -> Self {
         self.other_scope = Some(decision);
@@ -209,8 +210,8 @@ impl Decisions {
         self
     }
 
-    /// Whether a class with findings lets a run go on. Storage ids are decided one by one, so the
-    /// class as a whole never stops; conflicts and what cannot be understood always do.
+    /// Whether a run may continue despite the findings of a class. Storage ids are decided one by
+    /// one, so the class as a whole never stops a run. Conflicts and unreadable places always do.
     pub(super) fn settles(&self, class: Class) -> bool {
         match class {
             Class::Conflicting | Class::Storage | Class::Unreadable => false,

@@ -1,4 +1,4 @@
-//! The engine's entrance: what a migration works on, and its commands.
+//! The engine's entry point: a migration and its commands.
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::{Journal, MigrateResult, Report};
 
 /// Moves secrets from a source store to a target store.
 ///
-/// Every command can be stopped and started again, and answers a [`Report`]; what is found and what
-/// fails on single secrets is in there, and `Err` is only what makes going on impossible. Whether all
-/// is done says [`Report::is_complete`].
+/// Every command can be stopped and started again, and returns a [`Report`] with its findings and
+/// the failures of single secrets. `Err` means that the run cannot continue at all.
+/// [`Report::is_complete`] tells whether everything is done.
 ///
 /// The [crate's page](crate) has an example.
 pub type Migration = Job<TwoStores>;
@@ -25,13 +25,13 @@ pub struct TwoStores {
     pub(super) references: Option<Arc<dyn ResolveReferences>>,
 }
 
-/// The statement that every table and file that holds a coordinate of the source was given: what
-/// [`Migration::retire`] deletes is not asked for by anybody else.
+/// The confirmation that the run has every table and file with coordinates of the source, so that
+/// nothing else needs what [`Migration::retire`] deletes.
 #[derive(Clone, Copy, Debug)]
 pub struct AllReferences(());
 
 impl AllReferences {
-    /// Makes the statement.
+    /// Confirms it.
     #[must_use]
     pub fn confirmed() -> Self {
         Self(())
@@ -39,7 +39,7 @@ impl AllReferences {
 }
 
 impl Job<TwoStores> {
-    /// A migration from one store to another, remembered in a journal.
+    /// A migration from one store to another, with a journal.
     #[must_use]
     pub fn new(
         source: Arc<dyn SecretPersistence>,
@@ -54,18 +54,18 @@ impl Job<TwoStores> {
         Self::over(stores, journal)
     }
 
-    /// Sets where reference ids are resolved. Without it, a configuration that has one cannot be
-    /// understood.
+    /// Sets how reference ids are resolved. Without it, a configuration with a reference id is
+    /// unreadable.
     #[must_use]
     pub fn with_references(mut self, references: Arc<dyn ResolveReferences>) -> Self {
         self.stores.references = Some(references);
         self
     }
 
-    /// Looks at everything and changes nothing: what there is to move, and what has to be decided.
+    /// Reads everything and changes nothing: reports what to move and what needs a decision.
     ///
     /// # Errors
-    /// Where the journal is of another run, where source and target are one store, and where
+    /// If the journal belongs to another run, if source and target are the same store, or if the
     /// journal, configurations or a listing cannot be read.
     pub async fn plan(&self) -> MigrateResult<Report> {
         let session = Session::begin(self, "plan").await?;
@@ -73,7 +73,7 @@ impl Job<TwoStores> {
         session.end().await
     }
 
-    /// Copies every secret that the target has not got. Repeatable as a delta.
+    /// Copies every secret that is missing in the target. Can be repeated to copy what changed.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
@@ -93,8 +93,8 @@ impl Job<TwoStores> {
         session.end().await
     }
 
-    /// Deletes from the target what this migration has written there and what equals the source at
-    /// that moment, provided that every configuration hydrates from the source. Touches no
+    /// Deletes from the target the secrets that this migration wrote there and that equal the
+    /// source at that moment, if every configuration hydrates from the source. Changes no
     /// configuration.
     ///
     /// # Errors
@@ -105,12 +105,13 @@ impl Job<TwoStores> {
         session.end().await
     }
 
-    /// Deletes from the source what is equal in the target at that moment, provided that every
-    /// configuration hydrates from the target. Says in [`Report::unreachable`] which plaintext it
+    /// Deletes from the source the secrets that are equal in the target at that moment, if every
+    /// configuration hydrates from the target. [`Report::unreachable`] lists plain text that it
     /// cannot reach.
     ///
-    /// What the source marks with another owner is left. A probe, written to the target and looked
-    /// for in the source, proves first that the two are not one store under two addresses.
+    /// Secrets that the source marks with another owner stay. A probe, written to the target and
+    /// searched in the source, first proves that the two are not the same store under two
+    /// addresses.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).

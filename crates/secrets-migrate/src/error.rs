@@ -1,4 +1,4 @@
-//! Why a migration could not go on.
+//! Why a migration could not continue.
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 
 use crate::Run;
 
-/// The result of what a migration asks of a journal, a source of configurations or a store.
+/// The result of operations on a journal, a source of configurations or a store.
 pub type MigrateResult<T> = Result<T, MigrateError>;
 
-/// What a migration failed on, in terms that decide an exit status.
+/// The kind of failure, which determines an exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum MigrateErrorKind {
     /// The journal belongs to another run: other stores, or another owner.
     AnotherRun,
-    /// The configurations could not be read, understood or updated.
+    /// The configurations could not be read, parsed or updated.
     Configurations,
     /// The journal could not be read or written.
     Journal,
-    /// Source and target are one and the same store.
+    /// Source and target are the same store.
     SameStore,
-    /// What was asked for contradicts itself or lacks something.
+    /// The options contradict each other, or one is missing.
     Settings,
-    /// A store failed as a whole, not on one secret.
+    /// A store failed as a whole, not for a single secret.
     Store,
-    /// A database or a file could not be read or written; the same run goes on from there.
+    /// A database or a file could not be read or written. Repeat the run to continue.
     Unavailable,
-    /// Refused until somebody decides something or moves something away.
+    /// Refused until the operator decides something or moves a file.
     Undecided,
 }
 
@@ -54,11 +54,11 @@ impl fmt::Display for MigrateErrorKind {
     }
 }
 
-/// The failure of a migration as a whole. What fails on a single secret is in the
+/// The failure of a migration as a whole. Failures of single secrets are in the
 /// [`Report`](crate::Report).
 ///
-/// It holds names and places, never a value, a credential or a piece of a configuration; whoever
-/// builds one answers for that, also for the [`source`](StdError::source).
+/// It contains names and places, never a value, a credential or a part of a configuration. Code
+/// that creates one must ensure this, also for the [`source`](StdError::source).
 #[derive(Clone)]
 pub struct MigrateError(Box<Inner>);
 
@@ -72,8 +72,8 @@ struct Inner {
 }
 
 impl MigrateError {
-    /// An error of a kind, with a message of our own making: what is wrong, without a capital and
-    /// without a full stop.
+    /// Creates an error from a kind and our own message: what is wrong, in lower case and without a
+    /// full stop.
     pub fn new(kind: MigrateErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -91,15 +91,15 @@ impl MigrateError {
             format!("the journal belongs to another run: {expected}; this one is {found}"),
         )
         .with_place(journal)
-        .with_hint("give the stores and the owner of that run, or another journal")
+        .with_hint("use the stores and the owner of that run, or another journal")
     }
 
-    /// The configurations cannot be understood.
+    /// The configurations are invalid.
     pub(crate) fn configurations(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(MigrateErrorKind::Configurations, message)
     }
 
-    /// What was asked for is wrong.
+    /// The options are wrong.
     pub(crate) fn settings(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(MigrateErrorKind::Settings, message)
     }
@@ -109,12 +109,12 @@ impl MigrateError {
         Self::new(MigrateErrorKind::Unavailable, message)
     }
 
-    /// Somebody has to decide first.
+    /// The operator must decide first.
     pub(crate) fn undecided(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(MigrateErrorKind::Undecided, message)
     }
 
-    /// What a key table says about a setting, with its hint and its cause.
+    /// The error of a key table about a setting, with its hint and cause.
     pub(crate) fn of_setting(error: secret_persistence_core::Error) -> Self {
         let mut ours = Self::settings(error.message().to_owned());
         ours.0.hint = error.hint().map(|hint| hint.to_owned().into());
@@ -122,18 +122,18 @@ impl MigrateError {
         ours
     }
 
-    /// The same failure, of something else.
+    /// The same failure with another kind.
     pub(crate) fn of_kind(mut self, kind: MigrateErrorKind) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// Adds the row that it is about.
+    /// Adds the row.
     pub(crate) fn at_row(self, id: &str) -> Self {
         self.within(format_args!("row `{}`", id.escape_debug()))
     }
 
-    /// Adds what the place is in: the file of a line, the table of a row.
+    /// Adds the container of the place: the file of a line, the table of a row.
     pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
         self.0.place = Some(match self.0.place {
             Some(inner) => format!("{place}: {inner}"),
@@ -142,47 +142,47 @@ impl MigrateError {
         self
     }
 
-    /// Adds where: a file and the number of its line, a table and the id of its row, a journal.
+    /// Adds the place: a file and line number, a table and row id, a journal.
     #[must_use]
     pub fn with_place(mut self, place: impl Into<String>) -> Self {
         self.0.place = Some(place.into());
         self
     }
 
-    /// Adds what the user can do about it.
+    /// Adds what the user can do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Adds the cause, neither whose `Display` nor whose `Debug` may show a value, a credential or
-    /// a piece of a configuration.
+    /// Adds the cause. Its `Display` and `Debug` must not show a value, a credential or a part of a
+    /// configuration.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
         self
     }
 
-    /// What it failed on.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> MigrateErrorKind {
         self.0.kind
     }
 
-    /// What went wrong, without the context.
+    /// The message, without the context.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Where.
+    /// The place.
     #[must_use]
     pub fn place(&self) -> Option<&str> {
         self.0.place.as_deref()
     }
 
-    /// What the user can do about it.
+    /// What the user can do.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()

@@ -1,4 +1,4 @@
-//! What rows of configurations hold: which pointer means which secret in which store.
+//! Resolves the pointers in rows to secrets in stores.
 
 use secret_persistence_core::connector::{
     Place, Pointer, Problem, ProblemKind, References, UnresolvedReference, pointers,
@@ -10,54 +10,54 @@ use crate::{
     ConfigRow, ConfigSource, Content, MigrateError, MigrateErrorKind, MigrateResult, Storage,
 };
 
-/// One row, and what its pointers mean.
+/// One row with its resolved pointers.
 pub(super) struct Holding {
     pub(super) key: String,
     pub(super) row: ConfigRow,
     pub(super) held: Vec<Held>,
-    /// Why the row cannot be understood; none if it can.
+    /// Why the row is unreadable, if it is.
     pub(super) problems: Vec<Problem>,
 }
 
 /// One pointer, or one bare coordinate.
 pub(super) struct Held {
     pub(super) place: Place,
-    /// None for a bare coordinate.
+    /// `None` for a bare coordinate.
     pub(super) pointer: Option<Pointer>,
     pub(super) means: Means,
 }
 
-/// What a pointer means for a migration.
+/// The meaning of a pointer for a migration.
 pub(super) enum Means {
-    /// A secret of another store, which stays there.
+    /// A secret in another store, which stays there.
     Elsewhere,
     /// A secret of the source.
     Secret {
         coordinate: Coordinate,
-        /// Whether the configuration names it itself, so that nobody else may: not through a
-        /// reference.
+        /// Whether the configuration names it directly and not through a reference. Then it should
+        /// be the only one to do so.
         own: bool,
     },
-    /// A secret of a storage that nobody has decided about.
+    /// A secret in a storage without a decision.
     Undecided(String),
 }
 
 impl Holding {
-    /// Whether a secret that the row names itself belongs to another scope than the row, as far as
-    /// the row tells its own: to another workspace, whose secret somebody points at.
+    /// Whether a secret that the row names directly belongs to another scope than the row, if the
+    /// row's scope is known: to another workspace, whose secret someone may be trying to use.
     pub(super) fn is_of_other_scope(&self, coordinate: &ManagedCoordinate) -> bool {
         scope_of(&self.row).is_some_and(|scope| !scope.contains(coordinate))
     }
 }
 
-/// The scope of a row, where it tells one.
+/// The scope of a row, if it is known.
 pub(super) fn scope_of(row: &ConfigRow) -> Option<Scope> {
     let prefix = row.prefix.as_deref().unwrap_or("workspace_");
     Scope::new(prefix, row.base_id?).ok()
 }
 
 impl Held {
-    /// The source's secret, if that is what it means.
+    /// The secret in the source, if that is the meaning.
     pub(super) fn coordinate(&self) -> Option<&Coordinate> {
         match &self.means {
             Means::Secret { coordinate, .. } => Some(coordinate),
@@ -67,7 +67,7 @@ impl Held {
 }
 
 impl Session<'_> {
-    /// Finds out what a page of rows holds, resolving all its references together.
+    /// Resolves the pointers of a page of rows, with all references together.
     pub(super) async fn holdings(
         &self,
         source: &dyn ConfigSource,
@@ -140,7 +140,7 @@ impl Session<'_> {
                 return Problem::new(
                     place.clone(),
                     ProblemKind::UnknownReference,
-                    "the secret is named by a reference; say where the references are",
+                    "the secret is named by a reference; set where the references are",
                 );
             }
             unresolved.at(place.clone(), pointer)
@@ -180,7 +180,7 @@ fn found(row: ConfigRow) -> Found {
         },
         Content::Coordinate(name) => match Coordinate::parse(name) {
             Ok(coordinate) => bare = Some(coordinate),
-            // The name itself is not shown: it may be a value that stands in the wrong column.
+            // Do not show the name: it may be a value in the wrong column.
             Err(_) => problems.push(Problem::new(
                 Place::root(),
                 ProblemKind::MalformedPointer,

@@ -1,4 +1,4 @@
-//! Hydrates every configuration, to know that it would.
+//! Checks that every configuration hydrates.
 use std::collections::{BTreeSet, HashMap};
 
 use secret_persistence_core::connector::{Pointer, Problem, ProblemKind, Rereads, hydrate_with};
@@ -14,10 +14,10 @@ use crate::{
     MigrateResult, Missing, Phase, State,
 };
 
-/// What stands for a secret of another store, which is not read: valid as text and as JSON.
+/// A placeholder for secrets of other stores, which are not read: valid as text and as JSON.
 const ELSEWHERE: &str = "0";
 
-/// From which store.
+/// The store to read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Store {
     Source,
@@ -27,8 +27,8 @@ pub(super) enum Store {
 type Reads = HashMap<Coordinate, Result<SecretValue>>;
 
 impl Session<'_> {
-    /// Hydrates every configuration, and reads every bare coordinate, from one store. Whether all of
-    /// them would; those that would not are failures in the ledger.
+    /// Hydrates every configuration and reads every bare coordinate from one store. Returns whether
+    /// all succeeded; failures are in the ledger.
     pub(super) async fn hydrate(&self, from: Store) -> MigrateResult<bool> {
         let before = self.failures();
         self.each_page(Phase::Hydrate, &|source, rows| {
@@ -115,7 +115,7 @@ impl Session<'_> {
                     problems.push(Problem::new(
                         held.place.clone(),
                         ProblemKind::UnknownStorage,
-                        "nobody has decided what this storage id means",
+                        "the meaning of this storage id is undecided",
                     ));
                     continue;
                 }
@@ -126,8 +126,11 @@ impl Session<'_> {
                         continue;
                     }
                     None => {
-                        let error = Error::new(ErrorKind::Unexpected, "the store gave no answer")
-                            .with_coordinate(coordinate.shared());
+                        let error = Error::new(
+                            ErrorKind::Unexpected,
+                            "the store returned no result for the name",
+                        )
+                        .with_coordinate(coordinate.shared());
                         problems.push(Problem::of_store(held.place.clone(), error));
                         continue;
                     }
@@ -181,7 +184,7 @@ impl Session<'_> {
             ledger.found(
                 Finding::new(Class::Changed)
                     .in_configuration(&holding.key, None)
-                    .with_detail("it was saved since the last copy; copy again"),
+                    .with_detail("it was saved after the last copy; copy again"),
             );
             return Ok(());
         }
@@ -191,8 +194,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether all that a configuration lacks in the target was written to the source since the last
-    /// copy: the journal has never had it there, and the source has it.
+    /// Whether everything that a configuration lacks in the target was written to the source since
+    /// the last copy: the journal does not know it, and the source has it.
     async fn is_younger_than_the_copy(
         &self,
         from: Store,
@@ -217,8 +220,8 @@ impl Session<'_> {
         Ok(reads.iter().all(Result::is_ok))
     }
 
-    /// Whether all that a configuration lacks is missing in the other store too, and it is decided
-    /// that such configurations are left as they are.
+    /// Whether everything that a configuration lacks is missing in the other store too, and the
+    /// operator decided to ignore such configurations.
     async fn was_broken_before(&self, from: Store, problems: &[Problem]) -> bool {
         if self.options.decisions.missing != Some(Missing::Skip)
             || !problems.iter().all(Problem::is_gone)

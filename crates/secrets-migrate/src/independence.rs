@@ -1,8 +1,8 @@
-//! Proves, before anything is deleted from one store, that the other does not lose it too.
+//! Proves that deleting from one store does not delete from the other.
 //!
-//! Two addresses may lead to one store; or one store may follow the other: a replica, a mirror that
-//! somebody else runs, two tables behind triggers. Every value is equal on both sides then, and
-//! deleting one deletes the only one.
+//! Two addresses may lead to the same store, or one store may replicate the other: a replica, a
+//! mirror outside our control, two tables with triggers. Both sides then always have equal values,
+//! and deleting one deletes the only copy.
 
 use std::collections::HashSet;
 use std::slice;
@@ -21,45 +21,45 @@ use crate::scan::coordinates;
 use crate::session::Session;
 use crate::{Failure, MigrateError, MigrateErrorKind, MigrateResult, Stop, Transition};
 
-/// For how long a probe lives that nobody could delete.
+/// The lifetime of a probe that could not be deleted.
 const PROBE_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// What the notes of probes begin with.
+/// The prefix of the journal's notes about probes.
 const SORT: &str = "probe ";
 
-/// How many noted probes are cleared at once: there is one, unless runs were killed.
+/// How many recorded probes are deleted at once. There is one, unless runs were killed.
 const NOTES: usize = 100;
 
-/// How often a probe is looked at while the lag passes.
+/// The interval between checks of a probe during the lag.
 const LOOKS: u32 = 5;
 
-/// The store that is emptied, and the one that has to keep everything.
+/// The store to delete from, and the store that must keep everything.
 #[derive(Clone, Copy)]
 pub(super) struct Sides<'s> {
     pub(super) emptied: &'s dyn SecretPersistence,
     pub(super) kept: &'s dyn SecretPersistence,
 }
 
-/// What became of one secret that was to be deleted.
+/// The result of deleting one secret.
 #[derive(Default)]
 pub(super) struct Deletion {
     /// Whether it was deleted.
     pub(super) deleted: bool,
-    /// What the journal is to say of it from now on, if anything changes.
+    /// The new journal entry, if it changes.
     pub(super) transition: Option<Transition>,
 }
 
 impl Session<'_> {
-    /// Proves with a probe that neither store follows the other: what is written to the store that
-    /// is emptied must not turn up in the other, and what is deleted there must stay in the other.
+    /// Proves with a probe that neither store replicates the other. A secret written to the store
+    /// to delete from must not appear in the other; a secret deleted there must stay in the other.
     ///
-    /// The probe is in the other store only after the first half: a replica that gets a row twice
-    /// would stop replicating, and go on once somebody repairs it. A store that refuses to be written
-    /// is not probed; the first delete is made alone then, and looked at like a probe.
+    /// The probe is written to the other store only after the first half: a replica that receives a
+    /// row twice would stop replicating, and resume when someone repairs it. A store that refuses
+    /// writes is not probed; its first delete is made alone and checked like a probe.
     pub(super) async fn prove_independence(&self, sides: Sides<'_>) -> MigrateResult<()> {
         self.clear_probes(sides).await?;
         let probe = ManagedCoordinate::new(&Scope::ephemeral(), Uuid::new_v4(), 1)?;
-        // Noted, so that a killed run leaves none behind for long.
+        // Recorded in the journal, so that a killed run does not leave it behind for long.
         let note = format!("{SORT}{probe}");
         self.journal.put_note(&note, Some("{}")).await?;
         let value = SecretValue::new(Uuid::new_v4().to_string());
@@ -68,7 +68,7 @@ impl Session<'_> {
         proved
     }
 
-    /// Deletes every probe that is noted, from both stores.
+    /// Deletes every recorded probe from both stores.
     async fn clear_probes(&self, sides: Sides<'_>) -> MigrateResult<()> {
         for note in self.journal.notes(Some(SORT), NOTES).await? {
             let Some(name) = note.key.strip_prefix(SORT) else {
@@ -77,7 +77,7 @@ impl Session<'_> {
             let probe = ManagedCoordinate::parse(name)?;
             for store in [sides.emptied, sides.kept] {
                 match store.delete(&probe, &at_once()).await {
-                    // Who may not write was not written to.
+                    // A store that refuses writes did not get a probe.
                     Err(error) if !is_refused(error.kind()) => return Err(error.into()),
                     _ => {}
                 }
@@ -115,7 +115,8 @@ impl Session<'_> {
         }
     }
 
-    /// Whether a store keeps having a value under a name, or none, until the longest lag has passed.
+    /// Whether a store keeps its state for a name, present or missing, until the longest lag has
+    /// passed.
     async fn stays(
         &self,
         store: &dyn SecretPersistence,
@@ -140,8 +141,8 @@ impl Session<'_> {
         }
     }
 
-    /// Deletes what is equal in a unit, as many at once as the store takes, and looks after the other
-    /// store. The first secret of a run is deleted alone, while every other unit waits.
+    /// Deletes the equal secrets of a unit, as many at once as the store accepts, and checks the
+    /// other store. The first secret of a run is deleted alone, while every other unit waits.
     pub(super) async fn delete_unit<'p>(
         &self,
         sides: Sides<'_>,
@@ -197,8 +198,9 @@ impl Session<'_> {
         Ok(!deleted.is_empty())
     }
 
-    /// Looks whether the other store still has what was deleted; what it has lost is put back, and
-    /// the run stops. The first deletes of a run are looked at until the longest lag has passed.
+    /// Checks that the other store still has the deleted secrets. If it has lost one, it is written
+    /// back and the run stops. For the first deletes of a run, the check lasts until the longest
+    /// lag has passed.
     async fn look_after(
         &self,
         sides: Sides<'_>,
@@ -262,15 +264,15 @@ impl Session<'_> {
         let run = self.ledger.run();
         MigrateError::new(
             MigrateErrorKind::SameStore,
-            "source and target are one store, or one follows the other: what is deleted from the \
-             one is deleted from the other",
+            "source and target are the same store, or one replicates the other: a delete in one also \
+            deletes from the other",
         )
         .with_place(run.to_string())
         .with_hint("end the replication, the mirror or the triggers between them first")
     }
 }
 
-/// Writes a probe. Whether the store let us.
+/// Writes a probe. Returns whether the store accepted it.
 async fn plant(
     store: &dyn SecretPersistence,
     probe: &ManagedCoordinate,
@@ -286,7 +288,7 @@ async fn plant(
     }
 }
 
-/// Whether a store does not let us write, whatever the value.
+/// Whether a store refuses all writes, whatever the value.
 fn is_refused(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::PermissionDenied | ErrorKind::Unsupported)
 }

@@ -1,4 +1,4 @@
-//! One builder for everything that the engine does.
+//! The builder of migrations and splits.
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use secret_persistence_core::{Owner, SecretPersistence};
 use crate::ledger::Ledger;
 use crate::{Cancellation, ConfigSource, Journal, MigrateOptions, Observer, Run, Silent};
 
-/// Work on stores and configurations that a journal remembers: a [`Migration`](crate::Migration) or
-/// a [`Split`](crate::Split), by what it works on.
+/// Work on stores and configurations, recorded in a journal: a [`Migration`](crate::Migration) or a
+/// [`Split`](crate::Split), depending on its type parameter.
 pub struct Job<S> {
     pub(super) stores: S,
     pub(super) journal: Arc<dyn Journal>,
@@ -34,35 +34,35 @@ impl<S> Job<S> {
         }
     }
 
-    /// Says which installation the secrets belong to.
+    /// Sets the installation that owns the secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
         self
     }
 
-    /// Adds a source of configurations. The same one again is refused when it is read.
+    /// Adds a source of configurations. The run refuses a source that was added twice.
     #[must_use]
     pub fn with_configs(mut self, configs: Arc<dyn ConfigSource>) -> Self {
         self.configs.push(configs);
         self
     }
 
-    /// Sets how to go about the work.
+    /// Sets the options.
     #[must_use]
     pub fn with_options(mut self, options: MigrateOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Sets who is told what the run is doing.
+    /// Sets the observer of the run.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// Sets what stops the run cleanly.
+    /// Sets the token that stops the run cleanly.
     #[must_use]
     pub fn with_cancellation(mut self, cancellation: Cancellation) -> Self {
         self.cancellation = cancellation;
@@ -79,8 +79,8 @@ impl<S> Job<S> {
         )
     }
 
-    /// A store as a run uses it: so many requests in flight, and so many per second, whatever the
-    /// units of work do concurrently.
+    /// Wraps a store with the run's limits on concurrency and rate, which apply across all units of
+    /// work.
     pub(super) fn limited(&self, store: &Arc<dyn SecretPersistence>) -> Arc<dyn SecretPersistence> {
         let limit = ClassLimit {
             concurrency: self

@@ -1,4 +1,4 @@
-//! Postgres: a journal of our own, or somebody else's configurations.
+//! Postgres: our own journal, or the platform's configurations.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Purpose;
 use super::reason::failure;
 use crate::{MigrateError, MigrateResult};
 
-/// Connects to the database that settings name.
+/// Connects to the database in the settings.
 pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResult<PgPool> {
     let server = PostgresOptions::from_settings(settings).map_err(MigrateError::of_setting)?;
     let mut options = server.to_driver("migrate");
@@ -20,20 +20,21 @@ pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResu
     }
     let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(15));
     if purpose == Purpose::Own && is_in_use(&options).await? {
-        // Said at once: a pool would go on trying, and at last say no more than that it took too long.
+        // Fail immediately: a pool would retry and finally only report a timeout.
         return Err(MigrateError::unavailable(
             "another process is using the journal",
         ));
     }
     let pool = match purpose {
-        // One connection, which holds a lock of its session: a killed process leaves none behind.
+        // One connection, which keeps a session lock. The lock of a killed process disappears with
+        // its session.
         Purpose::Own => pool.max_connections(1).after_connect(|connection, _| {
             Box::pin(async move {
                 let locked = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
                     .bind(JOURNAL_LOCK)
                     .fetch_one(connection)
                     .await?;
-                // Asked before: whoever has it now began at the same moment.
+                // Check the lock first: another process may have started at the same moment.
                 if locked {
                     Ok(())
                 } else {
@@ -48,7 +49,7 @@ pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResu
         .map_err(|cause| failure("the server", "cannot be reached or refuses us", &cause))
 }
 
-/// Whether another process has the lock. The connection that asks gives it back as it ends.
+/// Whether another process has the lock. The connection that checks releases it when it closes.
 async fn is_in_use(options: &PgConnectOptions) -> MigrateResult<bool> {
     use sqlx::Connection;
     let asked = async {

@@ -1,13 +1,13 @@
-//! Why a database failed, in words that contain no value of a row and no credential.
+//! Why a database failed, without a value of a row and without a credential.
 //!
-//! A trigger or a constraint of the table may quote a row in its message, under whatever code it
-//! likes. So a message is shown only where no row can be in it, which is while a statement is being
-//! prepared; everything else is told by its code.
+//! A trigger or a constraint of the table may quote a row in its message, with any code. A message
+//! is therefore shown only if it cannot contain a row, that is, while a statement is being
+//! prepared. All other failures are described by their code.
 use sqlx::error::DatabaseError;
 
 use crate::{MigrateError, MigrateErrorKind};
 
-/// The failure of a statement that is being prepared: it has met no row.
+/// The failure while preparing a statement: it has not seen any row.
 pub(super) fn of_preparing(place: &str, cause: &sqlx::Error) -> MigrateError {
     match cause {
         sqlx::Error::Database(database) => {
@@ -22,7 +22,7 @@ pub(super) fn of_preparing(place: &str, cause: &sqlx::Error) -> MigrateError {
     }
 }
 
-/// The failure of a statement that may have met rows.
+/// The failure of a statement that may have seen rows.
 pub(super) fn failure(place: &str, what: &str, cause: &sqlx::Error) -> MigrateError {
     let (kind, reason) = match cause {
         sqlx::Error::Database(database) => of_database(database.as_ref()),
@@ -35,7 +35,7 @@ fn of_client(cause: &sqlx::Error) -> String {
     match cause {
         sqlx::Error::Io(io) => format!("no connection ({})", io.kind()),
         sqlx::Error::PoolTimedOut => "no connection within the time limit".into(),
-        sqlx::Error::Tls(_) => "TLS failed; for a private authority give ssl-root-cert".into(),
+        sqlx::Error::Tls(_) => "TLS failed; for a private authority, set ssl-root-cert".into(),
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} is not text"),
         sqlx::Error::PoolClosed => "it is closed".into(),
         sqlx::Error::WorkerCrashed => "the database's thread ended".into(),
@@ -57,10 +57,10 @@ fn of_database(error: &dyn DatabaseError) -> (MigrateErrorKind, String) {
 fn of_sqlstate(code: &str) -> (MigrateErrorKind, &'static str) {
     use MigrateErrorKind::{Configurations, Settings, Unavailable};
     match code {
-        "25006" => (Unavailable, "the database is read-only, or a standby"),
+        "25006" => (Unavailable, "the database is read-only or a standby"),
         "28000" | "28P01" => (Settings, "the server refuses the role or its password"),
-        "3D000" => (Settings, "the server has no such database"),
-        "42501" => (Settings, "the role lacks the right"),
+        "3D000" => (Settings, "the database does not exist"),
+        "42501" => (Settings, "the role lacks a privilege"),
         "42703" => (Settings, "a column does not exist"),
         "42P01" | "3F000" => (Settings, "a table does not exist"),
         "42P05" | "26000" => (

@@ -1,4 +1,4 @@
-//! SQLite files: a journal of our own, or somebody else's configurations.
+//! SQLite files: our own journal, or the platform's configurations.
 use std::fs::{Metadata, OpenOptions};
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
         .busy_timeout(Duration::from_secs(30))
         .disable_statement_logging();
     let options = match purpose {
-        // The lock is the operating system's, so a killed process leaves none behind.
+        // An operating system lock, so that a killed process leaves no lock behind.
         Purpose::Own => options
             .busy_timeout(Duration::from_secs(2))
             .locking_mode(SqliteLockingMode::Exclusive)
@@ -42,7 +42,7 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
     let connections = if purpose == Purpose::Read { 4 } else { 1 };
     let pool = SqlitePoolOptions::new()
         .max_connections(connections)
-        // A slow disk is no failure.
+        // A slow disk is not an error.
         .acquire_timeout(Duration::from_secs(600))
         .connect_with(options)
         .await
@@ -54,7 +54,7 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
                 failed
             }
         })?;
-    // Whoever had the lock before may have removed the file as it ended.
+    // The previous holder of the lock may have removed the file when it ended.
     if own.is_some_and(|own| path.metadata().ok().as_ref().map(inode) != Some(own)) {
         return Err(
             MigrateError::unavailable("another process has just removed it")
@@ -65,8 +65,8 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
     Ok(pool)
 }
 
-/// A journal names every secret there is: nobody else needs to read it. Answers which file it is, and
-/// keeps none open: closing one would give back the locks that SQLite has on the same file.
+/// Creates the file for its owner only, because a journal names every secret. Returns the file's
+/// identity and keeps no handle open: closing one would release SQLite's locks on the same file.
 fn create_private(path: &Path) -> MigrateResult<(u64, u64)> {
     open_own(
         path,

@@ -335,7 +335,7 @@ async fn a_target_that_follows_the_source_is_not_retired_into_nothing() {
     run("verify", &[]).expect(0);
     run("retire", &["--all-references"])
         .expect(2)
-        .says("one follows the other");
+        .says("one replicates the other");
     for table in ["secrets", "copies"] {
         let left = server
             .texts(&format!(

@@ -1,4 +1,4 @@
-//! What a run remembers between two starts: names and states.
+//! The persistent state of a run: names and states.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
@@ -14,48 +14,48 @@ use crate::MigrateResult;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::SqlJournal;
 
-/// The memory of one migration, on disk.
+/// The journal of one migration, on disk.
 ///
-/// It holds names and states, and nothing that is derived from a value. The `conformance` feature
-/// has the suite that every implementation runs
-/// (`secret_persistence_migrate::conformance::journal`).
+/// It contains names and states, and nothing derived from a value. The `conformance` feature has
+/// the suite that every implementation runs (`secret_persistence_migrate::conformance::journal`).
 ///
 /// # Contract
 ///
-/// - What a method has done is durable when it returns, and each call is done as a whole or not at
-///   all: after a kill at any moment the journal is as before or as after it.
-/// - Pages are in ascending order of the coordinate's bytes, so that a page after the last name of
-///   the one before goes on where that ended, whatever changed in between.
-/// - One process at a time: an implementation that can tell refuses a second one.
-/// - A journal is bound to a run by the first thing that is done for it: a transition or a note. Until
-///   then, whatever was scanned, another run takes it over, and finds it empty.
+/// - The effect of a method is durable when it returns, and each call is atomic: after a kill at
+///   any moment, the journal is in the state before or after the call.
+/// - Pages are in ascending order of the coordinate's bytes. A page after the last name of the
+///   previous page therefore continues where that one ended, whatever changed in between.
+/// - One process at a time: an implementation that can detect a second process refuses it.
+/// - The first transition or note of a run binds the journal to it. Until then, another run may take
+///   the journal over, and finds it empty even after a scan.
 #[async_trait]
 pub trait Journal: Debug + Display + Send + Sync {
-    /// Opens the journal for a run. One that is not bound yet becomes this run's, and what another run
-    /// had scanned is forgotten.
+    /// Opens the journal for a run. An unbound journal then belongs to this run, and the scans of
+    /// other runs are forgotten.
     ///
     /// # Errors
-    /// `AnotherRun`, naming both, where the journal is bound to a different run.
+    /// `AnotherRun`, with both runs, if the journal is bound to a different run.
     async fn open(&self, run: &Run) -> MigrateResult<()>;
 
-    /// Begins a scan of all configurations and answers its number, greater than every one before,
-    /// the first being 1.
+    /// Begins a scan of all configurations and returns its number. The first is 1, and each is
+    /// greater than all before.
     async fn begin_scan(&self) -> MigrateResult<u64>;
 
-    /// Notes that the scan came across these configurations, and answers those keys that it had
-    /// already come across, in an earlier call or in this one: two configurations with one id.
+    /// Records that the scan visited these configurations. Returns the keys that it had already
+    /// visited, in an earlier call or in this one: two configurations with the same id.
     async fn see(&self, scan: u64, configurations: &[String]) -> MigrateResult<Vec<String>>;
 
-    /// Notes mentions of coordinates, adding the unknown ones as [`State::Pending`] without intent.
+    /// Records mentions of coordinates. Unknown ones are added as [`State::Pending`] without
+    /// intent.
     ///
-    /// For each, in order: where the entry's [`scan`](JournalEntry::scan) is not this one, scan and
-    /// holder become those of the mention and [`shared`](JournalEntry::shared) false. Otherwise, an
-    /// entry without a holder takes the mention's; one with another holder than the mention's
-    /// becomes shared. State and intent of a known entry never change here.
+    /// For each mention, in order: if the entry's [`scan`](JournalEntry::scan) is not this one, set
+    /// its scan and holder to those of the mention and [`shared`](JournalEntry::shared) to false.
+    /// Otherwise, an entry without a holder gets the mention's holder, and an entry with a
+    /// different holder becomes shared. State and intent of an existing entry never change here.
     async fn mention(&self, scan: u64, mentions: &[Mention]) -> MigrateResult<()>;
 
-    /// Reads the entries that `select` wants, in ascending order, at most `limit`, after a name. A
-    /// page shorter than `limit` is the last.
+    /// Reads at most `limit` entries that match `select` after a name, in ascending order. A page
+    /// shorter than `limit` is the last.
     async fn page(
         &self,
         select: &Select,
@@ -63,44 +63,44 @@ pub trait Journal: Debug + Display + Send + Sync {
         limit: usize,
     ) -> MigrateResult<Vec<JournalEntry>>;
 
-    /// Looks names up: same length and order as asked.
+    /// Looks up names. The result has the same length and order.
     async fn find(
         &self,
         coordinates: &[ManagedCoordinate],
     ) -> MigrateResult<Vec<Option<JournalEntry>>>;
 
-    /// Changes states and intents, and binds the journal to its run if there is any change. A name
-    /// that is unknown is added, with scan 0 and no holder.
+    /// Changes states and intents. Any change binds the journal to its run. An unknown name is added
+    /// with scan 0 and no holder.
     async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()>;
 
     /// Counts all entries by state.
     async fn counts(&self) -> MigrateResult<Counts>;
 
-    /// Keeps a note under its key, replacing the one that was there, and binds the journal to its run;
-    /// `text` `None` removes it.
+    /// Stores a note under its key, replaces the previous one, and binds the journal to its run.
+    /// `text` `None` removes the note.
     async fn put_note(&self, key: &str, text: Option<&str>) -> MigrateResult<()>;
 
     /// Reads notes in ascending order of the key's bytes, at most `limit`, after a key.
     async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>>;
 }
 
-/// Which run a journal belongs to.
+/// The run that a journal belongs to.
 ///
-/// Credentials may change between two starts, so a store is known by its kind and place, without
-/// the principal.
+/// Credentials may change between two starts, so a store is identified by its kind and place,
+/// without the principal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Run {
     /// The store that has the secrets.
     pub source: String,
-    /// The store that gets them; none where a run works on one store only, as a split does.
+    /// The store that gets them; none for a run on a single store, such as a split.
     pub target: Option<String>,
-    /// The installation whose secrets they are.
+    /// The installation that owns the secrets.
     pub owner: Option<String>,
 }
 
 impl Run {
-    /// The run from one store to another, or within one.
+    /// Creates the identity of a run between two stores, or within one.
     #[must_use]
     pub fn new(source: &Identity, target: Option<&Identity>, owner: Option<&Owner>) -> Self {
         let place = |identity: &Identity| format!("{} {}", identity.store, identity.location);
@@ -125,26 +125,26 @@ impl Display for Run {
     }
 }
 
-/// How far a secret has come.
+/// The progress of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nothing is known, or the target has lost it.
+    /// Not copied yet, or lost by the target.
     Pending,
-    /// The target had nothing under that name, and we are about to write it, or have tried.
+    /// The target had no such secret, and we are about to write it or have tried.
     Intent,
-    /// The target has taken it.
+    /// The target accepted it.
     Written,
     /// It was read back and equals the source.
     Verified,
-    /// The target already had the equal value, which is not ours to delete.
+    /// The target already had an equal value, which we must not delete.
     Present,
-    /// The target has another value under that name: stops.
+    /// The target has another value under that name: the run stops.
     Conflict,
 }
 
 impl State {
-    /// All of them, in the order in which a secret goes through them.
+    /// All states, in the order that a secret goes through them.
     pub const ALL: [Self; 6] = [
         Self::Pending,
         Self::Intent,
@@ -154,7 +154,7 @@ impl State {
         Self::Conflict,
     ];
 
-    /// The state in lower case, stable: what a journal stores.
+    /// The state in lower case, as journals store it. Stable.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -167,7 +167,7 @@ impl State {
         }
     }
 
-    /// Reads what [`as_str`](Self::as_str) writes.
+    /// Parses the output of [`as_str`](Self::as_str).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
@@ -180,27 +180,27 @@ impl Display for State {
     }
 }
 
-/// What the journal knows of one secret.
+/// The journal's entry for one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalEntry {
     /// Its name.
     pub coordinate: ManagedCoordinate,
-    /// How far it has come.
+    /// Its state.
     pub state: State,
-    /// Whether the target had nothing under that name before we wrote it: only such a secret may
-    /// be deleted there again.
+    /// Whether the target did not have the secret before we wrote it. Only then may it be deleted
+    /// there again.
     pub intent: bool,
-    /// The last scan that came across it, 0 for none.
+    /// The last scan that found it, or 0.
     pub scan: u64,
-    /// The key of the first configuration that mentioned it in that scan, if one did.
+    /// The key of the first configuration that mentioned it in that scan, if any.
     pub holder: Option<String>,
     /// Whether that scan found it in more than one configuration.
     pub shared: bool,
 }
 
 impl JournalEntry {
-    /// An entry that nothing has happened to.
+    /// A new entry.
     #[must_use]
     pub fn new(coordinate: ManagedCoordinate) -> Self {
         Self {
@@ -213,7 +213,7 @@ impl JournalEntry {
         }
     }
 
-    /// Sets how far it has come.
+    /// Sets the state.
     #[must_use]
     pub fn with_state(mut self, state: State, intent: bool) -> Self {
         self.state = state;
@@ -221,7 +221,7 @@ impl JournalEntry {
         self
     }
 
-    /// Sets what the last scan said.
+    /// Sets the result of the last scan.
     #[must_use]
     pub fn with_mention(mut self, scan: u64, holder: Option<String>, shared: bool) -> Self {
         self.scan = scan;
@@ -231,19 +231,19 @@ impl JournalEntry {
     }
 }
 
-/// A coordinate that a scan came across.
+/// A coordinate that a scan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mention {
     /// The name.
     pub coordinate: ManagedCoordinate,
-    /// The key of the configuration whose own it is; none for an orphan, a bare coordinate and a
-    /// reference, which may stand in several places without being shared.
+    /// The key of the configuration that owns it. `None` for an orphan, a bare coordinate and a
+    /// reference, which may occur in several places without being shared.
     pub holder: Option<String>,
 }
 
 impl Mention {
-    /// A mention.
+    /// Creates a mention.
     #[must_use]
     pub fn new(coordinate: ManagedCoordinate, holder: Option<String>) -> Self {
         Self { coordinate, holder }
@@ -254,7 +254,7 @@ impl Mention {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transition {
-    /// Whose.
+    /// The secret's name.
     pub coordinate: ManagedCoordinate,
     /// Its new state.
     pub state: State,
@@ -263,7 +263,7 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// A change.
+    /// Creates a change.
     #[must_use]
     pub fn new(coordinate: ManagedCoordinate, state: State, intent: bool) -> Self {
         Self {
@@ -274,17 +274,17 @@ impl Transition {
     }
 }
 
-/// Which entries a page holds: those that meet every condition.
+/// Selects the entries of a page: those that match every condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Select {
-    /// In one of these states; empty means any.
+    /// In one of these states; empty means any state.
     pub states: Vec<State>,
     /// Only with (or only without) an intent.
     pub intent: Option<bool>,
-    /// Only those that this scan came across.
+    /// Only those found by this scan.
     pub scan: Option<u64>,
-    /// Only those that are shared (or only those that are not).
+    /// Only those that are shared, or only those that are not.
     pub shared: Option<bool>,
 }
 
@@ -302,28 +302,28 @@ impl Select {
         self
     }
 
-    /// Only with, or only without an intent.
+    /// Only those with an intent, or only those without.
     #[must_use]
     pub fn with_intent(mut self, intent: bool) -> Self {
         self.intent = Some(intent);
         self
     }
 
-    /// Only those that this scan came across.
+    /// Only those found by this scan.
     #[must_use]
     pub fn with_scan(mut self, scan: u64) -> Self {
         self.scan = Some(scan);
         self
     }
 
-    /// Only those that stand in more than one configuration, or only those that do not.
+    /// Only those in more than one configuration, or only those that are not.
     #[must_use]
     pub fn with_shared(mut self, shared: bool) -> Self {
         self.shared = Some(shared);
         self
     }
 
-    /// Whether an entry meets every condition: the definition that journals in SQL follow.
+    /// Whether an entry matches every condition. Journals in SQL follow this definition.
     #[must_use]
     pub fn wants(&self, entry: &JournalEntry) -> bool {
         (self.states.is_empty() || self.states.contains(&entry.state))
@@ -333,7 +333,7 @@ impl Select {
     }
 }
 
-/// How many entries there are in each state.
+/// The number of entries in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counts {
@@ -352,7 +352,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// The count of a state, to be set.
+    /// The count of a state, mutable.
     pub fn of_mut(&mut self, state: State) -> &mut u64 {
         match state {
             State::Pending => &mut self.pending,
@@ -364,14 +364,14 @@ impl Counts {
         }
     }
 
-    /// All together.
+    /// The total.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.pending + self.intent + self.written + self.verified + self.present + self.conflict
     }
 }
 
-/// What a run keeps for itself about one configuration: which names it is about to write for it.
+/// A run's note about one configuration: the names that it is about to write for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Note {
@@ -382,7 +382,7 @@ pub struct Note {
 }
 
 impl Note {
-    /// A note.
+    /// Creates a note.
     pub fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             key: key.into(),

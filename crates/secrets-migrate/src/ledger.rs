@@ -1,4 +1,4 @@
-//! A report while it is being made.
+//! A report under construction.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::{
     Phase, Report, Run, Stop, Tally,
 };
 
-/// Collects what happens, tells the observer, and knows whether to go on.
+/// Collects results, notifies the observer, and decides whether the run continues.
 #[derive(Debug)]
 pub(super) struct Ledger {
     report: Mutex<Report>,
@@ -68,7 +68,7 @@ impl Ledger {
         change(&mut self.report.lock());
     }
 
-    /// Changes what was done, in numbers.
+    /// Changes the report's tally.
     pub(super) fn tally(&self, change: impl FnOnce(&mut Tally)) {
         change(&mut self.report.lock().tally);
     }
@@ -83,7 +83,8 @@ impl Ledger {
         }
     }
 
-    /// A finding that stops the run unless its class is decided. Whether it is.
+    /// Records a finding, which stops the run unless its class is decided. Returns whether it is
+    /// decided.
     pub(super) fn found_and_settled(&self, finding: Finding) -> bool {
         let class = finding.class;
         self.found(finding);
@@ -98,24 +99,25 @@ impl Ledger {
         settled
     }
 
-    /// Something failed on one secret; too many of those stop the run.
+    /// Records a failure of one secret. Too many failures stop the run.
     pub(super) fn failed(&self, failure: Failure) {
         if self.count_failure(failure) >= self.max_failures {
             self.stop(Stop::Failures);
         }
     }
 
-    /// A configuration does not hydrate. All of them are wanted, so they do not stop the run.
+    /// Records a configuration that does not hydrate. These failures do not stop the run, so that
+    /// all of them are reported.
     pub(super) fn not_hydrated(&self, failure: Failure) {
         self.count_failure(failure);
     }
 
-    /// Stops the run, unless it has a reason already.
+    /// Stops the run, unless it is already stopped for another reason.
     pub(super) fn stop(&self, reason: Stop) {
         self.report.lock().stopped.get_or_insert(reason);
     }
 
-    /// Whether the run should not begin anything more.
+    /// Whether the run must not begin further work.
     pub(super) fn is_stopped(&self) -> bool {
         if self.cancellation.is_cancelled() {
             self.stop(Stop::Cancelled);
@@ -123,7 +125,7 @@ impl Ledger {
         self.report.lock().stopped.is_some()
     }
 
-    /// Names the classes that wait for a decision, and stops if there are any.
+    /// Reports the classes that need a decision, and stops if there are any.
     pub(super) fn decide(&self) {
         let mut report = self.report.lock();
         report.undecided = report
@@ -153,7 +155,7 @@ impl Ledger {
         self.observer.event(&Event::Ended { phase, done });
     }
 
-    /// The report as it is now.
+    /// The current report.
     pub(super) fn close(&self, states: Counts) -> Report {
         let mut report = self.report.lock();
         report.states = states;
@@ -215,9 +217,10 @@ impl Finding {
 }
 
 impl Failure {
-    /// A store's error, which names the coordinate itself.
+    /// A store's error, which already names the coordinate.
     pub(super) fn of(error: &secret_persistence_core::Error) -> Self {
-        // That of a value which is too large tells its length, and nothing here is derived from one.
+        // The message about a value that is too large contains its length; nothing here may be
+        // derived from a value.
         let message = if error.kind() == ErrorKind::PayloadTooLarge {
             "the value is larger than the store accepts".to_owned()
         } else {
@@ -232,7 +235,7 @@ impl Failure {
         }
     }
 
-    /// A problem of a configuration.
+    /// A problem in a configuration.
     pub(super) fn of_problem(key: &str, problem: &Problem) -> Self {
         let failure = problem.error().map_or_else(
             || Self {

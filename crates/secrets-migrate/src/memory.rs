@@ -1,4 +1,4 @@
-//! A journal and a source of configurations in memory: for tests and demonstrations.
+//! A journal and a source of configurations in memory, for tests and demonstrations.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
@@ -16,7 +16,8 @@ use crate::{
     Transition, Update,
 };
 
-/// A [`Journal`] that forgets everything when it drops, and the shortest complete one to read.
+/// A [`Journal`] in memory that loses everything when it drops. It is the shortest complete
+/// implementation.
 #[derive(Debug, Default)]
 pub struct MemoryJournal(Mutex<Kept>);
 
@@ -188,10 +189,10 @@ pub struct MemoryConfigs {
 }
 
 impl MemoryConfigs {
-    /// A source of these rows, under a name for people.
+    /// Creates a source of these rows, with a name for people.
     ///
     /// # Errors
-    /// Where two rows have the same id.
+    /// If two rows have the same id.
     pub fn new(name: impl Into<String>, rows: Vec<ConfigRow>) -> MigrateResult<Self> {
         let name = name.into();
         let mut ids = BTreeSet::new();
@@ -209,20 +210,20 @@ impl MemoryConfigs {
         })
     }
 
-    /// The same source, refusing updates.
+    /// The same source, but read-only.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.access = Access::ReadOnly;
         self
     }
 
-    /// The rows as they are now.
+    /// The current rows.
     #[must_use]
     pub fn rows(&self) -> Vec<ConfigRow> {
         self.rows.lock().clone()
     }
 
-    /// Adds or replaces a row, as the configurations' owner would.
+    /// Adds or replaces a row, as the platform would.
     pub fn put(&self, row: ConfigRow) {
         let mut rows = self.rows.lock();
         match rows.iter_mut().find(|other| other.id == row.id) {
@@ -231,7 +232,7 @@ impl MemoryConfigs {
         }
     }
 
-    /// Removes a row, as the configurations' owner would.
+    /// Removes a row, as the platform would.
     pub fn remove(&self, id: &str) {
         self.rows.lock().retain(|row| row.id != id);
     }

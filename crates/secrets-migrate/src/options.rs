@@ -1,4 +1,4 @@
-//! How a run goes about its work.
+//! The options of a run.
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use secret_persistence_core::Recovery;
 
 use crate::Decisions;
 
-/// How a run goes about its work.
+/// The options of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MigrateOptions {
-    /// How many requests are in flight at each store; the store's own number where none is given.
+    /// Maximum concurrent requests per store; by default the store's recommendation.
     pub concurrency: Option<NonZeroUsize>,
-    /// The most requests per second to each store; none means as fast as it goes.
+    /// Maximum requests per second per store; by default unlimited.
     pub requests_per_second: Option<NonZeroU32>,
-    /// Changes no store and no configuration, and no state in the journal, which notes what was
-    /// found all the same.
+    /// Whether to change no store, no configuration, and no state in the journal. The journal still
+    /// records the findings.
     pub dry_run: bool,
-    /// The longest time after which one store shows what was done to the other, if it follows it:
-    /// before rollback and retire delete, they wait that long to see that it does not.
+    /// The longest delay until a store that replicates the other shows a change. Rollback and
+    /// retire wait this long before they delete, to see that neither store replicates the other.
     pub lag: Duration,
-    /// What to do with what is found.
+    /// The decisions about findings.
     pub decisions: Decisions,
     /// How many rows, names or entries are read at once from configurations, listings and journal.
     pub page: NonZeroUsize,
-    /// How many findings of each class, and how many failures, a report lists by name; all of them
-    /// are counted, and all of them pass the [`Observer`](crate::Observer).
+    /// How many findings of each class, and how many failures, a report lists by name. All of them
+    /// are counted, and the [`Observer`](crate::Observer) gets all of them.
     pub listed: usize,
-    /// After how many secrets that failed a run stops.
+    /// The number of failed secrets after which a run stops.
     pub max_failures: NonZeroUsize,
-    /// What becomes of the recovery window when retire deletes from the source. What a run itself
-    /// has written it always deletes at once, where store and rights allow it.
+    /// The recovery window when retire deletes from the source. Secrets that the run itself wrote
+    /// are always deleted immediately, if store and permissions allow it.
     pub recovery: Recovery,
 }
 
@@ -51,63 +51,63 @@ impl Default for MigrateOptions {
 }
 
 impl MigrateOptions {
-    /// This many requests in flight at each store.
+    /// Sets the maximum of concurrent requests per store.
     #[must_use]
     pub fn with_concurrency(mut self, requests: NonZeroUsize) -> Self {
         self.concurrency = Some(requests);
         self
     }
 
-    /// At most this many requests per second to each store.
+    /// Sets the maximum of requests per second per store.
     #[must_use]
     pub fn with_requests_per_second(mut self, requests: NonZeroU32) -> Self {
         self.requests_per_second = Some(requests);
         self
     }
 
-    /// Changes nothing.
+    /// Sets whether the run changes nothing.
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
 
-    /// Waits this long to see whether one store follows the other.
+    /// Sets how long to wait to see whether one store replicates the other.
     #[must_use]
     pub fn with_lag(mut self, lag: Duration) -> Self {
         self.lag = lag;
         self
     }
 
-    /// What to do with what is found.
+    /// Sets the decisions about findings.
     #[must_use]
     pub fn with_decisions(mut self, decisions: Decisions) -> Self {
         self.decisions = decisions;
         self
     }
 
-    /// This many rows, names or entries at once.
+    /// Sets how many rows, names or entries are read at once.
     #[must_use]
     pub fn with_page(mut self, entries: NonZeroUsize) -> Self {
         self.page = entries;
         self
     }
 
-    /// At most this many findings of each class by name.
+    /// Sets how many findings of each class are listed by name.
     #[must_use]
     pub fn with_listed(mut self, findings: usize) -> Self {
         self.listed = findings;
         self
     }
 
-    /// Stops after this many failures.
+    /// Sets the number of failures after which a run stops.
     #[must_use]
     pub fn with_max_failures(mut self, failures: NonZeroUsize) -> Self {
         self.max_failures = failures;
         self
     }
 
-    /// This recovery window when retire deletes.
+    /// Sets the recovery window when retire deletes.
     #[must_use]
     pub fn with_recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;

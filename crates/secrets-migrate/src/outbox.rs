@@ -1,8 +1,9 @@
-//! Changes of rows under way: core's crash protocol, with the journal's notes as its outbox.
+//! Changes of rows in progress: core's crash protocol, with the journal's notes as its outbox.
 //!
-//! A record of the names is noted before the first of them is written, and removed once it is certain
-//! what became of the row. A saved row is certain only once its source has
-//! [finished](ConfigSource::finish): one that writes a new file has changed nothing before.
+//! A record of the names is stored before the first one is written, and removed once the outcome of
+//! the row's update is certain. A saved row is certain only once its source has
+//! [finished](ConfigSource::finish): a source that writes a new file has not changed anything
+//! before.
 use std::sync::Arc;
 
 use secret_persistence_core::connector::{
@@ -18,7 +19,7 @@ use crate::{
 
 /// The changes of one command.
 pub(super) struct Outbox<'r> {
-    /// What the keys of its notes begin with.
+    /// The prefix of its note keys.
     pub(super) sort: &'static str,
     pub(super) journal: &'r dyn Journal,
     pub(super) configs: &'r [Arc<dyn ConfigSource>],
@@ -28,30 +29,32 @@ pub(super) struct Outbox<'r> {
     pub(super) page: usize,
 }
 
-/// A change of one row, as its note says it.
+/// A change of one row, as its note describes it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     /// The configuration's key.
     configuration: String,
-    /// Whether it is certain that the row was not saved, and what was written has to go.
+    /// Whether the row was certainly not saved, so that the written secrets must be deleted.
     abandoned: bool,
     /// The names.
     names: Record,
 }
 
-/// What is known of the changes that are noted.
+/// What is known about the recorded changes.
 #[derive(Clone, Copy)]
 pub(super) enum Knowledge {
-    /// Every one that was not given up is saved: their sources have finished.
+    /// Every change that was not given up is saved: the sources have finished.
     AllSaved,
-    /// A killed run left them: the rows tell. One that has its secrets keeps them, others lose theirs.
+    /// They are from a killed run, and the rows decide: a row with its new secrets keeps them;
+    /// otherwise the secrets are deleted.
     Rows,
 }
 
 impl Outbox<'_> {
-    /// Notes a change, and answers the key of its note; a change that writes nothing has none, and
-    /// its key is empty. A row may have several changes, each under the first name that it writes.
+    /// Records a change and returns the key of its note. For a change that writes nothing there is
+    /// no note, and the key is empty. A row may have several changes, each under the first name
+    /// that it writes.
     pub(super) async fn open(&self, configuration: &str, names: Record) -> MigrateResult<String> {
         let Some(first) = names.writes().first() else {
             return Ok(String::new());
@@ -66,7 +69,7 @@ impl Outbox<'_> {
         Ok(note)
     }
 
-    /// Deletes what a change wrote whose row is certainly not saved.
+    /// Deletes the secrets that a change wrote, after its row was certainly not saved.
     pub(super) async fn abandon(
         &self,
         note: &str,
@@ -84,7 +87,7 @@ impl Outbox<'_> {
         self.heal(note, &change).await
     }
 
-    /// Removes the note of a change that was undone, if it was.
+    /// Removes the note of a change that was undone.
     pub(super) async fn undone(
         &self,
         note: &str,
@@ -98,7 +101,7 @@ impl Outbox<'_> {
         self.journal.put_note(note, None).await
     }
 
-    /// Ends every change that is noted.
+    /// Ends every recorded change.
     pub(super) async fn end(&self, knowledge: Knowledge) -> MigrateResult<()> {
         let mut after = self.sort.to_owned();
         loop {
@@ -136,7 +139,7 @@ impl Outbox<'_> {
 
     async fn heal(&self, note: &str, change: &Change) -> MigrateResult<()> {
         let state = if change.abandoned {
-            // Claimed before anything is deleted.
+            // Claim the record before anything is deleted.
             self.put(note, change).await?;
             RecordState::Abandoned
         } else {
@@ -148,14 +151,14 @@ impl Outbox<'_> {
             .await
             .map_err(failed)?;
         self.report(&cleanup);
-        // A write of the killed run may still be on its way: then the next start heals again.
+        // A write of the killed run may still be in flight: then the next start heals again.
         if cleanup.is_finished() {
             self.journal.put_note(note, None).await?;
         }
         Ok(())
     }
 
-    /// Whether a row has any of the secrets that were written for it.
+    /// Whether a row contains any of the secrets that were written for it.
     async fn is_saved(&self, change: &Change) -> MigrateResult<bool> {
         let Some((source, id)) = by_key(self.configs, &change.configuration) else {
             return Err(unknown_source(&change.configuration));
@@ -166,8 +169,8 @@ impl Outbox<'_> {
         let Content::Configuration(configuration) = &row.content else {
             return Ok(false);
         };
-        // A row that cannot be understood may have them. Names are compared without the storage:
-        // they are new, and the same store may have several ids.
+        // An unreadable row may contain them. Compare names without the storage: they are new, and
+        // the same store may have several ids.
         let locations = self.secrets.locations(configuration).await;
         Ok(locations.map_or(true, |locations| {
             let writes = change.names.writes();
@@ -180,15 +183,15 @@ impl Outbox<'_> {
     }
 }
 
-/// A change was noted for a row of a source that this run was not given.
+/// A change was recorded for a row of a source that this run does not have.
 fn unknown_source(key: &str) -> MigrateError {
     MigrateError::new(
         MigrateErrorKind::Configurations,
-        "an earlier run was stopped while it changed this row, and its source is not among those \
-         that were given",
+        "an earlier run was stopped while it changed this row, and this run does not have the \
+        row's source",
     )
     .with_place(key.to_owned())
-    .with_hint("give the same sources of configurations as then")
+    .with_hint("use the same sources of configurations as that run")
 }
 
 pub(super) fn failed(error: ConnectorError) -> MigrateError {
@@ -198,8 +201,8 @@ pub(super) fn failed(error: ConnectorError) -> MigrateError {
 fn unreadable(cause: serde_json::Error) -> MigrateError {
     MigrateError::new(
         MigrateErrorKind::Journal,
-        "a note in the journal is not what this version writes",
+        "a note in the journal was written by another version",
     )
-    .with_hint("finish the run with the version that began it")
+    .with_hint("finish the run with the version that started it")
     .with_source(cause)
 }

@@ -1,10 +1,10 @@
-//! Looks at everything and changes nothing.
+//! Reads everything and changes nothing.
 use crate::compare::Step;
 use crate::session::Session;
 use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select};
 
 impl Session<'_> {
-    /// Reads all configurations and all their secrets on both sides, and names what waits for a
+    /// Reads all configurations and all their secrets on both sides, and reports what needs a
     /// decision.
     pub(super) async fn plan(&self) -> MigrateResult<()> {
         let scan = self.scan().await?;
@@ -57,7 +57,7 @@ impl Session<'_> {
 pub(super) fn conflicting(entry: &JournalEntry) -> Finding {
     Finding::of(Class::Conflicting, entry.coordinate.as_str())
         .in_holder(entry.holder.as_deref())
-        .with_detail("the target has another value under this name, which is left as it is")
+        .with_detail("the target has another value under this name, which stays unchanged")
 }
 
 pub(super) fn changed(entry: &JournalEntry) -> Finding {

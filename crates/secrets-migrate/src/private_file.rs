@@ -1,4 +1,4 @@
-//! Files that only their owner may read, and that appear whole or not at all.
+//! Files that only their owner may read and that appear complete or not at all.
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,21 +7,22 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::{MigrateError, MigrateResult};
 
-/// A file that is being written: 0600, under another name in the same folder, until it is put in place.
+/// A file being written: mode 0600, under a temporary name in the same folder, until it is renamed
+/// into place.
 #[derive(Debug)]
 pub(crate) struct PrivateFile(NamedTempFile);
 
 impl PrivateFile {
-    /// Begins a file that will stand at `path`.
+    /// Begins a file for `path`.
     ///
     /// # Errors
-    /// Where the folder cannot be written.
+    /// If the folder cannot be written.
     pub(crate) fn begin(path: &Path) -> MigrateResult<Self> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        // tempfile creates with mode 0600, and never follows or reuses what is there.
+        // tempfile creates with mode 0600, and never follows or reuses an existing entry.
         Builder::new()
             .prefix(".migrate-")
             .tempfile_in(folder)
@@ -29,11 +30,11 @@ impl PrivateFile {
             .map_err(|cause| not_written(path, cause))
     }
 
-    /// Puts the file in its place once it has reached the disk. What is there is replaced only if
-    /// `replace` says so.
+    /// Renames the file into place once it is on disk. An existing file is replaced only if
+    /// `replace` is set.
     ///
     /// # Errors
-    /// Where the disk is full, or something stands there that must not be replaced.
+    /// If the disk is full, or a file exists that must not be replaced.
     pub(crate) fn put(self, path: &Path, replace: bool) -> MigrateResult<()> {
         self.0
             .as_file()
@@ -60,11 +61,11 @@ impl Write for PrivateFile {
     }
 }
 
-/// Opens a file of our own that an earlier run has left: never through a symbolic link, and only where
-/// nobody else owns it or may write it, so that nobody puts words into our mouth.
+/// Opens our own file of an earlier run: never through a symbolic link, and only if nobody else
+/// owns it or may write it, so that nobody else can supply its content.
 ///
 /// # Errors
-/// `NotFound`, and where it cannot be trusted.
+/// `NotFound`, and if the file cannot be trusted.
 pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
@@ -72,7 +73,7 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
 
         use rustix::fs::OFlags;
 
-        // The bits of a flag fit, whatever type the platform gives them.
+        // The bits of a flag fit in any type that the platform uses.
         let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
         let file = options.mode(0o600).custom_flags(no_follow).open(path)?;
         let metadata = file.metadata()?;
@@ -85,7 +86,7 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
         }
         if metadata.mode() & 0o022 != 0 {
             return refused(
-                "others may write it; remove it, or take the right from them (chmod go-w)",
+                "others may write it; remove it, or restrict its permissions (chmod go-w)",
             );
         }
         Ok(file)
@@ -94,9 +95,9 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
     options.open(path)
 }
 
-/// The failure for a file that is not ours to go on with.
+/// The failure for a file that cannot be trusted.
 pub(crate) fn not_trusted(path: &Path, cause: io::Error) -> MigrateError {
-    MigrateError::settings(format!("this file is not gone on with: {cause}"))
+    MigrateError::settings(format!("cannot continue with this file: {cause}"))
         .with_place(path.display().to_string())
 }
 

@@ -1,13 +1,13 @@
-//! What a run tells while it works.
+//! The events of a run.
 use std::fmt::{self, Debug};
 
 use serde::Serialize;
 
 use crate::{Failure, Finding};
 
-/// Is told what a run is doing. Called often and from several tasks; must return quickly.
+/// Observes a run. Called often and from several tasks; it must return quickly.
 pub trait Observer: Debug + Send + Sync {
-    /// Something happened. Events hold names and counts, never a value.
+    /// Handles an event. Events contain names and counts, never a value.
     fn event(&self, event: &Event<'_>);
 }
 
@@ -19,25 +19,25 @@ impl Observer for Silent {
     fn event(&self, _: &Event<'_>) {}
 }
 
-/// What happened.
+/// An event of a run.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// So much of a phase is done since its beginning.
+    /// Progress within a phase.
     Advanced {
         /// Which phase.
         phase: Phase,
         /// How many units since the phase began.
         done: u64,
     },
-    /// A phase begins.
+    /// A phase has begun.
     Began {
         /// Which phase.
         phase: Phase,
-        /// How many units there are, where that is known.
+        /// The number of units, if it is known.
         total: Option<u64>,
     },
-    /// A phase has ended, be it for good or because the run was stopped.
+    /// A phase has ended, complete or because the run was stopped.
     Ended {
         /// Which phase.
         phase: Phase,
@@ -46,7 +46,7 @@ pub enum Event<'a> {
     },
     /// Something failed on one secret or one configuration.
     Failed(&'a Failure),
-    /// Something of a class that has to be decided, or be known.
+    /// A finding that needs a decision, or that the operator should know.
     Found(&'a Finding),
 }
 
@@ -57,9 +57,9 @@ pub enum Event<'a> {
 pub enum Phase {
     /// Secrets are compared between source and target.
     Compare,
-    /// Secrets are copied.
+    /// Secrets are being copied.
     Copy,
-    /// Secrets are deleted: from the target by rollback, from the source by retire.
+    /// Secrets are being deleted: from the target by rollback, from the source by retire.
     Delete,
     /// Configurations are hydrated.
     Hydrate,
@@ -69,7 +69,7 @@ pub enum Phase {
     Scan,
     /// Configurations are split.
     Split,
-    /// Configurations get copies of their own of what they shared.
+    /// Configurations get their own copies of shared secrets.
     Unshare,
 }
 

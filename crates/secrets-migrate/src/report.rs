@@ -1,4 +1,4 @@
-//! What a run has found and done: names, states, kinds and counts.
+//! What a run found and did: names, states, kinds and counts.
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{Counts, Decisions, Run};
 
-/// What a run has found and done. Serialisable; nothing in it is derived from a value.
+/// What a run found and did. Serialisable. Nothing in it is derived from a value.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -14,41 +14,41 @@ pub struct Report {
     pub command: &'static str,
     /// Which run.
     pub run: Run,
-    /// Whether it changed nothing on purpose.
+    /// Whether it was a dry run.
     pub dry_run: bool,
-    /// Why it did not come to its end, if it did not.
+    /// Why it did not finish, if it did not.
     pub stopped: Option<Stop>,
     /// What it did.
     pub tally: Tally,
-    /// How many pointers name which storage; the empty id is the default storage.
+    /// How many pointers name each storage; the empty id is the default storage.
     pub storages: BTreeMap<String, u64>,
-    /// What was found, by class.
+    /// The findings, by class.
     pub findings: BTreeMap<Class, Findings>,
-    /// The decisions that it had.
+    /// The decisions of the run.
     pub decisions: Decisions,
-    /// Whether the source cannot list, so that orphans are not known.
+    /// Whether the source cannot list its secrets, so that orphans are unknown.
     pub unlisted: bool,
-    /// The classes that stop the run: they wait for a decision, or none is possible. For
+    /// The classes that stop the run: they need a decision, or cannot be decided. For
     /// [`Class::Storage`] the ids are in its findings.
     pub undecided: Vec<Class>,
     /// How many secrets or configurations failed.
     pub failed: u64,
-    /// The first of them.
+    /// The first failures.
     pub failures: Vec<Failure>,
-    /// How many secrets are in which state in the journal at the end.
+    /// The number of secrets in each state in the journal at the end.
     pub states: Counts,
-    /// Plaintext that retire cannot reach, for people to read.
+    /// Plain text that retire cannot reach, as text for people.
     pub unreachable: Vec<String>,
 }
 
 impl Report {
-    /// Whether everything that was asked for is done: not stopped, nothing failed.
+    /// Whether everything requested is done: not stopped, nothing failed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.stopped.is_none() && self.failed == 0
     }
 
-    /// How many findings of a class there are.
+    /// The number of findings of a class.
     #[must_use]
     pub fn count(&self, class: Class) -> u64 {
         self.findings
@@ -57,26 +57,26 @@ impl Report {
     }
 }
 
-/// Why a run did not come to its end. It can be started again.
+/// Why a run did not finish. It can be started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Stop {
-    /// Somebody asked it to.
+    /// It was cancelled.
     Cancelled,
-    /// The target has other values under our names, and nothing is overwritten.
+    /// The target has other values under our names, and nothing was overwritten.
     Conflict,
-    /// So many secrets failed that it makes no sense to go on.
+    /// Too many secrets failed.
     Failures,
-    /// Configurations would not hydrate.
+    /// Configurations do not hydrate.
     Hydration,
-    /// What was deleted from one store was deleted from the other too; it was put back.
+    /// A delete in one store also deleted from the other. The secret was written back.
     Linked,
-    /// Secrets of ours are left in the source.
+    /// Secrets of this installation remain in the source.
     Remaining,
-    /// Something was found that waits for a decision.
+    /// A finding needs a decision.
     Undecided,
-    /// The target lacks secrets that it had, or a copy was not finished: copy again.
+    /// The target has lost secrets, or a copy was not finished: copy again.
     Unverified,
 }
 
@@ -103,7 +103,7 @@ impl fmt::Display for Stop {
     }
 }
 
-/// What a run did, in numbers. Each command fills its own.
+/// What a run did, in numbers. Each command sets its own figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Tally {
@@ -117,15 +117,15 @@ pub struct Tally {
     pub secrets: u64,
     /// Secrets that the target already had, equal, and that we did not write.
     pub present: u64,
-    /// Secrets that were written to the target, or would be in a dry run.
+    /// Secrets that were written to the target, or in a dry run would be.
     pub written: u64,
     /// Secrets that a killed run had already written.
     pub resumed: u64,
     /// Secrets that were restored in the target.
     pub restored: u64,
-    /// Secrets that were deleted from the source while they were copied, and so from the target too.
+    /// Secrets that were deleted from the source during the copy, and therefore from the target.
     pub withdrawn: u64,
-    /// Secrets that were left out because a decision says so, or because they have expired.
+    /// Secrets that were skipped because of a decision, or because they have expired.
     pub skipped: u64,
     /// Secrets that were read back and equal the source.
     pub verified: u64,
@@ -137,61 +137,62 @@ pub struct Tally {
     pub deleted: u64,
     /// Secrets that were not deleted because they are not equal on both sides.
     pub kept: u64,
-    /// Secrets that the source has no longer.
+    /// Secrets that are no longer in the source.
     pub gone: u64,
-    /// Secrets that were left alone because they belong to another installation.
+    /// Secrets that were kept because they belong to another installation.
     pub foreign: u64,
     /// Configurations that were split.
     pub split: u64,
-    /// Copies that unshare has made.
+    /// Copies made by unshare.
     pub unshared: u64,
-    /// Secrets of ours that the source still has after a retire.
+    /// Secrets of this installation that remain in the source after a retire.
     pub remaining: u64,
-    /// Secrets and configurations that somebody changed since they were copied: the next copy brings
-    /// them.
+    /// Secrets and configurations that changed since they were copied; the next copy updates them.
     pub changed_since: u64,
-    /// Rows that somebody else changed meanwhile, to be tried again.
+    /// Rows that changed in the meantime; try again.
     pub changed: u64,
 }
 
-/// What has to be decided, or be known, before secrets are moved.
+/// The classes of findings before secrets are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Class {
-    /// It has changed since it was copied; the next copy brings it. Needs no decision.
+    /// It changed since it was copied; the next copy updates it. Needs no decision.
     Changed,
-    /// The target has another value under that name. Stops always.
+    /// The target has another value under that name. Always stops.
     Conflicting,
-    /// The secret expires, and the target keeps no expiry.
+    /// The secret expires, and the target does not store expiry.
     Expiring,
-    /// The secret of somebody else, which is never copied.
+    /// An external secret, which is never copied.
     External,
-    /// Not deleted by rollback or retire, since the two sides are not equal. Needs no decision.
+    /// Rollback or retire did not delete it, because the two sides are not equal. Needs no
+    /// decision.
     Kept,
-    /// The target had it and has lost it; the next copy writes it again. Needs no decision.
+    /// The target has lost it; the next copy writes it again. Needs no decision.
     Lost,
-    /// A configuration mentions it, and the source has not got it.
+    /// A configuration mentions it, and it is missing in the source.
     Missing,
-    /// A configuration points at a secret of another scope than its own: it may be stolen.
+    /// A configuration points to a secret of another scope than its own: this may be an attempt to
+    /// steal it.
     OtherScope,
     /// The source lists it, and no configuration mentions it.
     Orphaned,
     /// The target has scheduled that name for deletion.
     PendingDeletion,
-    /// The target already has the equal value. Needs no decision: nothing is done with it.
+    /// The target already has an equal value. Needs no decision: nothing is done with it.
     Present,
     /// A configuration mentions it, and the source has scheduled it for deletion: it can be restored.
     Recoverable,
-    /// It stands in more than one configuration.
+    /// It is in more than one configuration.
     Shared,
-    /// A configuration that was not verified, and why. Needs no decision: one says so.
+    /// A configuration was not verified, for the given reason. Needs no decision.
     Skipped,
-    /// A pointer names a storage id that nobody has decided about.
+    /// A pointer names a storage id without a decision.
     Storage,
-    /// The target cannot hold the value.
+    /// The target cannot store the value.
     Unfit,
-    /// A configuration cannot be understood: a malformed pointer, an unknown reference. Stops always.
+    /// A configuration is unreadable: a malformed pointer, an unknown reference. Always stops.
     Unreadable,
 }
 
@@ -231,22 +232,22 @@ impl fmt::Display for Class {
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Findings {
-    /// How many there are.
+    /// The number of findings.
     pub count: u64,
-    /// The first of them.
+    /// The first findings.
     pub listed: Vec<Finding>,
 }
 
-/// One thing that was found.
+/// A finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// Of which class.
+    /// Its class.
     pub class: Class,
-    /// The coordinate, where it is about one.
+    /// The coordinate, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinate: Option<String>,
-    /// The configuration's key, where it is about one.
+    /// The configuration's key, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
     /// The place in the configuration as a JSON Pointer.
@@ -255,22 +256,22 @@ pub struct Finding {
     /// The storage id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
-    /// The kind of the error that says so.
+    /// The kind of the underlying error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// More for people.
+    /// Details for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// What failed on one secret or on one configuration.
+/// The failure of one secret or one configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The coordinate, where it is about one.
+    /// The coordinate, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinate: Option<String>,
-    /// The configuration's key, where it is about one.
+    /// The configuration's key, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
     /// The place in the configuration as a JSON Pointer.
@@ -278,6 +279,6 @@ pub struct Failure {
     pub place: Option<String>,
     /// The kind of the error.
     pub kind: String,
-    /// The error, as it is shown to people.
+    /// The error message for people.
     pub message: String,
 }

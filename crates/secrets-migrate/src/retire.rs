@@ -1,4 +1,4 @@
-//! Empties the source of what the target has.
+//! Deletes from the source what the target has.
 use std::slice;
 
 use futures::TryStreamExt;
@@ -15,8 +15,8 @@ use crate::session::Session;
 use crate::{Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, Stop};
 
 impl Session<'_> {
-    /// Hydrates every configuration from the target, then deletes from the source what is equal in
-    /// the target at that moment.
+    /// Hydrates every configuration from the target, then deletes from the source the secrets that
+    /// are equal in the target at that moment.
     pub(super) async fn retire(&self) -> MigrateResult<()> {
         self.ledger
             .note(|report| report.unreachable = unreachable(self.source_kind));
@@ -82,8 +82,8 @@ impl Session<'_> {
         Deletion::default()
     }
 
-    /// Lists what the source still has and nobody else's mark is on. A listing may lag, so a name
-    /// counts only once it is read.
+    /// Lists the secrets that the source still has and that have no other owner. A listing may be
+    /// stale, so a name counts only after it is read.
     async fn count_remaining(&self) -> MigrateResult<()> {
         let capabilities = self.source.capabilities();
         if capabilities.listing == Listing::None {
@@ -97,7 +97,7 @@ impl Session<'_> {
         while let Some(entry) = listing.try_next().await? {
             self.ledger.advanced(Phase::List, 1);
             let name = &entry.coordinate;
-            // Probes, of a run that was killed, are nobody's.
+            // Probes of a killed run do not count.
             let is_probe = Scope::ephemeral().contains(name);
             if is_probe
                 || entry.pending_deletion
@@ -114,8 +114,8 @@ impl Session<'_> {
             if known.into_iter().flatten().next().is_none() {
                 self.ledger
                     .found(Finding::of(Class::Kept, name.as_str()).with_detail(
-                    "no configuration mentions it and it was never copied: copy --orphaned copy \
-                         brings it to the target, then retire deletes it here",
+                    "no configuration mentions it and it was never copied; run copy --orphaned copy \
+                    to copy it to the target, then retire deletes it here",
                 ));
             }
         }
@@ -127,7 +127,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Deletes one, unless it is another installation's. Whether it was ours.
+    /// Deletes one secret unless it belongs to another installation. Returns whether it was ours.
     async fn retire_equal(
         &self,
         coordinate: &ManagedCoordinate,
@@ -146,7 +146,7 @@ impl Session<'_> {
     }
 }
 
-/// Plaintext that deleting does not reach, by kind of store.
+/// Plain text that deleting does not reach, by kind of store.
 fn unreachable(store: &str) -> Vec<String> {
     let of_store: &[&str] = match store {
         "sqlite" => &[
@@ -156,21 +156,21 @@ fn unreachable(store: &str) -> Vec<String> {
         ],
         "postgres" => &[
             "backups and archived write-ahead logs of the database, and its replicas' delay slots",
-            "dead rows until the next VACUUM, and the space they leave until it is used again",
+            "dead rows until the next VACUUM, and their space until it is reused",
         ],
         "memory" => &["memory of this process that the operating system has swapped out"],
         _ => &[
-            "secrets in the store's recovery window, until it has passed or they are purged",
-            "backups and exports of the store that others have made",
+            "secrets in the store's recovery window, until it ends or they are purged",
+            "backups and exports of the store made by others",
         ],
     };
     of_store
         .iter()
         .copied()
         .chain([
-            "backups of the configurations from before their secrets were split off",
-            "what connectors, logs and people have copied: change a credential at its origin if \
-             anyone may have seen it",
+            "backups of the configurations from before the split",
+            "copies made by connectors, logs and people: rotate a credential at its origin if \
+            anyone may have seen it",
         ])
         .map(str::to_owned)
         .collect()

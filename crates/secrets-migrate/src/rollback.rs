@@ -1,4 +1,4 @@
-//! Takes back what was written to the target.
+//! Deletes from the target what copy wrote.
 use futures::future::BoxFuture;
 use secret_persistence_core::{
     DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt,
@@ -13,8 +13,8 @@ use crate::session::Session;
 use crate::{Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop};
 
 impl Session<'_> {
-    /// Hydrates every configuration from the source, then deletes from the target what has an intent
-    /// and equals the source at that moment.
+    /// Hydrates every configuration from the source, then deletes from the target the secrets that
+    /// have an intent and equal the source at that moment.
     pub(super) async fn rollback(&self) -> MigrateResult<()> {
         if !self.hydrate(Store::Source).await? {
             self.ledger.stop(Stop::Hydration);
@@ -46,7 +46,8 @@ impl Session<'_> {
             .delete_unit(self.emptying_target(), &pairs, &one)
             .await?;
         if self.target.capabilities().recovery {
-            // What the store keeps for a while a copy may restore, and then it is ours again.
+            // If the store retains deleted secrets, a copy may restore them, and then they are ours
+            // again.
             let names: Vec<ManagedCoordinate> = transitions
                 .iter()
                 .map(|transition| transition.coordinate.clone())
@@ -67,7 +68,7 @@ impl Session<'_> {
             return Deletion::default();
         }
         if let Side::Gone(kind) = pair.target {
-            // Nothing is there any more, so nothing is ours; what somebody may restore still is.
+            // The secret is gone, so it is no longer ours. One that could be restored still is.
             let is_ours = kind == ErrorKind::PendingDeletion;
             let now = (!self.options.dry_run).then(|| to(entry, State::Pending, is_ours));
             return Deletion {

@@ -1,4 +1,4 @@
-//! Finds out which secrets there are: what configurations mention, and what nobody mentions.
+//! Finds all secrets: those that configurations mention, and those that none mentions.
 use futures::future::{BoxFuture, join_all};
 use secret_persistence_core::connector::Problem;
 use secret_persistence_core::{
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Session<'_> {
-    /// Reads every configuration and lists the source; what is to be moved is in the journal then,
-    /// under the scan's number.
+    /// Reads every configuration and lists the source. Afterwards, the journal contains everything
+    /// to move, with the scan's number.
     pub(super) async fn scan(&self) -> MigrateResult<u64> {
         let began = Timestamp::now();
         let scan = self.journal.begin_scan().await?;
@@ -44,7 +44,7 @@ impl Session<'_> {
                 "two configurations have the same id",
             )
             .with_place(twice)
-            .with_hint("give each source once, and a column whose values are unique as the id"));
+            .with_hint("pass each source once, and use a column with unique values as the id"));
         }
         let mut mentions = Vec::new();
         for holding in &holdings {
@@ -104,8 +104,8 @@ impl Session<'_> {
         }
     }
 
-    /// Names every configuration that has a shared coordinate. Reads them once more, and only where
-    /// there is any.
+    /// Reports every configuration with a shared coordinate. It reads them once more, and only if
+    /// there are any.
     async fn report_shared(&self, scan: u64) -> MigrateResult<()> {
         let shared = Select::all().with_scan(scan).with_shared(true);
         if self.journal.page(&shared, None, 1).await?.is_empty() {
@@ -134,8 +134,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Finds what nobody mentions. A listing may lag, so a name counts only once it is read; and a
-    /// secret that is younger than the scan may belong to a configuration that is younger too.
+    /// Finds secrets that no configuration mentions. A listing may be stale, so a name counts only
+    /// after it is read; and a secret that is newer than the scan may belong to a newer
+    /// configuration.
     async fn orphans(&self, scan: u64, began: Timestamp) -> MigrateResult<()> {
         let capabilities = self.source.capabilities();
         if capabilities.listing == Listing::None {
@@ -155,7 +156,7 @@ impl Session<'_> {
             if page.next.is_some() && page.next == after {
                 return Err(MigrateError::new(
                     MigrateErrorKind::Store,
-                    "the listing does not move on: the same cursor was answered again",
+                    "the listing makes no progress: it returned the same cursor again",
                 )
                 .with_place(self.source.to_string()));
             }
@@ -214,8 +215,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The owners of the source's secrets, as far as the store tells; of one that it does not tell,
-    /// or that has gone, none.
+    /// The owners of the source's secrets. None for a secret that is gone or whose owner the store
+    /// does not tell.
     pub(super) async fn owners(&self, entries: &[&Entry]) -> Vec<Option<String>> {
         let capabilities = self.source.capabilities();
         let told = !capabilities.owner || capabilities.cost.list_detail == 0;
@@ -233,12 +234,12 @@ impl Session<'_> {
         join_all(owners).await
     }
 
-    /// Whether an owner is another installation than this one.
+    /// Whether an owner is another installation.
     pub(super) fn is_foreign(&self, owner: Option<&str>) -> bool {
         owner.is_some_and(|theirs| self.owner.is_none_or(|ours| ours.as_str() != theirs))
     }
 
-    /// The journal's entries of a row's own coordinates that stand in other rows too.
+    /// The journal's entries of a row's own coordinates that are in other rows too.
     pub(super) async fn shared_in(
         &self,
         scan: u64,
@@ -268,7 +269,7 @@ impl Session<'_> {
     }
 }
 
-/// Managed coordinates as coordinates, to be read.
+/// Managed coordinates as coordinates to read.
 pub(super) fn coordinates(names: &[ManagedCoordinate]) -> Vec<Coordinate> {
     names.iter().cloned().map(Coordinate::from).collect()
 }

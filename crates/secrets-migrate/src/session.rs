@@ -1,4 +1,4 @@
-//! One command under way: two stores, a journal and a ledger.
+//! A running command: two stores, a journal and a ledger.
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::{
     MigrateOptions, MigrateResult, Migration, Phase, Report, Run, Select,
 };
 
-/// The smallest and the largest number of secrets that go through a command together. The lower
-/// bound saves journal transactions where a store takes one secret per request, the upper one
-/// memory: at most [`UNITS`] times this many values are held.
+/// The smallest and the largest number of secrets in one unit of work. The lower bound saves
+/// journal transactions for stores that take one secret per request. The upper bound saves memory:
+/// at most [`UNITS`] times this many values are in memory.
 const UNIT: (usize, usize) = (16, 256);
 
-/// How many units are under way, at least and at most. What is under way is finished when a run is
-/// stopped, so there are no more than the requests in flight need.
+/// The minimum and maximum of concurrent units. A stopped run finishes its running units, so there
+/// are only as many as the concurrent requests need.
 const UNITS: (usize, usize) = (3, 8);
 
-/// Who changes configurations, for audit events.
+/// The actor of configuration changes, for audit events.
 const ACTOR: &str = "migrate";
 
 /// One unit of work.
@@ -45,12 +45,12 @@ pub(super) struct Session<'m> {
     /// The kind of store that the source is.
     pub(super) source_kind: &'static str,
     pub(super) ledger: Ledger,
-    /// Whether the first secret was deleted, and the other store looked at.
+    /// Whether the first secret was deleted and the other store checked.
     pub(super) tried: tokio::sync::Mutex<bool>,
 }
 
 impl<'m> Session<'m> {
-    /// Asks both stores who they are, and opens the journal for them.
+    /// Identifies both stores, and opens the journal for them.
     pub(super) async fn begin(
         migration: &'m Migration,
         command: &'static str,
@@ -91,19 +91,19 @@ impl<'m> Session<'m> {
         })
     }
 
-    /// Closes the books.
+    /// Finishes the report.
     pub(super) async fn end(&self) -> MigrateResult<Report> {
         Ok(self.ledger.close(self.journal.counts().await?))
     }
 
-    /// Whether the journal has any such entry: where nothing is to be done, nothing is written, not even
-    /// a probe.
+    /// Whether the journal has any such entry. If there is nothing to do, nothing is written, not
+    /// even a probe.
     pub(super) async fn has_any(&self, select: &Select) -> MigrateResult<bool> {
         Ok(!self.journal.page(select, None, 1).await?.is_empty())
     }
 
-    /// Runs `work` over the journal's entries, some units at a time, until it ends or the ledger says
-    /// stop; what is under way then is finished, and also where one unit fails.
+    /// Runs `work` over the journal's entries, several units concurrently, until there are no more
+    /// or the ledger stops. Running units are always finished, even if one fails.
     pub(super) async fn each_unit<'s>(
         &'s self,
         phase: Phase,
@@ -158,7 +158,7 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// Runs `work` over the rows of every source of configurations, one page after the other.
+    /// Runs `work` over the rows of every source of configurations, page by page.
     pub(super) async fn each_page<'s>(
         &'s self,
         phase: Phase,
@@ -189,7 +189,7 @@ impl<'m> Session<'m> {
     }
 }
 
-/// The units under way, and the first failure of one that has ended.
+/// The running units, and the first failure.
 struct Running<'w> {
     ledger: &'w Ledger,
     phase: Phase,
@@ -198,7 +198,7 @@ struct Running<'w> {
 }
 
 impl Running<'_> {
-    /// Waits for one of them. Whether there was any.
+    /// Waits for one unit. Returns whether there was any.
     async fn one_ends(&mut self) -> bool {
         match self.units.next().await {
             None => false,
@@ -209,7 +209,8 @@ impl Running<'_> {
         }
     }
 
-    /// Waits for something else while they go on: one of them may hold the connection that it needs.
+    /// Waits for another future while the units continue: one of them may have the connection that
+    /// it needs.
     async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = pin!(other);
         while !self.units.is_empty() {
@@ -231,7 +232,7 @@ impl Running<'_> {
     }
 }
 
-/// Runs `work` over the rows of every source, one page after the other, until the ledger says stop.
+/// Runs `work` over the rows of every source, page by page, until the ledger stops.
 pub(super) async fn each_page<'c>(
     ledger: &Ledger,
     configs: &'c [Arc<dyn ConfigSource>],
@@ -247,7 +248,7 @@ pub(super) async fn each_page<'c>(
             if page.next.is_some() && page.next == after {
                 return Err(MigrateError::new(
                     MigrateErrorKind::Configurations,
-                    "reading does not move on: the same cursor was answered again",
+                    "reading makes no progress: the source returned the same cursor again",
                 )
                 .with_place(source.to_string()));
             }
@@ -264,12 +265,12 @@ pub(super) async fn each_page<'c>(
     Ok(())
 }
 
-/// How a configuration is called in journal and report.
+/// The key of a configuration in journal and report.
 pub(super) fn key(source: &dyn ConfigSource, id: &str) -> String {
     format!("{source}#{id}")
 }
 
-/// The source that a key belongs to, and the row's id.
+/// The source of a key, and the row's id.
 pub(super) fn by_key<'k, 'c>(
     configs: &'c [Arc<dyn ConfigSource>],
     key: &'k str,
@@ -280,7 +281,7 @@ pub(super) fn by_key<'k, 'c>(
     })
 }
 
-/// Refuses sources whose rows cannot be updated, before anything is done.
+/// Refuses sources whose rows cannot be updated, before anything else.
 pub(super) fn updatable(configs: &[Arc<dyn ConfigSource>]) -> MigrateResult<()> {
     match configs
         .iter()
@@ -289,17 +290,17 @@ pub(super) fn updatable(configs: &[Arc<dyn ConfigSource>]) -> MigrateResult<()> 
         None => Ok(()),
         Some(source) => Err(MigrateError::new(
             MigrateErrorKind::Configurations,
-            "this source of configurations is read-only, and rows of it have to be updated",
+            "this source of configurations is read-only, but its rows must be updated",
         )
         .with_place(source.to_string())
-        .with_hint("give the table itself, not a query")),
+        .with_hint("use the table itself, not a query")),
     }
 }
 
 pub(super) fn same_store(run: &Run) -> MigrateError {
     MigrateError::new(
         MigrateErrorKind::SameStore,
-        "source and target are one and the same store",
+        "source and target are the same store",
     )
     .with_place(run.source.clone())
 }

@@ -1,7 +1,7 @@
-//! Sources of configurations: tables, queries, columns of bare coordinates, files of JSON lines.
+//! Sources of configurations: tables, queries, columns of bare coordinates, JSON lines files.
 //!
-//! [`open`] reads the address of one: `sqlite:config.db?table=…`, `postgres://host/db?query-file=…`
-//! (with the features `sqlite` and `postgres`) or the path of a file.
+//! [`open`] parses an address: `sqlite:config.db?table=…`, `postgres://host/db?query-file=…` (with
+//! the features `sqlite` and `postgres`) or the path of a file.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod identifier;
@@ -29,7 +29,7 @@ use crate::{Access, ConfigSource, MigrateError, MigrateResult};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use references::References;
 
-/// What the URL of a source may contain.
+/// The parameters in the URL of a source.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) const SETTINGS: &[Setting] = &database::with_server::<{ 9 + database::SERVER.len() }>(&[
     Setting::new("table", "the table, `name` or `schema.name`").operator_only(),
@@ -48,7 +48,7 @@ pub(crate) const SETTINGS: &[Setting] = &database::with_server::<{ 9 + database:
     .operator_only(),
 ]);
 
-/// Opens a source: the URL of a database, or the path of a file of JSON lines.
+/// Opens a source: the URL of a database, or the path of a JSON lines file.
 ///
 /// # Errors
 /// For wrong settings, and for missing databases, tables, columns and files.
@@ -89,7 +89,7 @@ async fn open_database(
             let database = Database::open(&url, &settings, Purpose::Read).await?;
             Ok(Arc::new(query::Query::open(database, file, sql).await?))
         }
-        _ => Err(MigrateError::settings("give either table=… or query-file=…").within(url)),
+        _ => Err(MigrateError::settings("set either table=… or query-file=…").within(url)),
     }
 }
 
@@ -105,7 +105,7 @@ async fn open_database(
 }
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-/// The first of these settings that is given, for those that exclude each other.
+/// The one of these exclusive settings that is set.
 fn given<'a>(settings: &SettingMap, names: &[&'a str]) -> Option<&'a str> {
     names
         .iter()

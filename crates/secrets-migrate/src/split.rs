@@ -1,4 +1,4 @@
-//! Takes raw secrets out of configurations that were never split.
+//! Moves raw secrets out of configurations that were never split.
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -21,18 +21,18 @@ use crate::{
     MigrateErrorKind, MigrateResult, Phase, Report, Run, Update,
 };
 
-/// Who splits, for audit events.
+/// The actor of a split, for audit events.
 const ACTOR: &str = "migrate split";
 
-/// How many rows are planned and written at once.
+/// How many rows are planned and written concurrently.
 const ROWS: usize = 8;
 
-/// How many compiled specifications are kept: rows of one connector have the same.
+/// How many compiled specifications are cached: rows of one connector have the same.
 const SPECIFICATIONS: usize = 64;
 
-/// Splits configurations that still hold raw secrets: each is an update with the row as saved and as
-/// edited, so that half-split rows finish; secrets go to the store, and the row is saved by
-/// compare-and-swap.
+/// Splits configurations that still contain raw secrets. Each is an update with the same row as
+/// saved and as edited configuration, so that half-split rows are completed. Secrets go to the
+/// store, and the row is saved by compare-and-swap.
 pub type Split = Job<OneStore>;
 
 /// What a [`Split`] works on.
@@ -43,8 +43,8 @@ pub struct OneStore {
 }
 
 impl Job<OneStore> {
-    /// A split into a store. The journal keeps the names that are about to be written, so that a
-    /// killed run leaves no secret behind; it is one of its own, not a migration's.
+    /// A split into a store. The journal contains the names that are about to be written, so that a
+    /// killed run leaves no secret behind. It must not be the journal of a migration.
     #[must_use]
     pub fn new(store: Arc<dyn SecretPersistence>, journal: Arc<dyn Journal>) -> Self {
         let stores = OneStore {
@@ -54,18 +54,19 @@ impl Job<OneStore> {
         Self::over(stores, journal)
     }
 
-    /// Sets what configurations may contain, and where references are resolved.
+    /// Sets what configurations may contain, and how references are resolved.
     #[must_use]
     pub fn with_connector_options(mut self, connector: ConnectorOptions) -> Self {
         self.stores.connector = connector;
         self
     }
 
-    /// Splits every row that still holds a raw secret. Repeatable: a row without one is left as it
-    /// is. A row that cannot be split is a failure in the report, and does not stop the others.
+    /// Splits every row that still contains a raw secret. Can be repeated: a row without one stays
+    /// unchanged. A row that cannot be split is a failure in the report and does not stop the
+    /// others.
     ///
     /// # Errors
-    /// Where a source is read-only, where the journal is of another run, and where journal or
+    /// If a source is read-only, if the journal belongs to another run, or if the journal or
     /// configurations cannot be read or written.
     pub async fn run(&self) -> MigrateResult<Report> {
         updatable(&self.configs)?;
@@ -92,8 +93,8 @@ impl Job<OneStore> {
     }
 }
 
-/// A change whose secrets are written, and the key of its note, which is empty where nothing was
-/// written. None where a row needs no change.
+/// A change whose secrets are written, and the key of its note, which is empty if nothing was
+/// written. `None` for a row that needs no change.
 type Noted = Option<(String, Staged)>;
 
 struct Work<'s> {
@@ -148,8 +149,8 @@ impl Work<'_> {
             )
             .with_place(twice));
         }
-        // Planned and written concurrently, saved in the source's order, which is the one in which a
-        // new file is written.
+        // Plan and write concurrently, but save in the source's order, which is the order of lines
+        // in a new file.
         let mut staged: Vec<BoxFuture<'_, MigrateResult<Noted>>> = Vec::new();
         for row in &rows {
             staged.push(Box::pin(self.stage(source, row)));
@@ -163,7 +164,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Writes the secrets of a row, after noting their names; none where nothing is to be split.
+    /// Writes the secrets of a row, after recording their names. `None` if there is nothing to
+    /// split.
     async fn stage(&self, source: &dyn ConfigSource, row: &ConfigRow) -> MigrateResult<Noted> {
         let key = key(source, &row.id);
         let Content::Configuration(configuration) = &row.content else {
@@ -211,12 +213,12 @@ impl Work<'_> {
         }
     }
 
-    /// Whether a row points at secrets of another scope, and nobody has said that it may.
+    /// Whether a row points to secrets of another scope without a decision that allows it.
     fn has_other_scope(&self, row: &ConfigRow, key: &str, configuration: &Value) -> bool {
         let Some(scope) = scope_of(row) else {
             return false;
         };
-        // A row that cannot be understood is told so when it is planned.
+        // An unreadable row is reported when it is planned.
         let Ok(pointers) = pointers(configuration) else {
             return false;
         };
@@ -246,13 +248,13 @@ impl Work<'_> {
         let specification = row
             .specification
             .as_ref()
-            .ok_or_else(|| lacks("the row has no connection specification, which a split needs"))?;
+            .ok_or_else(|| lacks("the row has no connection specification, which split needs"))?;
         let base_id = row
             .base_id
-            .ok_or_else(|| lacks("the row has no base id, which a split needs"))?;
+            .ok_or_else(|| lacks("the row has no base id, which split needs"))?;
         let prefix = row.prefix.as_deref().unwrap_or("workspace_");
-        let scope = Scope::new(prefix, base_id)
-            .map_err(|_| lacks("the row's prefix is not a valid one"))?;
+        let scope =
+            Scope::new(prefix, base_id).map_err(|_| lacks("the row's prefix is invalid"))?;
         let spec = self.spec(specification).map_err(row_failures)?;
         self.secrets
             .plan_update(&spec, &scope, configuration.clone(), configuration.clone())
@@ -296,8 +298,8 @@ impl Work<'_> {
         match source.update(row, staged.config()).await? {
             Update::Saved => {
                 self.ledger.tally(|tally| tally.split += 1);
-                // What it supersedes is deleted once the source has finished; where there is
-                // nothing, ending it now does nothing to the store.
+                // Superseded secrets are deleted once the source has finished. If there are none,
+                // ending the change now does not affect the store.
                 if staged.record().supersedes().is_empty() {
                     let cleanup = staged.commit().await.map_err(failed)?;
                     self.outbox().report(&cleanup);
@@ -310,7 +312,7 @@ impl Work<'_> {
                 self.ledger.tally(|tally| tally.changed += 1);
                 let key = key(source, &row.id);
                 self.ledger.not_hydrated(
-                    RowFailure::Row("somebody else changed the row meanwhile; start again")
+                    RowFailure::Row("the row was changed by someone else; start again")
                         .in_row(&key),
                 );
                 let cleanup = staged.abort().await;

@@ -1,4 +1,4 @@
-//! Gives each configuration a copy of its own of what it shares with others.
+//! Gives each configuration its own copy of shared secrets.
 use std::collections::{BTreeMap, HashMap};
 
 use secret_persistence_core::connector::{Record, SecretJson};
@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Session<'_> {
-    /// Every configuration that has a shared coordinate, but the first that the scan met, gets a
-    /// copy under a name of its own, in the source; its row is updated by compare-and-swap.
+    /// Gives every configuration with a shared coordinate, except the first that the scan found, a
+    /// copy under its own name in the source, and updates its row by compare-and-swap.
     pub(super) async fn unshare(&self, scan: u64) -> MigrateResult<()> {
         self.each_page(Phase::Unshare, &|source, rows| {
             Box::pin(self.unshare_page(scan, source, rows))
@@ -34,7 +34,8 @@ impl Session<'_> {
         self.copies_under_way().end(Knowledge::AllSaved).await
     }
 
-    /// Ends what a killed run left: a row that has its copies keeps them, others lose theirs.
+    /// Ends the changes of a killed run: a row with its copies keeps them; otherwise they are
+    /// deleted.
     pub(super) async fn settle_copies(&self) -> MigrateResult<()> {
         self.copies_under_way().end(Knowledge::Rows).await
     }
@@ -73,7 +74,7 @@ impl Session<'_> {
             .await?
             .into_iter()
             .filter(|entry| entry.holder.as_deref() != Some(&holding.key))
-            // A copy in the row's own scope would make somebody else's secret its own.
+            // A copy in the row's own scope would give it somebody else's secret.
             .filter(|entry| !holding.is_of_other_scope(&entry.coordinate))
             .map(|entry| entry.coordinate)
             .collect();
@@ -87,7 +88,7 @@ impl Session<'_> {
         if source.access() == Access::ReadOnly {
             ledger.failed(refused(
                 holding,
-                "this source of configurations is read-only; give the table itself, not a query",
+                "this source of configurations is read-only; use the table itself, not a query",
             ));
             return Ok(());
         }
@@ -134,14 +135,14 @@ impl Session<'_> {
                 ledger.tally(|tally| tally.changed += 1);
                 ledger.failed(refused(
                     holding,
-                    "somebody else changed the row meanwhile; start again",
+                    "the row was changed by someone else; start again",
                 ));
                 outbox.abandon(&note, &holding.key, record).await
             }
         }
     }
 
-    /// The copies that a row needs, with their expiry, under new names of the row's scope.
+    /// The copies that a row needs, with their expiry, under new names in the row's scope.
     async fn copies(&self, holding: &Holding, shared: &[ManagedCoordinate]) -> Result<Vec<Write>> {
         let reads = self.source.read_many(&coordinates(shared)).await;
         let mut writes = Vec::with_capacity(shared.len());
@@ -164,7 +165,7 @@ fn refused(holding: &Holding, message: &str) -> Failure {
     }
 }
 
-/// A new name for a copy: of the row's scope where the row tells it, else of the original's.
+/// A new name for a copy: in the row's scope if it is known, otherwise in the original's.
 fn fresh(holding: &Holding, coordinate: &ManagedCoordinate) -> Result<ManagedCoordinate> {
     let id = Uuid::new_v4();
     if let Some(base_id) = holding.row.base_id {
@@ -175,14 +176,14 @@ fn fresh(holding: &Holding, coordinate: &ManagedCoordinate) -> Result<ManagedCoo
         Some((scope, _)) => ManagedCoordinate::parse(&format!("{scope}_secret_{id}_v1")),
         None => Err(Error::new(
             ErrorKind::InvalidCoordinate,
-            "the coordinate does not tell its scope, so that a copy has no name",
+            "the scope of the coordinate is unknown, so the copy cannot be named",
         )
         .with_coordinate(coordinate.shared())
-        .with_hint("give the base id of the row")),
+        .with_hint("add the base id of the row")),
     }
 }
 
-/// Replaces the names in a row's own pointers, and nothing else of them.
+/// Replaces the names in a row's own pointers and changes nothing else in them.
 fn rename(
     configuration: &mut Value,
     holding: &Holding,

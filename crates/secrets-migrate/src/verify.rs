@@ -9,12 +9,12 @@ use crate::session::Session;
 use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition};
 
 impl Session<'_> {
-    /// Compares every secret that is said to be in the target, then hydrates every configuration
-    /// from there. Goes through to the end, so that everything that is wrong is named.
+    /// Compares every secret that should be in the target, then hydrates every configuration from
+    /// there. It always runs to the end, so that it reports every problem.
     pub(super) async fn verify(&self) -> MigrateResult<()> {
         let counts = self.journal.counts().await?;
         let total = counts.written + counts.verified + counts.present + counts.conflict;
-        // Also what was a conflict when somebody last looked: it may be in order now.
+        // Include previous conflicts: they may be resolved now.
         let select = Select::all().with_states(&[
             State::Written,
             State::Verified,
@@ -30,7 +30,7 @@ impl Session<'_> {
         }
         let hydrated = self.hydrate(Store::Target).await?;
         let states = self.journal.counts().await?;
-        // Reasons, the gravest first: a conflict has to be looked at, a loss only copied again.
+        // Most severe reason first: a conflict needs investigation, a loss only another copy.
         self.ledger.note(|report| {
             let stop = if report.count(Class::Conflicting) > 0 || states.conflict > 0 {
                 Some(Stop::Conflict)
@@ -60,7 +60,7 @@ impl Session<'_> {
         self.advance(&transitions).await
     }
 
-    /// Pairs of which nothing counts as lost that the source has deleted at the same time.
+    /// Pairs, without counting as lost what the source has deleted at the same time.
     async fn settled_pairs(&self, entries: Vec<JournalEntry>) -> Vec<Pair> {
         let mut pairs = self.pairs(entries).await;
         for pair in &mut pairs {
@@ -82,7 +82,7 @@ impl Session<'_> {
             return None;
         }
         match (&pair.source, &pair.target) {
-            // The target has lost it. Its intent stays: it still is ours, should it turn up again.
+            // The target has lost it. Its intent stays: if it appears again, it still is ours.
             (Side::Has(_), Side::Gone(kind)) => {
                 ledger.tally(|tally| tally.lost += 1);
                 ledger.found(
@@ -105,7 +105,7 @@ impl Session<'_> {
                 ledger.found(conflicting(entry));
                 Some(to(entry, State::Conflict, entry.intent))
             }
-            // Deleted or retired since. Whether a configuration needs it, hydrating tells.
+            // Deleted or retired since. Hydrating shows whether a configuration needs it.
             _ => {
                 ledger.tally(|tally| tally.gone += 1);
                 None

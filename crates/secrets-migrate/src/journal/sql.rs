@@ -16,13 +16,13 @@ use crate::{
     Run, Select, State, Transition,
 };
 
-/// What the tables of another version would look like is not guessed.
+/// The layout of tables from other versions is unknown.
 const FORMAT: &str = "1";
 
-/// Stands in the place of the format until something has been done for the run.
+/// The format of a journal that is not bound to a run yet.
 const UNBOUND: &str = "1, nothing done";
 
-/// Names are compared by their bytes: SQLite does by itself, Postgres is told to.
+/// Names are compared by their bytes: SQLite does so by default, Postgres needs a collation.
 const TABLES: [(&str, &str); 4] = [
     (
         "migrate_run",
@@ -43,7 +43,7 @@ const TABLES: [(&str, &str); 4] = [
     ),
 ];
 
-/// A journal in an SQLite file or a Postgres database: open, and locked against a second process.
+/// A journal in an SQLite file or a Postgres database, open and locked against a second process.
 #[derive(Debug)]
 pub struct SqlJournal {
     database: Database,
@@ -53,11 +53,11 @@ pub struct SqlJournal {
 }
 
 impl SqlJournal {
-    /// Opens the journal at a path, or at a URL without credentials, which come from the environment.
-    /// Makes it where it is missing; [`close`](Self::close) removes it again unless something was done.
+    /// Opens the journal at a path, or at a URL without credentials, which come from the
+    /// environment. Creates it if it is missing; [`close`](Self::close) removes it if nothing was done.
     ///
     /// # Errors
-    /// Where it cannot be opened or another process has it.
+    /// If it cannot be opened, or another process uses it.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
         let database = if address::is_url(text) {
             let url = address::parse(text)?;
@@ -77,7 +77,7 @@ impl SqlJournal {
             database,
             bound: AtomicBool::new(false),
         };
-        // Asked, because Postgres lets nobody try who may not create.
+        // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
         if journal.tables().await? < TABLES.len() {
             for (name, columns) in TABLES {
                 let columns = columns.replace("{collation}", collation);
@@ -88,10 +88,9 @@ impl SqlJournal {
         Ok(journal)
     }
 
-    /// Closes it, so that nothing of it is left beside its file; and nothing at all where nothing was
-    /// done for the run.
+    /// Closes it, so that no auxiliary files remain. Removes it if nothing was done for the run.
     pub async fn close(&self) {
-        // What cannot be removed now the next run takes over.
+        // If this fails, the next run takes the journal over.
         let _ = self.remove_unbound().await;
         self.database.close().await;
     }
@@ -112,7 +111,7 @@ impl SqlJournal {
         self.database.remove_if_empty().await.map_err(of_journal)
     }
 
-    /// How many of our tables there are.
+    /// The number of our tables that exist.
     async fn tables(&self) -> MigrateResult<usize> {
         let names: Vec<String> = TABLES
             .iter()
@@ -130,7 +129,7 @@ impl SqlJournal {
         self.number(self.few(sql, Vec::new()).await?)
     }
 
-    /// The format and the run that the journal says, if it says any.
+    /// The stored format and run, if any.
     async fn kept(&self) -> MigrateResult<Option<(String, String)>> {
         let sql = "SELECT format, run FROM migrate_run";
         let Some(row) = self.few(sql.into(), Vec::new()).await?.into_iter().next() else {
@@ -142,7 +141,7 @@ impl SqlJournal {
         }
     }
 
-    /// Makes the run's what was nobody's, before the first thing is done for it.
+    /// Binds the journal to its run, before the first change.
     async fn bind(&self) -> MigrateResult<()> {
         if self.bound.load(Ordering::Relaxed) {
             return Ok(());
@@ -153,7 +152,7 @@ impl SqlJournal {
         Ok(())
     }
 
-    /// The one number of an answer.
+    /// The only number of a result.
     fn number<N: FromStr>(&self, rows: Vec<Texts>) -> MigrateResult<N> {
         rows.into_iter()
             .next()
@@ -162,7 +161,7 @@ impl SqlJournal {
             .ok_or_else(|| self.damaged())
     }
 
-    /// The rows of a JSON array that is the first parameter, in its order: `value` and `key`.
+    /// The rows of the JSON array in the first parameter, in its order: `value` and `key`.
     fn items(&self) -> &'static str {
         if self.database.is_postgres() {
             "jsonb_array_elements(CAST($1 AS jsonb)) WITH ORDINALITY AS items(value, key)"
@@ -186,10 +185,12 @@ impl SqlJournal {
     fn damaged(&self) -> MigrateError {
         MigrateError::new(
             MigrateErrorKind::Journal,
-            "the journal contains what this version has not written",
+            "the journal contains an entry that this version did not write",
         )
         .with_place(self.to_string())
-        .with_hint("restore it, or start with a new one: copy finds what is in the target already")
+        .with_hint(
+            "restore it, or start with a new one: copy detects what is already in the target",
+        )
     }
 
     fn entry(&self, row: Texts) -> MigrateResult<JournalEntry> {
@@ -206,7 +207,7 @@ impl SqlJournal {
     }
 }
 
-/// What fails on the journal says so; what the operator has to correct stays that.
+/// Errors name the journal; errors in the operator's input keep their kind.
 fn of_journal(error: MigrateError) -> MigrateError {
     if error.kind() == MigrateErrorKind::Unavailable {
         error.of_kind(MigrateErrorKind::Journal).within("journal")
@@ -284,7 +285,7 @@ impl Journal for SqlJournal {
             self.items()
         );
         self.change(insert, vec![keys, scan.to_string()]).await?;
-        // In the order asked, each once.
+        // In the order of the request, each once.
         let answered = configurations.iter().filter(|key| twice.remove(*key));
         Ok(answered.cloned().collect())
     }
@@ -377,7 +378,7 @@ impl Journal for SqlJournal {
             return Ok(());
         }
         self.bind().await?;
-        // One statement may change a row once: the last of several changes counts.
+        // A statement may change a row only once: the last of several changes counts.
         let mut last = BTreeMap::new();
         for transition in transitions {
             last.insert(&transition.coordinate, transition);
@@ -459,8 +460,8 @@ impl Journal for SqlJournal {
     }
 }
 
-/// Mentions as JSON, each coordinate once, as if they had been noted one after the other: a statement
-/// may change a row only once.
+/// Mentions as JSON, each coordinate once, with the same result as recording them one after the
+/// other: a statement may change a row only once.
 fn once_each(mentions: &[Mention]) -> String {
     let mut order: Vec<(&ManagedCoordinate, Option<&str>, bool)> = Vec::new();
     let mut places = HashMap::new();
@@ -533,7 +534,7 @@ mod tests {
         assert!(files.into_inner() > 5);
     }
 
-    /// Each empty journal in a database of its own.
+    /// Each empty journal, in its own database.
     #[cfg(feature = "postgres")]
     #[tokio::test]
     async fn the_journal_keeps_its_promises_in_postgres() {

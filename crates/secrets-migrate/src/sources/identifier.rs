@@ -1,37 +1,34 @@
-//! Names of tables and columns: parsed, then quoted, never pasted into SQL as they are.
+//! Names of tables and columns: parsed and then quoted, never inserted into SQL verbatim.
 use std::fmt;
 
 use crate::{MigrateError, MigrateResult};
 
-/// A table, with its schema where one is given, or a column. `Display` is the quoted SQL.
+/// A table, optionally with its schema, or a column. `Display` is the quoted SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identifier(Vec<String>);
 
 impl Identifier {
-    /// Reads `table` or `schema.table`, each part plain or in double quotes. Names are taken as they
-    /// are written: Postgres keeps unquoted names in lower case, so write them like that.
+    /// Parses `table` or `schema.table`, each part plain or in double quotes. Names are exact:
+    /// Postgres keeps unquoted names in lower case, so write them in lower case.
     ///
     /// # Errors
-    /// For empty parts, more than two, and characters that need quotes and have none.
+    /// For empty parts, more than two parts, and characters that need quotes.
     pub(crate) fn table(text: &str) -> MigrateResult<Self> {
         let parts = parse(text)?;
         if parts.len() > 2 {
-            return Err(invalid(
-                text,
-                "a table is written `table` or `schema.table`",
-            ));
+            return Err(invalid(text, "write a table as `table` or `schema.table`"));
         }
         Ok(Self(parts))
     }
 
-    /// Reads a column.
+    /// Parses a column.
     ///
     /// # Errors
     /// As for [`table`](Self::table), and for a dot outside quotes.
     pub(crate) fn column(text: &str) -> MigrateResult<Self> {
         let parts = parse(text)?;
         if parts.len() > 1 {
-            return Err(invalid(text, "a column is one name, without its table"));
+            return Err(invalid(text, "write a column without its table"));
         }
         Ok(Self(parts))
     }
@@ -81,7 +78,7 @@ fn parse(text: &str) -> MigrateResult<Vec<String>> {
             Some(_) => {
                 return Err(invalid(
                     text,
-                    "only letters, digits, _ and $ stand without double quotes",
+                    "other characters than letters, digits, _ and $ need double quotes",
                 ));
             }
         }

@@ -1,4 +1,5 @@
-//! JSON that may hold secrets: read as deep as a configuration may be, and never quoted in an error.
+//! JSON that may contain secrets: parsed up to the depth of a configuration, and never quoted in an
+//! error.
 use secret_persistence_core::connector::{MAX_DEPTH, json_depth};
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,12 +9,12 @@ use crate::{MigrateError, MigrateResult};
 /// Levels around a configuration: the object of its line.
 const AROUND: usize = 1;
 
-/// Reads JSON; `what` is what it is, for errors.
+/// Parses JSON; `what` names it in errors.
 ///
 /// # Errors
-/// For what is truncated, no JSON, or nested deeper than a configuration may be.
+/// For text that is truncated, not JSON, or nested deeper than a configuration may be.
 pub(super) fn parse(what: &str, text: &str) -> MigrateResult<Value> {
-    // The parser recurses, so the depth is known before it starts.
+    // The parser recurses, so check the depth first.
     if json_depth(text) > MAX_DEPTH + AROUND {
         return Err(MigrateError::configurations(format!(
             "{what} is nested deeper than {MAX_DEPTH} levels"
@@ -25,10 +26,10 @@ pub(super) fn parse(what: &str, text: &str) -> MigrateResult<Value> {
         .and_then(|value| parser.end().map(|()| value))
         .map_err(|cause| {
             MigrateError::configurations(if cause.is_eof() {
-                format!("{what} ends in the middle: it was truncated")
+                format!("{what} ends in the middle: it is truncated")
             } else {
                 format!(
-                    "{what} is not JSON from line {}, column {} on",
+                    "{what} is not valid JSON at line {}, column {}",
                     cause.line(),
                     cause.column()
                 )

@@ -1,4 +1,4 @@
-//! A file of JSON lines: `{"id","prefix"?,"baseId","connectionSpecification"?,"configuration"}`.
+//! A JSON lines file: `{"id","prefix"?,"baseId","connectionSpecification"?,"configuration"}`.
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -30,8 +30,8 @@ const KEYS: [&str; 5] = [
     "configuration",
 ];
 
-/// A file to read. Updates never touch it: they are collected in `<output>.part`, which a later run
-/// goes on with, and which becomes the output, a new file, once every row has had its turn.
+/// An input file. Updates never change it: they go to `<output>.part`, which a later run continues,
+/// and which becomes the output, a new file, once every row was processed.
 #[derive(Debug)]
 pub(super) struct Lines {
     path: PathBuf,
@@ -40,18 +40,18 @@ pub(super) struct Lines {
     changes: Option<Mutex<Changes>>,
 }
 
-/// What tells whether somebody has changed a file.
+/// The data that shows whether a file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     length: u64,
     modified: Option<SystemTime>,
 }
 
-/// The rows that were updated: where in the part file each begins.
+/// The updated rows: the offset of each in the part file.
 #[derive(Debug, Default)]
 struct Changes {
     part: Option<File>,
-    /// Whether the part file is open for writing, which the first update does.
+    /// Whether the part file is open for writing; the first update opens it.
     is_writable: bool,
     path: PathBuf,
     offsets: HashMap<String, u64>,
@@ -66,7 +66,7 @@ impl Lines {
         let at = |error: MigrateError| error.within(path.display());
         if !path.is_file() {
             return Err(at(MigrateError::configurations(
-                "there is no such file (a database is given as a URL, like sqlite:config.db?table=…)",
+                "there is no such file (write a database as a URL, like sqlite:config.db?table=…)",
             )));
         }
         let output = match parameters.iter().position(|(key, _)| key == "output") {
@@ -86,7 +86,7 @@ impl Lines {
             Access::Update => {
                 if output.exists() {
                     return Err(MigrateError::undecided(format!(
-                        "{} is there already and would be replaced; move it away, or name another file with ?output=…",
+                        "{} already exists and would be replaced; move it away, or choose another file with ?output=…",
                         output.display()
                     )));
                 }
@@ -106,7 +106,7 @@ impl Lines {
         self.changes.as_ref().map(|changes| changes.lock())
     }
 
-    /// The rows from a place on, with their updates: `(row, where the next line begins)`.
+    /// The rows from an offset on, with their updates: `(row, offset of the next line)`.
     fn read(
         &self,
         offset: u64,
@@ -168,13 +168,13 @@ impl Lines {
         let Some(mut changes) = self.changes() else {
             return Ok(());
         };
-        // Without any change there is nothing that a new file would say.
+        // Without any change, a new file would be identical.
         if changes.part.is_none() {
             return Ok(());
         }
         let changed = || {
             MigrateError::undecided(format!(
-                "somebody changed the file meanwhile, so {} was not made; secrets and {} are kept: undo the change and run the same command again",
+                "the file has changed during the run, so {} was not written. Secrets and {} are kept; undo the change and run the same command again",
                 self.output.display(),
                 changes.path.display(),
             ))
@@ -209,7 +209,7 @@ impl Lines {
 }
 
 impl Changes {
-    /// What a run before this one has left.
+    /// Reads what an earlier run left.
     fn resume(output: &Path) -> MigrateResult<Self> {
         let mut name = output.as_os_str().to_owned();
         name.push(".part");
@@ -217,7 +217,7 @@ impl Changes {
             path: PathBuf::from(name),
             ..Self::default()
         };
-        // Only read here: a dry run touches nothing.
+        // Only read it here: a dry run changes nothing.
         let file = match open_own(&changes.path, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(changes),
@@ -227,7 +227,7 @@ impl Changes {
         loop {
             let mut line = String::new();
             match reader.read_line(&mut line) {
-                // A last line without its end is what a kill in the middle of a write leaves.
+                // An incomplete last line is from a kill in the middle of a write.
                 Ok(read) if read > 0 && line.ends_with('\n') => {
                     let row = parse(&line).map_err(|error| error.within(changes.path.display()))?;
                     changes.offsets.insert(row.id, changes.end);
@@ -241,7 +241,7 @@ impl Changes {
         Ok(changes)
     }
 
-    /// The line that an update put in the place of a row's.
+    /// The line of a row's update.
     fn line(&mut self, id: &str) -> MigrateResult<Option<String>> {
         let (Some(&offset), Some(part)) = (self.offsets.get(id), &mut self.part) else {
             return Ok(None);
@@ -253,7 +253,7 @@ impl Changes {
         Ok(Some(line))
     }
 
-    /// Keeps a line, durably.
+    /// Appends a line durably.
     fn push(&mut self, id: &str, line: &str) -> MigrateResult<()> {
         let path = self.path.clone();
         let written = |cause| not_written(&path, cause);
@@ -264,7 +264,7 @@ impl Changes {
                 .write(true)
                 .create_new(self.part.is_none());
             let part = open_own(&path, &mut options).map_err(|cause| not_trusted(&path, cause))?;
-            // What a kill in the middle of a write has left goes.
+            // Remove the incomplete line of a killed write.
             part.set_len(self.end).map_err(written)?;
             self.part = Some(part);
             self.is_writable = true;
@@ -281,12 +281,12 @@ impl Changes {
         Ok(())
     }
 
-    /// The changes are in the output now.
+    /// Removes the part file: the changes are in the output now.
     fn discard(&mut self) {
         self.part = None;
         self.is_writable = false;
         self.offsets.clear();
-        // It holds nothing that the output has not: left behind, it only takes up room.
+        // It contains nothing that the output does not: left behind, it only takes space.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -319,12 +319,12 @@ impl ConfigSource for Lines {
         let failed = |error: MigrateError| error.at_row(&row.id).within(self);
         let Some(mut changes) = self.changes() else {
             return Err(failed(MigrateError::configurations(
-                "the file was opened to be read only",
+                "the file was opened read-only",
             )));
         };
         let now = changes.line(&row.id).map_err(failed)?;
         let as_read = row.as_read.as_ref().map(SecretValue::expose);
-        // A row that was read before another update of the same row is an old one.
+        // A row that was read before another update of the same row is outdated.
         if now.is_some() && now.as_deref().map(str::trim_end) != as_read {
             return Ok(Update::Changed);
         }
@@ -339,7 +339,7 @@ impl ConfigSource for Lines {
     }
 }
 
-/// A line, what it says, and where the next one begins.
+/// A line, its content, and the offset of the next one.
 struct At {
     row: ConfigRow,
     text: String,
@@ -412,7 +412,9 @@ fn parse(line: &str) -> MigrateResult<ConfigRow> {
     let mut text = |key: &str| match take(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(MigrateError::configurations(format!("`{key}` is not text"))),
+        Some(_) => Err(MigrateError::configurations(format!(
+            "`{key}` is not a string"
+        ))),
     };
     let id = text("id")?.ok_or_else(|| MigrateError::configurations("`id` is missing"))?;
     let prefix = text("prefix")?;
@@ -428,7 +430,7 @@ fn parse(line: &str) -> MigrateResult<ConfigRow> {
         .with_as_read(SecretValue::new(line.trim_end().to_owned())))
 }
 
-/// A row as a line, its end included, with another configuration.
+/// A row as a line with its newline and another configuration.
 fn line_of(row: &ConfigRow, configuration: &Value) -> String {
     let mut line = Map::new();
     line.insert("id".into(), row.id.clone().into());
@@ -531,7 +533,7 @@ mod tests {
             ),
             (
                 r#"{"id":["canary"],"configuration":1}"#.into(),
-                "line 1: `id` is not text",
+                "line 1: `id` is not a string",
             ),
             (
                 r#"{"configuration":"canary"}"#.into(),
@@ -617,7 +619,7 @@ mod tests {
         symlink(&victim, &part).unwrap();
         let refused = opened(folder.path(), WHOLE, Access::Update).unwrap_err();
         assert!(
-            refused.to_string().contains("not gone on with"),
+            refused.to_string().contains("cannot continue with"),
             "{refused}"
         );
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");

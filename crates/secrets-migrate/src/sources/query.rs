@@ -1,4 +1,4 @@
-//! What a SELECT answers: for joins, since Airbyte keeps the specification in another table. Read-only.
+//! A read-only SELECT, for joins: Airbyte keeps the specification in another table.
 use std::fmt;
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use crate::{
     MigrateResult, Update,
 };
 
-/// The columns that a query may answer beside its content, in the order of a row.
+/// The optional columns of a query beside its content, in the order of a row.
 const COLUMNS: [&str; 4] = ["id", "base_id", "prefix", "specification"];
 
 /// A query whose columns are known.
@@ -25,7 +25,7 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Opens a query, having checked which columns it answers.
+    /// Opens a query and checks its columns.
     pub(super) async fn open(database: Database, file: &str, query: String) -> MigrateResult<Self> {
         let columns = database.columns(query.clone()).await?;
         let find = |name: &str| columns.iter().find(|column| column.name == name);
@@ -33,7 +33,7 @@ impl Query {
             |name: &str| COLUMNS.contains(&name) || name == "configuration" || name == "coordinate";
         if let Some(unknown) = columns.iter().find(|column| !known(&column.name)) {
             return Err(MigrateError::settings(format!(
-                "the query answers a column `{}`; name them id, configuration or coordinate, base_id, prefix, specification",
+                "the query returns a column `{}`; use the names id, configuration or coordinate, base_id, prefix, specification",
                 unknown.name.escape_debug()
             )));
         }
@@ -42,12 +42,12 @@ impl Query {
             (None, Some(_)) => "coordinate",
             _ => {
                 return Err(MigrateError::settings(
-                    "the query has to answer a column named configuration, or one named coordinate",
+                    "the query must return a column named configuration or coordinate",
                 ));
             }
         };
         let id = find("id")
-            .ok_or_else(|| MigrateError::settings("the query has to answer a column named id"))?;
+            .ok_or_else(|| MigrateError::settings("the query must return a column named id"))?;
         let order = Order::of(&database, "id", id, None).await?;
         let bare = content == "coordinate";
         let selected: Vec<String> = COLUMNS
@@ -58,7 +58,7 @@ impl Query {
             })
             .chain([text(content)])
             .collect();
-        // A line break ends a comment that the query may end with.
+        // A newline ends a comment at the end of the query.
         let select = format!("SELECT {} FROM ({query}\n) AS source", selected.join(", "));
         let condition = bare.then(|| "source.coordinate IS NOT NULL".to_owned());
         Ok(Self {
@@ -99,7 +99,7 @@ impl ConfigSource for Query {
         Err(
             MigrateError::new(MigrateErrorKind::Settings, "a query is read-only")
                 .with_place(self.to_string())
-                .with_hint("give the table itself with table=…"),
+                .with_hint("use the table itself with table=…"),
         )
     }
 }
@@ -108,7 +108,7 @@ fn text(column: &str) -> String {
     format!("CAST(source.{column} AS TEXT)")
 }
 
-/// The SELECT in a file, without a semicolon at its end.
+/// Reads the SELECT in a file, without a trailing semicolon.
 pub(super) fn read(file: &str) -> MigrateResult<String> {
     let text = std::fs::read_to_string(file).map_err(|cause| {
         MigrateError::settings(format!("query-file {file} cannot be read")).with_source(cause)
@@ -122,7 +122,7 @@ pub(super) fn read(file: &str) -> MigrateResult<String> {
     Ok(query.to_owned())
 }
 
-/// A query names its columns itself.
+/// Refuses column settings: a query names its columns itself.
 pub(super) fn refuse_columns(settings: &SettingMap) -> MigrateResult<()> {
     let columns = [
         "id",
@@ -136,7 +136,7 @@ pub(super) fn refuse_columns(settings: &SettingMap) -> MigrateResult<()> {
     match given(settings, &columns) {
         None => Ok(()),
         Some(name) => Err(MigrateError::settings(format!(
-            "`{name}=…` goes with table=…; a query names its columns itself"
+            "`{name}=…` requires table=…; a query names its columns itself"
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! Reference ids: which coordinate, in which storage, an id stands for.
+//! Reference ids: the coordinate and storage that an id stands for.
 use std::collections::HashMap;
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use crate::address::{self, Variables};
 use crate::database::{self, Database, Purpose};
 use crate::{MigrateError, MigrateErrorKind, MigrateResult};
 
-/// What a `--references` URL may hold.
+/// The parameters of a `--references` URL.
 pub(crate) const SETTINGS: &[Setting] =
     &database::with_server::<{ 5 + database::SERVER.len() }>(&[
         Setting::new(
@@ -34,26 +34,26 @@ pub(crate) const SETTINGS: &[Setting] =
         ),
     ]);
 
-/// What ids stand for.
+/// The coordinates and storages by reference id.
 #[derive(Debug, Default)]
 pub struct References(HashMap<Uuid, Location>);
 
 impl References {
-    /// Reads the whole table of a URL: it contains names, not values, and configurations ask for it
-    /// at random.
+    /// Reads the whole table: it contains names, not values, and configurations need it in random
+    /// order.
     ///
     /// # Errors
-    /// For wrong settings, and rows that make no sense.
+    /// For wrong settings and invalid rows.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
         let url = address::parse(text)?;
         let settings = database::settings(&url, SETTINGS, variables)?;
         let from = match (settings.text("table"), settings.text("query-file")) {
             (Some(table), None) => Identifier::table(table)?.to_string(),
-            // A line break ends a comment that the query may end with.
+            // A newline ends a comment at the end of the query.
             (None, Some(file)) => format!("({}\n)", query::read(file)?),
             _ => {
                 return Err(
-                    MigrateError::settings("give either table=… or query-file=…").within(url),
+                    MigrateError::settings("set either table=… or query-file=…").within(url)
                 );
             }
         };
@@ -75,7 +75,7 @@ impl References {
         for row in database.few(sql, Vec::new()).await? {
             let [Some(id), Some(coordinate), storage_id] =
                 <[_; 3]>::try_from(row).map_err(|_| {
-                    MigrateError::unavailable("the database answered another number of columns")
+                    MigrateError::unavailable("the database returned another number of columns")
                 })?
             else {
                 continue;
@@ -92,9 +92,7 @@ impl References {
                 .map_err(|_| at_row(MigrateError::configurations("the storage id is not valid")))?;
             let target = Location::new(coordinate).with_storage_id(storage_id);
             if targets.insert(key, target).is_some() {
-                return Err(at_row(MigrateError::configurations(
-                    "the id is there twice",
-                )));
+                return Err(at_row(MigrateError::configurations("the id occurs twice")));
             }
         }
         database.close().await;

@@ -1,4 +1,4 @@
-//! Pages of rows from SQL, in a stable order, whatever the type of the id.
+//! Pages of rows from SQL, in a stable order for any type of id.
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use super::json;
 use crate::database::{ColumnInfo, Database, Texts};
 use crate::{ConfigCursor, ConfigPage, ConfigRow, MigrateError, MigrateResult};
 
-/// How many specifications are kept parsed at once: rows of one connector share theirs.
+/// How many parsed specifications are cached: rows of one connector share theirs.
 const SPECIFICATIONS: usize = 128;
 
-/// A SELECT that answers id, base id, prefix, specification and content, in this order, and the
-/// expression that it is ordered by.
+/// A SELECT that returns id, base id, prefix, specification and content in this order, and the
+/// expression to order by.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// Up to and with its FROM, whose table is called `source`.
+    /// The text up to its FROM clause, whose table has the alias `source`.
     select: String,
     condition: Option<String>,
     order: Order,
@@ -26,7 +26,7 @@ pub(super) struct Rows {
     specifications: Mutex<HashMap<String, Arc<Value>>>,
 }
 
-/// How ids are compared: in their own type where an index may serve, as text otherwise.
+/// How ids are compared: in their own type if an index may help, otherwise as text.
 #[derive(Debug)]
 pub(super) struct Order {
     expression: String,
@@ -34,7 +34,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// The order of a column whose name is already quoted.
+    /// The order of a column with an already quoted name.
     pub(super) async fn of(
         database: &Database,
         column: &str,
@@ -42,7 +42,7 @@ impl Order {
         types_in_use: Option<String>,
     ) -> MigrateResult<Self> {
         if database.is_postgres() {
-            // Only types whose text form reads back as the same value, and that are ordered.
+            // Only types whose text form parses back to the same value and that are ordered.
             let native = ["UUID", "TEXT", "VARCHAR", "INT2", "INT4", "INT8"];
             return Ok(if native.contains(&info.kind.as_str()) {
                 Self {
@@ -56,7 +56,8 @@ impl Order {
                 }
             });
         }
-        // SQLite has types per value, not per column: a text parameter is greater than every integer.
+        // In SQLite, values have types, not columns: a text parameter is greater than every
+        // integer.
         let in_use = match types_in_use {
             None => Vec::new(),
             Some(sql) => database.few(sql, Vec::new()).await?,
@@ -87,7 +88,7 @@ impl Order {
 }
 
 impl Rows {
-    /// Rows of a SELECT, those that meet a condition.
+    /// Selects the rows that meet a condition.
     pub(super) fn new(select: String, condition: Option<String>, order: Order, bare: bool) -> Self {
         Self {
             select,
@@ -98,8 +99,8 @@ impl Rows {
         }
     }
 
-    /// One page. Ids that stand twice are answered twice, also across the border of two pages, so
-    /// that whoever counts them notices: a cursor says how many rows of its id were answered.
+    /// Reads one page. Duplicate ids are returned twice, even across two pages, so that the caller
+    /// can detect them: a cursor contains how many rows with its id were returned.
     pub(super) async fn page(
         &self,
         database: &Database,
@@ -107,7 +108,7 @@ impl Rows {
         limit: usize,
     ) -> MigrateResult<ConfigPage> {
         let mut conditions: Vec<String> = Vec::new();
-        // A line break ends a comment that the condition may end with.
+        // A newline ends a comment at the end of the condition.
         conditions.extend(self.condition.iter().map(|own| format!("({own}\n)")));
         let (mut seen, mut last) = (0, None);
         if let Some(cursor) = after {
@@ -151,7 +152,7 @@ impl Rows {
         Ok(ConfigPage::new(rows, next))
     }
 
-    /// One row, as it is now.
+    /// Reads the current state of one row.
     pub(super) async fn one(
         &self,
         database: &Database,
@@ -165,20 +166,21 @@ impl Rows {
         match rows.len() {
             0 => Ok(None),
             1 => self.row(rows.remove(0)).map(Some),
-            _ => Err(MigrateError::configurations("the id stands twice").at_row(id)),
+            _ => Err(MigrateError::configurations("the id occurs twice").at_row(id)),
         }
     }
 
     fn row(&self, texts: Texts) -> MigrateResult<ConfigRow> {
         let [id, base_id, prefix, specification, content] =
             <[_; 5]>::try_from(texts).map_err(|_| {
-                MigrateError::unavailable("the database answered another number of columns")
+                MigrateError::unavailable("the database returned another number of columns")
             })?;
         let id = id.ok_or_else(|| MigrateError::configurations("a row has no id"))?;
         let base_id = base_id
             .map(|text| {
-                Uuid::parse_str(&text)
-                    .map_err(|_| MigrateError::configurations("the base id is no UUID").at_row(&id))
+                Uuid::parse_str(&text).map_err(|_| {
+                    MigrateError::configurations("the base id is not a UUID").at_row(&id)
+                })
             })
             .transpose()?;
         let specification = specification

@@ -12,7 +12,7 @@ use crate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateResult, Update,
 };
 
-/// A table that is open.
+/// An open table.
 #[derive(Debug)]
 pub(super) struct Table {
     database: Database,
@@ -22,7 +22,7 @@ pub(super) struct Table {
     update: String,
 }
 
-/// Which columns hold what.
+/// The roles of the columns.
 #[derive(Debug)]
 pub(super) struct Columns {
     table: Identifier,
@@ -42,7 +42,7 @@ enum Prefix {
 }
 
 impl Columns {
-    /// Reads the columns from a source's settings.
+    /// Reads the column names from a source's settings.
     pub(super) fn parse(settings: &SettingMap) -> MigrateResult<Self> {
         let column = |name: &str| settings.text(name).map(Identifier::column).transpose();
         let table = settings.text("table").unwrap_or_default();
@@ -51,7 +51,7 @@ impl Columns {
             (None, Some(content)) => (content, true),
             _ => {
                 return Err(MigrateError::settings(
-                    "give either configuration=… or coordinate=… beside table=…",
+                    "set either configuration=… or coordinate=… with table=…",
                 ));
             }
         };
@@ -73,7 +73,7 @@ impl Columns {
         Ok(Self {
             table: Identifier::table(table)?,
             id: column("id")?
-                .ok_or_else(|| MigrateError::settings("`id=…` is missing beside table=…"))?,
+                .ok_or_else(|| MigrateError::settings("`id=…` is missing; table=… requires it"))?,
             content,
             bare,
             base_id: column("base_id")?,
@@ -83,12 +83,12 @@ impl Columns {
         })
     }
 
-    /// Bare coordinates are never updated, whatever the command wants.
+    /// Bare coordinates are never updated, whatever the command.
     pub(super) fn access(&self, wanted: Access) -> Access {
         if self.bare { Access::ReadOnly } else { wanted }
     }
 
-    /// Columns are qualified, because SQLite takes an unknown name in double quotes for a text.
+    /// Columns are qualified, because SQLite treats an unknown name in double quotes as a string.
     fn select(&self) -> String {
         let text = |column: &Identifier| format!("CAST(source.{column} AS TEXT)");
         let optional = |column: &Option<Identifier>| column.as_ref().map_or("NULL".into(), text);
@@ -107,7 +107,7 @@ impl Columns {
         )
     }
 
-    /// Rows without a coordinate hold nothing of ours.
+    /// Skip rows without a coordinate.
     fn condition(&self) -> Option<String> {
         let present = self
             .bare
@@ -131,8 +131,8 @@ impl Columns {
             content: content_column,
             ..
         } = self;
-        // Compared as text: `json` has no equality, and the text of a row that nobody touches is the
-        // same however often it is read.
+        // Compare as text: `json` has no equality, and the text of an unchanged row is the same on
+        // every read.
         let same = format!("CAST({content_column} AS TEXT) = $3");
         if !postgres {
             return Ok(format!(
@@ -141,7 +141,7 @@ impl Columns {
         }
         if !["JSON", "JSONB", "TEXT", "VARCHAR"].contains(&content.kind.as_str()) {
             return Err(MigrateError::settings(format!(
-                "the column {content_column} is of type {}; configurations are json, jsonb or text",
+                "the column {content_column} has type {}; configurations must be json, jsonb or text",
                 content.kind
             )));
         }
@@ -159,7 +159,7 @@ impl Columns {
 }
 
 impl Table {
-    /// Opens a table, having checked that its columns are there.
+    /// Opens a table and checks that its columns exist.
     pub(super) async fn open(
         database: Database,
         columns: Columns,
@@ -211,7 +211,7 @@ impl Table {
             0 => Ok(Update::Changed),
             1 => Ok(Update::Saved),
             changed => Err(MigrateError::unavailable(format!(
-                "the id named {changed} rows, which were all updated; restore them, and give a unique column"
+                "the id matched {changed} rows, and all of them were updated; restore them, and use a unique column as the id"
             ))),
         }
     }

@@ -525,7 +525,7 @@ mod tests {
             ),
             (
                 format!("{WHOLE}\n\n{canary}\"}}x"),
-                "line 3: the line is not JSON",
+                "line 3: the line is not valid JSON",
             ),
             (
                 format!("{canary}\"}},\"extra\":1}}"),
@@ -602,7 +602,7 @@ mod tests {
         // The result of one run is not overwritten by the next.
         let again = Lines::open(path.to_str().unwrap(), Access::Update).unwrap_err();
         assert!(
-            again.to_string().contains("c.split.jsonl is there already"),
+            again.to_string().contains("c.split.jsonl already exists"),
             "{again}"
         );
     }

@@ -110,7 +110,7 @@ async fn json_lines_get_a_new_file() {
     }
     split(&lab, &["--configs", "c.jsonl"])
         .expect(3)
-        .says("is there already");
+        .says("already exists");
     assert_eq!(names(&lab.source().await).await.len(), 2);
 }
 

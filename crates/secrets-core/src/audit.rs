@@ -7,14 +7,15 @@ use async_trait::async_trait;
 
 use crate::{Coordinate, ErrorKind, Operation, Result, StorageId, Timestamp};
 
-/// Who acts: the name that goes into audit events, such as a user's id or a job's.
+/// The actor in audit events, such as a user's id or a job's.
 ///
-/// A name for people and programs that read the audit trail; this library concludes nothing from it.
+/// The name is for people and programs that read the audit trail; this library does not interpret
+/// it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Actor(Arc<str>);
 
 impl Actor {
-    /// An actor of this name.
+    /// Creates an actor with this name.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
@@ -40,28 +41,28 @@ impl fmt::Debug for Actor {
 
 /// One operation on one coordinate.
 ///
-/// Operations are [`Read`](Operation::Read), [`Write`](Operation::Write) and
-/// [`Delete`](Operation::Delete): what shows, makes or ends a value.
+/// The operation is [`Read`](Operation::Read), [`Write`](Operation::Write) or
+/// [`Delete`](Operation::Delete): it reveals, creates or ends a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditEvent {
-    /// When it was answered.
+    /// When the store answered.
     pub at: Timestamp,
-    /// Who asked.
+    /// The actor.
     pub actor: Actor,
-    /// What was done.
+    /// The operation.
     pub operation: Operation,
-    /// In which storage; `None` is the default store.
+    /// The storage; `None` is the default store.
     pub storage_id: Option<StorageId>,
-    /// To which secret.
+    /// The secret.
     pub coordinate: Coordinate,
-    /// How it ended: `None` where it succeeded.
+    /// The error, or `None` on success.
     pub failure: Option<ErrorKind>,
 }
 
 impl AuditEvent {
-    /// An operation on a secret of the default store that succeeded just now, for a program that uses
-    /// a store directly and tells [`Stores::record`](crate::Stores::record) itself.
+    /// Creates the event of a successful operation on a secret of the default store, for a program
+    /// that uses a store directly and calls [`Stores::record`](crate::Stores::record).
     #[must_use]
     pub fn new(actor: Actor, operation: Operation, coordinate: Coordinate) -> Self {
         Self {
@@ -74,7 +75,7 @@ impl AuditEvent {
         }
     }
 
-    /// How it ended: `None` where it succeeded.
+    /// Sets the error, or `None` on success.
     #[must_use]
     pub fn with_failure(mut self, failure: Option<ErrorKind>) -> Self {
         self.failure = failure;
@@ -82,23 +83,23 @@ impl AuditEvent {
     }
 }
 
-/// Where audit events go: a table, a log shipper, a queue.
+/// The destination of audit events: a table, a log shipper, a queue.
 #[async_trait]
 pub trait AuditSink: Send + Sync + 'static {
-    /// Records the events of one operation, in the order in which it named the coordinates.
+    /// Records the events of one operation, in the order of its coordinates.
     ///
     /// # Errors
-    /// Where any of them may not have been recorded. With [`AuditMode::Required`] the operation then
+    /// If any event may not have been recorded. With [`AuditMode::Required`] the operation then
     /// fails.
     async fn record(&self, events: &[AuditEvent]) -> Result<()>;
 }
 
-/// What an audit sink that fails means for the operation.
+/// What happens to an operation if the audit sink fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditMode {
-    /// The failure is logged and [counted](crate::Stores::unaudited), and the operation goes on.
+    /// The failure is logged and [counted](crate::Stores::unaudited), and the operation continues.
     BestEffort,
-    /// The operation fails before any value is returned.
+    /// The operation fails before it returns any value.
     Required,
 }

@@ -1,4 +1,5 @@
-//! Proves a store end to end, the way an operator would: one test secret, written, read, listed, deleted.
+//! Checks a store end to end like an operator would: one test secret is written, read, listed and
+//! deleted.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,24 +15,24 @@ use crate::{
     SecretValue, Timestamp, Write,
 };
 
-/// How often a listing that lags is looked at.
+/// The interval for repeating a listing that may lag.
 const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a step that lacks rights is taken again, where rights are waited for.
+/// The interval for retrying a step that lacks permissions.
 const RIGHTS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How to check a store.
+/// Options of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckOptions {
-    /// Whether the test secret stays, so that it can be seen in the provider's console.
+    /// Whether to keep the test secret, so that it can be seen in the provider's console.
     pub keep: bool,
-    /// How long to wait for a listing that may lag, 10 seconds unless told.
+    /// How long to wait for a listing that may lag; 10 seconds by default.
     pub list_lag: Duration,
-    /// How long each step may take, 1 minute unless told.
+    /// How long each step may take; 1 minute by default.
     pub step_timeout: Duration,
-    /// For how long steps that fail with `PermissionDenied` or `Unauthenticated` are taken again, over
-    /// all steps; not at all unless told. New rights take a while to arrive: on Azure minutes.
+    /// How long to retry steps that fail with `PermissionDenied` or `Unauthenticated`, over all
+    /// steps; not at all by default. New permissions take a while to take effect: on Azure minutes.
     pub wait: Duration,
 }
 
@@ -47,28 +48,28 @@ impl Default for CheckOptions {
 }
 
 impl CheckOptions {
-    /// Whether the test secret stays.
+    /// Sets whether to keep the test secret.
     #[must_use]
     pub fn with_keep(mut self, keep: bool) -> Self {
         self.keep = keep;
         self
     }
 
-    /// How long to wait for a listing that may lag.
+    /// Sets how long to wait for a listing that may lag.
     #[must_use]
     pub fn with_list_lag(mut self, lag: Duration) -> Self {
         self.list_lag = lag;
         self
     }
 
-    /// How long each step may take.
+    /// Sets how long each step may take.
     #[must_use]
     pub fn with_step_timeout(mut self, timeout: Duration) -> Self {
         self.step_timeout = timeout;
         self
     }
 
-    /// For how long rights that are missing are waited for.
+    /// Sets how long to wait for missing permissions.
     #[must_use]
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -76,27 +77,27 @@ impl CheckOptions {
     }
 }
 
-/// What a check found, step by step.
+/// The result of a check, step by step.
 ///
-/// `Display` prints one line per step and the [`summary`](Self::summary). A cause that several steps
-/// share is told once.
+/// `Display` prints one line per step and the [`summary`](Self::summary). A cause that several
+/// steps share is printed once.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CheckReport {
     /// The store, as its `Display` shows it.
     pub store: String,
-    /// Who we are and where, if the store said so.
+    /// The identity and location, if the store returned them.
     pub identity: Option<Identity>,
     /// The name of the test secret.
     pub coordinate: ManagedCoordinate,
-    /// Whether the test secret is, or may be, still there.
+    /// Whether the test secret is, or may be, still in the store.
     pub left_behind: bool,
-    /// The steps in the order in which they were taken.
+    /// The steps in order.
     pub steps: Vec<CheckStep>,
 }
 
 impl CheckReport {
-    /// Whether secrets can be written and read, whatever else is missing.
+    /// Whether secrets can be written and read, whatever else fails.
     #[must_use]
     pub fn works(&self) -> bool {
         self.steps.iter().all(|step| {
@@ -113,7 +114,7 @@ impl CheckReport {
         })
     }
 
-    /// The error, where every step that was taken failed for one reason: a credential that is missing, a
+    /// The error, if every step failed for the same reason, such as a missing credential or a
     /// server that does not answer.
     #[must_use]
     pub fn shared_failure(&self) -> Option<&Error> {
@@ -127,15 +128,15 @@ impl CheckReport {
         all.then_some(first)
     }
 
-    /// Whether the test secret was written, as far as the store said.
+    /// Whether the test secret was written, according to the store.
     fn is_written(&self) -> bool {
         self.steps.iter().any(|step| {
             step.operation == Operation::Write && matches!(step.outcome, StepOutcome::Done(_))
         })
     }
 
-    /// The end of the report in one line: the store, the [`summary`](Self::summary), and what became of
-    /// the test secret.
+    /// The end of the report in one line: the store, the [`summary`](Self::summary), and whether
+    /// the test secret is left.
     #[must_use]
     pub fn conclusion(&self) -> String {
         let mut text = format!("{}: {}", self.store, self.summary());
@@ -150,7 +151,7 @@ impl CheckReport {
         text
     }
 
-    /// The result in one sentence, with what each missing ability means.
+    /// The result in one sentence, with the consequence of each missing ability.
     #[must_use]
     pub fn summary(&self) -> String {
         let failed: Vec<Operation> = self.failures().map(|(step, _)| step.operation).collect();
@@ -162,11 +163,11 @@ impl CheckReport {
             return format!("does not work: cannot {broken}");
         }
         let meaning = |operation: &Operation| match operation {
-            Operation::Delete => "cannot delete: superseded secrets will stay",
-            Operation::Describe => "cannot describe: tags, key and expiry stay unknown",
-            Operation::Identity => "cannot say who we are",
-            Operation::List => "cannot list: nothing can be swept or collected",
-            _ => "cannot do everything",
+            Operation::Delete => "cannot delete: superseded secrets will remain",
+            Operation::Describe => "cannot describe: tags, key and expiry are unknown",
+            Operation::Identity => "cannot determine the identity",
+            Operation::List => "cannot list: sweep and collect do not work",
+            _ => "does not support every operation",
         };
         let missing: Vec<&str> = failed.iter().map(meaning).collect();
         if missing.is_empty() {
@@ -190,13 +191,13 @@ impl fmt::Display for CheckReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CheckStep {
-    /// What was tried.
+    /// The operation.
     pub operation: Operation,
-    /// What became of it.
+    /// The outcome.
     pub outcome: StepOutcome,
     /// How long it took.
     pub took: Duration,
-    /// The earlier step that failed for the same reason, where one did.
+    /// The earlier step that failed for the same reason, if any.
     pub same_as: Option<Operation>,
 }
 
@@ -207,8 +208,8 @@ impl fmt::Display for CheckStep {
             (StepOutcome::Failed(_), Some(earlier)) => {
                 ("FAILED", format!("for the same reason as {earlier}"))
             }
-            // With the hint, which names the missing permission, and with what lies below: a
-            // certificate that has expired, a host that is unknown.
+            // With the hint, which names the missing permission, and the cause, such as an expired
+            // certificate or an unknown host.
             (StepOutcome::Failed(error), None) => ("FAILED", with_causes(error)),
             (StepOutcome::NotApplicable(reason), _) => ("-", reason.clone()),
         };
@@ -218,14 +219,14 @@ impl fmt::Display for CheckStep {
     }
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug)]
 pub enum StepOutcome {
-    /// It worked; what was done or found.
+    /// It succeeded, with what was done or found.
     Done(String),
     /// It failed. The error's hint names the permission or setting that is missing.
     Failed(Error),
-    /// It was not taken; why.
+    /// It was skipped, for this reason.
     NotApplicable(String),
 }
 
@@ -241,13 +242,13 @@ fn with_causes(error: &Error) -> String {
     text
 }
 
-/// What failed, without the operation and the name that it failed on.
+/// The failure without its operation and coordinate.
 fn cause(error: &Error) -> (ErrorKind, &str, Option<&str>, Option<String>) {
     let below = StdError::source(error).map(ToString::to_string);
     (error.kind(), error.message(), error.hint(), below)
 }
 
-/// Takes all steps, each whatever became of the others, and tells each as it ends.
+/// Runs all steps, whatever the outcome of the others, and reports each as it ends.
 pub(crate) async fn check<S>(
     store: &S,
     options: &CheckOptions,
@@ -271,7 +272,7 @@ struct Check<'a, S: ?Sized> {
     store: &'a S,
     options: &'a CheckOptions,
     told: &'a (dyn Fn(&CheckStep) + Send + Sync),
-    /// Until when rights are waited for.
+    /// The deadline for missing permissions.
     give_up: tokio::time::Instant,
     steps: Vec<CheckStep>,
 }
@@ -283,7 +284,7 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
         let coordinate = test_coordinate();
         let mut write = Write::new(coordinate.clone(), test_value());
         if capabilities.expiry != Expiry::None {
-            // Should it stay behind, the store or the sweeper removes it.
+            // If it is left behind, the store or a sweep removes it.
             let hours = if keep { 7 * 24 } else { 1 };
             let expires = Timestamp::now().saturating_add(Duration::from_secs(hours * 3600));
             write = write.with_expires(Some(expires));
@@ -330,24 +331,24 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
                 Operation::List,
                 || list_back(store, wanted, lag),
                 |found| match found {
-                    Some(true) => "the listing shows it".to_owned(),
-                    Some(false) => "the listing works and does not show it yet".to_owned(),
+                    Some(true) => "the listing contains it".to_owned(),
+                    Some(false) => "the listing works but does not contain it yet".to_owned(),
                     None => "the listing works".to_owned(),
                 },
             )
             .await;
         }
-        // Also after a write that failed: it may have arrived all the same.
+        // Also after a failed write: it may have arrived anyway.
         let deleted = if keep && written {
-            self.skip(Operation::Delete, "kept, as asked");
+            self.skip(Operation::Delete, "kept, as requested");
             false
         } else {
             let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
             let delete = async || {
                 match store.delete(&coordinate, &immediate).await {
-                    // At once, or as soon as the store lets go of it.
+                    // Immediately, or as soon as the store allows it.
                     Ok(()) => Ok("deleted it"),
-                    // Deleting without recovery may be a right of its own.
+                    // Deleting without recovery may need a separate permission.
                     Err(error) if error.kind() == ErrorKind::PermissionDenied => store
                         .delete(&coordinate, &DeleteOptions::default())
                         .await
@@ -359,7 +360,7 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
                 .await
                 .is_some()
         };
-        // Where nothing came through, nothing was written.
+        // If no request succeeded, nothing was written.
         let unknown = self.failures_of(Operation::Write) && self.reached();
         CheckReport {
             store: store.to_string(),
@@ -370,8 +371,8 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
         }
     }
 
-    /// Takes one step, bounded in time, again while only rights are missing and are waited for, and
-    /// notes what became of it.
+    /// Runs one step with a time limit, retries it while only permissions are missing, and records
+    /// the outcome.
     async fn step<T, F>(
         &mut self,
         operation: Operation,
@@ -439,7 +440,7 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
         self.steps.push(step);
     }
 
-    /// Whether the store has answered anything as it should.
+    /// Whether the store has given any expected response.
     fn reached(&self) -> bool {
         let done = |step: &CheckStep| matches!(step.outcome, StepOutcome::Done(_));
         self.steps.iter().any(done)
@@ -450,7 +451,7 @@ impl<S: SecretPersistence + ?Sized> Check<'_, S> {
         self.note(operation, outcome, Duration::ZERO);
     }
 
-    /// Whether an operation failed in a way that leaves open what the store did.
+    /// Whether a failed operation may have had an effect.
     fn failures_of(&self, operation: Operation) -> bool {
         self.steps.iter().any(|step| {
             step.operation == operation
@@ -471,7 +472,7 @@ where
         store,
         Operation::Read,
         write,
-        "the value that was read is not the one that was written",
+        "the read value differs from the written one",
     ))
 }
 
@@ -487,7 +488,7 @@ where
         store,
         Operation::Describe,
         write,
-        "the expiry that is stored is not the one that was written",
+        "the stored expiry differs from the written one",
     ))
 }
 
@@ -501,7 +502,8 @@ where
         .with_coordinate(write.coordinate.shared())
 }
 
-/// Whether the listing shows a name, as soon as it does; nothing where there is no name to look for.
+/// Whether the listing contains a name, waiting until it does; `None` if there is no name to look
+/// for.
 async fn list_back<S>(
     store: &S,
     wanted: Option<&ManagedCoordinate>,
@@ -525,7 +527,7 @@ where
         if store.capabilities().listing == Listing::Immediate {
             return Err(Error::new(
                 ErrorKind::Integrity,
-                "the listing does not show what was just written",
+                "the listing does not contain the secret that was just written",
             )
             .with_operation(Operation::List)
             .with_store(store.to_string())
@@ -538,7 +540,7 @@ where
     }
 }
 
-/// Tags, key, owner and expiry, as the store has them.
+/// Tags, key, owner and expiry as the store returns them.
 fn described(entry: &Entry) -> String {
     let mut parts = vec![match &entry.owner {
         Some(owner) => format!("owner {owner}"),
@@ -567,7 +569,7 @@ fn described(entry: &Entry) -> String {
 
 fn test_coordinate() -> ManagedCoordinate {
     let id = Uuid::new_v4();
-    // A short prefix of permitted characters cannot be refused, nor can version 1.
+    // A short prefix of valid characters with version 1 is always valid.
     Scope::new("check_", Uuid::new_v4())
         .and_then(|scope| ManagedCoordinate::new(&scope, id, 1))
         .expect("a name of ours is valid")
@@ -596,7 +598,7 @@ mod tests {
         assert_eq!(report.summary(), "works");
         let text = report.to_string();
         assert!(text.contains("owner prod; expires 20"), "{text}");
-        assert!(text.contains("the listing shows it"), "{text}");
+        assert!(text.contains("the listing contains it"), "{text}");
         assert_eq!(text.lines().count(), 7, "{text}");
         assert!(store.is_empty());
     }
@@ -608,7 +610,7 @@ mod tests {
         assert_eq!(report.summary(), "works");
         let text = report.to_string();
         assert!(text.contains("the store cannot list"), "{text}");
-        assert!(text.contains("kept, as asked"), "{text}");
+        assert!(text.contains("kept, as requested"), "{text}");
         assert!(text.contains("never expires"), "{text}");
         assert!(text.ends_with("is left behind"), "{text}");
         assert_eq!(store.len(), 1);
@@ -619,18 +621,22 @@ mod tests {
         for (denied, summary, left) in [
             (
                 Operation::Delete,
-                "works, cannot delete: superseded secrets will stay",
+                "works, cannot delete: superseded secrets will remain",
                 1,
             ),
             (
                 Operation::Describe,
-                "works, cannot describe: tags, key and expiry stay unknown",
+                "works, cannot describe: tags, key and expiry are unknown",
                 0,
             ),
-            (Operation::Identity, "works, cannot say who we are", 0),
+            (
+                Operation::Identity,
+                "works, cannot determine the identity",
+                0,
+            ),
             (
                 Operation::List,
-                "works, cannot list: nothing can be swept or collected",
+                "works, cannot list: sweep and collect do not work",
                 0,
             ),
             (Operation::Read, "does not work: cannot read", 0),
@@ -733,7 +739,7 @@ mod tests {
         store.hides = true;
         let report = store.check(&CheckOptions::default()).await;
         assert_eq!(report.summary(), "works");
-        assert!(report.to_string().contains("does not show it yet"));
+        assert!(report.to_string().contains("does not contain it yet"));
     }
 
     fn denying(denied: Operation) -> Denying {

@@ -1,4 +1,4 @@
-//! Deletes secrets that no configuration refers to any more, and says what became of each.
+//! Deletes secrets that no configuration refers to any more, and reports the result for each.
 
 use std::sync::Arc;
 
@@ -15,33 +15,34 @@ use crate::{
     Result, SecretPersistence, StorageId, Stores, Timestamp,
 };
 
-/// What the end of a change did to the secrets that nobody needs any more.
+/// The result of deleting secrets at the end of a change.
 ///
-/// None of it is a failure of the change itself: whatever is left is found by healing its record
-/// again, or by the collector.
+/// A failed delete is not a failure of the change: healing its record again, or the collector,
+/// deletes what is left.
 #[derive(Clone, Debug, Default)]
 #[must_use = "it names what could not be deleted"]
 #[non_exhaustive]
 pub struct Cleanup {
-    /// Gone, or within the store's recovery window.
+    /// Deleted, or in the store's recovery window.
     pub deleted: Vec<Location<ManagedCoordinate>>,
     /// Could not be deleted.
     pub failed: Vec<Undeleted>,
-    /// Left, because the store says that another installation wrote them.
+    /// Kept, because the store says that another installation wrote them.
     pub foreign: Vec<Foreign>,
-    /// Left until the retention is over.
+    /// Kept until the retention is over.
     pub retained: Vec<Location<ManagedCoordinate>>,
-    /// References that the change replaced or removed, known to commit alone. Their rows and secrets
-    /// are the caller's to remove.
+    /// References that the change replaced or removed; only commit knows them. Their rows and
+    /// secrets belong to the caller, who may remove them.
     pub released_references: Vec<Uuid>,
-    /// When to [`heal`] the record again: a write may still be in flight, or the retention runs.
+    /// When to [`heal`] the record again: a write may still be in flight, or the retention has not
+    /// ended.
     ///
     /// [`heal`]: ActingSecrets::heal
     pub again: Option<Timestamp>,
 }
 
 impl Cleanup {
-    /// Whether nothing is left to do: the record can be removed from the outbox.
+    /// Whether nothing is left to do, so that the record can be removed from the outbox.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.failed.is_empty() && self.again.is_none()
@@ -54,7 +55,7 @@ impl Cleanup {
 pub struct Undeleted {
     /// The secret.
     pub location: Location<ManagedCoordinate>,
-    /// Why.
+    /// The reason.
     pub error: Error,
 }
 
@@ -64,18 +65,18 @@ pub struct Undeleted {
 pub struct Foreign {
     /// The secret.
     pub location: Location<ManagedCoordinate>,
-    /// The installation that wrote it, as the store says.
+    /// The installation that wrote it, according to the store.
     pub owner: String,
 }
 
-/// Why secrets are to be deleted, which decides how.
+/// Why secrets are deleted, which determines how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// A change that this process attempted itself, under names that are new: certainly ours, and
-    /// nobody will ever want them back.
+    /// A change that this process attempted itself, under new names: they are certainly ours, and
+    /// nobody will need them again.
     Attempted,
-    /// A change that a record tells of. The record may be a copy, in a staging system restored from
-    /// production's backup, of one that production has saved meanwhile.
+    /// A change from a record. The record may be a copy: in a staging system restored from
+    /// production's backup, of a change that production has saved since.
     Recorded,
     /// A saved change has superseded them.
     Superseded,
@@ -94,16 +95,16 @@ impl Reason {
     }
 }
 
-/// What became of a secret that was to be deleted.
+/// The result of deleting a secret.
 #[derive(Clone)]
 enum Removed {
     Deleted,
-    /// Left, because this other installation wrote it.
+    /// Kept, because this other installation wrote it.
     Foreign(String),
 }
 
 impl ActingSecrets {
-    /// Deletes what nobody refers to any more, all stores at once.
+    /// Deletes secrets that nothing refers to any more, in all stores concurrently.
     pub(super) async fn clean_up(
         &self,
         locations: &[Location<ManagedCoordinate>],
@@ -159,7 +160,7 @@ impl ActingSecrets {
         }
     }
 
-    /// What became of each: same length and order.
+    /// The result for each: same length and order.
     async fn remove_all(
         &self,
         store: Arc<dyn SecretPersistence>,
@@ -188,8 +189,8 @@ impl ActingSecrets {
                         return Ok(Removed::Foreign(theirs));
                     }
                 }
-                // Deleting what is not there is no harm, and a half-made secret (metadata without a
-                // value) may be there though it cannot be described.
+                // Deleting a missing secret is harmless, and a partly written secret (metadata
+                // without a value) may exist although it cannot be described.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if error.kind() == ErrorKind::PendingDeletion => {
                     return Ok(Removed::Deleted);
@@ -199,7 +200,8 @@ impl ActingSecrets {
         }
         let options = DeleteOptions::default().with_recovery(reason.recovery());
         let result = match store.delete(coordinate, &options).await {
-            // Rights often allow a delete with the recovery window only, and some stores know no other.
+            // Permissions often allow only a delete with recovery window, and some stores support
+            // only that.
             Err(error)
                 if options.recovery == Recovery::Immediate
                     && matches!(

@@ -1,4 +1,4 @@
-//! The second line: finds secrets that no configuration refers to, whatever became of their change.
+//! The fallback for lost records: finds secrets that no configuration refers to.
 
 use std::collections::HashSet;
 
@@ -14,24 +14,25 @@ use crate::{
     ListOptions, Location, ManagedCoordinate, Scope, SecretPersistenceExt, StorageId, Timestamp,
 };
 
-/// What a collection found.
+/// The result of a collection.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Collected {
-    /// What became of the secrets that nothing refers to.
+    /// The result of deleting unreferenced secrets.
     pub cleanup: Cleanup,
-    /// Nothing refers to them, but the store does not say when they were created: left.
+    /// Unreferenced, but kept because the store does not record when they were created.
     pub undated: Vec<Location<ManagedCoordinate>>,
-    /// Nothing refers to them, but they are too young: left.
+    /// Unreferenced, but kept because they are too young.
     pub young: Vec<Location<ManagedCoordinate>>,
 }
 
 impl ActingSecrets {
-    /// Lists the secrets that a saved configuration refers to, references resolved: what
-    /// [`collect`](Self::collect) must leave. External secrets are not ours and left out.
+    /// Lists the secrets that a saved configuration refers to, with references resolved: the
+    /// secrets that [`collect`](Self::collect) must keep. External secrets are not ours and are not
+    /// listed.
     ///
     /// # Errors
-    /// Every pointer that is malformed, and every reference that is not resolved, with its place.
+    /// Every malformed pointer and every unresolved reference, with its place.
     pub async fn locations(
         &self,
         saved: &Value,
@@ -52,18 +53,17 @@ impl ActingSecrets {
     }
 
     /// Deletes the secrets of one scope in one store that nothing refers to and that were created
-    /// before a time.
+    /// before a given time.
     ///
-    /// `referenced` holds what [`locations`](Self::locations) says of every configuration that may
-    /// refer to the scope's secrets, those in backups that must stay restorable included, and what
-    /// records of open changes write. `before` lies further back than the moment at which the first
-    /// of them was read, by the longest time that a change takes: a younger secret may belong to a
-    /// change that is not saved yet. A name that is referenced by any storage id is left, because two
-    /// ids may lead to one store. A secret of another owner is left, and so is one whose age the
-    /// store does not tell.
-    ///
+    /// `referenced` must contain the [`locations`](Self::locations) of every configuration that may
+    /// refer to the scope's secrets, including those in backups that must stay restorable, and what
+    /// records of open changes write. `before` must be earlier than the time at which the first of
+    /// them was read, by at least the longest duration of a change: a younger secret may belong to
+    /// a change that is not saved yet. A name that is referenced under any storage id is kept,
+    /// because two ids may lead to the same store. A secret of another owner is kept, and so is one
+    /// whose age the store does not record.
     /// # Errors
-    /// Where the store is unknown or cannot list; where the audit is required and its sink fails.
+    /// If the store is unknown or cannot list; if the audit is required and its sink fails.
     pub async fn collect(
         &self,
         storage_id: Option<&StorageId>,
@@ -76,8 +76,8 @@ impl ActingSecrets {
         let options = ListOptions::default()
             .with_prefix(scope.to_string())
             .with_details(true);
-        // Two ids may lead to one store, and a managed name is given once: who refers to it by
-        // whatever id means what has it.
+        // Two ids may lead to the same store, and a managed name is unique: a reference under any
+        // id means this secret.
         let referenced: HashSet<&ManagedCoordinate> = referenced
             .iter()
             .map(|location| &location.coordinate)

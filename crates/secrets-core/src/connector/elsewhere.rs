@@ -1,4 +1,4 @@
-//! Where walks run that may take long.
+//! Runs long walks on other threads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,19 +9,20 @@ use tokio::sync::oneshot;
 use super::error::{ConnectorError, Problem, ProblemKind};
 use super::place::Place;
 
-/// From how many values on a walk over a configuration counts as long: about a tenth of a millisecond.
+/// The number of values from which a walk counts as long: about a tenth of a millisecond.
 const LONG: usize = 1_000;
 
-/// From how many bytes of texts on.
+/// The number of text bytes from which a walk counts as long.
 const LONG_TEXTS: usize = 64 << 10;
 
-/// Runs long walks where they keep nobody waiting.
+/// Runs long walks where they do not block other tasks.
 ///
-/// The connector calls walk over configurations between their requests, on the thread that polls them.
-/// Most walks take microseconds; one over a large configuration, or under a specification with patterns,
-/// may take a tenth of a second, and an asynchronous runtime has few threads. The calls give such walks
-/// to this. What is not asynchronous ([`ConnectorSpec::compile`](super::ConnectorSpec::compile),
-/// [`mask`](super::ConnectorSpec::mask), [`scrub`](super::scrub)) runs where the caller calls it.
+/// Connector calls walk over configurations between their requests, on the thread that polls them.
+/// Most walks take microseconds, but a walk over a large configuration, or with a specification
+/// that has patterns, may take a tenth of a second, and an asynchronous runtime has few threads.
+/// The calls pass such walks to this executor. Synchronous functions
+/// ([`ConnectorSpec::compile`](super::ConnectorSpec::compile),
+/// [`mask`](super::ConnectorSpec::mask), [`scrub`](super::scrub)) run on the caller's thread.
 ///
 /// ```
 /// use secret_persistence_core::connector::{ConnectorOptions, Elsewhere};
@@ -35,11 +36,11 @@ pub struct Elsewhere(Arc<Run>);
 
 type Run = dyn Fn(Walk) + Send + Sync;
 
-/// A walk to be run, once and to its end.
+/// A walk, to be run once and to completion.
 pub type Walk = Box<dyn FnOnce() + Send>;
 
 impl Elsewhere {
-    /// Runs walks with this, which returns at once.
+    /// Creates an executor from a function that starts a walk and returns immediately.
     pub fn new(run: impl Fn(Walk) + Send + Sync + 'static) -> Self {
         Self(Arc::new(run))
     }
@@ -47,19 +48,19 @@ impl Elsewhere {
     /// Runs work and waits for it.
     ///
     /// # Errors
-    /// `WalkDropped` where it was never run; whatever it says itself.
+    /// `WalkDropped` if the walk was never run; otherwise the walk's own error.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
     ) -> Result<T, ConnectorError> {
         let (done, result) = oneshot::channel();
-        // Who asked may have gone, and with it the need for an answer.
+        // The caller may have been dropped; then nobody needs the result.
         (self.0)(Box::new(move || drop(done.send(work()))));
         result.await.unwrap_or_else(|_| {
             Err(Problem::new(
                 Place::root(),
                 ProblemKind::WalkDropped,
-                "the walk over the configuration was dropped by what should have run it",
+                "the executor dropped the walk over the configuration without running it",
             )
             .into())
         })
@@ -72,7 +73,7 @@ impl fmt::Debug for Elsewhere {
     }
 }
 
-/// Whether walking over a configuration may take long. Looks at no more of it than it takes to know.
+/// Whether a walk over a configuration may take long. Stops looking as soon as this is known.
 pub(super) fn is_long(config: &Value) -> bool {
     let (mut values, mut texts) = (0, 0);
     let mut open = vec![config];

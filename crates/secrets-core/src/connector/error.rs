@@ -1,4 +1,4 @@
-//! What is wrong with a configuration or a specification, place by place.
+//! The problems of a configuration or a specification, by place.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::limits::{MAX_PROBLEM_BYTES, MAX_PROBLEMS};
 use super::place::Place;
 
-/// Why a configuration or a specification was refused: every problem of it, none of them repaired.
+/// Why a configuration or a specification was refused: all of its problems.
 ///
-/// No message holds a value of the configuration. Cloning is cheap.
+/// No message contains a value of the configuration. Cloning is cheap.
 ///
 /// ```
 /// use secret_persistence_core::connector::{ConnectorSpec, ProblemKind};
@@ -24,19 +24,19 @@ use super::place::Place;
 pub struct ConnectorError(Arc<[Problem]>);
 
 impl ConnectorError {
-    /// An error of these problems, in this order; `None` where there are none.
+    /// Creates an error from these problems, in this order; `None` if there are none.
     #[must_use]
     pub fn of(problems: Vec<Problem>) -> Option<Self> {
         (!problems.is_empty()).then(|| Self(problems.into()))
     }
 
-    /// What is wrong; never empty.
+    /// The problems; never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.0
     }
 
-    /// Whether the same call may succeed later: only where that is so of every problem.
+    /// Whether the same call may succeed later: only if this is true of every problem.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.iter().all(Problem::is_retryable)
@@ -72,13 +72,13 @@ impl fmt::Debug for ConnectorError {
 }
 
 impl StdError for ConnectorError {
-    /// The first failure of a store, where there is one; [`problems`](Self::problems) has all.
+    /// The first failure of a store, if any; [`problems`](Self::problems) has all.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.iter().find_map(StdError::source)
     }
 }
 
-/// One problem: where, of which kind, and on which coordinate where there is one.
+/// One problem, with its place, its kind, and its coordinate if there is one.
 #[derive(Clone)]
 pub struct Problem {
     place: Place,
@@ -89,8 +89,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem, with a message of our own making that says what is wrong and what to do about it,
-    /// without any value of the configuration.
+    /// Creates a problem with our own message: what is wrong and what to do, without any value of
+    /// the configuration.
     pub fn new(place: Place, kind: ProblemKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             place,
@@ -101,20 +101,20 @@ impl Problem {
         }
     }
 
-    /// The failure of a store on the secret of a place.
+    /// The failure of a store for the secret of a place.
     #[must_use]
     pub fn of_store(place: Place, error: crate::Error) -> Self {
         Self::new(place, ProblemKind::Store, "the store failed").with_error(error)
     }
 
-    /// Adds the coordinate, which is a name and no secret.
+    /// Adds the coordinate, which is not a secret.
     #[must_use]
     pub fn with_coordinate(mut self, coordinate: impl Into<Arc<str>>) -> Self {
         self.coordinate = Some(coordinate.into());
         self
     }
 
-    /// Adds what the store said, and its coordinate where none is known yet.
+    /// Adds the store's error, and its coordinate if none is set yet.
     #[must_use]
     pub fn with_error(mut self, error: crate::Error) -> Self {
         if self.coordinate.is_none() {
@@ -124,37 +124,37 @@ impl Problem {
         self
     }
 
-    /// Where in the configuration, or in the specification for what compiling refuses.
+    /// The place in the configuration, or in the specification for compile errors.
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Of which kind.
+    /// The kind of problem.
     #[must_use]
     pub fn kind(&self) -> ProblemKind {
         self.kind
     }
 
-    /// What is wrong, without the context.
+    /// The message, without the context.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// On which coordinate.
+    /// The coordinate, if any.
     #[must_use]
     pub fn coordinate(&self) -> Option<&str> {
         self.coordinate.as_deref()
     }
 
-    /// What the store said.
+    /// The store's error, if any.
     #[must_use]
     pub fn error(&self) -> Option<&crate::Error> {
         self.error.as_ref()
     }
 
-    /// Whether the store no longer has the secret.
+    /// Whether the secret no longer exists in the store.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.kind == ProblemKind::Store
@@ -164,7 +164,7 @@ impl Problem {
                 .is_some_and(|error| error.kind().is_gone())
     }
 
-    /// How many bytes its own texts have.
+    /// The size of its own texts in bytes.
     fn bytes(&self) -> usize {
         let message = match &self.message {
             Cow::Borrowed(_) => 0,
@@ -173,7 +173,7 @@ impl Problem {
         self.place.length() + message + self.coordinate.as_ref().map_or(0, |name| name.len())
     }
 
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later without any change.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.error.as_ref().is_some_and(crate::Error::is_retryable)
@@ -186,8 +186,9 @@ impl fmt::Display for Problem {
         if let Some(coordinate) = &self.coordinate {
             write!(f, " (`{}`)", coordinate.escape_debug())?;
         }
-        // The store's error says which store and what to do; in a list of problems nobody would
-        // find it by walking sources, so it stands here and its own causes stay in `source`.
+        // The store's error says which store failed and what to do. In a list of problems, nobody
+        // would find it by walking sources, so it is part of the message; its own causes stay in
+        // `source`.
         if let Some(error) = &self.error {
             write!(f, ": {error}")?;
         }
@@ -207,52 +208,53 @@ impl StdError for Problem {
     }
 }
 
-/// What sort of problem it is. Callers match the kind and never the message.
+/// The kind of a problem. Match the kind, never the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ProblemKind {
     /// The audit is required, and its sink failed.
     AuditFailed,
-    /// A secret that was stored as JSON is no JSON, or no longer.
+    /// A secret that was stored as JSON is not valid JSON.
     DecodingFailed,
-    /// An external secret that no prefix of the storage's list allows.
+    /// An external secret that no allowed prefix of the storage matches.
     ExternalNotAllowed,
-    /// A pointer to a managed secret, or a reference, that the saved configuration does not hold:
+    /// A pointer to a managed secret, or a reference, that is not in the saved configuration:
     /// permission denied.
     ForeignPointer,
-    /// A mask or a kept pointer, though a guarded place has changed: the secret must be entered again.
+    /// A mask or a kept pointer although a guarded place has changed: the secret must be entered
+    /// again.
     GuardedPlaceChanged,
     /// Too deep, or too many.
     LimitExceeded,
     /// A pointer that breaks a rule of pointers.
     MalformedPointer,
-    /// The mask text where no secret stands.
+    /// The mask text in a place that is not secret.
     MaskOutsideSecret,
-    /// A mask for which there is no saved secret.
+    /// A mask without a saved secret.
     MaskWithoutValue,
-    /// A secret that is no string, though only strings are wanted.
+    /// A secret that is not a string, although only strings are allowed.
     NotAString,
-    /// An object with a pointer's keys where no secret stands.
+    /// An object with a pointer's keys in a place that is not secret.
     PointerOutsideSecret,
-    /// A reference that names one coordinate while the pointer beside it names another.
+    /// A reference to one coordinate next to a pointer to another one.
     ReferenceMismatch,
-    /// An object with a name that `serde_json` keeps to itself, and would read as something else.
+    /// An object with a key that `serde_json` reserves and would parse as something else.
     ReservedName,
-    /// A plan that is older than a change may take.
+    /// A plan that is older than a change may be.
     StalePlan,
     /// A store failed.
     Store,
-    /// A value of a type that no schema of its place admits, where secrets lie below.
+    /// A value of a type that no schema of its place allows, with secrets below.
     TypeMismatch,
-    /// A property that the specification does not know, though only known ones are wanted.
+    /// A property that the specification does not define, although only defined ones are allowed.
     UnknownProperty,
-    /// A reference that nobody resolves.
+    /// A reference that cannot be resolved.
     UnknownReference,
-    /// A storage id that names no store.
+    /// A storage id without a store.
     UnknownStorage,
     /// A specification in which secrets could be missed.
     UnsupportedSchema,
-    /// A walk that was to run [elsewhere](super::Elsewhere) and never ran.
+    /// A walk that was passed to [`Elsewhere`](super::Elsewhere) and never ran.
     WalkDropped,
 }
 
@@ -292,12 +294,12 @@ impl fmt::Display for ProblemKind {
     }
 }
 
-/// Problems as a walk finds them, bounded.
+/// The problems of a walk, up to a limit.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     found: Vec<Problem>,
     bytes: usize,
-    /// Whether there are more than are listed.
+    /// Whether there are more than the listed ones.
     more: bool,
 }
 
@@ -313,14 +315,14 @@ impl Problems {
             Problem::new(
                 Place::root(),
                 ProblemKind::LimitExceeded,
-                "more problems than are listed: 10,000, or 1 MiB of their places",
+                "more problems than the limit of 10,000, or of 1 MiB for their places",
             )
         } else {
             problem
         });
     }
 
-    /// The same, unless the problem before says nothing else.
+    /// Adds a problem, unless it repeats the previous one.
     pub(crate) fn push_once(&mut self, problem: impl FnOnce() -> Problem) {
         let problem = problem();
         let is_known = self.found.last().is_some_and(|last| {
@@ -333,7 +335,7 @@ impl Problems {
         }
     }
 
-    /// The error of what was found, by place.
+    /// The error of the problems found, sorted by place.
     pub(crate) fn into_result(self) -> Result<(), ConnectorError> {
         let mut problems = self.found;
         problems.sort_by(|a, b| a.place.cmp(&b.place));

@@ -1,4 +1,4 @@
-//! Hydrates a row that others may be changing meanwhile.
+//! Hydrates a row that may change concurrently.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,12 +11,12 @@ use super::secret_json::SecretJson;
 use super::secrets::ActingSecrets;
 
 impl ActingSecrets {
-    /// Reads a row and hydrates it; where its secrets are gone because another change was committed
-    /// in between, reads the row again and, if its revision has moved, hydrates that one, at most
-    /// three times.
+    /// Reads a row and hydrates it. If secrets are gone because another change was committed in
+    /// between, it reads the row again and, if its revision has changed, hydrates the new one, at
+    /// most three times.
     ///
-    /// `read_row` gives the revision and the saved configuration. The result says of which revision
-    /// it is.
+    /// `read_row` returns the revision and the saved configuration. The result contains the
+    /// revision that was hydrated.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -29,7 +29,7 @@ impl ActingSecrets {
     /// # let stores = Stores::new(Arc::new(store));
     /// # let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default())
     /// #     .acting_as(&Actor::new("job 7"));
-    /// // The first read is of a row that another change replaces before its secret is read.
+    /// Another change replaces the first row before its secret is read.
     /// let rows = [
     ///     (1, json!({"password": {"_secret": "airbyte_workspace_1_secret_2_v1"}})),
     ///     (2, json!({"password": {"_secret": "airbyte_workspace_1_secret_3_v2"}})),
@@ -44,8 +44,8 @@ impl ActingSecrets {
     /// ```
     ///
     /// # Errors
-    /// [`FreshError::Row`] where the row cannot be read; [`FreshError::Secrets`] where it does not
-    /// hydrate: as [`hydrate`](Self::hydrate) says of the last row that was read.
+    /// [`FreshError::Row`] if the row cannot be read; [`FreshError::Secrets`] if the last row that
+    /// was read does not hydrate, as for [`hydrate`](Self::hydrate).
     pub async fn hydrate_fresh<R, E, F, Fut>(
         &self,
         mut read_row: F,
@@ -67,7 +67,7 @@ impl ActingSecrets {
             }
             let (current, row) = read_row().await.map_err(FreshError::Row)?;
             if current == revision {
-                // The row is as it was, so its secret is missing in truth.
+                // The row has not changed, so its secret is really missing.
                 return Err(FreshError::Secrets(error));
             }
             (revision, saved) = (current, row);
@@ -75,14 +75,14 @@ impl ActingSecrets {
     }
 }
 
-/// How often one row is read again that points at secrets which are gone: another change may have been
-/// committed in between. At most three times.
+/// How often a row with missing secrets is read again, because another change may have been
+/// committed in between: at most three times.
 #[derive(Clone, Debug, Default)]
 pub struct Rereads(usize);
 
 impl Rereads {
-    /// Whether reading the row again may help with these problems: a secret is gone that a newer row
-    /// may not need, and it has not been read again too often. Counts.
+    /// Whether reading the row again may solve these problems: a secret is gone that a newer row
+    /// may not need, and the row was not read too often. Counts the attempts.
     pub fn may_help(&mut self, problems: &[Problem]) -> bool {
         const MOST: usize = 3;
         let again = self.0 < MOST && problems.iter().any(Problem::is_gone);
@@ -91,12 +91,12 @@ impl Rereads {
     }
 }
 
-/// Why a fresh row was not hydrated.
+/// Why a row was not hydrated.
 #[derive(Clone, Debug)]
 pub enum FreshError<E> {
     /// The row could not be read.
     Row(E),
-    /// The row was read, and does not hydrate.
+    /// The row was read but does not hydrate.
     Secrets(ConnectorError),
 }
 

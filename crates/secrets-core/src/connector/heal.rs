@@ -1,4 +1,4 @@
-//! Ends, exactly, a change whose process crashed.
+//! Ends a change whose process crashed, exactly.
 
 use super::cleanup::{Cleanup, Reason};
 use super::error::ConnectorError;
@@ -7,19 +7,19 @@ use super::secrets::ActingSecrets;
 use crate::Timestamp;
 
 impl ActingSecrets {
-    /// Deletes what a change left behind: for an abandoned record what it was to write, for a saved
-    /// one what it superseded.
+    /// Deletes what a change left behind: for an abandoned record the secrets that it was to write,
+    /// for a saved record the secrets that it superseded.
     ///
-    /// The caller has claimed an abandoned record first, `open` to `abandoned`, by the same
-    /// compare-and-swap that saving uses, so that a slow saver and the healer never both win. A write
-    /// may be in flight when its delete arrives, and land after it: heal again at
-    /// [`Cleanup::again`], and remove the record once the cleanup [is
-    /// finished](Cleanup::is_finished). Healing twice does no harm. Secrets that a store marks with
-    /// another owner are left: the outbox may be a copy of another installation's.
+    /// The caller must first claim an abandoned record, from `open` to `abandoned`, with the same
+    /// compare-and-swap that a save uses, so that a slow save and the healer never both succeed. A
+    /// write in flight may arrive after its delete: heal again at [`Cleanup::again`], and remove
+    /// the record once the cleanup [is finished](Cleanup::is_finished). Healing twice is harmless.
+    /// Secrets that a store marks with another owner are kept, because the outbox may be a copy
+    /// from another installation.
     ///
     /// # Errors
-    /// Only where the audit is required and its sink fails; what could not be deleted is in the
-    /// result.
+    /// Only if the audit is required and its sink fails. The result lists what could not be
+    /// deleted.
     pub async fn heal(
         &self,
         record: &Record,
@@ -40,7 +40,7 @@ impl ActingSecrets {
         }
     }
 
-    /// Deletes what a change was to write.
+    /// Deletes the secrets that a change was to write.
     pub(super) async fn undo(
         &self,
         record: &Record,
@@ -54,7 +54,7 @@ impl ActingSecrets {
         Ok(cleanup)
     }
 
-    /// Deletes what a saved change superseded, unless it is to be kept for a while.
+    /// Deletes the secrets that a saved change superseded, unless they are retained for a while.
     pub(super) async fn supersede(
         &self,
         record: &Record,

@@ -1,4 +1,4 @@
-//! From pointers back to values: all of a configuration or nothing.
+//! From pointers back to values: a whole configuration or nothing.
 
 use std::borrow::Borrow;
 use std::mem;
@@ -14,11 +14,10 @@ use super::secret_json::{SecretJson, parse_json};
 use super::secrets::ActingSecrets;
 use crate::SecretValue;
 
-/// Puts the secrets of a configuration back, for callers who bring their own store.
+/// Inserts the secrets of a configuration, for callers that read the values themselves.
 ///
-/// `value_of` is asked once for every pointer, in the order of [`pointers`](super::pointers);
-/// `null` becomes `{}`.
-/// Values are never looked at again once they are in place.
+/// Calls `value_of` once for every pointer, in the order of [`pointers`](super::pointers). `null`
+/// becomes `{}`. Inserted values are never scanned.
 ///
 /// ```
 /// use secret_persistence_core::SecretValue;
@@ -32,9 +31,9 @@ use crate::SecretValue;
 /// ```
 ///
 /// # Errors
-/// Every malformed pointer, every pointer for which there is no value, every value that does not
-/// decode, each with its place; `LimitExceeded` for what is nested too deeply, has too many pointers or
-/// becomes too large. Never a partly hydrated configuration.
+/// Every malformed pointer, every pointer without a value, and every value that does not decode,
+/// each with its place; `LimitExceeded` for a configuration that is nested too deeply, has too many
+/// pointers or becomes too large. A partly hydrated configuration is never returned.
 pub fn hydrate_with<S: Borrow<SecretValue>>(
     config: Value,
     value_of: impl FnMut(&Pointer) -> Option<S>,
@@ -54,12 +53,13 @@ pub fn hydrate_with<S: Borrow<SecretValue>>(
 }
 
 impl ActingSecrets {
-    /// Puts the secrets of a saved configuration back.
+    /// Inserts the secrets of a saved configuration.
     ///
-    /// Every secret is read once however often its pointer occurs, and the reads of all stores go out
-    /// together. `null` becomes `{}`. The result is redacted in `Debug` and wiped when it drops; values
-    /// are never searched for pointers again. A row that was read before another change was committed
-    /// may point at what is gone: [`hydrate_fresh`](Self::hydrate_fresh) reads it again.
+    /// Every secret is read once, however often its pointer occurs, and all stores are read
+    /// concurrently. `null` becomes `{}`. The result is redacted in `Debug` and wiped when it
+    /// drops. Values are never scanned for pointers. A row that was read before another change was
+    /// committed may point to deleted secrets: [`hydrate_fresh`](Self::hydrate_fresh) reads it
+    /// again.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -85,8 +85,8 @@ impl ActingSecrets {
     /// ```
     ///
     /// # Errors
-    /// One error with every place that has no value, its coordinate and kind. Never a part of the
-    /// configuration, never an empty string for a secret that is missing.
+    /// One error with every place that has no value, its coordinate and kind. The error never
+    /// contains a part of the configuration, and a missing secret never becomes an empty string.
     pub async fn hydrate(&self, saved: Value) -> Result<SecretJson, ConnectorError> {
         let saved = SecretJson::new(saved);
         let mut found = Vec::new();
@@ -96,7 +96,7 @@ impl ActingSecrets {
             Err(_) => malformed = true,
         })?;
         if malformed {
-            // The second walk is for the places.
+            // The second walk determines the places.
             pointers(&saved)?;
         }
         let ids = found.iter().filter_map(|pointer| pointer.reference_id);
@@ -121,7 +121,7 @@ impl ActingSecrets {
     }
 }
 
-/// The value of a secret's text; `None` where it should be JSON and is not.
+/// The value of a secret's text; `None` if it should be JSON and is not.
 pub(crate) fn decode(secret: &SecretValue, encoding: Encoding) -> Option<SecretJson> {
     match encoding {
         Encoding::Text => Some(Value::String(secret.expose().to_owned())),
@@ -146,8 +146,8 @@ struct Hydrator<F> {
 }
 
 impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
-    /// Puts values where pointers stand and never looks at what it has put there. After a problem
-    /// it goes on to find all; the configuration is wiped then.
+    /// Replaces pointers by values and never scans what it inserted. After a problem it continues
+    /// to find all problems; the configuration is then wiped.
     fn walk(
         &mut self,
         value: &mut Value,
@@ -197,7 +197,7 @@ impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
         }
         let hydrated = match (secret, pointer.encoding) {
             (Some(secret), Encoding::Text) => {
-                // The name's buffer, which has no other use now, is nearly always large enough.
+                // The name's buffer is no longer needed and nearly always large enough.
                 let mut text = match members.get_mut(SECRET).map(mem::take) {
                     Some(Value::String(name)) => name,
                     _ => String::new(),

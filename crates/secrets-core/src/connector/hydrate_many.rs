@@ -1,4 +1,4 @@
-//! Puts the secrets of many configurations back, with one batch of reads for all of them.
+//! Hydrates many configurations with one batch of reads.
 
 use serde_json::Value;
 
@@ -10,13 +10,13 @@ use super::secret_json::SecretJson;
 use super::secrets::ActingSecrets;
 
 impl ActingSecrets {
-    /// Hydrates every configuration as [`hydrate`](Self::hydrate) does: same length and order. Each
-    /// secret is read once however many configurations refer to it, and the reads of all of them go
-    /// out together. One that fails fails alone, wholly.
+    /// Hydrates every configuration like [`hydrate`](Self::hydrate): same length and order. Each
+    /// secret is read once, however many configurations refer to it, and all reads are concurrent.
+    /// Each configuration succeeds or fails as a whole, independently of the others.
     ///
     /// # Errors
-    /// The outer one only where the audit is required and its sink fails; then nothing is returned.
-    /// The inner ones name every place that has no value.
+    /// The outer error occurs only if the audit is required and its sink fails; then nothing is
+    /// returned. The inner errors name every place without a value.
     pub async fn hydrate_many(
         &self,
         saved: Vec<Value>,

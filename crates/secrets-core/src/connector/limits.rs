@@ -1,4 +1,4 @@
-//! How much a configuration or a specification may ask of us.
+//! Limits on the size of configurations and specifications.
 
 use serde_json::Value;
 
@@ -6,45 +6,45 @@ use super::error::{ConnectorError, Problem, ProblemKind};
 use super::place::Place;
 use super::pointer::is_pointer_object;
 
-/// How many objects and arrays may stand inside one another, in configurations and specifications.
+/// Maximum nesting of objects and arrays in configurations and specifications.
 pub const MAX_DEPTH: usize = 512;
 
-/// How many merged nodes a compiled specification may have.
+/// Maximum merged nodes of a compiled specification.
 pub const MAX_MERGED_NODES: usize = 10_000;
 
-/// How much room all patterns of a specification share: instructions of automata, and ranges of
-/// characters. What does not fit may match every name.
+/// Maximum size of all patterns of a specification together: automaton instructions and character
+/// ranges. A pattern that exceeds it may match every name.
 pub(crate) const MAX_PATTERN_ROOM: usize = 20_000;
 
-/// How many steps one name may take in one pattern: its bytes times the pattern's instructions. A
+/// Maximum steps for one name in one pattern: the name's bytes times the pattern's instructions. A
 /// longer name may match.
 pub(crate) const MAX_NAME_STEPS: usize = 250_000;
 
-/// How many steps the patterns of one walk, or of one compilation, may take in all. Once they are used
-/// up, every pattern may match every name.
+/// Maximum steps of all patterns in one walk or one compilation. When they are used up, every
+/// pattern may match every name.
 pub(crate) const MAX_PATTERN_STEPS: usize = 5_000_000;
 
-/// How many merged nodes the places that patterns decide may lead to in one walk, all of these places
-/// together. Whatever lies below those beyond is taken for secret.
+/// Maximum merged nodes that all places decided by patterns may lead to in one walk. Everything
+/// below further places counts as secret.
 pub(crate) const MAX_UNION_MEMBERS: usize = 100_000;
 
-/// How many problems of one configuration are reported. A hostile one could have millions.
+/// Maximum reported problems of one configuration. A hostile one could have millions.
 pub(crate) const MAX_PROBLEMS: usize = 10_000;
 
-/// How many bytes the texts of these problems have together: places, coordinates, messages of stores.
+/// Maximum bytes of the texts of these problems: places, coordinates, messages of stores.
 pub(crate) const MAX_PROBLEM_BYTES: usize = 1 << 20;
 
-/// How many bytes the places of one result have together, as texts: of an error's problems, of a list
-/// of places.
+/// Maximum bytes of the places in one result, as text: in an error's problems, in a list of places.
 pub const MAX_PLACE_BYTES: usize = 4 << 20;
 
-/// How many secrets a configuration may have: values to be split, pointers to be kept or resolved.
+/// Maximum secrets of a configuration: values to split, pointers to keep or resolve.
 pub const MAX_SECRETS: usize = 10_000;
 
-/// How many bytes of secrets are put into one configuration. A pointer may stand there often.
+/// Maximum bytes of secrets that are inserted into one configuration. A pointer may occur many
+/// times.
 pub const MAX_HYDRATED_BYTES: usize = 32 << 20;
 
-/// What is left of the limits of one call.
+/// The remaining limits of one call.
 #[derive(Debug)]
 pub(crate) struct Budget {
     secrets: usize,
@@ -61,36 +61,36 @@ impl Budget {
         }
     }
 
-    /// Takes one secret.
+    /// Counts one secret.
     ///
     /// # Errors
-    /// `LimitExceeded` for the first one too many.
+    /// `LimitExceeded` if there are too many.
     pub(crate) fn secret(&mut self) -> Result<(), Problem> {
         take(&mut self.secrets, 1, "more than 10,000 secrets")
     }
 
-    /// Takes a place that will be returned.
+    /// Counts a place that will be returned.
     ///
     /// # Errors
-    /// `LimitExceeded` where all have become too long.
+    /// `LimitExceeded` if all places together are too long.
     pub(crate) fn place(&mut self, place: Place) -> Result<Place, Problem> {
         take(
             &mut self.place_bytes,
             place.length(),
-            "the places of the secrets have more than 4 MiB together; shorten the names above them",
+            "the places of the secrets exceed 4 MiB in total; shorten the names above them",
         )?;
         Ok(place)
     }
 
-    /// Takes a value that is put in the place of a pointer.
+    /// Counts a value that replaces a pointer.
     ///
     /// # Errors
-    /// `LimitExceeded` where all have become too large.
+    /// `LimitExceeded` if all values together are too large.
     pub(crate) fn hydrate(&mut self, bytes: usize) -> Result<(), Problem> {
         take(
             &mut self.hydrated_bytes,
             bytes,
-            "the secrets have more than 32 MiB together, each counted wherever its pointer stands",
+            "the secrets exceed 32 MiB in total, counted once per pointer",
         )
     }
 }
@@ -141,8 +141,8 @@ pub(crate) fn check_depth(value: &Value) -> Result<(), ConnectorError> {
     Ok(())
 }
 
-/// Whether a value that stands inside of `depth` objects and arrays is too deep. A pointer in place of
-/// a secret at the deepest level is not.
+/// Whether a value inside `depth` objects and arrays is too deep. A pointer that replaces a secret
+/// at the deepest level is not.
 pub(crate) fn is_too_deep(value: &Value, depth: usize) -> bool {
     depth >= MAX_DEPTH
         && match value {

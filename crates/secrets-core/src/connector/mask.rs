@@ -1,4 +1,4 @@
-//! Configurations made presentable.
+//! Masks and scrubs configurations for display and export.
 
 use std::mem;
 
@@ -12,24 +12,24 @@ use super::pointer::{is_pointer, is_pointer_key, is_text_pointer};
 use super::secret_json::{SecretJson, wipe};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
 
-/// What stands where a secret is not shown.
+/// The text that replaces a secret for display.
 pub const MASK: &str = "**********";
 
-/// JSON without pointers, and what was found on the way.
+/// JSON without pointers, and what was found.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Scrubbed {
-    /// The JSON, every pointer replaced by [`MASK`].
+    /// The JSON, with every pointer replaced by [`MASK`].
     pub value: Value,
-    /// How many pointers there were.
+    /// The number of pointers.
     pub masked: usize,
-    /// Where secrets stood in clear, as far as a specification told; they are masked too.
+    /// The places with secrets in plain text, if a specification was given; they are masked too.
     pub raw: Vec<Place>,
 }
 
-/// Replaces every pointer by [`MASK`], in any JSON; needs no specification.
+/// Replaces every pointer by [`MASK`] in any JSON, without a specification.
 ///
-/// Secrets in clear cannot be recognised this way: what has a specification is scrubbed with
+/// Plain-text secrets cannot be recognised this way: with a specification, use
 /// [`ConnectorSpec::scrub`].
 ///
 /// ```
@@ -74,14 +74,15 @@ pub fn scrub(value: Value) -> Result<Scrubbed, ConnectorError> {
 }
 
 impl ConnectorSpec {
-    /// Replaces every secret of a configuration by [`MASK`]: at every secret place what is neither
-    /// `null` nor `""`, and every pointer anywhere.
+    /// Replaces every secret of a configuration by [`MASK`]: every value except `null` and `""` in
+    /// a secret place, and every pointer anywhere.
     ///
-    /// Works on configurations with pointers and with values. The result can be fed back as the
+    /// Works on configurations with pointers and with values. The result can be passed back as the
     /// edited configuration of an update, and changes nothing there.
     ///
-    /// A value of a type that no schema admits, where secrets lie below, is masked as a whole: people
-    /// can see such a row, and an update asks them to enter the value again.
+    /// If secrets may be below a place and its value has a type that no schema allows, the whole
+    /// value is masked. Users can still see such a row, and an update requires entering the value
+    /// again.
     ///
     /// # Errors
     /// `LimitExceeded` for a configuration that is nested too deeply.
@@ -89,8 +90,8 @@ impl ConnectorSpec {
         Masker::new(self).run(config, None).map(|(value, _)| value)
     }
 
-    /// Masks a configuration with values, given the saved one with pointers: what stands where that
-    /// has a pointer is secret too, even if the specification no longer says so.
+    /// Masks a configuration with values, given the saved one with pointers: a place with a pointer
+    /// in the saved configuration is secret too, even if the specification no longer marks it.
     ///
     /// # Errors
     /// As for [`mask`](Self::mask).
@@ -100,10 +101,11 @@ impl ConnectorSpec {
             .map(|(value, _)| value)
     }
 
-    /// Masks a configuration and scrubs it, for an export; says where secrets stood in clear.
+    /// Masks a configuration and scrubs it for an export; returns the places with plain-text
+    /// secrets.
     ///
     /// # Errors
-    /// As for [`mask`](Self::mask), and `LimitExceeded` for more secrets in clear than can be listed.
+    /// As for [`mask`](Self::mask), and `LimitExceeded` for too many plain-text secrets.
     pub fn scrub(&self, config: Value) -> Result<Scrubbed, ConnectorError> {
         let mut masker = Masker::new(self);
         masker.raw = Some(Found::new());
@@ -116,11 +118,11 @@ impl ConnectorSpec {
         })
     }
 
-    /// Lists the places of a configuration that are secret by this specification and hold something:
-    /// neither `null` nor `""`.
+    /// Lists the places that are secret by this specification and have a value other than `null`
+    /// and `""`.
     ///
     /// # Errors
-    /// `TypeMismatch` for a value that may carry a secret where nobody can tell; `LimitExceeded`.
+    /// `TypeMismatch` for a value that may contain a secret in an unknown place; `LimitExceeded`.
     pub fn secret_places(&self, config: &Value) -> Result<Vec<Place>, ConnectorError> {
         fn walk(
             cursor: &mut Cursor<'_>,
@@ -182,11 +184,11 @@ struct Masker<'a> {
     cursor: Cursor<'a>,
     problems: Problems,
     pointers: usize,
-    /// Where secrets stood in clear, if somebody wants to know.
+    /// Where plain-text secrets were, if requested.
     raw: Option<Found>,
 }
 
-/// Places that are listed, as many as may be.
+/// A limited list of places.
 struct Found {
     places: Vec<Place>,
     budget: Budget,
@@ -289,7 +291,7 @@ impl<'a> Masker<'a> {
     }
 }
 
-/// Why a walk does not go on below a value that is not secret.
+/// Why a walk stops at a value that is not secret.
 fn refusal(
     cursor: &Cursor<'_>,
     value: &Value,
@@ -305,12 +307,12 @@ fn refusal(
     None
 }
 
-/// The problem of a value that may carry a secret where nobody can tell.
+/// The problem of a value that may contain a secret in an unknown place.
 pub(super) fn mismatch(place: Place) -> Problem {
     Problem::new(
         place,
         ProblemKind::TypeMismatch,
-        "no schema admits a value of this type, and secrets lie below; correct the value",
+        "no schema allows a value of this type, and the place may contain secrets; correct the value",
     )
 }
 
@@ -324,7 +326,7 @@ pub(super) fn is_nothing(value: &Value) -> bool {
 }
 
 fn conceal(value: &mut Value) {
-    // A string's own buffer serves again once it is wiped.
+    // A string's own buffer is reused after it is wiped.
     if let Value::String(text) = value {
         text.zeroize();
         text.push_str(MASK);

@@ -1,4 +1,4 @@
-//! Which element of a saved array an element of the edited one corresponds to.
+//! Matches elements of a saved array to elements of the edited one.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,22 +12,23 @@ use super::place::Place;
 use super::pointer::is_pointer;
 use super::spec::{ConnectorSpec, Cursor, Position};
 
-/// For every edited array that has a saved counterpart, what its elements correspond to.
+/// For every edited array with a saved counterpart, the corresponding elements.
 ///
-/// One to one: first elements whose content without secrets is equal, and unique on both sides;
-/// position serves for the rest only where the length is unchanged and every match by content is at
-/// its own index. Elements with schemas of their own (`prefixItems`) correspond by position only.
+/// The mapping is one to one. First, elements match whose content without secrets is equal and
+/// unique on both sides. The rest match by position only if the length is unchanged and every match
+/// by content is at its own index. Elements with their own schemas (`prefixItems`) match by
+/// position only.
 #[derive(Debug, Default)]
 pub(super) struct Matches(HashMap<usize, Rc<[Option<usize>]>>);
 
-/// What the elements of one array correspond to.
+/// The elements that the elements of one array correspond to.
 #[derive(Debug, Default)]
 pub(super) enum Elements {
-    /// To the saved elements of the same index: the array is the saved one itself.
+    /// The saved elements of the same index: the array is the saved one itself.
     ByIndex,
-    /// To these.
+    /// These elements.
     Matched(Rc<[Option<usize>]>),
-    /// To nothing: there is no saved array.
+    /// No elements: there is no saved array.
     #[default]
     New,
 }
@@ -43,17 +44,17 @@ impl Elements {
 }
 
 impl Matches {
-    /// Matches all arrays, and says whether one of the guarded places has changed, secrets left out.
+    /// Matches all arrays, and tells whether one of the guarded places has changed apart from
+    /// secrets.
     ///
-    /// Both values must have been checked for depth. The edited one must stay where it is.
+    /// Both values must have been checked for depth. The edited value must not move.
     pub(super) fn find(
         spec: &ConnectorSpec,
         saved: &Value,
         edited: &Value,
         guarded: &[Place],
     ) -> (Self, bool) {
-        // Lists of schemas count where no secret lies below, too: the row may have been saved when
-        // one did.
+        // Include lists without secrets below: the row may have been saved when there were some.
         let mut cursor = spec.cursor(true);
         let mut finder = Finder {
             contents: None,
@@ -68,7 +69,7 @@ impl Matches {
         (Self(finder.matches), changed)
     }
 
-    /// What the elements of an edited array that has a saved counterpart correspond to.
+    /// The elements that an edited array with a saved counterpart corresponds to.
     pub(super) fn of(&self, edited: &Value) -> Elements {
         match self.0.get(&address(edited)) {
             Some(matched) => Elements::Matched(Rc::clone(matched)),
@@ -78,7 +79,7 @@ impl Matches {
 }
 
 struct Finder<'v> {
-    /// Made when it is needed: most configurations have no array that has.
+    /// Created on demand: most configurations have no such array.
     contents: Option<HashMap<usize, ContentId>>,
     roots: (&'v Value, &'v Value),
     matches: HashMap<usize, Rc<[Option<usize>]>>,
@@ -119,7 +120,8 @@ impl<'v> Finder<'v> {
         let listed = cursor.listed(at).min(edited.len());
         let by_position = (0..listed).map(|index| (index < saved.len()).then_some(index));
         let (old, new) = (saved.get(listed..).unwrap_or_default(), &edited[listed..]);
-        // One to one needs no look at what they hold: by content or by position, they correspond.
+        // Without a choice, the content does not matter: the elements match by content or by
+        // position.
         if old.len() == 1 && new.len() == 1 {
             return by_position.chain([Some(listed)]).collect();
         }
@@ -159,8 +161,8 @@ impl<'v> Finder<'v> {
     }
 }
 
-/// Whether what stands at or below a guarded place has changed, but for the values of secrets: what
-/// those are only the splitter sees. `names` is the rest of the way to the place.
+/// Whether a guarded place or anything below has changed, except for the values of secrets, which
+/// only the splitter can compare. `names` is the rest of the path to the place.
 fn has_changed<'p>(
     cursor: &mut Cursor<'_>,
     saved: Option<&Value>,
@@ -194,7 +196,7 @@ fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     }
 }
 
-/// Whether two values differ in anything but the values of secrets.
+/// Whether two values differ in anything except the values of secrets.
 fn differ(
     cursor: &mut Cursor<'_>,
     saved: Option<&Value>,
@@ -258,14 +260,15 @@ fn match_by_content(saved: &[ContentId], edited: &[ContentId]) -> Vec<Option<usi
     matched
 }
 
-/// The number of a content: the same for equal contents, secrets left out. Exact, where a digest
-/// could be made to collide by somebody who wants another's secret.
+/// A number for a content: the same for equal contents, ignoring secrets. Exact, because someone
+/// who wants another's secret could construct a collision of a digest.
 type ContentId = u32;
 
-/// The content of what is nothing but a secret.
+/// The content of a value that is only a secret.
 const SECRET: ContentId = 0;
 
-/// Numbers contents from the leaves up, so that nested arrays are looked at once and not once a level.
+/// Numbers contents from the leaves up, so that nested arrays are visited once and not once per
+/// level.
 struct Contents<'v> {
     ids: HashMap<usize, ContentId>,
     interned: HashMap<Content<'v>, ContentId>,
@@ -320,7 +323,7 @@ impl<'v> Contents<'v> {
                 }
                 Value::String(text) => Content::String(text),
             };
-            // As many contents as there are values, which do not fit into memory before this ends.
+            // There are fewer contents than values, and these fit into memory.
             let next = ContentId::try_from(self.interned.len() + 1).unwrap_or(SECRET);
             *self.interned.entry(content).or_insert(next)
         };

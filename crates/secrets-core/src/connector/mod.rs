@@ -1,9 +1,9 @@
-//! Connector configurations: where their secrets are, and how they become pointers and values again.
+//! Connector configurations: finds their secrets, and converts them to pointers and back.
 //!
-//! [`ConnectorSecrets`] makes the calls that reach the stores: hydrate, and changes in stages. Below
-//! it is the half without any store: [`ConnectorSpec`] knows the secret places of a specification,
-//! [`plan_create`] and [`plan_update`] split, [`hydrate_with`] puts values back,
-//! [`ConnectorSpec::mask`] and [`scrub`] make configurations presentable.
+//! [`ConnectorSecrets`] makes the calls that need stores: hydrate, and staged changes. The rest
+//! works without a store: [`ConnectorSpec`] knows the secret places of a specification,
+//! [`plan_create`] and [`plan_update`] split, [`hydrate_with`] inserts values,
+//! [`ConnectorSpec::mask`] and [`scrub`] prepare configurations for display.
 
 mod cleanup;
 mod collect;

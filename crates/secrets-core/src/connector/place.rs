@@ -1,4 +1,4 @@
-//! Where something stands in a JSON value.
+//! A place in a JSON value.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -13,9 +13,9 @@ use serde_json::Value;
 
 /// A place in a JSON value: an RFC 6901 JSON Pointer, empty for the root.
 ///
-/// Names are names: a dot, a bracket or a space in a key means nothing here. Places below the same
-/// object or array share the way there, so that listing many takes no more than the value itself;
-/// the text is made when somebody asks for it.
+/// A dot, a bracket or a space in a key has no special meaning. Places below the same object or
+/// array share the path to it, so that a list of many takes no more memory than the value itself.
+/// The text is created on demand.
 ///
 /// ```
 /// use secret_persistence_core::connector::Place;
@@ -31,16 +31,16 @@ pub struct Place(Option<Arc<Step>>);
 
 struct Step {
     parent: Place,
-    /// What it adds to the text, from the slash on.
+    /// What it adds to the text, beginning with the slash.
     tail: Box<str>,
-    /// How many bytes the text has.
+    /// The length of the text in bytes.
     length: usize,
-    /// How many steps lead here.
+    /// The number of steps to this place.
     steps: usize,
     text: OnceLock<Box<str>>,
 }
 
-/// A place of more steps begins again with its text: dropping them recurses.
+/// A longer place starts again with its text, because dropping a chain of places recurses.
 const MAX_STEPS: usize = 600;
 
 impl Place {
@@ -60,7 +60,7 @@ impl Place {
         }
     }
 
-    /// The place of a member of the object that stands here.
+    /// The place of a member, if this place is an object.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
         let mut tail = String::with_capacity(name.len() + 1);
@@ -73,13 +73,13 @@ impl Place {
         self.step(tail)
     }
 
-    /// The place of an element of the array that stands here.
+    /// The place of an element, if this place is an array.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.step(format!("/{index}"))
     }
 
-    /// The names on the way to the place, as they stand in values.
+    /// The unescaped names on the path to the place.
     pub(super) fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.as_str().split('/').skip(1).map(|name| {
             if name.contains('~') {
@@ -90,20 +90,20 @@ impl Place {
         })
     }
 
-    /// Whether this place is the other one or lies below it.
+    /// Whether this place is the other one or below it.
     pub(super) fn is_within(&self, other: &Self) -> bool {
         let mut ours = self.bytes();
         other.bytes().all(|byte| ours.next() == Some(byte))
             && matches!(ours.next(), None | Some(b'/'))
     }
 
-    /// What stands at this place of a value.
+    /// The value at this place.
     #[must_use]
     pub fn find<'v>(&self, value: &'v Value) -> Option<&'v Value> {
         value.pointer(self.as_str())
     }
 
-    /// How many bytes its text has.
+    /// The length of its text in bytes.
     pub(crate) fn length(&self) -> usize {
         self.0.as_ref().map_or(0, |step| step.length)
     }
@@ -124,7 +124,7 @@ impl Place {
         })))
     }
 
-    /// The steps from the root on.
+    /// The steps from the root.
     fn steps(&self) -> Vec<&Arc<Step>> {
         let mut steps = Vec::with_capacity(self.0.as_ref().map_or(0, |step| step.steps));
         let mut place = self;
@@ -149,7 +149,7 @@ impl Place {
     }
 }
 
-/// As the texts compare, without making them.
+/// Compares like the texts, without creating them.
 impl Ord for Place {
     fn cmp(&self, other: &Self) -> Ordering {
         let (ours, theirs) = (self.steps(), other.steps());
@@ -220,7 +220,7 @@ impl From<Place> for String {
     }
 }
 
-/// For people and logs: control characters are escaped, and what is very long is cut.
+/// For people and logs: control characters are escaped, and very long places are truncated.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 300;
@@ -249,22 +249,21 @@ impl fmt::Debug for Place {
     }
 }
 
-/// A text that is no JSON Pointer: it must be empty or begin with `/`, and have `~` only in `~0` and `~1`.
+/// A text that is not a JSON Pointer: it must be empty or begin with `/`, and contain `~` only in
+/// `~0` and `~1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPlace;
 
 impl fmt::Display for InvalidPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "not a JSON Pointer: it is empty or begins with `/`, and `~` stands only in `~0` and `~1`",
-        )
+        f.write_str("` stands only in `~` stands only in `~0` and `~1`")
     }
 }
 
 impl std::error::Error for InvalidPlace {}
 
-/// The way from the root to where a walk is, kept on the stack: a [`Place`] is made only when it is
-/// needed, which on the happy path is never, and then serves all that stands below.
+/// The path from the root to the current position of a walk, on the stack. A [`Place`] is created
+/// only when needed, which on the happy path is never, and is then shared by everything below.
 #[derive(Debug)]
 pub(crate) struct Path<'a> {
     above: Option<(&'a Path<'a>, Name<'a>)>,

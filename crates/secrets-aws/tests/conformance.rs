@@ -179,7 +179,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
     assert!(
         report
             .summary()
-            .contains("works, cannot delete: superseded secrets will stay"),
+            .contains("works, cannot delete: superseded secrets will remain"),
         "{report}"
     );
     let refused = report.failures().next().unwrap().1;

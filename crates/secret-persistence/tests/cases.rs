@@ -321,6 +321,8 @@ fn a_file_says_what_it_is() {
         (format!("[{vault}]"), "the settings are a list"),
         (format!(r#"{{"config": {vault}}}"#), "stand under `config`"),
         (format!(r#"{{"items": [{vault}]}}"#), "stand under `items`"),
+        (format!(r#"{{"data": {{"configuration": {vault}}}}}"#), "stand under `data.configuration`"),
+        (r#"{"SECRET_PERSISTENCE": "VAULT", "VAULT_AUTH_TOKEN": "canary"}"#.into(), "`SECRET_PERSISTENCE` is not read"),
         (format!("{{\"secret\": {}}}", serde_json::Value::from(vault)), "stand under `secret`"),
         ("- VAULT_AUTH_TOKEN: canary\n".into(), "the file is a list"),
         ("canary\n".into(), "a single value"),

@@ -187,12 +187,7 @@ impl<'a> Manager<'a> {
         if let Some(text) = kind {
             return Kind::of_helm(&place, text.expose()).map(Some);
         }
-        let filled = |block: &&str| {
-            self.entries
-                .get(*block)
-                .is_some_and(|value| !tree::is_unset(value))
-        };
-        match blocks().find(filled) {
+        match blocks().find(|block| self.entries.get(*block).is_some_and(is_filled)) {
             // The database would be taken, in plain text, by somebody who set up another store.
             Some(block) => Err(invalid(format!("`{place}` is missing beside `{block}`"))
                 .with_hint(format!("set it to {block}"))),
@@ -269,6 +264,19 @@ impl<'a> Manager<'a> {
         }
         secret_names(text("secretName", self.secret)?, secrets)
     }
+}
+
+/// Whether somebody has set up a store in a block. The charts' own values have some keys filled, with words
+/// and names of keys that everybody has, and with placeholders.
+fn is_filled(block: &Value) -> bool {
+    let entries = block.as_object().into_iter().flatten();
+    let mut set = entries.filter(|(key, value)| {
+        let is_default =
+            *key == AUTHENTICATION_TYPE || *key == "tags" || key.ends_with("SecretKey");
+        let is_example = value.as_str().is_some_and(|text| text.starts_with('<'));
+        !is_default && !is_example && !tree::is_unset(value)
+    });
+    set.next().is_some()
 }
 
 /// The Secrets of a file that names none for the purpose: the one for everything, else those of the

@@ -140,7 +140,7 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
     }
     match fitting[..] {
         [(at, form)] => Ok((backends.swap_remove(at), form, object)),
-        [] => Err(match wrapped(&backends, object) {
+        [] => Err(match wrapped(&backends, object, 3) {
             Some(key) => invalid(format!("the settings stand under `{key}`"))
                 .with_hint(format!("give the object that `{key}` holds by itself")),
             None => no_form(&backends, object, auth_type),
@@ -160,7 +160,7 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
 }
 
 /// The key of an object that would fit a form, or of a text that holds one, or of a list of them.
-fn wrapped<'a>(backends: &[Backend], object: &'a Map<String, Value>) -> Option<&'a str> {
+fn wrapped(backends: &[Backend], object: &Map<String, Value>, depth: usize) -> Option<String> {
     let forms = || backends.iter().flat_map(|backend| backend.json);
     let fits = |inner: &Value| {
         forms().any(|form| form.required.iter().all(|key| inner.get(*key).is_some()))
@@ -173,10 +173,19 @@ fn wrapped<'a>(backends: &[Backend], object: &'a Map<String, Value>) -> Option<&
         }
         inner => fits(inner),
     };
-    let found = object.iter().find(|(_, inner)| holds(inner));
-    found
-        .map(|(key, _)| key.as_str())
-        .filter(|key| tree::looks_like_a_name(key))
+    for (key, inner) in object
+        .iter()
+        .filter(|(key, _)| tree::looks_like_a_name(key))
+    {
+        if holds(inner) {
+            return Some(key.clone());
+        }
+        let below = inner.as_object().filter(|_| depth > 1);
+        if let Some(below) = below.and_then(|below| wrapped(backends, below, depth - 1)) {
+            return Some(format!("{key}.{below}"));
+        }
+    }
+    None
 }
 
 /// Why no form fits: which one is nearest, and what it lacks.

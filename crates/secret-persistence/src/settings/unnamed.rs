@@ -20,9 +20,11 @@ const OF_STORES: &[(&str, Kind)] = &[
     ("AB_AZURE_KEY_VAULT_", Kind::Azure),
     ("AWS_SECRET_MANAGER_", Kind::Aws),
     ("SECRET_STORE_GCP_", Kind::Google),
-    ("VAULT_ADDRESS", Kind::Vault),
+    ("VAULT_ADDR", Kind::Vault),
     ("VAULT_AUTH_", Kind::Vault),
+    ("VAULT_NAMESPACE", Kind::Vault),
     ("VAULT_PREFIX", Kind::Vault),
+    ("VAULT_TOKEN", Kind::Vault),
 ];
 
 /// The store that a variable is about, where it is about one other than a database.
@@ -93,6 +95,8 @@ mod tests {
         }
         for (name, kind) in [
             ("VAULT_ADDRESS", Kind::Vault),
+            ("VAULT_ADDR", Kind::Vault),
+            ("VAULT_TOKEN", Kind::Vault),
             ("VAULT_AUTH_TOKEN", Kind::Vault),
             ("VAULT_PREFIX", Kind::Vault),
             ("AWS_SECRET_MANAGER_REGION", Kind::Aws),
@@ -102,8 +106,8 @@ mod tests {
             assert_eq!(about(name), Some(About::Store(kind)), "{name}");
         }
         for name in [
-            "VAULT_ADDR",
             "VAULT_PORT",
+            "VAULT_SERVICE_HOST",
             "AWS_REGION",
             "DATABASE_URL",
             "SECRETS_OWNER",

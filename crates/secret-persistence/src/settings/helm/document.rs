@@ -6,6 +6,7 @@ use secret_persistence_core::connector::SecretJson;
 use secret_persistence_core::{Error, Result};
 use serde_json::{Map, Value};
 
+use super::super::environment::SECRET_PERSISTENCE;
 use super::super::{invalid, tree};
 
 /// The values of a chart, within the document or parsed out of it.
@@ -39,6 +40,7 @@ pub(in super::super) fn is_of_values(document: &Value) -> bool {
     ]
     .iter()
     .any(|key| has(key))
+        || document.get(SECRET_PERSISTENCE).is_some()
         || (document.get("apiVersion").is_some() && document.get("kind").is_some())
 }
 

@@ -23,8 +23,12 @@ pub(super) fn refuse(
         let meant = |key: &str| {
             strsim::damerau_levenshtein(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()) <= 2
         };
+        // A variable is told as one.
+        let is_variable =
+            |key: &str, value: &Value| !value.is_object() && unnamed::about(key).is_some();
         let set = |(key, value): (&'_ String, &'_ Value)| {
-            (meant(key) && !tree::is_unset(value)).then(|| key.clone())
+            let is_it = meant(key) && !tree::is_unset(value) && !is_variable(key, value);
+            is_it.then(|| key.clone())
         };
         let beside = global.into_iter().flatten();
         let beside = beside.filter(|(key, _)| *key != name).find_map(set);
@@ -97,6 +101,14 @@ pub(super) struct Variable<'a> {
 pub(super) fn variables(root: &Value) -> Vec<Variable<'_>> {
     let mut found = Vec::new();
     for (component, values) in root.as_object().into_iter().flatten() {
+        // What stands in a ConfigMap or a compose file, written as values.
+        if !values.is_object() && unnamed::about(component).is_some() {
+            found.push(Variable {
+                place: component.clone(),
+                name: component,
+                value: Some(values),
+            });
+        }
         for key in ["env_vars", "extraEnv", "extraEnvs", "env", "secrets"] {
             let Some(given) = values.get(key) else {
                 continue;

@@ -242,6 +242,14 @@ fn a_block_without_type_is_an_error_and_not_the_database() {
         read("global: {secretsManager: {type: vault}}"),
         "is missing",
     );
+    // The charts' own values have blocks in which nobody has set up anything.
+    let settings = read(
+        "global: {secretsManager: {enabled: false, type: '', awsSecretManager: {region: <aws-region>, \
+         authenticationType: credentials, tags: [{key: '', value: ''}], kms: ''}, googleSecretManager: {projectId: \
+         <project-id>, region: '', credentialsSecretKey: gcp.json}, vault: {address: '', prefix: ''}}, \
+         database: {host: h}}",
+    );
+    assert_eq!(settings.unwrap().kind(), Kind::Database);
     refused(read(""), "names no store");
     refused(read("global: {secretsManager: VAULT}"), "not a block");
     refused(read("a: 1\n---\nb: 2"), "several documents");
@@ -515,6 +523,11 @@ fn a_store_that_components_are_given_is_an_error_and_not_the_database() {
         (
             "server: {secrets: {VAULT_AUTH_TOKEN: canary}}",
             "`server.secrets.VAULT_AUTH_TOKEN`",
+            "VAULT",
+        ),
+        (
+            "SECRET_PERSISTENCE: VAULT\nVAULT_ADDRESS: 'https://v'",
+            "`SECRET_PERSISTENCE`",
             "VAULT",
         ),
         (

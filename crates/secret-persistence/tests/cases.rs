@@ -337,6 +337,8 @@ fn a_file_says_what_it_is() {
             "helm.parameters",
         ),
         ("services: {web: {env_file: a.env}}\n".into(), "`env_file` names"),
+        ("helmCharts: [{valuesInline: {a: canary}}]\n".into(), "`helmCharts[].valuesInline`"),
+        ("releases: [{values: [{a: canary}]}]\n".into(), "`releases[].values`"),
         ("{\"global\": {\"secretsManager\": {\"type\": \"NONE\"}}}".into(), "no store to open"),
         ("{\"a\": canary}".into(), "not valid JSON"),
         ("platform: {airbyte: {global: {secretsManager: {type: VAULT}}}}\n".into(), "`platform.airbyte`"),

@@ -139,11 +139,11 @@ pub(super) fn refuse(values: &SettingMap, environment: &Environment) -> Result<(
             continue;
         };
         let has_it = |name: &&&str| environment.secret(name).as_ref() == Some(&value);
-        let place = row.env.iter().find(has_it).unwrap_or(&row.name);
+        let place = format!("`{}`", row.env.iter().find(has_it).unwrap_or(&row.name));
         // The URL of a database is a secret for the password that may stand in it.
         match row.secret && row.name != "url" {
-            true => refuse_whole(place, value.expose())?,
-            false => refuse_any(place, value.expose())?,
+            true => refuse_whole(&place, value.expose())?,
+            false => refuse_any(&place, value.expose())?,
         }
     }
     Ok(())
@@ -151,7 +151,7 @@ pub(super) fn refuse(values: &SettingMap, environment: &Environment) -> Result<(
 
 fn not_filled_in(place: &str, known: &Placeholder) -> Error {
     invalid(format!(
-        "`{place}` has a placeholder that nothing has filled in: {}",
+        "{place} has a placeholder that nothing has filled in: {}",
         known.looks
     ))
     .with_hint(known.remedy)

@@ -160,7 +160,7 @@ pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> 
             return Err(invalid(format!("`{place}` is not a single value")));
         }
     };
-    placeholders::refuse_whole(place, &text)?;
+    placeholders::refuse_whole(&format!("`{place}`"), &text)?;
     Ok(Some(SecretValue::new(text)))
 }
 

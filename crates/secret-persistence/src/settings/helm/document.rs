@@ -91,9 +91,13 @@ pub(super) fn values(document: &Value) -> Result<Values<'_>> {
         Some("HelmRelease") => of_release(document),
         Some("Application") => of_application(document),
         Some(kind) => Err(of_another_kind(kind, document)),
-        None => match compose_service(object) {
-            Some(service) => Err(of_compose(service)),
-            None => Ok(Values::Here(document)),
+        None => match (compose_service(object), tool(object)) {
+            (Some(service), _) => Err(of_compose(service)),
+            (None, Some((_, what, place))) => Err(is_no_settings(
+                what,
+                &format!("give what is in {place}, in a file of its own"),
+            )),
+            (None, None) => Ok(Values::Here(document)),
         },
     }
 }
@@ -212,6 +216,29 @@ pub(in super::super) fn is_sealed(kind: &str) -> bool {
         "SopsSecret",
     ]
     .contains(&kind)
+}
+
+/// Where tools that render charts have values: the key at the root, and what to say.
+const TOOLS: &[(&str, &str, &str)] = &[
+    (
+        "helmCharts",
+        "a kustomization",
+        "`helmCharts[].valuesInline`, or the file that `valuesFile` names",
+    ),
+    (
+        "releases",
+        "a helmfile",
+        "`releases[].values`, or the files that it names",
+    ),
+    ("dependencies", "a Chart.yaml", "the values.yaml beside it"),
+];
+
+fn tool(
+    object: &Map<String, Value>,
+) -> Option<&'static (&'static str, &'static str, &'static str)> {
+    TOOLS
+        .iter()
+        .find(|(key, ..)| object.get(*key).is_some_and(Value::is_array))
 }
 
 /// A service of a compose file; any says what the file is, one with variables what to give.

@@ -11,6 +11,7 @@ use tokio::sync::{RwLock, Semaphore};
 use crate::digests::Digests;
 use crate::failed_writes::FailedWrites;
 use crate::health::Health;
+use crate::migration::MigrationJournal;
 use crate::outbox::Outbox;
 use crate::settings::Settings;
 use crate::storages::StorageIds;
@@ -25,6 +26,7 @@ struct Shared {
     stores: Stores,
     storages: Option<Arc<dyn StorageIds>>,
     mirrored: bool,
+    migration: Option<MigrationJournal>,
     secrets: ConnectorSecrets,
     authenticator: Authenticator,
     outbox: Arc<dyn Outbox>,
@@ -46,6 +48,8 @@ pub struct Parts {
     pub storages: Option<Arc<dyn StorageIds>>,
     /// Whether the default store is a mirror of two.
     pub mirrored: bool,
+    /// The journal of a migration that the page shows.
+    pub migration: Option<MigrationJournal>,
     /// Who may call.
     pub authenticator: Authenticator,
     /// Where changes are kept.
@@ -76,6 +80,7 @@ impl Gateway {
             stores: parts.stores,
             storages: parts.storages,
             mirrored: parts.mirrored,
+            migration: parts.migration,
             authenticator: parts.authenticator,
             outbox: parts.outbox,
             digests: parts.digests,
@@ -117,6 +122,10 @@ impl Gateway {
 
     pub(crate) fn mirrored(&self) -> bool {
         self.0.mirrored
+    }
+
+    pub(crate) fn migration(&self) -> Option<&MigrationJournal> {
+        self.0.migration.as_ref()
     }
 
     pub(crate) fn secrets(&self) -> &ConnectorSecrets {

@@ -7,6 +7,7 @@ mod failed_writes;
 mod gateway;
 mod health;
 mod kv;
+mod migration;
 mod outbox;
 mod page;
 mod server;
@@ -19,6 +20,7 @@ pub use connector::heal;
 pub use digests::Digests;
 pub use failed_writes::{FailedWrite, FailedWrites};
 pub use gateway::{Gateway, Parts};
+pub use migration::MigrationJournal;
 #[cfg(feature = "postgres")]
 pub use outbox::PostgresOutbox;
 pub use outbox::{

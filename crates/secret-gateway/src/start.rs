@@ -13,6 +13,7 @@ use secret_persistence::{
 
 use crate::digests::Digests;
 use crate::gateway::{Gateway, Parts};
+use crate::migration::MigrationJournal;
 use crate::outbox::{Outbox, SqliteOutbox};
 use crate::settings::Settings;
 use crate::storages::{StorageIds, StoragesFile};
@@ -123,11 +124,16 @@ pub async fn start(
     let tokens = first_tokens(&settings)?;
     let authenticator =
         Authenticator::new(TokenFile::new(&settings.tokens_file), settings.jwt.clone());
+    let migration = settings
+        .migration_journal
+        .as_ref()
+        .map(|text| MigrationJournal::new(text, environment));
     let gateway = Gateway::new(Parts {
         settings,
         stores,
         storages,
         mirrored,
+        migration,
         authenticator,
         outbox,
         digests,

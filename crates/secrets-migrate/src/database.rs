@@ -94,6 +94,8 @@ pub(crate) type Texts = Vec<Option<String>>;
 pub(crate) enum Purpose {
     /// Our own file: created if it is missing, and locked against a second process.
     Own,
+    /// Another process's database, to read at once or not at all.
+    Look,
     /// Another application's database, to read. The database itself refuses writes.
     Read,
     /// Another application's database, to update existing rows.

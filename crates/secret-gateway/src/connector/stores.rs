@@ -92,7 +92,12 @@ pub(super) async fn status(
         .iter()
         .map(counted)
         .collect();
+    let migration = match gateway.migration() {
+        Some(journal) => journal.progress().await,
+        None => Value::Null,
+    };
     Ok(Json(json!({
+        "migration": migration,
         "version": env!("CARGO_PKG_VERSION"),
         "mirrored": gateway.mirrored(),
         "unaudited": gateway.stores().unaudited(),

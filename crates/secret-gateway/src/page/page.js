@@ -99,6 +99,21 @@
     at("writes-total").className = writes.total > 0 ? "bad" : "good";
     table("writes", ["When", "Who", "Name", "Why"], writes.last.map((one) => [one.at, one.actor, one.coordinate, one.kind]), "none");
     table("changes", ["State", "Changes", "Oldest"], status.changes.map((one) => [one.state, String(one.changes), age(one.oldest)]), "none");
+    const journal = status.migration;
+    at("migration").hidden = !journal;
+    if (journal && journal.readable) {
+      const states = ["pending", "intent", "written", "verified", "present", "conflict"];
+      const total = states.reduce((all, state) => all + journal[state], 0);
+      const done = journal.written + journal.verified + journal.present;
+      at("copied").max = Math.max(1, total);
+      at("copied").value = done;
+      at("copied-text").textContent = `${done} of ${total}`;
+      table("journal", ["State", "Secrets"], states.map((state) => [state, state === "conflict" && journal.conflict > 0 ? [String(journal.conflict), "bad"] : String(journal[state])]), "none");
+    } else if (journal) {
+      at("copied").removeAttribute("value");
+      at("copied-text").textContent = "the journal cannot be read now: migrate is using its file, or there is none";
+      at("journal").replaceChildren();
+    }
     const cached = sum(metrics, "secrets_cache_total", (labels) => labels.result === "hit");
     const looked = sum(metrics, "secrets_cache_total");
     const counts = {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub store_settings: Option<PathBuf>,
     /// The file of further stores.
     pub storages_file: Option<PathBuf>,
+    /// The journal of a migration that the page shows.
+    pub migration_journal: Option<String>,
     /// The file of tokens.
     pub tokens_file: PathBuf,
     /// TLS, where it is ended here.
@@ -276,6 +278,7 @@ impl Texts {
             store: self.text("store").map(ToOwned::to_owned),
             store_settings: self.path("store-settings"),
             storages_file: self.path("storages-file"),
+            migration_journal: self.text("migration-journal").map(ToOwned::to_owned),
             tokens_file: in_folder("tokens-file", "tokens.json"),
             tls: self.tls()?,
             behind_proxy: self.parsed("behind-proxy", "true or false")?,

@@ -52,6 +52,11 @@ pub const TABLE: &[Setting] = &[
         "a JSON file of further stores by storage id: the JSON for external secret management, credentials as pointers to secrets of the first store; read again when it changes",
     ),
     setting(
+        "migration-journal",
+        None,
+        "the journal of a migration whose progress the page shows, as `migrate --journal` takes it; a file cannot be read while `migrate` runs, a Postgres database can; credentials in variables that begin with `JOURNAL_`",
+    ),
+    setting(
         "tokens-file",
         None,
         "the file of token hashes, `tokens.json` in the data folder unless told; read again when it changes",

@@ -23,6 +23,13 @@ const MAX_KEY_SET_BYTES: usize = 1 << 20;
 /// ask more often.
 const REFETCH: Duration = Duration::from_secs(30);
 
+/// For how long keys from an address are good without asking again: so long a key that the platform has
+/// taken back may still be used.
+const KEPT: Duration = Duration::from_secs(300);
+
+/// For how long they are good while the address does not answer.
+const KEPT_WITHOUT_ANSWER: Duration = Duration::from_secs(3600);
+
 /// Longer tokens are nobody's.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
@@ -30,6 +37,9 @@ const MAX_TOKEN_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Jwts {
     settings: Jwt,
+    kept: Duration,
+    kept_without_answer: Duration,
+    refetch: Duration,
     client: reqwest::Client,
     keys: SyncMutex<Option<Keys>>,
     fetching: Mutex<()>,
@@ -39,7 +49,19 @@ pub(super) struct Jwts {
 struct Keys {
     set: JwkSet,
     read: Instant,
+    tried: Instant,
     modified: Option<SystemTime>,
+}
+
+impl Keys {
+    /// The key of an id; the only one, where the token names none.
+    fn find(&self, id: Option<&str>) -> Option<Jwk> {
+        match (id, self.set.keys.as_slice()) {
+            (Some(id), _) => self.set.find(id).cloned(),
+            (None, [only]) => Some(only.clone()),
+            (None, _) => None,
+        }
+    }
 }
 
 impl Jwts {
@@ -52,6 +74,9 @@ impl Jwts {
             .unwrap_or_default();
         Self {
             settings,
+            kept: KEPT,
+            kept_without_answer: KEPT_WITHOUT_ANSWER,
+            refetch: REFETCH,
             client,
             keys: SyncMutex::new(None),
             fetching: Mutex::new(()),
@@ -135,16 +160,19 @@ impl Jwts {
         if let Some(key) = self.known(id) {
             return Ok(key);
         }
-        let recently = |keys: &Keys| keys.read.elapsed() < REFETCH;
+        let recently = |keys: &Keys| keys.tried.elapsed() < self.refetch;
         let is_url = matches!(self.settings.keys, JwtKeys::Url(_));
         if is_url && self.locked().as_ref().is_some_and(recently) {
-            return Err(Refusal::Unknown);
+            return self.old(id).ok_or(Refusal::Unknown);
         }
         match self.load().await {
             Some(keys) => *self.locked() = Some(keys),
             None => {
-                tracing::error!("the key set of JWTs cannot be read; no JWT is taken");
-                return Err(Refusal::Unavailable);
+                tracing::error!(target: "secret_gateway", "the key set of JWTs cannot be read");
+                if let Some(keys) = &mut *self.locked() {
+                    keys.tried = Instant::now();
+                }
+                return self.old(id).ok_or(Refusal::Unavailable);
             }
         }
         self.known(id).ok_or(Refusal::Unknown)
@@ -153,15 +181,25 @@ impl Jwts {
     fn known(&self, id: Option<&str>) -> Option<Jwk> {
         let locked = self.locked();
         let keys = locked.as_ref()?;
-        if let JwtKeys::File(path) = &self.settings.keys
-            && keys.modified != modified(path)
-        {
+        let is_old = match &self.settings.keys {
+            JwtKeys::File(path) => keys.modified != modified(path),
+            JwtKeys::Url(_) => keys.read.elapsed() > self.kept,
+        };
+        if is_old {
             return None;
         }
-        match (id, keys.set.keys.as_slice()) {
-            (Some(id), _) => keys.set.find(id).cloned(),
-            (None, [only]) => Some(only.clone()),
-            (None, _) => None,
+        keys.find(id)
+    }
+
+    /// A key that was known, where its address does not answer now.
+    fn old(&self, id: Option<&str>) -> Option<Jwk> {
+        let locked = self.locked();
+        let keys = locked.as_ref()?;
+        let is_url = matches!(self.settings.keys, JwtKeys::Url(_));
+        if is_url && keys.read.elapsed() <= self.kept_without_answer {
+            keys.find(id)
+        } else {
+            None
         }
     }
 
@@ -187,9 +225,11 @@ impl Jwts {
             }
         };
         let set = serde_json::from_slice(&text).ok()?;
+        let now = Instant::now();
         Some(Keys {
             set,
-            read: Instant::now(),
+            read: now,
+            tried: now,
             modified,
         })
     }
@@ -236,5 +276,112 @@ fn texts(claim: Option<&Value>) -> Option<Vec<&str>> {
         Value::String(text) => Some(text.split_whitespace().collect()),
         Value::Array(items) => items.iter().map(Value::as_str).collect(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A platform with an address of its keys, which counts how often it is asked.
+    type Published = Arc<SyncMutex<(Option<String>, usize)>>;
+
+    fn key() -> EncodingKey {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap()
+    }
+
+    fn set(keys: &[(&str, &EncodingKey)]) -> Option<String> {
+        let keys = keys
+            .iter()
+            .map(|(id, key)| {
+                let mut jwk = Jwk::from_encoding_key(key, Algorithm::ES256).unwrap();
+                jwk.common.key_id = Some((*id).to_owned());
+                jwk
+            })
+            .collect();
+        Some(serde_json::to_string(&JwkSet { keys }).unwrap())
+    }
+
+    fn token(key: &EncodingKey, id: &str) -> String {
+        let claims = json!({
+            "iss": "https://platform.example", "aud": "secret-gateway", "sub": "pod", "exp": 4_000_000_000_u64,
+            "roles": "kv-read", "workspaces": "*",
+        });
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(id.to_owned());
+        encode(&header, &claims, key).unwrap()
+    }
+
+    async fn answer(State(published): State<Published>) -> (StatusCode, String) {
+        let mut published = published.lock().unwrap();
+        published.1 += 1;
+        match published.0.clone() {
+            Some(text) => (StatusCode::OK, text),
+            None => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_of_an_address_are_found_when_new_and_lost_when_taken_back() {
+        let published: Published = Arc::default();
+        let router = Router::new()
+            .route("/jwks", get(answer))
+            .with_state(Arc::clone(&published));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let mut jwts = Jwts::new(Jwt {
+            keys: JwtKeys::Url(url.parse().unwrap()),
+            issuer: "https://platform.example".to_owned(),
+            audience: "secret-gateway".to_owned(),
+            role_claim: "roles".to_owned(),
+            workspace_claim: "workspaces".to_owned(),
+        });
+        let (one, two) = (key(), key());
+        let (of_one, of_two) = (token(&one, "one"), token(&two, "two"));
+        let asked = || published.lock().unwrap().1;
+        let publish = |keys| published.lock().unwrap().0 = keys;
+
+        // The address is down: try again later, which is no verdict about the token.
+        assert_eq!(
+            jwts.principal(&of_one).await.unwrap_err(),
+            Refusal::Unavailable
+        );
+        publish(set(&[("one", &one)]));
+        assert_eq!(jwts.principal(&of_one).await.unwrap().name, "jwt:pod");
+        let before = asked();
+        for _ in 0..10 {
+            // Whoever invents key ids does not make us ask more often.
+            assert_eq!(jwts.principal(&of_two).await.unwrap_err(), Refusal::Unknown);
+            jwts.principal(&of_one).await.unwrap();
+        }
+        assert_eq!(asked(), before);
+
+        jwts.refetch = Duration::ZERO;
+        publish(set(&[("one", &one), ("two", &two)]));
+        jwts.principal(&of_two).await.unwrap();
+        // A key that was taken back is good until the set is old, and no longer.
+        publish(set(&[("two", &two)]));
+        jwts.principal(&of_one).await.unwrap();
+        jwts.kept = Duration::ZERO;
+        assert_eq!(jwts.principal(&of_one).await.unwrap_err(), Refusal::Unknown);
+        // While nobody can be asked, what was known goes on for a while.
+        publish(None);
+        jwts.principal(&of_two).await.unwrap();
+        jwts.kept_without_answer = Duration::ZERO;
+        assert_eq!(
+            jwts.principal(&of_two).await.unwrap_err(),
+            Refusal::Unavailable
+        );
     }
 }

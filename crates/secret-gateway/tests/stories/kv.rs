@@ -409,3 +409,42 @@ async fn clients_find_what_they_ask_before_they_begin() {
     assert!(error.is_some_and(|error| error.starts_with("no handler for route")));
     unknown.expect(404);
 }
+
+/// Where the store has a recovery window a deleted version answers as Vault's does, and comes back.
+#[tokio::test]
+async fn undeleting_brings_a_value_back() {
+    let world = World::new().await;
+    let path = |what: &str| format!("/v1/secret/{what}/{}", name(1, 1));
+    world
+        .call("POST", &path("data"), written("kept"))
+        .await
+        .expect(200);
+    let versions = || Some(json!({"versions": [1]}));
+    world
+        .call("POST", &path("delete"), versions())
+        .await
+        .expect(204);
+    let deleted = world.call("GET", &path("data"), None).await.expect(404);
+    assert_eq!(deleted["data"]["data"], Value::Null);
+    assert_ne!(deleted["data"]["metadata"]["deletion_time"], "");
+    // Another version than the only one: nothing happens.
+    let other = Some(json!({"versions": [2]}));
+    world
+        .call("POST", &path("undelete"), other)
+        .await
+        .expect(204);
+    world.call("GET", &path("data"), None).await.expect(404);
+    world
+        .call("POST", &path("undelete"), versions())
+        .await
+        .expect(204);
+    let read = world.call("GET", &path("data"), None).await.expect(200);
+    assert_eq!(read["data"]["data"]["value"], "kept");
+    // Deleted with its metadata it is gone.
+    world
+        .call("DELETE", &path("metadata"), None)
+        .await
+        .expect(204);
+    let gone = world.call("POST", &path("undelete"), versions()).await;
+    assert_eq!(gone.status, 404, "{}", gone.text);
+}

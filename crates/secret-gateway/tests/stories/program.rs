@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use secret_gateway::{Grant, Role, TokenFile};
 
@@ -19,6 +19,16 @@ impl Program {
 
     /// With nothing but these variables in its environment.
     pub(crate) fn start_with(folder: &Path, flags: &[&str], variables: &[(&str, String)]) -> Self {
+        Self::try_start(folder, flags, variables)
+            .unwrap_or_else(|| panic!("it does not listen: {}", log_of(folder)))
+    }
+
+    /// `None` where it ends at once, as where its store does not answer.
+    pub(crate) fn try_start(
+        folder: &Path,
+        flags: &[&str],
+        variables: &[(&str, String)],
+    ) -> Option<Self> {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -42,18 +52,29 @@ impl Program {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let Some(line) = lines.next() else {
-            panic!("it does not listen: {}", log_of(folder));
+            child.wait().unwrap();
+            return None;
         };
         let base = line.unwrap().split_whitespace().last().unwrap().to_owned();
         // The rest is read so that the program never waits for us.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, base }
+        Some(Self { child, base })
     }
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    }
+
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 }
 

@@ -29,6 +29,7 @@ impl Replica {
             stores: Stores::new(store.clone() as _),
             storages: None,
             mirrored: false,
+            migration: None,
             authenticator: Authenticator::new(TokenFile::new(folder.join("tokens.json")), None),
             outbox: Arc::new(
                 PostgresOutbox::open(&SecretValue::new(url.to_owned()))

@@ -264,3 +264,60 @@ async fn a_first_start_makes_what_it_needs_and_a_second_process_is_refused() {
     .await
     .expect(200);
 }
+
+/// A migration is shown as far as its journal is, and a journal that `migrate` is using does not stop the page.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_status_shows_how_far_a_migration_is() {
+    use secret_persistence::SecretPersistence as _;
+    use secret_persistence_migrate::{Journal as _, Mention, Run, SqlJournal};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let text = path.to_str().unwrap();
+    let settings = crate::world::texts(folder.path(), &[("migration-journal", text)]);
+    let environment = secret_persistence::Environment::empty();
+    let started = secret_gateway::start(settings.parse().unwrap(), &environment, None)
+        .await
+        .unwrap();
+    let router = secret_gateway::router(started.gateway);
+    let token = std::fs::read_to_string(folder.path().join("token-operate")).unwrap();
+    let migration = || async {
+        let headers = [("x-vault-token", token.as_str())];
+        let answer = ask(&router, "GET", "/api/v1/status", &headers, None).await;
+        answer.expect(200)["migration"].clone()
+    };
+    let unreadable = json!({"readable": false});
+    assert_eq!(migration().await, unreadable, "there is none yet");
+
+    let journal = SqlJournal::open(text, &|_| None).await.unwrap();
+    let source = secret_persistence::Memory::new().identity().await.unwrap();
+    journal.open(&Run::new(&source, None, None)).await.unwrap();
+    let scan = journal.begin_scan().await.unwrap();
+    let mentions: Vec<Mention> = (1..=3)
+        .map(|secret| Mention::new(name(1, secret).parse().unwrap(), None))
+        .collect();
+    journal.mention(scan, &mentions).await.unwrap();
+    assert_eq!(migration().await, unreadable, "another process has it");
+    // As a process that ends: what closes a journal tidily removes one that was never used.
+    drop(journal);
+    let mut shown = migration().await;
+    for _ in 0..50 {
+        if shown["readable"] == true {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        shown = migration().await;
+    }
+    assert_eq!(
+        (&shown["readable"], &shown["pending"]),
+        (&json!(true), &json!(3)),
+        "{shown}"
+    );
+    // Looking at it does not stand in the way of the next run.
+    SqlJournal::open(text, &|_| None)
+        .await
+        .unwrap()
+        .close()
+        .await;
+}

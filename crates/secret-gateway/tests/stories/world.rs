@@ -100,6 +100,7 @@ impl World {
             stores: Stores::new(store.clone() as _),
             storages: None,
             mirrored: false,
+            migration: None,
             authenticator: Authenticator::new(
                 TokenFile::new(folder.path().join("tokens.json")),
                 None,

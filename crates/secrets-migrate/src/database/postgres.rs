@@ -15,7 +15,7 @@ use crate::{MigrateError, MigrateResult};
 pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResult<PgPool> {
     let server = PostgresOptions::from_settings(settings).map_err(MigrateError::of_setting)?;
     let mut options = server.to_driver("migrate");
-    if purpose == Purpose::Read {
+    if matches!(purpose, Purpose::Look | Purpose::Read) {
         options = options.options([("default_transaction_read_only", "on")]);
     }
     let pool = PgPoolOptions::new().acquire_timeout(Duration::from_secs(15));
@@ -42,6 +42,7 @@ pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResu
                 }
             })
         }),
+        Purpose::Look => pool.max_connections(1),
         Purpose::Read | Purpose::Update => pool.max_connections(4),
     };
     pool.connect_with(options)

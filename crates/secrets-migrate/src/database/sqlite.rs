@@ -19,7 +19,7 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
     let name = path.display().to_string();
     let own = match purpose {
         Purpose::Own => Some(create_private(path)?),
-        Purpose::Read | Purpose::Update => None,
+        Purpose::Look | Purpose::Read | Purpose::Update => None,
     };
     if own.is_none() && !path.is_file() {
         return Err(MigrateError::settings("there is no such file").with_place(name));
@@ -35,6 +35,9 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
             .locking_mode(SqliteLockingMode::Exclusive)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full),
+        Purpose::Look => options
+            .busy_timeout(Duration::from_millis(500))
+            .pragma("query_only", "ON"),
         // Not opened read-only: a WAL database needs its shared memory file to be written.
         Purpose::Read => options.pragma("query_only", "ON"),
         Purpose::Update => options.pragma("secure_delete", "ON"),
@@ -48,7 +51,7 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
         .await
         .map_err(|cause| {
             let failed = failure(&name, "cannot be opened", &cause);
-            if purpose == Purpose::Own && is_locked(&cause) {
+            if matches!(purpose, Purpose::Look | Purpose::Own) && is_locked(&cause) {
                 failed.with_hint("another process is using it")
             } else {
                 failed

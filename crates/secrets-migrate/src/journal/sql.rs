@@ -72,11 +72,7 @@ impl SqlJournal {
         } else {
             ""
         };
-        let journal = Self {
-            name: database.name().to_owned(),
-            database,
-            bound: AtomicBool::new(false),
-        };
+        let journal = Self::of(database);
         // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
         if journal.tables().await? < TABLES.len() {
             for (name, columns) in TABLES {
@@ -86,6 +82,34 @@ impl SqlJournal {
             }
         }
         Ok(journal)
+    }
+
+    /// Counts the secrets of a journal by state, even while another process uses the journal.
+    ///
+    /// # Errors
+    /// If there is no journal, or if it cannot be read now. A file is locked while a migration runs; a
+    /// Postgres database is not.
+    pub async fn progress(text: &str, variables: Variables<'_>) -> MigrateResult<Counts> {
+        let database = if address::is_url(text) {
+            let url = address::parse(text)?;
+            let settings = database::settings(&url, database::SERVER, variables)?;
+            Database::open(&url, &settings, Purpose::Look).await
+        } else {
+            Database::sqlite(Path::new(text), Purpose::Look).await
+        };
+        let journal = Self::of(database.map_err(of_journal)?);
+        let counts = journal.counts().await;
+        // Not `close`, which may remove the journal.
+        journal.database.close().await;
+        counts
+    }
+
+    fn of(database: Database) -> Self {
+        Self {
+            name: database.name().to_owned(),
+            database,
+            bound: AtomicBool::new(false),
+        }
     }
 
     /// Closes it, so that no auxiliary files remain. Removes it if nothing was done for the run.

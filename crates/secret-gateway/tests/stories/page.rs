@@ -1,0 +1,310 @@
+//! The page in a browser that nobody here wrote.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse};
+use axum::routing::get;
+use e2e::Client;
+use serde_json::{Value, json};
+
+use crate::program::{Program, everything};
+use crate::world::name;
+
+/// A name that would be markup, a script and a label of its own.
+const HOSTILE: &str = r#"<img src=x onerror="document.title='owned'">"#;
+
+/// The page as it stands after a while, or a picture of it.
+fn browse(folder: &Path, flags: &[String], url: &str) -> Option<Output> {
+    let mut browser = Client::Chromium.command()?;
+    let profile = tempfile::tempdir_in(folder).unwrap();
+    let output = browser
+        .args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+        ])
+        .args([
+            "--no-first-run",
+            "--disable-background-networking",
+            "--virtual-time-budget=8000",
+        ])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(flags)
+        .arg(url)
+        .output()
+        .unwrap();
+    Some(output)
+}
+
+/// Serves the page's own files with a script beside them that types the token, as a person would, and lets
+/// the gateway answer through the same origin.
+#[derive(Clone)]
+struct Shell {
+    gateway: String,
+    token: String,
+    driver: &'static str,
+}
+
+async fn serve(shell: Shell) -> String {
+    async fn page(State(shell): State<Shell>) -> impl IntoResponse {
+        let page = reqwest::get(format!("{}/", shell.gateway)).await.unwrap();
+        let policy = page.headers()["content-security-policy"].clone();
+        let text = page.text().await.unwrap();
+        // The narrow window is a frame, since the browser has none of its own.
+        let policy = policy
+            .to_str()
+            .unwrap()
+            .replace("frame-ancestors 'none'", "frame-ancestors 'self'");
+        let driven = text.replace(
+            "</head>",
+            "<script src=\"/driver.js\" defer></script></head>",
+        );
+        ([(CONTENT_SECURITY_POLICY, policy)], Html(driven))
+    }
+    async fn driver(State(shell): State<Shell>) -> impl IntoResponse {
+        let token = serde_json::to_string(&shell.token).unwrap();
+        (
+            [(CONTENT_TYPE, "text/javascript")],
+            format!("const TOKEN = {token};\n{}", shell.driver),
+        )
+    }
+    async fn pass(
+        State(shell): State<Shell>,
+        request: axum::extract::Request,
+    ) -> impl IntoResponse {
+        let authorization = request.headers().get("authorization").cloned();
+        let mut sent = reqwest::Client::new().get(format!("{}{}", shell.gateway, request.uri()));
+        if let Some(value) = authorization {
+            sent = sent.header("authorization", value);
+        }
+        let answer = sent.send().await.unwrap();
+        let (status, kind) = (answer.status(), answer.headers().get(CONTENT_TYPE).cloned());
+        let kind = kind.unwrap_or(axum::http::HeaderValue::from_static("text/plain"));
+        (
+            status,
+            [(CONTENT_TYPE, kind)],
+            answer.bytes().await.unwrap(),
+        )
+    }
+    const NARROW: &str = "<body style='margin:0'><iframe src='/' style='width:360px;height:1400px;border:0'></iframe>";
+    let router = Router::new()
+        .route("/", get(page))
+        .route("/narrow", get(|| async { Html(NARROW) }))
+        .route("/driver.js", get(driver))
+        .fallback(pass)
+        .with_state(shell);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+const LOG_IN: &str = r#"
+document.getElementById("token").value = TOKEN;
+document.getElementById("login").requestSubmit();
+"#;
+
+/// What the policy forbids, tried from within.
+const BREAK_OUT: &str = r#"
+const note = (text) => { document.body.dataset.tried = (document.body.dataset.tried || "") + text + ";"; };
+document.addEventListener("securitypolicyviolation", (event) => note("refused " + event.effectiveDirective));
+const inline = document.createElement("script");
+inline.textContent = "document.title = 'owned'";
+document.head.append(inline);
+const image = document.createElement("img");
+image.src = "http://127.0.0.1:9/x.png";
+document.body.append(image);
+fetch("http://127.0.0.1:9/steal").catch(() => note("no fetch"));
+document.body.append(document.createElement("iframe"));
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_hostile_names_as_text_and_keeps_its_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = everything(folder.path());
+    let gateway = Program::start(folder.path(), &[]);
+    let client = reqwest::Client::new();
+    // A failed write with a name of a stranger's choice in its value, and one that stands on the page.
+    let good = format!("{}/v1/secret/data/{}", gateway.base, name(1, 1));
+    for value in ["first", HOSTILE] {
+        let body = json!({"data": {"value": value}}).to_string();
+        let sent = client
+            .post(&good)
+            .header("x-vault-token", &token)
+            .body(body);
+        sent.send().await.unwrap();
+    }
+    // Who asks is shown too: a token's name may be anything.
+    let tokens = secret_gateway::TokenFile::new(folder.path().join("data").join("tokens.json"));
+    let grant = secret_gateway::Grant::new(HOSTILE, [secret_gateway::Role::KvWrite]);
+    if let Ok(hostile) = tokens.create(&grant) {
+        let body = json!({"data": {"value": "second"}}).to_string();
+        let sent = client
+            .post(&good)
+            .header("x-vault-token", hostile.expose())
+            .body(body);
+        assert_eq!(sent.send().await.unwrap().status(), 400);
+    }
+    let shell = Shell {
+        gateway: gateway.base.clone(),
+        token: token.clone(),
+        driver: LOG_IN,
+    };
+    let url = serve(shell).await;
+    let ours = folder.path().to_owned();
+    let dumped =
+        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
+    let Some(dumped) = dumped.await.unwrap() else {
+        return;
+    };
+    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
+    assert!(
+        dom.contains("answers") && dom.contains(&name(1, 1)),
+        "{dom}"
+    );
+    assert!(dom.contains("already_exists"), "{dom}");
+    assert!(
+        !dom.contains("<img") && dom.contains("<title>Secret gateway</title>"),
+        "{dom}"
+    );
+    assert!(!dom.contains(&token), "the token is in memory only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_of_the_page_lets_nothing_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = everything(folder.path());
+    let gateway = Program::start(folder.path(), &[]);
+    let shell = Shell {
+        gateway: gateway.base.clone(),
+        token,
+        driver: BREAK_OUT,
+    };
+    let url = serve(shell).await;
+    let ours = folder.path().to_owned();
+    let dumped =
+        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
+    let Some(dumped) = dumped.await.unwrap() else {
+        return;
+    };
+    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
+    for refused in [
+        "refused script-src-elem",
+        "refused img-src",
+        "refused connect-src",
+        "no fetch",
+    ] {
+        assert!(dom.contains(refused), "{refused}: {dom}");
+    }
+    assert!(dom.contains("<title>Secret gateway</title>"), "{dom}");
+}
+
+/// A page of another origin gets nothing, whatever it sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_reads_nothing() {
+    async fn attack(State((gateway, token)): State<(String, String)>) -> impl IntoResponse {
+        Html(format!(
+            r#"<body><script>
+            const note = (text) => {{ document.body.append(text + ";"); }};
+            for (const [name, headers] of [["with", {{ "x-vault-token": "{token}" }}], ["without", {{}}]])
+              fetch("{gateway}/api/v1/stores", {{ headers }})
+                .then((answer) => answer.text())
+                .then((text) => note("read " + name + text), () => note("nothing " + name));
+            </script>"#
+        ))
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let token = everything(folder.path());
+    let gateway = Program::start(folder.path(), &[]);
+    let router = Router::new()
+        .route("/", get(attack))
+        .with_state((gateway.base.clone(), token));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let ours = folder.path().to_owned();
+    let dumped =
+        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
+    let Some(dumped) = dumped.await.unwrap() else {
+        return;
+    };
+    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
+    let body = dom.rsplit("</script>").next().unwrap();
+    assert!(
+        body.contains("nothing with;") && body.contains("nothing without;"),
+        "{dom}"
+    );
+    assert!(!body.contains("read "), "{dom}");
+}
+
+/// Pictures for people, of both widths and both colours; that nothing is wider than the window is checked.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_fits_a_telephone_and_a_wide_screen() {
+    const MEASURE: &str = r#"
+document.getElementById("token").value = TOKEN;
+document.getElementById("login").requestSubmit();
+setTimeout(() => {
+  const root = document.documentElement;
+  top.document.body.dataset.measured = JSON.stringify({
+    window: innerWidth, page: root.scrollWidth, shown: !document.getElementById("shown").hidden,
+    back: getComputedStyle(document.body).backgroundColor,
+  });
+}, 4000);
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let token = everything(folder.path());
+    let gateway = Program::start(folder.path(), &[]);
+    let shell = Shell {
+        gateway: gateway.base.clone(),
+        token,
+        driver: MEASURE,
+    };
+    let url = serve(shell).await;
+    let pictures = std::env::var_os("PAGE_PICTURES");
+    let mut backs = std::collections::BTreeSet::new();
+    for (path, dark) in [("/narrow", false), ("/", false), ("/", true)] {
+        let url = format!("{url}{path}");
+        let mut flags = vec!["--window-size=1600,1400".to_owned()];
+        if dark {
+            flags.push("--blink-settings=preferredColorScheme=0".to_owned());
+        }
+        if let Some(folder) = &pictures {
+            let file = Path::new(folder).join(format!("page{}-{dark}.png", path.replace('/', "-")));
+            let mut flags = flags.clone();
+            flags.push(format!("--screenshot={}", file.display()));
+            let (ours, url) = (PathBuf::from(folder), url.clone());
+            let _ = tokio::task::spawn_blocking(move || browse(&ours, &flags, &url)).await;
+        }
+        flags.push("--dump-dom".to_owned());
+        let (ours, url) = (folder.path().to_owned(), url.clone());
+        let dumped = tokio::task::spawn_blocking(move || browse(&ours, &flags, &url)).await;
+        let Some(dumped) = dumped.unwrap() else {
+            return;
+        };
+        let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
+        let start = dom
+            .find("data-measured=\"")
+            .unwrap_or_else(|| panic!("{dom}"))
+            + 15;
+        let text = dom[start..]
+            .split('"')
+            .next()
+            .unwrap()
+            .replace("&quot;", "\"");
+        let measured: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(measured["shown"], true, "{measured}");
+        let width = measured["window"].as_u64().unwrap();
+        assert_eq!(width, if path == "/" { 1600 } else { 360 });
+        assert!(
+            measured["page"].as_u64() <= measured["window"].as_u64(),
+            "{measured}"
+        );
+        backs.insert(measured["back"].to_string());
+    }
+    assert_eq!(backs.len(), 2, "light and dark: {backs:?}");
+}

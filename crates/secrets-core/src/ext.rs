@@ -115,23 +115,44 @@ pub trait SecretPersistenceExt: SecretPersistence {
             After(crate::Cursor),
             End,
         }
-        stream::try_unfold(Next::First, move |next| async move {
-            let cursor = match next {
+        // A listing may go round in a circle of any length: Brent's algorithm finds it with one cursor
+        // remembered, which is replaced after 1, 2, 4, 8 … pages.
+        struct Walk {
+            next: Next,
+            remembered: Option<crate::Cursor>,
+            pages: u64,
+            until: u64,
+        }
+        let start = Walk {
+            next: Next::First,
+            remembered: None,
+            pages: 0,
+            until: 1,
+        };
+        stream::try_unfold(start, move |mut walk| async move {
+            let cursor = match walk.next {
                 Next::First => None,
                 Next::After(cursor) => Some(cursor),
                 Next::End => return Ok(None),
             };
             let page = self.list_page(options, cursor.as_ref()).await?;
-            if page.next.is_some() && page.next == cursor {
+            if page.next.is_some() && (page.next == cursor || page.next == walk.remembered) {
                 return Err(Error::new(
                     ErrorKind::Unexpected,
-                    "the store's listing does not move on: it answered the same cursor again",
+                    "the store's listing does not move on: it returned the same cursor again",
                 )
                 .with_operation(Operation::List)
                 .with_store(self.to_string()));
             }
-            let next = page.next.map_or(Next::End, Next::After);
-            Ok(Some((stream::iter(page.entries.into_iter().map(Ok)), next)))
+            walk.pages += 1;
+            if walk.pages == walk.until {
+                walk.until = walk.until.saturating_mul(2);
+                walk.pages = 0;
+                walk.remembered.clone_from(&page.next);
+            }
+            walk.next = page.next.map_or(Next::End, Next::After);
+            let entries = stream::iter(page.entries.into_iter().map(Ok));
+            Ok(Some((entries, walk)))
         })
         .try_flatten()
         .boxed()

@@ -252,6 +252,17 @@ async fn how_late_a_listing_is_decides_nothing() {
     }
 }
 
+/// A, B, A, B: a server that nobody trusts must not keep a caller for ever.
+#[tokio::test]
+async fn a_listing_that_goes_round_in_a_circle_ends() {
+    let store = Broken::over(Arc::new(Memory::new()), Defect::GoesRound);
+    let options = ListOptions::default();
+    let listing = futures::TryStreamExt::try_collect::<Vec<Entry>>(store.list(&options));
+    let ended = tokio::time::timeout(Duration::from_secs(10), listing).await;
+    let error = ended.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_deleted_is_reported() {
     let memory = Arc::new(Memory::new());
@@ -402,6 +413,7 @@ enum Defect {
     ForgetsExpiry,
     ForgetsExpiryInListing,
     ForgetsOwner,
+    GoesRound,
     HangsOnDelete,
     IgnoresPageSize,
     IgnoresPrefix,
@@ -750,6 +762,11 @@ impl SecretPersistence for Broken {
         }
         let mut page = self.inner.list_page(&options, after).await?;
         match self.defect {
+            Defect::GoesRound => {
+                let call = self.calls.load(Ordering::Relaxed);
+                assert!(call < 1000, "the circle went unseen");
+                page.next = Some(Cursor::new(format!("{}", call % 5)));
+            }
             Defect::DropsLastPage if after.is_some() && page.next.is_none() => {
                 page.entries.clear();
             }

@@ -156,7 +156,7 @@ fn unknown(place: &str, text: &str, called: impl Fn(Kind) -> &'static str) -> Er
             )
         })
         .min()
-        .filter(|(distance, kind)| *distance <= called(*kind).len() / 3);
+        .filter(|(distance, _)| *distance <= 2);
     let meant = provider
         .map(|(kind, _)| *kind)
         .or(nearest.map(|(_, kind)| kind));
@@ -225,6 +225,11 @@ mod tests {
             let error = Kind::of_variable(text).unwrap_err();
             assert!(error.hint().unwrap().contains("no store to open"), "{text}");
         }
+        // Of two stores none is nearer.
+        let hint = Kind::of_variable("SECRET_MANAGER").unwrap_err();
+        assert!(hint.hint().unwrap().starts_with("it is one of"), "{hint}");
+        let error = Kind::of_variable("ASW_SECRET_MANAGER").unwrap_err();
+        assert_eq!(error.hint(), Some("did you mean AWS_SECRET_MANAGER?"));
         let error = Kind::of_variable("hvs.canary").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
         assert!(Kind::of_variable("awsSecretManager").is_err());

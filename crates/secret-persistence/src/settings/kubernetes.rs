@@ -191,7 +191,13 @@ impl KubernetesSecrets {
             let value = match value {
                 Value::String(text) => SecretValue::new(text.clone()),
                 other => tree::scalar("stringData", other)
-                    .map_err(|_| wrong(name, key, "`stringData` of a Secret holds texts"))?
+                    .map_err(|_| {
+                        wrong(
+                            name,
+                            key,
+                            "`stringData` of a Secret holds texts: put it in quotes",
+                        )
+                    })?
                     .unwrap_or_else(|| SecretValue::new(String::new())),
             };
             keys.insert(key.clone(), Some(value));

@@ -63,6 +63,13 @@ const REFERENCES: &[Placeholder] = &[
         remedy: "a reference of vals: give what `vals eval` prints",
     },
     Placeholder {
+        looks: "$…",
+        begins: "$",
+        ends: "",
+        holds: is_name_of_variable,
+        remedy: "a variable of a shell: write its value",
+    },
+    Placeholder {
         looks: "op://…",
         begins: "op://",
         ends: "",
@@ -87,6 +94,13 @@ const REFERENCES: &[Placeholder] = &[
 
 fn is_variable(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+}
+
+fn is_name_of_variable(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    text.len() >= 4
+        && text.starts_with(|first: char| first.is_ascii_uppercase())
+        && text.bytes().all(allowed)
 }
 
 fn is_description(text: &str) -> bool {
@@ -167,6 +181,7 @@ mod tests {
             ("${VAULT_TOKEN}", "${…}"),
             ("${VAULT_TOKEN:-none}", "${…}"),
             ("$(VAULT_TOKEN)", "$(…)"),
+            ("$VAULT_TOKEN", "$…"),
             ("{{ .Values.token }}", "{{…}}"),
             ("<token>", "<…>"),
             (" <YOUR AWS KEY>\n", "<…>"),
@@ -189,6 +204,8 @@ mod tests {
             "${",
             "a${B}c",
             "$2b$10$x",
+            "$AB",
+            "$Abcd",
             "<>",
             "<a",
             "a>",

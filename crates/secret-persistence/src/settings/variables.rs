@@ -38,7 +38,21 @@ pub(super) fn parse(text: &str) -> Result<Environment> {
             Some(quote @ ('"' | '\'')) => {
                 quoted(quote, rest.trim_start(), &mut lines, number, name)?
             }
-            _ => bare(rest, number, name)?.to_owned(),
+            _ => {
+                let value = bare(rest, number, name)?;
+                if line.starts_with("export")
+                    && value.contains([' ', '\t'])
+                    && !value.starts_with('{')
+                {
+                    return Err(at_line(
+                        number,
+                        name,
+                        "has blanks after `export`, where a shell would read several words",
+                        "write the value in single quotes, and one variable a line",
+                    ));
+                }
+                value.to_owned()
+            }
         };
         let before = found.iter().find(|(_, known, _)| known == name);
         if let Some((first, _, other)) = before
@@ -260,6 +274,7 @@ mod tests {
             ("B=c\nA=\"canary\\n\"", "line 2"),
             ("A=\"canary\\\nb\"", "backslash in double quotes"),
             ("A=canary\\", "ends in a backslash"),
+            ("export A=b C=canary", "after `export`"),
             ("A=\"canary\" b", "after the closing quote"),
             ("A=\"{\"a\":\"canary\"}\"", "single quotes"),
             ("A='canary'\"b\"", "after the closing quote"),

@@ -50,7 +50,7 @@ pub(super) fn refuse_wrapped(root: &Value) -> Result<()> {
     let set = |place: &str| is_set(root, place);
     let plain =
         set("/global/secretsManager") || set("/global/database") || set("/externalDatabase");
-    match wrapper(root, plain, 2) {
+    match wrapper(root, plain, 4) {
         Some(place) => Err(invalid(format!(
             "the values stand under `{place}`, as those of a chart around Airbyte's"
         ))

@@ -32,6 +32,7 @@ mod split;
 mod staged;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod update;
 
 pub use cleanup::{Cleanup, Foreign, Undeleted};

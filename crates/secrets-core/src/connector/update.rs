@@ -15,7 +15,7 @@ use super::references::References;
 use super::secret_json::SecretJson;
 use super::spec::ConnectorSpec;
 use super::split::{Saved, Splitter, Values};
-use crate::{Location, ManagedCoordinate, Scope, SecretValue};
+use crate::{Coordinate, Location, ManagedCoordinate, Scope, SecretValue};
 
 /// Lists the pointers of the saved configuration whose values an update has to know, each with the
 /// edited place that asks for it: those that stand behind values which were entered, to tell whether
@@ -123,10 +123,8 @@ impl Left {
             referring.extend(pointer.reference_id);
         })?;
 
-        let mut left = Self {
-            superseded: Vec::new(),
-            released_references: Vec::new(),
-        };
+        let mut released_references = Vec::new();
+        let mut superseded = Vec::new();
         let mut problems = Problems::default();
         // What any reference of the row stands for belongs to the reference's row, whatever else
         // names it.
@@ -137,6 +135,12 @@ impl Left {
                 named.extend(references.locate(&pointer));
             }
         })?;
+        // Two ids may lead to one store, and a managed name is given once: by whatever id the new
+        // configuration names it, it is kept.
+        let kept: HashSet<Coordinate> = named
+            .iter()
+            .map(|location: &Location| location.coordinate.clone())
+            .collect();
         visit_pointers(saved, &mut |path, pointer| {
             let Ok(pointer) = pointer else { return };
             let location = match references.locate(&pointer) {
@@ -147,7 +151,7 @@ impl Left {
             };
             if let Some(id) = pointer.reference_id {
                 if !referring.contains(&id) {
-                    left.released_references.push((path.place(), pointer));
+                    released_references.push((path.place(), pointer));
                 }
                 return;
             }
@@ -156,11 +160,15 @@ impl Left {
                 && let Some(location) = location.managed()
                 && scope.contains(&location.coordinate)
             {
-                left.superseded.push(location);
+                superseded.push(location);
             }
         })?;
         problems.into_result()?;
-        Ok(left)
+        superseded.retain(|location| !kept.contains(&location.coordinate.clone().into()));
+        Ok(Self {
+            superseded,
+            released_references,
+        })
     }
 }
 

@@ -158,6 +158,19 @@ fn masks_pointers_and_equal_values_keep_the_pointer() {
     assert_eq!(update.needed(&json!({"s": "x"})).unwrap()[0].0, "/s");
 }
 
+/// An adopted installation: the default storage has an id, and what was saved since names none.
+#[test]
+fn what_the_new_configuration_names_by_another_id_is_not_superseded() {
+    let mut by_id = own(1);
+    by_id["_secret_storage_id"] = json!("00000000-0000-0000-0000-0000000000aa");
+    for (left, kept) in [(own(1), by_id.clone()), (by_id.clone(), own(1))] {
+        let update = Update::of(json!({"s": left, "t": kept}));
+        let plan = update.to(json!({"t": MASK})).unwrap();
+        assert_eq!(plan.config, json!({"t": kept}));
+        assert_eq!(superseded(&plan), [] as [Value; 0]);
+    }
+}
+
 #[test]
 fn a_json_secret_is_compared_as_a_value() {
     let mut pointer = own(1);

@@ -21,7 +21,7 @@ pub(super) enum Side {
     /// It could not be read.
     Failed(Error),
     /// Missing, or present but unreadable, such as deleted or expired.
-    Gone(ErrorKind),
+    Gone(Error),
     /// A value.
     Has(Read),
 }
@@ -30,10 +30,8 @@ impl Side {
     pub(super) fn of(result: Result<Read>) -> Self {
         match result {
             Ok(read) => Self::Has(read),
-            Err(error) => match error.kind() {
-                kind if kind.is_gone() => Self::Gone(kind),
-                _ => Self::Failed(error),
-            },
+            Err(error) if error.kind().is_gone() => Self::Gone(error),
+            Err(error) => Self::Failed(error),
         }
     }
 
@@ -137,8 +135,8 @@ impl Session<'_> {
         } = pair;
         let read = match (source, &target) {
             (Side::Has(read), _) => read,
-            (Side::Gone(kind), _) if entry.scan == scan => {
-                return self.missing(entry, kind).await;
+            (Side::Gone(error), _) if entry.scan == scan => {
+                return self.missing(entry, error.kind()).await;
             }
             // The target has it because of us, the source has deleted it, and no configuration
             // mentions it.
@@ -149,7 +147,9 @@ impl Session<'_> {
             Side::Has(_) if equal && entry.intent => Step::Landed(entry),
             Side::Has(_) if equal => Step::Present(entry),
             Side::Has(_) => Step::Conflict(entry),
-            Side::Gone(ErrorKind::PendingDeletion) => self.pending_deletion(entry, read.value),
+            Side::Gone(error) if error.kind() == ErrorKind::PendingDeletion => {
+                self.pending_deletion(entry, read.value)
+            }
             Side::Gone(_) | Side::Failed(_) => self.write_step(entry, read, now).await,
         }
     }
@@ -248,6 +248,19 @@ impl Session<'_> {
                 Step::Skip(entry, Some(finding))
             }
         }
+    }
+
+    /// Whether the target still has a name without a value: Google does if a version was destroyed.
+    /// Nothing can be written under such a name.
+    pub(super) async fn is_hollow(&self, entry: &JournalEntry, error: &Error) -> bool {
+        error.kind() == ErrorKind::NotFound
+            && self.target.describe(&entry.coordinate).await.is_ok()
+            // It may have been written between the two requests.
+            && self
+                .target
+                .read(&entry.coordinate.clone().into())
+                .await
+                .is_err_and(|error| error.kind() == ErrorKind::NotFound)
     }
 
     /// The expiry of a secret, from the read, or from `describe` if the store's reads do not return

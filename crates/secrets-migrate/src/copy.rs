@@ -1,12 +1,14 @@
 //! Copies secrets that are missing in the target.
+use futures::future::{BoxFuture, join_all};
 use secret_persistence_core::{
-    DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt, SecretValue, Write,
+    DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt, SecretValue,
+    Write, Written,
 };
 
 use crate::compare::Step;
 use crate::plan::{changed, conflicting, present};
 use crate::scan::coordinates;
-use crate::session::Session;
+use crate::session::{Meter, Session, Unit};
 use crate::{Failure, JournalEntry, MigrateResult, Phase, Select, Shared, State, Transition};
 
 impl Session<'_> {
@@ -29,18 +31,19 @@ impl Session<'_> {
         let counts = self.journal.counts().await?;
         let total = counts.pending + counts.intent + counts.conflict;
         let select = Select::all().with_states(&[State::Pending, State::Intent, State::Conflict]);
-        self.each_unit(Phase::Copy, Some(total), &select, &|entries| {
-            Box::pin(self.copy_unit(scan, entries))
+        self.each_unit(Phase::Copy, Some(total), &select, &|unit| {
+            Box::pin(self.copy_unit(scan, unit))
         })
         .await?;
         self.ledger.decide();
         Ok(())
     }
 
-    async fn copy_unit(&self, scan: u64, entries: Vec<JournalEntry>) -> MigrateResult<()> {
+    async fn copy_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
         let ledger = &self.ledger;
         // A secret that no configuration mentions any more and whose copy has not begun is not part
         // of the run.
+        let Unit { entries, meter } = unit;
         let entries: Vec<JournalEntry> = entries
             .into_iter()
             .filter(|entry| entry.scan == scan || entry.intent)
@@ -100,7 +103,7 @@ impl Session<'_> {
         // Durable before the first write: from here on, the journal knows the names whatever
         // happens.
         self.advance(&transitions).await?;
-        let mut transitions = self.write(writes).await;
+        let mut transitions = self.write(writes, &meter).await;
         for (entry, value) in restores {
             transitions.extend(self.restore(&entry, &value).await);
         }
@@ -111,10 +114,14 @@ impl Session<'_> {
     }
 
     /// Writes, then checks again that the source still has the secret.
-    async fn write(&self, writes: Vec<(JournalEntry, Write)>) -> Vec<Transition> {
+    async fn write(
+        &self,
+        writes: Vec<(JournalEntry, Write)>,
+        meter: &Meter<'_>,
+    ) -> Vec<Transition> {
         let ledger = &self.ledger;
         let (entries, writes): (Vec<JournalEntry>, Vec<Write>) = writes.into_iter().unzip();
-        let results = self.target.write_many(&writes).await;
+        let results = self.write_counting(&writes, meter).await;
         drop(writes);
         let mut transitions = Vec::new();
         let mut written = Vec::new();
@@ -145,6 +152,26 @@ impl Session<'_> {
             }
         }
         transitions
+    }
+
+    /// Writes in batches of the store's size and reports each as progress. The store's limit bounds the
+    /// requests in flight.
+    async fn write_counting(
+        &self,
+        writes: &[Write],
+        meter: &Meter<'_>,
+    ) -> Vec<secret_persistence_core::Result<Written>> {
+        let batch = self.target.capabilities().write_batch.max(1);
+        let mut chunks: Vec<BoxFuture<'_, Vec<_>>> =
+            Vec::with_capacity(writes.len().div_ceil(batch));
+        for chunk in writes.chunks(batch) {
+            chunks.push(Box::pin(async move {
+                let results = self.target.write_many(chunk).await;
+                meter.passed(chunk.len());
+                results
+            }));
+        }
+        join_all(chunks).await.concat()
     }
 
     /// Deletes from the target what the source deleted during the copy. The intent stays, so that

@@ -222,7 +222,12 @@ impl Decisions {
             Class::Recoverable => self.recoverable.is_some(),
             Class::Orphaned => self.orphaned.is_some(),
             Class::PendingDeletion => self.pending_deletion.is_some(),
-            Class::Changed | Class::Kept | Class::Lost | Class::Present | Class::Skipped => true,
+            Class::Changed
+            | Class::Kept
+            | Class::Lost
+            | Class::Present
+            | Class::Skipped
+            | Class::Unknown => true,
             Class::Shared => self.shared.is_some(),
             Class::Unfit => self.unfit.is_some(),
         }

@@ -70,7 +70,7 @@ impl Session<'_> {
                         Some(_) => {}
                     }
                 }
-                self.conclude(from, &holding, problems).await?;
+                self.conclude(from, source, &holding, problems).await?;
             }
             (rows, rereads) = (moved, moved_rereads);
         }
@@ -156,6 +156,7 @@ impl Session<'_> {
     async fn conclude(
         &self,
         from: Store,
+        source: &dyn ConfigSource,
         holding: &Holding,
         problems: Vec<Problem>,
     ) -> MigrateResult<()> {
@@ -166,7 +167,23 @@ impl Session<'_> {
             }
             return Ok(());
         }
-        if self.was_broken_before(from, &problems).await {
+        if self.is_younger_than_the_copy(from, &problems).await? {
+            self.note_changed(holding);
+            return Ok(());
+        }
+        let was_broken = self.was_broken_before(from, &problems).await;
+        if problems.iter().all(Problem::is_gone) {
+            // Asked last: what was there a moment ago, and is not in either store now, was rotated.
+            match source.row(&holding.row.id).await? {
+                None => return Ok(()),
+                Some(now) if !is_same(&holding.row, &now) => {
+                    self.note_changed(holding);
+                    return Ok(());
+                }
+                Some(_) => {}
+            }
+        }
+        if was_broken {
             ledger.tally(|tally| tally.skipped += 1);
             for problem in &problems {
                 let mut finding = Finding::new(Class::Skipped)
@@ -179,19 +196,19 @@ impl Session<'_> {
             }
             return Ok(());
         }
-        if self.is_younger_than_the_copy(from, &problems).await? {
-            ledger.tally(|tally| tally.changed_since += 1);
-            ledger.found(
-                Finding::new(Class::Changed)
-                    .in_configuration(&holding.key, None)
-                    .with_detail("it was saved after the last copy; copy again"),
-            );
-            return Ok(());
-        }
         for problem in &problems {
             ledger.not_hydrated(Failure::of_problem(&holding.key, problem));
         }
         Ok(())
+    }
+
+    fn note_changed(&self, holding: &Holding) {
+        self.ledger.tally(|tally| tally.changed_since += 1);
+        self.ledger.found(
+            Finding::new(Class::Changed)
+                .in_configuration(&holding.key, None)
+                .with_detail("it was saved after the last copy; copy again"),
+        );
     }
 
     /// Whether everything that a configuration lacks in the target was written to the source since

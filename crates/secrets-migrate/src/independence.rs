@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::compare::{Pair, Side};
 use crate::scan::coordinates;
-use crate::session::Session;
+use crate::session::{Meter, Session};
 use crate::{Failure, MigrateError, MigrateErrorKind, MigrateResult, Stop, Transition};
 
 /// The lifetime of a probe that could not be deleted.
@@ -55,7 +55,8 @@ impl Session<'_> {
     ///
     /// The probe is written to the other store only after the first half: a replica that receives a
     /// row twice would stop replicating, and resume when someone repairs it. A store that refuses
-    /// writes is not probed; its first delete is made alone and checked like a probe.
+    /// writes cannot be probed: the run is refused unless `without_probe` is set, and then the first
+    /// delete is made alone and checked like a probe.
     pub(super) async fn prove_independence(&self, sides: Sides<'_>) -> MigrateResult<()> {
         self.clear_probes(sides).await?;
         let probe = ManagedCoordinate::new(&Scope::ephemeral(), Uuid::new_v4(), 1)?;
@@ -98,9 +99,10 @@ impl Session<'_> {
             return Err(self.linked());
         }
         if !plant(sides.kept, probe, value).await? {
-            return Ok(());
+            return self.unproved(sides.kept);
         }
         if !in_emptied {
+            self.unproved(sides.emptied)?;
             return if self.stays(sides.emptied, probe, None).await? {
                 Ok(())
             } else {
@@ -148,7 +150,16 @@ impl Session<'_> {
         sides: Sides<'_>,
         pairs: &'p [Pair],
         one: &(dyn Fn(&'p Pair) -> BoxFuture<'p, Deletion> + Sync),
+        meter: &'p Meter<'p>,
     ) -> MigrateResult<Vec<Transition>> {
+        let one = &|pair| -> BoxFuture<'_, Deletion> {
+            let deleting = one(pair);
+            Box::pin(async move {
+                let deletion = deleting.await;
+                meter.passed(1);
+                deletion
+            })
+        };
         let mut transitions = Vec::new();
         let mut rest = pairs;
         {
@@ -258,6 +269,21 @@ impl Session<'_> {
             kind: MigrateErrorKind::SameStore.as_str().to_owned(),
             message: message.to_owned(),
         });
+    }
+
+    /// A store refuses the probe: refused, unless the operator knows better.
+    fn unproved(&self, store: &dyn SecretPersistence) -> MigrateResult<()> {
+        if self.options.without_probe {
+            return Ok(());
+        }
+        Err(MigrateError::undecided(
+            "the store refuses to be written, so nothing proves that the other one keeps what is deleted",
+        )
+        .with_place(store.to_string())
+        .with_hint(
+            "give these credentials the right to write until it is done, or, if you know that neither \
+             store follows the other, say so with --without-probe",
+        ))
     }
 
     fn linked(&self) -> MigrateError {

@@ -20,6 +20,9 @@ pub struct MigrateOptions {
     /// The longest delay until a store that replicates the other shows a change. Rollback and
     /// retire wait this long before they delete, to see that neither store replicates the other.
     pub lag: Duration,
+    /// Whether rollback and retire continue if a store refuses writes, so that no probe can prove that
+    /// neither store replicates the other.
+    pub without_probe: bool,
     /// The decisions about findings.
     pub decisions: Decisions,
     /// How many rows, names or entries are read at once from configurations, listings and journal.
@@ -41,6 +44,7 @@ impl Default for MigrateOptions {
             requests_per_second: None,
             dry_run: false,
             lag: Duration::from_secs(2),
+            without_probe: false,
             decisions: Decisions::default(),
             page: const { NonZeroUsize::new(500).unwrap() },
             listed: 1000,
@@ -76,6 +80,13 @@ impl MigrateOptions {
     #[must_use]
     pub fn with_lag(mut self, lag: Duration) -> Self {
         self.lag = lag;
+        self
+    }
+
+    /// Sets whether to continue if a store refuses the probe.
+    #[must_use]
+    pub fn with_without_probe(mut self, without_probe: bool) -> Self {
+        self.without_probe = without_probe;
         self
     }
 

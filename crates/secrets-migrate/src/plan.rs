@@ -1,6 +1,6 @@
 //! Reads everything and changes nothing.
 use crate::compare::Step;
-use crate::session::Session;
+use crate::session::{Session, Unit};
 use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select};
 
 impl Session<'_> {
@@ -9,16 +9,17 @@ impl Session<'_> {
     pub(super) async fn plan(&self) -> MigrateResult<()> {
         let scan = self.scan().await?;
         let select = Select::all().with_scan(scan);
-        self.each_unit(Phase::Compare, None, &select, &|entries| {
-            Box::pin(self.plan_unit(scan, entries))
+        self.each_unit(Phase::Compare, None, &select, &|unit| {
+            Box::pin(self.plan_unit(scan, unit))
         })
         .await?;
         self.ledger.decide();
         Ok(())
     }
 
-    async fn plan_unit(&self, scan: u64, entries: Vec<JournalEntry>) -> MigrateResult<()> {
+    async fn plan_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
         let ledger = &self.ledger;
+        let entries = unit.entries;
         ledger.tally(|tally| tally.secrets += entries.len() as u64);
         for step in self.steps(scan, entries).await {
             match step {

@@ -129,7 +129,7 @@ pub struct Tally {
     pub skipped: u64,
     /// Secrets that were read back and equal the source.
     pub verified: u64,
-    /// Secrets that the target has lost, to be copied again.
+    /// Secrets that the target lacks although they were copied, or were about to be: to be copied again.
     pub lost: u64,
     /// Configurations that hydrated.
     pub hydrated: u64,
@@ -151,6 +151,8 @@ pub struct Tally {
     pub changed_since: u64,
     /// Rows that changed in the meantime; try again.
     pub changed: u64,
+    /// Properties of split configurations that their specifications do not know.
+    pub unknown_properties: u64,
 }
 
 /// The classes of findings before secrets are moved.
@@ -169,7 +171,8 @@ pub enum Class {
     /// Rollback or retire did not delete it, because the two sides are not equal. Needs no
     /// decision.
     Kept,
-    /// The target has lost it; the next copy writes it again. Needs no decision.
+    /// The target has lost it, or a copy was stopped before it wrote it; the next copy writes it,
+    /// unless the detail says what to do first. Needs no decision.
     Lost,
     /// A configuration mentions it, and it is missing in the source.
     Missing,
@@ -192,6 +195,9 @@ pub enum Class {
     Storage,
     /// The target cannot store the value.
     Unfit,
+    /// A property that is not in the specification: a secret in it stays in plain text. Needs no
+    /// decision.
+    Unknown,
     /// A configuration is unreadable: a malformed pointer, an unknown reference. Always stops.
     Unreadable,
 }
@@ -217,6 +223,7 @@ impl Class {
             Self::Skipped => "skipped",
             Self::Storage => "storage",
             Self::Unfit => "unfit",
+            Self::Unknown => "unknown",
             Self::Unreadable => "unreadable",
         }
     }

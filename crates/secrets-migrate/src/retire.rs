@@ -11,8 +11,8 @@ use crate::compare::{Pair, Side};
 use crate::hydrate::Store;
 use crate::independence::{Deletion, Sides};
 use crate::rollback::kept;
-use crate::session::Session;
-use crate::{Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, Stop};
+use crate::session::{Session, Unit};
+use crate::{Class, Failure, Finding, MigrateResult, Phase, Select, Stop};
 
 impl Session<'_> {
     /// Hydrates every configuration from the target, then deletes from the source the secrets that
@@ -29,8 +29,8 @@ impl Session<'_> {
         if !self.options.dry_run && self.has_any(&Select::all()).await? {
             self.prove_independence(self.emptying_source()).await?;
         }
-        self.each_unit(Phase::Delete, None, &Select::all(), &|entries| {
-            Box::pin(self.retire_unit(entries))
+        self.each_unit(Phase::Delete, None, &Select::all(), &|unit| {
+            Box::pin(self.retire_unit(unit))
         })
         .await?;
         if self.options.dry_run || self.ledger.is_stopped() {
@@ -46,10 +46,10 @@ impl Session<'_> {
         }
     }
 
-    async fn retire_unit(&self, entries: Vec<JournalEntry>) -> MigrateResult<()> {
-        let pairs = self.pairs(entries).await;
+    async fn retire_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
+        let pairs = self.pairs(unit.entries).await;
         let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.retire_one(pair)) };
-        self.delete_unit(self.emptying_source(), &pairs, &one)
+        self.delete_unit(self.emptying_source(), &pairs, &one, &unit.meter)
             .await
             .map(drop)
     }

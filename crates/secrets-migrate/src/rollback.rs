@@ -9,7 +9,7 @@ use crate::copy::to;
 use crate::hydrate::Store;
 use crate::independence::{Deletion, Sides};
 use crate::scan::coordinates;
-use crate::session::Session;
+use crate::session::{Session, Unit};
 use crate::{Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop};
 
 impl Session<'_> {
@@ -26,8 +26,8 @@ impl Session<'_> {
         if !self.options.dry_run && self.has_any(&select).await? {
             self.prove_independence(self.emptying_target()).await?;
         }
-        self.each_unit(Phase::Delete, None, &select, &|entries| {
-            Box::pin(self.rollback_unit(entries))
+        self.each_unit(Phase::Delete, None, &select, &|unit| {
+            Box::pin(self.rollback_unit(unit))
         })
         .await
     }
@@ -39,11 +39,11 @@ impl Session<'_> {
         }
     }
 
-    async fn rollback_unit(&self, entries: Vec<JournalEntry>) -> MigrateResult<()> {
-        let pairs = self.pairs(entries).await;
+    async fn rollback_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
+        let pairs = self.pairs(unit.entries).await;
         let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.rollback_one(pair)) };
         let mut transitions = self
-            .delete_unit(self.emptying_target(), &pairs, &one)
+            .delete_unit(self.emptying_target(), &pairs, &one, &unit.meter)
             .await?;
         if self.target.capabilities().recovery {
             // If the store retains deleted secrets, a copy may restore them, and then they are ours
@@ -67,9 +67,14 @@ impl Session<'_> {
             ledger.failed(failure);
             return Deletion::default();
         }
-        if let Side::Gone(kind) = pair.target {
+        if let Side::Gone(error) = &pair.target {
+            if self.is_hollow(entry, error).await {
+                ledger.tally(|tally| tally.kept += 1);
+                ledger.found(kept(entry, HOLLOW));
+                return Deletion::default();
+            }
             // The secret is gone, so it is no longer ours. One that could be restored still is.
-            let is_ours = kind == ErrorKind::PendingDeletion;
+            let is_ours = error.kind() == ErrorKind::PendingDeletion;
             let now = (!self.options.dry_run).then(|| to(entry, State::Pending, is_ours));
             return Deletion {
                 deleted: false,
@@ -101,6 +106,10 @@ impl Session<'_> {
         }
     }
 }
+
+/// What is left of a secret whose value was destroyed behind its name.
+const HOLLOW: &str =
+    "its value was destroyed and its name is still taken: delete the secret in the store";
 
 pub(super) fn kept(entry: &JournalEntry, reason: &'static str) -> Finding {
     Finding::of(Class::Kept, entry.coordinate.as_str())

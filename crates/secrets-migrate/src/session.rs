@@ -2,6 +2,7 @@
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
@@ -109,11 +110,10 @@ impl<'m> Session<'m> {
         phase: Phase,
         total: Option<u64>,
         select: &Select,
-        work: &(dyn Fn(Vec<JournalEntry>) -> Work<'s> + Sync),
+        work: &(dyn Fn(Unit<'s>) -> Work<'s> + Sync),
     ) -> MigrateResult<()> {
         self.ledger.began(phase, total);
         let mut running = Running {
-            ledger: &self.ledger,
             phase,
             units: FuturesUnordered::new(),
             result: Ok(()),
@@ -127,7 +127,7 @@ impl<'m> Session<'m> {
     async fn start_units<'s>(
         &'s self,
         select: &Select,
-        work: &(dyn Fn(Vec<JournalEntry>) -> Work<'s> + Sync),
+        work: &(dyn Fn(Unit<'s>) -> Work<'s> + Sync),
         running: &mut Running<'s>,
     ) -> MigrateResult<()> {
         let unit = self.unit();
@@ -146,11 +146,16 @@ impl<'m> Session<'m> {
                 if running.result.is_err() || self.ledger.is_stopped() {
                     return Ok(());
                 }
-                let count = entries.len();
-                let work = work(entries);
-                running
-                    .units
-                    .push(Box::pin(async move { work.await.map(|()| count) }));
+                let meter = Meter::new(&self.ledger, running.phase, entries.len());
+                let work = work(Unit {
+                    entries,
+                    meter: Arc::clone(&meter),
+                });
+                running.units.push(Box::pin(async move {
+                    work.await?;
+                    meter.end();
+                    Ok(())
+                }));
             }
             if is_last {
                 return Ok(());
@@ -189,11 +194,53 @@ impl<'m> Session<'m> {
     }
 }
 
-/// The running units, and the first failure.
-struct Running<'w> {
+/// Secrets that a command processes together, and their progress.
+pub(super) struct Unit<'w> {
+    pub(super) entries: Vec<JournalEntry>,
+    pub(super) meter: Arc<Meter<'w>>,
+}
+
+/// Reports each secret of a unit once: when it is processed, or else at the end of the unit.
+pub(super) struct Meter<'w> {
     ledger: &'w Ledger,
     phase: Phase,
-    units: FuturesUnordered<BoxFuture<'w, MigrateResult<usize>>>,
+    left: AtomicUsize,
+}
+
+impl<'w> Meter<'w> {
+    fn new(ledger: &'w Ledger, phase: Phase, secrets: usize) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            phase,
+            left: AtomicUsize::new(secrets),
+        })
+    }
+
+    /// Reports processed secrets.
+    pub(super) fn passed(&self, secrets: usize) {
+        let take = |left: usize| Some(left.saturating_sub(secrets));
+        let before = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .unwrap_or_default();
+        self.tell(before.min(secrets));
+    }
+
+    fn end(&self) {
+        self.tell(self.left.swap(0, Ordering::Relaxed));
+    }
+
+    fn tell(&self, secrets: usize) {
+        if secrets > 0 {
+            self.ledger.advanced(self.phase, secrets);
+        }
+    }
+}
+
+/// The running units, and the first failure.
+struct Running<'w> {
+    phase: Phase,
+    units: FuturesUnordered<Work<'w>>,
     result: MigrateResult<()>,
 }
 
@@ -223,11 +270,9 @@ impl Running<'_> {
         other.await
     }
 
-    fn note(&mut self, ended: MigrateResult<usize>) {
-        match ended {
-            Ok(count) => self.ledger.advanced(self.phase, count),
-            Err(error) if self.result.is_ok() => self.result = Err(error),
-            Err(_) => {}
+    fn note(&mut self, ended: MigrateResult<()>) {
+        if self.result.is_ok() {
+            self.result = ended;
         }
     }
 }

@@ -188,6 +188,7 @@ impl Work<'_> {
                 return Ok(None);
             }
         };
+        self.report_unknown(row, &key, configuration);
         let record = planned.record().clone();
         let secrets = record.writes().len() as u64;
         if self.split.options.dry_run {
@@ -210,6 +211,21 @@ impl Work<'_> {
                 self.outbox().abandon(&note, &key, record).await?;
                 Ok(None)
             }
+        }
+    }
+
+    /// Reports the properties that are not in a row's specification.
+    fn report_unknown(&self, row: &ConfigRow, key: &str, configuration: &Value) {
+        let unknown = row.specification.as_ref().and_then(|specification| {
+            self.spec(specification)
+                .ok()?
+                .unknown_properties(configuration)
+                .ok()
+        });
+        for place in unknown.into_iter().flatten() {
+            self.ledger.tally(|tally| tally.unknown_properties += 1);
+            self.ledger
+                .found(Finding::new(Class::Unknown).in_configuration(key, Some(place.as_str())));
         }
     }
 

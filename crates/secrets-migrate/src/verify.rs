@@ -4,8 +4,8 @@ use secret_persistence_core::SecretPersistenceExt;
 use crate::compare::{Pair, Side};
 use crate::copy::to;
 use crate::hydrate::Store;
-use crate::plan::conflicting;
-use crate::session::Session;
+use crate::plan::{changed, conflicting};
+use crate::session::{Session, Unit};
 use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition};
 
 impl Session<'_> {
@@ -13,16 +13,18 @@ impl Session<'_> {
     /// there. It always runs to the end, so that it reports every problem.
     pub(super) async fn verify(&self) -> MigrateResult<()> {
         let counts = self.journal.counts().await?;
-        let total = counts.written + counts.verified + counts.present + counts.conflict;
-        // Include previous conflicts: they may be resolved now.
+        let total =
+            counts.intent + counts.written + counts.verified + counts.present + counts.conflict;
+        // Include previous conflicts and interrupted writes: they may be resolved now.
         let select = Select::all().with_states(&[
+            State::Intent,
             State::Written,
             State::Verified,
             State::Present,
             State::Conflict,
         ]);
-        self.each_unit(Phase::Compare, Some(total), &select, &|entries| {
-            Box::pin(self.verify_unit(entries))
+        self.each_unit(Phase::Compare, Some(total), &select, &|unit| {
+            Box::pin(self.verify_unit(unit))
         })
         .await?;
         if self.ledger.is_stopped() {
@@ -30,9 +32,10 @@ impl Session<'_> {
         }
         let hydrated = self.hydrate(Store::Target).await?;
         let states = self.journal.counts().await?;
-        // Most severe reason first: a conflict needs investigation, a loss only another copy.
+        // Most severe reason first: a conflict needs investigation, a loss only another copy. Only
+        // conflicts found now count, because these are listed.
         self.ledger.note(|report| {
-            let stop = if report.count(Class::Conflicting) > 0 || states.conflict > 0 {
+            let stop = if report.count(Class::Conflicting) > 0 {
                 Some(Stop::Conflict)
             } else if report.tally.lost > 0 || states.intent > 0 {
                 Some(Stop::Unverified)
@@ -48,12 +51,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn verify_unit(&self, entries: Vec<JournalEntry>) -> MigrateResult<()> {
-        let pairs = self.settled_pairs(entries).await;
-        let transitions: Vec<Transition> = pairs
-            .iter()
-            .filter_map(|pair| self.verify_one(pair))
-            .collect();
+    async fn verify_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
+        let pairs = self.settled_pairs(unit.entries).await;
+        let mut transitions: Vec<Transition> = Vec::new();
+        for pair in &pairs {
+            transitions.extend(self.verify_one(pair).await);
+        }
         if self.options.dry_run {
             return Ok(());
         }
@@ -75,7 +78,7 @@ impl Session<'_> {
         pairs
     }
 
-    fn verify_one(&self, pair: &Pair) -> Option<Transition> {
+    async fn verify_one(&self, pair: &Pair) -> Option<Transition> {
         let (ledger, entry) = (&self.ledger, &pair.entry);
         if let Some(failure) = pair.failure() {
             ledger.failed(failure);
@@ -83,14 +86,32 @@ impl Session<'_> {
         }
         match (&pair.source, &pair.target) {
             // The target has lost it. Its intent stays: if it appears again, it still is ours.
-            (Side::Has(_), Side::Gone(kind)) => {
+            (Side::Has(_), Side::Gone(error)) => {
+                // A writer with a mirror deletes the old version there first, after it saved the row.
+                if self
+                    .is_mentioned(entry)
+                    .await
+                    .is_ok_and(|mentioned| !mentioned)
+                {
+                    ledger.tally(|tally| tally.changed_since += 1);
+                    ledger.found(changed(entry));
+                    return Some(to(entry, State::Pending, entry.intent));
+                }
                 ledger.tally(|tally| tally.lost += 1);
-                ledger.found(
-                    Finding::of(Class::Lost, entry.coordinate.as_str())
-                        .in_holder(entry.holder.as_deref())
-                        .with_kind(kind.as_str()),
-                );
-                Some(to(entry, State::Pending, entry.intent))
+                let mut finding = Finding::of(Class::Lost, entry.coordinate.as_str())
+                    .in_holder(entry.holder.as_deref())
+                    .with_kind(error.kind().as_str());
+                if self.is_hollow(entry, error).await {
+                    finding = finding.with_detail(
+                        "its value was destroyed and its name is still taken: delete the secret in \
+                         the target, then copy again",
+                    );
+                } else if entry.state == State::Intent {
+                    finding = finding.with_detail("a copy was stopped before it was written");
+                }
+                ledger.found(finding);
+                // A copy that was stopped stays known until one ends.
+                (entry.state != State::Intent).then(|| to(entry, State::Pending, entry.intent))
             }
             (Side::Has(_), _) if pair.is_equal() => {
                 ledger.tally(|tally| tally.verified += 1);
@@ -99,16 +120,18 @@ impl Session<'_> {
                 } else {
                     State::Present
                 };
-                (entry.state != state).then(|| to(entry, state, entry.intent))
+                (entry.state != state && entry.state != State::Intent)
+                    .then(|| to(entry, state, entry.intent))
             }
             (Side::Has(_), _) => {
                 ledger.found(conflicting(entry));
                 Some(to(entry, State::Conflict, entry.intent))
             }
-            // Deleted or retired since. Hydrating shows whether a configuration needs it.
+            // Deleted or retired since. Hydrating shows whether a configuration needs it. A conflict is
+            // resolved when the source no longer has the secret.
             _ => {
                 ledger.tally(|tally| tally.gone += 1);
-                None
+                (entry.state == State::Conflict).then(|| to(entry, State::Pending, entry.intent))
             }
         }
     }

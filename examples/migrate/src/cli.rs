@@ -288,6 +288,10 @@ pub(crate) struct MoveArgs {
     /// retire wait three times this long before they delete more than one secret.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
     pub(crate) lag: Duration,
+    /// Let rollback and retire go on where a store refuses to be written, so that nothing proves that the
+    /// other one keeps what is deleted. State that neither follows the other.
+    #[arg(long)]
+    pub(crate) without_probe: bool,
     #[command(flatten)]
     pub(crate) pace: Pace,
     #[command(flatten)]

@@ -126,6 +126,7 @@ pub(crate) enum Progress {
 pub(crate) struct Lines {
     phase: String,
     done: u64,
+    failed: u64,
     total: Option<u64>,
     told: Instant,
 }
@@ -138,13 +139,14 @@ impl Progress {
             return Self::Lines(Mutex::new(Lines {
                 phase,
                 done: 0,
+                failed: 0,
                 total,
                 told: Instant::now(),
             }));
         }
         let template = match total {
-            Some(_) => "{prefix:9} {bar:32} {pos}/{len}  {rate}  {eta} left",
-            None => "{prefix:9} {spinner} {pos}  {rate}",
+            Some(_) => "{prefix:9} {bar:32} {pos}/{len}  {rate}  {eta} left{msg}",
+            None => "{prefix:9} {spinner} {pos}  {rate}{msg}",
         };
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr())
             .with_prefix(phase)
@@ -177,6 +179,14 @@ impl Progress {
         }
     }
 
+    /// Sets how many of the completed steps have failed.
+    pub(crate) fn failed(&self, steps: u64) {
+        match self {
+            Self::Bar(bar) => bar.set_message(format!(", {steps} failed")),
+            Self::Lines(lines) => lines.lock().failed = steps,
+        }
+    }
+
     /// Ends the phase.
     pub(crate) fn finish(&self) {
         match self {
@@ -193,9 +203,13 @@ impl Progress {
 
 impl Lines {
     fn text(&self) -> String {
+        let failed = match self.failed {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
         match self.total {
-            Some(total) => format!("{}: {} of {total}", self.phase, self.done),
-            None => format!("{}: {}", self.phase, self.done),
+            Some(total) => format!("{}: {} of {total}{failed}", self.phase, self.done),
+            None => format!("{}: {}{failed}", self.phase, self.done),
         }
     }
 }
@@ -225,6 +239,20 @@ mod tests {
         assert!(!shown.contains(is_obeyed));
         let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(read, object);
+    }
+
+    #[test]
+    fn what_failed_is_told_beside_what_is_done() {
+        let mut lines = Lines {
+            phase: "copy".into(),
+            done: 240,
+            failed: 0,
+            total: Some(240),
+            told: Instant::now(),
+        };
+        assert_eq!(lines.text(), "copy: 240 of 240");
+        lines.failed = 239;
+        assert_eq!(lines.text(), "copy: 240 of 240, 239 failed");
     }
 
     #[test]

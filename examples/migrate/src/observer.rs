@@ -13,6 +13,7 @@ pub(crate) struct Shown(Mutex<Vec<Running>>);
 struct Running {
     phase: Phase,
     told: u64,
+    failed: u64,
     progress: Progress,
 }
 
@@ -23,6 +24,7 @@ impl Observer for Shown {
             Event::Began { phase, total } => running.push(Running {
                 phase: *phase,
                 told: 0,
+                failed: 0,
                 progress: Progress::begin(phase.as_str(), *total),
             }),
             Event::Advanced { phase, done } => {
@@ -39,6 +41,12 @@ impl Observer for Shown {
                 }
             }
             // The report contains failures and findings, with their remedies.
+            Event::Failed(_) => {
+                if let Some(shown) = running.last_mut() {
+                    shown.failed += 1;
+                    shown.progress.failed(shown.failed);
+                }
+            }
             _ => {}
         }
     }

@@ -138,6 +138,9 @@ impl Output {
             };
             let (count, meaning) = (findings.count, meaning(*class));
             self.line(format!("{count:>10}  {meaning}{remedy}"));
+            if *class == Class::Unknown && !self.lists_all() {
+                continue;
+            }
             let names: Vec<String> = findings.listed.iter().map(finding).collect();
             self.names_of(&names, count);
         }
@@ -229,7 +232,7 @@ fn end(report: &Report) -> String {
     match report.stopped {
         None if report.failed > 0 => format!("{}: finished, with failures", report.command),
         None if report.tally.lost > 0 => format!(
-            "{}: finished; the target has lost {}; run copy again",
+            "{}: finished; the target lacks {}; run copy again",
             report.command, report.tally.lost
         ),
         None if report.tally.changed_since > 0 && !report.dry_run => format!(
@@ -262,7 +265,7 @@ fn end(report: &Report) -> String {
             report.command, report.tally.remaining
         ),
         Some(Stop::Unverified) => format!(
-            "{}: the target has lost secrets that it had; run copy again",
+            "{}: a copy was not finished, or the target lacks the secrets above; run copy again",
             report.command
         ),
         Some(Stop::Undecided) => {
@@ -282,7 +285,7 @@ fn meaning(class: Class) -> &'static str {
         Class::Expiring => "expire, and the target does not store expiry",
         Class::External => "external secrets, never copied",
         Class::Kept => "not deleted from the store, for the given reason",
-        Class::Lost => "lost by the target; the next copy writes them again",
+        Class::Lost => "missing in the target; the next copy writes them",
         Class::Missing => "in a configuration, missing in the source",
         Class::OtherScope => "secrets of another scope than their configuration",
         Class::Orphaned => "in the source, in no configuration",
@@ -293,6 +296,10 @@ fn meaning(class: Class) -> &'static str {
         Class::Shared => "in more than one configuration",
         Class::Storage => "pointers with a storage id",
         Class::Unfit => "values that the target cannot store",
+        Class::Unknown => {
+            "properties that are not in the specification; a secret in one stays in plain text (--list FILE \
+             names them, --refuse-unknown-properties refuses them)"
+        }
         Class::Unreadable => "places in configurations that cannot be understood",
         _ => "others",
     }

@@ -9,6 +9,7 @@ mod refusals;
 mod splits;
 mod tap;
 mod world;
+mod writers;
 
 #[tokio::test]
 async fn the_journal_in_memory_keeps_the_promises() {

@@ -142,6 +142,7 @@ impl Run {
         let journal = journal::open(&args.journal.journal, environment).await?;
         let options = paced(&args.pace, output)
             .with_lag(args.lag)
+            .with_without_probe(args.without_probe)
             .with_dry_run(args.dry_run)
             .with_decisions(decisions);
         let mut migration = Migration::new(

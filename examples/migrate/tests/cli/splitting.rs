@@ -185,3 +185,24 @@ async fn a_killed_split_is_finished_by_the_next() {
         }
     }
 }
+
+/// A property that an upgrade has removed may contain a password that stays in clear: its number is
+/// told, its name where somebody asks, and it is refused where somebody wants that.
+#[tokio::test]
+async fn properties_that_the_specification_does_not_know_are_counted_and_named_on_request() {
+    let lab = Lab::empty();
+    raw_rows(&lab, 3).await;
+    let told = split(&lab, &["--dry-run"]).expect(0);
+    told.says("3 unknown properties")
+        .says("         3  properties that are not in the specification")
+        .never_says("c0  /z");
+    split(&lab, &["--dry-run", "--list", "names.txt"]).expect(0);
+    let names = std::fs::read_to_string(lab.file("names.txt")).unwrap();
+    assert_eq!(names.lines().count(), 3, "{names}");
+    assert!(names.contains("c0  /z"), "{names}");
+    let json = split(&lab, &["--dry-run", "--json"]).expect(0).json();
+    assert_eq!(json["findings"]["unknown"]["count"], 3, "{json}");
+    split(&lab, &["--dry-run", "--refuse-unknown-properties"])
+        .expect(1)
+        .says("the specification does not know this property");
+}

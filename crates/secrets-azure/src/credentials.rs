@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::config::{ClientSecret, Config, Credentials, WorkloadIdentity};
-use crate::error::{Fault, NoCredentials};
+use crate::error::Fault;
 use crate::transport::Bounded;
 
 /// How long a token that was just fetched is not fetched again, whoever says that it was refused:
@@ -125,7 +125,10 @@ impl Inner {
             Credentials::DeveloperTools => {
                 let none = |_: SdkError| {
                     // What the command lines print is theirs, and not for our errors.
-                    Fault::no_credentials(NoCredentials::DeveloperTools)
+                    Fault::no_credentials(
+                        "neither the Azure CLI nor the Azure Developer CLI gave a token",
+                        "log in with `az login` or `azd auth login`",
+                    )
                 };
                 let tools = DeveloperToolsCredential::new(None).map_err(none)?;
                 tools.get_token(scopes, None).await.map_err(none)
@@ -168,7 +171,13 @@ impl Inner {
         scopes: &[&str],
     ) -> Result<AccessToken, Fault> {
         let failed = |error: SdkError| Fault::from_credential(&error, false);
-        let unreadable = |reason| Fault::no_credentials(NoCredentials::WorkloadIdentity(reason));
+        let unreadable = |reason| {
+            Fault::no_credentials(
+                format!("the federated token file cannot be read: {reason}"),
+                "look at `federated-token-file` (AZURE_FEDERATED_TOKEN_FILE), the pod's label \
+                 azure.workload.identity/use and its service account",
+            )
+        };
         // Kubernetes renews the file, so it is read at every login.
         let text = tokio::fs::read_to_string(&identity.token_file)
             .await

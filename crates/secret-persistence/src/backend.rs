@@ -39,6 +39,24 @@ pub(crate) struct Backend {
     pub(crate) open: for<'a> fn(&'a SettingMap, Option<Owner>) -> Opening<'a>,
 }
 
+/// Opens a store with its configuration: what the five backends do alike, each with its own types.
+async fn open<Config, Store, Connecting>(
+    config: Result<Config>,
+    owner: Option<Owner>,
+    with_owner: fn(Config, Owner) -> Config,
+    connect: impl FnOnce(Config) -> Connecting,
+) -> Result<Arc<dyn SecretPersistence>>
+where
+    Store: SecretPersistence,
+    Connecting: Future<Output = Result<Store>>,
+{
+    let config = match owner {
+        Some(owner) => with_owner(config?, owner),
+        None => config?,
+    };
+    Ok(Arc::new(connect(config).await?))
+}
+
 /// One form of the JSON for external secret management.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JsonForm {

@@ -1,11 +1,8 @@
 //! Azure Key Vault.
 
-use std::sync::Arc;
-
 use secret_persistence_azure::{AzureKeyVault, Config, SETTINGS};
-use secret_persistence_core::SecretPersistence;
 
-use super::{Backend, JsonForm};
+use super::{Backend, JsonForm, open};
 use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
@@ -19,12 +16,12 @@ pub(super) const BACKEND: Backend = Backend {
     quotas: Some(AzureKeyVault::quotas),
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
-        Box::pin(async move {
-            let mut config = Config::from_settings(values)?;
-            if let Some(owner) = owner {
-                config = config.with_owner(owner);
-            }
-            Ok(Arc::new(AzureKeyVault::connect(config).await?) as Arc<dyn SecretPersistence>)
-        })
+        let config = Config::from_settings(values);
+        Box::pin(open(
+            config,
+            owner,
+            Config::with_owner,
+            AzureKeyVault::connect,
+        ))
     },
 };

@@ -1,11 +1,8 @@
 //! SQLite and Postgres.
 
-use std::sync::Arc;
-
-use secret_persistence_core::SecretPersistence;
 use secret_persistence_db::{Database, DbConfig, SETTINGS};
 
-use super::Backend;
+use super::{Backend, open};
 use crate::kind::Kind;
 
 pub(super) const BACKEND: Backend = Backend {
@@ -15,12 +12,7 @@ pub(super) const BACKEND: Backend = Backend {
     quotas: None,
     check: |values| DbConfig::from_settings(values).map(drop),
     open: |values, owner| {
-        Box::pin(async move {
-            let mut config = DbConfig::from_settings(values)?;
-            if let Some(owner) = owner {
-                config = config.with_owner(owner);
-            }
-            Ok(Arc::new(Database::connect(config).await?) as Arc<dyn SecretPersistence>)
-        })
+        let config = DbConfig::from_settings(values);
+        Box::pin(open(config, owner, DbConfig::with_owner, Database::connect))
     },
 };

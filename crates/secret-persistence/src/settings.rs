@@ -17,11 +17,10 @@ mod unnamed;
 mod url;
 mod variables;
 
-use std::borrow::Cow;
 use std::fmt;
 
 use secret_persistence_core::settings::{Setting, SettingMap, unknown};
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result};
+use secret_persistence_core::{Error, Owner, Result};
 
 use crate::backend::{self, Backend};
 use crate::kind::Kind;
@@ -31,6 +30,7 @@ pub(crate) use common::{Layering, audit_mode};
 pub use environment::Environment;
 pub use kubernetes::KubernetesSecrets;
 pub use misspellings::Warning;
+pub(crate) use secret_persistence_core::settings::invalid;
 pub use tenant::Tenant;
 
 /// The settings of one store: its kind, the values of its key table, and what stands around it.
@@ -305,8 +305,4 @@ impl fmt::Debug for Settings {
 /// `InvalidConfig` where its backend is not built in.
 pub fn key_table(kind: Kind) -> Result<&'static [Setting]> {
     backend::of(kind).map(|backend| backend.settings.rows())
-}
-
-pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
 }

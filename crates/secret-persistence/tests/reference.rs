@@ -204,14 +204,13 @@ fn every_documented_name_is_there() {
     }
 }
 
-/// Settings around a store and settings of a store share one namespace in URLs; the owner alone may
-/// stand in both, and means the same.
+/// Settings around a store and settings of a store share one namespace in URLs.
 #[test]
 fn no_name_means_two_things() {
     for kind in Kind::ALL {
         for row in key_table(kind).unwrap() {
             let common = COMMON.iter().any(|common| common.name == row.name);
-            assert!(!common || row.name == "owner", "{kind}: {}", row.name);
+            assert!(!common, "{kind}: {}", row.name);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use secret_persistence_core::settings::{SettingMap, endpoint, is_loopback};
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Recovery, Result, SecretValue};
+use secret_persistence_core::settings::{SettingMap, endpoint, invalid, is_loopback};
+use secret_persistence_core::{Error, ErrorKind, Owner, Recovery, Result, SecretValue};
 use url::Url;
 
 use crate::arn::Arn;
@@ -429,10 +429,6 @@ fn check_kms_key(key: &str, region: &Region) -> Result<()> {
         invalid("the KMS key is neither an ARN, nor an id, nor an alias")
             .with_hint("write arn:aws:kms:<region>:<account>:key/<id>, or alias/<name>"),
     )
-}
-
-pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
-use secret_persistence_core::settings::{KeyTable, Setting};
+use secret_persistence_core::settings::{KeyTable, Setting, invalid};
 
-use crate::config::{DESCRIPTION, SESSION_NAME, invalid};
+use crate::config::{DESCRIPTION, SESSION_NAME};
 
 /// The key table: `aws://<region>?kms-key-arn=…&tag-key=…`, and the environment where the URL says
 /// nothing.

@@ -15,13 +15,14 @@ use azure_security_keyvault_secrets::models::{
 };
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use futures::StreamExt;
+use secret_persistence_core::settings::invalid;
 use secret_persistence_core::{Error, Result, SecretValue, Timestamp};
 use secret_persistence_remote::{Nature, quiet};
 use tokio::time::Instant;
 use tracing::debug;
 use url::Url;
 
-use crate::config::{Config, invalid};
+use crate::config::Config;
 use crate::credentials::Login;
 use crate::error::Fault;
 use crate::naming::{SecretName, name_of_id};

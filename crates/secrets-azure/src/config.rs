@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secret_persistence_core::settings::{SettingMap, Trust};
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Recovery, Result};
+use secret_persistence_core::settings::{SettingMap, Trust, invalid};
+use secret_persistence_core::{Error, Owner, Recovery, Result};
 use url::{Host, Url};
 
 pub(crate) use identity::{ClientSecret, Credentials, WorkloadIdentity};
@@ -349,12 +349,10 @@ fn collect_tags(tags: Vec<(String, String)>) -> Result<BTreeMap<String, String>>
     Ok(collected)
 }
 
-pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
-}
-
 #[cfg(test)]
 mod tests {
+    use secret_persistence_core::ErrorKind;
+
     use super::*;
     use crate::SETTINGS;
 

@@ -1,8 +1,8 @@
 //! The key table: every setting, its name in URLs, its other names and its default.
 
-use secret_persistence_core::settings::{KeyTable, Setting};
+use secret_persistence_core::settings::{KeyTable, Setting, invalid};
 
-use crate::config::{API_VERSION, invalid, is_vault_name};
+use crate::config::{API_VERSION, is_vault_name};
 
 /// The key table: `azure://<vault host>[:port]?tags=…&purge=…`, where the host may be the vault's name
 /// alone, and the environment where the URL says nothing.

@@ -23,9 +23,10 @@ use rustls::{
     SignatureScheme,
 };
 use secret_persistence_core::Result;
+use secret_persistence_core::settings::invalid;
 use secret_persistence_remote::{Connect, Unresolved};
 
-use crate::config::{Config, Reach, invalid};
+use crate::config::{Config, Reach};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -582,7 +582,8 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+/// The error for a setting that is refused: `InvalidConfig`, of the operation `Open`.
+pub fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secret_persistence_core::settings::{KeyTable, Setting, SettingMap};
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result};
+use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, invalid};
+use secret_persistence_core::{Owner, Result};
 
 use crate::database_url::{self, Address};
 use crate::keyring::KeyRing;
@@ -51,11 +51,6 @@ const ROWS: &[Setting] = &[
     Setting::new("keyring-file", "the file that holds the key ring")
         .with_env(&["SECRETS_KEYRING_FILE"])
         .operator_only(),
-    Setting::new(
-        "owner",
-        "the id of this installation, written with every secret",
-    )
-    .with_env(&["SECRETS_OWNER"]),
     Setting::new(
         "create",
         "what happens where the database file or table is missing: true makes it, false refuses, dry-run reads it as empty and writes nothing",
@@ -193,7 +188,7 @@ impl DbConfig {
             table: settings.text("table").unwrap_or("secrets").parse()?,
             mode,
             ring,
-            owner: settings.text("owner").map(Owner::parse).transpose()?,
+            owner: None,
             if_missing: settings.choice("create", &IfMissing::ALL)?,
             pool_size: settings.number("pool-size", 1..=1000)?,
             connect_timeout: Duration::from_secs(settings.number("connect-timeout", 1..=600)?),
@@ -292,12 +287,9 @@ pub(crate) fn unbracketed(host: &str) -> &str {
         .unwrap_or(host)
 }
 
-pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
-}
-
 #[cfg(test)]
 mod tests {
+    use secret_persistence_core::ErrorKind;
     use secret_persistence_core::settings::{StoreUrl, Trust};
 
     use super::*;
@@ -373,7 +365,7 @@ mod tests {
     #[test]
     fn sqlite_is_not_disturbed_by_what_is_set_for_postgres() {
         let config = from_url(
-            "sqlite:///a/b.db?mode=plain&owner=here",
+            "sqlite:///a/b.db?mode=plain",
             &[
                 ("DATABASE_URL", "postgres://u:canary@h/d"),
                 ("DATABASE_PORT", "x"),
@@ -421,7 +413,6 @@ mod tests {
             "postgres://host/db?user=u&connect-timeout=x",
             "postgres://host/db?user=u&create=maybe",
             "postgres://host/db?user=u&table=a;b",
-            "postgres://host/db?user=u&owner=Capital",
             "postgres://host/db?user=u&password=canary",
             "postgres://host/db?user=u&path=x",
             "postgres://host/db",

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
-use secret_persistence_core::settings::StoreUrl;
+use secret_persistence_core::settings::{StoreUrl, invalid};
 use secret_persistence_core::{Error, Result, SecretValue};
 use url::Url;
 
-use crate::config::{invalid, unbracketed};
+use crate::config::unbracketed;
 
 /// What a URL says about where the database is and who we are there.
 #[derive(Default)]

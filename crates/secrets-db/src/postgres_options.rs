@@ -3,10 +3,12 @@
 
 use std::fmt;
 
-use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl, Variables, is_loopback};
+use secret_persistence_core::settings::{
+    Setting, SettingMap, StoreUrl, Variables, invalid, is_loopback,
+};
 use secret_persistence_core::{Result, SecretValue};
 
-use crate::config::{invalid, unbracketed};
+use crate::config::unbracketed;
 use crate::database_url::{self, Address};
 
 /// The schemes of a Postgres URL.

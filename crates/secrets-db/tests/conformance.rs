@@ -43,15 +43,13 @@ fn owner() -> Owner {
 
 /// The three kinds, as settings of any engine.
 fn kinds(config: impl Fn() -> Setup) -> [DbConfig; 3] {
+    let plain = config().mode(Mode::Plain);
+    let encrypted = config().mode(Mode::Encrypted).keyring(&ring());
     [
-        config().mode(Mode::Plain).set("create", "false"),
-        config().mode(Mode::Plain).set("owner", owner().as_str()),
-        config()
-            .mode(Mode::Encrypted)
-            .keyring(&ring())
-            .set("owner", owner().as_str()),
+        plain.clone().set("create", "false").build().unwrap(),
+        plain.build().unwrap().with_owner(owner()),
+        encrypted.build().unwrap().with_owner(owner()),
     ]
-    .map(|config| config.build().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

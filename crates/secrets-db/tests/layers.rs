@@ -17,7 +17,7 @@ use support::{Folder, ring};
 
 async fn open(folder: &Folder) -> Arc<dyn SecretPersistence> {
     let config = folder.config().mode(Mode::Encrypted).keyring(&ring());
-    let config = config.set("owner", owner().as_str()).build().unwrap();
+    let config = config.build().unwrap().with_owner(owner());
     Arc::new(Database::connect(config).await.unwrap())
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use secret_persistence_core::settings::{SettingMap, endpoint, is_loopback};
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result};
+use secret_persistence_core::settings::{SettingMap, endpoint, invalid, is_loopback};
+use secret_persistence_core::{Owner, Result};
 use url::Url;
 
 use crate::key::Key;
@@ -304,12 +304,10 @@ pub(crate) fn check_service_account(email: &str) -> Result<()> {
     }
 }
 
-pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
-}
-
 #[cfg(test)]
 mod tests {
+    use secret_persistence_core::ErrorKind;
+
     use super::*;
     use crate::SETTINGS;
 

@@ -4,10 +4,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use secret_persistence_core::settings::invalid;
 use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::Value;
-
-use crate::config::invalid;
 
 /// The universe whose endpoints and tokens this crate knows.
 /// <https://cloud.google.com/docs/authentication/universe-domain>

@@ -1,8 +1,6 @@
 //! The key table: every setting, its name in URLs, its environment variables and its default.
 
-use secret_persistence_core::settings::{KeyTable, Setting};
-
-use crate::config::invalid;
+use secret_persistence_core::settings::{KeyTable, Setting, invalid};
 
 /// The key table: `gcp://<project>[/<region>]?kms-key=…&labels=…`, and the environment where the URL
 /// says nothing.

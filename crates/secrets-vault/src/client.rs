@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, redirect};
-use secret_persistence_core::settings::is_loopback;
-use secret_persistence_core::{Error, ErrorKind, Operation, Result, SecretValue};
+use secret_persistence_core::settings::{invalid, is_loopback};
+use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use secret_persistence_remote::retry_after;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -396,8 +396,4 @@ pub(crate) async fn read(path: &std::path::Path) -> Result<Vec<u8>> {
     tokio::fs::read(path)
         .await
         .map_err(|cause| invalid(format!("cannot read {}", path.display())).with_source(cause))
-}
-
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message).with_operation(Operation::Open)
 }

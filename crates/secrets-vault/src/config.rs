@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, StoreUrl, is_loopback};
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, Result, SecretValue};
+use secret_persistence_core::settings::{
+    KeyTable, Setting, SettingMap, StoreUrl, invalid, is_loopback,
+};
+use secret_persistence_core::{Owner, Result, SecretValue};
 use url::{Host, Url};
 
 use crate::resolver::Reach;
@@ -72,7 +74,6 @@ const ROWS: &[Setting] = &[
     Setting::new("max-value-bytes", "the largest value the server's storage takes")
         .with_default("500000"),
     Setting::new("timeout-seconds", "how long one request may take, from 1 to 300").with_default("30"),
-    Setting::new("owner", "the id of this installation").with_env(&["SECRETS_OWNER"]),
 ];
 
 /// The settings of one Vault store, complete and checked.
@@ -185,17 +186,15 @@ impl VaultConfig {
                 ));
             }
         };
-        let version = match settings.text("kv-version").unwrap_or("auto") {
-            "auto" => None,
-            "1" => Some(KvVersion::One),
-            "2" => Some(KvVersion::Two),
-            _ => return Err(invalid("`kv-version` is 1, 2 or auto")),
-        };
-        let owner = settings.text("owner").map(Owner::parse).transpose()?;
+        let versions = [
+            ("auto", None),
+            ("1", Some(KvVersion::One)),
+            ("2", Some(KvVersion::Two)),
+        ];
         Ok(Self {
             address,
             place: place(settings)?,
-            version,
+            version: settings.choice("kv-version", &versions)?,
             reach,
             login: login(settings)?,
             namespace: settings.text("namespace").map(header_text).transpose()?,
@@ -206,10 +205,10 @@ impl VaultConfig {
                 .map(host_name)
                 .transpose()?,
             peers: peers(settings)?,
-            connections: number(settings, "connections", 32, 1..=256)?,
-            max_value_bytes: number(settings, "max-value-bytes", 500_000, 1..=16 << 20)?,
-            timeout: Duration::from_secs(number(settings, "timeout-seconds", 30, 1..=300)? as u64),
-            owner,
+            connections: settings.number("connections", 1..=256)?,
+            max_value_bytes: settings.number("max-value-bytes", 1..=16 << 20)?,
+            timeout: Duration::from_secs(settings.number("timeout-seconds", 1..=300)?),
+            owner: None,
         })
     }
 }
@@ -454,31 +453,9 @@ fn header_text(text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn number(
-    settings: &SettingMap,
-    name: &'static str,
-    default: usize,
-    range: std::ops::RangeInclusive<usize>,
-) -> Result<usize> {
-    let value = settings.parse(name)?.unwrap_or(default);
-    if range.contains(&value) {
-        return Ok(value);
-    }
-    Err(invalid(format!(
-        "`{name}` is from {} to {}",
-        range.start(),
-        range.end()
-    )))
-}
-
-pub(crate) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message)
-        .with_operation(Operation::Open)
-        .with_store("vault")
-}
-
 #[cfg(test)]
 mod tests {
+    use secret_persistence_core::ErrorKind;
     use secret_persistence_core::settings::Trust;
 
     use super::*;

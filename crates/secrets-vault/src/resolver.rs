@@ -7,11 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use secret_persistence_core::Result;
-use secret_persistence_core::settings::{Trust, is_public};
+use secret_persistence_core::settings::{Trust, invalid, is_public};
 use secret_persistence_remote::{Connect, Unresolved};
 use url::{Host, Url};
-
-use crate::config::invalid;
 
 /// Which addresses may be connected to.
 #[derive(Clone, Debug)]

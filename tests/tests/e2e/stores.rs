@@ -43,25 +43,21 @@ pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
     let mut settings = SettingMap::new(SETTINGS.rows());
     for (name, value) in [
         ("address", address),
-        ("owner", owner().as_str()),
         ("prefix", &format!("{mount}/airbyte/")),
         ("token", token),
     ] {
         settings.set(name, value).unwrap();
     }
     let config = VaultConfig::from_settings(&settings).unwrap();
-    Arc::new(Vault::connect(config).await.unwrap())
+    Arc::new(Vault::connect(config.with_owner(owner())).await.unwrap())
 }
 
 /// A database file, as it is where nobody has encrypted it.
 pub(crate) async fn sqlite(file: &Path) -> Store {
-    let settings = secret_persistence_db::SETTINGS.from_pairs([
-        ("path", file.to_str().unwrap()),
-        ("mode", "plain"),
-        ("owner", owner().as_str()),
-    ]);
+    let settings = secret_persistence_db::SETTINGS
+        .from_pairs([("path", file.to_str().unwrap()), ("mode", "plain")]);
     let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
-    Arc::new(Database::connect(config).await.unwrap())
+    Arc::new(Database::connect(config.with_owner(owner())).await.unwrap())
 }
 
 /// The store with a layer that repeats what fails for a moment, `attempts` times at most and after short pauses.

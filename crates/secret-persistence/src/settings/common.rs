@@ -1,11 +1,11 @@
 //! What stands around a store: its owner, layers and audit; the same for every kind.
 
-use std::str::FromStr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use secret_persistence_core::layer::{CacheOptions, ClassLimit, LimitOptions, RetryOptions};
+use secret_persistence_core::layer::{CacheOptions, LimitOptions, RetryOptions};
 use secret_persistence_core::settings::{Setting, SettingMap};
-use secret_persistence_core::{AuditMode, Error, Result};
+use secret_persistence_core::{AuditMode, Result};
 
 use super::{Settings, invalid};
 
@@ -72,8 +72,7 @@ pub const COMMON: &[Setting] = &[
     .with_helm(&["limit"]),
     Setting::new(
         "limit-share",
-        "the part of the quota that this installation may use, above 0 and at most 1: others use the \
-         account too",
+        "the part of the quota that this installation may use, 0.001 to 1: others use the account too",
     )
     .with_env(&["SECRETS_LIMIT_SHARE"])
     .with_helm(&["limitShare"])
@@ -136,8 +135,8 @@ impl Layering {
         let values = &settings.common;
         let quotas = settings.backend()?.quotas.map(|quotas| quotas());
         Ok(Self {
-            metrics: flag(values, "metrics")?.unwrap_or(true),
-            read_only: flag(values, "read-only")?.unwrap_or(false),
+            metrics: values.flag("metrics")?,
+            read_only: values.flag("read-only")?,
             cache: cache(values)?,
             retry: retry(values)?,
             limit: limit(values, quotas)?,
@@ -147,108 +146,60 @@ impl Layering {
 
 /// What becomes of an operation whose audit events are lost, where they are wanted at all.
 pub(crate) fn audit_mode(values: &SettingMap) -> Result<Option<AuditMode>> {
-    match values.text("audit") {
-        None => Ok(None),
-        Some("required") => Ok(Some(AuditMode::Required)),
-        Some("best_effort") => Ok(Some(AuditMode::BestEffort)),
-        Some(_) => Err(invalid("`audit` is required or best_effort")),
-    }
+    let modes = [
+        ("required", AuditMode::Required),
+        ("best_effort", AuditMode::BestEffort),
+    ];
+    let set = values.is_set("audit");
+    set.then(|| values.choice("audit", &modes)).transpose()
 }
 
 fn cache(values: &SettingMap) -> Result<Option<CacheOptions>> {
     // What is not switched on is checked all the same: it may be tomorrow.
-    let wanted = flag(values, "cache")?.unwrap_or(false);
-    let mut options = CacheOptions::default();
-    if let Some(seconds) = number(values, "cache-ttl-seconds", 1, 86_400)? {
-        options = options.with_ttl(Duration::from_secs(seconds));
-    }
-    if let Some(seconds) = number(values, "cache-stale-seconds", 0, 604_800)? {
-        options = options.with_stale(Duration::from_secs(seconds));
-    }
-    if let Some(bytes) = number(values, "cache-max-bytes", 1, u64::MAX)? {
-        options = options.with_max_bytes(bytes);
-    }
-    Ok(wanted.then_some(options))
+    let options = CacheOptions::default()
+        .with_ttl(seconds(values, "cache-ttl-seconds", 1..=86_400)?)
+        .with_stale(seconds(values, "cache-stale-seconds", 0..=604_800)?)
+        .with_max_bytes(values.number("cache-max-bytes", 1..=u64::MAX)?);
+    Ok(values.flag("cache")?.then_some(options))
 }
 
 fn retry(values: &SettingMap) -> Result<Option<RetryOptions>> {
-    let wanted = flag(values, "retry")?.unwrap_or(true);
-    let mut options = RetryOptions::default();
-    if let Some(attempts) = number(values, "retry-attempts", 1, 100)? {
-        options = options.with_attempts(attempts);
-    }
-    if let Some(seconds) = number(values, "retry-deadline-seconds", 1, 3600)? {
-        options = options.with_deadline(Duration::from_secs(seconds));
-    }
-    if let Some(seconds) = number(values, "request-timeout-seconds", 1, 600)? {
-        options = options.with_request_timeout(Duration::from_secs(seconds));
-    }
-    Ok(wanted.then_some(options))
+    let options = RetryOptions::default()
+        .with_attempts(values.number("retry-attempts", 1..=100)?)
+        .with_deadline(seconds(values, "retry-deadline-seconds", 1..=3600)?)
+        .with_request_timeout(seconds(values, "request-timeout-seconds", 1..=600)?);
+    Ok(values.flag("retry")?.then_some(options))
 }
 
+const RATES: [&str; 3] = [
+    "limit-reads-per-second",
+    "limit-writes-per-second",
+    "limit-lists-per-second",
+];
+
 fn limit(values: &SettingMap, quotas: Option<LimitOptions>) -> Result<Option<LimitOptions>> {
-    let wanted = flag(values, "limit")?;
-    let own = [
-        (
-            "limit-reads-per-second",
-            values.text("limit-reads-per-second"),
-        ),
-        (
-            "limit-writes-per-second",
-            values.text("limit-writes-per-second"),
-        ),
-        (
-            "limit-lists-per-second",
-            values.text("limit-lists-per-second"),
-        ),
-    ];
-    let given = own.iter().find(|(_, text)| text.is_some());
-    if let (Some(false), Some((name, _))) = (wanted, given) {
+    let wanted = values.parse("limit")?;
+    let given = RATES.into_iter().find(|name| values.is_set(name));
+    if let (Some(false), Some(name)) = (wanted, given) {
         return Err(invalid(format!(
             "`{name}` is of no use where `limit` is false"
         )));
     }
     let wanted = wanted.unwrap_or(quotas.is_some() || given.is_some());
     let mut options = quotas.unwrap_or_default();
-    let rate = |class: &mut ClassLimit, name| {
-        if let Some(rate) = decimal(values, name, 1_000_000.0)? {
-            class.per_second = rate;
+    let classes = [&mut options.read, &mut options.write, &mut options.list];
+    for (name, class) in RATES.into_iter().zip(classes) {
+        if values.is_set(name) {
+            class.per_second = values.number(name, 0.001..=1_000_000.0)?;
         }
-        Ok::<_, Error>(())
-    };
-    rate(&mut options.read, "limit-reads-per-second")?;
-    rate(&mut options.write, "limit-writes-per-second")?;
-    rate(&mut options.list, "limit-lists-per-second")?;
-    let share = decimal(values, "limit-share", 1.0)?.unwrap_or(0.5);
-    let replicas: u32 = number(values, "replicas", 1, 10_000)?.unwrap_or(1);
+    }
+    let share: f64 = values.number("limit-share", 0.001..=1.0)?;
+    let replicas: u32 = values.number("replicas", 1..=10_000)?;
     Ok(wanted.then(|| options.with_share(share / f64::from(replicas))))
 }
 
-/// `true` or `false`.
-fn flag(values: &SettingMap, name: &str) -> Result<Option<bool>> {
-    values.parse(name)
-}
-
-fn number<T>(values: &SettingMap, name: &str, least: T, most: T) -> Result<Option<T>>
-where
-    T: FromStr + PartialOrd + std::fmt::Display + Copy,
-{
-    let Some(number) = values.parse::<T>(name)? else {
-        return Ok(None);
-    };
-    if (least..=most).contains(&number) {
-        return Ok(Some(number));
-    }
-    Err(invalid(format!("`{name}` is from {least} to {most}")))
-}
-
-/// A number above zero.
-fn decimal(values: &SettingMap, name: &str, most: f64) -> Result<Option<f64>> {
-    match values.parse::<f64>(name)? {
-        Some(number) if number > 0.0 && number <= most => Ok(Some(number)),
-        Some(_) => Err(invalid(format!("`{name}` is above 0 and at most {most}"))),
-        None => Ok(None),
-    }
+fn seconds(values: &SettingMap, name: &str, range: RangeInclusive<u64>) -> Result<Duration> {
+    values.number(name, range).map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -289,40 +240,14 @@ mod tests {
         assert!(limit(&[("limit-writes-per-second", "3")]).is_some());
     }
 
+    /// The documentation of the layers and the table of settings say the same.
     #[test]
-    fn defaults_are_what_the_table_says() {
-        let named = |name: &str| {
-            let row = COMMON.iter().find(|row| row.name == name).unwrap();
-            values(&[("cache", "true"), (name, row.default.unwrap())])
-        };
-        let plain = values(&[("cache", "true")]);
-        for name in [
-            "cache-ttl-seconds",
-            "cache-stale-seconds",
-            "cache-max-bytes",
-        ] {
-            assert_eq!(
-                cache(&named(name)).unwrap(),
-                cache(&plain).unwrap(),
-                "{name}"
-            );
-        }
-        for name in [
-            "retry",
-            "retry-attempts",
-            "retry-deadline-seconds",
-            "request-timeout-seconds",
-        ] {
-            assert_eq!(
-                retry(&named(name)).unwrap(),
-                retry(&plain).unwrap(),
-                "{name}"
-            );
-        }
-        for name in ["limit-share", "replicas"] {
-            let with = limit(&named(name), Some(quotas())).unwrap();
-            assert_eq!(with, limit(&plain, Some(quotas())).unwrap(), "{name}");
-        }
+    fn the_tables_defaults_are_those_of_the_layers() {
+        let unset = values(&[("cache", "true")]);
+        assert_eq!(cache(&unset).unwrap(), Some(CacheOptions::default()));
+        assert_eq!(retry(&unset).unwrap(), Some(RetryOptions::default()));
+        let limit = limit(&unset, Some(quotas())).unwrap();
+        assert_eq!(limit, Some(quotas().with_share(0.5)));
     }
 
     #[test]
@@ -339,7 +264,7 @@ mod tests {
             ("limit-reads-per-second", "-1"),
         ] {
             let values = values(&[("cache", "true"), (name, text)]);
-            let refused = flag(&values, "metrics").is_err()
+            let refused = values.flag("metrics").is_err()
                 || cache(&values).is_err()
                 || retry(&values).is_err()
                 || limit(&values, Some(quotas())).is_err();

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use secret_persistence_core::settings::SettingMap;
+use secret_persistence_core::settings::{SettingMap, invalid};
 use secret_persistence_core::{Error, Result, SecretValue};
 
-use super::invalid;
 use crate::settings::SETTINGS;
 
 /// Where credentials come from.

@@ -11,8 +11,8 @@
 use std::sync::{Arc, Mutex};
 
 use reqwest::{Client, Method};
-use secret_persistence_core::Result;
 use secret_persistence_core::settings::SettingMap;
+use secret_persistence_core::{Owner, Result};
 use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -130,14 +130,22 @@ impl Admin {
     }
 }
 
-/// Opens a store with these settings.
+/// Opens a store with these settings, of which `owner` stands around a store.
 pub async fn open(address: &str, pairs: &[(&str, &str)]) -> Result<Vault> {
     let mut settings = SettingMap::new(SETTINGS.rows());
     settings.set("address", address)?;
+    let mut owner = None;
     for (name, value) in pairs {
-        settings.set(name, *value)?;
+        match *name {
+            "owner" => owner = Some(Owner::parse(value)?),
+            name => settings.set(name, *value)?,
+        }
     }
-    Vault::connect_lazy(VaultConfig::from_settings(&settings)?).await
+    let mut config = VaultConfig::from_settings(&settings)?;
+    if let Some(owner) = owner {
+        config = config.with_owner(owner);
+    }
+    Vault::connect_lazy(config).await
 }
 
 /// What a fake server was sent.

@@ -338,7 +338,7 @@ fn the_environment_adds_only_what_is_ours_alone() {
     )
     .unwrap();
     let names: Vec<_> = settings.store().names().collect();
-    assert_eq!(names, ["database", "host", "keyring-file", "owner", "user"]);
+    assert_eq!(names, ["database", "host", "keyring-file", "user"]);
     assert_eq!(settings.common().text("owner"), Some("here"));
 }
 

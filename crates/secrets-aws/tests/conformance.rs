@@ -540,7 +540,7 @@ impl fmt::Debug for SomebodyElse {
 
 #[async_trait]
 impl Outsider for SomebodyElse {
-    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
+    async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.is_empty() {
             // LocalStack takes it, AWS does not: the shortest value has one character.
             return Err(secret_persistence_core::Error::new(

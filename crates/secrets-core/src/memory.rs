@@ -90,7 +90,7 @@ impl Memory {
     }
 
     /// Stores a value the way somebody else would have: external names, empty values, no owner.
-    pub fn plant(&self, name: &str, value: SecretValue) {
+    pub fn insert(&self, name: &str, value: SecretValue) {
         self.secrets.lock().insert(
             name.to_owned(),
             Stored {
@@ -103,8 +103,8 @@ impl Memory {
         );
     }
 
-    /// Removes what [`plant`](Self::plant) stored, whatever its name.
-    pub fn uproot(&self, name: &str) {
+    /// Removes what [`insert`](Self::insert) stored, whatever its name.
+    pub fn remove(&self, name: &str) {
         self.secrets.lock().remove(name);
     }
 

@@ -408,7 +408,7 @@ mod tests {
     #[tokio::test]
     async fn what_failed_in_the_secondary_alone_is_not_written_to_the_primary() {
         let (primary, secondary, mirror) = pair();
-        secondary.memory.plant(
+        secondary.memory.insert(
             coordinate(1).as_str(),
             crate::SecretValue::new("another".to_owned()),
         );

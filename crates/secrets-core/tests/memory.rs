@@ -228,7 +228,7 @@ fn measure(case: &Hostile) -> Vec<(&'static str, usize, usize)> {
 
     // The same over a store, which is memory itself.
     let store = Memory::new();
-    store.plant("airbyte_workspace_1_secret_1_v1", large.clone());
+    store.insert("airbyte_workspace_1_secret_1_v1", large.clone());
     let secrets = ConnectorSecrets::new(Stores::new(Arc::new(store)), ConnectorOptions::default())
         .acting_as(&Actor::new("test"));
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -94,11 +94,11 @@ impl Session<'_> {
         probe: &ManagedCoordinate,
         value: &SecretValue,
     ) -> MigrateResult<()> {
-        let in_emptied = plant(sides.emptied, probe, value).await?;
+        let in_emptied = write_probe(sides.emptied, probe, value).await?;
         if in_emptied && !self.stays(sides.kept, probe, None).await? {
             return Err(self.linked());
         }
-        if !plant(sides.kept, probe, value).await? {
+        if !write_probe(sides.kept, probe, value).await? {
             return self.unproved(sides.kept);
         }
         if !in_emptied {
@@ -133,7 +133,7 @@ impl Session<'_> {
                 (Ok(read), Some(value)) if read.value == *value => {}
                 (Err(error), None) if error.kind() == ErrorKind::NotFound => {}
                 (Ok(_), _) => return Ok(false),
-                (Err(error), _) if is_gone(error.kind()) => return Ok(false),
+                (Err(error), _) if error.kind().is_gone() => return Ok(false),
                 (Err(error), _) => return Err(error.into()),
             }
             if is_last {
@@ -230,7 +230,7 @@ impl Session<'_> {
         for ((name, read), look) in deleted.iter().zip(looks) {
             let is_lost = match look {
                 Ok(now) => now.value != read.value,
-                Err(error) if is_gone(error.kind()) => true,
+                Err(error) if error.kind().is_gone() => true,
                 Err(error) => {
                     self.ledger.failed(Failure::of(&error));
                     false
@@ -299,7 +299,7 @@ impl Session<'_> {
 }
 
 /// Writes a probe. Returns whether the store accepted it.
-async fn plant(
+async fn write_probe(
     store: &dyn SecretPersistence,
     probe: &ManagedCoordinate,
     value: &SecretValue,
@@ -317,10 +317,6 @@ async fn plant(
 /// Whether a store refuses all writes, whatever the value.
 fn is_refused(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::PermissionDenied | ErrorKind::Unsupported)
-}
-
-fn is_gone(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::PendingDeletion)
 }
 
 fn at_once() -> DeleteOptions {

@@ -21,7 +21,7 @@ use support::Admin;
 
 /// Stores secrets as somebody else would: with the administrator's token, at the path itself.
 #[derive(Debug)]
-struct Planter {
+struct SomebodyElse {
     admin: Admin,
     folder: String,
     two: bool,
@@ -33,7 +33,7 @@ impl std::fmt::Debug for Admin {
     }
 }
 
-impl Planter {
+impl SomebodyElse {
     fn path(&self, part: &str, name: &str) -> String {
         let (mount, rest) = self.folder.split_once('/').unwrap();
         let part = if self.two {
@@ -46,8 +46,8 @@ impl Planter {
 }
 
 #[async_trait::async_trait]
-impl Outsider for Planter {
-    async fn plant(
+impl Outsider for SomebodyElse {
+    async fn insert(
         &self,
         name: &str,
         value: &SecretValue,
@@ -82,12 +82,12 @@ async fn conforms(admin: &Admin, version: u8, rest: &str, more: &[(&str, &str)])
     let settings = [&[("prefix", prefix.as_str())], more].concat();
     let store: Arc<dyn SecretPersistence> = Arc::new(admin.open(&settings).await.unwrap());
     assert_eq!(store.capabilities().atomic_create, version == 2);
-    let planter = Planter {
+    let outsider = SomebodyElse {
         admin: admin.clone(),
         folder: prefix,
         two: version == 2,
     };
-    let mut options = Options::default().with_outsider(Arc::new(planter));
+    let mut options = Options::default().with_outsider(Arc::new(outsider));
     if let Some((_, owner)) = more.iter().find(|(name, _)| *name == "owner") {
         options = options.with_owner(Owner::parse(owner).unwrap());
     }

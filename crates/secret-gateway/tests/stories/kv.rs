@@ -293,11 +293,11 @@ async fn names_of_others_are_read_where_the_operator_allows_it() {
     world
         .store
         .inner
-        .plant("team/db", SecretValue::new("theirs".to_owned()));
+        .insert("team/db", SecretValue::new("theirs".to_owned()));
     world
         .store
         .inner
-        .plant("other", SecretValue::new("hidden".to_owned()));
+        .insert("other", SecretValue::new("hidden".to_owned()));
     let body = world
         .call("GET", "/v1/secret/data/team/db", None)
         .await

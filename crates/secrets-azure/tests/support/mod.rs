@@ -227,7 +227,7 @@ impl SomebodyElse {
 
 #[async_trait]
 impl Outsider for SomebodyElse {
-    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
+    async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.is_empty() {
             // Key Vault refuses it, whoever sends it.
             return Err(Error::new(ErrorKind::InvalidValue, "a secret has a value"));

@@ -54,7 +54,7 @@ pub(super) struct Context {
     pub(super) options: Options,
     pub(super) scope: Scope,
     written: Mutex<Vec<ManagedCoordinate>>,
-    planted: Mutex<Vec<Coordinate>>,
+    externals: Mutex<Vec<Coordinate>>,
 }
 
 impl Context {
@@ -71,7 +71,7 @@ impl Context {
             scope: Scope::new("conformance_", Uuid::new_v4())
                 .unwrap_or_else(|_| Scope::workspace(Uuid::new_v4())),
             written: Mutex::default(),
-            planted: Mutex::default(),
+            externals: Mutex::default(),
         }
     }
 
@@ -304,14 +304,14 @@ impl Context {
     }
 
     /// Lets the outsider store a value.
-    pub(super) async fn plant(&self, value: &SecretValue) -> Verdict<Coordinate> {
+    pub(super) async fn insert_external(&self, value: &SecretValue) -> Verdict<Coordinate> {
         let Some(outsider) = &self.options.outsider else {
             not_applicable!("the options name no outsider who stores external secrets");
         };
         let name = format!("conformance-{}", Uuid::new_v4());
-        match outsider.plant(&name, value).await {
+        match outsider.insert(&name, value).await {
             Ok(coordinate) => {
-                self.planted.lock().push(coordinate.clone());
+                self.externals.lock().push(coordinate.clone());
                 Ok(coordinate)
             }
             Err(error) if error.kind() == ErrorKind::InvalidValue => {
@@ -349,8 +349,8 @@ impl Context {
             .collect()
             .await;
         if let Some(outsider) = &self.options.outsider {
-            let planted = self.planted.lock().clone();
-            for coordinate in &planted {
+            let externals = self.externals.lock().clone();
+            for coordinate in &externals {
                 if let Err(error) = outsider.remove(coordinate).await {
                     failures.push(error.to_string());
                 }

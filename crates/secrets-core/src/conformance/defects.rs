@@ -40,13 +40,13 @@ struct Gardener(Arc<Memory>);
 
 #[async_trait]
 impl Outsider for Gardener {
-    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
-        self.0.plant(name, value.clone());
+    async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
+        self.0.insert(name, value.clone());
         Coordinate::parse(name)
     }
 
     async fn remove(&self, coordinate: &Coordinate) -> Result<()> {
-        self.0.uproot(coordinate.as_str());
+        self.0.remove(coordinate.as_str());
         Ok(())
     }
 }
@@ -59,7 +59,7 @@ async fn run_over_memory(capabilities: Capabilities) -> Report {
     let memory = Memory::new()
         .with_capabilities(capabilities)
         .with_owner(owner());
-    memory.plant("somebody-elses", SecretValue::new("untouched".to_owned()));
+    memory.insert("somebody-elses", SecretValue::new("untouched".to_owned()));
     let memory = Arc::new(memory);
     let options = options(&memory);
     let store: Arc<dyn SecretPersistence> = Arc::clone(&memory) as _;
@@ -560,14 +560,14 @@ impl Broken {
             }
             _ => text.to_owned(),
         };
-        let planted = match self.defect {
+        let accepted = match self.defect {
             Defect::AcceptsEmpty => text.is_empty(),
             Defect::AcceptsTooLarge => text.len() > limit,
             Defect::CountsCharacters => text.len() > limit && text.chars().count() <= limit,
             _ => false,
         };
-        if planted {
-            self.inner.plant(&name, write.value);
+        if accepted {
+            self.inner.insert(&name, write.value);
             return Ok(Written::Created);
         }
         let attempted = write.value.clone();
@@ -581,7 +581,7 @@ impl Broken {
                 tokio::task::yield_now().await;
                 return match there {
                     None => {
-                        self.inner.plant(&name, write.value);
+                        self.inner.insert(&name, write.value);
                         Ok(Written::Created)
                     }
                     Some(_) => self.inner.write(write).await,
@@ -619,7 +619,7 @@ impl Broken {
             (Defect::AlwaysCreated, Ok(_)) => Ok(Written::Created),
             (Defect::SaysAlreadySame, Ok(_)) => Ok(Written::AlreadySame),
             (Defect::Overwrites, Err(error)) if error.kind() == ErrorKind::AlreadyExists => {
-                self.inner.plant(&name, write.value);
+                self.inner.insert(&name, write.value);
                 Ok(Written::Created)
             }
             (Defect::RevivesPending, Err(error)) if error.kind() == ErrorKind::PendingDeletion => {

@@ -20,7 +20,7 @@
 //!
 //! What it does to the store:
 //! - It only ever touches names of its own, `airbyte_conformance_<random>_secret_<random>_v<n>` and
-//!   what the [`Outsider`] plants: a store in use loses nothing.
+//!   what the [`Outsider`] inserts: a store in use loses nothing.
 //! - It deletes whatever it may have written after every case, whether the case passed or not. Where
 //!   the process is killed, everything that begins with `airbyte_conformance_` may be deleted.
 //! - It adapts to [`Capabilities`](crate::Capabilities) visibly: a case that does not apply stands

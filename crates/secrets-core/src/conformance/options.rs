@@ -191,7 +191,7 @@ pub trait Outsider: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `InvalidValue` where the store cannot hold the value, whoever writes it.
-    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate>;
+    async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate>;
 
     /// Removes it again.
     ///

@@ -25,7 +25,7 @@ impl ActingSecrets {
     /// # use serde_json::json;
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// # let store = Memory::new();
-    /// # store.plant("airbyte_workspace_1_secret_3_v2", SecretValue::new("new".to_owned()));
+    /// # store.insert("airbyte_workspace_1_secret_3_v2", SecretValue::new("new".to_owned()));
     /// # let stores = Stores::new(Arc::new(store));
     /// # let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default())
     /// #     .acting_as(&Actor::new("job 7"));

@@ -68,7 +68,7 @@ impl ActingSecrets {
     /// # use serde_json::json;
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
     /// let store = Memory::new();
-    /// store.plant("airbyte_workspace_1_secret_2_v1", SecretValue::new("hunter2".to_owned()));
+    /// store.insert("airbyte_workspace_1_secret_2_v1", SecretValue::new("hunter2".to_owned()));
     /// let stores = Stores::new(Arc::new(store));
     /// let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default());
     ///

@@ -68,7 +68,7 @@ mod tests {
     async fn one_that_fails_fails_alone_and_wholly() {
         let store = Memory::new();
         for (name, value) in [("a", "one"), ("b", "two")] {
-            store.plant(
+            store.insert(
                 &format!("airbyte_workspace_{name}_v1"),
                 SecretValue::new(value.to_owned()),
             );

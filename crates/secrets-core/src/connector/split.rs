@@ -69,7 +69,7 @@ pub(super) struct Saved<'a> {
     /// Its well-formed pointers.
     pub(super) pointers: HashSet<Pointer>,
     /// What was read of them.
-    pub(super) values: Values<'a>,
+    pub(super) values: SavedValues<'a>,
     /// Which saved element an edited one corresponds to.
     pub(super) matches: Matches,
     /// Whether a guarded place has changed.
@@ -77,9 +77,9 @@ pub(super) struct Saved<'a> {
 }
 
 /// The saved values, or the question which are needed.
-pub(super) enum Values<'a> {
-    Asked(BTreeSet<(Place, Pointer)>),
-    Known(&'a HashMap<Pointer, SecretValue>),
+pub(super) enum SavedValues<'a> {
+    Needed(BTreeSet<(Place, Pointer)>),
+    Read(&'a HashMap<Pointer, SecretValue>),
 }
 
 /// The walk.
@@ -144,7 +144,7 @@ impl<'a> Splitter<'a> {
     pub(super) fn into_needed(self) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
         self.problems.into_result()?;
         Ok(match self.saved.map(|saved| saved.values) {
-            Some(Values::Asked(needed)) => needed.into_iter().collect(),
+            Some(SavedValues::Needed(needed)) => needed.into_iter().collect(),
             _ => Vec::new(),
         })
     }
@@ -470,12 +470,12 @@ impl<'a> Splitter<'a> {
             return false;
         };
         let secret = match &mut saved.values {
-            Values::Asked(needed) => {
+            SavedValues::Needed(needed) => {
                 needed.insert((path.place(), pointer.clone()));
                 // What it is does not matter for what else is needed.
                 return true;
             }
-            Values::Known(values) => values.get(pointer),
+            SavedValues::Read(values) => values.get(pointer),
         };
         let Some(secret) = secret else {
             self.problems.push_once(|| {
@@ -517,11 +517,11 @@ impl<'a> Splitter<'a> {
             return false;
         }
         let secret = match self.saved.as_mut().map(|saved| &mut saved.values) {
-            Some(Values::Asked(needed)) => {
+            Some(SavedValues::Needed(needed)) => {
                 needed.insert((path.place(), pointer.clone()));
                 None
             }
-            Some(Values::Known(values)) => values.get(pointer),
+            Some(SavedValues::Read(values)) => values.get(pointer),
             None => None,
         };
         match (secret, pointer.encoding, value) {
@@ -605,7 +605,7 @@ impl<'a> Splitter<'a> {
         let is_known = matches!(
             self.saved,
             Some(Saved {
-                values: Values::Known(_),
+                values: SavedValues::Read(_),
                 ..
             })
         );

@@ -14,7 +14,7 @@ use super::policy::Policy;
 use super::references::References;
 use super::secret_json::SecretJson;
 use super::spec::ConnectorSpec;
-use super::split::{Saved, Splitter, Values};
+use super::split::{Saved, SavedValues, Splitter};
 use crate::{Coordinate, Location, ManagedCoordinate, Scope, SecretValue};
 
 /// Lists the pointers of the saved configuration whose values an update has to know, each with the
@@ -33,7 +33,7 @@ pub fn saved_pointers_needed(
     check_depth(edited)?;
     // The very walk of the update, on a copy and without values: it cannot ask for other ones.
     let mut edited = SecretJson::new(edited.clone());
-    let asked = Values::Asked(BTreeSet::new());
+    let asked = SavedValues::Needed(BTreeSet::new());
     let known = known(spec, policy, saved, &edited, asked)?;
     let scope = Scope::ephemeral();
     let mut splitter = Splitter::new(spec, &scope, policy, Some(known));
@@ -66,7 +66,7 @@ pub fn plan_update(
 ) -> Result<SplitPlan, ConnectorError> {
     let mut config = SecretJson::new(edited);
     check_depth(&config)?;
-    let known = known(spec, policy, saved, &config, Values::Known(values))?;
+    let known = known(spec, policy, saved, &config, SavedValues::Read(values))?;
     let mut splitter = Splitter::new(spec, scope, policy, Some(known));
     splitter.split(&mut config, Some(saved));
     splitter.problems.into_result()?;
@@ -84,7 +84,7 @@ fn known<'a>(
     policy: &Policy,
     saved: &Value,
     edited: &Value,
-    values: Values<'a>,
+    values: SavedValues<'a>,
 ) -> Result<Saved<'a>, ConnectorError> {
     check_depth(saved)?;
     let mut pointers = HashSet::new();

@@ -99,7 +99,7 @@ impl CacheOptions {
 #[derive(Debug)]
 pub(super) struct Cache {
     state: Arc<State>,
-    housekeeper: Mutex<Option<JoinHandle<()>>>,
+    eviction: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -154,20 +154,20 @@ impl Cache {
                 entries,
                 loads: Mutex::default(),
             }),
-            housekeeper: Mutex::default(),
+            eviction: Mutex::default(),
         }
     }
 
     /// Starts the task that wipes what has outlived its time, if it is not running.
-    fn keep_house(&self) {
-        let mut housekeeper = self.housekeeper.lock();
-        if housekeeper.as_ref().is_some_and(|task| !task.is_finished()) {
+    fn start_eviction(&self) {
+        let mut eviction = self.eviction.lock();
+        if eviction.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let state = Arc::downgrade(&self.state);
-        *housekeeper = tokio::runtime::Handle::try_current()
+        *eviction = tokio::runtime::Handle::try_current()
             .ok()
-            .map(|runtime| runtime.spawn(housekeeping(state)));
+            .map(|runtime| runtime.spawn(evict_expired(state)));
     }
 
     /// Detaches names from loads in flight, now and when the change is over or given up.
@@ -182,7 +182,7 @@ impl Cache {
     }
 }
 
-async fn housekeeping(state: Weak<State>) {
+async fn evict_expired(state: Weak<State>) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         match state.upgrade() {
@@ -194,7 +194,7 @@ async fn housekeeping(state: Weak<State>) {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        if let Some(task) = self.housekeeper.lock().take() {
+        if let Some(task) = self.eviction.lock().take() {
             task.abort();
         }
     }
@@ -484,7 +484,7 @@ impl SecretPersistence for Cache {
     }
 
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        self.keep_house();
+        self.start_eviction();
         let now = Instant::now();
         let mut answers: Vec<Option<Result<Read>>> = coordinates
             .iter()

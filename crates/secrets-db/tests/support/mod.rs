@@ -249,7 +249,7 @@ pub(crate) struct SomebodyElse {
 
 #[async_trait]
 impl Outsider for SomebodyElse {
-    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
+    async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.expose().contains('\0') {
             return Err(Error::new(ErrorKind::InvalidValue, "text holds no NUL"));
         }

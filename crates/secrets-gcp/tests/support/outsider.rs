@@ -101,7 +101,7 @@ impl SomebodyElse {
 
 #[async_trait]
 impl Outsider for SomebodyElse {
-    async fn plant(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
+    async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.is_empty() {
             return Err(Error::new(
                 ErrorKind::InvalidValue,

@@ -55,7 +55,7 @@ async fn everything() -> World {
     put(&world.source, 26, "nul\0").await;
     world
         .source
-        .plant(name(27).as_str(), SecretValue::new(String::new()));
+        .insert(name(27).as_str(), SecretValue::new(String::new()));
     world.row(
         25,
         json!({"a": pointer(25), "b": pointer(26), "c": pointer(27)}),
@@ -228,7 +228,7 @@ async fn a_source_that_cannot_list_says_that_orphans_are_unknown() {
     };
     let source = Memory::new().with_capabilities(capabilities);
     for (name, value) in contents(&world.source).await {
-        source.plant(&name, SecretValue::new(value));
+        source.insert(&name, SecretValue::new(value));
     }
     world.source = Arc::new(source);
     let report = world.undisturbed().plan().await.unwrap();
@@ -256,7 +256,7 @@ async fn external_secrets_are_expected_in_the_target_or_left_where_they_are() {
     let world = World::with(2, 2).await;
     world
         .source
-        .plant("team/password", SecretValue::new("theirs".to_owned()));
+        .insert("team/password", SecretValue::new("theirs".to_owned()));
     world.row(13, json!({"a": {"_secret": "team/password"}}));
     let world = world.decided(Decisions::default().with_external(External::Expect));
     assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
@@ -268,12 +268,12 @@ async fn external_secrets_are_expected_in_the_target_or_left_where_they_are() {
     );
     world
         .target
-        .plant("team/password", SecretValue::new("theirs".to_owned()));
+        .insert("team/password", SecretValue::new("theirs".to_owned()));
     assert_complete(&world.undisturbed().verify().await.unwrap(), "expected");
     let world = World::with(2, 2).await;
     world
         .source
-        .plant("team/password", SecretValue::new("theirs".to_owned()));
+        .insert("team/password", SecretValue::new("theirs".to_owned()));
     world.row(13, json!({"a": {"_secret": "team/password"}}));
     let world = world.decided(Decisions::default().with_external(External::Leave));
     assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");

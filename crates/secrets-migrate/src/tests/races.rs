@@ -215,7 +215,7 @@ async fn retire_looks_at_both_sides_again() {
     remove(&world.source, 8).await;
     world
         .source
-        .plant(name(8).as_str(), SecretValue::new("replaced".to_owned()));
+        .insert(name(8).as_str(), SecretValue::new("replaced".to_owned()));
     put(&world.source, 20, "new").await;
     remove(&world.source, 6).await;
     let theirs = Arc::new(Memory::new().with_owner(Owner::parse("theirs").unwrap()));

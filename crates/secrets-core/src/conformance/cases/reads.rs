@@ -81,7 +81,7 @@ pub(super) async fn duplicates_read_the_same(cx: &Context) -> Verdict {
 
 pub(super) async fn external_names(cx: &Context) -> Verdict {
     let value = cx.value();
-    let external = cx.plant(&value).await?;
+    let external = cx.insert_external(&value).await?;
     reads_as(cx.read(&external).await, &value, "reading an external name")?;
     let ours = cx.written().await?;
     let asked: Vec<(Coordinate, Option<SecretValue>)> = vec![
@@ -100,7 +100,7 @@ pub(super) async fn external_names(cx: &Context) -> Verdict {
 
 pub(super) async fn empty_of_others(cx: &Context) -> Verdict {
     let empty = SecretValue::new(String::new());
-    let external = cx.plant(&empty).await?;
+    let external = cx.insert_external(&empty).await?;
     reads_as(
         cx.read(&external).await,
         &empty,

@@ -185,12 +185,12 @@ impl Model {
             ..Memory::new().capabilities()
         }));
         let scope = Scope::workspace(Uuid::from_u128(1));
-        memory.plant(OTHERS, SecretValue::new("another's".to_owned()));
+        memory.insert(OTHERS, SecretValue::new("another's".to_owned()));
         let meant = json!({"host": "h", "a": "old a", "b": "old b"});
         let mut config = meant.clone();
         for (name, id) in [("a", 1), ("b", 2)] {
             let coordinate = ManagedCoordinate::new(&scope, Uuid::from_u128(id), 1).unwrap();
-            memory.plant(
+            memory.insert(
                 coordinate.as_str(),
                 SecretValue::new(meant[name].as_str().unwrap().to_owned()),
             );

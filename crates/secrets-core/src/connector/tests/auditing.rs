@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::faulty::faulty;
-use super::{acting, coordinate, plant, pointer, scope, spec, storage};
+use super::{acting, coordinate, insert, pointer, scope, spec, storage};
 use crate::connector::{ConnectorError, ConnectorOptions, ProblemKind};
 use crate::{
     AuditEvent, AuditMode, AuditSink, Error, ErrorKind, Operation, Result, StorageId, Stores,
@@ -56,7 +56,7 @@ fn kinds(error: &ConnectorError) -> Vec<ProblemKind> {
 #[tokio::test]
 async fn every_coordinate_and_operation_is_one_event_without_a_value() {
     let (store, other, sink) = (faulty(), faulty(), Arc::new(Sink::default()));
-    plant(&store, 1, "old hunter2");
+    insert(&store, 1, "old hunter2");
     let stores = Stores::new(store.clone())
         .with_store(storage("other"), other)
         .with_audit(sink.clone(), AuditMode::Required);
@@ -116,7 +116,7 @@ async fn every_coordinate_and_operation_is_one_event_without_a_value() {
 #[tokio::test]
 async fn a_required_audit_that_fails_returns_no_value_and_leaves_no_secret() {
     let store = faulty();
-    plant(&store, 1, "old");
+    insert(&store, 1, "old");
     let stores = Stores::new(store.clone()).with_audit(Sink::failing(), AuditMode::Required);
     let secrets = acting(stores, ConnectorOptions::default());
     let error = secrets.hydrate(pointer(1)).await.unwrap_err();
@@ -135,7 +135,7 @@ async fn a_required_audit_that_fails_returns_no_value_and_leaves_no_secret() {
 #[tokio::test]
 async fn a_required_audit_that_fails_after_the_save_fails_the_commit_alone() {
     let store = faulty();
-    plant(&store, 1, "old");
+    insert(&store, 1, "old");
     let sink = Arc::new(Sink::default());
     let stores = Stores::new(store.clone()).with_audit(sink.clone(), AuditMode::Required);
     let staged = acting(stores, ConnectorOptions::default())
@@ -150,7 +150,7 @@ async fn a_required_audit_that_fails_after_the_save_fails_the_commit_alone() {
 #[tokio::test]
 async fn a_best_effort_audit_that_fails_is_counted_and_the_operation_goes_on() {
     let store = faulty();
-    plant(&store, 1, "one");
+    insert(&store, 1, "one");
     let stores = Stores::new(store).with_audit(Sink::failing(), AuditMode::BestEffort);
     let secrets = acting(stores.clone(), ConnectorOptions::default());
     let full = secrets.hydrate(pointer(1)).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_best_effort_audit_that_fails_is_counted_and_the_operation_goes_on() {
 #[tokio::test]
 async fn where_nobody_listens_nothing_is_counted() {
     let store = faulty();
-    plant(&store, 1, "one");
+    insert(&store, 1, "one");
     let stores = Stores::new(store);
     let secrets = acting(stores.clone(), ConnectorOptions::default());
     secrets.hydrate(pointer(1)).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::faulty::{Faulty, faulty};
-use super::{acting, coordinate, over, plant, pointer, scope, spec, storage, stored};
+use super::{acting, coordinate, insert, over, pointer, scope, spec, storage, stored};
 use crate::connector::{ConnectorOptions, Record, RecordState};
 use crate::{
     ErrorKind, Location, ManagedCoordinate, Memory, Operation, Owner, SecretPersistence, Stores,
@@ -44,7 +44,7 @@ async fn a_write_that_lands_after_its_delete_is_found_by_healing_until_the_deadl
     assert_eq!(first.again, Some(start().saturating_add(HOUR)));
     assert!(!first.is_finished());
 
-    plant(&store, 1, "late");
+    insert(&store, 1, "late");
     let last = secrets
         .heal_at(
             &record,
@@ -60,7 +60,7 @@ async fn a_write_that_lands_after_its_delete_is_found_by_healing_until_the_deadl
 #[tokio::test]
 async fn a_heal_that_could_not_delete_is_not_finished() {
     let store = faulty();
-    plant(&store, 1, "late");
+    insert(&store, 1, "late");
     store.fail_all(Operation::Delete, ErrorKind::Unavailable);
     let later = start().saturating_add(HOUR);
     let record = record(start(), &[1], &[]);
@@ -75,8 +75,8 @@ async fn a_heal_that_could_not_delete_is_not_finished() {
 async fn healing_deletes_the_one_side_that_the_record_says() {
     for (state, left) in [(RecordState::Abandoned, 2), (RecordState::Saved, 1)] {
         let store = faulty();
-        plant(&store, 1, "new");
-        plant(&store, 2, "old");
+        insert(&store, 1, "new");
+        insert(&store, 2, "old");
         let record = record(start(), &[1], &[2]);
         for _ in 0..2 {
             let cleanup = over(&store).heal(&record, state).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_copied_outbox_does_not_cost_another_installation_its_secrets() {
 #[tokio::test]
 async fn superseded_secrets_are_kept_for_the_retention_and_then_healed_away() {
     let store = faulty();
-    plant(&store, 1, "old");
+    insert(&store, 1, "old");
     let options = ConnectorOptions::default().with_retention(Some(HOUR));
     let secrets = acting(Stores::new(store.clone()), options);
     let saved = json!({"host": "h", "a": pointer(1)});
@@ -160,12 +160,12 @@ async fn the_collector_takes_what_is_unreferenced_ours_and_old() {
         .as_ref()
         .unwrap();
     for id in [1, 2, 3] {
-        plant(&store, id, "value");
+        insert(&store, id, "value");
     }
     let others = "airbyte_workspace_00000000-0000-0000-0000-000000000002_secret_00000000-0000-0000-0000-000000000001_v1";
     store
         .memory
-        .plant(others, "another scope".to_owned().into());
+        .insert(others, "another scope".to_owned().into());
     let secrets = over(&store);
     let saved = json!({"a": pointer(1)});
     let referenced: HashSet<Location<ManagedCoordinate>> = secrets
@@ -206,8 +206,8 @@ async fn the_collector_takes_what_is_unreferenced_ours_and_old() {
 #[tokio::test]
 async fn a_collection_leaves_what_pointers_with_another_id_of_the_same_store_name() {
     let store = faulty();
-    plant(&store, 1, "one");
-    plant(&store, 2, "two");
+    insert(&store, 1, "one");
+    insert(&store, 2, "two");
     let stores = Stores::new(store.clone()).with_store(storage("default"), store.clone());
     let secrets = acting(stores, ConnectorOptions::default());
     let referenced = secrets.locations(&pointer(1)).await.unwrap();

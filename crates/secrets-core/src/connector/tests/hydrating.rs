@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::faulty::{Faulty, Rotated, faulty};
-use super::{acting, coordinate, over, plant, pointer, storage};
+use super::{acting, coordinate, insert, over, pointer, storage};
 use crate::connector::{ConnectorOptions, FreshError, ProblemKind, ResolveReferences};
 use crate::{
     Coordinate, Error, ErrorKind, Location, Memory, Operation, Result, SecretPersistence,
@@ -20,7 +20,7 @@ use crate::{
 #[tokio::test]
 async fn one_secret_in_a_hundred_places_is_read_once() {
     let store = faulty();
-    plant(&store, 1, "one");
+    insert(&store, 1, "one");
     let saved = json!({"all": vec![pointer(1); 100]});
     let full = over(&store).hydrate(saved).await.unwrap();
     assert_eq!(*full, json!({"all": vec!["one"; 100]}));
@@ -32,7 +32,7 @@ async fn one_secret_in_a_hundred_places_is_read_once() {
 async fn ten_thousand_secrets_are_read_in_as_few_requests_as_the_store_allows() {
     let store = faulty();
     for id in 0..10_000 {
-        plant(&store, id, &format!("value {id}"));
+        insert(&store, id, &format!("value {id}"));
     }
     let saved: Vec<Value> = (0..10_000).map(pointer).collect();
     let full = over(&store).hydrate(saved.into()).await.unwrap();
@@ -49,9 +49,9 @@ async fn the_reads_of_all_stores_go_out_together() {
     let stores = Stores::new(default.clone())
         .with_store(storage("other"), other.clone())
         .with_store(storage("third"), third.clone());
-    plant(&default, 1, "one");
-    plant(&other, 1, "another one");
-    plant(&third, 2, "two");
+    insert(&default, 1, "one");
+    insert(&other, 1, "another one");
+    insert(&third, 2, "two");
     let at = |id: u128, storage: &str| json!({"_secret": coordinate(id).as_str(), "_secret_storage_id": storage});
     let saved = json!([pointer(1), at(1, "other"), at(2, "third"), at(1, "other")]);
     let began = tokio::time::Instant::now();
@@ -68,9 +68,9 @@ async fn the_reads_of_all_stores_go_out_together() {
 #[tokio::test]
 async fn every_failing_place_is_named_and_nothing_is_half_done() {
     let store = faulty();
-    plant(&store, 1, "one");
+    insert(&store, 1, "one");
     let pending = coordinate(3);
-    plant(&store, 3, "three");
+    insert(&store, 3, "three");
     let saved = json!({
         "ok": pointer(1),
         "missing": [pointer(2), pointer(2)],
@@ -142,7 +142,7 @@ async fn malformed_pointers_are_named_before_anything_is_read() {
 #[tokio::test]
 async fn a_value_that_looks_like_a_pointer_is_a_value() {
     let store = faulty();
-    plant(&store, 1, &pointer(2).to_string());
+    insert(&store, 1, &pointer(2).to_string());
     let mut json = pointer(1);
     json["_secret_encoding"] = json!("json");
     let full = over(&store)
@@ -159,7 +159,7 @@ async fn an_empty_value_that_others_stored_is_not_missing() {
     let store = faulty();
     store
         .memory
-        .plant("team/empty", SecretValue::new(String::new()));
+        .insert("team/empty", SecretValue::new(String::new()));
     let saved = json!({"a": {"_secret": "team/empty"}});
     assert_eq!(
         *over(&store).hydrate(saved).await.unwrap(),
@@ -207,8 +207,8 @@ pub(super) fn reference(id: u128) -> Value {
 #[tokio::test]
 async fn references_are_resolved_once_and_decide() {
     let (default, other) = (faulty(), faulty());
-    plant(&default, 1, "one");
-    plant(&other, 1, "another one");
+    insert(&default, 1, "one");
+    insert(&other, 1, "another one");
     let row = Location::new(coordinate(1).into());
     let rows = Arc::new(Rows::new(&[
         (7, row.clone()),
@@ -249,7 +249,7 @@ async fn references_are_resolved_once_and_decide() {
 #[tokio::test]
 async fn references_that_cannot_be_resolved_stop_everything() {
     let store = faulty();
-    plant(&store, 1, "one");
+    insert(&store, 1, "one");
     let saved = json!([pointer(1), reference(7)]);
     let error = over(&store).hydrate(saved.clone()).await.unwrap_err();
     assert_eq!(error.problems().len(), 1);
@@ -277,11 +277,11 @@ async fn a_store_that_refuses_our_credentials_is_opened_anew_once() {
     let refusing = || {
         let store = faulty();
         store.fail_all(Operation::Read, ErrorKind::Unauthenticated);
-        plant(&store, 1, "one");
+        insert(&store, 1, "one");
         store
     };
     let good = faulty();
-    plant(&good, 1, "one");
+    insert(&good, 1, "one");
     let saved = json!({"_secret": coordinate(1).as_str(), "_secret_storage_id": "other"});
 
     let opener = Rotated::new(vec![refusing(), good]);

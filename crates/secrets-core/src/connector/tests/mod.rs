@@ -45,10 +45,10 @@ fn storage(id: &str) -> StorageId {
     StorageId::parse(id).unwrap()
 }
 
-fn plant(store: &Faulty, id: u128, value: &str) {
+fn insert(store: &Faulty, id: u128, value: &str) {
     store
         .memory
-        .plant(coordinate(id).as_str(), SecretValue::new(value.to_owned()));
+        .insert(coordinate(id).as_str(), SecretValue::new(value.to_owned()));
 }
 
 fn acting(stores: Stores, options: ConnectorOptions) -> ActingSecrets {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::faulty::{Call, Faulty, Rotated, faulty};
 use super::hydrating::{Rows, reference};
-use super::{acting, coordinate, over, plant, pointer, scope, spec, storage, stored, target};
+use super::{acting, coordinate, insert, over, pointer, scope, spec, storage, stored, target};
 use crate::connector::{ConnectorOptions, Policy, ProblemKind, Settled, Staged};
 use crate::{
     Capabilities, Error, ErrorKind, Location, ManagedCoordinate, Memory, Operation, Owner,
@@ -25,7 +25,7 @@ fn call(operation: Operation, coordinate: &str, recovery: Option<Recovery>) -> C
 
 /// A row with `a` saved, and the change of `a` to another value, staged.
 async fn staged_change(store: &Arc<Faulty>) -> (Value, Staged) {
-    plant(store, 1, "old");
+    insert(store, 1, "old");
     let saved = json!({"host": "h", "a": pointer(1)});
     let edited = json!({"host": "h", "a": "new"});
     let staged = over(store)
@@ -59,7 +59,7 @@ async fn a_new_configuration_is_written_and_nothing_deleted() {
 #[tokio::test]
 async fn the_record_holds_names_and_nothing_else() {
     let store = faulty();
-    plant(&store, 1, "old hunter2");
+    insert(&store, 1, "old hunter2");
     let saved = json!({"host": "h", "a": pointer(1)});
     let edited = json!({"host": "h", "a": "new hunter2"});
     let planned = over(&store)
@@ -87,7 +87,7 @@ async fn the_record_holds_names_and_nothing_else() {
 #[tokio::test]
 async fn a_masked_update_writes_and_deletes_nothing() {
     let store = faulty();
-    plant(&store, 1, "old");
+    insert(&store, 1, "old");
     let saved = json!({"host": "h", "a": pointer(1)});
     let edited = json!({"host": "h", "a": "**********"});
     let staged = over(&store)
@@ -147,7 +147,7 @@ async fn a_failed_write_takes_the_whole_stage_back() {
         let fails = call.operation == Operation::Write && call.coordinate.contains("_v1");
         fails.then_some(ErrorKind::Unavailable)
     });
-    plant(&store, 1, "old");
+    insert(&store, 1, "old");
     let saved = json!({"host": "h", "a": pointer(1)});
     // `a` becomes a version 2, which is written; `b` is a version 1, whose outcome is unknown.
     let edited = json!({"host": "h", "a": "new", "b": "hunter2"});
@@ -316,8 +316,8 @@ async fn settling_knows_rows_that_come_and_go() {
 #[tokio::test]
 async fn the_end_of_a_row_takes_what_is_ours_and_leaves_the_rest() {
     let (store, other) = (faulty(), faulty());
-    plant(&store, 1, "one");
-    plant(&other, 2, "two");
+    insert(&store, 1, "one");
+    insert(&other, 2, "two");
     let theirs = Scope::workspace(uuid::Uuid::from_u128(99));
     let theirs = ManagedCoordinate::new(&theirs, uuid::Uuid::from_u128(1), 1).unwrap();
     let secrets = acting(
@@ -356,7 +356,7 @@ async fn the_end_of_a_row_takes_what_is_ours_and_leaves_the_rest() {
 #[tokio::test]
 async fn what_a_removed_reference_stands_for_is_left_though_a_pointer_names_it_too() {
     let store = faulty();
-    plant(&store, 1, "one");
+    insert(&store, 1, "one");
     let rows = Rows::new(&[(7, Location::new(coordinate(1).into()))]);
     let secrets = acting(
         Stores::new(store.clone()),
@@ -383,7 +383,7 @@ async fn what_a_removed_reference_stands_for_is_left_though_a_pointer_names_it_t
 #[tokio::test]
 async fn a_secret_that_another_id_of_the_same_store_still_names_is_left() {
     let store = faulty();
-    plant(&store, 1, "one");
+    insert(&store, 1, "one");
     let stores = Stores::new(store.clone()).with_store(storage("default"), store.clone());
     let secrets = acting(stores, ConnectorOptions::default());
     let named = json!({"_secret": coordinate(1).as_str(), "_secret_storage_id": "default"});
@@ -403,10 +403,10 @@ async fn a_secret_that_another_id_of_the_same_store_still_names_is_left() {
 #[tokio::test]
 async fn a_delete_that_is_refused_for_its_credentials_goes_to_the_store_opened_again() {
     let memory = faulty();
-    plant(&memory, 1, "one");
+    insert(&memory, 1, "one");
     memory.fail_all(Operation::Delete, ErrorKind::Unauthenticated);
     let good = faulty();
-    plant(&good, 1, "one");
+    insert(&good, 1, "one");
     let opener = Rotated::new(vec![memory, good.clone()]);
     let secrets = acting(
         Stores::new(faulty()).with_opener(opener.clone()),
@@ -457,7 +457,7 @@ async fn a_secret_of_another_installation_is_left_and_reported() {
             .as_ref()
             .unwrap();
         // Stored by somebody before owners were known.
-        plant(store, 2, "two");
+        insert(store, 2, "two");
         let stores = Stores::new(store.clone()).with_owner(owner("staging"));
         let saved = json!({"a": pointer(1), "b": pointer(2)});
         let staged = acting(stores, ConnectorOptions::default())

@@ -330,7 +330,7 @@ async fn what_the_store_refuses_is_served_no_longer() {
 async fn names_of_others_are_not_served_beyond_the_ttl() {
     let probe = Arc::new(Probe::new());
     let value = SecretValue::new("theirs".to_owned());
-    probe.memory.plant("theirs", value);
+    probe.memory.insert("theirs", value);
     let external = Coordinate::parse("theirs").unwrap();
     let cache = with(&probe, CacheOptions::default().with_ttl(SECOND));
     cache.read(&external).await.unwrap();
@@ -353,7 +353,7 @@ async fn an_entry_never_outlives_its_expiry() {
     sleep(SECOND * 12).await;
     reads(&cache, 0).await;
     assert_eq!(probe.requests().len(), 1);
-    // Not because the housekeeper, who comes every 10 seconds, has thrown it out.
+    // Not because the eviction, which runs every 10 seconds, has removed it.
     sleep(SECOND * 4).await;
     probe.fails_with(ErrorKind::Unavailable);
     assert_eq!(kind(&cache, 0).await, ErrorKind::Unavailable);

@@ -106,8 +106,8 @@ fn line(event: &AuditEvent) -> String {
         "at": event.at.to_string(),
         "actor": event.actor.as_str(),
         "operation": event.operation.as_str(),
-        "storage_id": event.storage_id.as_ref().map(StorageId::as_str),
-        "coordinate": event.coordinate.as_str(),
+        "storage_id": event.location.storage_id.as_ref().map(StorageId::as_str),
+        "coordinate": event.location.coordinate.as_str(),
         "failure": event.failure.map(ErrorKind::as_str),
     });
     format!("{line}\n")
@@ -135,8 +135,8 @@ impl AuditSink for AuditLog {
                 at = %event.at,
                 actor = %event.actor,
                 operation = event.operation.as_str(),
-                storage_id = event.storage_id.as_ref().map(StorageId::as_str),
-                coordinate = %event.coordinate,
+                storage_id = event.location.storage_id.as_ref().map(StorageId::as_str),
+                coordinate = %event.location.coordinate,
                 failure = event.failure.map(ErrorKind::as_str),
                 "audit"
             );

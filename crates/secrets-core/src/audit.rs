@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Coordinate, ErrorKind, Operation, Result, StorageId, Timestamp};
+use crate::{Coordinate, ErrorKind, Location, Operation, Result, Timestamp};
 
 /// The actor in audit events, such as a user's id or a job's.
 ///
@@ -52,10 +52,8 @@ pub struct AuditEvent {
     pub actor: Actor,
     /// The operation.
     pub operation: Operation,
-    /// The storage; `None` is the default store.
-    pub storage_id: Option<StorageId>,
     /// The secret.
-    pub coordinate: Coordinate,
+    pub location: Location,
     /// The error, or `None` on success.
     pub failure: Option<ErrorKind>,
 }
@@ -69,8 +67,7 @@ impl AuditEvent {
             at: Timestamp::now(),
             actor,
             operation,
-            storage_id: None,
-            coordinate,
+            location: Location::new(coordinate),
             failure: None,
         }
     }

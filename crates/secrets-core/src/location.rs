@@ -56,6 +56,12 @@ impl Location {
     }
 }
 
+impl From<Location<ManagedCoordinate>> for Location {
+    fn from(location: Location<ManagedCoordinate>) -> Self {
+        Self::new(location.coordinate.into()).with_storage_id(location.storage_id)
+    }
+}
+
 impl<C: fmt::Display> fmt::Display for Location<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.storage_id {

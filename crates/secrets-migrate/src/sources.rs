@@ -27,7 +27,7 @@ use crate::database::{self, Database, Purpose};
 use crate::{Access, ConfigSource, MigrateError, MigrateResult};
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use references::References;
+pub use references::ReferenceTable;
 
 /// The parameters in the URL of a source.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -48,7 +48,7 @@ pub(crate) async fn references(
     let Some(text) = &configs.references else {
         return Ok(None);
     };
-    let references = sources::References::open(text, &Role::Config.variables(environment))
+    let references = sources::ReferenceTable::open(text, &Role::Config.variables(environment))
         .await
         .map_err(|error| Failure::from(error).at("--references"))?;
     Ok(Some(Arc::new(references)))

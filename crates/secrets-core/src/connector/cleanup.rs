@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::error::ConnectorError;
 use super::secrets::ActingSecrets;
 use crate::{
-    Coordinate, DeleteOptions, Error, ErrorKind, Location, ManagedCoordinate, Operation, Recovery,
-    Result, SecretPersistence, StorageId, Stores, Timestamp,
+    DeleteOptions, Error, ErrorKind, Location, ManagedCoordinate, Operation, Recovery, Result,
+    SecretPersistence, StorageId, Stores, Timestamp,
 };
 
 /// The result of deleting secrets at the end of a change.
@@ -125,10 +125,9 @@ impl ActingSecrets {
         let locations = storages.into_values().flatten();
         for (location, removed) in locations.zip(removals.into_iter().flatten()) {
             let location = location.clone();
-            let coordinate = || Coordinate::Managed(location.coordinate.clone());
             match removed {
                 Ok(Removed::Deleted) => {
-                    events.succeeded(location.storage_id.as_ref(), coordinate);
+                    events.push(None, || location.clone().into());
                     cleanup.deleted.push(location);
                 }
                 Err(error) => {
@@ -136,7 +135,7 @@ impl ActingSecrets {
                         Some(_) => error,
                         None => error.with_coordinate(location.coordinate.shared()),
                     };
-                    events.failed(location.storage_id.as_ref(), coordinate, error.kind());
+                    events.push(Some(error.kind()), || location.clone().into());
                     cleanup.failed.push(Undeleted { location, error });
                 }
                 Ok(Removed::Foreign(owner)) => cleanup.foreign.push(Foreign { location, owner }),

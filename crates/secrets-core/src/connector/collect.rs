@@ -1,8 +1,9 @@
 //! The fallback for lost records: finds secrets that no configuration refers to.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::{TryStreamExt, future};
 use serde_json::Value;
 
 use super::cleanup::{Cleanup, Reason};
@@ -11,7 +12,8 @@ use super::place::Place;
 use super::pointer::pointers;
 use super::secrets::ActingSecrets;
 use crate::{
-    ListOptions, Location, ManagedCoordinate, Scope, SecretPersistenceExt, StorageId, Timestamp,
+    Entry, ListOptions, Location, ManagedCoordinate, Scope, SecretPersistence,
+    SecretPersistenceExt, StorageId, Stores, Timestamp,
 };
 
 /// The result of a collection.
@@ -71,8 +73,6 @@ impl ActingSecrets {
         referenced: &HashSet<Location<ManagedCoordinate>>,
         before: Timestamp,
     ) -> Result<Collected, ConnectorError> {
-        let failed = |error| ConnectorError::from(Problem::of_store(Place::root(), error));
-        let store = self.stores().store(storage_id).await.map_err(failed)?;
         let options = ListOptions::default()
             .with_prefix(scope.to_string())
             .with_details(true);
@@ -82,25 +82,35 @@ impl ActingSecrets {
             .iter()
             .map(|location| &location.coordinate)
             .collect();
+        let is_unreferenced = |entry: &Entry| {
+            !entry.pending_deletion
+                && scope.contains(&entry.coordinate)
+                && !referenced.contains(&entry.coordinate)
+        };
+        let list = |store: Arc<dyn SecretPersistence>| {
+            let (options, is_unreferenced) = (&options, &is_unreferenced);
+            async move {
+                let entries = store.list(options);
+                let unreferenced =
+                    entries.try_filter(|entry| future::ready(is_unreferenced(entry)));
+                vec![unreferenced.try_collect::<Vec<_>>().await]
+            }
+        };
+        let listed = match self.stores().call(storage_id, list).await {
+            Ok(Some(mut results)) => results.pop().unwrap_or_else(|| Ok(Vec::new())),
+            Ok(None) => Err(Stores::unknown(storage_id)),
+            Err(error) => Err(error),
+        };
         let mut collected = Collected::default();
         let mut superfluous = Vec::new();
-        let mut entries = store.list(&options);
-        while let Some(entry) = entries.try_next().await.map_err(failed)? {
-            let created = entry.created;
+        for entry in listed.map_err(|error| Problem::of_store(Place::root(), error))? {
             let location = Location::new(entry.coordinate).with_storage_id(storage_id.cloned());
-            if entry.pending_deletion
-                || !scope.contains(&location.coordinate)
-                || referenced.contains(&location.coordinate)
-            {
-                continue;
-            }
-            match created {
+            match entry.created {
                 None => collected.undated.push(location),
                 Some(created) if created >= before => collected.young.push(location),
                 Some(_) => superfluous.push(location),
             }
         }
-        drop(entries);
         collected.cleanup = self.clean_up(&superfluous, Reason::Superseded).await?;
         Ok(collected)
     }

@@ -256,15 +256,9 @@ pub(crate) fn visit_pointers(
     walk(value, &Path::root(), 0, &mut Budget::new(), visit)
 }
 
-/// From how many members on looking a key up is faster than looking at all.
-const MANY: usize = 16;
-
 /// Whether an object has one of the keys that make it a pointer, well-formed or not.
 pub(crate) fn is_pointer_object(members: &Map<String, Value>) -> bool {
-    // Most objects are small, and most names differ from these in length already.
-    members.len() <= MANY && members.keys().any(|key| is_pointer_key(key))
-        || members.len() > MANY
-            && (members.contains_key(SECRET) || members.contains_key(REFERENCE_ID))
+    members.keys().any(|key| is_pointer_key(key))
 }
 
 /// Whether a key makes the object that has it a pointer.

@@ -11,7 +11,8 @@ use super::pointer::Pointer;
 use super::references::{References, UnresolvedReference};
 use super::secrets::ActingSecrets;
 use crate::{
-    Coordinate, Error, Operation, SecretPersistence, SecretPersistenceExt, SecretValue, StorageId,
+    Coordinate, Error, Location, Operation, SecretPersistence, SecretPersistenceExt, SecretValue,
+    StorageId,
 };
 
 /// Why a pointer has no value.
@@ -78,15 +79,15 @@ impl ActingSecrets {
         let mut events = self.events(Operation::Read);
         for ((storage_id, names), values) in storages.iter().zip(&values) {
             for (name, value) in names.iter().zip(values) {
-                let coordinate = || name.clone();
-                match value {
-                    Ok(_) => events.succeeded(storage_id.as_ref(), coordinate),
-                    Err(Unread::Store(error)) => {
-                        events.failed(storage_id.as_ref(), coordinate, error.kind());
-                    }
+                let failure = match value {
+                    Ok(_) => None,
+                    Err(Unread::Store(error)) => Some(error.kind()),
                     // Nothing was asked.
-                    Err(_) => {}
-                }
+                    Err(_) => continue,
+                };
+                events.push(failure, || {
+                    Location::new(name.clone()).with_storage_id(storage_id.clone())
+                });
             }
         }
         events.record().await?;

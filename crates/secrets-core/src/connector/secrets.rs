@@ -11,7 +11,7 @@ use super::error::{ConnectorError, Problem, ProblemKind};
 use super::place::Place;
 use super::policy::Policy;
 use super::references::{References, ResolveReferences};
-use crate::{Actor, AuditEvent, Coordinate, ErrorKind, Operation, StorageId, Stores, Timestamp};
+use crate::{Actor, AuditEvent, ErrorKind, Location, Operation, Stores, Timestamp};
 
 /// How connector calls behave.
 #[derive(Clone)]
@@ -295,21 +295,17 @@ pub(super) struct Events<'a> {
 }
 
 impl Events<'_> {
-    pub(super) fn succeeded(
-        &mut self,
-        storage_id: Option<&StorageId>,
-        coordinate: impl FnOnce() -> Coordinate,
-    ) {
-        self.push(storage_id, coordinate, None);
-    }
-
-    pub(super) fn failed(
-        &mut self,
-        storage_id: Option<&StorageId>,
-        coordinate: impl FnOnce() -> Coordinate,
-        kind: ErrorKind,
-    ) {
-        self.push(storage_id, coordinate, Some(kind));
+    /// Adds what became of one secret: `None` is success.
+    pub(super) fn push(&mut self, failure: Option<ErrorKind>, location: impl FnOnce() -> Location) {
+        if self.secrets.stores().is_audited() {
+            self.events.push(AuditEvent {
+                at: *self.at.get_or_insert_with(Timestamp::now),
+                actor: self.secrets.actor.clone(),
+                operation: self.operation,
+                location: location(),
+                failure,
+            });
+        }
     }
 
     /// Sends them. An error means that the operation must fail.
@@ -327,23 +323,5 @@ impl Events<'_> {
                 .with_error(error)
                 .into()
             })
-    }
-
-    fn push(
-        &mut self,
-        storage_id: Option<&StorageId>,
-        coordinate: impl FnOnce() -> Coordinate,
-        failure: Option<ErrorKind>,
-    ) {
-        if self.secrets.stores().is_audited() {
-            self.events.push(AuditEvent {
-                at: *self.at.get_or_insert_with(Timestamp::now),
-                actor: self.secrets.actor.clone(),
-                operation: self.operation,
-                storage_id: storage_id.cloned(),
-                coordinate: coordinate(),
-                failure,
-            });
-        }
     }
 }

@@ -15,8 +15,8 @@ use super::record::Record;
 use super::secret_json::SecretJson;
 use super::secrets::ActingSecrets;
 use crate::{
-    Coordinate, ErrorKind, ManagedCoordinate, Operation, SecretPersistence, SecretPersistenceExt,
-    Timestamp, Write,
+    Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, SecretPersistence,
+    SecretPersistenceExt, Timestamp, Write,
 };
 
 /// A change that is worked out and has written nothing yet.
@@ -256,16 +256,13 @@ async fn write(
     let mut failed = Vec::new();
     let mut attempted = Vec::new();
     for (location, result) in change.record.writes().iter().zip(results) {
-        let coordinate = || Coordinate::Managed(location.coordinate.clone());
-        match result {
-            Ok(_) => events.succeeded(storage_id, coordinate),
-            Err(error) => {
-                events.failed(storage_id, coordinate, error.kind());
-                let left = may_have_written(error.kind());
-                failed.push((&location.coordinate, error));
-                if !left {
-                    continue;
-                }
+        let failure = result.as_ref().err().map(Error::kind);
+        events.push(failure, || location.clone().into());
+        if let Err(error) = result {
+            let left = may_have_written(error.kind());
+            failed.push((&location.coordinate, error));
+            if !left {
+                continue;
             }
         }
         attempted.push(location.clone());

@@ -5,7 +5,7 @@ use secret_persistence_db::{DbConfig, PostgresOptions};
 
 use super::{SERVER, settings};
 use crate::journal::SqlJournal;
-use crate::sources::{self, References};
+use crate::sources::{self, ReferenceTable};
 use crate::{Access, MigrateError, MigrateErrorKind};
 
 /// What libpq has.
@@ -78,7 +78,7 @@ async fn tls_is_not_switched_off_for_a_server_elsewhere() {
                 .await
                 .map(drop)
                 .unwrap_err(),
-            References::open(&format!("{place}&table=t"), &role)
+            ReferenceTable::open(&format!("{place}&table=t"), &role)
                 .await
                 .unwrap_err(),
             SqlJournal::open(&place, &role).await.unwrap_err(),

@@ -36,9 +36,9 @@ pub(crate) const SETTINGS: &[Setting] =
 
 /// The coordinates and storages by reference id.
 #[derive(Debug, Default)]
-pub struct References(HashMap<Uuid, Location>);
+pub struct ReferenceTable(HashMap<Uuid, Location>);
 
-impl References {
+impl ReferenceTable {
     /// Reads the whole table: it contains names, not values, and configurations need it in random
     /// order.
     ///
@@ -101,7 +101,7 @@ impl References {
 }
 
 #[async_trait]
-impl ResolveReferences for References {
+impl ResolveReferences for ReferenceTable {
     async fn resolve(
         &self,
         ids: &[Uuid],

@@ -71,8 +71,12 @@ async fn every_coordinate_and_operation_is_one_event_without_a_value() {
         .map(|event| {
             assert_eq!(event.actor.as_str(), "alice");
             assert_eq!(event.operation, Operation::Read);
-            let storage_id = event.storage_id.as_ref().map(StorageId::as_str);
-            (event.coordinate.to_string(), storage_id, event.failure)
+            let storage_id = event.location.storage_id.as_ref().map(StorageId::as_str);
+            (
+                event.location.coordinate.to_string(),
+                storage_id,
+                event.failure,
+            )
         })
         .collect();
     assert_eq!(
@@ -100,7 +104,7 @@ async fn every_coordinate_and_operation_is_one_event_without_a_value() {
     assert!(!format!("{events:?}").contains("hunter2"));
     let told: Vec<_> = events
         .into_iter()
-        .map(|event| (event.operation, event.coordinate, event.failure))
+        .map(|event| (event.operation, event.location.coordinate, event.failure))
         .collect();
     let old = coordinate(1);
     assert_eq!(

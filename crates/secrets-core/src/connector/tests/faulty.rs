@@ -172,6 +172,7 @@ impl SecretPersistence for Faulty {
 
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         self.request().await;
+        self.call(Operation::List, "", None)?;
         self.memory.list_page(options, after).await
     }
 

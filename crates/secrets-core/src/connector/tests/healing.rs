@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::faulty::{Faulty, faulty};
+use super::faulty::{Faulty, Rotated, faulty};
 use super::{acting, coordinate, insert, over, pointer, scope, spec, storage, stored};
 use crate::connector::{ConnectorOptions, Record, RecordState};
 use crate::{
@@ -220,4 +220,22 @@ async fn a_collection_leaves_what_pointers_with_another_id_of_the_same_store_nam
     let deleted = &collected.cleanup.deleted;
     assert_eq!(deleted.len(), 1, "{deleted:?}");
     assert_eq!(deleted[0].coordinate, coordinate(2));
+}
+
+#[tokio::test]
+async fn a_listing_that_is_refused_for_its_credentials_goes_to_the_store_opened_again() {
+    let (refusing, good) = (faulty(), faulty());
+    refusing.fail_all(Operation::List, ErrorKind::Unauthenticated);
+    insert(&good, 1, "superfluous");
+    let opener = Rotated::new(vec![refusing, good.clone()]);
+    let stores = Stores::new(faulty()).with_opener(opener.clone());
+    let secrets = acting(stores, ConnectorOptions::default());
+    let before = Timestamp::now().saturating_add(HOUR);
+    let collected = secrets
+        .collect(Some(&storage("other")), &scope(), &HashSet::new(), before)
+        .await
+        .unwrap();
+    assert_eq!(collected.cleanup.deleted.len(), 1, "{collected:?}");
+    assert_eq!(opener.opened(), 2);
+    assert_eq!(stored(&good, coordinate(1).as_str()).await, None);
 }

@@ -254,7 +254,7 @@ pub enum ProblemKind {
     UnknownStorage,
     /// A specification in which secrets could be missed.
     UnsupportedSchema,
-    /// A walk that was passed to [`Elsewhere`](super::Elsewhere) and never ran.
+    /// A walk that was passed to [`Executor`](super::Executor) and never ran.
     WalkDropped,
 }
 

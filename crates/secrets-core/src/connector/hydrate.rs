@@ -5,8 +5,8 @@ use std::mem;
 
 use serde_json::{Map, Value};
 
-use super::elsewhere::is_long;
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
+use super::executor::is_long;
 use super::limits::{Budget, is_too_deep, too_deep};
 use super::place::Path;
 use super::pointer::{Encoding, Pointer, SECRET, is_pointer_object, pointers, visit_pointers};

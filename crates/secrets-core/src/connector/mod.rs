@@ -7,8 +7,8 @@
 
 mod cleanup;
 mod collect;
-mod elsewhere;
 mod error;
+mod executor;
 mod fresh;
 mod heal;
 mod hydrate;
@@ -37,8 +37,8 @@ mod update;
 
 pub use cleanup::{Cleanup, Foreign, Undeleted};
 pub use collect::Collected;
-pub use elsewhere::{Elsewhere, Walk};
 pub use error::{ConnectorError, Problem, ProblemKind};
+pub use executor::{Executor, Walk};
 pub use fresh::{FreshError, Rereads};
 pub use hydrate::hydrate_with;
 pub use limits::{MAX_DEPTH, MAX_HYDRATED_BYTES, MAX_MERGED_NODES, MAX_PLACE_BYTES, MAX_SECRETS};

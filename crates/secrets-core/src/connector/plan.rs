@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::elsewhere::is_long;
 use super::error::{ConnectorError, Problems};
+use super::executor::is_long;
 use super::place::Place;
 use super::pointer::{Pointer, pointers, visit_pointers};
 use super::record::Record;

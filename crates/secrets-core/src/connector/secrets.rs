@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::elsewhere::Elsewhere;
 use super::error::{ConnectorError, Problem, ProblemKind};
+use super::executor::Executor;
 use super::place::Place;
 use super::policy::Policy;
 use super::references::{References, ResolveReferences};
@@ -29,7 +29,7 @@ pub struct ConnectorOptions {
     /// until it is older. 15 minutes unless told.
     pub deadline: Duration,
     /// Runs walks that may take long. Without it they run on the thread that polls the call.
-    pub long_walks: Option<Elsewhere>,
+    pub long_walks: Option<Executor>,
 }
 
 impl Default for ConnectorOptions {
@@ -75,8 +75,8 @@ impl ConnectorOptions {
 
     /// Runs walks that may take long with this.
     #[must_use]
-    pub fn with_long_walks(mut self, elsewhere: Elsewhere) -> Self {
-        self.long_walks = Some(elsewhere);
+    pub fn with_long_walks(mut self, executor: Executor) -> Self {
+        self.long_walks = Some(executor);
         self
     }
 }
@@ -263,14 +263,14 @@ impl ActingSecrets {
         References::look_up(self.options().references.as_deref(), ids).await
     }
 
-    /// Walks over configurations: elsewhere, if one is long and the options say where.
+    /// Walks over configurations: on the executor, if one is long and the options have an executor.
     pub(super) async fn walk<T: Send + 'static>(
         &self,
         is_long: bool,
         walk: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
     ) -> Result<T, ConnectorError> {
         match &self.options().long_walks {
-            Some(elsewhere) if is_long => elsewhere.run(walk).await,
+            Some(executor) if is_long => executor.run(walk).await,
             _ => walk(),
         }
     }

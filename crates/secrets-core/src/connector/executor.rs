@@ -25,21 +25,21 @@ const LONG_TEXTS: usize = 64 << 10;
 /// [`mask`](super::ConnectorSpec::mask), [`scrub`](super::scrub)) run on the caller's thread.
 ///
 /// ```
-/// use secret_persistence_core::connector::{ConnectorOptions, Elsewhere};
+/// use secret_persistence_core::connector::{ConnectorOptions, Executor};
 ///
-/// let options = ConnectorOptions::default().with_long_walks(Elsewhere::new(|walk| {
+/// let options = ConnectorOptions::default().with_long_walks(Executor::new(|walk| {
 ///     tokio::task::spawn_blocking(walk);
 /// }));
 /// ```
 #[derive(Clone)]
-pub struct Elsewhere(Arc<Run>);
+pub struct Executor(Arc<Run>);
 
 type Run = dyn Fn(Walk) + Send + Sync;
 
 /// A walk, to be run once and to completion.
 pub type Walk = Box<dyn FnOnce() + Send>;
 
-impl Elsewhere {
+impl Executor {
     /// Creates an executor from a function that starts a walk and returns immediately.
     pub fn new(run: impl Fn(Walk) + Send + Sync + 'static) -> Self {
         Self(Arc::new(run))
@@ -67,9 +67,9 @@ impl Elsewhere {
     }
 }
 
-impl fmt::Debug for Elsewhere {
+impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Elsewhere")
+        f.write_str("Executor")
     }
 }
 
@@ -116,14 +116,14 @@ mod tests {
     #[tokio::test]
     async fn a_walk_runs_where_it_is_told_and_its_result_comes_back() {
         let here = thread::current().id();
-        let elsewhere = Elsewhere::new(|walk| drop(thread::spawn(walk)));
-        let there = elsewhere.run(|| Ok(thread::current().id())).await.unwrap();
+        let executor = Executor::new(|walk| drop(thread::spawn(walk)));
+        let there = executor.run(|| Ok(thread::current().id())).await.unwrap();
         assert_ne!(here, there);
     }
 
     #[tokio::test]
     async fn a_walk_that_nobody_runs_is_an_error() {
-        let error = Elsewhere::new(drop).run(|| Ok(())).await.unwrap_err();
+        let error = Executor::new(drop).run(|| Ok(())).await.unwrap_err();
         assert_eq!(error.problems()[0].kind(), ProblemKind::WalkDropped);
     }
 

@@ -9,13 +9,13 @@ use axum::http::{Method, Response};
 use axum::routing::any;
 use secret_persistence::Recovery;
 use secret_persistence::connector::SecretJson;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::{KvError, data, done};
 use super::store::{Engine, ReadError};
-use super::v2::{is_list, only_value, refuse_wrapping};
+use super::v2::{is_list, only_value, read_members, refuse_wrapping};
 use crate::gateway::Gateway;
-use crate::server::{Caller, read_json};
+use crate::server::Caller;
 
 pub(super) fn routes(mount: &str) -> Router<Gateway> {
     Router::new()
@@ -60,18 +60,10 @@ async fn value(
             Err(ReadError::Failed(error)) => Err(error),
         },
         Method::POST | Method::PUT => {
-            let (parts, body) = request.into_parts();
-            let value = match read_json(&parts.headers, body, gateway.settings().limits).await {
-                Ok(body) => match body.into_inner() {
-                    Value::Object(fields) => only_value(fields),
-                    other => {
-                        drop(SecretJson::new(other));
-                        Err(KvError::bad("the body is not an object"))
-                    }
-                },
-                Err(error) => Err(error.into()),
-            };
-            engine.write(&path, value, false).await?;
+            let fields = read_members(&gateway, request).await;
+            engine
+                .write(&path, fields.and_then(only_value), false)
+                .await?;
             Ok(done())
         }
         Method::DELETE => {

@@ -50,13 +50,11 @@ async fn value(
     match request.method().clone() {
         Method::GET => read(&engine, &path, query.get("version").map(String::as_str)).await,
         Method::POST | Method::PUT => {
-            let (parts, body) = request.into_parts();
             // What is wrong with the body is a write that failed too, of somebody who may write.
-            let (value, only_new) =
-                match read_json(&parts.headers, body, gateway.settings().limits).await {
-                    Ok(body) => parsed(body),
-                    Err(error) => (Err(error.into()), false),
-                };
+            let (value, only_new) = match read_members(&gateway, request).await {
+                Ok(members) => parsed(members),
+                Err(error) => (Err(error), false),
+            };
             engine.write(&path, value, only_new).await?;
             Ok(data(version(&Timestamp::now().to_string(), "")))
         }
@@ -104,15 +102,27 @@ fn version(created: &str, deleted: &str) -> Value {
     })
 }
 
-/// The value of a write, and whether its name has to be new.
-fn parsed(body: SecretJson) -> (Result<SecretValue, KvError>, bool) {
-    let mut members = match body.into_inner() {
-        Value::Object(members) => members,
+/// The members of the object that a body is. The caller wipes them.
+pub(super) async fn read_members(
+    gateway: &Gateway,
+    request: Request,
+) -> Result<Map<String, Value>, KvError> {
+    let (parts, body) = request.into_parts();
+    members(read_json(&parts.headers, body, gateway.settings().limits).await?)
+}
+
+fn members(body: SecretJson) -> Result<Map<String, Value>, KvError> {
+    match body.into_inner() {
+        Value::Object(members) => Ok(members),
         other => {
             drop(SecretJson::new(other));
-            return (Err(KvError::bad("the body is not an object")), false);
+            Err(KvError::bad("the body is not an object"))
         }
-    };
+    }
+}
+
+/// The value of a write, and whether its name has to be new.
+fn parsed(mut members: Map<String, Value>) -> (Result<SecretValue, KvError>, bool) {
     let only_new = match members.shift_remove("options") {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Object(options)) => cas(&options),
@@ -273,8 +283,7 @@ async fn names_the_version(gateway: &Gateway, request: Request) -> Result<bool, 
     if !matches!(*request.method(), Method::POST | Method::PUT) {
         return Err(KvError::unsupported());
     }
-    let (parts, body) = request.into_parts();
-    let body = read_json(&parts.headers, body, gateway.settings().limits).await?;
+    let body = read_members(gateway, request).await?;
     let is_one = |version: &Value| version.as_u64() == Some(1) || version.as_str() == Some("1");
     match body.get("versions") {
         Some(Value::Array(versions)) if !versions.is_empty() => Ok(versions.iter().any(is_one)),
@@ -305,7 +314,10 @@ mod tests {
 
     #[test]
     fn a_write_has_the_field_value_and_cas_zero_at_most() {
-        let parse = |body: Value| parsed(SecretJson::new(body));
+        let parse = |body: Value| match members(SecretJson::new(body)) {
+            Ok(members) => parsed(members),
+            Err(error) => (Err(error), false),
+        };
         let (value, only_new) = parse(json!({"data": {"value": "x"}, "options": {"cas": 0}}));
         assert!(only_new && value.unwrap().expose() == "x");
         assert!(!parse(json!({"data": {"value": "x"}})).1);

@@ -19,8 +19,6 @@ const COLUMNS: [&str; 4] = ["id", "base_id", "prefix", "specification"];
 /// A query whose columns are known.
 #[derive(Debug)]
 pub(super) struct Query {
-    database: Database,
-    file: String,
     rows: Rows,
 }
 
@@ -61,17 +59,16 @@ impl Query {
         // A newline ends a comment at the end of the query.
         let select = format!("SELECT {} FROM ({query}\n) AS source", selected.join(", "));
         let condition = bare.then(|| "source.coordinate IS NOT NULL".to_owned());
+        let place = format!("{} {file}", database.name());
         Ok(Self {
-            database,
-            file: file.to_owned(),
-            rows: Rows::new(select, condition, order, bare),
+            rows: Rows::new((database, place), select, condition, order, bare),
         })
     }
 }
 
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.database.name(), self.file)
+        f.write_str(&self.rows.place)
     }
 }
 
@@ -82,17 +79,11 @@ impl ConfigSource for Query {
     }
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
-        self.rows
-            .page(&self.database, after, limit)
-            .await
-            .map_err(|error| error.within(self))
+        self.rows.page(after, limit).await
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        self.rows
-            .one(&self.database, id)
-            .await
-            .map_err(|error| error.within(self))
+        self.rows.one(id).await
     }
 
     async fn update(&self, _: &ConfigRow, _: &Value) -> MigrateResult<Update> {

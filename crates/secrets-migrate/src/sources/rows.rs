@@ -18,6 +18,9 @@ const SPECIFICATIONS: usize = 128;
 /// expression to order by.
 #[derive(Debug)]
 pub(super) struct Rows {
+    pub(super) database: Database,
+    /// The database and the table or the query in it, for errors.
+    pub(super) place: String,
     /// The text up to its FROM clause, whose table has the alias `source`.
     select: String,
     condition: Option<String>,
@@ -89,8 +92,16 @@ impl Order {
 
 impl Rows {
     /// Selects the rows that meet a condition.
-    pub(super) fn new(select: String, condition: Option<String>, order: Order, bare: bool) -> Self {
+    pub(super) fn new(
+        (database, place): (Database, String),
+        select: String,
+        condition: Option<String>,
+        order: Order,
+        bare: bool,
+    ) -> Self {
         Self {
+            database,
+            place,
             select,
             condition,
             order,
@@ -103,7 +114,15 @@ impl Rows {
     /// can detect them: a cursor contains how many rows with its id were returned.
     pub(super) async fn page(
         &self,
-        database: &Database,
+        after: Option<&ConfigCursor>,
+        limit: usize,
+    ) -> MigrateResult<ConfigPage> {
+        let page = self.read_page(after, limit).await;
+        page.map_err(|error| error.within(&self.place))
+    }
+
+    async fn read_page(
+        &self,
         after: Option<&ConfigCursor>,
         limit: usize,
     ) -> MigrateResult<ConfigPage> {
@@ -132,7 +151,8 @@ impl Rows {
             "{}{filter} ORDER BY {} LIMIT {limit} OFFSET {seen}",
             self.select, self.order.expression
         );
-        let texts = database
+        let texts = self
+            .database
             .few(sql, last.clone().into_iter().collect())
             .await?;
         let full = texts.len() >= limit;
@@ -153,16 +173,17 @@ impl Rows {
     }
 
     /// Reads the current state of one row.
-    pub(super) async fn one(
-        &self,
-        database: &Database,
-        id: &str,
-    ) -> MigrateResult<Option<ConfigRow>> {
+    pub(super) async fn one(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        let row = self.read_one(id).await;
+        row.map_err(|error| error.within(&self.place))
+    }
+
+    async fn read_one(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
         let sql = format!(
             "{} WHERE {} = {} LIMIT 2",
             self.select, self.order.expression, self.order.parameter
         );
-        let mut rows = database.few(sql, vec![id.to_owned()]).await?;
+        let mut rows = self.database.few(sql, vec![id.to_owned()]).await?;
         match rows.len() {
             0 => Ok(None),
             1 => self.row(rows.remove(0)).map(Some),

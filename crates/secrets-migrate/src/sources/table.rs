@@ -15,8 +15,6 @@ use crate::{
 /// An open table.
 #[derive(Debug)]
 pub(super) struct Table {
-    database: Database,
-    columns: Columns,
     rows: Rows,
     purpose: Purpose,
     update: String,
@@ -179,15 +177,18 @@ impl Table {
         })?;
         let in_use = format!("SELECT DISTINCT typeof(source.{id}) FROM {table} AS source");
         let order = Order::of(&database, &id.to_string(), &id_info, Some(in_use)).await?;
-        let rows = Rows::new(columns.select(), columns.condition(), order, columns.bare);
         let update = if purpose == Purpose::Update {
             columns.update(&id_info, &content_info, database.is_postgres())?
         } else {
             String::new()
         };
+        let mut place = format!("{} {table}", database.name());
+        if columns.bare {
+            place.push_str(&format!(" {content}"));
+        }
+        let (select, condition) = (columns.select(), columns.condition());
+        let rows = Rows::new((database, place), select, condition, order, columns.bare);
         Ok(Self {
-            database,
-            columns,
             rows,
             purpose,
             update,
@@ -204,6 +205,7 @@ impl Table {
             as_read.expose().to_owned(),
         ];
         match self
+            .rows
             .database
             .execute(self.update.clone(), parameters)
             .await?
@@ -219,11 +221,7 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.database.name(), self.columns.table)?;
-        match self.columns.bare {
-            true => write!(f, " {}", self.columns.content),
-            false => Ok(()),
-        }
+        f.write_str(&self.rows.place)
     }
 }
 
@@ -237,17 +235,11 @@ impl ConfigSource for Table {
     }
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
-        self.rows
-            .page(&self.database, after, limit)
-            .await
-            .map_err(|error| error.within(self))
+        self.rows.page(after, limit).await
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        self.rows
-            .one(&self.database, id)
-            .await
-            .map_err(|error| error.within(self))
+        self.rows.one(id).await
     }
 
     async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {

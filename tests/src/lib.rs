@@ -45,6 +45,7 @@
 //! Nothing here depends on another crate of the workspace, so every one of them may use it in its tests.
 
 mod absent;
+mod alone;
 pub mod azure;
 mod cache;
 mod canary;
@@ -61,6 +62,7 @@ pub mod proxy;
 mod vault;
 
 pub use absent::{Absent, available};
+pub use alone::in_a_process_of_its_own;
 pub use canary::Canaries;
 pub use certificates::Authority;
 pub use clients::Client;

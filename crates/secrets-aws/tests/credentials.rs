@@ -19,7 +19,7 @@ use secret_persistence_aws::{AwsSecretsManager, Config};
 use secret_persistence_core::{Error, ErrorKind, Operation, SecretPersistenceExt};
 use serde_json::json;
 use support::gate::{Act, Gate};
-use support::{Setup, config, coordinate, in_a_process_of_its_own};
+use support::{Setup, config, coordinate};
 
 async fn store(gate: &Gate, credentials: &'static str) -> AwsSecretsManager {
     Setup::new(&gate.url)
@@ -44,7 +44,7 @@ fn files_are_read_again_when_they_change_or_are_refused() {
     fs::write(home.path().join("first/credentials"), keys("AKIAFIRST")).unwrap();
     std::os::unix::fs::symlink("first/credentials", home.path().join("credentials")).unwrap();
     let file = home.path().join("credentials");
-    in_a_process_of_its_own(
+    e2e::in_a_process_of_its_own(
         "child_reads_files_again",
         home.path(),
         &[
@@ -105,7 +105,7 @@ async fn child_reads_files_again() {
 #[test]
 fn no_credentials_says_what_was_tried() {
     let home = tempfile::tempdir().unwrap();
-    in_a_process_of_its_own(
+    e2e::in_a_process_of_its_own(
         "child_has_no_credentials",
         home.path(),
         &[
@@ -124,7 +124,7 @@ async fn an_expired_certificate_is_called_so() {
     let url = format!("https://{address}");
     let home = tempfile::tempdir().unwrap();
     tokio::task::spawn_blocking(move || {
-        in_a_process_of_its_own(
+        e2e::in_a_process_of_its_own(
             "child_meets_an_expired_certificate",
             home.path(),
             &[("SSL_CERT_FILE", &file), ("TEST_EXPIRED_URL", &url)],
@@ -184,7 +184,7 @@ fn profiles_are_found_by_name() {
     let text = keys("AKIADEFAULT") + &keys("AKIATEAM").replace("[default]", "[team]");
     fs::write(home.path().join(".aws/credentials"), text).unwrap();
     let environment = [("AWS_EC2_METADATA_DISABLED", "true")];
-    in_a_process_of_its_own("child_uses_a_profile", home.path(), &environment);
+    e2e::in_a_process_of_its_own("child_uses_a_profile", home.path(), &environment);
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn in_a_process_with_a_gate(
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        in_a_process_of_its_own(test, home.path(), &environment);
+        e2e::in_a_process_of_its_own(test, home.path(), &environment);
     })
     .await
     .unwrap();
@@ -442,7 +442,7 @@ fn a_missing_sso_login_says_what_to_do() {
     fs::create_dir(home.path().join(".aws")).unwrap();
     fs::write(home.path().join(".aws/config"), SSO_PROFILE).unwrap();
     let environment = [("AWS_EC2_METADATA_DISABLED", "true")];
-    in_a_process_of_its_own("child_has_no_sso_login", home.path(), &environment);
+    e2e::in_a_process_of_its_own("child_has_no_sso_login", home.path(), &environment);
 }
 
 #[tokio::test]

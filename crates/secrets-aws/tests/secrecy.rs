@@ -19,7 +19,7 @@ use secret_persistence_core::{
 };
 use serde_json::json;
 use support::gate::{Act, Gate};
-use support::{config, coordinate, in_a_process_of_its_own};
+use support::{config, coordinate};
 
 const LINES: [&str; 3] = [
     "canary-line-one",
@@ -55,7 +55,7 @@ fn canaries() -> Canaries {
 #[test]
 fn neither_values_nor_credentials_show_anywhere() {
     let home = std::env::temp_dir();
-    in_a_process_of_its_own(
+    e2e::in_a_process_of_its_own(
         "child_shows_nothing",
         &home,
         &[

@@ -14,8 +14,8 @@ use secret_persistence_core::{
     Coordinate, Error, ErrorKind, SecretPersistence, SecretPersistenceExt,
 };
 use support::{
-    Identity, Setup, SomebodyElse, application, client_secret, config, coordinate,
-    in_a_process_of_its_own, open, stand_in, with_identity, workload, write,
+    Identity, Setup, SomebodyElse, application, client_secret, config, coordinate, open, stand_in,
+    with_identity, workload, write,
 };
 
 async fn read(store: &AzureKeyVault) -> Error {
@@ -267,7 +267,7 @@ async fn in_app_service(azure: &Azure, test: &'static str, header: &str, client_
     let (header, client_id) = (header.to_owned(), client_id.to_owned());
     tokio::task::spawn_blocking(move || {
         let home = tempfile::tempdir().unwrap();
-        in_a_process_of_its_own(
+        e2e::in_a_process_of_its_own(
             test,
             home.path(),
             &[
@@ -363,7 +363,7 @@ async fn a_machine_without_identity_says_what_to_do() {
             ("TEST_CA", &ca),
             ("TEST_CLIENT_ID", id),
         ];
-        in_a_process_of_its_own("child_is_not_on_azure", home.path(), &environment);
+        e2e::in_a_process_of_its_own("child_is_not_on_azure", home.path(), &environment);
     };
     tokio::task::spawn_blocking(run).await.unwrap();
 }
@@ -396,7 +396,7 @@ async fn developer_tools_are_asked_and_their_words_are_not_repeated() {
         let (home, path, vault, ca) = (home.clone(), path.clone(), vault.clone(), ca.clone());
         tokio::task::spawn_blocking(move || {
             let environment = [("PATH", &*path), ("TEST_VAULT", &vault), ("TEST_CA", &ca)];
-            in_a_process_of_its_own(test, &home, &environment);
+            e2e::in_a_process_of_its_own(test, &home, &environment);
         })
     };
     // Neither of them is installed.

@@ -15,10 +15,7 @@ use secret_persistence_core::{
     CheckOptions, DeleteOptions, Error, ListOptions, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
 };
-use support::{
-    SomebodyElse, config, coordinate, in_a_process_of_its_own, open, stand_in, with_identity,
-    workload,
-};
+use support::{SomebodyElse, config, coordinate, open, stand_in, with_identity, workload};
 
 const LINES: [&str; 3] = [
     "canary-line-one",
@@ -51,7 +48,7 @@ fn leaks(text: &str, canaries: &[String]) -> Vec<String> {
 #[test]
 fn neither_values_nor_credentials_show_anywhere() {
     let home = tempfile::tempdir().unwrap();
-    in_a_process_of_its_own("child_shows_nothing", home.path(), &[]);
+    e2e::in_a_process_of_its_own("child_shows_nothing", home.path(), &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

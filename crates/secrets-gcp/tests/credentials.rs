@@ -13,7 +13,7 @@ use std::time::Duration;
 use e2e::google::{Google, Options};
 use secret_persistence_core::{Error, ErrorKind, SecretPersistence, SecretPersistenceExt};
 use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
-use support::{Setup, google, google_with, in_a_process_of_its_own, store, write};
+use support::{Setup, google, google_with, store, write};
 
 /// With what one setting says about credentials.
 async fn with(google: &Google, name: &'static str, value: &str) -> GoogleSecretManager {
@@ -206,7 +206,7 @@ fn application_default_credentials_are_found_where_google_says() {
     let home = tempfile::tempdir().unwrap();
     let run = |more: &[(&str, &str)]| {
         let environment = [&place[..], more].concat();
-        in_a_process_of_its_own("child_writes", home.path(), &environment);
+        e2e::in_a_process_of_its_own("child_writes", home.path(), &environment);
     };
 
     // A file that the variable names.

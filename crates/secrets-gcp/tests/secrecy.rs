@@ -21,7 +21,7 @@ use secret_persistence_core::{
 use secret_persistence_gcp::GoogleSecretManager;
 use serde_json::json;
 use support::gate::{Answer, Gate};
-use support::{Setup, coordinate, google, in_a_process_of_its_own, store};
+use support::{Setup, coordinate, google, store};
 
 const LINES: [&str; 3] = [
     "canary-line-one",
@@ -65,7 +65,7 @@ fn leaks(text: &str, canaries: &[String]) -> Vec<String> {
 /// With the variable set that makes the SDK log its requests.
 #[test]
 fn neither_values_nor_credentials_show_anywhere() {
-    in_a_process_of_its_own(
+    e2e::in_a_process_of_its_own(
         "child_shows_nothing",
         Path::new("/"),
         &[("GOOGLE_CLOUD_RUST_LOGGING", "true")],

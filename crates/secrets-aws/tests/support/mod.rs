@@ -6,8 +6,6 @@ pub(crate) mod evaluator;
 pub(crate) mod gate;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 
 use secret_persistence_aws::{AwsSecretsManager, Config, SETTINGS};
 use secret_persistence_core::{ManagedCoordinate, Owner, Result, Scope};
@@ -84,22 +82,4 @@ pub(crate) fn localstack(test: &str) -> Option<String> {
     );
     println!("SKIPPED {test}: TEST_LOCALSTACK_URL is not set");
     None
-}
-
-/// Runs one ignored test of this binary in a process of its own, with nothing in its environment but
-/// what is given.
-pub(crate) fn in_a_process_of_its_own(test: &str, home: &Path, environment: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env_clear()
-        .env("HOME", home)
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use async_trait::async_trait;
 use e2e::azure::{Azure, Options};
@@ -241,22 +240,4 @@ impl Outsider for SomebodyElse {
         self.send(Method::DELETE, &path, None).await;
         Ok(())
     }
-}
-
-/// Runs one ignored test of this binary in a process of its own, with nothing in its environment but
-/// what is given.
-pub(crate) fn in_a_process_of_its_own(test: &str, home: &Path, environment: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env_clear()
-        .env("HOME", home)
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

@@ -7,8 +7,6 @@ pub(crate) mod gate;
 pub(crate) mod outsider;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 
 use e2e::google::{Google, Options, Switches};
 use secret_persistence_core::{ManagedCoordinate, Owner, Result, Scope, SecretValue, Write};
@@ -83,22 +81,4 @@ pub(crate) fn coordinate() -> ManagedCoordinate {
 
 pub(crate) fn write(value: &str) -> Write {
     Write::new(coordinate(), SecretValue::new(value.to_owned()))
-}
-
-/// Runs one ignored test of this binary in a process of its own, with nothing in its environment but
-/// what is given.
-pub(crate) fn in_a_process_of_its_own(test: &str, home: &Path, environment: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env_clear()
-        .env("HOME", home)
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

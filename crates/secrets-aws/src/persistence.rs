@@ -64,24 +64,22 @@ impl AwsSecretsManager {
     /// The documented quotas of an account in a region, for the limit layer; take a share of them
     /// where others use the account too.
     ///
-    /// The layer counts a call as its [`Capabilities::cost`], so each rate here is the quota of the
-    /// request that is always made times that cost: 100 `BatchGetSecretValue`, 50 `CreateSecret` (as
-    /// many as `DeleteSecret` and `RestoreSecret`, which share the class) and 100 `ListSecrets` a second.
-    /// What a call adds to those, and reading one secret alone, falls under the quota that
-    /// `GetSecretValue` and `DescribeSecret` share, 10,000 a second; the layer lets 1,366 such reads
-    /// through, since it counts them with the batches.
+    /// The layer counts the requests that a call is sure to make, so each rate here is a quota as AWS
+    /// documents it: 10,000 `GetSecretValue` and 100 `BatchGetSecretValue` a second, so that a batch
+    /// counts as a hundred single reads; 50 `CreateSecret` (as many as `DeleteSecret` and
+    /// `RestoreSecret`, which share the class) and 100 `ListSecrets`.
     /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
     #[must_use]
     pub fn quotas() -> LimitOptions {
-        let cost = cost(MAX_BATCH, false);
-        let class = |concurrency, calls: u32, cost: u32| ClassLimit {
+        let class = |concurrency, per_second| ClassLimit {
             concurrency,
-            per_second: f64::from(calls) * f64::from(cost),
+            per_second,
         };
         LimitOptions::default()
-            .with_read(class(64, 100, cost.read))
-            .with_write(class(32, 50, cost.write))
-            .with_list(class(8, 100, cost.list))
+            .with_batch_weight(100)
+            .with_read(class(64, 10_000.0))
+            .with_write(class(32, 50.0))
+            .with_list(class(8, 100.0))
     }
 
     async fn write_one(&self, write: &Write) -> Result<Written> {
@@ -492,11 +490,11 @@ mod tests {
 
     #[test]
     fn the_layer_lets_as_many_calls_through_as_aws_does() {
-        let (quotas, cost) = (AwsSecretsManager::quotas(), cost(MAX_BATCH, false));
-        let calls = |class: ClassLimit, cost: u32| class.per_second / f64::from(cost);
-        assert_eq!(calls(quotas.read, cost.read), 100.0);
-        assert_eq!(calls(quotas.write, cost.write), 50.0);
-        assert_eq!(calls(quotas.list, cost.list), 100.0);
+        let quotas = AwsSecretsManager::quotas();
+        let batches = quotas.read.per_second / f64::from(quotas.batch_weight);
+        assert_eq!((batches, quotas.read.per_second), (100.0, 10_000.0));
+        assert_eq!(quotas.write.per_second, 50.0);
+        assert_eq!(quotas.list.per_second, 100.0);
     }
 
     #[test]

@@ -68,20 +68,20 @@ impl AzureKeyVault {
     /// The documented quotas of a vault, for the limit layer; take a share of them where others use
     /// the vault too.
     ///
-    /// The layer counts a call as its [`Capabilities::cost`], so each rate here is the quota of the
-    /// request that is always made times that cost: 30 new secrets and 400 other requests a second.
+    /// The layer counts the requests that a call is sure to make: 400 a second. A write makes two, of
+    /// which one is a new secret, and of those 30 a second are allowed.
     /// <https://learn.microsoft.com/azure/key-vault/general/service-limits>
     #[must_use]
     pub fn quotas() -> LimitOptions {
-        let cost = cost(Purge::Never, OnDeleted::Refuse);
-        let class = |concurrency, calls: u32, cost: u32| ClassLimit {
+        let least = least(Purge::Never);
+        let class = |concurrency, calls: u32, least: u32| ClassLimit {
             concurrency,
-            per_second: f64::from(calls) * f64::from(cost),
+            per_second: f64::from(calls) * f64::from(least),
         };
         LimitOptions::default()
-            .with_read(class(64, 400, cost.read))
-            .with_write(class(32, 30, cost.write))
-            .with_list(class(8, 400, cost.list))
+            .with_read(class(64, 400, least.read))
+            .with_write(class(32, 30, least.write))
+            .with_list(class(8, 400, least.list))
     }
 
     async fn write_one(&self, write: &Write) -> Result<Written> {
@@ -310,6 +310,7 @@ impl SecretPersistence for AzureKeyVault {
             reads_expiry: true,
             listing: Listing::Eventual,
             cost: cost(self.config.purge, self.config.on_deleted),
+            least: least(self.config.purge),
             ..Capabilities::LEAST
         }
     }
@@ -526,6 +527,19 @@ impl<'a> Place<'a> {
     }
 }
 
+/// The requests that every call makes.
+fn least(purge: Purge) -> Cost {
+    Cost {
+        // A read, and a set.
+        write: 2,
+        // A read, and a delete; with a purge, a look and the purge.
+        delete: if purge == Purge::Always { 4 } else { 2 },
+        // A look at what was deleted, and a recover.
+        restore: 2,
+        ..Cost::ONE
+    }
+}
+
 /// The most requests per operation: see [`AzureKeyVault`] for what they are.
 fn cost(purge: Purge, on_deleted: OnDeleted) -> Cost {
     // Counting all that a wait may take would hold back ten other calls for each of them.
@@ -563,11 +577,11 @@ mod tests {
     #[test]
     fn the_layer_lets_as_many_calls_through_as_a_vault_does() {
         let quotas = AzureKeyVault::quotas();
-        let cost = cost(Purge::Never, OnDeleted::Refuse);
-        let calls = |class: ClassLimit, cost: u32| class.per_second / f64::from(cost);
-        assert_eq!(calls(quotas.read, cost.read), 400.0);
-        assert_eq!(calls(quotas.write, cost.write), 30.0);
-        assert_eq!(calls(quotas.list, cost.list), 400.0);
+        let least = least(Purge::Never);
+        let calls = |class: ClassLimit, least: u32| class.per_second / f64::from(least);
+        assert_eq!(calls(quotas.read, least.read), 400.0);
+        assert_eq!(calls(quotas.write, least.write), 30.0);
+        assert_eq!(calls(quotas.list, least.list), 400.0);
     }
 
     #[test]

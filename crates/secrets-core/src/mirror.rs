@@ -105,6 +105,12 @@ fn weaker(a: Capabilities, b: Capabilities) -> Capabilities {
         reads_expiry: a.reads_expiry && b.reads_expiry,
         listing: a.listing.min(b.listing),
         cost,
+        least: Cost {
+            write: a.least.write.saturating_add(b.least.write),
+            delete: a.least.delete.saturating_add(b.least.delete),
+            restore: a.least.restore.saturating_add(b.least.restore),
+            ..a.least
+        },
     }
 }
 
@@ -501,6 +507,10 @@ mod tests {
                 list_detail: 6,
                 describe: 7,
             },
+            least: Cost {
+                write: 2,
+                ..Cost::ONE
+            },
         };
         let weak = Capabilities {
             concurrency: 16,
@@ -524,6 +534,12 @@ mod tests {
                     list: list.list,
                     list_detail: list.list_detail,
                     ..both
+                },
+                least: Cost {
+                    write: 3,
+                    delete: 2,
+                    restore: 2,
+                    ..Cost::ONE
                 },
                 ..weak
             };

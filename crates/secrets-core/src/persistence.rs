@@ -160,6 +160,9 @@ pub struct Capabilities {
     pub listing: Listing,
     /// The most requests that each operation makes.
     pub cost: Cost,
+    /// The requests that each operation makes whatever it finds; one unless told. `read` is per batch,
+    /// and `list_detail` is not used.
+    pub least: Cost,
 }
 
 impl Capabilities {
@@ -178,6 +181,7 @@ impl Capabilities {
         reads_expiry: false,
         listing: Listing::None,
         cost: Cost::ONE,
+        least: Cost::ONE,
     };
 
     /// The most requests that one [`SecretPersistence::read_batch`] of so many entries makes.
@@ -280,7 +284,7 @@ pub enum Listing {
     Immediate,
 }
 
-/// The most requests that one call of each operation makes: what the limit layer takes permits for.
+/// The requests that one call of each operation makes: what the limit layer takes permits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// Of one [`SecretPersistence::read_batch`] that is full. One with fewer entries makes at most its

@@ -301,6 +301,10 @@ impl SecretPersistence for Vault {
                 list_detail: u32::from(two),
                 describe: 1 + first,
             },
+            least: Cost {
+                write: if two { 3 } else { 2 },
+                ..Cost::ONE
+            },
             ..Capabilities::LEAST
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::meter::Counter;
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
     ListOptions, ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence, SecretValue,
@@ -20,8 +22,12 @@ use crate::{
 
 /// How often what has outlived its time is wiped, whether anybody asks or not.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
-/// What an entry takes besides its name and value, roughly.
-const OVERHEAD_BYTES: usize = 256;
+/// What an entry takes besides its name and value, counted by an allocator in `tests/cache_memory.rs`:
+/// both handles, moka's entry and its places in three queues and in a hash table that may be half empty.
+const OVERHEAD_BYTES: usize = 448;
+/// What is left free for the part of entries that moka has evicted and not yet freed, and for its
+/// tables: this, or a sixteenth of a small cache.
+const RESERVE_BYTES: u64 = 256 << 10;
 /// Every ephemeral secret's name holds this: the all-zero base id.
 const EPHEMERAL: &str = "00000000-0000-0000-0000-000000000000_secret_";
 
@@ -100,6 +106,8 @@ impl CacheOptions {
 pub(super) struct Cache {
     state: Arc<State>,
     eviction: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the eviction's task runs, so that a read takes no lock to find out.
+    is_evicting: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -109,6 +117,29 @@ struct State {
     options: CacheOptions,
     entries: moka::sync::Cache<Coordinate, Arc<Kept>>,
     loads: Mutex<Loads>,
+    counters: Counters,
+}
+
+/// Entries, by where they came from.
+#[derive(Debug)]
+struct Counters {
+    hit: Counter,
+    joined: Counter,
+    loaded: Counter,
+    stale: Counter,
+}
+
+impl Counters {
+    fn new() -> Self {
+        let counter =
+            |result: &'static str| Counter::new("secrets_cache_total", [("result", result.into())]);
+        Self {
+            hit: counter("hit"),
+            joined: counter("joined"),
+            loaded: counter("loaded"),
+            stale: counter("stale"),
+        }
+    }
 }
 
 /// One value that is kept. The value can be taken out: moka frees what it removed when it sees fit,
@@ -139,7 +170,7 @@ impl Cache {
         options: CacheOptions,
     ) -> Self {
         let entries = moka::sync::Cache::builder()
-            .max_capacity(options.max_bytes)
+            .max_capacity(options.max_bytes - RESERVE_BYTES.min(options.max_bytes / 16))
             .weigher(|name: &Coordinate, kept: &Arc<Kept>| {
                 let bytes = name.as_str().len() + kept.len() + OVERHEAD_BYTES;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
@@ -153,21 +184,27 @@ impl Cache {
                 options,
                 entries,
                 loads: Mutex::default(),
+                counters: Counters::new(),
             }),
             eviction: Mutex::default(),
+            is_evicting: Arc::default(),
         }
     }
 
     /// Starts the task that wipes what has outlived its time, if it is not running.
     fn start_eviction(&self) {
+        if self.is_evicting.load(Ordering::Acquire) {
+            return;
+        }
         let mut eviction = self.eviction.lock();
         if eviction.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let state = Arc::downgrade(&self.state);
+        let running = Running::noted(Arc::clone(&self.is_evicting));
         *eviction = tokio::runtime::Handle::try_current()
             .ok()
-            .map(|runtime| runtime.spawn(evict_expired(state)));
+            .map(|runtime| runtime.spawn(evict_expired(state, running)));
     }
 
     /// Detaches names from loads in flight, now and when the change is over or given up.
@@ -182,7 +219,23 @@ impl Cache {
     }
 }
 
-async fn evict_expired(state: Weak<State>) {
+/// Notes that the eviction runs until its task ends, with its runtime if need be.
+struct Running(Arc<AtomicBool>);
+
+impl Running {
+    fn noted(is_running: Arc<AtomicBool>) -> Self {
+        is_running.store(true, Ordering::Release);
+        Self(is_running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+async fn evict_expired(state: Weak<State>, _running: Running) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         match state.upgrade() {
@@ -249,11 +302,11 @@ impl State {
                 None => missing.push(name.clone()),
             }
         }
-        count("hit", hit);
-        count("joined", joining);
+        count(&self.counters.hit, hit);
+        count(&self.counters.joined, joining);
         let mut all: Vec<Load> = joined.into_iter().map(|(_, load)| load).collect();
         if !missing.is_empty() {
-            count("loaded", missing.len());
+            count(&self.counters.loaded, missing.len());
             let id = loads.next;
             loads.next += 1;
             let load = load(Arc::clone(self), id, missing.clone()).boxed().shared();
@@ -329,7 +382,7 @@ impl State {
             return Err(error);
         }
         let read = self.stale(name).ok_or(error)?;
-        count("stale", 1);
+        count(&self.counters.stale, 1);
         Ok(read)
     }
 
@@ -464,9 +517,9 @@ fn until(time: Timestamp) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-fn count(result: &'static str, entries: usize) {
+fn count(counter: &Counter, entries: usize) {
     if entries > 0 {
-        metrics::counter!("secrets_cache_total", "result" => result).increment(entries as u64);
+        counter.add(entries as u64);
     }
 }
 
@@ -486,17 +539,23 @@ impl SecretPersistence for Cache {
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
         self.start_eviction();
         let now = Instant::now();
-        let mut answers: Vec<Option<Result<Read>>> = coordinates
-            .iter()
-            .map(|name| self.state.fresh(name, now).map(Ok))
-            .collect();
+        let fresh = |name| self.state.fresh(name, now);
+        // Everything being there is what a cache is for.
+        let all: Option<Vec<Result<Read>>> =
+            coordinates.iter().map(|name| fresh(name).map(Ok)).collect();
+        if let Some(answers) = all {
+            count(&self.state.counters.hit, answers.len());
+            return answers;
+        }
+        let mut answers: Vec<Option<Result<Read>>> =
+            coordinates.iter().map(|name| fresh(name).map(Ok)).collect();
         let rest: Vec<Coordinate> = coordinates
             .iter()
             .zip(&answers)
             .filter(|(_, answer)| answer.is_none())
             .map(|(name, _)| name.clone())
             .collect();
-        count("hit", coordinates.len() - rest.len());
+        count(&self.state.counters.hit, coordinates.len() - rest.len());
         if !rest.is_empty() {
             let mut found = Loaded::with_capacity(rest.len());
             let loads = self.state.plan(&rest, &mut found);

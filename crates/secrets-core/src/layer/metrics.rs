@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::meter::{ByOperation, Counter, Histogram};
 use crate::{
-    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, Identity, ListOptions,
+    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
     ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence, Write, Written,
 };
 
@@ -18,11 +19,29 @@ use crate::{
 pub(super) struct Metrics {
     inner: Arc<dyn SecretPersistence>,
     store: Arc<str>,
+    meters: ByOperation<Meters>,
+}
+
+/// What is told of every call of one operation.
+#[derive(Debug)]
+struct Meters {
+    calls: Counter,
+    duration: Histogram,
+    succeeded: Counter,
 }
 
 impl Metrics {
     pub(super) fn new(inner: Arc<dyn SecretPersistence>, store: Arc<str>) -> Self {
-        Self { inner, store }
+        let meters = ByOperation::new(|operation| Meters {
+            calls: Counter::of("secrets_calls_total", &store, operation),
+            duration: Histogram::of("secrets_call_duration_seconds", &store, operation),
+            succeeded: outcomes(&store, operation, OK),
+        });
+        Self {
+            inner,
+            store,
+            meters,
+        }
     }
 
     async fn call<T>(
@@ -30,7 +49,7 @@ impl Metrics {
         operation: Operation,
         entries: usize,
         call: impl Future<Output = T>,
-        outcomes: impl FnOnce(&T) -> Vec<&'static str>,
+        outcomes: impl FnOnce(&T) -> Outcomes,
     ) -> T {
         let span = tracing::debug_span!(
             "secrets",
@@ -40,6 +59,7 @@ impl Metrics {
         );
         let mut watch = Watch {
             store: &self.store,
+            meters: self.meters.of(operation),
             operation,
             entries,
             started: Instant::now(),
@@ -57,7 +77,8 @@ impl Metrics {
 
 /// One call under way. Dropped before its end, it was cancelled.
 struct Watch<'a> {
-    store: &'a str,
+    store: &'a Arc<str>,
+    meters: &'a Meters,
     operation: Operation,
     entries: usize,
     started: Instant,
@@ -65,37 +86,21 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn end(&mut self, outcomes: &[&'static str]) {
+    fn end(&mut self, ended: &Outcomes) {
         self.ended = true;
-        let operation = self.operation.as_str();
         let took = self.started.elapsed();
-        metrics::counter!(
-            "secrets_calls_total",
-            "store" => self.store.to_owned(),
-            "operation" => operation,
-        )
-        .increment(1);
-        metrics::histogram!(
-            "secrets_call_duration_seconds",
-            "store" => self.store.to_owned(),
-            "operation" => operation,
-        )
-        .record(took);
-        for outcome in outcomes {
-            metrics::counter!(
-                "secrets_outcomes_total",
-                "store" => self.store.to_owned(),
-                "operation" => operation,
-                "outcome" => *outcome,
-            )
-            .increment(1);
+        self.meters.calls.add(1);
+        self.meters.duration.record(took);
+        if ended.succeeded > 0 {
+            self.meters.succeeded.add(ended.succeeded);
         }
-        let failed = outcomes.iter().filter(|outcome| **outcome != OK).count();
-        let first = outcomes.iter().find(|outcome| **outcome != OK);
+        for (outcome, count) in &ended.others {
+            outcomes(self.store, self.operation, outcome).add(*count);
+        }
         tracing::debug!(
             took_us = took.as_micros(),
-            failed,
-            outcome = first.unwrap_or(&OK),
+            failed = ended.others.iter().map(|(_, count)| count).sum::<u64>(),
+            outcome = ended.others.first().map_or(OK, |(outcome, _)| outcome),
             "done"
         );
     }
@@ -104,26 +109,53 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(&vec!["cancelled"; self.entries]);
+            self.end(&Outcomes {
+                succeeded: 0,
+                others: vec![("cancelled", self.entries as u64)],
+            });
         }
     }
 }
 
 const OK: &str = "ok";
 
-fn outcome<T>(result: &Result<T>) -> &'static str {
-    result
-        .as_ref()
-        .err()
-        .map_or(OK, |error: &Error| error.kind().as_str())
+/// How many entries ended how.
+#[derive(Default)]
+struct Outcomes {
+    succeeded: u64,
+    /// By the kind of the error, in the order in which the kinds came; there are never many.
+    others: Vec<(&'static str, u64)>,
 }
 
-fn outcome_of<T>(result: &Result<T>) -> Vec<&'static str> {
-    vec![outcome(result)]
+impl Outcomes {
+    fn of<T>(result: &Result<T>) -> Self {
+        Self::among(std::slice::from_ref(result))
+    }
+
+    fn among<T>(results: &[Result<T>]) -> Self {
+        let mut outcomes = Self::default();
+        for result in results {
+            let Err(error) = result else {
+                outcomes.succeeded += 1;
+                continue;
+            };
+            let kind = error.kind().as_str();
+            match outcomes.others.iter_mut().find(|(other, _)| *other == kind) {
+                Some((_, count)) => *count += 1,
+                None => outcomes.others.push((kind, 1)),
+            }
+        }
+        outcomes
+    }
 }
 
-fn outcomes_in<T>(results: &[Result<T>]) -> Vec<&'static str> {
-    results.iter().map(outcome).collect()
+fn outcomes(store: &Arc<str>, operation: Operation, outcome: &'static str) -> Counter {
+    let labels = [
+        ("store", Arc::clone(store).into()),
+        ("operation", operation.as_str().into()),
+        ("outcome", outcome.into()),
+    ];
+    Counter::new("secrets_outcomes_total", labels)
 }
 
 impl fmt::Display for Metrics {
@@ -142,7 +174,7 @@ impl SecretPersistence for Metrics {
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
         let call = self.inner.read_batch(coordinates);
         self.call(Operation::Read, coordinates.len(), call, |results| {
-            outcomes_in(results)
+            Outcomes::among(results)
         })
         .await
     }
@@ -150,33 +182,33 @@ impl SecretPersistence for Metrics {
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
         let call = self.inner.write_batch(writes);
         self.call(Operation::Write, writes.len(), call, |results| {
-            outcomes_in(results)
+            Outcomes::among(results)
         })
         .await
     }
 
     async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
         let call = self.inner.delete(coordinate, options);
-        self.call(Operation::Delete, 1, call, outcome_of).await
+        self.call(Operation::Delete, 1, call, Outcomes::of).await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         let call = self.inner.restore(coordinate);
-        self.call(Operation::Restore, 1, call, outcome_of).await
+        self.call(Operation::Restore, 1, call, Outcomes::of).await
     }
 
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         let call = self.inner.list_page(options, after);
-        self.call(Operation::List, 1, call, outcome_of).await
+        self.call(Operation::List, 1, call, Outcomes::of).await
     }
 
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
         let call = self.inner.describe(coordinate);
-        self.call(Operation::Describe, 1, call, outcome_of).await
+        self.call(Operation::Describe, 1, call, Outcomes::of).await
     }
 
     async fn identity(&self) -> Result<Identity> {
-        self.call(Operation::Identity, 1, self.inner.identity(), outcome_of)
+        self.call(Operation::Identity, 1, self.inner.identity(), Outcomes::of)
             .await
     }
 }
@@ -187,7 +219,7 @@ mod tests {
 
     use super::*;
     use crate::conformance::{self, Options};
-    use crate::layer::probe::{Fault, Probe, coordinate, write};
+    use crate::layer::probe::{Fault, Probe, coordinate, holding, write};
     use crate::layer::recorder::{Recorder, recorded};
     use crate::{ErrorKind, SecretPersistenceExt};
 
@@ -243,6 +275,24 @@ mod tests {
             assert_eq!(recorder.count(&key), count, "{key} in {recorder:?}");
         }
         assert!(!format!("{recorder:?}").contains("value 1"));
+    }
+
+    #[test]
+    fn a_batch_raises_each_counter_once_however_many_entries_it_has() {
+        let recorder = Recorder::default();
+        recorded(&recorder, async {
+            let probe = holding(Probe::new(), 60).await;
+            let store = Metrics::new(probe, "probe".into());
+            let names: Vec<Coordinate> = (0..100).map(|n| coordinate(n).into()).collect();
+            store.read_batch(&names).await;
+        });
+        let read = "store=probe,operation=read";
+        for (outcome, count) in [("ok", 60), ("not_found", 40)] {
+            let key = format!("secrets_outcomes_total{{{read},outcome={outcome}}}");
+            assert_eq!(recorder.count(&key), count, "{recorder:?}");
+        }
+        // The call, its duration, and two outcomes.
+        assert_eq!(recorder.times(), 4, "{recorder:?}");
     }
 
     #[test]

@@ -35,7 +35,8 @@
 //!   of full jitter and not before Retry-After. Each attempt has a timeout for all its requests, and
 //!   the call a deadline.
 //! - *limit*: a share of the provider's quota, in requests per second and calls at once, for each of
-//!   reading, writing and listing. Slower while the provider throttles, and back by and by.
+//!   reading, writing and listing. No second contains more requests than the share; up to that, calls
+//!   are not delayed. Slower while the provider throttles, and back by and by.
 //! - *mirror*: two stores kept alike, the live half of a migration; see [`Layers::mirror`].
 //! - *read-only*: every change is `PermissionDenied`, before any request.
 //! - *metrics*: counts, times and traces what the caller sees.
@@ -61,6 +62,7 @@
 
 mod cache;
 mod limit;
+pub(crate) mod meter;
 mod metrics;
 #[cfg(test)]
 pub(crate) mod probe;

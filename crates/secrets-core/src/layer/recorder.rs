@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use metrics::{
@@ -12,9 +13,15 @@ use metrics::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorder {
     counts: Arc<Mutex<BTreeMap<String, u64>>>,
+    times: Arc<AtomicU64>,
 }
 
 impl Recorder {
+    /// How often anything was told to it.
+    pub(crate) fn times(&self) -> u64 {
+        self.times.load(Ordering::Relaxed)
+    }
+
     /// The count of `name{label=value,…}`.
     pub(crate) fn count(&self, key: &str) -> u64 {
         self.counts.lock().unwrap().get(key).copied().unwrap_or(0)
@@ -28,6 +35,7 @@ impl Recorder {
         Arc::new(Handle {
             key: format!("{}{{{}}}", key.name(), labels.join(",")),
             counts: Arc::clone(&self.counts),
+            times: Arc::clone(&self.times),
         })
     }
 }
@@ -45,10 +53,12 @@ pub(crate) fn recorded<T>(recorder: &Recorder, future: impl Future<Output = T>) 
 struct Handle {
     key: String,
     counts: Arc<Mutex<BTreeMap<String, u64>>>,
+    times: Arc<AtomicU64>,
 }
 
 impl Handle {
     fn add(&self, count: u64) {
+        self.times.fetch_add(1, Ordering::Relaxed);
         *self
             .counts
             .lock()

@@ -10,6 +10,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::meter::{ByOperation, Counter};
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
     ListOptions, ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence, Write,
@@ -93,6 +94,7 @@ pub(super) struct Retry {
     inner: Arc<dyn SecretPersistence>,
     store: Arc<str>,
     options: RetryOptions,
+    attempts: ByOperation<Counter>,
 }
 
 impl Retry {
@@ -103,6 +105,9 @@ impl Retry {
     ) -> Self {
         Self {
             inner,
+            attempts: ByOperation::new(|operation| {
+                Counter::of("secrets_attempts_total", &store, operation)
+            }),
             store,
             options,
         }
@@ -221,22 +226,16 @@ impl Retry {
     }
 
     fn count_attempt(&self, operation: Operation) {
-        metrics::counter!(
-            "secrets_attempts_total",
-            "store" => self.store.to_string(),
-            "operation" => operation.as_str(),
-        )
-        .increment(1);
+        self.attempts.of(operation).add(1);
     }
 
     fn note(&self, operation: Operation, error: &Error, pause: Duration) {
-        metrics::counter!(
-            "secrets_retries_total",
-            "store" => self.store.to_string(),
-            "operation" => operation.as_str(),
-            "kind" => error.kind().as_str(),
-        )
-        .increment(1);
+        let labels = [
+            ("store", Arc::clone(&self.store).into()),
+            ("operation", operation.as_str().into()),
+            ("kind", error.kind().as_str().into()),
+        ];
+        Counter::new("secrets_retries_total", labels).add(1);
         tracing::debug!(
             operation = operation.as_str(),
             kind = error.kind().as_str(),
@@ -247,13 +246,19 @@ impl Retry {
 }
 
 /// When the attempts of one call are made, and when there are no more.
-struct Schedule {
+struct Schedule<'a> {
+    options: &'a RetryOptions,
     deadline: Instant,
+    pauses: Option<Pauses>,
+}
+
+/// Made when the first attempt has failed, which is seldom.
+struct Pauses {
     plain: ExponentialBackoff,
     jittered: ExponentialBackoff,
 }
 
-impl Schedule {
+impl Pauses {
     fn new(options: &RetryOptions) -> Self {
         let builder = ExponentialBuilder::new()
             .with_factor(2.0)
@@ -261,9 +266,24 @@ impl Schedule {
             .with_max_delay(options.max_pause)
             .with_max_times(options.attempts.saturating_sub(1));
         Self {
-            deadline: Instant::now() + options.deadline,
             plain: builder.build(),
             jittered: builder.with_jitter().build(),
+        }
+    }
+
+    fn next(&mut self) -> Option<Duration> {
+        // backon adds a random part of the delay to the delay; the difference is that part alone:
+        // full jitter, which spreads callers that failed together over the whole interval.
+        Some(self.jittered.next()?.saturating_sub(self.plain.next()?))
+    }
+}
+
+impl<'a> Schedule<'a> {
+    fn new(options: &'a RetryOptions) -> Self {
+        Self {
+            options,
+            deadline: Instant::now() + options.deadline,
+            pauses: None,
         }
     }
 
@@ -274,9 +294,9 @@ impl Schedule {
 
     /// How long to wait before the next attempt, if there is one.
     fn pause(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
-        // backon adds a random part of the delay to the delay; the difference is that part alone:
-        // full jitter, which spreads callers that failed together over the whole interval.
-        let jitter = self.jittered.next()?.saturating_sub(self.plain.next()?);
+        let options = self.options;
+        let pauses = self.pauses.get_or_insert_with(|| Pauses::new(options));
+        let jitter = pauses.next()?;
         // Not before the store asked for, and even then not all at once.
         let pause = retry_after.map_or(jitter, |wait| wait.saturating_add(jitter));
         (Instant::now() + pause < self.deadline).then_some(pause)

@@ -52,7 +52,14 @@ pub trait SecretPersistenceExt: SecretPersistence {
     ///
     /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
     async fn write_many(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        // One name is the usual case, and cannot occur twice.
+        if writes.len() <= 1 {
+            return write_unique(self, writes).await;
+        }
         let (unique, places) = unique_by(writes, |write| &write.coordinate);
+        if unique.len() == writes.len() {
+            return write_unique(self, writes).await;
+        }
         let contradictory: Vec<bool> = {
             let mut contradictory = vec![false; unique.len()];
             for (write, &at) in writes.iter().zip(&places) {
@@ -62,31 +69,7 @@ pub trait SecretPersistenceExt: SecretPersistence {
         };
         let sent: Vec<usize> = (0..unique.len()).filter(|&at| !contradictory[at]).collect();
         let entries: Vec<Write> = sent.iter().map(|&at| writes[unique[at]].clone()).collect();
-        let capabilities = self.capabilities();
-        let results = fan_out(
-            &entries,
-            capabilities.write_batch,
-            capabilities.concurrency,
-            |chunk| {
-                Box::pin(async move {
-                    let results = self.write_batch(chunk).await;
-                    checked_length(
-                        results,
-                        chunk,
-                        |write| write.coordinate.shared(),
-                        || {
-                            Error::new(
-                                ErrorKind::Unexpected,
-                                "the store answered another number of writes",
-                            )
-                            .with_operation(Operation::Write)
-                            .with_store(self.to_string())
-                        },
-                    )
-                })
-            },
-        )
-        .await;
+        let results = write_unique(self, &entries).await;
         let mut by_unique: Vec<Option<Result<Written>>> = vec![None; unique.len()];
         for (at, result) in sent.into_iter().zip(results) {
             by_unique[at] = Some(result);
@@ -272,6 +255,34 @@ async fn read_unique<S: SecretPersistence + ?Sized>(
                         "the store answered another number of reads",
                     )
                     .with_operation(Operation::Read)
+                    .with_store(store.to_string())
+                })
+            })
+        },
+    )
+    .await
+}
+
+/// Writes names that are all different.
+pub(crate) async fn write_unique<S: SecretPersistence + ?Sized>(
+    store: &S,
+    writes: &[Write],
+) -> Vec<Result<Written>> {
+    let capabilities = store.capabilities();
+    fan_out(
+        writes,
+        capabilities.write_batch,
+        capabilities.concurrency,
+        |chunk| {
+            Box::pin(async move {
+                let results = store.write_batch(chunk).await;
+                let name = |write: &Write| write.coordinate.shared();
+                checked_length(results, chunk, name, || {
+                    Error::new(
+                        ErrorKind::Unexpected,
+                        "the store answered another number of writes",
+                    )
+                    .with_operation(Operation::Write)
                     .with_store(store.to_string())
                 })
             })

@@ -1,9 +1,10 @@
 //! The one type that holds a secret value.
 
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Weak};
 
-use zeroize::Zeroizing;
+use zeroize::optimization_barrier;
 
 /// A secret value: UTF-8 text in one shared allocation that is wiped when its last handle drops.
 ///
@@ -20,36 +21,36 @@ use zeroize::Zeroizing;
 /// assert_eq!(value.expose(), "hunter2");
 /// ```
 #[derive(Clone)]
-pub struct SecretValue(Arc<Zeroizing<String>>);
+pub struct SecretValue(Arc<Wiped>);
 
 impl SecretValue {
     /// Takes a value over. The `String`'s own allocation becomes the shared one: nothing is copied.
     #[must_use]
     pub fn new(value: String) -> Self {
-        Self(Arc::new(Zeroizing::new(value)))
+        Self(Arc::new(Wiped(value)))
     }
 
     /// The value in the clear.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.0.0
     }
 
     /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.0.len()
     }
 
     /// Whether it has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.0.is_empty()
     }
 
     /// Whether it is this text, compared as two values are.
     pub(crate) fn is(&self, text: &str) -> bool {
-        equal(&self.0, text)
+        equal(&self.0.0, text)
     }
 
     /// A handle that does not keep the value alive, to prove that it has been wiped.
@@ -68,7 +69,7 @@ impl From<String> for SecretValue {
 /// Compares without leaving at the first difference, so that timing tells nothing of the content.
 impl PartialEq for SecretValue {
     fn eq(&self, other: &Self) -> bool {
-        equal(&self.0, &other.0)
+        equal(&self.0.0, &other.0.0)
     }
 }
 
@@ -78,6 +79,38 @@ impl fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretValue(redacted)")
     }
+}
+
+/// A text that is wiped when it drops.
+struct Wiped(String);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        wipe_text(mem::take(&mut self.0));
+    }
+}
+
+/// Overwrites a text's whole allocation, with what is left in it of longer texts. As `zeroize` does
+/// it, but in one `memset`: zeroize writes byte by byte, which was most of what a hydrate cost.
+pub(crate) fn wipe_text(text: String) {
+    if text.capacity() > 0 {
+        wipe_bytes(&mut text.into_bytes());
+    }
+}
+
+/// The same, with the allocation to be used again.
+pub(crate) fn wiped(text: String) -> String {
+    let mut bytes = text.into_bytes();
+    wipe_bytes(&mut bytes);
+    bytes.clear();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn wipe_bytes(bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.resize(bytes.capacity(), 0);
+    // Nobody reads the zeros, so without this they need not be written.
+    optimization_barrier(bytes.as_slice());
 }
 
 fn equal(ours: &str, theirs: &str) -> bool {
@@ -90,8 +123,14 @@ fn equal(ours: &str, theirs: &str) -> bool {
 }
 
 /// A handle on a [`SecretValue`] that does not keep it alive.
-#[derive(Clone, Debug)]
-pub struct WeakSecret(Weak<Zeroizing<String>>);
+#[derive(Clone)]
+pub struct WeakSecret(Weak<Wiped>);
+
+impl fmt::Debug for WeakSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakSecret(redacted)")
+    }
+}
 
 impl WeakSecret {
     /// Whether the last handle has gone, and the wipe with it.
@@ -118,6 +157,17 @@ mod tests {
         assert!(!weak.is_wiped());
         drop(clone);
         assert!(weak.is_wiped());
+    }
+
+    #[test]
+    fn the_whole_allocation_is_wiped() {
+        let mut bytes = b"correct horse battery".to_vec();
+        let (address, capacity) = (bytes.as_ptr(), bytes.capacity());
+        // What is cut off is still in the allocation.
+        bytes.truncate(7);
+        wipe_bytes(&mut bytes);
+        assert_eq!((bytes.as_ptr(), bytes.len()), (address, capacity));
+        assert!(bytes.iter().all(|byte| *byte == 0));
     }
 
     #[test]

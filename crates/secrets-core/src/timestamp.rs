@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -24,13 +24,17 @@ use crate::{Error, ErrorKind};
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Timestamp(OffsetDateTime);
+pub struct Timestamp(i64);
+
+/// The beginning of the year 1 and the end of the year 9999, in seconds since 1970.
+const EARLIEST: i64 = -62_135_596_800;
+const LATEST: i64 = 253_402_300_799;
 
 impl Timestamp {
     /// The present second.
     #[must_use]
     pub fn now() -> Self {
-        Self::truncate(OffsetDateTime::now_utc())
+        SystemTime::now().into()
     }
 
     /// From seconds since 1970-01-01T00:00:00Z.
@@ -38,41 +42,41 @@ impl Timestamp {
     /// # Errors
     /// `InvalidValue` outside the years 1 to 9999.
     pub fn from_unix_seconds(seconds: i64) -> Result<Self, Error> {
-        OffsetDateTime::from_unix_timestamp(seconds)
-            .ok()
-            .filter(|time| (1..=9999).contains(&time.year()))
-            .map(Self)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidValue,
-                    "a time outside the years 1 to 9999",
-                )
-            })
+        if (EARLIEST..=LATEST).contains(&seconds) {
+            return Ok(Self(seconds));
+        }
+        Err(Error::new(
+            ErrorKind::InvalidValue,
+            "a time outside the years 1 to 9999",
+        ))
     }
 
     /// Seconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub fn unix_seconds(self) -> i64 {
-        self.0.unix_timestamp()
+        self.0
     }
 
     /// This time moved into the future, at most to the end of year 9999.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
         let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        Self::from_unix_seconds(self.unix_seconds().saturating_add(seconds))
-            .unwrap_or(Self(time::macros::datetime!(9999-12-31 23:59:59 UTC)))
-    }
-
-    fn truncate(time: OffsetDateTime) -> Self {
-        // A nanosecond of zero is always in range.
-        Self(time.replace_nanosecond(0).unwrap_or(time))
+        Self(self.0.saturating_add(seconds).min(LATEST))
     }
 }
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
-        Self::truncate(time.into())
+        let seconds = match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_secs()).unwrap_or(LATEST),
+            // Rounded down, as after 1970.
+            Err(before) => {
+                let before = before.duration();
+                let whole = before.as_secs() + u64::from(before.subsec_nanos() > 0);
+                i64::try_from(whole).map_or(EARLIEST, |seconds| -seconds)
+            }
+        };
+        Self(seconds.clamp(EARLIEST, LATEST))
     }
 }
 
@@ -106,7 +110,10 @@ impl FromStr for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (date, time) = (self.0.date(), self.0.time());
+        // Every second of those years is in range.
+        let moment = OffsetDateTime::from_unix_timestamp(self.0);
+        let moment = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let (date, time) = (moment.date(), moment.time());
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
@@ -144,6 +151,31 @@ mod tests {
                 text.parse::<Timestamp>().unwrap_err().kind(),
                 ErrorKind::InvalidValue
             );
+        }
+    }
+
+    #[test]
+    fn seconds_are_those_of_the_years_1_to_9999_and_rounded_down() {
+        for (seconds, printed) in [
+            (EARLIEST, "0001-01-01T00:00:00Z"),
+            (0, "1970-01-01T00:00:00Z"),
+            (LATEST, "9999-12-31T23:59:59Z"),
+        ] {
+            let time = Timestamp::from_unix_seconds(seconds).unwrap();
+            assert_eq!(time.to_string(), printed);
+            assert_eq!(time.unix_seconds(), seconds);
+        }
+        for seconds in [i64::MIN, EARLIEST - 1, LATEST + 1, i64::MAX] {
+            Timestamp::from_unix_seconds(seconds).unwrap_err();
+        }
+        let half = Duration::from_millis(500);
+        for (time, seconds) in [
+            (UNIX_EPOCH + half, 0),
+            (UNIX_EPOCH, 0),
+            (UNIX_EPOCH - half, -1),
+            (UNIX_EPOCH - half * 2, -1),
+        ] {
+            assert_eq!(Timestamp::from(time).unix_seconds(), seconds);
         }
     }
 

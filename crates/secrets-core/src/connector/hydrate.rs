@@ -103,10 +103,10 @@ impl ActingSecrets {
         let references = self.references(ids.collect()).await;
         let values = self.read(&found, &references).await?;
         if values.iter().all(Result::is_ok) {
-            let long = is_long(&saved);
+            let executor = self.executor(|| is_long(&saved));
             let mut values = values.into_iter();
             return self
-                .walk(long, move || {
+                .walk(executor, move || {
                     hydrate_with(saved.into_inner(), |_| values.next()?.ok())
                 })
                 .await;

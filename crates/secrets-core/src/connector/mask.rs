@@ -3,7 +3,6 @@
 use std::mem;
 
 use serde_json::Value;
-use zeroize::Zeroize;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::limits::{Budget, is_too_deep, too_deep};
@@ -11,6 +10,7 @@ use super::place::{Path, Place};
 use super::pointer::{is_pointer, is_pointer_key, is_text_pointer};
 use super::secret_json::{SecretJson, wipe};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
+use crate::secret::wiped;
 
 /// The text that replaces a secret for display.
 pub const MASK: &str = "**********";
@@ -328,7 +328,7 @@ pub(super) fn is_nothing(value: &Value) -> bool {
 fn conceal(value: &mut Value) {
     // A string's own buffer is reused after it is wiped.
     if let Value::String(text) = value {
-        text.zeroize();
+        *text = wiped(mem::take(text));
         text.push_str(MASK);
     } else {
         wipe(value);

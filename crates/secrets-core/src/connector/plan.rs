@@ -58,14 +58,15 @@ impl ActingSecrets {
     ) -> Result<Planned, ConnectorError> {
         // Wiped, should the walk never run.
         let config = SecretJson::new(config);
-        let (owned, scope) = (spec.clone(), scope.clone());
-        let policy = self.options().policy.clone();
-        let long = spec.has_patterns() || is_long(&config);
-        let plan = self
-            .walk(long, move || {
-                split::plan_create(&owned, &scope, &policy, config.into_inner())
-            })
-            .await?;
+        let policy = &self.options().policy;
+        let plan = match self.executor(|| spec.has_patterns() || is_long(&config)) {
+            None => split::plan_create(spec, scope, policy, config.into_inner())?,
+            Some(executor) => {
+                let (spec, scope, policy) = (spec.clone(), scope.clone(), policy.clone());
+                let walk = move || split::plan_create(&spec, &scope, &policy, config.into_inner());
+                executor.run(walk).await?
+            }
+        };
         Ok(self.planned(plan, None, &References::default()))
     }
 
@@ -87,10 +88,10 @@ impl ActingSecrets {
         edited: Value,
     ) -> Result<Planned, ConnectorError> {
         let (saved, edited) = (SecretJson::new(saved), SecretJson::new(edited));
-        let long = spec.has_patterns() || is_long(&saved) || is_long(&edited);
+        let executor = self.executor(|| spec.has_patterns() || is_long(&saved) || is_long(&edited));
         let (owned, policy) = (spec.clone(), self.options().policy.clone());
         let (needed, saved, edited) = self
-            .walk(long, move || {
+            .walk(executor, move || {
                 let needed = update::saved_pointers_needed(&owned, &policy, &saved, &edited)?;
                 Ok((needed, saved, edited))
             })
@@ -113,7 +114,7 @@ impl ActingSecrets {
         let (owned, scope) = (spec.clone(), scope.clone());
         let policy = self.options().policy.clone();
         let (plan, saved, references) = self
-            .walk(long, move || {
+            .walk(executor, move || {
                 let plan = update::plan_update(
                     &owned,
                     &scope,

@@ -56,6 +56,9 @@ impl ActingSecrets {
         pointers: &[Pointer],
         references: &References,
     ) -> Result<Vec<Result<SecretValue, Unread>>, ConnectorError> {
+        if let Some((storage_id, names)) = self.in_one_storage(pointers) {
+            return Ok(self.read_storage(storage_id, &names).await);
+        }
         let mut storages: IndexMap<Option<StorageId>, IndexSet<Coordinate>> = IndexMap::new();
         let targets: Vec<Result<(usize, usize), UnresolvedReference>> = pointers
             .iter()
@@ -99,6 +102,29 @@ impl ActingSecrets {
                 values[storage][name].clone()
             })
             .collect())
+    }
+
+    /// The names of pointers that all lead straight into one storage, the usual case: then nothing has
+    /// to be sorted by storage, and a name that occurs twice is the store's matter. Audit events are
+    /// per secret, so with an audit the names have to be told apart here.
+    fn in_one_storage<'p>(
+        &self,
+        pointers: &'p [Pointer],
+    ) -> Option<(Option<&'p StorageId>, Vec<Coordinate>)> {
+        let storage_id = pointers.first()?.storage_id.as_ref();
+        if self.stores().is_audited() {
+            return None;
+        }
+        let name = |pointer: &Pointer| match &pointer.coordinate {
+            Some(coordinate)
+                if pointer.reference_id.is_none() && pointer.storage_id.as_ref() == storage_id =>
+            {
+                Some(coordinate.clone())
+            }
+            _ => None,
+        };
+        let names = pointers.iter().map(name).collect::<Option<_>>()?;
+        Some((storage_id, names))
     }
 
     async fn read_storage(

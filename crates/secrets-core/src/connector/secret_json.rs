@@ -6,9 +6,9 @@ use std::ops::{Deref, DerefMut};
 
 use serde::Deserialize;
 use serde_json::Value;
-use zeroize::Zeroize;
 
 use super::limits::MAX_DEPTH;
+use crate::secret::wipe_text;
 
 /// A JSON value that holds secrets.
 ///
@@ -69,17 +69,17 @@ impl fmt::Debug for SecretJson {
 /// the stack when it drops.
 pub(crate) fn wipe(value: &mut Value) {
     let mut open = match mem::take(value) {
-        Value::String(mut text) => return text.zeroize(),
+        Value::String(text) => return wipe_text(text),
         container @ (Value::Array(_) | Value::Object(_)) => vec![container],
         _ => return,
     };
     while let Some(value) = open.pop() {
         match value {
-            Value::String(mut text) => text.zeroize(),
+            Value::String(text) => wipe_text(text),
             Value::Array(items) => open.extend(items),
             Value::Object(members) => {
-                for (mut name, member) in members {
-                    name.zeroize();
+                for (name, member) in members {
+                    wipe_text(name);
                     open.push(member);
                 }
             }

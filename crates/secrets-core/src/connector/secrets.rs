@@ -263,15 +263,20 @@ impl ActingSecrets {
         References::look_up(self.options().references.as_deref(), ids).await
     }
 
-    /// Walks over configurations: on the executor, if one is long and the options have an executor.
+    /// The executor of long walks, if a configuration is long and the options have one.
+    pub(super) fn executor(&self, is_long: impl FnOnce() -> bool) -> Option<&Executor> {
+        self.options().long_walks.as_ref().filter(|_| is_long())
+    }
+
+    /// Walks over configurations on the executor, or on this thread.
     pub(super) async fn walk<T: Send + 'static>(
         &self,
-        is_long: bool,
+        executor: Option<&Executor>,
         walk: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
     ) -> Result<T, ConnectorError> {
-        match &self.options().long_walks {
-            Some(executor) if is_long => executor.run(walk).await,
-            _ => walk(),
+        match executor {
+            Some(executor) => executor.run(walk).await,
+            None => walk(),
         }
     }
 

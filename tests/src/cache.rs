@@ -7,7 +7,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// The folder of the programs; `target/servers` where it is not set.
+/// The folder of the programs; `target/servers` if it is not set.
 const FOLDER_VARIABLE: &str = "TEST_SERVERS_DIR";
 
 /// The pins of LocalStack, relative to `tests/servers/localstack`.
@@ -34,7 +34,7 @@ pub(crate) const VAULT_PINS: &[&str] = &[
     "main.go",
 ];
 
-/// The folder that holds the descriptions of the servers: the Go module, the pins, the compose file.
+/// The folder with the descriptions of the servers: the Go module, the pins, the compose file.
 pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("servers")
 }

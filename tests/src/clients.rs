@@ -33,7 +33,7 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// Where the variable `CI` is `true` and it is missing.
+    /// If the variable `CI` is `true` and it is missing.
     pub fn command(self) -> Option<Command> {
         available(self.find())
     }

@@ -83,7 +83,7 @@ impl VaultOptions {
 pub struct VaultAnswer {
     /// The status of the answer.
     pub status: StatusCode,
-    /// The body, `null` where there is none or it is not JSON.
+    /// The body, `null` if there is none or it is not JSON.
     pub body: Value,
 }
 

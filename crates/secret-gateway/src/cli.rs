@@ -1,4 +1,4 @@
-//! The command line: `serve`, which is also what no command means, and `token`.
+//! The command line: `serve` (the default command) and `token`.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,15 @@ use secret_gateway::{Role, TABLE, Texts, variable};
 use secret_persistence::Timestamp;
 use uuid::Uuid;
 
-/// The command line, with a flag for every setting that is no credential.
+/// The command line, with a flag for every setting that is not a credential.
 pub(crate) fn command() -> Command {
     let token = Command::new("token")
-        .about("Makes, lists and ends tokens; a gateway that runs sees the change at once")
+        .about("Creates, lists and revokes tokens; a running gateway applies the change immediately")
         .subcommand_required(true)
         .subcommand(
             Command::new("create")
-                .about("Makes a token and prints it, once")
-                .arg(Arg::new("name").long("name").required(true).help("Its name: for audit events, and to revoke it by"))
+                .about("Creates a token and prints it once")
+                .arg(Arg::new("name").long("name").required(true).help("Its name, for audit events and for revoking it"))
                 .arg(
                     Arg::new("role")
                         .long("role")
@@ -36,25 +36,25 @@ pub(crate) fn command() -> Command {
                     Arg::new("prefix")
                         .long("prefix")
                         .action(ArgAction::Append)
-                        .help("Binds it to names that begin so"),
+                        .help("Binds it to names with this prefix"),
                 )
                 .arg(
                     Arg::new("expires")
                         .long("expires")
                         .value_parser(|text: &str| text.parse::<Timestamp>().map_err(|error| error.to_string()))
-                        .help("When it ends, as 2027-01-31T00:00:00Z"),
+                        .help("When it expires, like 2027-01-31T00:00:00Z"),
                 )
                 .arg(
                     Arg::new("certificate")
                         .long("certificate")
                         .value_parser(value_parser!(PathBuf))
-                        .help("A PEM client certificate that is to stand for it; then there is no token to print"),
+                        .help("A PEM client certificate to grant the roles to, instead of creating a token"),
                 ),
         )
-        .subcommand(Command::new("list").about("Shows who has a token, and for what"))
+        .subcommand(Command::new("list").about("Lists the tokens and their roles"))
         .subcommand(
             Command::new("revoke")
-                .about("Ends a token")
+                .about("Revokes a token")
                 .arg(Arg::new("name").long("name").required(true).help("Its name")),
         );
     let settings = TABLE
@@ -79,10 +79,10 @@ pub(crate) fn command() -> Command {
                 .long("settings")
                 .global(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("A JSON file of settings; flags and environment come before it [SECRET_GATEWAY_SETTINGS]"),
+                .help("A JSON file of settings; flags and environment take precedence [SECRET_GATEWAY_SETTINGS]"),
         )
         .args(settings)
-        .subcommand(Command::new("serve").about("Serves; the same as no command"))
+        .subcommand(Command::new("serve").about("Serves (the default command)"))
         .subcommand(token)
 }
 

@@ -1,4 +1,4 @@
-//! What people read: lines on standard output, errors and logs on standard error.
+//! Output for people: results on standard output, errors and logs on standard error.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use secret_gateway::{Binding, Gateway, Principal, Role};
 use tracing_subscriber::EnvFilter;
 
-/// A line on standard output. Where nobody reads it, nobody misses it.
+/// Prints a line on standard output. A closed pipe is ignored.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
@@ -28,7 +28,7 @@ pub(crate) fn failed(error: &(dyn Error + 'static)) {
 pub(crate) fn log(json: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let filter = match std::env::var("SECRET_GATEWAY_LOG_FILTER") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text)?,
-        // What SDKs say below this level is for their developers.
+        // SDK messages below this level are for their developers.
         _ => EnvFilter::new("info"),
     };
     let builder = tracing_subscriber::fmt()
@@ -41,7 +41,7 @@ pub(crate) fn log(json: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
 }
 
-/// Who has a token, in one line.
+/// A token in one line.
 pub(crate) fn principal(principal: &Principal) -> String {
     let roles: Vec<&str> = principal.roles.iter().map(|role| role.as_str()).collect();
     let bound = match &principal.binding {
@@ -66,7 +66,7 @@ pub(crate) fn principal(principal: &Principal) -> String {
     )
 }
 
-/// Where it listens, and at the first start what to try.
+/// Prints the address and, at the first start, commands to try.
 pub(crate) fn welcome(gateway: &Gateway, address: SocketAddr, tokens: &[(Role, PathBuf)]) {
     let scheme = if gateway.settings().tls.is_some() {
         "https"
@@ -78,7 +78,7 @@ pub(crate) fn welcome(gateway: &Gateway, address: SocketAddr, tokens: &[(Role, P
     if tokens.is_empty() {
         return;
     }
-    line("This is its first start. A token of each role:");
+    line("This is the first start. Created one token for each role:");
     for (role, path) in tokens {
         line(&format!("  {role:<9} {}", path.display()));
     }

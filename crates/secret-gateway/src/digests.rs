@@ -1,5 +1,5 @@
-//! Keyed digests: whether two requests are the same, without keeping anything that values could be
-//! guessed from.
+//! Keyed digests: detect whether two requests are the same, without storing anything from which
+//! values could be guessed.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use crate::tokens::private;
 
 const KEY_BYTES: usize = 32;
 
-/// A key that never leaves the process and its file, and what is made with it.
+/// A key that never leaves the process and its file.
 pub struct Digests(Key);
 
 impl fmt::Debug for Digests {
@@ -25,11 +25,11 @@ impl fmt::Debug for Digests {
 }
 
 impl Digests {
-    /// The key of a file, made where it is missing, for its owner alone.
+    /// Reads the key file, and creates it for its owner only if it is missing.
     ///
     /// # Errors
-    /// Where the file cannot be read or made, has another length, or others than its owner and group
-    /// may read it.
+    /// If the file cannot be read or created, has another length, or is readable by others than its
+    /// owner and group.
     pub fn open(path: &Path) -> io::Result<Self> {
         match private(path, true) {
             Ok(mut file) => {
@@ -40,7 +40,7 @@ impl Digests {
                 file.sync_all()?;
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            // A key that is mounted stands in a folder that cannot be written.
+            // A mounted key is in a folder that cannot be written.
             Err(_) if path.exists() => {}
             Err(error) => return Err(error),
         }
@@ -55,7 +55,7 @@ impl Digests {
         }
         let key = Zeroizing::new(std::fs::read(path)?);
         if key.len() != KEY_BYTES {
-            return Err(io::Error::other("a key has 32 bytes"));
+            return Err(io::Error::other("a key must have 32 bytes"));
         }
         Ok(Self::new(&key))
     }
@@ -64,8 +64,7 @@ impl Digests {
         Self(Key::new(HMAC_SHA256, key))
     }
 
-    /// The digest of a JSON value: the same for the same members in whatever order, as two values are
-    /// the same.
+    /// The digest of a JSON value, independent of the order of members.
     #[must_use]
     pub fn of(&self, purpose: &str, value: &Value) -> String {
         self.signed(purpose, |text| canonical(value, text))
@@ -85,7 +84,7 @@ impl Digests {
         STANDARD.encode(sign(&self.0, &text))
     }
 
-    /// A text that is the same wherever the key is, and shows nothing of it.
+    /// A text that is the same wherever the key is, and reveals nothing about it.
     #[must_use]
     pub fn proof(&self) -> String {
         self.of("proof", &Value::Null)
@@ -120,7 +119,7 @@ fn canonical_members(members: &Map<String, Value>, text: &mut Vec<u8>) {
     text.push(b'}');
 }
 
-/// The length before the content, so that no two values have one text.
+/// The length precedes the content, so that no two values have the same text.
 fn quoted(content: &str, text: &mut Vec<u8>) {
     text.push(b'"');
     text.extend_from_slice(content.len().to_string().as_bytes());

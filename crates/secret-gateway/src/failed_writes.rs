@@ -1,4 +1,4 @@
-//! Writes that failed: a caller that swallows the error must not lose a secret silently.
+//! Failed writes: a caller that swallows the error must not lose a secret silently.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use secret_persistence::{Error, ErrorKind, Timestamp};
 use serde::Serialize;
 
-/// How many are remembered for the page.
+/// How many are kept for the page.
 const REMEMBERED: usize = 100;
 
-/// Counts writes that failed, and remembers the last of them.
+/// Counts failed writes, and keeps the most recent ones.
 #[derive(Debug, Default)]
 pub struct FailedWrites(Mutex<Inner>);
 
@@ -19,22 +19,22 @@ struct Inner {
     last: VecDeque<FailedWrite>,
 }
 
-/// One write that failed.
+/// A failed write.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct FailedWrite {
     /// When.
     pub at: Timestamp,
-    /// Who asked for it.
+    /// The caller.
     pub actor: String,
-    /// The name that was to be written.
+    /// The name of the secret.
     pub coordinate: String,
-    /// Why.
+    /// The reason.
     pub kind: &'static str,
 }
 
 impl FailedWrites {
-    /// Counts, logs and remembers one. `face` is where it came from: `kv` or `connector`.
+    /// Counts, logs and keeps a failed write. `face` is its API: `kv` or `connector`.
     pub fn failed(
         &self,
         face: &'static str,
@@ -67,7 +67,7 @@ impl FailedWrites {
         });
     }
 
-    /// How many since the start, and the last of them, newest first.
+    /// The number since the start, and the most recent ones, newest first.
     #[must_use]
     pub fn seen(&self) -> (u64, Vec<FailedWrite>) {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);

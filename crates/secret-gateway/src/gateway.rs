@@ -1,4 +1,4 @@
-//! What every request shares.
+//! The state that all requests share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,25 +38,25 @@ struct Shared {
     work: Arc<RwLock<()>>,
 }
 
-/// What a gateway is built from.
+/// The parts of a gateway.
 pub struct Parts {
     /// The settings.
     pub settings: Settings,
     /// The stores, as [`secret_persistence::stores`] opens them.
     pub stores: Stores,
-    /// The ids of further stores, where there are any.
+    /// The ids of further stores, if any.
     pub storages: Option<Arc<dyn StorageIds>>,
     /// Whether the default store is a mirror of two.
     pub mirrored: bool,
     /// The journal of a migration that the page shows.
     pub migration: Option<MigrationJournal>,
-    /// Who may call.
+    /// Authenticates callers.
     pub authenticator: Authenticator,
-    /// Where changes are kept.
+    /// Stores changes.
     pub outbox: Arc<dyn Outbox>,
-    /// The key of digests.
+    /// The digest key.
     pub digests: Digests,
-    /// What `/metrics` shows.
+    /// The content of `/metrics`.
     pub metrics: Option<PrometheusHandle>,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Debug for Parts {
 }
 
 impl Gateway {
-    /// A gateway of these parts.
+    /// Creates a gateway from these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let options = options(&parts.settings, Policy::default());
@@ -132,7 +132,7 @@ impl Gateway {
         &self.0.secrets
     }
 
-    /// The connector calls with places of the caller's own that are guarded too.
+    /// The connector calls with additional guarded places of the caller.
     pub(crate) fn secrets_guarding(&self, policy: Policy) -> ConnectorSecrets {
         ConnectorSecrets::new(self.0.stores.clone(), options(&self.0.settings, policy))
     }
@@ -161,7 +161,7 @@ impl Gateway {
         &self.0.permits
     }
 
-    /// Runs a piece of work to its end, whether or not its caller stays: a shutdown waits for it.
+    /// Runs work to completion even if its caller disconnects; a shutdown waits for it.
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -176,7 +176,7 @@ impl Gateway {
         task.await.ok()
     }
 
-    /// Waits for the work that is under way.
+    /// Waits for running work.
     pub(crate) async fn finish(&self) {
         drop(self.0.work.write().await);
     }

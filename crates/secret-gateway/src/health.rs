@@ -1,4 +1,4 @@
-//! Whether the gateway serves: probes of the stores, health for orchestrators, metrics.
+//! Health: probes of the stores, endpoints for orchestrators, metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,32 +21,33 @@ use crate::gateway::Gateway;
 use crate::server::{Caller, OwnText, Problem};
 use crate::tokens::Role;
 
-/// How often stores are asked who we are.
+/// The interval of the stores' probes.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(10);
 
-/// How long one probe may take. A store that answers later than this is down for its callers too.
+/// The timeout of a probe. A store that is slower than this is down for its callers too.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What is known of the stores.
+/// What is known about the stores.
 #[derive(Debug, Default)]
 pub(crate) struct Health(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     stores: BTreeMap<String, StoreHealth>,
-    /// What was read last: where the store is down, whether this still answers says whether the cache does.
+    /// The last value that was read: if the store is down, reading it shows whether the cache
+    /// serves.
     last_read: Option<Coordinate>,
     down: bool,
 }
 
-/// One store as it was when it was last asked.
+/// The state of a store at its last probe.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StoreHealth {
     id: String,
     store: String,
     identity: Option<String>,
     healthy: bool,
-    /// Whether what was read lately is answered though the store is down.
+    /// Whether recently read values are served although the store is down.
     answers_from_cache: bool,
     error: Option<&'static str>,
     milliseconds: u64,
@@ -63,18 +64,18 @@ impl Health {
         self.locked().last_read = Some(coordinate.clone());
     }
 
-    /// Whether the default store answers, or the cache before it.
+    /// Whether the default store, or the cache in front of it, serves.
     pub(crate) fn serves(&self) -> bool {
         !self.locked().down
     }
 
-    /// All stores, as they were when they were last asked.
+    /// The state of all stores at their last probe.
     pub(crate) fn stores(&self) -> Vec<StoreHealth> {
         self.locked().stores.values().cloned().collect()
     }
 }
 
-/// Asks every store once.
+/// Probes every store once.
 pub(crate) async fn probe(gateway: &Gateway) {
     let default = ask("default", Arc::clone(gateway.store())).await;
     let last_read = gateway.health().locked().last_read.clone();
@@ -98,7 +99,7 @@ pub(crate) async fn probe(gateway: &Gateway) {
     let down = !default.healthy && !from_cache;
     if down != known.down {
         if down {
-            tracing::error!(target: "secret_gateway", store = default.store, error = default.error, "the store is down, and nothing answers from cache");
+            tracing::error!(target: "secret_gateway", store = default.store, error = default.error, "the store is down, and the cache cannot serve");
         } else {
             tracing::info!(target: "secret_gateway", store = default.store, "the store answers again");
         }
@@ -176,8 +177,8 @@ async fn live() -> Json<serde_json::Value> {
     Json(json!({"live": true}))
 }
 
-/// Ready where the outbox and the default store answer, or the cache in its place. Says no more: whoever
-/// asks has no token.
+/// Ready if the outbox and the default store answer, or the cache instead of the store. The
+/// response contains nothing else, because the caller has no token.
 async fn ready(State(gateway): State<Gateway>) -> Response {
     let outbox = tokio::time::timeout(PROBE_TIMEOUT, gateway.outbox().counts()).await;
     let outbox = outbox.is_ok_and(|counts| counts.is_ok());
@@ -197,7 +198,7 @@ async fn ready(State(gateway): State<Gateway>) -> Response {
 async fn metrics_text(State(gateway): State<Gateway>, caller: Caller) -> Result<Response, Problem> {
     caller.require(Role::Operate)?;
     let Some(handle) = gateway.metrics() else {
-        return Err(Problem::not_found("no metrics are kept"));
+        return Err(Problem::not_found("metrics are disabled"));
     };
     let now = Timestamp::now().unix_seconds();
     let counts = gateway.outbox().counts().await?;

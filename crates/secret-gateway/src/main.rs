@@ -88,9 +88,9 @@ fn create(settings: &Settings, matches: &ArgMatches) -> Outcome {
         Some(path) => {
             use rustls::pki_types::pem::PemObject as _;
             let certificate = rustls::pki_types::CertificateDer::from_pem_file(path)
-                .map_err(|_| format!("{} holds no PEM certificate", path.display()))?;
+                .map_err(|_| format!("{} does not contain a PEM certificate", path.display()))?;
             tokens.add_certificate(&grant, &certificate)?;
-            console::line("the certificate stands for this grant now");
+            console::line("the certificate now has this grant");
         }
     }
     Ok(())
@@ -105,11 +105,11 @@ async fn serving(settings: Settings) -> Outcome {
         tracing::warn!(
             target: "secret_gateway",
             listen = %settings.listen,
-            "behind-proxy: plain http is served beyond loopback; whoever reads the network between proxy and gateway reads secrets"
+            "behind-proxy: serving plain HTTP beyond loopback; anyone who can read the network between proxy and gateway can read secrets"
         );
     }
     let listener = TcpListener::bind(settings.listen)
-        .map_err(|error| format!("{} cannot be listened at: {error}", settings.listen))?;
+        .map_err(|error| format!("cannot listen at {}: {error}", settings.listen))?;
     let address = listener.local_addr()?;
     let Started {
         gateway, tokens, ..
@@ -120,7 +120,7 @@ async fn serving(settings: Settings) -> Outcome {
     Ok(())
 }
 
-/// Ends with SIGTERM or Ctrl-C.
+/// Completes on SIGTERM or Ctrl-C.
 async fn signal() {
     let interrupted = tokio::signal::ctrl_c();
     #[cfg(unix)]
@@ -134,6 +134,6 @@ async fn signal() {
             return;
         }
     }
-    // Without a handler the gateway only ends by being killed, which is safe too.
+    // Without a handler, the gateway can only be killed, which is safe too.
     let _ = interrupted.await;
 }

@@ -1,5 +1,5 @@
-//! The page at `/`: what an operator looks at. Its assets are in the binary; its data comes from
-//! `/api/v1` with a token that stays in the page's memory.
+//! The page at `/` for operators. Its assets are in the binary; its data comes from `/api/v1` with
+//! a token that stays in the page's memory.
 
 use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -8,7 +8,7 @@ use axum::routing::get;
 
 use crate::gateway::Gateway;
 
-/// The page may run its own script, use its own style and ask its own server.
+/// The page may run its own script, use its own style and call its own server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -1,4 +1,4 @@
-//! From settings to a gateway that is ready to serve; makes at its first start what it needs.
+//! Starts a gateway from settings, and creates at the first start what it needs.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::storages::{StorageIds, StoragesFile};
 use crate::tokens::{Authenticator, Grant, Role, TokenFile, private};
 
-/// Why the gateway does not start: what could not be done, and why.
+/// Why the gateway does not start: what failed, and why.
 #[derive(Debug)]
 pub struct StartError {
     doing: String,
@@ -57,22 +57,22 @@ impl StdError for StartError {
     }
 }
 
-/// A gateway, and what its first start made.
+/// A gateway, and what its first start created.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Started {
     /// The gateway.
     pub gateway: Gateway,
-    /// The files of tokens that this start made, by role; empty at every other start.
+    /// The token files that this start created, by role; empty unless it is the first start.
     pub tokens: Vec<(Role, PathBuf)>,
 }
 
-/// Opens the store, the outbox and the tokens that settings name, and makes what is missing: the data
-/// folder, a key ring and a database where no store is named, a token of each role where there is no
-/// file of tokens.
+/// Opens the store, the outbox and the tokens of the settings, and creates what is missing: the
+/// data folder, a key ring and a database if no store is set, a token for each role if there is no
+/// token file.
 ///
 /// # Errors
-/// What could not be opened or made.
+/// If something could not be opened or created.
 pub async fn start(
     settings: Settings,
     environment: &Environment,
@@ -81,7 +81,7 @@ pub async fn start(
     make_folder(&settings.data_folder).map_err(|error| {
         StartError::because(
             format!(
-                "the data folder {} cannot be made",
+                "cannot create the data folder {}",
                 settings.data_folder.display()
             ),
             error,
@@ -89,10 +89,7 @@ pub async fn start(
     })?;
     let digests = Digests::open(&settings.key_file).map_err(|error| {
         StartError::because(
-            format!(
-                "the key file {} cannot be used",
-                settings.key_file.display()
-            ),
+            format!("cannot use the key file {}", settings.key_file.display()),
             error,
         )
     })?;
@@ -100,10 +97,10 @@ pub async fn start(
     if !outbox
         .same_key(&digests.proof())
         .await
-        .map_err(|error| StartError::because("the outbox cannot be used", error))?
+        .map_err(|error| StartError::because("cannot use the outbox", error))?
     {
         return Err(StartError::new(format!(
-            "the outbox was made with another key than {}: all replicas need the same `key-file`",
+            "the outbox was created with another key than {}: all replicas need the same `key-file`",
             settings.key_file.display()
         )));
     }
@@ -113,14 +110,14 @@ pub async fn start(
     let mut storages: Option<Arc<dyn StorageIds>> = None;
     if let Some(path) = &settings.storages_file {
         let file = StoragesFile::open(path)
-            .map_err(|error| StartError::because("the further stores cannot be read", error))?;
+            .map_err(|error| StartError::because("cannot read the further stores", error))?;
         let file = Arc::new(file);
         stores = stores.with_storages(Arc::clone(&file) as _);
         storages = Some(file);
     }
     let stores = secret_persistence::stores(stores)
         .await
-        .map_err(|error| StartError::because("the store cannot be opened", error))?;
+        .map_err(|error| StartError::because("cannot open the store", error))?;
     let tokens = first_tokens(&settings)?;
     let authenticator =
         Authenticator::new(TokenFile::new(&settings.tokens_file), settings.jwt.clone());
@@ -143,7 +140,7 @@ pub async fn start(
 }
 
 async fn outbox(settings: &Settings) -> Result<Arc<dyn Outbox>, StartError> {
-    let failed = |error| StartError::because("the outbox cannot be opened", error);
+    let failed = |error| StartError::because("cannot open the outbox", error);
     match &settings.outbox_url {
         None => {
             let path = settings.data_folder.join("outbox.db");
@@ -162,12 +159,12 @@ async fn outbox(settings: &Settings) -> Result<Arc<dyn Outbox>, StartError> {
     }
 }
 
-/// The store that settings name, else the environment, else an encrypted file of our own.
+/// The store in the settings, otherwise in the environment, otherwise our own encrypted file.
 fn store_settings(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<StoreSettings, StartError> {
-    let refused = |error| StartError::because("the settings of the store cannot be used", error);
+    let refused = |error| StartError::because("cannot use the settings of the store", error);
     let named = environment_names_a_store(environment);
     let store = match (&settings.store, &settings.store_settings) {
         (Some(url), _) => StoreSettings::from_url(url, environment).map_err(refused)?,
@@ -178,7 +175,7 @@ fn store_settings(
         (None, None) if named => StoreSettings::from_env(environment).map_err(refused)?,
         (None, None) => own_store(settings, environment)?,
     };
-    // Every call is an audit event, wherever it goes: the log, unless a place is named.
+    // Every call is an audit event: in the log, unless another destination is set.
     let audited = ["audit", "audit-file"]
         .iter()
         .any(|name| store.common().text(name).is_some());
@@ -189,7 +186,7 @@ fn store_settings(
     }
 }
 
-/// Whether the environment says which store: by its kind, or by a database.
+/// Whether the environment defines a store: by its kind, or by a database.
 fn environment_names_a_store(environment: &Environment) -> bool {
     ["SECRET_PERSISTENCE", "DATABASE_URL", "DATABASE_HOST"]
         .iter()
@@ -207,43 +204,43 @@ fn own_store(settings: &Settings, environment: &Environment) -> Result<StoreSett
     if !ring.exists() {
         if database.exists() {
             return Err(StartError::new(format!(
-                "{} is there and its key ring {} is not: put it back, without it nothing can be read",
+                "{} exists but its key ring {} does not: restore it, because without it nothing can be read",
                 database.display(),
                 ring.display()
             )));
         }
         let id = "1"
             .parse()
-            .map_err(|error| StartError::because("the key ring cannot be made", error))?;
+            .map_err(|error| StartError::because("cannot create the key ring", error))?;
         KeyRingFile::create(&ring, id)
-            .map_err(|error| StartError::because("the key ring cannot be made", error))?;
+            .map_err(|error| StartError::because("cannot create the key ring", error))?;
     }
     let mut url = url::Url::parse("sqlite:///")
-        .map_err(|error| StartError::because("the settings of the store cannot be used", error))?;
+        .map_err(|error| StartError::because("cannot use the settings of the store", error))?;
     url.set_path(&database.to_string_lossy());
     url.query_pairs_mut()
         .append_pair("keyring-file", &ring.to_string_lossy());
     StoreSettings::from_url(url.as_str(), environment)
-        .map_err(|error| StartError::because("the settings of the store cannot be used", error))
+        .map_err(|error| StartError::because("cannot use the settings of the store", error))
 }
 
 #[cfg(not(feature = "sqlite"))]
 fn own_store(_: &Settings, _: &Environment) -> Result<StoreSettings, StartError> {
     Err(StartError::new(
-        "no store is named, and SQLite is not built in; set `store` or SECRET_PERSISTENCE",
+        "no store is set, and SQLite is not built in; set `store` or SECRET_PERSISTENCE",
     ))
 }
 
-/// A token of each role, in a file of its own, where there are no tokens yet and no other way in.
+/// Creates a token for each role, in its own file, if there are no tokens and no other way in.
 fn first_tokens(settings: &Settings) -> Result<Vec<(Role, PathBuf)>, StartError> {
     let tokens = TokenFile::new(&settings.tokens_file);
-    // A file that was named is the operator's, and so are JWTs.
+    // A token file in the settings is the operator's, and so are JWTs.
     let ours = settings.tokens_file == settings.data_folder.join("tokens.json");
     if tokens.exists() || !ours || settings.jwt.is_some() {
         return Ok(Vec::new());
     }
     let failed = |error: Box<dyn StdError + Send + Sync>| {
-        StartError::because("the first tokens cannot be made", error)
+        StartError::because("cannot create the first tokens", error)
     };
     let mut made = Vec::new();
     for role in Role::ALL {

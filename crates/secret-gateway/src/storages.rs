@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use secret_persistence::{Error, ErrorKind, Operation, Result, Storage, StorageId, Storages};
 use serde_json::Value;
 
-/// Knows the ids of all stores but the default one.
+/// Lists the ids of all stores except the default one.
 pub trait StorageIds: Send + Sync + 'static {
     /// The ids, in order.
     fn ids(&self) -> Vec<StorageId>;
 }
 
-/// A JSON file: storage ids, and for each the JSON for external secret management, in which credentials
-/// are pointers to secrets of the default store. Read again when it changes.
+/// A JSON file with storage ids, and for each the JSON for external secret management, in which
+/// credentials are pointers to secrets in the default store. Reread when it changes.
 pub struct StoragesFile {
     path: PathBuf,
     read: Mutex<Option<Read>>,
@@ -35,10 +35,10 @@ impl fmt::Debug for StoragesFile {
 }
 
 impl StoragesFile {
-    /// The stores of this file.
+    /// Reads the stores of this file.
     ///
     /// # Errors
-    /// `InvalidConfig` where it cannot be read or is not of that form.
+    /// `InvalidConfig` if it cannot be read or has another form.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let file = Self {
             path: path.into(),
@@ -66,7 +66,7 @@ impl StoragesFile {
             .map_err(|error| invalid("cannot be read").with_source(error))?;
         // The parser's message would quote the text.
         let Ok(storages) = serde_json::from_str::<BTreeMap<StorageId, Value>>(&text) else {
-            return Err(invalid("is no JSON object of storage ids"));
+            return Err(invalid("is not a JSON object of storage ids"));
         };
         let result = look(&storages);
         *read = Some(Read { modified, storages });

@@ -1,4 +1,4 @@
-//! Where audit events go by settings alone: a file, or the log.
+//! The audit sinks that settings can select: a file or the log.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use tokio::sync::Mutex;
 
 use crate::settings::{audit_mode, invalid};
 
-/// The sink that settings ask for, or the one that was handed in, and what its failure means.
+/// Returns the sink of the settings or of the program, and what happens if it fails.
 ///
 /// # Errors
-/// `InvalidConfig` where `required` is set and there is nothing that could fail: a log line that is
-/// lost is not noticed.
+/// `InvalidConfig` if `required` is set but only the log is available, because a lost log line goes
+/// unnoticed.
 pub(crate) fn sink(
     values: &SettingMap,
     given: Option<Arc<dyn AuditSink>>,
@@ -28,7 +28,7 @@ pub(crate) fn sink(
     let sink = match (given, values.text("audit-file")) {
         (Some(_), Some(_)) => {
             return Err(invalid(
-                "`audit-file` and an audit sink of the program exclude each other",
+                "`audit-file` and the program's audit sink exclude each other",
             ));
         }
         (Some(sink), None) => Some(sink),
@@ -36,32 +36,30 @@ pub(crate) fn sink(
         (None, None) => None,
     };
     match (sink, mode) {
-        // Whoever names a place for them wants them.
+        // A configured file or sink implies that events are wanted.
         (Some(sink), mode) => Ok(Some((sink, mode.unwrap_or(AuditMode::Required)))),
         (None, None) => Ok(None),
         (None, Some(AuditMode::BestEffort)) => {
             Ok(Some((Arc::new(AuditLog), AuditMode::BestEffort)))
         }
         (None, Some(_)) => Err(invalid(
-            "`audit` is required, and there is no place for audit events",
+            "`audit` is required, but there is neither a file nor a sink for audit events",
         )
-        .with_hint(
-            "set SECRETS_AUDIT_FILE, or hand in a sink with StoresSettings::with_audit_sink",
-        )),
+        .with_hint("set SECRETS_AUDIT_FILE, or pass a sink with StoresSettings::with_audit_sink")),
     }
 }
 
-/// Appends audit events to a file, one JSON object a line. Each call opens the file anew, so that it
-/// can be moved away and is made again; it is made for its owner alone. A line is written as a whole
-/// and is on the disk when the call returns.
+/// Appends audit events to a file, one JSON object per line. Each call reopens the file, so that it
+/// can be rotated; a missing file is created for its owner only. A line is written in one piece and
+/// is on disk when the call returns.
 pub struct AuditFile {
     path: PathBuf,
-    /// One writer at a time, so that lines of several calls do not mix.
+    /// One writer at a time, so that lines of concurrent calls do not mix.
     writing: Mutex<()>,
 }
 
 impl AuditFile {
-    /// Events go to this file.
+    /// Creates a sink for this file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -118,7 +116,9 @@ fn unwritable(path: &Path, error: std::io::Error) -> Error {
         ErrorKind::Unavailable,
         format!("audit events cannot be written to {}", path.display()),
     )
-    .with_hint("make room or correct its rights, or set SECRETS_AUDIT to best_effort")
+    .with_hint(
+        "free disk space or correct the file's permissions, or set SECRETS_AUDIT to best_effort",
+    )
     .with_source(error)
 }
 

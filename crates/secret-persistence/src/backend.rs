@@ -1,4 +1,5 @@
-//! The registry of backends: one row per kind of store, each in its own file behind its feature.
+//! The registry of backends: one row per kind of store, each in its own file and behind its
+//! feature.
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -24,7 +25,7 @@ use crate::settings::invalid;
 /// A future that opens a store.
 pub(crate) type Opening<'a> = BoxFuture<'a, Result<Arc<dyn SecretPersistence>>>;
 
-/// What the façade needs to know of a backend.
+/// The façade's description of a backend.
 pub(crate) struct Backend {
     pub(crate) kind: Kind,
     /// Its key table.
@@ -33,9 +34,9 @@ pub(crate) struct Backend {
     pub(crate) json: &'static [JsonForm],
     /// The quotas that the provider documents.
     pub(crate) quotas: Option<fn() -> LimitOptions>,
-    /// Checks settings without opening anything; backends read the files that settings name.
+    /// Checks settings without opening anything. Backends read the files that settings name.
     pub(crate) check: fn(&SettingMap) -> Result<()>,
-    /// Opens the store, marking what is written with this owner.
+    /// Opens the store with this owner for written secrets.
     pub(crate) open: for<'a> fn(&'a SettingMap, Option<Owner>) -> Opening<'a>,
 }
 
@@ -60,12 +61,11 @@ where
 /// One form of the JSON for external secret management.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JsonForm {
-    /// What `auth_type` says, where the kind has several forms. The first one is meant where it is
-    /// missing.
+    /// The value of `auth_type`, if the kind has several forms. The first form is the default.
     pub(crate) auth_type: Option<&'static str>,
-    /// The keys by which it is recognised.
+    /// The keys that identify it.
     pub(crate) required: &'static [&'static str],
-    /// The keys that may stand beside them.
+    /// The optional keys.
     pub(crate) optional: &'static [&'static str],
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn built_in() -> Vec<Backend> {
 /// The backend of a kind.
 ///
 /// # Errors
-/// `InvalidConfig` where it is not built in.
+/// `InvalidConfig` if it is not built in.
 pub(crate) fn of(kind: Kind) -> Result<Backend> {
     let found = built_in().into_iter().find(|backend| backend.kind == kind);
     found.ok_or_else(|| {
@@ -100,7 +100,7 @@ pub(crate) fn of(kind: Kind) -> Result<Backend> {
 /// The backend of a URL.
 ///
 /// # Errors
-/// `InvalidConfig` for a scheme that no backend here has.
+/// `InvalidConfig` for a scheme without a backend.
 pub(crate) fn of_scheme(url: &StoreUrl) -> Result<Backend> {
     let scheme = url.scheme();
     let mut backends = built_in();
@@ -138,11 +138,11 @@ fn no_scheme(scheme: &str, backends: &[Backend]) -> Error {
         .flat_map(|backend| backend.settings.schemes())
         .copied()
         .collect();
-    // Of letters alone, and short: no name of a store, but no pasted credential either.
+    // Only short texts of letters: never repeat what may be a pasted credential.
     let shown = scheme.len() <= 12 && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
     invalid(match shown {
-        true => format!("`{scheme}` is no store that is built in"),
-        false => "no store that is built in has this scheme".to_owned(),
+        true => format!("no built-in store has the scheme `{scheme}`"),
+        false => "no built-in store has this scheme".to_owned(),
     })
-    .with_hint(format!("the scheme is one of {}", schemes.join(", ")))
+    .with_hint(format!("use one of {}", schemes.join(", ")))
 }

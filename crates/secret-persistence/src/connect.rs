@@ -1,4 +1,4 @@
-//! From settings to a store with its layers.
+//! Opens a store with its layers from settings.
 
 use std::sync::Arc;
 
@@ -7,18 +7,19 @@ use secret_persistence_core::{Error, Operation, Owner, Result, SecretPersistence
 
 use crate::settings::{Layering, Settings};
 
-/// Opens the store that settings describe, with the layers that they ask for.
+/// Opens the store in the settings, with the layers in the settings.
 ///
-/// Outside in: metrics, read-only, then cache, retry, limit and the store, or a mirror of two such
-/// stacks. By default calls are counted, what fails for a moment is repeated, and the quota that the
-/// provider documents is kept to.
+/// From the outside in: metrics, read-only, then cache, retry, limit and the store, or a mirror of
+/// two such stacks. By default, calls are counted, transient failures are retried, and requests
+/// stay within the provider's documented quota.
 ///
-/// What is done with the store directly is not audited: only connector calls know who acts. Use
-/// [`stores`](crate::stores) with [`ConnectorSecrets`](crate::connector::ConnectorSecrets) for that.
+/// Direct calls to the store are not audited, because only connector calls know the actor. For
+/// audit, use [`stores`](crate::stores) with
+/// [`ConnectorSecrets`](crate::connector::ConnectorSecrets).
 ///
 /// # Errors
-/// `InvalidConfig` where a setting is missing, contradictory or refused; and what opening the store
-/// ends in: `Unauthenticated`, `PermissionDenied`, `Unavailable`.
+/// `InvalidConfig` if a setting is missing, contradictory or refused; `Unauthenticated`,
+/// `PermissionDenied` or `Unavailable` if the store does not open.
 ///
 /// # Example
 /// ```
@@ -46,7 +47,7 @@ pub async fn connect(settings: Settings) -> Result<Arc<dyn SecretPersistence>> {
     let layers = match settings.mirror() {
         None => Layers::over(stack(&settings, owner).await?),
         Some(mirror) => {
-            // The first error is told before the second store is touched.
+            // Report errors of the first store before connecting to the second.
             let primary = stack(&settings, owner.clone()).await?;
             let secondary = stack(mirror, owner).await?;
             Layers::mirror(primary, secondary)
@@ -58,7 +59,7 @@ pub async fn connect(settings: Settings) -> Result<Arc<dyn SecretPersistence>> {
         .build())
 }
 
-/// One store with the layers that belong to it alone.
+/// One store with its own layers.
 async fn stack(settings: &Settings, owner: Option<Owner>) -> Result<Stack> {
     let Layering {
         cache,
@@ -82,7 +83,7 @@ async fn stack(settings: &Settings, owner: Option<Owner>) -> Result<Stack> {
     Ok(stack)
 }
 
-/// An error says which store it was, where the backend had not got that far.
+/// Adds the store to an error, if the backend had not set it yet.
 fn opening(error: Error, settings: &Settings) -> Error {
     let error = match error.operation() {
         Some(_) => error,

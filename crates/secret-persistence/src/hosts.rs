@@ -1,12 +1,12 @@
-//! Which hosts a server answers for, so that no web page can rebind its own name to it.
+//! The hosts that a server answers for, so that no web page can rebind its own name to the server.
 
 use std::collections::BTreeSet;
 
-/// The values of the `Host` header that a server answers for.
+/// The values of the `Host` header that a server accepts.
 ///
-/// A web page can let its own name point at `127.0.0.1` (DNS rebinding). The browser then takes a
-/// service on loopback for the page's own server and shows the page every answer. Its requests ask for
-/// the page's name, so a server that refuses names that are not its own is safe.
+/// A web page can make its own name resolve to `127.0.0.1` (DNS rebinding). The browser then treats
+/// a service on loopback as the page's server and shows the responses to the page. Its requests
+/// contain the page's name, so a server is safe if it refuses foreign names.
 ///
 /// # Example
 ///
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 /// assert!(hosts.allows("config.example") && hosts.allows("localhost:8080"));
 /// assert!(!hosts.allows("evil.example") && !hosts.allows(""));
 ///
-/// // What a page sends says where it is from.
+/// A browser sends the origin of the page.
 /// assert!(AllowedHosts::same_origin("localhost:8080", "http://localhost:8080"));
 /// assert!(!AllowedHosts::same_origin("localhost:8080", "https://evil.example"));
 /// ```
@@ -28,7 +28,8 @@ pub struct AllowedHosts {
 }
 
 impl AllowedHosts {
-    /// These names, each with its port where that is not the scheme's, in any case of letters.
+    /// Creates a list of names, each with its port unless that is the scheme's default, in upper or
+    /// lower case.
     #[must_use]
     pub fn named<I>(names: I) -> Self
     where
@@ -42,15 +43,15 @@ impl AllowedHosts {
         }
     }
 
-    /// Adds the names of loopback with any port: `localhost`, `127.0.0.1` and `[::1]`.
+    /// Adds the loopback names with any port: `localhost`, `127.0.0.1` and `[::1]`.
     #[must_use]
     pub fn with_loopback(mut self) -> Self {
         self.loopback = true;
         self
     }
 
-    /// Whether the server answers for this value of `Host`. An empty one, which stands for a missing
-    /// header, is never allowed.
+    /// Whether the server accepts this value of `Host`. An empty value, as for a missing header, is
+    /// never accepted.
     #[must_use]
     pub fn allows(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
@@ -61,7 +62,7 @@ impl AllowedHosts {
             || self.loopback && matches!(without_port(&host), "localhost" | "127.0.0.1" | "[::1]")
     }
 
-    /// Whether a value of `Origin` is the page of this host itself.
+    /// Whether a value of `Origin` is a page of this host.
     #[must_use]
     pub fn same_origin(host: &str, origin: &str) -> bool {
         origin.split_once("://").is_some_and(|(scheme, rest)| {

@@ -1,4 +1,4 @@
-//! The kinds of stores, and what each form of settings calls them.
+//! The kinds of stores, and their names in each form of settings.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ impl Kind {
         Self::Vault,
     ];
 
-    /// The value of `SECRET_PERSISTENCE`, which stands for `type` in a `values.yaml` too.
+    /// The value of `SECRET_PERSISTENCE`, which is also valid as `type` in a `values.yaml`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,8 +44,8 @@ impl Kind {
         }
     }
 
-    /// The store's block in `global.secretsManager` of a `values.yaml`, and the other form of `type`.
-    /// A database has its own place in the file.
+    /// The name of the store's block in `global.secretsManager` of a `values.yaml`, also valid as
+    /// `type`. A database has its own place in the file.
     #[must_use]
     pub const fn helm_block(self) -> Option<&'static str> {
         match self {
@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// The store, for people.
+    /// The name for people.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// The feature that builds its backend.
+    /// The feature that enables its backend.
     pub(crate) const fn feature(self) -> &'static str {
         match self {
             Self::Aws => "aws",
@@ -80,10 +80,10 @@ impl Kind {
         }
     }
 
-    /// Reads a value of `SECRET_PERSISTENCE`, in any case.
+    /// Parses a value of `SECRET_PERSISTENCE`, in upper or lower case.
     ///
     /// # Errors
-    /// `InvalidConfig` for any other text, with the nearest that is known.
+    /// `InvalidConfig` for any other text, with the nearest known name.
     pub(crate) fn of_variable(text: &str) -> Result<Self> {
         let wanted = text.trim().to_ascii_uppercase();
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == wanted);
@@ -136,7 +136,7 @@ const PROVIDERS: &[(Kind, &[&str])] = &[
     (Kind::Vault, &["VAULT"]),
 ];
 
-/// The text is not repeated: something else may have been pasted there.
+/// Do not repeat the text: it may be a pasted secret.
 fn unknown(place: &str, text: &str, called: impl Fn(Kind) -> &'static str) -> Error {
     let error = invalid(format!("`{place}` names no kind of store"));
     if ["NONE", "NO_OP", "NOOP"].contains(&text) {

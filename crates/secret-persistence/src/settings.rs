@@ -1,4 +1,4 @@
-//! Settings: which store, how it is reached, and what stands around it, whatever form they came in.
+//! Settings: the store, its connection, its layers and audit, read from any form.
 
 mod common;
 mod environment;
@@ -33,10 +33,10 @@ pub use misspellings::Warning;
 pub(crate) use secret_persistence_core::settings::invalid;
 pub use tenant::Tenant;
 
-/// The settings of one store: its kind, the values of its key table, and what stands around it.
+/// The settings of one store: its kind, the values of its key table, and the common settings.
 ///
-/// Read from one of the forms that operators have, and nothing else from then on: no file and no
-/// variable is read later, except what the settings themselves name. `Debug` shows no value.
+/// They are read once from one of the forms. No file and no variable is read later, except the
+/// files that the settings name. `Debug` shows no value.
 ///
 /// ```
 /// use secret_persistence::{Environment, Kind, Settings};
@@ -149,16 +149,16 @@ impl Settings {
         &self.common
     }
 
-    /// What looked wrong but is not an error; it has been logged too.
+    /// Suspicious variables that are not errors. They are also logged.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// Sets one value, by its name in the store's key table or in [`COMMON`].
+    /// Sets a value by its name in the store's key table or in [`COMMON`].
     ///
     /// # Errors
-    /// `InvalidConfig` for a name that neither table has, and for a second, different value.
+    /// `InvalidConfig` for a name that is in neither table, and for a second, different value.
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
         if COMMON.iter().any(|setting| setting.name == name) {
             self.common.set(name, value)?;
@@ -176,22 +176,21 @@ impl Settings {
         Ok(self)
     }
 
-    /// Keeps a second store alike: the live half of a migration. The store of these settings is the
-    /// primary one.
+    /// Adds a second store as a mirror, for a live migration. The store of these settings is the
+    /// primary.
     #[must_use]
     pub fn with_mirror(mut self, secondary: Self) -> Self {
         self.mirror = Some(Box::new(secondary));
         self
     }
 
-    /// The same store by itself: without a second one that is kept alike, and with the default layers in
-    /// place of those that a service's settings ask for; the owner stays. For tools that move or delete
-    /// what one store has.
+    /// The same store alone: without a mirror, and with default layers instead of a service's
+    /// layers. The owner stays. For tools that move or delete what one store has.
     #[must_use]
     pub fn alone(mut self) -> Self {
         let mut common = SettingMap::new(COMMON);
         if let Some(owner) = self.common.text("owner") {
-            // The table is the same and the map is empty, so nothing is refused.
+            // The table is the same and the map is empty, so this cannot be refused.
             let _ = common.set("owner", owner);
         }
         self.common = common;
@@ -199,22 +198,22 @@ impl Settings {
         self
     }
 
-    /// The second store, where there is one.
+    /// The mirror, if there is one.
     #[must_use]
     pub fn mirror(&self) -> Option<&Self> {
         self.mirror.as_deref()
     }
 
-    /// The id of this installation, where it is set.
+    /// The id of this installation, if it is set.
     ///
     /// # Errors
-    /// `InvalidConfig` for one that is not of its grammar.
+    /// `InvalidConfig` for an invalid id.
     pub fn owner(&self) -> Result<Option<Owner>> {
         self.common.text("owner").map(Owner::parse).transpose()
     }
 
-    /// Checks everything that can be checked without the network. Files that the settings name are
-    /// read.
+    /// Checks everything that can be checked without the network. This reads the files that the
+    /// settings name.
     ///
     /// # Errors
     /// `InvalidConfig`, naming the setting and the remedy.
@@ -233,33 +232,33 @@ impl Settings {
         backend::of(self.kind)
     }
 
-    /// What stands around a store that is opened beside this one: the same, without what belongs to
-    /// this one alone.
+    /// The common settings for another store that is opened along with this one: the same, without
+    /// the settings that apply only to this one.
     pub(crate) fn around_others(&self) -> SettingMap {
         let mut values = SettingMap::new(COMMON);
         for name in self.common.names().filter(|name| *name != "mirror") {
             if let Some(text) = self.common.text(name) {
-                // The table is the same and each name comes once, so nothing is refused.
+                // The table is the same and each name occurs once, so this cannot be refused.
                 let _ = values.set(name, text);
             }
         }
         values
     }
 
-    /// The same store with something else around it: values of [`COMMON`].
+    /// The same store with other common settings.
     #[must_use]
     pub fn with_common(mut self, common: SettingMap) -> Self {
         self.common = common;
         self
     }
 
-    /// Adds what the environment says about what stands around the store, and the mirror.
+    /// Adds the common settings of the environment, and the mirror.
     fn with_environment(mut self, environment: &Environment) -> Result<Self> {
         self.common.set_env(|name| environment.get(name));
         self = self.inspected(environment)?;
         if let Some(text) = self.common.text("mirror") {
             let mut mirror = Self::mirror_of(text, environment)?;
-            // As many processes ask the second store as the first.
+            // As many processes use the second store as the first.
             if let (Some(replicas), None) =
                 (self.common.text("replicas"), mirror.common.text("replicas"))
             {
@@ -287,7 +286,8 @@ impl Settings {
     }
 }
 
-/// The kind, and what is set: no value, because people paste secrets where none belongs.
+/// The kind, and the names that are set. No values, because people paste secrets into wrong
+/// settings.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
@@ -302,7 +302,7 @@ impl fmt::Debug for Settings {
 /// The key table of a kind of store.
 ///
 /// # Errors
-/// `InvalidConfig` where its backend is not built in.
+/// `InvalidConfig` if its backend is not built in.
 pub fn key_table(kind: Kind) -> Result<&'static [Setting]> {
     backend::of(kind).map(|backend| backend.settings.rows())
 }

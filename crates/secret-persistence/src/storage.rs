@@ -1,4 +1,4 @@
-//! Other storages by id: their settings, and the secrets that those settings point to.
+//! Other storages by id: their settings, and the secrets that the settings point to.
 
 use std::fmt;
 
@@ -9,25 +9,25 @@ use serde_json::Value;
 
 use crate::settings::{Environment, Settings, Tenant, tree};
 
-/// Where the platform keeps the settings of its other storages: usually a table.
+/// The platform's settings of other storages, usually a table.
 #[async_trait]
 pub trait Storages: Send + Sync + 'static {
-    /// The storage of an id as it is now; `None` for an id that does not exist.
+    /// The current settings of a storage; `None` for an unknown id.
     ///
-    /// Asked when a storage is opened, and from time to time afterwards: where the answer differs, the
-    /// storage is opened anew.
+    /// Called when a storage is opened, and periodically afterwards: if the result has changed, the
+    /// storage is reopened.
     ///
     /// # Errors
-    /// Where the settings cannot be read. A storage that is open goes on being used then.
+    /// If the settings cannot be read. An open storage then stays in use.
     async fn storage(&self, id: &StorageId) -> Result<Option<Storage>>;
 }
 
-/// The settings of one storage, as the platform keeps them: the JSON for external secret management
-/// (see [`Settings::from_json`]) in which each credential, or the whole, is a pointer to a secret of
-/// the default store.
+/// The settings of one storage as the platform keeps them: the JSON for external secret management
+/// (see [`Settings::from_json`]), in which each credential, or the whole JSON, is a pointer to a
+/// secret in the default store.
 ///
-/// A changed credential has another coordinate, so whoever compares two of these sees the change
-/// without reading a secret.
+/// A changed credential has another coordinate, so comparing two of these shows the change without
+/// reading a secret.
 ///
 /// ```
 /// use secret_persistence::{Scope, Storage, Tenant};
@@ -59,8 +59,8 @@ enum Whose {
 }
 
 impl Storage {
-    /// A storage whose settings a tenant gave. Its credentials are secrets of this scope, and no
-    /// other secret is read for it; what else is refused is in [`Settings::from_tenant_json`].
+    /// A storage with a tenant's settings. Its credentials are secrets of this scope, and no other
+    /// secret is read for it. [`Settings::from_tenant_json`] lists what else is refused.
     #[must_use]
     pub fn of_tenant(settings: Value, scope: Scope, tenant: Tenant) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl Storage {
         }
     }
 
-    /// A storage whose settings are the operator's own.
+    /// A storage with the operator's own settings.
     #[must_use]
     pub fn of_operator(settings: Value) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Storage {
         }
     }
 
-    /// The settings with the credentials in them.
+    /// The settings with their credentials inserted.
     pub(crate) async fn open(
         &self,
         secrets: &ActingSecrets,
@@ -89,7 +89,7 @@ impl Storage {
             .hydrate(self.settings.clone())
             .await
             .map_err(hydrating)?;
-        // The whole as one secret may have been stored as text.
+        // The whole JSON in one secret may have been stored as text.
         let full = match &*full {
             Value::String(text) => tree::json("the secret with the storage's settings", text)?,
             _ => full,
@@ -100,7 +100,8 @@ impl Storage {
         }
     }
 
-    /// Refuses pointers that a tenant may have pasted: to another scope's secret, to another storage.
+    /// Refuses pointers that a tenant may have pasted: to a secret of another scope, or in another
+    /// storage.
     fn refuse_foreign(&self) -> Result<()> {
         for (place, pointer) in pointers(&self.settings).map_err(hydrating)? {
             let ours = match (&self.whose, &pointer.coordinate) {
@@ -113,17 +114,17 @@ impl Storage {
             if pointer.storage_id.is_some() || pointer.reference_id.is_some() || !ours {
                 return Err(Error::new(
                     ErrorKind::PermissionDenied,
-                    format!("the pointer at `{place}` of the storage's settings is not to a secret of its own"),
+                    format!("the pointer at `{place}` of the storage's settings does not point to a secret of its own scope"),
                 )
                 .with_operation(Operation::Open)
-                .with_hint("a storage's credentials are secrets of its scope, in the default store"));
+                .with_hint("a storage's credentials must be secrets of its scope, in the default store"));
             }
         }
         Ok(())
     }
 }
 
-/// Without the settings: somebody may have left a credential in them.
+/// Without the settings: they may contain a credential.
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Storage")

@@ -1,4 +1,4 @@
-//! From settings to several stores: a default one, and others by storage id.
+//! Opens several stores from settings: a default one, and others by storage id.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,10 +19,10 @@ use crate::connect::connect;
 use crate::settings::{Environment, Settings};
 use crate::storage::{Storage, Storages};
 
-/// How long settings of other storages are taken to be unchanged, unless told.
+/// How long settings of other storages count as unchanged by default.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// Who reads the credentials of other storages, in audit events.
+/// The actor that reads credentials of other storages, for audit events.
 const ACTOR: &str = "secret-persistence:storages";
 
 /// The settings of several stores.
@@ -56,27 +56,27 @@ impl StoresSettings {
         }
     }
 
-    /// Finds the settings of other storages here.
+    /// Sets the source of settings of other storages.
     pub fn with_storages(mut self, storages: Arc<dyn Storages>) -> Self {
         self.storages = Some(storages);
         self
     }
 
-    /// Sends audit events here, in place of the file or log of the setting `audit`, which says what a
-    /// failure means: `required` unless told.
+    /// Sets the sink for audit events, instead of the file or log of the setting `audit`. The
+    /// setting decides what happens if the sink fails; the default is `required`.
     pub fn with_audit_sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
         self.sink = Some(sink);
         self
     }
 
-    /// The environment for other storages of the operator's own: the access key that assumes roles.
+    /// Sets the environment for other storages of the operator: the access key that assumes roles.
     pub fn with_environment(mut self, environment: Environment) -> Self {
         self.environment = environment;
         self
     }
 
-    /// For how long the settings of a storage that is open are taken to be unchanged; 30 seconds
-    /// unless told. [`Stores::reopen`] does not wait for that.
+    /// Sets how long the settings of an open storage count as unchanged, by default 30 seconds.
+    /// [`Stores::reopen`] takes effect immediately.
     pub fn with_recheck(mut self, recheck: Duration) -> Self {
         self.recheck = recheck;
         self
@@ -100,19 +100,19 @@ impl fmt::Debug for StoresSettings {
     }
 }
 
-/// Opens the default store, and gets ready to open others by storage id.
+/// Opens the default store, and prepares to open others by storage id.
 ///
-/// Another store is opened when it is first asked for: its settings are read, the credentials that
-/// they point to are read from the default store, and it gets the layers that the default store's
-/// settings ask for, with its own provider's quotas. It is kept, and opened anew when its settings have
-/// changed or its credentials are refused.
+/// Another store is opened on first use: its settings are read, the credentials that they point to
+/// are read from the default store, and it gets the layers of the default store's settings with its
+/// own provider's quotas. It stays open, and is reopened when its settings change or its
+/// credentials are refused.
 ///
-/// Audit events of connector calls go where the setting `audit` says. Reading a storage's own
+/// The setting `audit` determines where audit events of connector calls go. Reading a storage's own
 /// credentials is audited too.
 ///
 /// # Errors
-/// As [`connect`], for the default store; and `InvalidConfig` for an audit that is required and has no
-/// place.
+/// As for [`connect`], for the default store; and `InvalidConfig` if audit is required without a
+/// file or sink.
 pub async fn stores(settings: impl Into<StoresSettings>) -> Result<Stores> {
     let settings = settings.into();
     let audit = audit::sink(settings.default.common(), settings.sink.clone())?;
@@ -127,7 +127,8 @@ pub async fn stores(settings: impl Into<StoresSettings>) -> Result<Stores> {
         stores = stores.with_audit(sink, mode);
     }
     if let Some(storages) = settings.storages {
-        // These know the default store alone: a storage's credentials are never in another storage.
+        // These contain only the default store: a storage's credentials are never in another
+        // storage.
         let secrets = ConnectorSecrets::new(stores.clone(), ConnectorOptions::default())
             .acting_as(&Actor::new(ACTOR));
         stores = stores.with_opener(Arc::new(Opener {
@@ -142,12 +143,12 @@ pub async fn stores(settings: impl Into<StoresSettings>) -> Result<Stores> {
     Ok(stores)
 }
 
-/// Opens storages by their settings, and knows what those were.
+/// Opens storages from their settings, and remembers those.
 struct Opener {
     storages: Arc<dyn Storages>,
     secrets: ActingSecrets,
     environment: Environment,
-    /// What stands around every store but the default one.
+    /// The common settings of every store except the default one.
     around: secret_persistence_core::settings::SettingMap,
     recheck: Duration,
     seen: Mutex<HashMap<StorageId, Seen>>,
@@ -160,12 +161,12 @@ struct Seen {
 
 impl Opener {}
 
-/// A look at a storage's settings. Where its caller goes away midway nothing has been seen, and the next
-/// one to ask looks again.
+/// A check of a storage's settings. If its caller is cancelled midway, the check does not count,
+/// and the next caller checks again.
 struct Look<'a> {
     opener: &'a Opener,
     id: &'a StorageId,
-    /// When they were looked at before; `None` once the look has ended.
+    /// The time of the previous check; `None` once this check has ended.
     before: Option<Instant>,
 }
 
@@ -197,7 +198,7 @@ impl OpenStore for Opener {
     async fn is_current(&self, id: &StorageId) -> bool {
         let (known, before) = match self.seen.lock().get_mut(id) {
             Some(seen) if seen.checked.elapsed() >= self.recheck => {
-                // The others go on meanwhile.
+                // Others continue in the meantime.
                 let before = mem::replace(&mut seen.checked, Instant::now());
                 (seen.storage.clone(), before)
             }
@@ -217,7 +218,7 @@ impl OpenStore for Opener {
                     target: "secret_persistence",
                     storage = %id,
                     kind = %error.kind(),
-                    "the settings of a storage cannot be looked at; it goes on with those it has"
+                    "the settings of a storage cannot be read; it continues with its current settings"
                 );
                 true
             }

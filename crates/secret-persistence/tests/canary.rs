@@ -53,7 +53,7 @@ impl Shown {
     }
 }
 
-/// The canary as an environment holds it.
+/// The canary in an environment.
 fn canary() -> String {
     CANARY.join("\n")
 }

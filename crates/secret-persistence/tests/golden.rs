@@ -1,5 +1,5 @@
 //! What documented files mean: each file in `settings` against the text of its name in
-//! `settings/expected`. `UPDATE_EXPECTED=1` writes those anew; read the difference before committing.
+//! `settings/expected`. `UPDATE_EXPECTED=1` updates them; read the diff before committing.
 
 // The helpers are tests too, which clippy only sees in functions that are marked.
 #![allow(clippy::unwrap_used)]

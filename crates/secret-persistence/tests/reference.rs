@@ -1,4 +1,4 @@
-//! The tables of `docs/settings.md` are those of the code. `UPDATE_EXPECTED=1` writes them anew.
+//! The tables of `docs/settings.md` are those of the code. `UPDATE_EXPECTED=1` updates them.
 
 // The helpers are tests too, which clippy only sees in functions that are marked.
 #![allow(clippy::unwrap_used)]

@@ -118,7 +118,7 @@ impl Storages for Row {
     }
 }
 
-/// Whoever rotates a storage's token changes one secret and one row. Nobody restarts anything, and no
+/// Rotating a storage's token changes one secret and one row. Nothing is restarted, and no
 /// call fails that comes after both.
 #[tokio::test]
 async fn a_storage_whose_token_is_refused_is_opened_anew() {

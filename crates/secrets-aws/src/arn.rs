@@ -9,7 +9,7 @@ pub(crate) struct Arn<'a> {
     pub(crate) service: &'a str,
     pub(crate) region: &'a str,
     pub(crate) account: &'a str,
-    /// All that follows; it may hold colons.
+    /// All that follows; it may contain colons.
     pub(crate) resource: &'a str,
 }
 

@@ -65,11 +65,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`](crate::SETTINGS), wherever they came from. The owner is not a setting of the
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. The owner is not a setting of the
     /// store: add it with [`with_owner`](Self::with_owner).
     ///
     /// # Errors
-    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what AWS accepts; and
+    /// `InvalidConfig` if one is missing, contradicts another, or is beyond what AWS accepts; and
     /// where a tenant's settings would use the credentials that this process happens to have, or a
     /// role without the external id that the operator keeps for this tenant.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
@@ -409,7 +409,7 @@ fn check_kms_key(key: &str, region: &Region) -> Result<()> {
     let is_key = match Arn::parse(key) {
         Some(arn) if arn.service == "kms" && arn.region != region.as_str() => {
             return Err(invalid(format!(
-                "the KMS key is of another AWS region than this store, which is {region}"
+                "the KMS key is in another AWS region than this store, which is in {region}"
             ))
             .with_hint("use a key of this region, or a replica of a multi-region key"));
         }

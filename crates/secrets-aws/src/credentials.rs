@@ -51,7 +51,7 @@ struct Inner {
     shared: Shared<Held, Error>,
 }
 
-/// What makes credentials anew, from the start, each time: the SDK's providers keep what they have
+/// Creates credentials from scratch each time: the SDK's providers keep what they have
 /// read from files.
 struct Source {
     credentials: Credentials,
@@ -86,7 +86,7 @@ impl CredentialCache {
             match (self.0.source.load().await, old) {
                 // What has not ended is better than nothing, until it ends.
                 (Err(error), Some(old)) if old.is_valid() && !old.is_stale() => {
-                    warn!(%error, "AWS credentials could not be renewed; the old ones still hold");
+                    warn!(%error, "AWS credentials could not be renewed; the old ones are still valid");
                     Ok(Held {
                         keys: old.keys.clone(),
                         files: old.files.clone(),
@@ -172,11 +172,8 @@ impl Source {
             }
         };
         let keys = timeout(LOAD_TIMEOUT, quiet(loading)).await.map_err(|_| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "credentials could not be loaded in time",
-            )
-            .with_hint(self.tried())
+            Error::new(ErrorKind::Unavailable, "loading credentials timed out")
+                .with_hint(self.tried())
         })??;
         Ok(Held::new(keys, files))
     }
@@ -234,7 +231,7 @@ impl Source {
                 }
                 CredentialsError::InvalidConfiguration(_) => (
                     ErrorKind::InvalidConfig,
-                    "the AWS configuration files or variables contradict themselves",
+                    "the AWS configuration files or variables are contradictory",
                 ),
                 CredentialsError::ProviderTimedOut(_) => (
                     ErrorKind::Unavailable,
@@ -243,7 +240,7 @@ impl Source {
                 // The source was there, and failed: an expired SSO login, a refused web identity.
                 _ => (
                     ErrorKind::Unauthenticated,
-                    "a source of AWS credentials was found and failed",
+                    "a configured source of AWS credentials failed",
                 ),
             };
             Error::new(kind, message).with_hint(self.tried())
@@ -319,13 +316,13 @@ impl Source {
         let metadata = if env::var("AWS_EC2_METADATA_DISABLED")
             .is_ok_and(|value| value.eq_ignore_ascii_case("true"))
         {
-            "the instance metadata service (switched off by AWS_EC2_METADATA_DISABLED)"
+            "the instance metadata service (disabled by AWS_EC2_METADATA_DISABLED)"
         } else {
             "the instance metadata service"
         };
         match &self.credentials {
             Credentials::AccessKey(_) => "tried: the access key of the settings".to_owned(),
-            Credentials::InstanceMetadata => format!("tried: {metadata}, and nothing else"),
+            Credentials::InstanceMetadata => format!("tried: only {metadata}"),
             Credentials::DefaultChain { profile } => {
                 let profile = profile
                     .clone()

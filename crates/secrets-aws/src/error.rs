@@ -20,13 +20,13 @@ const AWS: Provider = Provider {
     // <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
     tolerated_skew: 300,
     hints: Hints {
-        answer: "try again; look at endpoint-url and at proxies on the way",
-        address: "look at endpoint-url, and whether anything listens there",
-        authority: "look whether a proxy replaces certificates, and whether its authority is among the \
+        answer: "try again; check endpoint-url and at proxies on the way",
+        address: "check endpoint-url, and whether anything listens there",
+        authority: "check whether a proxy replaces certificates, and whether its authority is among the \
                     system's",
-        certificate_name: "look at endpoint-url, and whether a proxy replaces certificates",
-        host: "look whether the region is spelt right and has Secrets Manager, and whether DNS works",
-        network: "look at the network, VPC endpoints, proxies and security groups",
+        certificate_name: "check endpoint-url, and whether a proxy replaces certificates",
+        host: "check whether the region is spelt correctly and has Secrets Manager, and whether DNS works",
+        network: "check the network, VPC endpoints, proxies and security groups",
         outage: "try again; see https://health.aws.amazon.com",
     },
 };
@@ -153,7 +153,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for row in TABLE {
             for code in row.codes {
-                assert!(seen.insert(code), "{code} stands twice");
+                assert!(seen.insert(code), "{code} occurs twice");
                 let error = explained(code);
                 assert_eq!(error.kind(), row.kind, "{code}");
                 assert!(

@@ -37,11 +37,11 @@ impl Region {
         let message = if text.is_empty() {
             "the AWS region is missing"
         } else {
-            "the AWS region does not look like one"
+            "the AWS region is not valid"
         };
         Err(Error::new(ErrorKind::InvalidConfig, message).with_hint(
             "set AWS_SECRET_MANAGER_REGION, or the host of the URL as in `aws://us-east-1`, to the \
-             region that holds the secrets",
+             region of the secrets",
         ))
     }
 
@@ -133,16 +133,16 @@ fn check_arn(arn: &str, region: &Region) -> Result<()> {
         )
         .with_hint(
             "write arn:<partition>:secretsmanager:<region>:<account>:secret:<name>-<6 characters>, \
-             with an account of 12 digits and without a JSON key or version behind it",
+             with an account of 12 digits and without a JSON key or version at its end",
         ));
     };
     if arn.partition != region.partition() {
-        return invalid("the ARN is of another AWS partition than this store");
+        return invalid("the ARN is in another AWS partition than this store");
     }
     if arn.region != region.as_str() {
         return Err(Error::new(
             ErrorKind::InvalidCoordinate,
-            format!("the ARN is of another AWS region than this store, which is {region}"),
+            format!("the ARN is in another AWS region than this store, which is in {region}"),
         )
         .with_hint("replicate the secret into this region, or refer to it by another storage"));
     }
@@ -160,7 +160,7 @@ fn check_name(name: &str) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::InvalidCoordinate,
-        "Secrets Manager names have 1 to 512 of A-Z, a-z, 0-9 and /_+=.@-!",
+        "Secrets Manager names must have 1 to 512 characters of A-Z, a-z, 0-9 and /_+=.@-!",
     ))
 }
 

@@ -142,7 +142,7 @@ impl AwsSecretsManager {
                     ErrorKind::AlreadyExists,
                     "the name already has another value",
                 )
-                .with_hint("a new value needs a new coordinate"))
+                .with_hint("use a new coordinate for a new value"))
             }
             // Taken, and cannot be read: scheduled for deletion, or gone meanwhile.
             Err(fault) if fault.is(ErrorKind::NotFound) || fault.is_invalid_request() => {
@@ -303,12 +303,12 @@ impl SecretPersistence for AwsSecretsManager {
             State::Pending if fault.is_invalid_request() => Ok(()),
             State::Replicated if !fault.is_denied() => Err(Error::new(
                 ErrorKind::Conflict,
-                "the secret has replicas in other regions, and cannot be deleted while it has them",
+                "the secret has replicas in other regions, and cannot be deleted before they are removed",
             )
             .with_retryable(false)
             .with_hint(
-                "remove them first (`aws secretsmanager remove-regions-from-replication`), or have \
-                 whoever made them do so",
+                "remove them first (`aws secretsmanager remove-regions-from-replication`), or \
+                 ask their creator to do so",
             )
             .with_operation(Operation::Delete)
             .with_store(self.to_string())
@@ -326,7 +326,7 @@ impl SecretPersistence for AwsSecretsManager {
             State::Readable | State::Replicated if fault.is_invalid_request() => Ok(()),
             State::Missing => Err(Error::new(
                 ErrorKind::NotFound,
-                "the store has nothing under this name",
+                "the store does not have a secret of this name",
             )
             .with_operation(Operation::Restore)
             .with_store(self.to_string())
@@ -438,11 +438,11 @@ enum State {
     Unknown,
 }
 
-/// The name is between two states, and whoever comes again sees which it came to.
+/// The name is between two states; a retry sees the result.
 fn in_between(fault: Fault) -> Error {
     Error::new(
         ErrorKind::Conflict,
-        "somebody else was creating or deleting the secret, or its deletion is still going on",
+        "the secret is being created or deleted concurrently",
     )
     .with_hint("try again")
     .with_source(fault)

@@ -23,9 +23,9 @@ use crate::naming::Region;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyOptions {
-    /// The region that holds the secrets.
+    /// The region with the secrets.
     pub region: String,
-    /// The account that holds them: 12 digits.
+    /// The account with them: 12 digits.
     pub account: String,
     /// The tag key whose value is `true` on every secret of ours, if rights are scoped by it.
     pub tag_key: Option<String>,
@@ -82,7 +82,7 @@ impl PolicyOptions {
 /// The least IAM policy under which the store works as configured.
 ///
 /// # Errors
-/// `InvalidConfig` where an option does not follow its grammar; wildcards and `${…}` never do.
+/// `InvalidConfig` if an option does not follow its grammar; wildcards and `${…}` never do.
 pub fn iam_policy(options: &PolicyOptions) -> Result<Value> {
     let scope = PolicyScope::parse(options)?;
     let mut statements = Vec::new();
@@ -123,7 +123,7 @@ pub fn iam_policy(options: &PolicyOptions) -> Result<Value> {
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html>
 ///
 /// # Errors
-/// `InvalidConfig` where one of them does not follow its grammar; wildcards and `${…}` never do.
+/// `InvalidConfig` if one of them does not follow its grammar; wildcards and `${…}` never do.
 pub fn trust_policy(principal: &str, external_id: Option<&str>) -> Result<Value> {
     check_principal(principal)?;
     external_id.map_or(Ok(()), check_external_id)?;
@@ -195,18 +195,18 @@ impl Denial<'_> {
         if self.action == Action::AssumeRole {
             return (
                 format!(
-                    "the principal may not do {action} on {}",
+                    "the principal may not perform {action} on {}",
                     self.resource.unwrap_or("the role")
                 ),
                 format!(
-                    "name the principal in the role's trust policy, with the same external id where \
-                     it asks for one, and allow {action} in the principal's own policy; see {ROLE_PAGE}"
+                    "name the principal in the role's trust policy, with the same external id if \
+                     it requires one, and allow {action} in the principal's own policy; see {ROLE_PAGE}"
                 ),
             );
         }
         if self.action == Action::AssumeRoleWithWebIdentity {
             return (
-                format!("the service account may not do {action} on the role"),
+                format!("the service account may not perform {action} on the role"),
                 format!(
                     "compare the service account's eks.amazonaws.com/role-arn annotation with the \
                      role, and issuer, subject and audience in its trust policy with the token; see \
@@ -216,8 +216,8 @@ impl Denial<'_> {
         }
         let Some(rule) = RULES.iter().find(|rule| rule.action == self.action) else {
             return (
-                format!("the principal may not do {action}"),
-                "look for an explicit deny, in a service control policy for example".to_owned(),
+                format!("the principal may not perform {action}"),
+                "check for an explicit deny, for example in a service control policy".to_owned(),
             );
         };
         let resource = match self.resource {
@@ -229,12 +229,12 @@ impl Denial<'_> {
         let tag_key = self.tag_key.filter(|_| self.is_ours());
         match (rule.condition, tag_key) {
             (Condition::RequestTag, Some(key)) => {
-                hint += &format!(" where aws:RequestTag/{key} is {TAG_VALUE}");
+                hint += &format!(" if aws:RequestTag/{key} is {TAG_VALUE}");
             }
             (Condition::ResourceTag, Some(key)) => {
                 hint += &format!(
-                    " where secretsmanager:ResourceTag/{key} is {TAG_VALUE}, and look whether the \
-                     secret carries that tag"
+                    " if secretsmanager:ResourceTag/{key} is {TAG_VALUE}, and check that the \
+                     secret has that tag"
                 );
             }
             _ => {}
@@ -248,15 +248,14 @@ impl Denial<'_> {
         if !companions.is_empty() {
             hint += &format!("; it also needs {}", companions.join(", "));
         } else if self.action == Action::GetSecretValue {
-            hint +=
-                "; where the secret has a KMS key of its own, it also needs kms:Decrypt on that";
+            hint += "; if the secret has its own KMS key, it also needs kms:Decrypt on that key";
         }
         hint += &format!(
             "; `migrate policy aws` prints the whole policy; see {}",
             rule.page
         );
         (
-            format!("the principal may not do {action} on {resource}"),
+            format!("the principal may not perform {action} on {resource}"),
             hint,
         )
     }
@@ -382,7 +381,7 @@ const RULES: &[Rule] = &[
         with: &[],
         page: ACTIONS_PAGE,
     },
-    // A write asks for it too, to compare what stands under a name that exists already.
+    // A write needs it too, to compare the value of an existing name.
     Rule {
         action: Action::GetSecretValue,
         operations: &[Operation::Read, Operation::Write],
@@ -719,7 +718,7 @@ mod tests {
         assert!(hint.contains("secret:team/db-*"), "{hint}");
         assert!(!hint.contains("ResourceTag"), "{hint}");
         let (_, hint) = denial(Action::GetSecretValue, Some("airbyte_x_v1")).advice();
-        assert!(hint.contains("carries that tag"), "{hint}");
+        assert!(hint.contains("has that tag"), "{hint}");
         let (message, hint) = denial(Action::AssumeRole, Some("arn:aws:iam::1:role/x")).advice();
         assert!(message.contains("arn:aws:iam::1:role/x") && hint.contains("trust policy"));
     }

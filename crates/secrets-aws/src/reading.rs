@@ -34,7 +34,7 @@ impl AwsSecretsManager {
         if !BATCH_WARNING.swap(true, Ordering::Relaxed) {
             warn!(
                 store = %self,
-                "the principal may not do secretsmanager:BatchGetSecretValue: secrets are read one \
+                "the principal may not perform secretsmanager:BatchGetSecretValue: secrets are read one \
                  by one, which is slower; `migrate policy aws` prints the policy that allows it"
             );
         }
@@ -163,22 +163,22 @@ impl AwsSecretsManager {
             .with_hint("store it as SecretString, base64 for example"),
             Unread::Confused => Error::new(
                 ErrorKind::Unexpected,
-                "another secret than the one asked for was answered",
+                "the response is for another secret than the requested one",
             )
-            .with_hint("look at endpoint-url; refer to the secret by its whole ARN"),
+            .with_hint("check endpoint-url; refer to the secret by its full ARN"),
             Unread::Empty => Error::new(
                 ErrorKind::Unexpected,
-                "the answer has neither text nor bytes",
+                "the response has neither text nor bytes",
             )
-            .with_hint("look at endpoint-url"),
+            .with_hint("check endpoint-url"),
             Unread::Pending { confirmed } => Error::new(
                 ErrorKind::PendingDeletion,
                 "the secret is scheduled for deletion",
             )
             .with_hint(if *confirmed {
-                "restore it, or wait until the recovery window has passed"
+                "restore it, or wait until the recovery window has ended"
             } else {
-                "most probably: that could not be confirmed without the right to \
+                "probably: this could not be confirmed without the permission \
                  secretsmanager:DescribeSecret"
             }),
             Unread::Refused(fault) => {

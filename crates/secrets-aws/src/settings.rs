@@ -1,11 +1,11 @@
-//! The key table: every setting, its name in URLs, its environment variables and its default.
+//! The key table: every setting with its name in URLs, its environment variables and its default.
 
 use secret_persistence_core::settings::{KeyTable, Setting, invalid};
 
 use crate::config::{DESCRIPTION, SESSION_NAME};
 
-/// The key table: `aws://<region>?kms-key-arn=…&tag-key=…`, and the environment where the URL says
-/// nothing.
+/// The key table: `aws://<region>?kms-key-arn=…&tag-key=…`, with the environment for settings that
+/// the URL lacks.
 pub const SETTINGS: KeyTable = KeyTable::new(&["aws"], ROWS, |url, settings| {
     if url.port().is_some() || !url.has_authority() || !matches!(url.path(), "" | "/") {
         return Err(invalid("this is not the URL of an AWS store")
@@ -17,7 +17,7 @@ pub const SETTINGS: KeyTable = KeyTable::new(&["aws"], ROWS, |url, settings| {
     }
 })
 .with_reads(|explicit, variable, name| {
-    // An old name of ours, but without one of our ids it belongs to `AWS_ACCESS_KEY_ID`, which the
+    // Our old name for this variable. Without our id it belongs to `AWS_ACCESS_KEY_ID`, which the
     // SDK's own chain reads.
     let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     name != "AWS_SECRET_ACCESS_KEY"
@@ -29,7 +29,7 @@ pub const SETTINGS: KeyTable = KeyTable::new(&["aws"], ROWS, |url, settings| {
 const ROWS: &[Setting] = &[
     Setting::new(
         "region",
-        "the AWS region that holds the secrets; the host of the URL",
+        "the AWS region of the secrets; the host of the URL",
     )
     .with_env(&["AWS_SECRET_MANAGER_REGION"])
     .with_helm(&["region"])
@@ -66,7 +66,7 @@ const ROWS: &[Setting] = &[
     .secret(),
     Setting::new(
         "credentials",
-        "where credentials come from if no access key is set: `default`, the chain of the AWS SDK \
+        "the source of credentials if no access key is set: `default`, the chain of the AWS SDK \
          (environment, profile, SSO, web identity, container, instance metadata), or `imds`, the \
          instance metadata service only",
     )
@@ -75,17 +75,17 @@ const ROWS: &[Setting] = &[
     Setting::new("profile", "the profile of the AWS configuration files").operator_only(),
     Setting::new(
         "role-arn",
-        "a role to assume, with whatever credentials there are",
+        "a role to assume with these credentials",
     )
     .with_env(&["AWS_ASSUME_ROLE_ARN"])
     .with_json(&["roleArn"]),
     Setting::new(
         "external-id",
-        "the external id that the role's trust policy asks for",
+        "the external id that the role's trust policy requires",
     )
     .with_env(&["AWS_ASSUME_ROLE_EXTERNAL_ID"])
     .with_json(&["externalId"])
-    // A tenant who could choose it could name another tenant's role, with that one's external id.
+    // A tenant who could choose it could use another tenant's role with that tenant's external id.
     .operator_only(),
     Setting::new(
         "session-name",
@@ -95,7 +95,7 @@ const ROWS: &[Setting] = &[
     .with_default(SESSION_NAME),
     Setting::new(
         "assume-role-access-key-id",
-        "the id of the access key that assumes the role, if not the store's own",
+        "the id of the access key that assumes the role, if it differs from the store's access key",
     )
     .with_env(&["AWS_ASSUME_ROLE_ACCESS_KEY_ID"])
     .secret()
@@ -109,42 +109,42 @@ const ROWS: &[Setting] = &[
     .operator_only(),
     Setting::new(
         "kms-key-arn",
-        "the KMS key that encrypts new secrets: ARN, id or alias; by default Secrets Manager's own",
+        "the KMS key that encrypts new secrets: ARN, id or alias; by default the key of Secrets Manager",
     )
     .with_env(&["AWS_KMS_KEY_ARN"])
     .with_helm(&["kmsKeyArn", "kmsArn", "kms"])
     .with_json(&["kmsKeyArn"]),
     Setting::new(
         "tags",
-        "tags of new secrets, as `key=value,key=value`; a value may hold `=`",
+        "tags of new secrets, as `key=value,key=value`; a value may contain `=`",
     )
     .with_env(&["AWS_SECRET_MANAGER_SECRET_TAGS"])
     .with_helm(&["tags"]),
     Setting::new(
         "tag-key",
-        "a tag whose value is `true` on every new secret, for policies that are scoped by it; \
-         listings leave out what has it not",
+        "a tag with the value `true` on every new secret, for policies that are scoped by it; \
+        listings omit secrets without it",
     )
     .with_env(&["AWS_SECRET_MANAGER_TAG_KEY"])
     .with_json(&["tagKey"]),
     Setting::new(
         "description",
-        "what the console shows beside every new secret",
+        "the description of every new secret in the console",
     )
     .with_default(DESCRIPTION),
     Setting::new(
         "recovery-window-days",
-        "for how many days a deleted secret can be restored: 7 to 30; by default AWS's 30",
+        "how many days a deleted secret can be restored, 7 to 30; by default AWS's 30",
     ),
     Setting::new(
         "force-delete",
-        "`true` deletes at once, without recovery window",
+        "`true` deletes immediately, without recovery window",
     )
     .with_default("false"),
     Setting::new(
         "unversioned-names",
-        "`true` looks for a secret that is not found under its name without the version too, as \
-         Airbyte once stored it",
+        "`true` looks up a secret that is not found again without the version in its name, as old \
+        Airbyte versions stored it",
     )
     .with_default("false"),
     Setting::new(
@@ -155,7 +155,7 @@ const ROWS: &[Setting] = &[
     .operator_only(),
     Setting::new(
         "sts-endpoint-url",
-        "another endpoint of STS; where endpoint-url is on loopback, by default the same",
+        "another endpoint of STS; if endpoint-url is on loopback, by default the same",
     )
     .with_env(&["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"])
     .operator_only(),
@@ -164,7 +164,7 @@ const ROWS: &[Setting] = &[
         .with_default("false"),
     Setting::new(
         "use-dualstack",
-        "`true` uses the endpoints that have IPv6 too",
+        "`true` uses endpoints with IPv6",
     )
     .with_env(&["AWS_USE_DUALSTACK_ENDPOINT"])
     .with_default("false"),
@@ -223,7 +223,7 @@ mod tests {
             ("AWS_SECRET_ACCESS_KEY", "s"),
         ]);
         assert_eq!(key_of(&old.unwrap()), Some(("id", "s")));
-        // The SDK's own pair is left to its chain.
+        // The SDK's chain reads its own pair.
         let chain = from_env(&[
             REGION,
             ("AWS_ACCESS_KEY_ID", "id"),
@@ -413,7 +413,7 @@ mod tests {
         );
     }
 
-    /// Every setting is documented, and what the table calls a default is one.
+    /// Every setting is documented, and every default in the table is the real one.
     #[test]
     fn the_key_table_is_complete_and_true() {
         for setting in ROWS {

@@ -494,10 +494,7 @@ async fn missing_is_not_found_under_a_policy_that_is_scoped_by_tag() {
     assert_eq!(reads[0].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
     let denied = reads[1].as_ref().unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
-    assert!(
-        denied.hint().unwrap().contains("carries that tag"),
-        "{denied}"
-    );
+    assert!(denied.hint().unwrap().contains("has that tag"), "{denied}");
     let options = DeleteOptions::default();
     store.delete(&missing, &options).await.unwrap();
     let denied = store.delete(&foreign, &options).await.unwrap_err();

@@ -171,7 +171,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
     }
     let warnings = logs
         .text()
-        .matches("may not do secretsmanager:BatchGetSecretValue")
+        .matches("may not perform secretsmanager:BatchGetSecretValue")
         .count();
     assert_eq!(warnings, 1, "{}", logs.text());
 

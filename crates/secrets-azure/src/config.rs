@@ -79,7 +79,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`](crate::SETTINGS), wherever they came from. Reads no file and sends
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. Reads no file and sends
     /// nothing. The owner is not a setting of the store: add it with [`with_owner`](Self::with_owner).
     ///
     /// A tenant's settings must bring a client secret, and name a vault of Key Vault's own hosts or
@@ -87,7 +87,7 @@ impl Config {
     /// operator named the host.
     ///
     /// # Errors
-    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Azure accepts.
+    /// `InvalidConfig` if one is missing, contradicts another, or is beyond what Azure accepts.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let vault = parse_vault(text("vault-url").unwrap_or_default(), text("vault-suffix"))?;

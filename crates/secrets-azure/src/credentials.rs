@@ -1,4 +1,4 @@
-//! Logins: one for any number of callers, kept until it ends, made anew when the vault refuses it.
+//! Logins: one for any number of callers, kept until it ends, created again when the vault refuses it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::config::{ClientSecret, Config, Credentials, WorkloadIdentity};
 use crate::error::Fault;
 use crate::transport::Bounded;
 
-/// How long a token that was just fetched is not fetched again, whoever says that it was refused:
+/// How long a newly fetched token is not fetched again, even if it is reported as refused:
 /// many requests are refused together, and one login serves them all.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
@@ -216,7 +216,7 @@ impl Inner {
 }
 
 /// Takes refusals apart before the SDK does: it understands only some of them, and loses the number of
-/// an error whose description holds an escaped character.
+/// an error whose description contains an escaped character.
 #[derive(Debug)]
 struct Refusals {
     http: Bounded,

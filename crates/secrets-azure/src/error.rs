@@ -20,13 +20,13 @@ const AZURE: Provider = Provider {
     // Tokens are valid five minutes before and after their time.
     tolerated_skew: 300,
     hints: Hints {
-        answer: "try again; look at the vault's URL and at proxies on the way",
-        address: "look at the URL, and whether anything listens there",
-        authority: "look whether a proxy replaces certificates, and set `ca-file` to its authority's",
-        certificate_name: "look at the URL, and whether a proxy replaces certificates",
-        host: "look whether the vault's name is spelt right and the vault was not deleted (`az keyvault \
+        answer: "try again; check the vault's URL and at proxies on the way",
+        address: "check the URL, and whether anything listens there",
+        authority: "check whether a proxy replaces certificates, and set `ca-file` to its authority's",
+        certificate_name: "check the URL, and whether a proxy replaces certificates",
+        host: "check whether the vault's name is spelt correctly and the vault was not deleted (`az keyvault \
                list-deleted`), and whether DNS works",
-        network: "look at the network, private endpoints, proxies and firewalls",
+        network: "check the network, private endpoints, proxies and firewalls",
         outage: "try again; see https://azure.status.microsoft",
     },
 };
@@ -35,7 +35,7 @@ const AZURE: Provider = Provider {
 const LOGIN: Provider = Provider {
     name: "the login",
     hints: Hints {
-        host: "look at `authority-host`, and whether DNS works",
+        host: "check `authority-host`, and whether DNS works",
         ..AZURE.hints
     },
     ..AZURE
@@ -202,7 +202,7 @@ impl Fault {
                 let who = if is_login { "the login" } else { vault };
                 Error::new(
                     ErrorKind::Unauthenticated,
-                    format!("{who} does not accept the credentials ({code})"),
+                    format!("{who} refuses the credentials ({code})"),
                 )
                 .with_hint("compare tenant, client and cloud with the vault's")
             }
@@ -210,13 +210,14 @@ impl Fault {
                 let (message, hint) = advice(self.action, Model::Unknown, vault);
                 Error::new(ErrorKind::PermissionDenied, message).with_hint(hint)
             }
-            404 if !is_login => {
-                Error::new(ErrorKind::NotFound, "the store has nothing under this name")
-                    .with_hint("look whether this is the vault it was written to")
-            }
+            404 if !is_login => Error::new(
+                ErrorKind::NotFound,
+                "the store does not have a secret of this name",
+            )
+            .with_hint("check whether this is the vault it was written to"),
             409 => Error::new(
                 ErrorKind::Conflict,
-                "somebody else is changing the secret at this moment",
+                "the secret is being changed concurrently",
             )
             .with_hint("try again"),
             _ => return None,

@@ -41,7 +41,7 @@ impl SecretName {
             ErrorKind::InvalidCoordinate,
             "this is not the name of a secret in Key Vault",
         )
-        .with_hint("a name has 1 to 127 of 0-9, A-Z, a-z and -, without vault, path or version"))
+        .with_hint("a name must have 1 to 127 characters of 0-9, A-Z, a-z and -, without vault, path or version"))
     }
 
     pub(crate) fn as_str(&self) -> &str {

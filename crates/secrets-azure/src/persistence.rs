@@ -33,7 +33,7 @@ const PURGE_DENIED_FOR: Duration = Duration::from_secs(600);
 /// A [`SecretPersistence`] in a vault of Azure Key Vault.
 ///
 /// # Requests
-/// A read is one `SecretGet`, and one `SecretGetDeleted` where there is nothing, to tell what was
+/// A read is one `SecretGet`, and one `SecretGetDeleted` if there is nothing, to tell what was
 /// deleted from what never was. Setting a secret always adds a version in Key Vault, so a write is a
 /// `SecretGet` and, only where that finds nothing, a `SecretSet`; a delete is a `SecretGet` to see
 /// whose it is, and a `SecretDelete`. Purging and recovering look at the state of the secret until it
@@ -56,7 +56,7 @@ impl AzureKeyVault {
     /// looked for when they are needed.
     ///
     /// # Errors
-    /// `InvalidConfig` where the certificate file cannot be read or holds none.
+    /// `InvalidConfig` if the certificate file cannot be read or contains none.
     pub async fn connect(config: Config) -> Result<Self> {
         Ok(Self {
             client: Client::new(&config).await?,
@@ -273,7 +273,7 @@ impl AzureKeyVault {
                 store = %self,
                 reason,
                 "secrets are deleted and not purged: they can be recovered until the vault's \
-                 retention ends, and their names are taken until then"
+                 retention ends, and their names stay reserved until then"
             );
         }
     }
@@ -473,7 +473,7 @@ fn compare(write: &Write, stored: &Stored) -> Result<Written> {
         ErrorKind::AlreadyExists,
         "the name already has another value",
     )
-    .with_hint("a new value needs a new coordinate"))
+    .with_hint("use a new coordinate for a new value"))
 }
 
 fn entry(coordinate: ManagedCoordinate, facts: Facts, deleted: bool) -> Entry {

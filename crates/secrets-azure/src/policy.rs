@@ -1,7 +1,7 @@
 //! The rights that this store needs: one table, from which the role definition, the access policy of
 //! older vaults and the advice in errors are made.
 //!
-//! Azure cannot scope a right by a secret's name: whoever may read one secret of a vault may read all
+//! Azure cannot scope a permission by a secret's name: a principal that may read one secret of a vault may read all
 //! of them. So give connectors a vault of their own.
 //!
 //! ```
@@ -31,16 +31,16 @@ use crate::config::is_vault_name;
 pub struct PolicyOptions {
     /// The vault's name.
     pub vault: String,
-    /// The subscription that holds it: a UUID.
+    /// The subscription with it: a UUID.
     pub subscription: String,
-    /// The resource group that holds it.
+    /// The resource group with it.
     pub resource_group: String,
     /// The object id of who gets the role: of the service principal or the managed identity, which is
     /// not the application's id.
     pub principal: Option<String>,
-    /// The role's name; `Connector secrets in <vault>` unless told.
+    /// The role's name; `Connector secrets in <vault>` by default.
     pub role_name: Option<String>,
-    /// Whether deletes may purge, and writes purge what stands in their way.
+    /// Whether deletes may purge, and writes purge deleted secrets of the same name.
     pub purge: bool,
     /// Whether nothing is written, restored or deleted.
     pub read_only: bool,
@@ -128,7 +128,7 @@ impl PolicyOptions {
         }
         if !is_uuid(&self.subscription) {
             return Err(invalid("the subscription is not a UUID")
-                .with_hint("`az account show --query id` says it"));
+                .with_hint("`az account show --query id` prints it"));
         }
         let allowed = |char: char| char.is_ascii_alphanumeric() || "_-.()".contains(char);
         if !(1..=90).contains(&self.resource_group.len())
@@ -139,7 +139,7 @@ impl PolicyOptions {
         }
         if self.principal.as_deref().is_some_and(|id| !is_uuid(id)) {
             return Err(invalid("the principal is not an object id").with_hint(
-                "`az ad sp show --id <client id> --query id` says it; for a managed identity, \
+                "`az ad sp show --id <client id> --query id` prints it; for a managed identity, \
                  `az identity show … --query principalId`",
             ));
         }
@@ -157,7 +157,7 @@ impl PolicyOptions {
 /// The least role under which the store works as configured, as `az role definition create` takes it.
 ///
 /// # Errors
-/// `InvalidConfig` where an option does not follow its grammar.
+/// `InvalidConfig` if an option does not follow its grammar.
 pub fn role_definition(options: &PolicyOptions) -> Result<Value> {
     options.check()?;
     let data_actions: Vec<&str> = options.rights().map(|right| right.data_action).collect();
@@ -269,14 +269,14 @@ pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, Stri
     let what = action.as_str();
     let (Some(right), Some(permission)) = (action.right(), action.permission()) else {
         return (
-            format!("the principal may not do {what} in {vault}"),
-            "look at the vault's access control".to_owned(),
+            format!("the principal may not perform {what} in {vault}"),
+            "check the vault's access control".to_owned(),
         );
     };
     let data_action = right.data_action;
     let role = format!(
         "assign a role with the data action {data_action} on the vault to the principal; a new \
-         assignment takes minutes to arrive, which `migrate check --wait 10m` waits for"
+         assignment takes minutes to take effect; `migrate check --wait 10m` waits for it"
     );
     let policy = format!(
         "grant the secret permission `{permission}` in the vault's access policies to the principal's \
@@ -296,21 +296,21 @@ pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, Stri
         ),
         // A vault that gives no reason may mean the secret's state.
         Model::Unknown if action == Action::Get => (
-            format!("the principal may not do {what} in {vault}, or the secret is disabled"),
+            format!("the principal may not perform {what} in {vault}, or the secret is disabled"),
             format!(
-                "look whether the secret is enabled; where the vault uses roles, {role}; where it \
+                "check whether the secret is enabled; if the vault uses roles, {role}; if it \
                  uses access policies, {policy}"
             ),
         ),
         Model::Unknown => (
-            format!("the principal may not do {what} in {vault}"),
-            format!("where the vault uses roles, {role}; where it uses access policies, {policy}"),
+            format!("the principal may not perform {what} in {vault}"),
+            format!("if the vault uses roles, {role}; if it uses access policies, {policy}"),
         ),
     };
     (
         message,
         format!(
-            "{grant}; `migrate policy azure` prints the least role; see {}",
+            "{grant}; `migrate policy azure` prints a minimal role; see {}",
             right.page
         ),
     )

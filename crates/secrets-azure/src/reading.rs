@@ -56,11 +56,11 @@ pub(crate) fn check(coordinate: &ManagedCoordinate, facts: &Facts) -> Result<()>
     match facts.tags.get(COORDINATE_TAG) {
         Some(tag) if !is_tagged(coordinate, tag) => Err(Error::new(
             ErrorKind::Integrity,
-            "the vault holds another coordinate under this name; nothing was changed",
+            "the vault has another coordinate under this name; nothing was changed",
         )
         .with_hint(
-            "Key Vault has no `_` and ignores case, so two coordinates fell on one name: look at the \
-             secret's tags, and use a vault of its own for each installation",
+            "Key Vault does not support `_` and ignores case, so two coordinates map to one name: check the \
+             secret's tags, and use a separate vault for each installation",
         )),
         _ => Ok(()),
     }
@@ -70,7 +70,7 @@ pub(crate) fn check(coordinate: &ManagedCoordinate, facts: &Facts) -> Result<()>
 pub(crate) fn pending(fault: &Fault) -> Error {
     Error::new(
         ErrorKind::PendingDeletion,
-        "the secret is soft-deleted, and its name is taken until it is recovered or purged",
+        "the secret is soft-deleted, and its name stays reserved until it is recovered or purged",
     )
     .with_hint("restore it, or wait until the vault's retention ends")
     .with_source(fault.clone())

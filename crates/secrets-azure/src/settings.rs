@@ -1,11 +1,11 @@
-//! The key table: every setting, its name in URLs, its other names and its default.
+//! The key table: every setting with its name in URLs, its other names and its default.
 
 use secret_persistence_core::settings::{KeyTable, Setting, invalid};
 
 use crate::config::{API_VERSION, is_vault_name};
 
-/// The key table: `azure://<vault host>[:port]?tags=…&purge=…`, where the host may be the vault's name
-/// alone, and the environment where the URL says nothing.
+/// The key table: `azure://<vault host>[:port]?tags=…&purge=…`, where the host may be just the
+/// vault's name, with the environment for settings that the URL lacks.
 pub const SETTINGS: KeyTable = KeyTable::new(&["azure"], ROWS, |url, settings| {
     if !url.has_authority() || !matches!(url.path(), "" | "/") {
         return Err(invalid("this is not the URL of an Azure store")
@@ -22,8 +22,8 @@ pub const SETTINGS: KeyTable = KeyTable::new(&["azure"], ROWS, |url, settings| {
     settings.set("vault-url", vault)
 })
 .with_reads(|explicit, variable, name| {
-    // What workload identity's webhook injects is for federated logins: beside a client secret of
-    // ours, its ids would be those of another application.
+    // The webhook of workload identity injects these for federated logins. With our client secret,
+    // its ids would belong to another application.
     let has_secret = || {
         explicit.is_set("client-secret")
             || variable("AB_AZURE_KEY_VAULT_CLIENT_SECRET").is_some_and(|value| !value.is_empty())
@@ -42,14 +42,14 @@ const ROWS: &[Setting] = &[
     .with_json(&["vaultUrl"]),
     Setting::new(
         "tenant-id",
-        "the directory that the application belongs to: its id or its domain",
+        "the directory (tenant) of the application: its id or its domain",
     )
     .with_env(&["AB_AZURE_KEY_VAULT_TENANT_ID", "AZURE_TENANT_ID"])
     .with_helm(&["tenantId"])
     .with_json(&["tenantId"]),
     Setting::new(
         "client-id",
-        "the application (client) id, or that of a user-assigned managed identity",
+        "the application (client) id, or the client id of a user-assigned managed identity",
     )
     .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_ID", "AZURE_CLIENT_ID"])
     .with_helm(&["clientId"])
@@ -57,7 +57,7 @@ const ROWS: &[Setting] = &[
     .with_json(&["clientId"]),
     Setting::new(
         "client-secret",
-        "the value of the application's client secret; together with tenant and client id",
+        "the value of the application's client secret; requires tenant and client id",
     )
     .with_env(&["AB_AZURE_KEY_VAULT_CLIENT_SECRET"])
     .with_helm(&["clientSecret"])
@@ -69,9 +69,9 @@ const ROWS: &[Setting] = &[
     .secret(),
     Setting::new(
         "credentials",
-        "where credentials come from: `client-secret`, `workload-identity` (a federated service \
+        "the source of credentials: `client-secret`, `workload-identity` (a federated service \
          account of Kubernetes), `managed-identity`, `developer-tools` (`az login`, `azd auth \
-         login`), or `auto`, the first of the former three that is configured",
+         login`), or `auto`, the first configured one of the first three",
     )
     .with_default("auto")
     .operator_only(),
@@ -83,20 +83,20 @@ const ROWS: &[Setting] = &[
     .operator_only(),
     Setting::new(
         "tags",
-        "tags of new secrets, as `name=value,name=value`; a value may hold `=`",
+        "tags of new secrets, as `name=value,name=value`; a value may contain `=`",
     )
     .with_env(&["AB_AZURE_KEY_VAULT_TAGS"])
     .with_helm(&["tags"])
     .with_json(&["tags"]),
     Setting::new(
         "purge",
-        "which deletes purge what they have deleted: `never`, `on-request` (those that ask to be \
-         immediate) or `always`",
+        "which deletes also purge: `never`, `on-request` (those that ask for an immediate delete) \
+        or `always`",
     )
     .with_default("never"),
     Setting::new(
         "on-deleted",
-        "what a write does where its name is soft-deleted: `refuse`, `recover` or `purge`",
+        "what a write does if its name is soft-deleted: `refuse`, `recover` or `purge`",
     )
     .with_default("refuse"),
     Setting::new(
@@ -111,20 +111,20 @@ const ROWS: &[Setting] = &[
     .with_default("15"),
     Setting::new(
         "authority-host",
-        "who issues tokens, like https://login.microsoftonline.us; by default as the vault's host \
-         says",
+        "the token issuer, like https://login.microsoftonline.us; by default derived from the \
+        vault's host",
     )
     .with_env(&["AZURE_AUTHORITY_HOST"])
     .operator_only(),
     Setting::new(
         "api-version",
-        "the version of Key Vault's interface, for clouds that do not have the newest",
+        "the version of Key Vault's API, for clouds without the newest",
     )
     .with_default(API_VERSION)
     .operator_only(),
     Setting::new(
         "vault-suffix",
-        "how the hosts of vaults end, where vault-url is a name alone; by default vault.azure.net",
+        "the domain of vaults, if vault-url is just a name; by default vault.azure.net",
     )
     .operator_only(),
     Setting::new(
@@ -137,7 +137,7 @@ const ROWS: &[Setting] = &[
     .operator_only(),
     Setting::new(
         "verify-challenge",
-        "`false` asks for tokens of whatever resource the vault names, which emulators need",
+        "`false` requests tokens for any resource that the vault names, which emulators need",
     )
     .with_default("true")
     .operator_only(),
@@ -215,7 +215,7 @@ mod tests {
             name(&[own[0], own[1], file]),
             ("workload-identity", client.clone())
         );
-        // A client secret of ours is not combined with what the webhook injects.
+        // Our client secret is not combined with ids that the webhook injects.
         assert_eq!(
             name(&[
                 own[0],
@@ -396,7 +396,7 @@ mod tests {
         );
     }
 
-    /// Every setting is documented, and what the table calls a default is one.
+    /// Every setting is documented, and every default in the table is the real one.
     #[test]
     fn the_key_table_is_complete_and_true() {
         for setting in ROWS {

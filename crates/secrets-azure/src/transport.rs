@@ -33,7 +33,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// No answer is larger: a page has 25 entries with at most 15 tags, a secret 25 KB.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// TLS that trusts what the setting `ca-file` holds, and nothing else.
+/// TLS that trusts only the certificates in the setting `ca-file`.
 pub(crate) async fn trust(config: &Config) -> Result<Option<ClientConfig>> {
     let Some(path) = &config.ca_file else {
         return Ok(None);
@@ -45,10 +45,10 @@ pub(crate) async fn trust(config: &Config) -> Result<Option<ClientConfig>> {
         .collect::<std::result::Result<_, _>>()
         .unwrap_or_default();
     let trusted = Trusted::new(certificates)
-        .map_err(|_| invalid("`ca-file` holds no PEM certificate that could be trusted"))?;
+        .map_err(|_| invalid("`ca-file` does not contain a usable PEM certificate"))?;
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|cause| invalid("TLS cannot be set up").with_source(cause))?
+        .map_err(|cause| invalid("cannot set up TLS").with_source(cause))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(trusted))
         .with_no_client_auth();
@@ -78,7 +78,7 @@ pub(crate) fn client(
     }
     builder
         .build()
-        .map_err(|cause| invalid("the HTTP client cannot be built").with_source(cause))
+        .map_err(|cause| invalid("cannot build the HTTP client").with_source(cause))
 }
 
 /// Trusts servers whose certificate an authority of ours has signed, as everybody does, and servers
@@ -178,7 +178,7 @@ impl HttpClient for Bounded {
         let body = body.map(move |chunk| {
             let chunk = chunk?;
             left = left.checked_sub(chunk.len()).ok_or_else(|| {
-                SdkError::with_message(SdkKind::DataConversion, "an answer without end")
+                SdkError::with_message(SdkKind::DataConversion, "a response without end")
             })?;
             Ok(chunk)
         });

@@ -308,7 +308,7 @@ async fn a_link_to_nowhere_is_an_error() {
     }
 }
 
-/// Nobody keeps us reading for ever.
+/// Nobody keeps us reading forever.
 #[tokio::test]
 async fn an_answer_without_end_is_ended() {
     let (_azure, proxy, store) = behind_a_proxy().await;

@@ -1,4 +1,4 @@
-//! Names of secret values: ours, and those of others that we may only read.
+//! Names of secret values: managed names, and external names that are read-only.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,33 +21,33 @@ pub const MAX_EXTERNAL_BYTES: usize = 2048;
 
 /// The name of one secret value.
 ///
-/// Anything that is not [managed](ManagedCoordinate) is external: kept verbatim and read-only,
-/// which the types say by taking [`ManagedCoordinate`] wherever something is written or deleted.
+/// Every name that is not [managed](ManagedCoordinate) is external: kept verbatim and read-only.
+/// Functions that write or delete therefore take a [`ManagedCoordinate`].
 ///
 /// ```
 /// use secret_persistence_core::{Coordinate, ErrorKind};
 ///
 /// assert!(Coordinate::parse("airbyte_workspace_1_secret_2_v3")?.managed().is_some());
 /// assert!(Coordinate::parse("team/database-password")?.managed().is_none());
-/// // An alias of a managed name is refused, whoever asks.
+/// An alias of a managed name is always refused.
 /// let error = Coordinate::parse("arn:aws:secretsmanager:eu-west-1:1:secret:airbyte_x_v1").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidCoordinate);
 /// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Coordinate {
-    /// A name of somebody else's secret.
+    /// The name of an external secret.
     External(ExternalName),
-    /// A name of ours.
+    /// The name of a managed secret.
     Managed(ManagedCoordinate),
 }
 
 impl Coordinate {
-    /// Reads a name: managed where it is one, external otherwise.
+    /// Parses a name: managed if it has that form, otherwise external.
     ///
     /// # Errors
     /// `InvalidCoordinate` for an empty name, one above [`MAX_EXTERNAL_BYTES`], and one that could
-    /// be an alias of a managed secret or a path trick, as [`ExternalName::parse`] says.
+    /// be an alias of a managed secret or traverse a path, as for [`ExternalName::parse`].
     pub fn parse(name: &str) -> Result<Self> {
         match ManagedCoordinate::parse(name) {
             Ok(managed) => Ok(Self::Managed(managed)),
@@ -55,7 +55,7 @@ impl Coordinate {
         }
     }
 
-    /// The name as it is.
+    /// The unchanged name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -64,7 +64,7 @@ impl Coordinate {
         }
     }
 
-    /// The managed coordinate, if it is one.
+    /// The managed coordinate, if it is managed.
     #[must_use]
     pub fn managed(&self) -> Option<&ManagedCoordinate> {
         match self {
@@ -73,7 +73,7 @@ impl Coordinate {
         }
     }
 
-    /// The name, shared, as errors carry it.
+    /// The name, shared, as errors contain it.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         match self {
@@ -103,11 +103,11 @@ impl fmt::Display for Coordinate {
     }
 }
 
-/// `airbyte_<base>_v<version>`: the name of one value, for ever.
+/// `airbyte_<base>_v<version>`: the name of one value, forever.
 ///
-/// Parsing is strict so that printing gives the same bytes, always: the version has ASCII digits
-/// only, no sign, no leading zero and fits `i64`; the rest is `[A-Za-z0-9_-]`; at most
-/// [`MAX_MANAGED_BYTES`] in all.
+/// Parsing is strict so that printing always gives the same bytes. The version has only ASCII
+/// digits, no sign and no leading zero, and fits `i64`. The rest is `[A-Za-z0-9_-]`. The name has
+/// at most [`MAX_MANAGED_BYTES`].
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ManagedCoordinate {
     name: Arc<str>,
@@ -116,7 +116,7 @@ pub struct ManagedCoordinate {
 }
 
 impl ManagedCoordinate {
-    /// Makes the coordinate of a new value: `airbyte_<prefix><base id>_secret_<uuid>_v<version>`.
+    /// Creates the coordinate of a new value: `airbyte_<prefix><base id>_secret_<uuid>_v<version>`.
     ///
     /// # Errors
     /// `InvalidCoordinate` for a version below 1, or a name that would be too long.
@@ -124,8 +124,8 @@ impl ManagedCoordinate {
         Self::with_text(scope, id, version).map(|(coordinate, _)| coordinate)
     }
 
-    /// The same with the name as a text of its own, which a pointer takes over: made once, because
-    /// splitting does little else.
+    /// Also returns the name as a separate text for the pointer. It is built only once, because
+    /// this is most of the work of a split.
     pub(crate) fn with_text(scope: &Scope, id: Uuid, version: i64) -> Result<(Self, String)> {
         if version < 1 {
             return Err(Error::new(
@@ -143,7 +143,7 @@ impl ManagedCoordinate {
         let base_len = name.len();
         name.push_str("_v");
         if version == 1 {
-            // The usual one, without the machinery of formatting.
+            // The usual case, without the formatting machinery.
             name.push('1');
         } else {
             name.push_str(&version.to_string());
@@ -159,41 +159,41 @@ impl ManagedCoordinate {
         Ok((coordinate, name))
     }
 
-    /// Reads a managed coordinate.
+    /// Parses a managed coordinate.
     ///
     /// # Errors
-    /// `InvalidCoordinate`, saying which rule the name breaks.
+    /// `InvalidCoordinate`, with the rule that the name breaks.
     pub fn parse(name: &str) -> Result<Self> {
         let invalid = |reason: &'static str| {
             Error::new(ErrorKind::InvalidCoordinate, reason).with_coordinate(printable(name))
         };
         let rest = name
             .strip_prefix(MANAGED_PREFIX)
-            .ok_or_else(|| invalid("a managed coordinate begins with airbyte_"))?;
+            .ok_or_else(|| invalid("a managed coordinate must begin with airbyte_"))?;
         if name.len() > MAX_MANAGED_BYTES {
             return Err(too_long(name));
         }
         // What follows the last `_v` can only be digits, so they are counted from the end.
         let count = rest.bytes().rev().take_while(u8::is_ascii_digit).count();
         let (before, digits) = rest.split_at(rest.len() - count);
-        let base = before
-            .strip_suffix("_v")
-            .ok_or_else(|| invalid("a managed coordinate ends in _v and a version of digits"))?;
+        let base = before.strip_suffix("_v").ok_or_else(|| {
+            invalid("a managed coordinate must end in _v and a version of digits")
+        })?;
         if base.is_empty() {
-            return Err(invalid("nothing stands between airbyte_ and the version"));
+            return Err(invalid("there is nothing between airbyte_ and the version"));
         }
-        // Without leaving early, which lets the compiler look at many bytes at once.
+        // Without an early exit, so that the compiler can check many bytes at once.
         if !base
             .bytes()
             .fold(true, |all, byte| all & is_name_byte(byte))
         {
             return Err(invalid(
-                "a managed coordinate has only A-Z, a-z, 0-9, _ and -",
+                "a managed coordinate may contain only A-Z, a-z, 0-9, _ and -",
             ));
         }
         if digits.is_empty() || digits.starts_with('0') {
             return Err(invalid(
-                "a version has ASCII digits only, without sign or leading zero",
+                "a version must be ASCII digits without sign or leading zero",
             ));
         }
         let version = digits
@@ -212,7 +212,7 @@ impl ManagedCoordinate {
         &self.name
     }
 
-    /// The name without its version, the form under which Airbyte once stored it.
+    /// The name without its version, as old Airbyte versions stored it.
     #[must_use]
     pub fn base(&self) -> &str {
         &self.name[..self.base_len]
@@ -251,34 +251,34 @@ impl fmt::Debug for ManagedCoordinate {
     }
 }
 
-/// The name of a secret that belongs to somebody else.
+/// The name of an external secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExternalName(Arc<str>);
 
 impl ExternalName {
-    /// Reads an external name, keeping it verbatim.
+    /// Parses an external name and keeps it verbatim.
     ///
     /// # Errors
-    /// `InvalidCoordinate` for a name that is empty or above [`MAX_EXTERNAL_BYTES`], that holds
-    /// control characters or `..`, or in which any segment, lower-cased and with `-` read as `_`,
-    /// begins with `airbyte_`: it would be an alias of a managed secret (an ARN, Azure's spelling,
-    /// a resource name, a path).
+    /// `InvalidCoordinate` for a name that is empty or above [`MAX_EXTERNAL_BYTES`], contains
+    /// control characters or `..`, or has a segment that begins with `airbyte_` after lower-casing
+    /// it and replacing `-` by `_`. Such a name would be an alias of a managed secret (an ARN,
+    /// Azure's spelling, a resource name, a path).
     pub fn parse(name: &str) -> Result<Self> {
         let invalid = |reason: &'static str| {
             Error::new(ErrorKind::InvalidCoordinate, reason).with_coordinate(printable(name))
         };
         if name.is_empty() {
-            return Err(invalid("a name is empty"));
+            return Err(invalid("the name is empty"));
         }
         if name.len() > MAX_EXTERNAL_BYTES {
-            return Err(invalid("an external name has at most 2,048 bytes"));
+            return Err(invalid("an external name may have at most 2,048 bytes"));
         }
         if name.chars().any(char::is_control) {
-            return Err(invalid("a name holds a control character"));
+            return Err(invalid("the name contains a control character"));
         }
         if name.contains("..") {
             return Err(invalid(
-                "a name holds `..`, which stores collapse as a path",
+                "the name contains `..`, which stores resolve as a path",
             ));
         }
         if name
@@ -292,7 +292,7 @@ impl ExternalName {
         Ok(Self(name.into()))
     }
 
-    /// The name as it is.
+    /// The unchanged name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -305,7 +305,7 @@ impl fmt::Display for ExternalName {
     }
 }
 
-/// Who a secret belongs to: a prefix and a base id, the workspace for example.
+/// The owner of a secret within the platform: a prefix and a base id, for example of a workspace.
 ///
 /// ```
 /// use secret_persistence_core::{ManagedCoordinate, Scope};
@@ -333,28 +333,29 @@ impl Scope {
         }
     }
 
-    /// A scope under another prefix, such as `organization_` or `storage_organization_`.
+    /// A scope with another prefix, such as `organization_` or `storage_organization_`.
     ///
     /// # Errors
-    /// `InvalidCoordinate` where the prefix has other characters than `[A-Za-z0-9_-]`, or is so long
+    /// `InvalidCoordinate` if the prefix has characters other than `[A-Za-z0-9_-]`, or is so long
     /// that no coordinate of the scope would fit [`MAX_MANAGED_BYTES`].
     pub fn new(prefix: &str, id: Uuid) -> Result<Self> {
         if !prefix.bytes().all(is_name_byte) {
             return Err(Error::new(
                 ErrorKind::InvalidCoordinate,
-                "a scope's prefix has only A-Z, a-z, 0-9, _ and -",
+                "a scope's prefix may contain only A-Z, a-z, 0-9, _ and -",
             ));
         }
         let scope = Self {
             prefix: prefix.into(),
             base_id: id,
         };
-        // The longest version has 19 digits, but room for a million is what a scope needs at least.
+        // The longest version has 19 digits, but a scope must allow at least versions up to a
+        // million.
         ManagedCoordinate::new(&scope, Uuid::nil(), 999_999)?;
         Ok(scope)
     }
 
-    /// The scope of short-lived secrets, which belong to nobody: the all-zero id.
+    /// The scope of short-lived secrets, which belong to no workspace: the all-zero id.
     #[must_use]
     pub fn ephemeral() -> Self {
         Self::workspace(Uuid::nil())
@@ -378,8 +379,8 @@ impl Scope {
         self.base_id
     }
 
-    /// Whether a coordinate is of this scope: exactly
-    /// `airbyte_<prefix><lower-case base id>_secret_<uuid>_v<n>`, and the base id is not all-zero.
+    /// Whether a coordinate belongs to this scope: it is exactly `airbyte_<prefix><lower-case base
+    /// id>_secret_<uuid>_v<n>`, and the base id is not all-zero.
     #[must_use]
     pub fn contains(&self, coordinate: &ManagedCoordinate) -> bool {
         let mut buffer = Uuid::encode_buffer();
@@ -395,7 +396,7 @@ impl Scope {
     }
 }
 
-/// What every coordinate of the scope begins with: `airbyte_<prefix><base id>`.
+/// The prefix of every coordinate of the scope: `airbyte_<prefix><base id>`.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -407,18 +408,19 @@ impl fmt::Display for Scope {
     }
 }
 
-/// The id of one installation, written with every secret where the store has room for it.
+/// The id of one installation, written with every secret if the store has a field for it.
 ///
-/// At most 63 of `[a-z0-9_-]`, beginning with a letter: the grammar of a Google label's value, the
-/// narrowest of all stores. <https://cloud.google.com/secret-manager/docs/creating-and-managing-labels>
+/// At most 63 characters of `[a-z0-9_-]`, beginning with a letter: the rule for values of Google
+/// labels, the strictest of all stores.
+/// <https://cloud.google.com/secret-manager/docs/creating-and-managing-labels>
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner(Arc<str>);
 
 impl Owner {
-    /// Reads an owner.
+    /// Parses an owner.
     ///
     /// # Errors
-    /// `InvalidConfig` where the text does not follow the grammar.
+    /// `InvalidConfig` if the text does not follow the rule.
     pub fn parse(text: &str) -> Result<Self> {
         let allowed =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
@@ -460,7 +462,7 @@ fn is_segment_char(char: char) -> bool {
 }
 
 fn begins_like_managed(segment: &str) -> bool {
-    // Full Unicode lower-casing: stores fold case in their own ways, so fold as widely as we can.
+    // Full Unicode lower-casing: stores fold case in different ways, so fold as much as possible.
     let mut folded = segment
         .chars()
         .flat_map(char::to_lowercase)
@@ -476,12 +478,12 @@ fn begins_like_managed(segment: &str) -> bool {
 fn too_long(name: &str) -> Error {
     Error::new(
         ErrorKind::InvalidCoordinate,
-        "a managed coordinate has at most 127 bytes",
+        "a managed coordinate may have at most 127 bytes",
     )
     .with_coordinate(printable(name))
 }
 
-/// A name for an error: shortened, and without characters that could forge a line of a log.
+/// A name for an error: shortened, and without characters that could forge a log line.
 fn printable(name: &str) -> Arc<str> {
     let short: String = name
         .chars()

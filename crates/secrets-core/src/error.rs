@@ -1,4 +1,4 @@
-//! What a store answers when it cannot do what was asked.
+//! The error of a failed store operation.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -13,39 +13,41 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a store operation failed, in terms that a caller can act on.
 ///
-/// Callers match the kind and never the message. New kinds may be added.
+/// Match the kind, never the message. New kinds may be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The coordinate already names another value, and a managed coordinate names one value for ever.
+    /// The name already has another value; a managed coordinate names one value forever.
     AlreadyExists,
-    /// Somebody else was changing the same thing; the same call may succeed later.
+    /// A concurrent change of the same secret; the same call may succeed later.
     Conflict,
-    /// What the store returned is not what was written: moved, swapped, altered or damaged.
+    /// The store returned something that was not written: moved, swapped, altered or damaged.
     Integrity,
     /// A setting is missing, contradictory or refused. Nothing was sent.
     InvalidConfig,
-    /// The name is neither a managed coordinate nor a permitted external one, or not valid in this store.
+    /// The name is neither a managed coordinate nor a valid external one, or not valid in this
+    /// store.
     InvalidCoordinate,
-    /// This store cannot hold the value, for a reason other than its size.
+    /// The store does not accept the value, for a reason other than its size.
     InvalidValue,
-    /// The store has nothing under this name.
+    /// The store does not have a secret of this name.
     NotFound,
     /// The value is larger than the store accepts.
     PayloadTooLarge,
-    /// The name is scheduled for deletion: neither readable nor free until it is restored or gone.
+    /// The name is scheduled for deletion: it can neither be read nor be reused until it is
+    /// restored or deleted.
     PendingDeletion,
-    /// The caller is known and may not do this.
+    /// The caller is authenticated but lacks a permission.
     PermissionDenied,
-    /// The store asks for fewer requests.
+    /// The store requests a lower rate.
     Throttled,
-    /// The store does not know the caller: no credentials, or refused or expired ones.
+    /// The caller is not authenticated: credentials are missing, refused or expired.
     Unauthenticated,
-    /// The store did not answer, or answered that it cannot serve at present.
+    /// The store did not answer, or cannot serve at present.
     Unavailable,
-    /// An answer that this library has no place for; a defect here or there.
+    /// An unknown response; a defect in the store or in this library.
     Unexpected,
-    /// This store has no such ability.
+    /// The store does not support the operation.
     Unsupported,
 }
 
@@ -72,13 +74,13 @@ impl ErrorKind {
         }
     }
 
-    /// Whether a read that ended so shows that the secret is gone for good, or as good as.
+    /// Whether a read with this error shows that the secret is permanently gone.
     #[must_use]
     pub const fn is_gone(self) -> bool {
         matches!(self, Self::NotFound | Self::PendingDeletion)
     }
 
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later without any change.
     #[must_use]
     const fn is_retryable(self) -> bool {
         matches!(self, Self::Conflict | Self::Throttled | Self::Unavailable)
@@ -93,9 +95,9 @@ impl fmt::Display for ErrorKind {
 
 /// The failure of one store operation.
 ///
-/// It says what was tried, where, on which coordinate, why it failed and what to do next. It never
-/// holds a secret value, a credential or a response body; whoever builds one answers for that, also
-/// for the [`source`](StdError::source). Cloning is cheap and shares everything.
+/// It contains the operation, the store, the coordinate, the reason and what to do next. It never
+/// contains a secret value, a credential or a response body; code that creates an error must ensure
+/// this, also for the [`source`](StdError::source). Cloning is cheap and shares everything.
 ///
 /// ```
 /// use secret_persistence_core::{Error, ErrorKind, Operation};
@@ -129,11 +131,11 @@ struct Inner {
 }
 
 impl Error {
-    /// The longest wait that is believed: more is a mistake of some proxy, or a server that means harm.
+    /// The longest accepted wait: a longer one is a fault of a proxy or of a malicious server.
     pub const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
-    /// An error of a kind, with a message of our own making: what is wrong, without a capital and
-    /// without a full stop.
+    /// Creates an error from a kind and our own message: what is wrong, in lower case and without a
+    /// full stop.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -148,43 +150,43 @@ impl Error {
         }))
     }
 
-    /// Adds what the user can do about it.
+    /// Adds what the user can do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Adds what was tried.
+    /// Adds the operation.
     #[must_use]
     pub fn with_operation(mut self, operation: Operation) -> Self {
         self.0.operation = Some(operation);
         self
     }
 
-    /// Adds which store it was, as its `Display` shows it.
+    /// Adds the store, as its `Display` shows it.
     #[must_use]
     pub fn with_store(mut self, store: impl Into<Arc<str>>) -> Self {
         self.0.store = Some(store.into());
         self
     }
 
-    /// Adds the coordinate, which is a name and no secret.
+    /// Adds the coordinate, which is not a secret.
     #[must_use]
     pub fn with_coordinate(mut self, coordinate: impl Into<Arc<str>>) -> Self {
         self.0.coordinate = Some(coordinate.into());
         self
     }
 
-    /// Adds how long the store asked to be left alone, at most [`Self::LONGEST_WAIT`]: a server may say
-    /// any number, and not every number can be added to the time of day.
+    /// Adds how long the store asked to wait, at most [`Self::LONGEST_WAIT`]: a server may send any
+    /// number, and not every number can be added to the current time.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait.min(Self::LONGEST_WAIT));
         self
     }
 
-    /// Overrules what the kind says about trying again.
+    /// Overrides whether the kind is retryable.
     #[must_use]
     pub fn with_retryable(mut self, retryable: bool) -> Self {
         self.0.retryable = retryable;
@@ -199,43 +201,43 @@ impl Error {
         self
     }
 
-    /// Why it failed.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later without any change.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
 
-    /// What went wrong, without the context.
+    /// The message, without the context.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What the user can do about it.
+    /// What the user can do.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// What was tried.
+    /// The operation.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {
         self.0.operation
     }
 
-    /// In which store.
+    /// The store.
     #[must_use]
     pub fn store(&self) -> Option<&str> {
         self.0.store.as_deref()
     }
 
-    /// On which coordinate.
+    /// The coordinate.
     #[must_use]
     pub fn coordinate(&self) -> Option<&str> {
         self.0.coordinate.as_deref()
@@ -247,7 +249,7 @@ impl Error {
         self.0.source
     }
 
-    /// How long the store asked to be left alone.
+    /// How long the store asked to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -326,18 +328,21 @@ mod tests {
 
     #[test]
     fn display_names_operation_coordinate_store_and_remedy_once() {
-        let error = Error::new(ErrorKind::NotFound, "the store has nothing under this name")
-            .with_operation(Operation::Read)
-            .with_coordinate("airbyte_workspace_x_secret_y_v1")
-            .with_store("memory")
-            .with_hint("copy it again")
-            .with_source(std::io::Error::other("cause"));
+        let error = Error::new(
+            ErrorKind::NotFound,
+            "the store does not have a secret of this name",
+        )
+        .with_operation(Operation::Read)
+        .with_coordinate("airbyte_workspace_x_secret_y_v1")
+        .with_store("memory")
+        .with_hint("copy it again")
+        .with_source(std::io::Error::other("cause"));
         assert_eq!(
             error.to_string(),
             "read `airbyte_workspace_x_secret_y_v1` in memory: \
-             the store has nothing under this name (not_found); copy it again"
+             the store does not have a secret of this name (not_found); copy it again"
         );
-        // The cause stands in `source`, never in `Display` too.
+        // The cause is only in `source`, not also in `Display`.
         assert_eq!(
             StdError::source(&error).map(ToString::to_string).as_deref(),
             Some("cause")

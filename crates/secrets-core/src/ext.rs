@@ -1,4 +1,4 @@
-//! The conveniences on top of the trait: chunking, bounded fan-out, listing as a stream, sweeping.
+//! Extensions of the trait: chunking, bounded concurrency, listing as a stream, sweeping.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,8 @@ use crate::{
     ListOptions, Operation, Read, Recovery, Result, SecretPersistence, Timestamp, Write, Written,
 };
 
-/// What users of a store call. Implemented for every [`SecretPersistence`], `dyn` included.
+/// The methods that users of a store call. Implemented for every [`SecretPersistence`], including
+/// `dyn`.
 #[async_trait]
 pub trait SecretPersistenceExt: SecretPersistence {
     /// Reads one value.
@@ -21,8 +22,8 @@ pub trait SecretPersistenceExt: SecretPersistence {
             .remove(0)
     }
 
-    /// Reads any number of values: same length and order as asked, each name fetched once however
-    /// often it occurs, chunks in flight together up to [`Capabilities::concurrency`].
+    /// Reads any number of values: same length and order. Each name is read once, however often it
+    /// occurs, with up to [`Capabilities::concurrency`] chunks in flight.
     ///
     /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
     async fn read_many(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
@@ -46,9 +47,9 @@ pub trait SecretPersistenceExt: SecretPersistence {
             .remove(0)
     }
 
-    /// Writes any number of values, each succeeding or failing alone: same length and order as
-    /// given, chunks in flight together up to [`Capabilities::concurrency`]. An entry that stands
-    /// twice is written once; one name with two values is an error for both, before any request.
+    /// Writes any number of values; each succeeds or fails independently. Same length and order,
+    /// with up to [`Capabilities::concurrency`] chunks in flight. A duplicate entry is written
+    /// once. One name with two values is an error for both, before any request.
     ///
     /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
     async fn write_many(&self, writes: &[Write]) -> Vec<Result<Written>> {
@@ -81,7 +82,7 @@ pub trait SecretPersistenceExt: SecretPersistence {
                 by_unique[at].clone().unwrap_or_else(|| {
                     Err(Error::new(
                         ErrorKind::InvalidValue,
-                        "one batch gives this name two values or two expiries",
+                        "one batch contains two values or two expiries for this name",
                     )
                     .with_operation(Operation::Write)
                     .with_store(self.to_string())
@@ -91,7 +92,7 @@ pub trait SecretPersistenceExt: SecretPersistence {
             .collect()
     }
 
-    /// Lists managed names, page after page. Names of others are left out.
+    /// Lists managed names, page after page. External names are skipped.
     fn list<'a>(&'a self, options: &'a ListOptions) -> BoxStream<'a, Result<Entry>> {
         enum Next {
             First,
@@ -141,13 +142,14 @@ pub trait SecretPersistenceExt: SecretPersistence {
         .boxed()
     }
 
-    /// Deletes what has expired at `now` and belongs to `owner`: the collector of ephemeral secrets.
+    /// Deletes the secrets of `owner` that have expired at `now`: the collector of ephemeral
+    /// secrets.
     ///
-    /// Names the store marks with another owner are left and counted; those without one are deleted.
-    /// One that fails does not stop the others.
+    /// Secrets that the store marks with another owner are kept and counted; those without an owner
+    /// are deleted. A failure does not stop the others.
     ///
     /// # Errors
-    /// Where the listing fails; `Unsupported` where the store keeps no expiry or cannot list.
+    /// If the listing fails; `Unsupported` if the store does not store expiry or cannot list.
     async fn sweep(&self, now: Timestamp, owner: Option<&str>) -> Result<Sweep> {
         let options = ListOptions::default().with_details(true);
         let delete = DeleteOptions::default().with_recovery(Recovery::Immediate);
@@ -183,13 +185,13 @@ pub trait SecretPersistenceExt: SecretPersistence {
         Ok(sweep)
     }
 
-    /// Proves the store end to end with one test secret: says who we are and where, writes it, reads
-    /// it, its tags, key and expiry back, lists it, deletes it.
+    /// Checks the store end to end with one test secret: gets the identity, writes the secret,
+    /// reads it, describes its tags, key and expiry, lists it, deletes it.
     ///
-    /// Every step is taken whatever became of the others, and none is retried: what a report shows
-    /// is what the store answered. The test secret has a random name and a random value, expires
-    /// within the hour where the store keeps expiry, and stays only if the options say so or the
-    /// report that it could not be deleted.
+    /// Every step runs whatever the outcome of the others, and none is retried: the report shows
+    /// what the store answered. The test secret has a random name and a random value, and expires
+    /// within an hour if the store supports expiry. It stays only if the options say so, or if the
+    /// report says that it could not be deleted.
     ///
     /// ```
     /// use secret_persistence_core::{CheckOptions, Memory, SecretPersistenceExt};
@@ -205,8 +207,8 @@ pub trait SecretPersistenceExt: SecretPersistence {
         crate::check::check(self, options, &|_| ()).await
     }
 
-    /// The same as [`check`](Self::check), telling each step as it ends: where a server does not answer
-    /// they take a while.
+    /// Like [`check`](Self::check), but reports each step as it ends: if a server does not answer,
+    /// each one takes a while.
     async fn check_telling(
         &self,
         options: &CheckOptions,
@@ -218,7 +220,7 @@ pub trait SecretPersistenceExt: SecretPersistence {
 
 impl<T: SecretPersistence + ?Sized> SecretPersistenceExt for T {}
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Sweep {
@@ -226,7 +228,7 @@ pub struct Sweep {
     pub deleted: Vec<crate::ManagedCoordinate>,
     /// Expired, and could not be deleted.
     pub failed: Vec<Error>,
-    /// Expired, but marked with another owner: left.
+    /// Expired, but kept because they are marked with another owner.
     pub foreign: Vec<crate::ManagedCoordinate>,
 }
 
@@ -252,7 +254,7 @@ async fn read_unique<S: SecretPersistence + ?Sized>(
                 checked_length(results, chunk, Coordinate::shared, || {
                     Error::new(
                         ErrorKind::Unexpected,
-                        "the store answered another number of reads",
+                        "the store returned a different number of results than reads",
                     )
                     .with_operation(Operation::Read)
                     .with_store(store.to_string())
@@ -293,14 +295,14 @@ pub(crate) async fn write_unique<S: SecretPersistence + ?Sized>(
 
 type Chunk<'a, R> = futures::future::BoxFuture<'a, Vec<R>>;
 
-/// Runs chunks of `items` concurrently, at most `concurrency` at once; results in the items' order.
+/// Processes chunks of `items`, at most `concurrency` concurrently; results in the items' order.
 async fn fan_out<'a, T: Sync, R: Send>(
     items: &'a [T],
     chunk_size: usize,
     concurrency: usize,
     run: impl Fn(&'a [T]) -> Chunk<'a, R> + Send,
 ) -> Vec<R> {
-    // One chunk needs no machinery, and it is the usual case.
+    // One chunk needs no machinery, and is the usual case.
     if items.len() <= chunk_size.max(1) {
         return if items.is_empty() {
             Vec::new()
@@ -314,7 +316,7 @@ async fn fan_out<'a, T: Sync, R: Send>(
         .enumerate()
         .map(|(at, chunk)| chunk.map(move |results| (at, results)))
         .collect();
-    // In the order in which they end: one that is slow must not hold back those after it.
+    // In the order in which they end: a slow chunk must not delay those after it.
     let mut results: Vec<(usize, Vec<R>)> = stream::iter(chunks)
         .buffer_unordered(concurrency.max(1))
         .collect()
@@ -326,7 +328,7 @@ async fn fan_out<'a, T: Sync, R: Send>(
         .collect()
 }
 
-/// The index of the first occurrence of each key, and for every item which of those it is.
+/// The index of the first occurrence of each key, and for every item the index of its key.
 fn unique_by<'a, T, K: Eq + std::hash::Hash + 'a>(
     items: &'a [T],
     key: impl Fn(&'a T) -> &'a K,
@@ -346,7 +348,7 @@ fn unique_by<'a, T, K: Eq + std::hash::Hash + 'a>(
     (unique, places)
 }
 
-/// A store that answers another number of results than it was asked for has answered nothing.
+/// If a store returns another number of results than requested, no result can be used.
 fn checked_length<T, R>(
     results: Vec<Result<R>>,
     chunk: &[T],

@@ -1,10 +1,11 @@
-//! Where a secret is.
+//! The location of a secret.
 
 use std::fmt;
 
 use crate::{Coordinate, ManagedCoordinate, StorageId};
 
-/// Where a secret is: the storage, and the name in it. Two secrets are the same if both are.
+/// The location of a secret: the storage, and the name in it. Two secrets are the same if both are
+/// equal.
 ///
 /// `Location<ManagedCoordinate>` is a secret that we wrote and may delete.
 ///
@@ -26,7 +27,7 @@ pub struct Location<C = Coordinate> {
 }
 
 impl<C> Location<C> {
-    /// A secret in the default store.
+    /// Creates the location of a secret in the default store.
     #[must_use]
     pub fn new(coordinate: C) -> Self {
         Self {
@@ -35,7 +36,7 @@ impl<C> Location<C> {
         }
     }
 
-    /// The same, in another storage.
+    /// Sets the storage.
     #[must_use]
     pub fn with_storage_id(mut self, storage_id: Option<StorageId>) -> Self {
         self.storage_id = storage_id;
@@ -44,7 +45,7 @@ impl<C> Location<C> {
 }
 
 impl Location {
-    /// The same where the secret is one of ours; `None` for an external one.
+    /// The location as that of a managed secret; `None` for an external one.
     #[must_use]
     pub fn managed(self) -> Option<Location<ManagedCoordinate>> {
         match self.coordinate {

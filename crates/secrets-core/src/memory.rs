@@ -1,4 +1,4 @@
-//! A store in memory: for tests, for demonstrations, and as the shortest complete backend to read.
+//! A store in memory, for tests and demonstrations. It is the shortest complete backend.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::{
 
 const DEFAULT_PAGE: usize = 1000;
 
-/// A [`SecretPersistence`] that forgets everything when it drops.
+/// A [`SecretPersistence`] that loses everything when it drops.
 ///
-/// It keeps every promise of the trait, with a recovery window that never ends.
+/// It implements the whole contract of the trait, with a recovery window that never ends.
 ///
 /// ```
 /// use secret_persistence_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
@@ -72,17 +72,17 @@ impl Memory {
         }
     }
 
-    /// The same store with other limits: batch sizes, value size, concurrency, cost.
+    /// Sets other capabilities: batch sizes, value size, concurrency, cost.
     ///
-    /// Abilities that are switched off (recovery, owner, expiry, listing, NUL) are then refused, as a
-    /// store without them would.
+    /// Disabled abilities (recovery, owner, expiry, listing, NUL) are then refused, as in a store
+    /// without them.
     #[must_use]
     pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
         self
     }
 
-    /// The same store, marking what it writes with this owner.
+    /// Sets the owner of written secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
@@ -108,7 +108,7 @@ impl Memory {
         self.secrets.lock().remove(name);
     }
 
-    /// How many secrets there are, those scheduled for deletion not counted.
+    /// The number of secrets, without those scheduled for deletion.
     #[must_use]
     pub fn len(&self) -> usize {
         self.secrets
@@ -118,7 +118,7 @@ impl Memory {
             .count()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -137,7 +137,10 @@ impl Memory {
                 .with_coordinate(coordinate.shared()))
         };
         match self.secrets.lock().get(coordinate.as_str()) {
-            None => fail(ErrorKind::NotFound, "the store has nothing under this name"),
+            None => fail(
+                ErrorKind::NotFound,
+                "the store does not have a secret of this name",
+            ),
             Some(stored) if stored.pending_deletion => fail(
                 ErrorKind::PendingDeletion,
                 "the secret is scheduled for deletion",
@@ -245,7 +248,10 @@ impl SecretPersistence for Memory {
             return fail(ErrorKind::Unsupported, "this store has no recovery");
         }
         match self.secrets.lock().get_mut(coordinate.as_str()) {
-            None => fail(ErrorKind::NotFound, "the store has nothing under this name"),
+            None => fail(
+                ErrorKind::NotFound,
+                "the store does not have a secret of this name",
+            ),
             Some(stored) => {
                 stored.pending_deletion = false;
                 Ok(())
@@ -297,7 +303,7 @@ impl SecretPersistence for Memory {
                 self.error(
                     Operation::Describe,
                     ErrorKind::NotFound,
-                    "the store has nothing under this name",
+                    "the store does not have a secret of this name",
                 )
                 .with_coordinate(coordinate.shared())
             })
@@ -307,7 +313,8 @@ impl SecretPersistence for Memory {
         Ok(Identity::new(
             "memory",
             "this process",
-            // Two stores of one process are two places: a migration between them must see that.
+            // Two stores in one process have two locations, which a migration between them must
+            // see.
             format!("store {} in this process's memory", self.number),
         ))
     }

@@ -1,4 +1,4 @@
-//! Two stores kept alike: the live half of a migration.
+//! Mirrors a store to a second one during a live migration.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,17 +12,17 @@ use crate::{
     SecretPersistence, Write, Written,
 };
 
-/// A store that is two.
+/// A store that consists of two.
 ///
-/// - Reads and descriptions: the primary, and the secondary for what the primary answers with
-///   `NotFound`, `Unavailable` or `Throttled`. Missing is only what both miss: where one of them could
-///   not answer, its error is the answer.
-/// - Writes and deletes: the secondary first, then the primary; the first failure ends it and is the
-///   answer. So what the primary has, the secondary has; a delete that failed halfway leaves the value
-///   readable and is repeated as a whole.
-/// - Restoring: both, where at least one knows the name.
-/// - Listings: the primary's.
-/// - Capabilities: the weaker of the two, checked before any request.
+/// - Reads and descriptions use the primary, and the secondary if the primary returns `NotFound`,
+///   `Unavailable` or `Throttled`. A secret is missing only if both say so; if one of them could
+///   not answer, its error is the result.
+/// - Writes and deletes go to the secondary first, then to the primary; the first failure is the
+///   result. The secondary therefore always has what the primary has, and a delete that failed
+///   halfway leaves the value readable and is repeated as a whole.
+/// - Restores go to both, and succeed if at least one knows the name.
+/// - Listings come from the primary.
+/// - Capabilities are the weaker ones of the two, and are checked before any request.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     primary: Arc<dyn SecretPersistence>,
@@ -50,7 +50,7 @@ impl Mirror {
     }
 }
 
-/// Whether the secondary is asked.
+/// Whether to ask the secondary.
 fn falls_back(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -58,7 +58,7 @@ fn falls_back(error: &Error) -> bool {
     )
 }
 
-/// The answer, where the primary had none and the secondary was asked.
+/// The result after the primary could not answer and the secondary was asked.
 fn second_answer<T>(primary: Error, secondary: Result<T>) -> Result<T> {
     match secondary {
         Ok(answer) => {
@@ -66,9 +66,9 @@ fn second_answer<T>(primary: Error, secondary: Result<T>) -> Result<T> {
                 .increment(1);
             Ok(answer)
         }
-        // The primary is sure that it has nothing; what the secondary says decides.
+        // The primary definitely does not have it, so the secondary decides.
         Err(error) if primary.kind() == ErrorKind::NotFound => Err(error),
-        // The primary may have it: its own error is the one to act on.
+        // The primary may have it, so its own error matters.
         Err(_) => Err(primary),
     }
 }
@@ -135,7 +135,7 @@ impl SecretPersistence for Mirror {
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
         let mut results = self.primary.read_batch(coordinates).await;
         if results.len() != coordinates.len() {
-            // No answer to any of them; the extension trait says so.
+            // No result for any of them; the extension trait reports it.
             return results;
         }
         let missed: Vec<Coordinate> = coordinates
@@ -149,7 +149,7 @@ impl SecretPersistence for Mirror {
         }
         let answers = self.secondary.read_batch(&missed).await;
         if answers.len() != missed.len() {
-            // No answer: what the primary could not tell stays open, and what it misses may be there.
+            // No result: it stays open whether the secondary has what the primary lacks.
             for result in &mut results {
                 if matches!(result, Err(error) if error.kind() == ErrorKind::NotFound) {
                     *result = Err(length_error(Operation::Read, &self.secondary));
@@ -171,7 +171,7 @@ impl SecretPersistence for Mirror {
     }
 
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
-        // What one of them could not hold must not reach the other.
+        // A value that one store does not accept must not reach the other.
         let capabilities = self.capabilities();
         let mut results: Vec<Option<Result<Written>>> = writes
             .iter()
@@ -180,7 +180,7 @@ impl SecretPersistence for Mirror {
                 Some(Err(refusal.with_store(Arc::clone(&self.name))))
             })
             .collect();
-        // The primary's answer is the last word: it alone tells who was first.
+        // The primary decides: only it knows which write was first.
         for store in [&self.secondary, &self.primary] {
             let open: Vec<usize> = (0..writes.len())
                 .filter(|&at| !matches!(results[at], Some(Err(_))))
@@ -213,7 +213,7 @@ impl SecretPersistence for Mirror {
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         if !self.capabilities().recovery {
-            let message = "one of the two stores has no recovery";
+            let message = "one of the two stores does not support recovery";
             return Err(self
                 .unsupported(Operation::Restore, message)
                 .with_coordinate(coordinate.shared()));
@@ -247,7 +247,7 @@ impl SecretPersistence for Mirror {
         }
     }
 
-    /// Both, or the error of the one that does not answer: a mirror with one side is none.
+    /// Both identities, or the error of the store that does not answer: a mirror needs both.
     async fn identity(&self) -> Result<Identity> {
         let primary = self.primary.identity().await?;
         let secondary = self.secondary.identity().await?;

@@ -1,4 +1,4 @@
-//! The trait that every store and every layer implements, and the words it is spoken in.
+//! The trait that every store and every layer implements, and its types.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
@@ -7,85 +7,86 @@ use async_trait::async_trait;
 
 use crate::{Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue, Timestamp};
 
-/// A place that keeps secret values under coordinates.
+/// A store of secret values, addressed by coordinates.
 ///
-/// Dyn-safe, because users hold `Arc<dyn SecretPersistence>`; the conveniences (`read`, `write_many`,
-/// `list`, `sweep`, `check`) are in [`SecretPersistenceExt`](crate::SecretPersistenceExt). `Display`
-/// names the store for people, and that of a layer the store that it wraps (`{:#}` shows the layer
-/// too); neither shows a credential.
+/// Dyn-safe, because callers use `Arc<dyn SecretPersistence>`.
+/// [`SecretPersistenceExt`](crate::SecretPersistenceExt) has the methods for callers (`read`,
+/// `write_many`, `list`, `sweep`, `check`). `Display` names the store for people. A layer displays
+/// the store that it wraps (`{:#}` shows the layer too). Neither shows a credential.
 ///
 /// # Contract
 ///
-/// The `conformance` feature proves every sentence of it on every backend and layer.
+/// The `conformance` feature tests every sentence of it on every backend and layer.
 ///
-/// - A managed coordinate names one value for ever. Writing the same value again is
-///   [`Written::AlreadySame`], so retries are safe; another value is `AlreadyExists`.
-///   Where the store cannot refuse a *concurrent* second write,
-///   [`Capabilities::atomic_create`] is false.
-/// - Missing is `NotFound`, never an empty string. A name scheduled for deletion is
+/// - A managed coordinate names one value forever. Writing an equal value again is
+///   [`Written::AlreadySame`], so retries are safe; another value is `AlreadyExists`. If the store
+///   cannot refuse a *concurrent* second write, [`Capabilities::atomic_create`] is false.
+/// - A missing name is `NotFound`, never an empty string. A name scheduled for deletion is
 ///   `PendingDeletion`, for reads and for writes.
-/// - Writing an empty value is `InvalidValue`; a NUL where the store cannot hold it likewise; a
-///   value above [`Capabilities::max_value_bytes`] is `PayloadTooLarge`. All before any request. An
-///   empty value that somebody else stored reads as empty. Everything else comes back byte for byte.
-/// - Deleting what is not there succeeds.
-/// - Every failure says the operation, the store and the coordinate, keeps its cause, and never
-///   shows the value, a credential or a response body.
-/// - Nothing panics on what a server answers. Dropping a future midway leaves at worst a secret that
-///   nobody refers to, under a name that the caller knows.
+/// - Writing an empty value is `InvalidValue`, and so is a NUL character if the store does not
+///   support it; a value above [`Capabilities::max_value_bytes`] is `PayloadTooLarge`. All three
+///   are detected before any request. An empty value written by others reads as empty. Every other
+///   value is returned byte for byte.
+/// - Deleting a missing name succeeds.
+/// - Every error has the operation, the store and the coordinate, keeps its cause, and never shows
+///   the value, a credential or a response body.
+/// - No server response causes a panic. Dropping a future midway leaves at worst an unreferenced
+///   secret, under a name that the caller knows.
 ///
 /// # Batches
 ///
 /// One batch call is one attempt at one chunk of at most [`Capabilities::read_batch`] or
-/// [`Capabilities::write_batch`] entries, all different. It is one request wherever the protocol
-/// allows; extra requests happen inside the call, are never retried there, and
-/// [`Capabilities::cost`] states the most per operation. The answer has one result per entry, in the
-/// same order; backends match results by name, never by position. Chunking and fan-out are in the
-/// extension trait, retries in the retry layer, and nowhere else.
+/// [`Capabilities::write_batch`] entries, all different. It is one request if the protocol allows
+/// it; additional requests happen inside the call and are never retried there, and
+/// [`Capabilities::cost`] is their maximum per operation. The result has one entry per name, in the
+/// same order; backends match responses by name, never by position. Only the extension trait
+/// implements chunking and concurrency, and only the retry layer retries.
 ///
 /// # Example
 ///
-/// A whole backend, which passes the suite:
+/// A complete backend, which passes the suite:
 #[cfg_attr(feature = "conformance", doc = concat!("```\n", include_str!("../examples/folder.rs"), "```"))]
 #[async_trait]
 pub trait SecretPersistence: Debug + Display + Send + Sync + 'static {
-    /// What this store can do. May change at run time, so ask again for each call.
+    /// The store's capabilities. They may change at run time, so call it again for each operation.
     fn capabilities(&self) -> Capabilities;
 
     /// Reads one chunk of values, managed and external.
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>>;
 
-    /// Writes one chunk of values. Not atomic over the chunk: each entry succeeds or fails alone.
+    /// Writes one chunk of values. Not atomic: each entry succeeds or fails independently.
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>>;
 
-    /// Deletes one value, at once or after the store's recovery window.
+    /// Deletes one value, immediately or after the store's recovery window.
     ///
     /// # Errors
-    /// Never for a name that is missing or already scheduled for deletion.
+    /// Not for a name that is missing or already scheduled for deletion.
     async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()>;
 
-    /// Brings a value back that is scheduled for deletion. Succeeds for one that is readable.
+    /// Restores a value that is scheduled for deletion. Succeeds for a readable one.
     ///
     /// # Errors
-    /// `NotFound` for a name the store does not know, `Unsupported` where it has no recovery.
+    /// `NotFound` for an unknown name, `Unsupported` if the store has no recovery.
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()>;
 
-    /// Lists managed names, one page at a time, from the beginning or after a cursor of the page before.
+    /// Lists managed names, one page at a time, from the beginning or after the cursor of the
+    /// previous page.
     ///
     /// # Errors
-    /// `Unsupported` where [`Capabilities::listing`] is [`Listing::None`].
+    /// `Unsupported` if [`Capabilities::listing`] is [`Listing::None`].
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page>;
 
-    /// Says what the store knows about one name, with tags and encryption key, without its value.
+    /// Describes one name, with tags and encryption key, without its value.
     ///
     /// # Errors
-    /// `NotFound` for a name the store does not know.
+    /// `NotFound` for an unknown name.
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry>;
 
-    /// Says who we are and where, as the store sees us.
+    /// Returns the caller's identity and the store's location, as the store reports them.
     async fn identity(&self) -> Result<Identity>;
 }
 
-/// What was tried, for errors, audit events and metrics.
+/// The operation, for errors, audit events and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Operation {
@@ -130,35 +131,35 @@ impl Display for Operation {
     }
 }
 
-/// What a store can do. Backends start from [`Capabilities::LEAST`] with struct update syntax, so that
-/// an ability added later is one they do not claim.
+/// The capabilities of a store. Backends start from [`Capabilities::LEAST`] with struct update
+/// syntax, so that they do not claim a capability that is added later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The most coordinates per [`SecretPersistence::read_batch`], at least 1.
+    /// Maximum coordinates per [`SecretPersistence::read_batch`], at least 1.
     pub read_batch: usize,
-    /// The most values per [`SecretPersistence::write_batch`], at least 1.
+    /// Maximum values per [`SecretPersistence::write_batch`], at least 1.
     pub write_batch: usize,
-    /// How many batch calls the extension trait keeps in flight at once, at least 1.
+    /// Maximum batch calls that the extension trait keeps in flight, at least 1.
     pub concurrency: usize,
     /// The largest value in bytes.
     pub max_value_bytes: usize,
-    /// Whether the store refuses a second, concurrent write of the same name by itself.
+    /// Whether the store itself refuses a second, concurrent write of the same name.
     pub atomic_create: bool,
-    /// Whether a value may hold the character NUL.
+    /// Whether a value may contain the character NUL.
     pub nul: bool,
-    /// Whether the owner is stored with every secret.
+    /// Whether the store records the owner of every secret.
     pub owner: bool,
-    /// Whether what [`SecretPersistence::delete`] deletes can be restored for a while.
+    /// Whether deleted secrets can be restored for a while.
     pub recovery: bool,
     /// What a write does where its name is scheduled for deletion.
     pub on_pending: OnPending,
-    /// What becomes of secrets that expire.
+    /// What happens to secrets that expire.
     pub expiry: Expiry,
-    /// Whether a read tells when the secret expires; where it does not, `describe` does.
+    /// Whether a read returns the expiry; otherwise `describe` does.
     pub reads_expiry: bool,
-    /// What listing can be trusted with.
+    /// How reliable listings are.
     pub listing: Listing,
-    /// The most requests that each operation makes.
+    /// Maximum requests of each operation.
     pub cost: Cost,
     /// The requests that each operation makes whatever it finds; one unless told. `read` is per batch,
     /// and `list_detail` is not used.
@@ -166,7 +167,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// The least that a store can do: single entries, no owner, no expiry, no listing, 64 KiB.
+    /// The minimum: single entries, no owner, no expiry, no listing, 64 KiB.
     pub const LEAST: Self = Self {
         read_batch: 1,
         write_batch: 1,
@@ -184,7 +185,7 @@ impl Capabilities {
         least: Cost::ONE,
     };
 
-    /// The most requests that one [`SecretPersistence::read_batch`] of so many entries makes.
+    /// Maximum requests of one [`SecretPersistence::read_batch`] with this many entries.
     ///
     /// ```
     /// use secret_persistence_core::{Capabilities, Cost};
@@ -201,13 +202,13 @@ impl Capabilities {
         u32::try_from(requests).unwrap_or(u32::MAX)
     }
 
-    /// Refuses what the store could not hold: what every backend asks first in
+    /// Refuses values that the store does not accept. Every backend calls it first in
     /// [`SecretPersistence::write_batch`], before any request.
     ///
     /// # Errors
-    /// `InvalidValue` for an empty value, or a NUL where [`nul`](Self::nul) is false;
+    /// `InvalidValue` for an empty value, or a NUL character if [`nul`](Self::nul) is false;
     /// `PayloadTooLarge` above [`max_value_bytes`](Self::max_value_bytes); `Unsupported` for an
-    /// expiry where [`expiry`](Self::expiry) is [`Expiry::None`].
+    /// expiry if [`expiry`](Self::expiry) is [`Expiry::None`].
     pub fn accepts(&self, write: &Write) -> Result<()> {
         let error = |error: Error| {
             Err(error
@@ -224,7 +225,7 @@ impl Capabilities {
             return error(Error::new(
                 ErrorKind::PayloadTooLarge,
                 format!(
-                    "the value has {} bytes, this store takes at most {}",
+                    "the value has {} bytes, but this store accepts at most {}",
                     write.value.len(),
                     self.max_value_bytes
                 ),
@@ -233,29 +234,29 @@ impl Capabilities {
         if !self.nul && write.value.expose().contains('\0') {
             return error(Error::new(
                 ErrorKind::InvalidValue,
-                "the value holds the character NUL, which this store cannot keep",
+                "the value contains the character NUL, which this store does not accept",
             ));
         }
         if self.expiry == Expiry::None && write.expires.is_some() {
             return error(Error::new(
                 ErrorKind::Unsupported,
-                "this store keeps no expiry",
+                "this store does not support expiry",
             ));
         }
         Ok(())
     }
 }
 
-/// What becomes of secrets that expire.
+/// What happens to secrets that expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Expiry {
-    /// A write that asks for it is `Unsupported`.
+    /// A write with an expiry is `Unsupported`.
     None,
-    /// Kept with the secret, which [`sweep`](crate::SecretPersistenceExt::sweep) removes; until
-    /// then it may be read.
+    /// Stored with the secret; [`sweep`](crate::SecretPersistenceExt::sweep) deletes it, and until
+    /// then it can be read.
     Swept,
-    /// The store itself removes it.
+    /// The store itself deletes it.
     Enforced,
 }
 
@@ -272,7 +273,7 @@ pub enum OnPending {
     Restore,
 }
 
-/// What listing can be trusted with. Nobody concludes from a listing alone that a secret is absent.
+/// How reliable listings are. Never conclude from a listing alone that a secret is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Listing {
@@ -280,15 +281,15 @@ pub enum Listing {
     None,
     /// A listing may lag behind: by seconds as a rule, by hours at worst.
     Eventual,
-    /// A listing shows every write that has been answered.
+    /// A listing contains every write that has completed.
     Immediate,
 }
 
 /// The requests that one call of each operation makes: what the limit layer takes permits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// Of one [`SecretPersistence::read_batch`] that is full. One with fewer entries makes at most its
-    /// part of them, rounded up: [`Capabilities::read_cost`].
+    /// Of a full [`SecretPersistence::read_batch`]. A batch with fewer entries makes at most its
+    /// proportion, rounded up: [`Capabilities::read_cost`].
     pub read: u32,
     /// Of one [`SecretPersistence::write_batch`].
     pub write: u32,
@@ -298,14 +299,14 @@ pub struct Cost {
     pub restore: u32,
     /// Of one [`SecretPersistence::list_page`] without details.
     pub list: u32,
-    /// Of each entry of a [`SecretPersistence::list_page`] with details, besides `list`.
+    /// Of each entry of a [`SecretPersistence::list_page`] with details, in addition to `list`.
     pub list_detail: u32,
     /// Of one [`SecretPersistence::describe`].
     pub describe: u32,
 }
 
 impl Cost {
-    /// One request for everything, details included.
+    /// One request for every operation, including details.
     pub const ONE: Self = Self {
         read: 1,
         write: 1,
@@ -317,18 +318,18 @@ impl Cost {
     };
 }
 
-/// A value as it was read.
+/// A value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Read {
     /// The value.
     pub value: SecretValue,
-    /// When it may be removed, where the store says so while reading.
+    /// When it may be deleted, if the store's reads return it.
     pub expires: Option<Timestamp>,
 }
 
 impl Read {
-    /// A value that does not expire, as far as the read tells.
+    /// Creates a value without expiry.
     #[must_use]
     pub fn new(value: SecretValue) -> Self {
         Self {
@@ -345,20 +346,20 @@ impl Read {
     }
 }
 
-/// A value to be written.
+/// A value to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Write {
-    /// The name, new or already of this very value.
+    /// The name, which is new or already has this value.
     pub coordinate: ManagedCoordinate,
     /// The value.
     pub value: SecretValue,
-    /// When it may be removed.
+    /// When it may be deleted.
     pub expires: Option<Timestamp>,
 }
 
 impl Write {
-    /// A value that does not expire.
+    /// Creates a value without expiry.
     #[must_use]
     pub fn new(coordinate: ManagedCoordinate, value: SecretValue) -> Self {
         Self {
@@ -376,25 +377,25 @@ impl Write {
     }
 }
 
-/// How a write succeeded.
+/// The result of a successful write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// The name already had this very value.
+    /// The name already had this value.
     AlreadySame,
-    /// The name is new.
+    /// The name was new.
     Created,
 }
 
-/// How to delete.
+/// Options of a delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeleteOptions {
-    /// What becomes of the recovery window. Stores without one delete at once whatever it says.
+    /// The recovery window. Stores without one always delete immediately.
     pub recovery: Recovery,
 }
 
 impl DeleteOptions {
-    /// Options with this recovery.
+    /// Creates options with this recovery window.
     #[must_use]
     pub fn with_recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
@@ -402,34 +403,34 @@ impl DeleteOptions {
     }
 }
 
-/// For how long a deleted secret can be restored.
+/// How long a deleted secret can be restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {
     /// As the store is configured.
     #[default]
     Configured,
-    /// Not at all, where the store and our rights allow it.
+    /// Not at all, if the store and our permissions allow it.
     Immediate,
-    /// This many days, where the store lets us choose.
+    /// This many days, if the store supports it.
     Window {
         /// From 7 to 30 on AWS.
         days: u16,
     },
 }
 
-/// What to list.
+/// Options of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListOptions {
-    /// Only names that begin with this; `airbyte_` unless told.
+    /// Only names with this prefix; `airbyte_` by default.
     pub prefix: String,
-    /// Whether owner, times, tags and key are wanted too, even where they cost
-    /// [`Cost::list_detail`] requests per name.
+    /// Whether to return owner, times, tags and key too, even if they cost [`Cost::list_detail`]
+    /// requests per name.
     pub details: bool,
-    /// Whether names that are scheduled for deletion are wanted too, where the store lists them.
+    /// Whether to return names that are scheduled for deletion, if the store lists them.
     pub deleted: bool,
-    /// How many entries per page, at most; the store may have a lower limit.
+    /// Maximum entries per page; the store may have a lower limit.
     pub page_size: Option<usize>,
 }
 
@@ -445,28 +446,28 @@ impl Default for ListOptions {
 }
 
 impl ListOptions {
-    /// Only names that begin with this.
+    /// Sets the prefix of names.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Owner, times, tags and key too.
+    /// Sets whether to return owner, times, tags and key.
     #[must_use]
     pub fn with_details(mut self, details: bool) -> Self {
         self.details = details;
         self
     }
 
-    /// Names that are scheduled for deletion too.
+    /// Sets whether to return names that are scheduled for deletion.
     #[must_use]
     pub fn with_deleted(mut self, deleted: bool) -> Self {
         self.deleted = deleted;
         self
     }
 
-    /// At most this many entries per page.
+    /// Sets the maximum entries per page.
     #[must_use]
     pub fn with_page_size(mut self, entries: usize) -> Self {
         self.page_size = Some(entries);
@@ -474,17 +475,17 @@ impl ListOptions {
     }
 }
 
-/// Where a listing goes on. Opaque, and only good for the store and the options it came from.
+/// The position where a listing continues. Opaque, and valid only for the same store and options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(String);
 
 impl Cursor {
-    /// A cursor in the store's own terms.
+    /// Creates a cursor from the store's own notation.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The store's own terms.
+    /// The store's own notation.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -497,14 +498,15 @@ impl Cursor {
 pub struct Page {
     /// The entries, in the store's order.
     pub entries: Vec<Entry>,
-    /// Where to go on, if this was not the last page. A page may be empty and not the last.
+    /// The cursor of the next page, unless this is the last one. A page may be empty and not the
+    /// last.
     pub next: Option<Cursor>,
-    /// How many names were left out because they are not managed coordinates.
+    /// How many names were skipped because they are not managed coordinates.
     pub skipped: u64,
 }
 
 impl Page {
-    /// A page of entries.
+    /// Creates a page.
     #[must_use]
     pub fn new(entries: Vec<Entry>, next: Option<Cursor>) -> Self {
         Self {
@@ -514,7 +516,7 @@ impl Page {
         }
     }
 
-    /// Adds how many names were left out.
+    /// Adds how many names were skipped.
     #[must_use]
     pub fn with_skipped(mut self, names: u64) -> Self {
         self.skipped = names;
@@ -522,28 +524,28 @@ impl Page {
     }
 }
 
-/// What a store knows about one secret, without its value.
+/// A store's description of one secret, without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
     /// The name.
     pub coordinate: ManagedCoordinate,
-    /// The installation that wrote it, where the store has it.
+    /// The installation that wrote it, if the store records it.
     pub owner: Option<String>,
-    /// When it was created, where the store has it.
+    /// When it was created, if the store records it.
     pub created: Option<Timestamp>,
-    /// When it may be removed, if ever.
+    /// When it may be deleted, if ever.
     pub expires: Option<Timestamp>,
     /// Whether it is scheduled for deletion.
     pub pending_deletion: bool,
-    /// Tags, labels or custom metadata, ours included, in the store's own spelling.
+    /// Tags, labels or custom metadata, including ours, in the store's own notation.
     pub tags: BTreeMap<String, String>,
-    /// The key it is encrypted with, in the store's own terms; `None` is the store's default.
+    /// The encryption key, in the store's own notation; `None` is the store's default.
     pub key: Option<String>,
 }
 
 impl Entry {
-    /// An entry of which only the name is known.
+    /// Creates an entry with only a name.
     #[must_use]
     pub fn new(coordinate: ManagedCoordinate) -> Self {
         Self {
@@ -564,7 +566,7 @@ impl Entry {
         self
     }
 
-    /// Adds when it was created.
+    /// Adds the creation time.
     #[must_use]
     pub fn with_created(mut self, created: Option<Timestamp>) -> Self {
         self.created = created;
@@ -600,7 +602,7 @@ impl Entry {
     }
 }
 
-/// Who we are and where, as a store sees us.
+/// The caller's identity and the store's location, as the store reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
@@ -608,12 +610,12 @@ pub struct Identity {
     pub store: &'static str,
     /// The principal: a role ARN, a service account, a token's display name, a database role.
     pub principal: String,
-    /// The place: account and region, project, vault and mount, database and table.
+    /// The location: account and region, project, vault and mount, database and table.
     pub location: String,
 }
 
 impl Identity {
-    /// An identity.
+    /// Creates an identity.
     pub fn new(
         store: &'static str,
         principal: impl Into<String>,

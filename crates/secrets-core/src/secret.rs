@@ -1,4 +1,4 @@
-//! The one type that holds a secret value.
+//! The type of secret values.
 
 use std::fmt;
 use std::mem;

@@ -1,4 +1,4 @@
-//! Key tables: one row per setting of a backend, for every source that a setting can come from.
+//! Key tables: one row per setting of a backend, for every form of settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,8 +20,8 @@ pub use trust::{Trust, is_public};
 
 /// One setting of a backend: a row of its key table.
 ///
-/// A backend writes its table as a `const`, so that URL, environment, map and documentation all
-/// come from it:
+/// A backend defines its table as a `const`. URL, environment, map and documentation are all
+/// derived from it:
 ///
 /// ```
 /// use secret_persistence_core::settings::Setting;
@@ -39,27 +39,29 @@ pub use trust::{Trust, is_public};
 pub struct Setting {
     /// Its name in kebab-case, as in the query of a URL and as a key of a map.
     pub name: &'static str,
-    /// One line for people, beginning with a small letter and ending without a full stop.
+    /// One line for people, in lower case and without a full stop.
     pub doc: &'static str,
-    /// The environment variables it is read from; the first that is set and not empty wins.
+    /// Its environment variables; the first one that is set and not empty is used.
     pub env: &'static [&'static str],
-    /// Where it stands in a Helm `values.yaml`: keys of the store's block, such as `kmsKeyArn`.
+    /// Its keys in the store's block of a Helm `values.yaml`, such as `kmsKeyArn`.
     pub helm: &'static [&'static str],
-    /// Under which keys a Kubernetes Secret has it where the file does not say; the first that is
-    /// there wins. Where there are any, the block may name another one: `<first key>SecretKey`.
+    /// Its keys in a Kubernetes Secret if the file does not name one; the first existing key is
+    /// used. If there are any, the block may name another one as `<first key>SecretKey`.
     pub helm_secret: &'static [&'static str],
     /// Its keys in the JSON for external secret management, such as `awsRegion`.
     pub json: &'static [&'static str],
-    /// What holds when it is not set, as text. `None` where nothing does, or where `doc` says what.
+    /// The default, as text. `None` if there is none, or if `doc` describes it.
     pub default: Option<&'static str>,
     /// Whether its value is a secret: never part of a URL, never shown.
     pub secret: bool,
-    /// Whether only the operator may set it: files, endpoints, credential chains; never a tenant.
+    /// Whether only the operator may set it and never a tenant: files, endpoints, credential
+    /// chains.
     pub operator_only: bool,
 }
 
 impl Setting {
-    /// A setting without environment variable and default, neither secret nor the operator's alone.
+    /// Creates a setting without environment variable and default, neither secret nor
+    /// operator-only.
     #[must_use]
     pub const fn new(name: &'static str, doc: &'static str) -> Self {
         Self {
@@ -75,36 +77,36 @@ impl Setting {
         }
     }
 
-    /// The same setting, read from these environment variables too.
+    /// Adds environment variables.
     #[must_use]
     pub const fn with_env(mut self, names: &'static [&'static str]) -> Self {
         self.env = names;
         self
     }
 
-    /// The same setting, under these keys of the store's block in a Helm `values.yaml` too.
+    /// Adds keys in the store's block of a Helm `values.yaml`.
     #[must_use]
     pub const fn with_helm(mut self, keys: &'static [&'static str]) -> Self {
         self.helm = keys;
         self
     }
 
-    /// The same setting, looked up in the Kubernetes Secret of a Helm installation: under the key that
-    /// `<first key of the block>SecretKey` names, else under the first of these that is there.
+    /// Adds keys in the Kubernetes Secret of a Helm installation: the value is under the key that
+    /// `<first key of the block>SecretKey` names, otherwise under the first of these that exists.
     #[must_use]
     pub const fn with_helm_secret(mut self, keys: &'static [&'static str]) -> Self {
         self.helm_secret = keys;
         self
     }
 
-    /// The same setting, under these keys of the JSON for external secret management too.
+    /// Adds keys in the JSON for external secret management.
     #[must_use]
     pub const fn with_json(mut self, keys: &'static [&'static str]) -> Self {
         self.json = keys;
         self
     }
 
-    /// The same setting with a documented default, which [`flag`](SettingMap::flag) and
+    /// Sets the documented default, which [`flag`](SettingMap::flag) and
     /// [`number`](SettingMap::number) apply.
     #[must_use]
     pub const fn with_default(mut self, text: &'static str) -> Self {
@@ -112,14 +114,14 @@ impl Setting {
         self
     }
 
-    /// The same setting, holding a secret.
+    /// Marks the setting as secret.
     #[must_use]
     pub const fn secret(mut self) -> Self {
         self.secret = true;
         self
     }
 
-    /// The same setting, refused where a tenant gives it.
+    /// Marks the setting as operator-only: it is refused in a tenant's settings.
     #[must_use]
     pub const fn operator_only(mut self) -> Self {
         self.operator_only = true;
@@ -127,9 +129,10 @@ impl Setting {
     }
 }
 
-/// The values of the settings of one table, whatever source they came from.
+/// The values of the settings of one table, from any form.
 ///
-/// What is set first stays: explicit values before the environment. `Debug` shows no secret.
+/// The first value of a setting is kept: explicit values precede the environment. `Debug` shows no
+/// secret.
 ///
 /// ```
 /// use secret_persistence_core::ErrorKind;
@@ -144,7 +147,7 @@ impl Setting {
 /// settings.set_env(|name| (name == "DATABASE_PASSWORD").then(|| "hunter2".to_owned()));
 /// assert_eq!(settings.text("table"), Some("public.secrets"));
 /// assert!(!format!("{settings:?}").contains("hunter2"));
-/// // Unknown names are errors that say what was probably meant.
+/// Unknown names are errors that suggest the nearest known name.
 /// let error = settings.set("tabel", "x").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 /// assert!(error.hint().unwrap().contains("`table`"));
@@ -158,7 +161,7 @@ pub struct SettingMap {
 }
 
 impl SettingMap {
-    /// No values yet.
+    /// Creates a map without values.
     #[must_use]
     pub fn new(table: &'static [Setting]) -> Self {
         Self {
@@ -168,7 +171,7 @@ impl SettingMap {
         }
     }
 
-    /// No values yet, and those that come are a tenant's or the operator's.
+    /// Creates a map without values, for settings of the operator or of a tenant.
     #[must_use]
     pub fn with_trust(table: &'static [Setting], trust: Trust) -> Self {
         Self {
@@ -177,25 +180,25 @@ impl SettingMap {
         }
     }
 
-    /// Whose settings they are. A backend refuses at the level of a tenant what its table cannot
-    /// say: ambient credentials, and hosts that nobody allowed.
+    /// Whose settings they are. For a tenant, a backend also refuses what its table cannot express:
+    /// ambient credentials, and hosts that are not allowed.
     #[must_use]
     pub fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// The table the values are for.
+    /// The table of the values.
     #[must_use]
     pub fn table(&self) -> &'static [Setting] {
         self.table
     }
 
-    /// Sets a value by its name, unless it is set already to the same one.
+    /// Sets a value by its name. A second, equal value is allowed.
     ///
     /// # Errors
-    /// `InvalidConfig` for a name that the table does not have, with the nearest it has, and for a
-    /// second, different value; and for a setting that is the operator's alone, where a tenant
-    /// gives it and the operator has not set the same.
+    /// `InvalidConfig` for an unknown name, with the nearest known name; for a second, different
+    /// value; and for an operator-only setting in a tenant's settings, unless the operator has set
+    /// the same value.
     pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<()> {
         let setting = self.lookup(name)?;
         let value = SecretValue::new(value.into());
@@ -204,19 +207,19 @@ impl SettingMap {
             && self.values.get(setting.name) != Some(&value)
         {
             return Err(invalid(format!(
-                "`{}` is for the operator to set, not for a tenant",
+                "only the operator may set `{}`, not a tenant",
                 setting.name
             ))
-            .with_hint("leave it out"));
+            .with_hint("remove it"));
         }
         self.insert(setting, value)
     }
 
-    /// Sets a value that is the operator's own, whoever gave the others: the external id of a role,
-    /// the access key that assumes it.
+    /// Sets a value on behalf of the operator in any settings: the external id of a role, the
+    /// access key that assumes it.
     ///
     /// # Errors
-    /// `InvalidConfig` for a name that the table does not have, and for a second, different value.
+    /// `InvalidConfig` for an unknown name, and for a second, different value.
     pub fn set_by_operator(&mut self, name: &str, value: impl Into<SecretValue>) -> Result<()> {
         let setting = self.lookup(name)?;
         self.insert(setting, value.into())
@@ -234,19 +237,20 @@ impl SettingMap {
         }
     }
 
-    /// Sets what stands in a URL's query.
+    /// Sets the values in a URL's query.
     ///
     /// # Errors
-    /// As [`set`](Self::set); and `InvalidConfig` for a secret setting, whose place is never a URL.
+    /// As for [`set`](Self::set); and `InvalidConfig` for a secret setting, which must not be in a
+    /// URL.
     pub fn set_query(&mut self, url: &StoreUrl) -> Result<()> {
         for (name, value) in url.query() {
             let setting = self.lookup(&name)?;
             if setting.secret {
                 return Err(
-                    invalid(format!("`{name}` is a secret and must not stand in a URL")).with_hint(
+                    invalid(format!("`{name}` is a secret and must not be in a URL")).with_hint(
                         match setting.env.first() {
                             Some(variable) => format!("set {variable} in the environment"),
-                            None => String::from("give it as a setting of its own"),
+                            None => String::from("pass it as a separate setting"),
                         },
                     ),
                 );
@@ -256,12 +260,12 @@ impl SettingMap {
         Ok(())
     }
 
-    /// Sets what is not set yet from the environment, asked through `variable`, so that the caller
-    /// decides about prefixes. An empty variable counts as unset. The environment is the operator's:
-    /// into a tenant's settings nothing comes from there.
+    /// Sets missing values from the environment, which `variable` reads, so that the caller handles
+    /// prefixes. An empty variable counts as unset. The environment belongs to the operator, so a
+    /// tenant's settings do not use it.
     ///
-    /// For the settings of a store use [`KeyTable::read_env`], which knows the variables that do not
-    /// count beside others.
+    /// For a store's settings use [`KeyTable::read_env`], which ignores variables that do not apply
+    /// together with others.
     pub fn set_env(&mut self, variable: impl Fn(&str) -> Option<String>) {
         if self.trust.is_tenant() {
             return;
@@ -280,10 +284,10 @@ impl SettingMap {
         }
     }
 
-    /// A value that is not secret, as it was given; `None` where it is unset or secret.
+    /// A value that is not secret, unchanged; `None` if it is unset or secret.
     ///
-    /// Like every reader of a value it panics for a name that the table does not have, in builds with
-    /// debug assertions: that is a mistake of the code, and would otherwise read as "unset" for ever.
+    /// Like every reader of a value, it panics for an unknown name in builds with debug assertions:
+    /// this is a mistake in the code, and would otherwise always read as "unset".
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         let setting = self.row(name)?;
@@ -310,7 +314,7 @@ impl SettingMap {
     /// A value that is not secret, parsed.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting and what it is for. The value is not echoed.
+    /// `InvalidConfig` with the setting and its description. The value is not shown.
     pub fn parse<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let Some(text) = self.text(name) else {
             return Ok(None);
@@ -320,10 +324,10 @@ impl SettingMap {
             .map_err(|_| self.not_understood(name))
     }
 
-    /// `true` or `false`, with the table's default; `false` where the table has none.
+    /// `true` or `false`, with the table's default, otherwise `false`.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting, for anything else.
+    /// `InvalidConfig` with the setting, for any other value.
     pub fn flag(&self, name: &str) -> Result<bool> {
         let default = self.row(name).and_then(|setting| setting.default);
         Ok(self.parse(name)?.unwrap_or(default == Some("true")))
@@ -332,7 +336,7 @@ impl SettingMap {
     /// A number within a range, with the table's default.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting and the range, for anything else.
+    /// `InvalidConfig` with the setting and the range, for any other value.
     pub fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<T>
     where
         T: FromStr + PartialOrd + fmt::Display,
@@ -347,10 +351,10 @@ impl SettingMap {
         Err(invalid(format!("`{name}` is {least} to {most}")))
     }
 
-    /// One of a few words; the first where it is unset.
+    /// One of these words; the first one if it is unset.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting and the words, for anything else.
+    /// `InvalidConfig` with the setting and the words, for any other value.
     pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T> {
         let text = self.text(name).filter(|text| !text.is_empty());
         choices
@@ -359,15 +363,16 @@ impl SettingMap {
             .map(|(_, choice)| *choice)
             .ok_or_else(|| {
                 let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-                invalid(format!("`{name}` is one of {}", words.join(", ")))
+                invalid(format!("`{name}` must be one of {}", words.join(", ")))
             })
     }
 
-    /// A value of the form `key=value,key=value`, taken apart; a value may hold `=`. Nothing where it is
+    /// Parses a value of the form `key=value,key=value`; a value may contain `=`. Empty if it is
     /// unset.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting and its variable, for a part without `=`. It is not echoed.
+    /// `InvalidConfig` with the setting and its variable, for a part without `=`. The part is not
+    /// shown.
     pub fn pairs(&self, name: &str) -> Result<Vec<(String, String)>> {
         self.text(name)
             .unwrap_or_default()
@@ -382,7 +387,7 @@ impl SettingMap {
             .collect()
     }
 
-    /// Which settings have a value, in the order of their names.
+    /// The names of the settings that have a value, in order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.values.keys().copied()
     }
@@ -400,7 +405,7 @@ impl SettingMap {
         invalid(format!("`{name}` cannot be understood")).with_hint(hint)
     }
 
-    /// The row of a setting that the code asks for.
+    /// The row of a setting that the code reads.
     fn row(&self, name: &str) -> Option<&'static Setting> {
         let row = self.table.iter().find(|setting| setting.name == name);
         debug_assert!(row.is_some(), "`{name}` is in no row of this key table");
@@ -426,9 +431,9 @@ impl fmt::Debug for SettingMap {
     }
 }
 
-/// The error for a name that is not known, with the nearest one that is.
+/// The error for an unknown name, with the nearest known one.
 ///
-/// The name is shown only where it looks like one: what stands in its place may be a pasted secret.
+/// The name is shown only if it looks like one: it may be a pasted secret.
 pub fn unknown(name: &str, known: impl Iterator<Item = &'static str> + Clone) -> Error {
     let looks_like_a_name = (1..=40).contains(&name.len())
         && name
@@ -446,12 +451,12 @@ pub fn unknown(name: &str, known: impl Iterator<Item = &'static str> + Clone) ->
         .filter(|(distance, candidate)| looks_like_a_name && *distance <= candidate.len() / 2);
     let hint = match nearest {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-        None => format!("known are: {}", known.collect::<Vec<_>>().join(", ")),
+        None => format!("known names: {}", known.collect::<Vec<_>>().join(", ")),
     };
     invalid(message).with_hint(hint)
 }
 
-/// The URL of a store: scheme, host, port, path and query, and never a credential.
+/// The URL of a store: scheme, host, port, path and query, without credentials.
 ///
 /// ```
 /// use secret_persistence_core::settings::StoreUrl;
@@ -459,7 +464,7 @@ pub fn unknown(name: &str, known: impl Iterator<Item = &'static str> + Clone) ->
 /// let url = StoreUrl::parse("vault://vault.example:8200/secret/airbyte/?namespace=team")?;
 /// assert_eq!((url.scheme(), url.host(), url.port()), ("vault", Some("vault.example"), Some(8200)));
 /// assert_eq!(url.path(), "/secret/airbyte/");
-/// // A URL with a password in it is refused, and not echoed.
+/// A URL with a password is refused and not shown.
 /// let error = StoreUrl::parse("postgres://airbyte:hunter2@db/airbyte").unwrap_err();
 /// assert!(!format!("{error} {error:?}").contains("hunter2"));
 /// # Ok::<(), secret_persistence_core::Error>(())
@@ -471,21 +476,21 @@ pub struct StoreUrl {
 }
 
 impl StoreUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// `InvalidConfig` for what is no URL, for one with a user or a password, and for one with a
-    /// fragment. The text is never echoed: it may hold what should not be in it.
+    /// `InvalidConfig` for an invalid URL, a URL with a user or a password, and a URL with a
+    /// fragment. The text is never shown, because it may contain a credential.
     pub fn parse(text: &str) -> Result<Self> {
         let credentials = || {
-            invalid("a user or password stands in this URL, which is not repeated here")
+            invalid("this URL contains a user or a password, and is not shown here")
                 .with_hint(
-                    "take it out, change it, and give it in the environment, like DATABASE_USER and \
-                     DATABASE_PASSWORD; write an @ of a path as %40",
+                    "remove and change them, and set them in the environment, like DATABASE_USER and \
+                    DATABASE_PASSWORD; write an @ in a path as %40",
                 )
                 .with_operation(Operation::Open)
         };
-        // A password with a slash in it ends the host, so it may have landed in any part.
+        // A slash in a password ends the host, so the password may be in any part.
         let before_query = text.find('?').map_or(text, |at| &text[..at]);
         let has_user = before_query
             .split_once("://")
@@ -501,7 +506,7 @@ impl StoreUrl {
             return Err(credentials());
         }
         if url.fragment().is_some() {
-            return Err(invalid("a store's URL has no fragment")
+            return Err(invalid("a store's URL must not have a fragment")
                 .with_hint("write `#` in a path or a value as %23"));
         }
         let path = percent_decode_str(url.path())
@@ -511,7 +516,7 @@ impl StoreUrl {
         Ok(Self { url, path })
     }
 
-    /// The scheme, in lower case: which backend it is for.
+    /// The scheme, in lower case, which determines the backend.
     #[must_use]
     pub fn scheme(&self) -> &str {
         self.url.scheme()
@@ -523,7 +528,7 @@ impl StoreUrl {
         self.url.host_str().filter(|host| !host.is_empty())
     }
 
-    /// The port, if it is given.
+    /// The port, if any.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.url.port()
@@ -542,9 +547,10 @@ impl StoreUrl {
     }
 
     /// The file of `sqlite:///absolute`, `sqlite:/absolute`, `sqlite://relative` or `sqlite:relative`.
-    ///
+    /// The file of `sqlite:///absolute`, `sqlite:/absolute`, `sqlite://relative` or
+    /// `sqlite:relative`.
     /// # Errors
-    /// `InvalidConfig` where no file is named, and for `:memory:`, which keeps nothing.
+    /// `InvalidConfig` if no file is named, and for `:memory:`, which keeps nothing.
     pub fn file(&self) -> Result<String> {
         let path = format!("{}{}", self.host().unwrap_or_default(), self.path);
         if self.port().is_some() || path.is_empty() || path.ends_with('/') || path.contains('\0') {
@@ -559,7 +565,7 @@ impl StoreUrl {
         Ok(path)
     }
 
-    /// Names and values of the query, decoded, in their order.
+    /// The names and values of the query, decoded, in order.
     pub fn query(&self) -> impl Iterator<Item = (String, String)> {
         self.url
             .query_pairs()
@@ -567,7 +573,7 @@ impl StoreUrl {
     }
 }
 
-/// Scheme, host, port and path. The query is left out: somebody may have pasted a secret there.
+/// Scheme, host, port and path. Not the query, which may contain a pasted secret.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.url.clone();
@@ -668,7 +674,7 @@ mod tests {
         assert!(error.message().contains("a, b") && !format!("{error:?}").contains("canary"));
     }
 
-    /// Without it a misspelt name in a backend reads as a setting that nobody ever sets.
+    /// Without it, a misspelt name in a backend would read as a setting that is never set.
     #[test]
     #[cfg(debug_assertions)]
     fn a_name_that_is_in_no_table_is_a_mistake_of_the_code() {

@@ -1,4 +1,4 @@
-//! The name of a store other than the default one.
+//! The id of a store other than the default one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The id of a storage other than the default one, as pointers and settings name it: not empty, at
-/// most 255 bytes, no control character.
+/// The id of a storage other than the default one, as in pointers and settings: not empty, at most
+/// 255 bytes, no control characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StorageId(Arc<str>);
 
 impl StorageId {
-    /// Reads a storage id.
+    /// Parses a storage id.
     ///
     /// # Errors
-    /// [`InvalidStorageId`] for a text that is empty, longer than 255 bytes or holds control characters.
+    /// [`InvalidStorageId`] for text that is empty, longer than 255 bytes or contains control
+    /// characters.
     pub fn parse(text: &str) -> Result<Self, InvalidStorageId> {
         if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
             return Err(InvalidStorageId);
@@ -24,7 +25,7 @@ impl StorageId {
         Ok(Self(text.into()))
     }
 
-    /// The id as it is.
+    /// The unchanged id.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -65,13 +66,13 @@ impl fmt::Debug for StorageId {
     }
 }
 
-/// A text that is no storage id.
+/// A text that is not a storage id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidStorageId;
 
 impl fmt::Display for InvalidStorageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a storage id has 1 to 255 bytes and no control character")
+        f.write_str("a storage id must have 1 to 255 bytes and no control character")
     }
 }
 

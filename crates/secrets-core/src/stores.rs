@@ -19,13 +19,13 @@ type Store = Arc<dyn SecretPersistence>;
 
 /// The stores of an installation: the default one, and others by [`StorageId`].
 ///
-/// Another store is opened by the [`OpenStore`] when it is first asked for, once however many ask at
-/// the same time, and then kept. It is opened anew after [`reopen`](Self::reopen), where the opener
-/// says that it is [no longer current](OpenStore::is_current), and after it has answered
-/// `Unauthenticated` to a connector call: its credentials may have been replaced. An id that
-/// nobody knows is an error, never the default store.
+/// The [`OpenStore`] opens another store on first use, once even for concurrent callers, and the
+/// store stays open. It is reopened after [`reopen`](Self::reopen), when the opener says that it is
+/// [no longer current](OpenStore::is_current), and after it has returned `Unauthenticated` to a
+/// connector call, because its credentials may have been replaced. An unknown id is an error, never
+/// the default store.
 ///
-/// Clones share what is open.
+/// Clones share the open stores.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -38,7 +38,7 @@ type Store = Arc<dyn SecretPersistence>;
 /// #[async_trait]
 /// impl OpenStore for Settings {
 ///     async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>> {
-///         // A service reads its row of this id here, and connects.
+///         A service reads its row of this id here, and connects.
 ///         Ok((id.as_str() == "team-a").then(|| Arc::new(Memory::new()) as _))
 ///     }
 /// }
@@ -67,12 +67,12 @@ pub trait OpenStore: Send + Sync + 'static {
     /// Opens a store; `None` for an id that does not exist.
     ///
     /// # Errors
-    /// Where the settings are refused or the store cannot be reached. All who wait for this id get
-    /// the same error, and the next one to ask tries again.
+    /// If the settings are refused or the store cannot be reached. All concurrent callers for this
+    /// id get the same error, and the next caller tries again.
     async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>>;
 
-    /// Whether what [`open`](Self::open) opened for an id may still be used; where not, it is opened
-    /// anew. Asked at every use, so it has to be quick as long as nothing has changed.
+    /// Whether the store that [`open`](Self::open) returned for an id may still be used; otherwise
+    /// it is reopened. Called on every use, so it must be quick if nothing has changed.
     async fn is_current(&self, id: &StorageId) -> bool {
         let _ = id;
         true
@@ -80,11 +80,11 @@ pub trait OpenStore: Send + Sync + 'static {
 }
 
 enum Slot {
-    /// Handed in by the caller, who alone replaces it.
+    /// Passed in by the caller, who replaces it.
     Given(Store),
     /// Opened by us.
     Open(Store),
-    /// Kept alive by those who wait: where all of them go away, so does the attempt.
+    /// Kept alive by the waiting callers: if all of them are cancelled, so is the attempt.
     Opening(WeakShared<Opening>),
 }
 
@@ -98,7 +98,7 @@ enum Found {
 }
 
 impl Stores {
-    /// Only a default store.
+    /// Creates stores with only a default store.
     pub fn new(default: Arc<dyn SecretPersistence>) -> Self {
         Self {
             default,
@@ -110,30 +110,30 @@ impl Stores {
         }
     }
 
-    /// Opens stores of other ids through this.
+    /// Sets the opener for other ids.
     #[must_use]
     pub fn with_opener(mut self, opener: Arc<dyn OpenStore>) -> Self {
         self.opener = Some(opener);
         self
     }
 
-    /// Adds a store that is open already.
+    /// Adds an open store.
     #[must_use]
     pub fn with_store(self, id: StorageId, store: Arc<dyn SecretPersistence>) -> Self {
         self.others.lock().insert(id, Slot::Given(store));
         self
     }
 
-    /// Says which installation this is. Without it, a secret that a store marks with any owner counts
-    /// as another's and is not deleted when it is superseded.
+    /// Sets the id of this installation. Without it, a secret with any owner counts as another
+    /// installation's, and is not deleted when it is superseded.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
         self
     }
 
-    /// Sends audit events here. Direct use of a store is not audited: only connector calls know who
-    /// acts.
+    /// Sets the sink of audit events. Direct calls to a store are not audited, because only
+    /// connector calls know the actor.
     #[must_use]
     pub fn with_audit(mut self, sink: Arc<dyn AuditSink>, mode: AuditMode) -> Self {
         self.audit = Some((sink, mode));
@@ -146,10 +146,10 @@ impl Stores {
         &self.default
     }
 
-    /// The store of an id, opened if it is not open yet; `None` is the default store.
+    /// The store of an id, which is opened on first use; `None` is the default store.
     ///
     /// # Errors
-    /// `InvalidConfig` for an id that nobody knows; whatever opening it ended in.
+    /// `InvalidConfig` for an unknown id; otherwise the error of opening the store.
     pub async fn store(&self, id: Option<&StorageId>) -> Result<Arc<dyn SecretPersistence>> {
         match (self.find(id).await?, id) {
             (Some(store), _) => Ok(store),
@@ -157,9 +157,9 @@ impl Stores {
         }
     }
 
-    /// Lets go of what is open under an id: the next caller opens it again, with its current
-    /// settings. Calls under way end with the store they began with. Stores that were
-    /// [handed in](Self::with_store) stay.
+    /// Drops the open store of an id: the next caller reopens it with its current settings. Running
+    /// calls end with the store they began with. Stores that were [passed in](Self::with_store)
+    /// stay.
     pub fn reopen(&self, id: &StorageId) {
         let mut others = self.others.lock();
         if !matches!(others.get(id), Some(Slot::Given(_))) {
@@ -173,26 +173,26 @@ impl Stores {
         self.owner.as_ref()
     }
 
-    /// How many audit events have been lost under [`AuditMode::BestEffort`].
+    /// How many audit events have been lost with [`AuditMode::BestEffort`].
     #[must_use]
     pub fn unaudited(&self) -> u64 {
         self.unaudited.load(Ordering::Relaxed)
     }
 
-    /// The error of an id that nobody knows.
+    /// The error for an unknown id.
     pub(crate) fn unknown(id: Option<&StorageId>) -> Error {
         Error::new(ErrorKind::InvalidConfig, "no storage has this id")
             .with_operation(Operation::Open)
             .with_store(id.map_or("default", StorageId::as_str))
-            .with_hint("give the storage its settings, or correct the id")
+            .with_hint("add settings for the storage, or correct the id")
     }
 
-    /// Calls the store of an id; once more, in the store opened again, where it refuses our
-    /// credentials: they may have been replaced. `None` for an id that nobody knows. The call must
-    /// be one that does no harm if it is made twice.
+    /// Calls the store of an id, and calls once more after reopening it if it refuses our
+    /// credentials, because they may have been replaced. `None` for an unknown id. The call must be
+    /// safe to repeat.
     ///
     /// # Errors
-    /// Where the store cannot be opened. Nothing was called then.
+    /// If the store cannot be opened. Nothing was called then.
     pub(crate) async fn call<T, Fut>(
         &self,
         id: Option<&StorageId>,
@@ -215,7 +215,7 @@ impl Stores {
         Ok(Some(results))
     }
 
-    /// Whether a store refused our credentials and another one will be opened.
+    /// Whether a store refused our credentials and will be reopened.
     fn is_refused<T>(&self, id: Option<&StorageId>, store: &Store, results: &[Result<T>]) -> bool {
         let is_unauthenticated = |result: &Result<T>| {
             result
@@ -225,7 +225,7 @@ impl Stores {
         results.iter().any(is_unauthenticated) && self.let_go(id, store)
     }
 
-    /// As [`store`](Self::store), with an unknown id told apart from a failure.
+    /// Like [`store`](Self::store), but distinguishes an unknown id from a failure.
     async fn find(&self, id: Option<&StorageId>) -> Result<Option<Store>> {
         let Some(id) = id else {
             return Ok(Some(Arc::clone(&self.default)));
@@ -247,7 +247,8 @@ impl Stores {
         result
     }
 
-    /// Lets go of a store, unless it has been replaced already. Whether another one will be opened.
+    /// Drops a store, unless it has been replaced already. Returns whether another one will be
+    /// opened.
     fn let_go(&self, id: Option<&StorageId>, store: &Store) -> bool {
         let Some(id) = id else { return false };
         let mut others = self.others.lock();
@@ -261,16 +262,17 @@ impl Stores {
         }
     }
 
-    /// Whether anybody wants audit events.
+    /// Whether there is a sink of audit events.
     pub(crate) fn is_audited(&self) -> bool {
         self.audit.is_some()
     }
 
-    /// Sends events to the sink of [`with_audit`](Self::with_audit), if there is one: for a program that
-    /// uses a store directly and knows who acts. Connector calls do it themselves.
+    /// Sends events to the sink of [`with_audit`](Self::with_audit), if there is one, for a program
+    /// that uses a store directly and knows the actor. Connector calls do this themselves.
     ///
     /// # Errors
-    /// The sink's, under [`AuditMode::Required`]: then the operation must fail before it returns a value.
+    /// The sink's error with [`AuditMode::Required`]: then the operation must fail before it
+    /// returns a value.
     pub async fn record(&self, events: &[AuditEvent]) -> Result<()> {
         let Some((sink, mode)) = &self.audit else {
             return Ok(());
@@ -306,14 +308,14 @@ impl Stores {
             return Found::Unknown;
         };
         let opening = open(opener, id.clone()).boxed().shared();
-        // Only a future that has ended has nothing to downgrade to, and this one has not begun.
+        // Only a completed future has nothing to downgrade to, and this one has not begun.
         if let Some(weak) = opening.downgrade() {
             others.insert(id.clone(), Slot::Opening(weak));
         }
         Found::Opening(opening)
     }
 
-    /// Keeps what an attempt opened, if it still is the attempt that counts.
+    /// Keeps the store that an attempt opened, if it still is the current attempt.
     fn land(&self, id: &StorageId, attempt: &Shared<Opening>, result: &Result<Option<Store>>) {
         let mut others = self.others.lock();
         let ours = match others.get(id) {
@@ -420,7 +422,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second));
         let third = stores.store(Some(&id("a"))).await.unwrap();
         assert!(Arc::ptr_eq(&second, &third));
-        // What was handed in is the caller's to replace.
+        // Only the caller replaces a store that was passed in.
         opener.outdated.store(1, Ordering::SeqCst);
         let same = stores.store(Some(&id("given"))).await.unwrap();
         assert!(Arc::ptr_eq(&given, &same));
@@ -505,7 +507,7 @@ mod tests {
         });
         opener.gate.add_permits(1);
         let second = stores.store(Some(&name)).await.unwrap();
-        // The first attempt read its settings before they changed, so it must not be the one kept.
+        // The first attempt read its settings before they changed, so it must not be kept.
         assert!(!Arc::ptr_eq(&first.unwrap(), &second));
 
         assert!(stores.let_go(Some(&name), &second));

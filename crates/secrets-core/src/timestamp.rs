@@ -12,7 +12,8 @@ use crate::{Error, ErrorKind};
 
 /// A point in time, UTC, in whole seconds from year 1 to 9999.
 ///
-/// Whole seconds, because that is what every store can keep (an Azure attribute holds no more).
+/// Whole seconds, because this is the finest resolution that every store supports (Azure attributes
+/// have no finer one).
 /// Text form is RFC 3339.
 ///
 /// ```

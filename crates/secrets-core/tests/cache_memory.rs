@@ -27,10 +27,10 @@ async fn the_cache_takes_no_more_memory_than_it_may() {
         let read = async |n: usize| {
             // The length of a real name. Nobody but the cache keeps name or value afterwards.
             let name = format!("airbyte_workspace_{n:036}_secret_{n:036}_v1");
-            backend.plant(&name, SecretValue::new("x".repeat(value_bytes)));
+            backend.insert(&name, SecretValue::new("x".repeat(value_bytes)));
             let coordinate = Coordinate::parse(&name).unwrap();
             drop(store.read(&coordinate).await.unwrap());
-            backend.uproot(&name);
+            backend.remove(&name);
         };
         read(0).await;
         let before = MEMORY.current_usage();

@@ -204,7 +204,7 @@ where
         content: expires.and_then(|_| content()).map_err(|_| {
             Error::new(
                 ErrorKind::Integrity,
-                "the row was altered or damaged: a column holds no text, or another type",
+                "the row was altered or damaged: a column has another type than text",
             )
         }),
     })

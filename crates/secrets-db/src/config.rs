@@ -13,18 +13,18 @@ use crate::keyring_file;
 use crate::naming::TableName;
 use crate::postgres_options::{POSTGRES_SETTINGS, PostgresOptions};
 
-/// The key table. Postgres settings are refused beside the file of an SQLite database.
+/// The key table. Postgres settings are refused together with an SQLite file.
 pub const SETTINGS: KeyTable = KeyTable::new(
     &["sqlite", "postgres", "postgresql"],
     ROWS,
     |url, settings| match url.scheme() {
         "sqlite" => settings.set("path", url.file()?),
-        _ if settings.is_set("path") => Err(invalid("`path` is for SQLite")),
+        _ if settings.is_set("path") => Err(invalid("`path` applies to SQLite only")),
         _ => PostgresOptions::read_url(url, settings),
     },
 )
 .with_reads(|explicit, variable, name| {
-    // A file says that it is SQLite; what is set for Postgres is for something else then.
+    // With an SQLite file, Postgres settings of the environment are for something else.
     let for_postgres = POSTGRES_SETTINGS.iter().any(|row| row.env.contains(&name));
     !(for_postgres && explicit.is_set("path")) && PostgresOptions::reads(explicit, variable, name)
 });
@@ -42,21 +42,21 @@ const ROWS: &[Setting] = &[
     Setting::new("table", "the table, with or without its schema").with_default("secrets"),
     Setting::new(
         "mode",
-        "plain, encrypted, or converting (reads both, writes encrypted); encrypted by default where there is a key ring, else plain",
+        "plain, encrypted, or converting (reads both, writes encrypted); by default encrypted if there is a key ring, otherwise plain",
     ),
     Setting::new("keyring", "the key ring itself")
         .with_env(&["SECRETS_KEYRING"])
         .secret()
         .operator_only(),
-    Setting::new("keyring-file", "the file that holds the key ring")
+    Setting::new("keyring-file", "the file with the key ring")
         .with_env(&["SECRETS_KEYRING_FILE"])
         .operator_only(),
     Setting::new(
         "create",
-        "what happens where the database file or table is missing: true makes it, false refuses, dry-run reads it as empty and writes nothing",
+        "what happens if the database file or table is missing: true creates it, false refuses, dry-run treats it as empty and writes nothing",
     )
     .with_default("true"),
-    Setting::new("pool-size", "the most connections at once, 1 to 1000").with_default("10"),
+    Setting::new("pool-size", "the maximum number of connections, 1 to 1000").with_default("10"),
     Setting::new(
         "connect-timeout",
         "how many seconds to wait for a connection, or for SQLite's lock, 1 to 600",
@@ -64,22 +64,22 @@ const ROWS: &[Setting] = &[
     .with_default("10"),
 ];
 
-/// Which rows a store accepts and writes. The setting decides, never what the table looks like.
+/// Which rows a store accepts and writes. Only the setting decides, never the table's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Reads plain and encrypted rows and writes encrypted ones: for the processes that run while
+    /// Reads plain and encrypted rows and writes encrypted ones: for all processes while
     /// [`Database::encrypt`](crate::Database::encrypt) converts the table.
     Converting,
-    /// Reads and writes encrypted rows; a plain one is `Integrity`.
+    /// Reads and writes encrypted rows; a plain row is `Integrity`.
     Encrypted,
-    /// Reads and writes plain rows; an encrypted one is `Integrity`.
+    /// Reads and writes plain rows; an encrypted row is `Integrity`.
     Plain,
 }
 
 impl Mode {
     const ALL: [Self; 3] = [Self::Plain, Self::Converting, Self::Encrypted];
 
-    /// The mode as a setting.
+    /// The mode's name in settings.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Where a database is and how to use it: complete and checked.
+/// The checked location and options of a database.
 ///
 /// ```
 /// use secret_persistence_core::ErrorKind;
@@ -125,14 +125,14 @@ pub struct DbConfig {
     pub(crate) connect_timeout: Duration,
 }
 
-/// What happens where the file or the table is missing.
+/// What happens if the file or the table is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfMissing {
-    /// It is made.
+    /// Create it.
     Create,
-    /// It is read as empty, and refuses every change.
+    /// Treat it as empty, and refuse every change.
     Empty,
-    /// Opening fails.
+    /// Fail to open.
     Refuse,
 }
 
@@ -146,32 +146,32 @@ impl IfMissing {
 
 #[derive(Clone)]
 pub(crate) enum Target {
-    /// Without the feature `postgres` it is still read, so that what is wrong with it is said first.
+    /// Parsed even without the feature `postgres`, so that mistakes in it are reported first.
     #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     Postgres(PostgresOptions),
     Sqlite(PathBuf),
 }
 
 impl DbConfig {
-    /// Checks settings of [`SETTINGS`], wherever they came from. Reads the files that they name.
+    /// Checks settings of [`SETTINGS`] from any form. Reads the files that they name.
     ///
     /// # Errors
-    /// `InvalidConfig`: a contradictory or missing setting, a key ring that cannot be used, TLS
-    /// switched off for a server that is not on loopback; and a tenant's settings, because a database
-    /// is the operator's.
+    /// `InvalidConfig` for a missing or contradictory setting, an unusable key ring, and disabled
+    /// TLS for a server that is not on loopback; and for a tenant's settings, because databases
+    /// belong to the operator.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         if settings.trust().is_tenant() {
-            return Err(
-                invalid("a tenant's store is no database: databases are the operator's")
-                    .with_hint("use a secret manager of the tenant's own"),
-            );
+            return Err(invalid(
+                "a tenant's store must not be a database: databases belong to the operator",
+            )
+            .with_hint("use a secret manager of the tenant"));
         }
         let mode = match settings.text("mode") {
             None => None,
             Some(_) => Some(settings.choice("mode", &Mode::ALL.map(|mode| (mode.as_str(), mode)))?),
         };
         let ring = match mode {
-            // A ring that stands in the environment for another store is none of this one's business.
+            // A key ring in the environment may be for another store.
             Some(Mode::Plain) => None,
             _ => key_ring(settings)?,
         };
@@ -181,7 +181,7 @@ impl DbConfig {
         });
         if mode != Mode::Plain && ring.is_none() {
             return Err(invalid(format!("`mode={mode}` needs a key ring"))
-                .with_hint("set SECRETS_KEYRING_FILE or SECRETS_KEYRING; keygen makes one"));
+                .with_hint("set SECRETS_KEYRING_FILE or SECRETS_KEYRING; keygen creates one"));
         }
         Ok(Self {
             target: target(settings)?,
@@ -195,7 +195,7 @@ impl DbConfig {
         })
     }
 
-    /// The same configuration, marking what is written with this owner.
+    /// Sets the owner of written secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
@@ -227,7 +227,7 @@ impl DbConfig {
     }
 }
 
-/// As errors name the store: engine, place and table, and never a credential.
+/// The store's name in errors: engine, location and table, never a credential.
 impl fmt::Display for DbConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
@@ -258,7 +258,7 @@ fn target(settings: &SettingMap) -> Result<Target> {
             .iter()
             .find(|row| settings.is_set(row.name));
         return match both {
-            Some(row) => Err(invalid(format!("`{}` is for Postgres", row.name))),
+            Some(row) => Err(invalid(format!("`{}` applies to Postgres only", row.name))),
             None => Ok(Target::Sqlite(PathBuf::from(path))),
         };
     }

@@ -1,4 +1,4 @@
-//! `DATABASE_URL` in the forms that are about: libpq's, JDBC's, SQLite's. It may hold credentials.
+//! `DATABASE_URL` in the forms that are about: libpq's, JDBC's, SQLite's. It may contain credentials.
 
 use std::path::PathBuf;
 
@@ -30,19 +30,20 @@ pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
     if text.starts_with("sqlite:") {
         let url = StoreUrl::parse(text)?;
         if let Some((name, _)) = url.query().next() {
-            return Err(wrong("has settings that SQLite does not know")
-                .with_hint(format!("give `{}` as a setting of its own", safe(&name))));
+            return Err(wrong("has settings that SQLite does not support")
+                .with_hint(format!("set `{}` as a separate setting", safe(&name))));
         }
         return Ok(Address {
             file: Some(url.file()?.into()),
             ..Address::default()
         });
     }
-    let url = Url::parse(text)
-        .map_err(|_| wrong("is no URL").with_hint("several hosts in one URL are not understood"))?;
+    let url = Url::parse(text).map_err(|_| {
+        wrong("is not a URL").with_hint("several hosts in one URL are not supported")
+    })?;
     if !matches!(url.scheme(), "postgres" | "postgresql") || !url.has_authority() {
-        return Err(wrong("is of no database that is known here")
-            .with_hint("it begins with postgres://, jdbc:postgresql:// or sqlite:"));
+        return Err(wrong("is not for a supported database")
+            .with_hint("it must begin with postgres://, jdbc:postgresql:// or sqlite:"));
     }
     let mut address = Address {
         host: url
@@ -79,8 +80,8 @@ pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
                 || name.contains("pass")
                 || ["currentSchema", "options", "service"].contains(&name) =>
             {
-                return Err(wrong("has a setting that is not understood")
-                    .with_hint(format!("take `{}` out of it", safe(name))));
+                return Err(wrong("has an unsupported setting")
+                    .with_hint(format!("remove `{}` from it", safe(name))));
             }
             // Tuning of another driver: socketTimeout, ApplicationName, prepareThreshold, …
             _ => {}
@@ -96,7 +97,7 @@ fn decoded(part: &str) -> Result<String> {
         .map_err(|_| wrong("is not UTF-8"))
 }
 
-/// A name that is surely a name; what else stands in its place may be part of a password.
+/// Text that is certainly a name; any other text may be part of a password.
 fn safe(name: &str) -> &str {
     let known = name.len() <= 24 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
     if known { name } else { "the setting" }

@@ -74,7 +74,7 @@ impl Database {
     /// somebody else in between is neither lost nor undone. Killed at any moment it is simply run
     /// again. External rows are encrypted too: the table is meant to hold no plain text at the end.
     ///
-    /// The way without down time: `prepare`; set the services to `mode=converting`, which reads both
+    /// The way without downtime: `prepare`; set the services to `mode=converting`, which reads both
     /// and writes encrypted; `encrypt`; set them to `mode=encrypted`.
     ///
     /// # Errors
@@ -89,13 +89,11 @@ impl Database {
         if !options.nothing_else_reads {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "encrypt needs the statement that nothing else reads the table",
+                "encrypt requires the confirmation that nothing else reads the table",
             )
             .with_operation(Operation::Write)
             .with_store(self.to_string())
-            .with_hint(
-                "whatever reads it without the key ring fails afterwards, Airbyte itself too",
-            ));
+            .with_hint("readers without the key ring fail afterwards, including Airbyte itself"));
         }
         let failed = self.failed(Operation::Write);
         let (converted, damaged) = self.encrypt_rows(ring, progress).await.map_err(&failed)?;
@@ -134,7 +132,7 @@ impl Database {
                     }
                     _ => Err(Error::new(
                         ErrorKind::Integrity,
-                        "the row is half plain and half encrypted",
+                        "the row is partly plain and partly encrypted",
                     )
                     .with_hint("restore it from a backup, or delete it")),
                 },
@@ -177,9 +175,9 @@ impl Database {
         }
         Err(Error::new(
             ErrorKind::Conflict,
-            "others change rows faster than they are converted",
+            "rows are changed faster than they are converted",
         )
-        .with_hint("let all processes write encrypted (mode=converting or mode=encrypted), and run it again"))
+        .with_hint("let all processes write encrypted rows (mode=converting or mode=encrypted), and run it again"))
     }
 
     /// Changes one page, row by row or in one statement, as the engine does it.
@@ -235,7 +233,7 @@ impl Database {
             )
             .with_operation(Operation::Write)
             .with_store(self.to_string())
-            .with_hint("set SECRETS_KEYRING_FILE or SECRETS_KEYRING; keygen makes one")
+            .with_hint("set SECRETS_KEYRING_FILE or SECRETS_KEYRING; keygen creates one")
         })
     }
 

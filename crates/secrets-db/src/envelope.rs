@@ -65,7 +65,7 @@ impl Sealed {
             &binding.associated(VALUE, None),
             self.ciphertext.clone(),
         )
-        .ok_or_else(|| damaged("its value does not open"))?;
+        .ok_or_else(|| damaged("its value cannot be decrypted"))?;
         String::from_utf8(plain)
             .map(SecretValue::new)
             .map_err(|error| {
@@ -97,12 +97,12 @@ impl Sealed {
         let key_id: KeyId = self
             .key_id
             .parse()
-            .map_err(|_| damaged("its key id is none"))?;
+            .map_err(|_| damaged("its key id is invalid"))?;
         let key = ring.cipher(&key_id).ok_or_else(|| {
             damaged(format!(
                 "its key id is `{key_id}`, which the key ring lacks"
             ))
-            .with_hint("if that key was added lately, restart with the new key ring")
+            .with_hint("if that key was added recently, restart with the new key ring")
         })?;
         let plain = Zeroizing::new(
             decrypt(
@@ -111,7 +111,7 @@ impl Sealed {
                 &binding.associated(DATA_KEY, Some(key_id.as_str())),
                 self.wrapped_key.clone(),
             )
-            .ok_or_else(|| damaged("its data key does not open"))?,
+            .ok_or_else(|| damaged("its data key cannot be decrypted"))?,
         );
         let mut data_key = Zeroizing::new([0; KEY_BYTES]);
         if plain.len() != KEY_BYTES {
@@ -168,7 +168,7 @@ pub(crate) fn encrypt(
         buffer.zeroize();
         return Err(Error::new(
             ErrorKind::PayloadTooLarge,
-            "the value is larger than AES-GCM encrypts",
+            "the value is too large for AES-GCM",
         ));
     }
     Ok((buffer, nonce))
@@ -212,7 +212,7 @@ fn damaged(what: impl std::fmt::Display) -> Error {
 fn no_randomness() -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        "the system's random number generator does not answer",
+        "the system's random number generator failed",
     )
 }
 

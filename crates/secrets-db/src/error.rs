@@ -1,7 +1,7 @@
-//! From what a database answers to what a caller can do about it: one table per engine.
+//! Maps database errors to errors with remedies, with one table per engine.
 //!
-//! Codes decide, never message texts. Messages of a database are not even kept: Postgres shows the
-//! failing row in its details, and triggers may put anything into them.
+//! The mapping uses codes, never message texts. Database messages are not even kept: Postgres shows
+//! the failing row in its details, and triggers may put anything into them.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -18,7 +18,7 @@ pub(crate) struct Known {
     /// The code's own name.
     pub(crate) name: &'static str,
     kind: ErrorKind,
-    /// Where it differs from what the kind says about trying again.
+    /// Overrides whether the kind is retryable.
     retryable: Option<bool>,
     pub(crate) message: &'static str,
     pub(crate) hint: &'static str,
@@ -42,7 +42,7 @@ const fn known(
 }
 
 impl Known {
-    /// The same line, not to be tried again although its kind would be.
+    /// The same line, but not retryable although its kind is.
     const fn for_good(mut self) -> Self {
         self.retryable = Some(false);
         self
@@ -57,23 +57,23 @@ pub(crate) const POSTGRES: &[Known] = &[
         "08P01",
         "protocol_violation",
         ErrorKind::InvalidConfig,
-        "the server, or a pooler in front of it, refuses the protocol",
-        "look at the pooler's log: it names what it refuses; PgBouncer has ignore_startup_parameters",
+        "the server or a connection pooler refuses the protocol",
+        "check the pooler's log for the refused parameter; in PgBouncer, add it to ignore_startup_parameters",
     ),
-    // The connection broke off or was never there: another attempt gets another one.
+    // The connection was lost or never established: another attempt gets another one.
     known(
         "08",
         "connection_exception",
         ErrorKind::Unavailable,
-        "the connection to the server broke off",
-        "check the server and the network between",
+        "the connection to the server was lost",
+        "check the server and the network",
     ),
-    // The character has no place in the database's encoding, or is NUL.
+    // The character is not in the database's encoding, or is NUL.
     known(
         "22021",
         "character_not_in_repertoire",
         ErrorKind::InvalidValue,
-        "the database cannot hold a character of the value",
+        "the database cannot store a character of the value",
         "use mode=encrypted, which stores bytes",
     ),
     known(
@@ -88,15 +88,15 @@ pub(crate) const POSTGRES: &[Known] = &[
         "23502",
         "not_null_violation",
         ErrorKind::InvalidConfig,
-        "a column of the table must not be empty, and would be",
-        "run prepare, or drop the table's own NOT NULL",
+        "a column of the table must not be NULL, but would be",
+        "run prepare, or drop the NOT NULL constraint",
     ),
-    // ON CONFLICT covers the primary key: another constraint of the table's own said no.
+    // ON CONFLICT covers the primary key: this is another constraint of the table.
     known(
         "23",
         "integrity_constraint_violation",
         ErrorKind::InvalidConfig,
-        "a constraint of the table's own refuses the row",
+        "a constraint of the table refuses the row",
         "drop the constraint",
     ),
     // A replica, or a primary that is being demoted. It will not change while we wait.
@@ -104,7 +104,7 @@ pub(crate) const POSTGRES: &[Known] = &[
         "25006",
         "read_only_sql_transaction",
         ErrorKind::Unavailable,
-        "the server is read-only: a replica, or set so",
+        "the server is read-only: a replica, or configured so",
         "connect to the primary",
     )
     .for_good(),
@@ -115,14 +115,14 @@ pub(crate) const POSTGRES: &[Known] = &[
         "invalid_sql_statement_name",
         ErrorKind::InvalidConfig,
         "a pooler lost a prepared statement between two transactions",
-        "PgBouncer: pool_mode=session, or 1.21 or later with max_prepared_statements above 0",
+        "in PgBouncer, set pool_mode=session, or use 1.21 or later with max_prepared_statements above 0",
     ),
     // The role is unknown, or pg_hba.conf has no line for it.
     known(
         "28000",
         "invalid_authorization_specification",
         ErrorKind::Unauthenticated,
-        "the server does not let this role in from here",
+        "the server refuses this role from this address",
         "check DATABASE_USER, and pg_hba.conf for this role, address and TLS",
     ),
     known(
@@ -132,34 +132,34 @@ pub(crate) const POSTGRES: &[Known] = &[
         "the server refuses the password",
         "check DATABASE_USER and DATABASE_PASSWORD",
     ),
-    // Somebody else's transaction won.
+    // A concurrent transaction won.
     known(
         "40",
         "transaction_rollback",
         ErrorKind::Conflict,
-        "the database gave way to another transaction",
-        "try again",
+        "the database rolled back in favour of another transaction",
+        "retry",
     ),
     known(
         "3D000",
         "invalid_catalog_name",
         ErrorKind::InvalidConfig,
-        "the server has no such database",
+        "the database does not exist",
         "check the database's name",
     ),
     known(
         "3F000",
         "invalid_schema_name",
         ErrorKind::InvalidConfig,
-        "the database has no such schema",
-        "check `table`, which may have a schema in front",
+        "the schema does not exist",
+        "check `table`, which may include a schema",
     ),
     known(
         "42501",
         "insufficient_privilege",
         ErrorKind::PermissionDenied,
-        "the role lacks a right on the table",
-        "grant SELECT, INSERT and DELETE on it (UPDATE too for encrypt and rotate), and SELECT, INSERT, UPDATE and DELETE on the one with `_meta`",
+        "the role lacks a privilege on the table",
+        "grant SELECT, INSERT and DELETE on it (also UPDATE for encrypt and rotate), and SELECT, INSERT, UPDATE and DELETE on its `_meta` table",
     ),
     known(
         "42703",
@@ -181,7 +181,7 @@ pub(crate) const POSTGRES: &[Known] = &[
         "duplicate_prepared_statement",
         ErrorKind::InvalidConfig,
         "a pooler mixes the prepared statements of its clients",
-        "PgBouncer: pool_mode=session, or 1.21 or later with max_prepared_statements above 0",
+        "in PgBouncer, set pool_mode=session, or use 1.21 or later with max_prepared_statements above 0",
     ),
     known(
         "42P10",
@@ -203,7 +203,7 @@ pub(crate) const POSTGRES: &[Known] = &[
         "53300",
         "too_many_connections",
         ErrorKind::Unavailable,
-        "the server has no connection slot left",
+        "the server has no free connection slots",
         "lower `pool-size`, or raise the server's max_connections",
     ),
     known(
@@ -211,49 +211,49 @@ pub(crate) const POSTGRES: &[Known] = &[
         "insufficient_resources",
         ErrorKind::Unavailable,
         "the server is short of resources",
-        "look at the server's memory and limits",
+        "check the server's memory and limits",
     ),
     known(
         "54",
         "program_limit_exceeded",
         ErrorKind::PayloadTooLarge,
-        "the row is larger than the server takes",
+        "the row is larger than the server accepts",
         "store a smaller value",
     ),
     known(
         "55P03",
         "lock_not_available",
         ErrorKind::Conflict,
-        "somebody else holds a lock on the table",
-        "try again",
+        "another session holds a lock on the table",
+        "retry",
     ),
     // Shutting down, crashed, starting up, cancelled by a timeout.
     known(
         "57",
         "operator_intervention",
         ErrorKind::Unavailable,
-        "the server is starting, stopping, or cut the query short",
-        "look at the server's log",
+        "the server is starting or stopping, or cancelled the query",
+        "check the server's log",
     ),
     known(
         "58",
         "system_error",
         ErrorKind::Unavailable,
-        "the server's system failed",
-        "look at the server's log",
+        "the server's operating system reported a failure",
+        "check the server's log",
     ),
     known(
         "XX001",
         "data_corrupted",
         ErrorKind::Integrity,
-        "the server found its data damaged",
-        "look at the server's log, and restore from a backup",
+        "the server found damaged data",
+        "check the server's log, and restore from a backup",
     ),
     known(
         "XX002",
         "index_corrupted",
         ErrorKind::Integrity,
-        "the server found an index damaged",
+        "the server found a damaged index",
         "reindex the table",
     ),
 ];
@@ -265,7 +265,7 @@ pub(crate) const SQLITE: &[Known] = &[
         "3",
         "SQLITE_PERM",
         ErrorKind::PermissionDenied,
-        "the operating system refuses the access",
+        "the operating system denies access",
         "check the owner and mode of the file and its folder",
     ),
     // Another process held the write lock for longer than the busy timeout.
@@ -274,20 +274,20 @@ pub(crate) const SQLITE: &[Known] = &[
         "SQLITE_BUSY",
         ErrorKind::Conflict,
         "another process holds the database's lock",
-        "try again; if it stays, find the process",
+        "retry; if it persists, find the process",
     ),
     known(
         "6",
         "SQLITE_LOCKED",
         ErrorKind::Conflict,
         "another statement holds the table's lock",
-        "try again",
+        "retry",
     ),
     known(
         "7",
         "SQLITE_NOMEM",
         ErrorKind::Unavailable,
-        "memory ran out",
+        "the process is out of memory",
         "give the process more memory",
     ),
     known(
@@ -302,7 +302,7 @@ pub(crate) const SQLITE: &[Known] = &[
         "SQLITE_IOERR",
         ErrorKind::Unavailable,
         "the file system failed",
-        "look at the disk, and at the system's log",
+        "check the disk and the system's log",
     ),
     known(
         "11",
@@ -330,22 +330,22 @@ pub(crate) const SQLITE: &[Known] = &[
         "17",
         "SQLITE_SCHEMA",
         ErrorKind::Conflict,
-        "the table has just been changed by somebody else",
-        "try again",
+        "the table was just changed by another connection",
+        "retry",
     ),
     known(
         "18",
         "SQLITE_TOOBIG",
         ErrorKind::PayloadTooLarge,
-        "the row is larger than SQLite takes",
+        "the row is larger than SQLite accepts",
         "store a smaller value",
     ),
-    // ON CONFLICT covers the primary key: another constraint of the table's own said no.
+    // ON CONFLICT covers the primary key: this is another constraint of the table.
     known(
         "19",
         "SQLITE_CONSTRAINT",
         ErrorKind::InvalidConfig,
-        "a constraint of the table's own refuses the row",
+        "a constraint of the table refuses the row",
         "drop the constraint",
     ),
     known(
@@ -353,18 +353,18 @@ pub(crate) const SQLITE: &[Known] = &[
         "SQLITE_AUTH",
         ErrorKind::PermissionDenied,
         "SQLite's authorizer refuses the statement",
-        "look at what else is loaded into this process",
+        "check which other libraries this process loads",
     ),
     known(
         "26",
         "SQLITE_NOTADB",
         ErrorKind::InvalidConfig,
-        "the file is no SQLite database",
+        "the file is not an SQLite database",
         "check the path",
     ),
 ];
 
-/// What a database error was, without its text. Kept as the source of an [`Error`].
+/// A database error without its text. Kept as the source of an [`Error`].
 #[derive(Debug)]
 pub(crate) struct Cause {
     engine: &'static str,
@@ -396,7 +396,7 @@ impl fmt::Display for Transport {
 
 impl StdError for Transport {}
 
-/// Maps a failure. Operation, store and coordinate are added by whoever knows them.
+/// Maps a failure. Callers add operation, store and coordinate.
 pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Error) -> Error {
     match error {
         sqlx::Error::Database(error) => {
@@ -406,9 +406,9 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
         #[cfg(feature = "postgres")]
         sqlx::Error::Io(error) if Connect::of(error) == Some(Connect::NoSuchHost) => Error::new(
             ErrorKind::Unavailable,
-            "the server's host does not exist, as far as this machine's DNS knows",
+            "the server's host name does not resolve",
         )
-        .with_hint("check the host's name, and whether DNS works")
+        .with_hint("check the host name, and that DNS works")
         .with_source(Transport(Connect::NoSuchHost.to_string())),
         // A certificate that is not trusted ends the handshake in the guise of bad input.
         sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -420,28 +420,28 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
         sqlx::Error::Tls(error) => untrusted(&**error, error.to_string()),
         sqlx::Error::Io(error) => Error::new(
             ErrorKind::Unavailable,
-            "the database does not answer, or the connection broke off",
+            "the database does not answer, or the connection was lost",
         )
-        .with_hint("check host and port, that the server runs, and the network between")
+        .with_hint("check host and port, that the server is running, and the network")
         .with_source(Transport(error.kind().to_string())),
         sqlx::Error::PoolTimedOut => Error::new(
             ErrorKind::Unavailable,
-            "no connection became free in time: the pool is full",
+            "no connection became free in time: the pool is exhausted",
         )
-        .with_hint("raise `pool-size` or `connect-timeout`, or ask for less at once"),
+        .with_hint("raise `pool-size` or `connect-timeout`, or reduce concurrent calls"),
         sqlx::Error::PoolClosed => {
             Error::new(ErrorKind::Unavailable, "the store has been closed").with_retryable(false)
         }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Error::new(
             ErrorKind::Integrity,
-            "a column holds what it cannot: no text, or of another type",
+            "a column contains a value of an unexpected type",
         ),
         // Server texts, arguments: their content is not ours to show.
         sqlx::Error::Protocol(_) => Error::new(
             ErrorKind::Unexpected,
-            "the server says what this library does not understand",
+            "the server sent an unexpected response",
         )
-        .with_hint("is it Postgres that answers on this port?"),
+        .with_hint("check that the server on this port is Postgres"),
         sqlx::Error::WorkerCrashed => Error::new(
             ErrorKind::Unavailable,
             "the database's worker thread has ended",
@@ -451,7 +451,7 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
 }
 
 fn untrusted(error: &(dyn StdError + 'static), cause: String) -> Error {
-    const MESSAGE: &str = "no trusted TLS connection to the server comes about";
+    const MESSAGE: &str = "cannot establish a trusted TLS connection to the server";
     #[cfg(feature = "postgres")]
     let reason = Connect::of(error).filter(|connect| *connect != Connect::Tls);
     #[cfg(not(feature = "postgres"))]
@@ -496,9 +496,9 @@ fn from_code(engine: &'static str, table: &[Known], code: &str) -> Error {
             ),
         None => Error::new(
             ErrorKind::Unexpected,
-            "the database refuses the statement for a reason that is not known here",
+            "the database refuses the statement for an unknown reason",
         )
-        .with_hint("look the code up, and restart if the table has been changed meanwhile"),
+        .with_hint("look up the code, and restart if the table was changed in the meantime"),
     };
     error.with_source(cause)
 }
@@ -522,7 +522,7 @@ mod tests {
         }
     }
 
-    /// What an operator meets stands in the documentation, in the same words.
+    /// The documentation lists every message verbatim.
     #[test]
     fn every_line_is_in_the_documentation() {
         let documentation = include_str!("../README.md");

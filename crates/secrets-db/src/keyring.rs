@@ -51,7 +51,7 @@ struct Key {
 }
 
 /// The id of a key: 1 to 63 of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit.
-/// It stands in clear in every row.
+/// Every row contains it in plain text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
 
@@ -59,7 +59,7 @@ impl KeyRing {
     /// A ring with one new random key, active.
     ///
     /// # Errors
-    /// Where the system has no randomness.
+    /// If the system has no randomness.
     pub fn generate(id: KeyId) -> Result<Self> {
         Ok(Self {
             keys: BTreeMap::from([(id.clone(), Arc::new(Key::new(random_key()?)))]),
@@ -87,7 +87,7 @@ impl KeyRing {
             if name == ACTIVE {
                 let id = content
                     .parse::<KeyId>()
-                    .map_err(|_| wrong("names no key id"))?;
+                    .map_err(|_| wrong("does not name a key id"))?;
                 if active.replace(id).is_some() {
                     return Err(wrong("is a second `active=`"));
                 }
@@ -97,7 +97,7 @@ impl KeyRing {
                 .parse::<KeyId>()
                 .map_err(|_| wrong("does not begin with a key id"))?;
             let key =
-                Key::decode(content).ok_or_else(|| wrong("has no 32 random bytes in base64"))?;
+                Key::decode(content).ok_or_else(|| wrong("does not have 32 bytes in base64"))?;
             if keys.values().any(|other| other.bytes == key.bytes) {
                 return Err(wrong("repeats a key under another id"));
             }
@@ -105,7 +105,7 @@ impl KeyRing {
                 return Err(wrong("repeats a key id"));
             }
         }
-        let active = active.ok_or_else(|| invalid("it does not say which key is active"))?;
+        let active = active.ok_or_else(|| invalid("it does not define the active key"))?;
         if !keys.contains_key(&active) {
             return Err(invalid(format!("its active key `{active}` is missing")));
         }
@@ -149,10 +149,10 @@ impl KeyRing {
     /// Adds a new random key, not active.
     ///
     /// # Errors
-    /// `InvalidConfig` where the ring has the id already.
+    /// `InvalidConfig` if the ring has the id already.
     pub fn add(&mut self, id: KeyId) -> Result<()> {
         if self.contains(&id) {
-            return Err(invalid(format!("it has a key `{id}` already")));
+            return Err(invalid(format!("it already has a key `{id}`")));
         }
         self.keys.insert(id, Arc::new(Key::new(random_key()?)));
         Ok(())
@@ -161,7 +161,7 @@ impl KeyRing {
     /// Makes another key the active one.
     ///
     /// # Errors
-    /// `InvalidConfig` where the ring does not have it.
+    /// `InvalidConfig` if the ring does not have it.
     pub fn activate(&mut self, id: &KeyId) -> Result<()> {
         if !self.contains(id) {
             return Err(invalid(format!("it has no key `{id}`")));
@@ -268,7 +268,7 @@ impl FromStr for KeyId {
         }
         Err(Error::new(
             ErrorKind::InvalidConfig,
-            "a key id has 1 to 63 of a-z, 0-9, `.`, `_` and `-`, begins with a letter or a digit, \
+            "a key id must have 1 to 63 characters of a-z, 0-9, `.`, `_` and `-`, begins with a letter or a digit, \
              and is not `active`",
         ))
     }

@@ -39,7 +39,7 @@ impl KeyRingFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// `InvalidConfig` where it cannot be read, where others may read it or anyone but its owner may
+    /// `InvalidConfig` if it cannot be read, where others may read it or anyone but its owner may
     /// write it, and where it is no key ring.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -53,12 +53,12 @@ impl KeyRingFile {
     /// Makes a new file with one new key, active.
     ///
     /// # Errors
-    /// `InvalidConfig` where the file exists already, whatever is in it, or cannot be written.
+    /// `InvalidConfig` if the file exists already, whatever is in it, or cannot be written.
     pub fn create(path: impl AsRef<Path>, id: KeyId) -> Result<Self> {
         let path = path.as_ref();
         if path.symlink_metadata().is_ok() {
-            return Err(invalid(format!("{} exists already", path.display()))
-                .with_hint("add a key to it, or name another file"));
+            return Err(invalid(format!("{} already exists", path.display()))
+                .with_hint("add a key to it, or choose another file"));
         }
         let file = Self {
             path: path.to_owned(),
@@ -106,7 +106,7 @@ impl KeyRingFile {
         self.save(Some(&before)).inspect_err(|_| self.ring = before)
     }
 
-    /// Writes the file anew, unless it is no longer `before`: a key that somebody else has just
+    /// Replaces the file, unless it has changed since `before`: a key that another process has just
     /// added would be lost, and with it whatever it wraps.
     fn save(&self, before: Option<&KeyRing>) -> Result<()> {
         // Through a symlink, so that the link stays one.
@@ -118,7 +118,7 @@ impl KeyRingFile {
         };
         let failed = |error| {
             invalid(format!("{} cannot be written", target.display()))
-                .with_hint("a mounted secret is changed where it is defined, not in the mount")
+                .with_hint("change a mounted secret at its source, not in the mount")
                 .with_source(Cause::from(error))
         };
         let folder = match target.parent() {
@@ -135,7 +135,7 @@ impl KeyRingFile {
             Some(_) => Ok(()),
         });
         if let Err(error) = written {
-            // Nothing to be done where even that fails; the file holds no key that is in use.
+            // If this fails too, nothing can be done; the file contains no key that is in use.
             let _ = fs::remove_file(&temporary);
             return Err(failed(error));
         }
@@ -145,7 +145,7 @@ impl KeyRingFile {
                 let _ = fs::remove_file(&temporary);
                 return Err(Error::new(
                     ErrorKind::Conflict,
-                    "the key ring's file has just been changed by somebody else",
+                    "the key ring's file was changed by another process",
                 ));
             }
             fs::rename(&temporary, &target).map_err(failed)?;
@@ -188,11 +188,11 @@ fn refuse_loose_permissions(path: &Path, file: &File) -> Result<()> {
         return Ok(());
     }
     Err(invalid(format!(
-        "{} has mode {:04o}: others may read it, or not only its owner may write it",
+        "{} has mode {:04o}: others may read it, or users other than its owner may write it",
         path.display(),
         mode & 0o7777
     ))
-    .with_hint("chmod 600 it; for a Kubernetes secret set `defaultMode: 0440` on the volume"))
+    .with_hint("run chmod 600; for a Kubernetes secret, set `defaultMode: 0440` on the volume"))
 }
 
 /// Elsewhere files have access lists instead, which only their owner can judge.

@@ -15,9 +15,9 @@ const MAX_IDENTIFIER_BYTES: usize = 63 - META_SUFFIX.len();
 
 const META_SUFFIX: &str = "_meta";
 
-/// The name of the table that holds the secrets: `secrets`, `public.secrets`, `"Odd name"`.
+/// The name of the table with the secrets: `secrets`, `public.secrets`, `"Odd name"`.
 ///
-/// Parsed once, quoted wherever it stands in SQL. A part is a letter or `_`, followed by letters,
+/// Parsed once, and always quoted in SQL. A part is a letter or `_`, followed by letters,
 /// digits, `_` or `$`, all ASCII; or anything without control characters between double quotes,
 /// with a double quote written twice. Case counts, quoted or not.
 ///
@@ -49,7 +49,7 @@ impl TableName {
         &self.table
     }
 
-    /// The name as it stands in SQL.
+    /// The quoted name for SQL.
     #[must_use]
     pub fn quoted(&self) -> String {
         match &self.schema {
@@ -58,7 +58,7 @@ impl TableName {
         }
     }
 
-    /// The table beside it that holds check values and cursors: the same name with `_meta`.
+    /// The table beside it with check values and cursors: the same name with `_meta`.
     #[must_use]
     pub fn meta(&self) -> Self {
         Self {
@@ -80,12 +80,12 @@ impl FromStr for TableName {
                     table: first,
                 })
             } else {
-                Err(invalid("what follows the table's name is no part of it"))
+                Err(invalid("there is extra text after the table's name"))
             };
         };
         let (table, rest) = identifier(rest)?;
         if !rest.is_empty() {
-            return Err(invalid("a table's name has at most a schema and a table"));
+            return Err(invalid("a table's name must be `table` or `schema.table`"));
         }
         Ok(Self {
             schema: Some(first),
@@ -133,17 +133,17 @@ fn identifier(text: &str) -> Result<(String, &str)> {
         let (name, rest) = text.split_at(end);
         if !is_plain(name) {
             return Err(invalid(
-                "a name has ASCII letters, digits, `_` and `$`, and does not begin with a digit",
+                "a name may have ASCII letters, digits, `_` and `$`, and must not begin with a digit",
             )
             .with_hint("put double quotes around any other name"));
         }
         (name.to_owned(), rest)
     };
     if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(invalid("a name is empty or holds a control character"));
+        return Err(invalid("a name is empty or contains a control character"));
     }
     if name.len() > MAX_IDENTIFIER_BYTES {
-        return Err(invalid("a name has at most 58 bytes"));
+        return Err(invalid("a name may have at most 58 bytes"));
     }
     Ok((name, rest))
 }

@@ -1,4 +1,4 @@
-//! The store: what [`SecretPersistence`] promises, on a table.
+//! The store: implements [`SecretPersistence`] on a table.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,20 +19,21 @@ use crate::envelope::{Binding, Sealed};
 use crate::keyring::KeyRing;
 use crate::ring_check;
 
-/// The most names per query: one query however many they are, but the answer stands in memory.
+/// Maximum names per query. One query could read more, but the result is in memory.
 const READ_BATCH: usize = 5_000;
-/// The most rows per insert: at the largest value each, below what a Postgres message may hold.
+/// Maximum rows per insert: with the largest values, below the limit of a Postgres message.
 const WRITE_BATCH: usize = 500;
-/// The largest value. Far above any key file, and far below what either engine refuses.
+/// The largest value. Far above any key file, and far below the limits of both engines.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 const DEFAULT_PAGE: usize = 1_000;
-/// How many values are decrypted before others get their turn: about a millisecond's worth.
+/// How many values are decrypted before other tasks get their turn: about a millisecond of work.
 const YIELD_AFTER: usize = 256;
-/// How many calls SQLite is given at once; they share four readers and one writer.
+/// Maximum concurrent calls for SQLite; they share four readers and one writer.
 #[cfg(feature = "sqlite")]
 const SQLITE_CONCURRENCY: usize = 16;
 
-/// A table of secrets, in SQLite or Postgres. Clones share it. The [crate's page](crate) has an example.
+/// A table of secrets in SQLite or Postgres. Clones share it. The [crate's page](crate) has an
+/// example.
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
@@ -46,21 +47,21 @@ struct Inner {
     ring: Option<KeyRing>,
     owner: Option<Owner>,
     capabilities: Capabilities,
-    /// Whether the active key's check value is known to be in the table.
+    /// Whether the table is known to contain the active key's check value.
     registered: OnceCell<()>,
 }
 
 impl Database {
-    /// Opens a table. Where it is missing `create` says what happens: it is made, opening fails, or it
-    /// is read as empty and refuses every change. Runs no DDL on a table that exists.
+    /// Opens a table. If it is missing, the setting `create` decides: it is created, opening fails,
+    /// or it counts as empty and refuses every change. Runs no DDL on an existing table.
     ///
-    /// A plain table is opened with a warning in the log, once: whoever reads the database, its
-    /// backups or its write-ahead log reads the secrets.
+    /// Opening a plain table logs a warning once: anyone who can read the database, its backups or
+    /// its write-ahead log can read the secrets.
     ///
     /// # Errors
-    /// Where the database cannot be reached or used, each cause with its remedy; `InvalidConfig`
-    /// where the table lacks columns that the mode needs (run [`prepare`](Self::prepare)), and where
-    /// the key ring is not the one that the table was encrypted with.
+    /// If the database cannot be reached or used, each cause with its remedy; `InvalidConfig` if
+    /// the table lacks columns that the mode needs (run [`prepare`](Self::prepare)), and if the key
+    /// ring does not match the table.
     pub async fn connect(config: DbConfig) -> Result<Self> {
         let store: Arc<str> = config.to_string().into();
         Self::open(config)
@@ -68,20 +69,21 @@ impl Database {
             .map_err(|error| error.with_operation(Operation::Open).with_store(store))
     }
 
-    /// The SQL that the table still lacks for our own columns: owner, created, expires and those of
+    /// Returns the SQL that adds our missing columns: owner, created, expires and those of
     /// encrypted values. Runs nothing.
     ///
     /// # Errors
-    /// Where the database cannot be reached, or the table is something else.
+    /// If the database cannot be reached, or the table has another layout.
     pub async fn prepare_sql(config: &DbConfig) -> Result<Vec<String>> {
         Self::prepared(config, false).await
     }
 
-    /// Runs what [`prepare_sql`](Self::prepare_sql) shows, and says what it was. Stores that are open
-    /// keep what they found at open.
+    /// Runs the SQL of [`prepare_sql`](Self::prepare_sql) and returns it. Open stores keep using
+    /// the columns that they found when they opened.
     ///
     /// # Errors
-    /// As [`prepare_sql`](Self::prepare_sql); `PermissionDenied` where the role may not alter the table.
+    /// As for [`prepare_sql`](Self::prepare_sql); `PermissionDenied` if the role may not alter the
+    /// table.
     pub async fn prepare(config: &DbConfig) -> Result<Vec<String>> {
         Self::prepared(config, true).await
     }
@@ -92,7 +94,7 @@ impl Database {
         self.inner.mode
     }
 
-    /// Closes all connections. SQLite then empties its log into the file.
+    /// Closes all connections. SQLite then truncates its log.
     pub async fn close(&self) {
         self.inner.client.close().await;
     }
@@ -130,21 +132,21 @@ impl Database {
                     ErrorKind::InvalidConfig,
                     "the table lacks the columns of encrypted values",
                 )
-                .with_hint("run prepare, which shows the SQL and runs it on request"));
+                .with_hint("run prepare, which prints the SQL and runs it on request"));
             }
             if layout.payload_required {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
                     "the column `payload` is NOT NULL, and is empty in encrypted rows",
                 )
-                .with_hint("drop its NOT NULL (prepare does on Postgres)"));
+                .with_hint("drop its NOT NULL constraint (prepare does this on Postgres)"));
             }
         }
         ring_check::at_open(&*client, config.mode, config.ring.as_ref()).await?;
         if config.mode == Mode::Plain {
             tracing::warn!(
                 store = %config,
-                "secrets are stored in plain text: who reads this database or its backups reads them"
+                "secrets are stored in plain text: anyone who can read this database or its backups can read them"
             );
         }
         let capabilities = Capabilities {
@@ -153,7 +155,7 @@ impl Database {
             concurrency,
             max_value_bytes: MAX_VALUE_BYTES,
             atomic_create: true,
-            // Postgres text cannot hold it; bytes and SQLite can.
+            // Postgres text cannot contain it; bytes and SQLite can.
             nul: config.mode != Mode::Plain || engine == "sqlite",
             owner: layout.owner,
             expiry: if layout.expires {
@@ -164,8 +166,8 @@ impl Database {
             reads_expiry: layout.expires,
             listing: Listing::Immediate,
             cost: Cost {
-                // The insert; what was there already is read and compared; and, once for each
-                // process, the check value of the active key.
+                // The insert; the read of existing rows for comparison; and, once per process, the
+                // check value of the active key.
                 write: if config.mode == Mode::Plain { 2 } else { 4 },
                 ..Cost::ONE
             },
@@ -207,12 +209,12 @@ impl Database {
         &*self.inner.client
     }
 
-    /// The key ring, where rows may be encrypted.
+    /// The key ring, if rows may be encrypted.
     pub(crate) fn ring(&self) -> Option<&KeyRing> {
         self.inner.ring.as_ref()
     }
 
-    /// Makes sure that the active key may be written under; asked once.
+    /// Ensures that the active key may be used for writing; checked once.
     pub(crate) async fn registered(&self, ring: &KeyRing) -> Result<()> {
         self.inner
             .registered
@@ -225,7 +227,7 @@ impl Database {
         move |error| error.with_operation(operation).with_store(self.to_string())
     }
 
-    /// The value of a row, if it is one that the mode accepts.
+    /// The value of a row, if the mode accepts it.
     fn value(&self, row: Row) -> Result<Read> {
         let binding = Binding {
             coordinate: &row.coordinate,
@@ -235,7 +237,7 @@ impl Database {
         let half = content.is_touched_by_encryption();
         let value = match (self.inner.mode, &self.inner.ring) {
             (Mode::Plain, _) | (_, None) => content.payload.ok_or_else(|| {
-                altered("it holds no plain value")
+                altered("it does not contain a plain value")
                     .with_hint("if the table is encrypted, set its key ring and mode=encrypted")
             })?,
             (mode, Some(ring)) => match (content.to_sealed(), content.payload) {
@@ -243,14 +245,14 @@ impl Database {
                 (None, Some(value)) if mode == Mode::Converting && !half => value,
                 (None, Some(_)) => {
                     return Err(altered(
-                        "it holds a plain value where only encrypted ones are accepted",
+                        "it contains a plain value, but only encrypted ones are accepted",
                     )
                     .with_hint(
                         "if the table is being converted, set mode=converting until encrypt is done",
                     ));
                 }
                 (None, None) => {
-                    return Err(altered("columns of its encrypted value are empty"));
+                    return Err(altered("columns of its encrypted value are NULL"));
                 }
             },
         };
@@ -258,7 +260,7 @@ impl Database {
             .expires
             .map(Timestamp::from_unix_seconds)
             .transpose()
-            .map_err(|_| altered("its expiry is no time"))?;
+            .map_err(|_| altered("its expiry is not a valid time"))?;
         Ok(Read::new(value).with_expires(expires))
     }
 
@@ -274,7 +276,7 @@ impl Database {
         let rows = self.client().read(&names, columns).await?;
         let mut values = HashMap::with_capacity(rows.len());
         for (index, row) in rows.into_iter().enumerate() {
-            // Thousands of decryptions in a row would keep everybody else on this thread waiting.
+            // Thousands of decryptions in a row would block other tasks on this thread.
             if index % YIELD_AFTER == YIELD_AFTER - 1 && columns == Columns::Sealed {
                 tokio::task::yield_now().await;
             }
@@ -283,7 +285,7 @@ impl Database {
         Ok(values)
     }
 
-    /// Inserts what can be, then compares what was there already.
+    /// Inserts new rows, then compares existing ones.
     async fn write_rows(&self, writes: &[&Write]) -> Result<Vec<Result<Written>>> {
         let seconds = |write: &Write| write.expires.map(Timestamp::unix_seconds);
         let values = match (self.inner.mode, &self.inner.ring) {
@@ -346,20 +348,17 @@ impl Database {
             .collect())
     }
 
-    /// A row that was not inserted and is not there.
+    /// A row that was not inserted and does not exist.
     fn vanished(&self) -> Error {
         match &self.inner.ring {
-            // An insert under a key without check value inserts nothing.
+            // An insert with a key without a check value inserts nothing.
             Some(ring) if self.inner.mode != Mode::Plain => ring_check::retired(ring.active()),
-            _ => Error::new(
-                ErrorKind::Conflict,
-                "somebody else deleted the name at the same moment",
-            ),
+            _ => Error::new(ErrorKind::Conflict, "the name was deleted concurrently"),
         }
     }
 
     fn entry(head: Head, coordinate: ManagedCoordinate) -> Entry {
-        // A time that is none is no reason to hide the name: sweeping then leaves it alone.
+        // An invalid time is no reason to hide the name: a sweep then ignores it.
         let time =
             |seconds: Option<i64>| seconds.and_then(|at| Timestamp::from_unix_seconds(at).ok());
         Entry::new(coordinate)
@@ -391,7 +390,7 @@ impl SecretPersistence for Database {
                         .unwrap_or_else(|| {
                             Err(Error::new(
                                 ErrorKind::NotFound,
-                                "the store has nothing under this name",
+                                "the store does not have a secret of this name",
                             ))
                         })
                         .map_err(|error| failed(error).with_coordinate(coordinate.shared()))
@@ -451,8 +450,11 @@ impl SecretPersistence for Database {
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
-        let error = Error::new(ErrorKind::Unsupported, "a database has no recovery")
-            .with_hint("restore a backup of it");
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            "a database does not support recovery",
+        )
+        .with_hint("restore a backup");
         Err(self.failed(Operation::Restore)(error).with_coordinate(coordinate.shared()))
     }
 
@@ -484,7 +486,10 @@ impl SecretPersistence for Database {
             .await
             .and_then(|head| {
                 head.ok_or_else(|| {
-                    Error::new(ErrorKind::NotFound, "the store has nothing under this name")
+                    Error::new(
+                        ErrorKind::NotFound,
+                        "the store does not have a secret of this name",
+                    )
                 })
             })
             .map(|head| Self::entry(head, coordinate.clone()))

@@ -493,12 +493,12 @@ impl Client for PostgresClient {
 
     fn out_of_reach(&self) -> &'static [&'static str] {
         &[
-            "free space of the table's files, until VACUUM FULL has rewritten them",
+            "free space in the table's files, until VACUUM FULL has rewritten them",
             "the write-ahead log on the server, and its archive",
-            "replicas, until they have replayed the same, and whatever logical replication feeds",
+            "replicas, until they have replayed the changes, and subscribers of logical replication",
             "backups, dumps and snapshots",
-            "the server's statement log, where it logs parameters",
-            "change these credentials at their origin if somebody may have seen them",
+            "the server's statement log, if it logs parameters",
+            "rotate these credentials at their origin if anyone may have seen them",
         ]
     }
 
@@ -531,7 +531,7 @@ async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnect
                 wait.as_secs()
             ),
         )
-        .with_hint("check host and port, that the server runs, and the network between")),
+        .with_hint("check host and port, that the server is running, and the network")),
     }
 }
 

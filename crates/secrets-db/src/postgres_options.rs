@@ -54,13 +54,13 @@ const PASSWORD: Setting = Setting::new("password", "the password of the Postgres
 
 const SSLMODE: Setting = Setting::new(
     "sslmode",
-    "verify-full by default; prefer, require and verify-ca are verified in full as well; disable and allow, without TLS, are for loopback and sockets only, where disable is the default",
+    "verify-full by default; prefer, require and verify-ca are verified in full as well; disable and allow, without TLS, are allowed only on loopback and sockets, where disable is the default",
 )
 .operator_only();
 
 const SSL_ROOT_CERT: Setting = Setting::new(
     "ssl-root-cert",
-    "a PEM file of further certificate authorities that the Postgres server may be certified by",
+    "a PEM file with further certificate authorities for the Postgres server's certificate",
 )
 .with_env(&["DATABASE_SSL_ROOT_CERT"])
 .with_helm(&["sslRootCert"])
@@ -114,7 +114,7 @@ impl PostgresOptions {
     /// URL.
     ///
     /// # Errors
-    /// `InvalidConfig` where the query says something else than the rest of the URL.
+    /// `InvalidConfig` if the query says something else than the rest of the URL.
     pub fn read_url(url: &StoreUrl, settings: &mut SettingMap) -> Result<()> {
         if let Some(host) = url.host() {
             settings.set("host", unbracketed(host))?;
@@ -161,8 +161,8 @@ impl PostgresOptions {
         settings.set_by_operator("url", url.clone())?;
         Self::from_settings(&settings).map_err(|error| {
             error.with_hint(
-                "write postgres://user:password@host/database; TLS is verified in full, and only a \
-                 server on this machine may do without",
+                "write postgres://user:password@host/database; TLS is fully verified, and only a \
+                 server on this machine may be used without it",
             )
         })
     }
@@ -170,7 +170,9 @@ impl PostgresOptions {
     /// The same, `url` read already.
     pub(crate) fn new(settings: &SettingMap, address: Address) -> Result<Self> {
         if address.file.is_some() {
-            return Err(invalid("the database's URL is of SQLite, not of Postgres"));
+            return Err(invalid(
+                "the database's URL is for SQLite, not for Postgres",
+            ));
         }
         let required = |name: &str, variable: &str, value: Option<String>| {
             value.ok_or_else(|| {
@@ -207,7 +209,7 @@ impl PostgresOptions {
         let root_certificates = match certificates.filter(|_| tls) {
             Some(path) => Some(std::fs::read(&path).map_err(|error| {
                 invalid(format!("`ssl-root-cert` {path} cannot be read"))
-                    .with_hint("it is a file of certificates in PEM form")
+                    .with_hint("it must be a file of PEM certificates")
                     .with_source(error)
             })?),
             None => None,
@@ -278,14 +280,14 @@ fn tls(sslmode: Option<&str>, local: bool, has_certificates: bool) -> Result<boo
         None => Ok(!local),
         Some("disable" | "allow") if local => Ok(false),
         Some("disable" | "allow") => Err(invalid(
-            "TLS must not be switched off for a server elsewhere",
+            "TLS must not be disabled for a remote server",
         )
-        .with_hint("only loopback and sockets may have that: leave `sslmode` out, which makes it verify-full; `ssl-root-cert` names a private authority")),
-        // Whoever asks for less than full verification gets full verification.
+        .with_hint("this is allowed only for loopback and sockets; remove `sslmode`, which then defaults to verify-full; set a private authority as `ssl-root-cert`")),
+        // Weaker modes are upgraded to full verification.
         Some("prefer" | "require" | "verify-ca") if local => Ok(has_certificates),
         Some("prefer" | "require" | "verify-ca" | "verify-full") => Ok(true),
-        Some(_) => Err(invalid("`sslmode` cannot be understood").with_hint(
-            "it is verify-full or disable; allow, prefer, require and verify-ca are understood too",
+        Some(_) => Err(invalid("`sslmode` is invalid").with_hint(
+            "use verify-full or disable; allow, prefer, require and verify-ca are accepted too",
         )),
     }
 }

@@ -16,7 +16,7 @@ const RETIRED: &str = "retired:";
 /// How many rows are tried where a check value is missing.
 const SAMPLE: usize = 8;
 
-/// The entry that holds a key's check value.
+/// The entry with a key's check value.
 pub(crate) fn entry(key_id: &str) -> String {
     format!("{PREFIX}{key_id}")
 }
@@ -42,9 +42,10 @@ pub(crate) async fn at_open(client: &dyn Client, mode: Mode, ring: Option<&KeyRi
                 Ok(())
             } else {
                 Err(
-                    wrong("the table is encrypted, and the store is set up as plain").with_hint(
-                        "set SECRETS_KEYRING_FILE or SECRETS_KEYRING, and mode=encrypted",
-                    ),
+                    wrong("the table is encrypted, but the store is configured as plain")
+                        .with_hint(
+                            "set SECRETS_KEYRING_FILE or SECRETS_KEYRING, and mode=encrypted",
+                        ),
                 )
             };
         }
@@ -54,13 +55,13 @@ pub(crate) async fn at_open(client: &dyn Client, mode: Mode, ring: Option<&KeyRi
         if ring.contains(id) {
             if !ring.recognises(id, value) {
                 return Err(wrong(format!(
-                    "the ring's key `{id}` is another one than the table was encrypted with"
+                    "the ring's key `{id}` is not the one that encrypted the table"
                 ))
                 .with_hint("use the key ring that belongs to this table"));
             }
         } else if client.count(&Filter::SealedUnder(id.to_string())).await? > 0 {
             return Err(wrong(format!(
-                "rows are encrypted under `{id}`, which the ring lacks"
+                "rows are encrypted with `{id}`, which is missing in the ring"
             ))
             .with_hint("use the key ring that belongs to this table, with all its keys"));
         }
@@ -92,7 +93,7 @@ async fn try_some_rows(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Resul
         None | Some(true) => Ok(()),
         Some(false) if opened.any(|opens| opens) => Ok(()),
         Some(false) => Err(wrong(format!(
-            "rows name the key `{id}`, and none of the first ones opens with the ring's"
+            "rows name the key `{id}`, but the ring's key decrypts none of the first ones"
         ))
         .with_hint("use the key ring that belongs to this table")),
     }
@@ -117,7 +118,7 @@ pub(crate) async fn register(client: &dyn Client, ring: &KeyRing) -> Result<()> 
     match entries.iter().find(|(known, _)| *known == name) {
         Some((_, value)) if ring.recognises(ring.active(), value) => Ok(()),
         _ => Err(wrong(format!(
-            "the ring's key `{}` is another one than the table was encrypted with",
+            "the ring's key `{}` is not the one that encrypted the table",
             ring.active()
         ))
         .with_hint("use the key ring that belongs to this table")),
@@ -135,6 +136,6 @@ pub(crate) fn retired(id: &KeyId) -> Error {
 fn wrong(what: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::InvalidConfig,
-        format!("the key ring does not fit: {what}"),
+        format!("the key ring does not match: {what}"),
     )
 }

@@ -19,7 +19,7 @@ const ATTEMPTS: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RotateOptions {
-    /// Whether values get new data keys too. For a key ring that leaked: whoever has it may have
+    /// Whether values get new data keys too. For a leaked key ring: anyone who has it may have
     /// unwrapped the data keys.
     pub reencrypt: bool,
 }
@@ -86,21 +86,22 @@ impl Database {
         let name = ring_check::entry(id.as_str());
         let entries = client.meta().await.map_err(&failed)?;
         let check = entries.into_iter().find(|(known, _)| *known == name);
-        // First nobody may write under it, then whoever was just writing has to end, and only then
+        // First forbid writes with it, then wait for running writes to end, and only then
         // does a count say anything.
         client.remove_meta(&name).await.map_err(&failed)?;
         client.barrier().await.map_err(&failed)?;
         let rows = client.count(&Filter::SealedUnder(id.to_string())).await;
-        let verdict = match rows {
-            Ok(0) => {
-                client
-                    .put_meta(&ring_check::tombstone(id), b"1", true)
-                    .await
-            }
-            Ok(rows) => Err(in_use(id, &format!("{rows} rows are encrypted under it"))
-                .with_hint("rotate first")),
-            Err(error) => Err(error),
-        };
+        let verdict =
+            match rows {
+                Ok(0) => {
+                    client
+                        .put_meta(&ring_check::tombstone(id), b"1", true)
+                        .await
+                }
+                Ok(rows) => Err(in_use(id, &format!("{rows} rows are encrypted with it"))
+                    .with_hint("rotate first")),
+                Err(error) => Err(error),
+            };
         if verdict.is_err()
             && let Some((name, value)) = check
         {
@@ -172,7 +173,7 @@ impl Database {
                 if attempt == ATTEMPTS {
                     return Err(Error::new(
                         ErrorKind::Conflict,
-                        "others change rows faster than they are encrypted anew",
+                        "rows are changed faster than they are encrypted again",
                     ));
                 }
                 let names: Vec<&str> = page.lost.iter().map(String::as_str).collect();

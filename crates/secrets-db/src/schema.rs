@@ -1,10 +1,10 @@
-//! The table: which columns it has, and the SQL that adds what is missing.
+//! The table: its columns, and the SQL that adds missing ones.
 
 use secret_persistence_core::{Error, ErrorKind, Result};
 
 use crate::naming::TableName;
 
-/// Which engine's SQL is meant.
+/// The engine whose SQL is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     #[cfg(feature = "postgres")]
@@ -13,7 +13,7 @@ pub(crate) enum Dialect {
     Sqlite,
 }
 
-/// Which of our own columns a table has, beside `coordinate` and `payload`.
+/// Which of our columns a table has, beside `coordinate` and `payload`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) owner: bool,
@@ -21,16 +21,16 @@ pub(crate) struct Layout {
     pub(crate) expires: bool,
     /// All five of an encrypted value.
     pub(crate) sealed: bool,
-    /// Whether the second table is there.
+    /// Whether the second table exists.
     pub(crate) meta: bool,
-    /// Whether `payload` is NOT NULL, so that the table cannot hold an encrypted row.
+    /// Whether `payload` is NOT NULL, so that the table cannot store an encrypted row.
     pub(crate) payload_required: bool,
 }
 
-/// A column as the catalogue has it.
+/// A column in the catalogue.
 pub(crate) struct Found {
     pub(crate) name: String,
-    /// The type in the engine's own words, in lower case.
+    /// The engine's name of the type, in lower case.
     pub(crate) kind: String,
     pub(crate) not_null: bool,
 }
@@ -71,7 +71,7 @@ impl Kind {
         }
     }
 
-    /// Whether a column of the catalogue's type can hold it.
+    /// Whether a column of this catalogue type can store it.
     fn fits(self, dialect: Dialect, found: &str) -> bool {
         match dialect {
             #[cfg(feature = "postgres")]
@@ -80,8 +80,9 @@ impl Kind {
                 Self::Integer => found == "bigint",
                 Self::Text => found == "text" || found.starts_with("character varying"),
             },
-            // SQLite stores what it is given, unless the column's affinity changes it: text must not
-            // become a number. <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>
+            // SQLite stores any value, but the column's affinity may convert it: text must not
+            // become a number.
+            // <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>
             #[cfg(feature = "sqlite")]
             Dialect::Sqlite => match self {
                 Self::Bytes => found.contains("blob") || found.is_empty(),
@@ -95,7 +96,7 @@ impl Kind {
 }
 
 impl Layout {
-    /// Everything that a table of ours has.
+    /// Everything that a complete table has.
     pub(crate) const FULL: Self = Self {
         owner: true,
         created: true,
@@ -105,7 +106,7 @@ impl Layout {
         payload_required: false,
     };
 
-    /// Reads what the catalogue says of an existing table.
+    /// Reads the catalogue of an existing table.
     pub(crate) fn read(
         dialect: Dialect,
         table: &TableName,
@@ -146,7 +147,7 @@ impl Layout {
     }
 }
 
-/// The SQL that makes the whole table, in a database that lacks it.
+/// The SQL that creates the whole table.
 pub(crate) fn create(dialect: Dialect, table: &TableName) -> Vec<String> {
     let columns: String = COLUMNS
         .iter()
@@ -161,7 +162,7 @@ pub(crate) fn create(dialect: Dialect, table: &TableName) -> Vec<String> {
     ]
 }
 
-/// The SQL that adds what an existing table lacks; nothing where nothing is missing.
+/// The SQL that adds what an existing table lacks; empty if nothing is missing.
 pub(crate) fn prepare(
     dialect: Dialect,
     table: &TableName,

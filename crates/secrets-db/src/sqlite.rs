@@ -230,7 +230,7 @@ impl Client for SqliteClient {
         };
         // Names are text without control characters: they are always JSON.
         let names = serde_json::to_string(names)
-            .map_err(|_| Error::new(ErrorKind::Unexpected, "names do not become JSON"))?;
+            .map_err(|_| Error::new(ErrorKind::Unexpected, "names cannot be encoded as JSON"))?;
         sqlx::query(AssertSqlSafe(sql.as_str()))
             .bind(names)
             .fetch_all(&self.readers)
@@ -319,7 +319,7 @@ impl Client for SqliteClient {
             .await
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        // What was deleted still stands in the log.
+        // The log still contains deleted values.
         if deleted.rows_affected() > 0 {
             self.deleted.fetch_add(1, Ordering::AcqRel);
         }
@@ -488,7 +488,7 @@ impl Client for SqliteClient {
         &[
             "backups, snapshots and copies of the file",
             "blocks that the file system or the disk has freed and not overwritten",
-            "change these credentials at their origin if somebody may have seen them",
+            "rotate these credentials at their origin if anyone may have seen them",
         ]
     }
 
@@ -559,7 +559,7 @@ fn create_private(path: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(Error::new(
             ErrorKind::InvalidConfig,
-            format!("the file {} cannot be made", path.display()),
+            format!("cannot create the file {}", path.display()),
         )
         .with_hint("check the path, and that its folder exists and is writable")
         .with_source(error)),

@@ -272,7 +272,7 @@ impl Client {
                     .with_retry_policy(NeverRetry)
                     .with_attempt_timeout(REQUEST_TIMEOUT);
                 // The only way there is, though the SDK does not document it: a redirect would take
-                // a value along to whoever it names.
+                // a value along to the host it names.
                 let built = quiet(with_follow_redirects(builder, false).build()).await;
                 built.map_err(|_| Nature::Unbuildable)
             })

@@ -46,14 +46,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`](crate::SETTINGS), wherever they came from. The owner is not a setting of
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. The owner is not a setting of
     /// the store: add it with [`with_owner`](Self::with_owner).
     ///
     /// A tenant's settings need a service account's key as Google made it: without one the store
     /// would act as the platform, and another type of credentials could name other addresses.
     ///
     /// # Errors
-    /// `InvalidConfig` where one is missing, contradicts another, or is beyond what Google accepts.
+    /// `InvalidConfig` if one is missing, contradicts another, or is beyond what Google accepts.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let project = Project::parse(text("project-id").unwrap_or_default())?;
@@ -161,7 +161,7 @@ pub(crate) enum Credentials {
     /// (a key, or a configuration of workload identity federation), gcloud's own, or the metadata
     /// server.
     ApplicationDefault,
-    /// What a credentials file holds.
+    /// The content of a credentials file.
     Key(Key),
     /// A credentials file, read again when it changes or is refused.
     KeyFile(PathBuf),
@@ -172,7 +172,7 @@ pub(crate) enum Credentials {
 /// Where the value of a secret is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Replication {
-    /// Wherever Google decides.
+    /// Where Google decides.
     Automatic,
     /// In one region, as a regional secret.
     Regional,

@@ -1,6 +1,6 @@
-//! Credentials: made once, kept, made anew when their file changes or Google refuses them.
+//! Credentials: made once, kept, created again when their file changes or Google refuses them.
 //!
-//! The SDK's credentials fetch and renew tokens by themselves, and keep for ever what they have read
+//! The SDK's credentials fetch and renew tokens by themselves, and keep forever what they have read
 //! from a file, and a refusal too: so it is we who throw them away.
 
 use std::env;
@@ -42,7 +42,7 @@ struct Inner {
     shared: Shared<Held, Error>,
 }
 
-/// What makes credentials anew, from the start, each time.
+/// Creates credentials from scratch each time.
 struct Source {
     credentials: Credentials,
     impersonate: Option<String>,
@@ -95,7 +95,7 @@ impl CredentialCache {
         match source.see_token(&held).await {
             Ok(()) => Ok(held),
             Err(error) => {
-                // The SDK would answer with the same error for ever.
+                // The SDK would answer with the same error forever.
                 shared.forget(&held);
                 Err(error)
             }
@@ -226,11 +226,10 @@ impl Source {
         match timeout(TOKEN_TIMEOUT, token).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.explain(&error, held.acts_as_another())),
-            Err(_) => Err(Error::new(
-                ErrorKind::Unavailable,
-                "an access token could not be had in time",
-            )
-            .with_hint(self.tried())),
+            Err(_) => Err(
+                Error::new(ErrorKind::Unavailable, "getting an access token timed out")
+                    .with_hint(self.tried()),
+            ),
         }
     }
 
@@ -274,7 +273,7 @@ impl Source {
         let unreachable = |connect: Connect| {
             Error::new(
                 ErrorKind::Unavailable,
-                format!("no connection to whom the credentials ask for a token: {connect}"),
+                format!("no connection to the token server: {connect}"),
             )
         };
         let (error, hint) = match cause {
@@ -296,16 +295,16 @@ impl Source {
             Cause::Refused(status @ (400..=499)) if status != 429 => (
                 Error::new(
                     ErrorKind::Unauthenticated,
-                    format!("the credentials were refused a token (HTTP {status})"),
+                    format!("the token server refuses the credentials (HTTP {status})"),
                 ),
-                "they were revoked, have expired, or belong to an account that is gone: log in again \
+                "they were revoked, have expired, or belong to a deleted account: log in again \
                  (`gcloud auth application-default login`), make a new key, or compare the workload \
                  identity pool's issuer, audience and conditions with the token",
             ),
             Cause::Refused(status) => (
                 Error::new(
                     ErrorKind::Unavailable,
-                    format!("no token can be had at present (HTTP {status})"),
+                    format!("the token server cannot issue tokens at present (HTTP {status})"),
                 ),
                 "try again; see https://status.cloud.google.com",
             ),
@@ -320,23 +319,23 @@ impl Source {
             ),
             Cause::Connect(connect) => (
                 unreachable(connect),
-                "look at the network, proxies and firewalls",
+                "check the network, proxies and firewalls",
             ),
             Cause::TimedOut => (
                 unreachable(Connect::TimedOut),
-                "look at the network, proxies and firewalls",
+                "check the network, proxies and firewalls",
             ),
             Cause::Other if error.is_transient() => (
-                Error::new(ErrorKind::Unavailable, "an access token could not be had"),
+                Error::new(ErrorKind::Unavailable, "could not get an access token"),
                 "try again",
             ),
             Cause::Other => (
                 Error::new(
                     ErrorKind::Unauthenticated,
-                    "no access token can be made of the credentials",
+                    "the credentials cannot produce an access token",
                 ),
-                "look whether the private key is whole, with its line ends, or make a new key; a \
-                 file or program that a federation's configuration names must be there",
+                "check that the private key is complete, with its newlines, or create a new key; a \
+                 file or program in a federation configuration must exist",
             ),
         };
         error.with_hint(format!("{hint}; {}", self.tried()))
@@ -361,7 +360,7 @@ impl Source {
             Credentials::Anonymous => "no credentials, as configured".to_owned(),
             Credentials::Key(_) => "the credentials of the settings".to_owned(),
             Credentials::KeyFile(path) => format!("the file {}", path.display()),
-            Credentials::Metadata => "the metadata server, and nothing else".to_owned(),
+            Credentials::Metadata => "only the metadata server".to_owned(),
             Credentials::ApplicationDefault => match default_file() {
                 Some(DefaultFile::Named(path)) => format!(
                     "the file {}, which GOOGLE_APPLICATION_CREDENTIALS names",
@@ -449,9 +448,9 @@ fn build(key: &Key) -> Result<(SdkCredentials, Option<Kind>), Error> {
 fn unbuildable<E>(_reason: E) -> Error {
     Error::new(
         ErrorKind::InvalidConfig,
-        "the credentials are not as their type needs them",
+        "the credentials are invalid for their type",
     )
-    .with_hint("make a new key, or a new configuration of the workload identity federation")
+    .with_hint("create a new key, or a new workload identity federation configuration")
 }
 
 fn read_key(path: &Path) -> Result<Key, Error> {

@@ -23,13 +23,13 @@ const GOOGLE: Provider = Provider {
     // Google gives a little, and says nowhere how much; a clock that is synchronised is never this wrong.
     tolerated_skew: 60,
     hints: Hints {
-        answer: "try again; look at endpoint-url and at proxies on the way",
-        address: "look at endpoint-url, and whether anything listens there",
-        authority: "look whether a proxy replaces certificates, and whether its authority is among the \
+        answer: "try again; check endpoint-url and at proxies on the way",
+        address: "check endpoint-url, and whether anything listens there",
+        authority: "check whether a proxy replaces certificates, and whether its authority is among the \
                     system's",
-        certificate_name: "look at endpoint-url, and whether a proxy replaces certificates",
-        host: "look whether the region is spelt right and has Secret Manager, and whether DNS works",
-        network: "look at the network, proxies and firewalls, and at Private Google Access",
+        certificate_name: "check endpoint-url, and whether a proxy replaces certificates",
+        host: "check whether the region is spelt correctly and has Secret Manager, and whether DNS works",
+        network: "check the network, proxies and firewalls, and Private Google Access",
         outage: "try again; see https://status.cloud.google.com",
     },
 };
@@ -140,8 +140,8 @@ impl Fault {
                 (
                     ErrorKind::InvalidConfig,
                     "the KMS key cannot be used, or a policy of the organisation forbids the location",
-                    "look whether kms-key is enabled and granted to Secret Manager's service agent \
-                     (`migrate policy gcp --kms-key …`), and at the policies gcp.resourceLocations \
+                    "check whether kms-key is enabled and granted to Secret Manager's service agent \
+                     (`migrate policy gcp --kms-key …`), and the policies gcp.resourceLocations \
                      and gcp.restrictNonCmekServices; set region where secrets must stay in one",
                 )
             }
@@ -204,7 +204,7 @@ fn nature(action: Action, error: &SdkError) -> Nature {
     }
 }
 
-/// The code of a status that stands alone, without the `error` around it: so gateways to gRPC write
+/// The code of a bare status without the `error` object around it, as gRPC gateways write
 /// it. <https://cloud.google.com/apis/design/errors#error_model>
 fn bare_code(body: &[u8]) -> Option<Code> {
     let body: Value = serde_json::from_slice(body).ok()?;

@@ -1,4 +1,4 @@
-//! What a credentials file holds: its types, who it is, and what must stand in it.
+//! Parses credentials files: their types, identity, and required fields.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ impl Key {
         Ok(key)
     }
 
-    /// The content, parsed anew: this copy is the SDK's, which does not wipe it.
+    /// The content, parsed again: the SDK gets this copy and does not wipe it.
     pub(crate) fn value(&self) -> Result<KeyContent> {
         let text = self.json.expose().trim_start_matches('\u{feff}');
         let value: Value =
@@ -57,14 +57,14 @@ impl Key {
         let content = self.value()?;
         if content.kind() != Some(Kind::ServiceAccount) {
             return Err(invalid(
-                "of Google credentials a tenant may use a service account's key only",
+                "a tenant may use only a service account key as Google credentials",
             ));
         }
         if content.text("token_uri") != Some("https://oauth2.googleapis.com/token") {
-            return Err(invalid(
-                "the service account key names another token address than Google's",
-            )
-            .with_hint("use the key as Google made it"));
+            return Err(
+                invalid("the service account key has another token address than Google's")
+                    .with_hint("use the key as Google created it"),
+            );
         }
         Ok(())
     }
@@ -76,7 +76,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What stands in a credentials file.
+/// The fields of a credentials file.
 pub(crate) struct KeyContent(pub(crate) Value);
 
 impl KeyContent {
@@ -116,14 +116,12 @@ impl KeyContent {
     /// Refuses what cannot work, by name and never by content.
     pub(crate) fn check(&self) -> Result<()> {
         let Some(kind) = self.kind() else {
-            return Err(not_a_key(
-                "the credentials are JSON, but of no type that is known",
-            ));
+            return Err(not_a_key("the credentials are JSON of an unknown type"));
         };
         let universe = self.text("universe_domain").unwrap_or(UNIVERSE);
         if universe != UNIVERSE {
             return Err(
-                invalid("the credentials are of another universe than googleapis.com")
+                invalid("the credentials are for another universe than googleapis.com")
                     .with_hint("use credentials of the public Google Cloud"),
             );
         }
@@ -165,7 +163,7 @@ pub(crate) enum Kind {
 
 fn not_a_key(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     invalid(message).with_hint(
-        "give the whole JSON file that `gcloud iam service-accounts keys create` writes \
+        "use the whole JSON file that `gcloud iam service-accounts keys create` writes \
          (SECRET_STORE_GCP_CREDENTIALS), or its path (SECRET_STORE_GCP_CREDENTIALS_FILE)",
     )
 }

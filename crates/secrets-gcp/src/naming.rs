@@ -42,11 +42,11 @@ impl Project {
         let message = if text.is_empty() {
             "the Google Cloud project is missing"
         } else {
-            "the Google Cloud project does not look like one"
+            "the Google Cloud project is not valid"
         };
         Err(Error::new(ErrorKind::InvalidConfig, message).with_hint(
             "set SECRET_STORE_GCP_PROJECT_ID, or the host of the URL as in `gcp://my-project`, to \
-             the id of the project that holds the secrets (not its display name)",
+             the id of the project of the secrets (not its display name)",
         ))
     }
 }
@@ -78,7 +78,7 @@ impl Region {
         }
         Err(Error::new(
             ErrorKind::InvalidConfig,
-            "the Google Cloud region does not look like one",
+            "the Google Cloud region is not valid",
         )
         .with_hint(
             "set SECRET_STORE_GCP_REGION, or the path of the URL as in \

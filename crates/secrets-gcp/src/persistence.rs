@@ -270,7 +270,7 @@ fn entry(coordinate: ManagedCoordinate, secret: &Secret) -> Entry {
         .with_tags(labels)
 }
 
-/// The customer's key, wherever the form of the secret keeps it.
+/// The customer-managed key, which depends on the form of the secret.
 fn key(secret: &Secret) -> Option<String> {
     let of_replication = || match secret.replication.as_ref()?.replication.as_ref()? {
         SdkReplication::Automatic(automatic) => automatic.customer_managed_encryption.as_ref(),

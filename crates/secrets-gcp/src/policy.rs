@@ -21,17 +21,17 @@ use serde_json::{Value, json};
 use crate::config::{check_kms_key, check_service_account};
 use crate::naming::{Place, Project, Region, is_project_number};
 
-/// What stands for the project's id where nobody gave it.
+/// The placeholder for an unknown project id.
 const SOME_PROJECT: &str = "PROJECT_ID";
 
-/// What stands for the principal where nobody gave it.
+/// The placeholder for an unknown principal.
 const SOME_MEMBER: &str = "MEMBER";
 
 /// What the roles are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyOptions {
-    /// The number of the project that holds the secrets: conditions name it, and not the id.
+    /// The number of the project with the secrets: conditions name it, and not the id.
     pub project_number: String,
     /// The id of that project, for the commands; they ask Google for it unless given.
     pub project: Option<String>,
@@ -111,7 +111,7 @@ impl PolicyOptions {
 /// id and the principal.
 ///
 /// # Errors
-/// `InvalidConfig` where an option does not follow its grammar; quotes and wildcards never do.
+/// `InvalidConfig` if an option does not follow its grammar; quotes and wildcards never do.
 pub fn roles(options: &PolicyOptions) -> Result<Value> {
     let scope = PolicyScope::parse(options)?;
     let roles: Vec<Value> = scope
@@ -256,7 +256,10 @@ impl Denial<'_> {
     /// What is refused, and what to grant.
     pub(crate) fn advice(self) -> (String, String) {
         let permission = self.permission.unwrap_or(self.action.as_str());
-        let message = format!("the principal may not do {permission} on {}", self.resource);
+        let message = format!(
+            "the principal lacks the permission {permission} on {}",
+            self.resource
+        );
         if permission.starts_with("cloudkms.") {
             let hint = format!(
                 "grant the service agent service-<project number>@{SERVICE_AGENT} {KEY_ROLE} on the \
@@ -281,7 +284,7 @@ impl Denial<'_> {
             Level::Secret => format!("grant it on {}", self.resource),
         };
         let hint = format!(
-            "{grant}; look at the project as well, for Google answers the same for one that does not \
+            "{grant}; check the project as well, for Google answers the same for one that does not \
              exist; `migrate policy gcp` prints the roles; see {page}"
         );
         (message, hint)
@@ -349,7 +352,7 @@ const RULES: &[Rule] = &[
         level: Level::Project,
         page: CONDITIONS_PAGE,
     },
-    // A write asks for it too, to compare what stands under a name that exists already.
+    // A write needs it too, to compare the value of an existing name.
     Rule {
         action: Action::AccessVersion,
         operations: &[Operation::Read, Operation::Write],

@@ -60,16 +60,19 @@ impl GoogleSecretManager {
             .with_hint("store it as UTF-8, base64 for example"),
             Unread::Confused => Error::new(
                 ErrorKind::Unexpected,
-                "another secret than the one asked for was answered",
+                "the response is for another secret than the requested one",
             )
-            .with_hint("look at endpoint-url"),
+            .with_hint("check endpoint-url"),
             Unread::Damaged => Error::new(
                 ErrorKind::Integrity,
                 "the value does not have the checksum that is stored with it",
             )
-            .with_hint("try again; look at proxies on the way"),
-            Unread::Empty => Error::new(ErrorKind::Unexpected, "the answer holds no value")
-                .with_hint("look at endpoint-url"),
+            .with_hint("try again; check proxies on the way"),
+            Unread::Empty => Error::new(
+                ErrorKind::Unexpected,
+                "the response does not contain a value",
+            )
+            .with_hint("check endpoint-url"),
             Unread::Refused(fault) => {
                 return self
                     .client
@@ -144,7 +147,7 @@ impl Condition {
             Self::Enabled => final_(
                 "the version is enabled, but the customer's key that it is encrypted with cannot be \
                  used",
-                "look whether the KMS key version is enabled, and granted to the service agent of \
+                "check whether the KMS key version is enabled, and granted to the service agent of \
                  Secret Manager (`migrate policy gcp --kms-key …`)",
             ),
             Self::Scheduled => Error::new(

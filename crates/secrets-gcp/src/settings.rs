@@ -1,9 +1,9 @@
-//! The key table: every setting, its name in URLs, its environment variables and its default.
+//! The key table: every setting with its name in URLs, its environment variables and its default.
 
 use secret_persistence_core::settings::{KeyTable, Setting, invalid};
 
-/// The key table: `gcp://<project>[/<region>]?kms-key=…&labels=…`, and the environment where the URL
-/// says nothing.
+/// The key table: `gcp://<project>[/<region>]?kms-key=…&labels=…`, with the environment for
+/// settings that the URL lacks.
 pub const SETTINGS: KeyTable = KeyTable::new(&["gcp"], ROWS, |url, settings| {
     let region = url.path().trim_matches('/');
     if url.port().is_some() || region.contains('/') {
@@ -26,29 +26,29 @@ pub const SETTINGS: KeyTable = KeyTable::new(&["gcp"], ROWS, |url, settings| {
 const ROWS: &[Setting] = &[
     Setting::new(
         "project-id",
-        "the project that holds the secrets, by its id or number; the host of the URL",
+        "the project of the secrets, by id or number; the host of the URL",
     )
     .with_env(&["SECRET_STORE_GCP_PROJECT_ID"])
     .with_helm(&["projectId"])
     .with_json(&["gcpProjectId"]),
     Setting::new(
         "region",
-        "the region that secrets stay in; the path of the URL. Without one, Google replicates them \
-         as it likes",
+        "the region of the secrets; the path of the URL. Without a region, Google replicates them \
+        automatically",
     )
     .with_env(&["SECRET_STORE_GCP_REGION"])
     .with_helm(&["region"])
     .with_json(&["region"]),
     Setting::new(
         "replication",
-        "what a region means: `regional`, secrets of the region with its own endpoint and names, as \
-         Airbyte writes them, or `user-managed`, global secrets whose one replica is there; without \
-         a region it is `automatic`",
+        "what a region means: `regional`, regional secrets with the region's own endpoint and names, \
+        as Airbyte writes them, or `user-managed`, global secrets with their only replica in the region; \
+        without a region it is `automatic`",
     )
     .with_env(&["SECRET_STORE_GCP_REPLICATION"]),
     Setting::new(
         "credentials",
-        "the JSON text of a credentials file, plain or in base64: a service account's key, or a \
+        "the JSON text of a credentials file, plain or in base64: a service account key, or a \
          configuration of workload identity federation or impersonation",
     )
     .with_env(&["SECRET_STORE_GCP_CREDENTIALS"])
@@ -58,28 +58,28 @@ const ROWS: &[Setting] = &[
     .secret(),
     Setting::new(
         "credentials-file",
-        "the path of a credentials file, read again when it changes or is refused",
+        "the path of a credentials file, reread when it changes or is refused",
     )
     .with_env(&["SECRET_STORE_GCP_CREDENTIALS_FILE"])
     .operator_only(),
     Setting::new(
         "credentials-source",
-        "where credentials come from if neither text nor file is set: `default`, the application \
+        "the source of credentials if neither text nor file is set: `default`, the application \
          default credentials (GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, metadata server), \
-         `metadata`, the metadata server only, or `anonymous`, none, for an emulator on loopback",
+         `metadata`, the metadata server only, or `anonymous`, no credentials, for an emulator on loopback",
     )
     .with_env(&["SECRET_STORE_GCP_CREDENTIALS_SOURCE"])
     .with_default("default")
     .operator_only(),
     Setting::new(
         "impersonate-service-account",
-        "the email of a service account to act as, with whatever credentials there are",
+        "the email of a service account to impersonate with these credentials",
     )
     .with_env(&["SECRET_STORE_GCP_IMPERSONATE_SERVICE_ACCOUNT"])
     .operator_only(),
     Setting::new(
         "kms-key",
-        "the Cloud KMS key that encrypts new secrets, by its resource name; by default Google's own",
+        "the Cloud KMS key that encrypts new secrets, by its resource name; by default a key of Google",
     )
     .with_env(&["SECRET_STORE_GCP_KMS_KEY"]),
     Setting::new(
@@ -89,7 +89,7 @@ const ROWS: &[Setting] = &[
     .with_env(&["SECRET_STORE_GCP_LABELS"]),
     Setting::new(
         "endpoint-url",
-        "another endpoint of Secret Manager, such as one of Private Service Connect",
+        "another endpoint of Secret Manager, such as a Private Service Connect endpoint",
     )
     .with_env(&["SECRET_STORE_GCP_ENDPOINT_URL"])
     .operator_only(),
@@ -188,7 +188,7 @@ mod tests {
             ("gcp://my-project/a/b", "not the URL"),
             ("gcp:my-project", "not the URL"),
             ("gcp://", "project is missing"),
-            ("gcp://my_project", "does not look like one"),
+            ("gcp://my_project", "is not valid"),
             ("gcp://my-project/us-central1-a", "region"),
             ("gcp://my-project?project-id=other-project", "twice"),
             ("gcp://my-project?replication=regional", "needs a region"),
@@ -274,14 +274,14 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{pairs:?}");
             assert!(!format!("{error} {error:?}").contains("canary"));
         }
-        // The environment is the operator's: nothing comes from there.
+        // The environment belongs to the operator, so a tenant's settings do not use it.
         let mut from_environment = SettingMap::with_trust(SETTINGS.rows(), Trust::tenant());
         from_environment.set("project-id", "cloud-proj").unwrap();
         from_environment.set_env(|_| Some(KEY.to_owned()));
         assert!(Config::from_settings(&from_environment).is_err());
     }
 
-    /// Every setting is documented, and what the table calls a default is one.
+    /// Every setting is documented, and every default in the table is the real one.
     #[test]
     fn the_key_table_is_complete_and_true() {
         for setting in ROWS {

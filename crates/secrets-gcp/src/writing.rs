@@ -102,7 +102,7 @@ impl GoogleSecretManager {
         }
     }
 
-    /// The name is known to be taken, and what stands under it is not: the first version, whose
+    /// The name is taken, and its value is not known yet: the first version, whose
     /// access does not lag behind, says most.
     async fn resume(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
         let first = Version::new(secret.clone(), FIRST);
@@ -196,7 +196,7 @@ impl From<Error> for Halt {
 enum Reached {
     /// The secret is there and has no version.
     Empty,
-    /// The first version holds the value.
+    /// The first version has the value.
     Same,
     /// The secret is there.
     Secret,
@@ -232,7 +232,7 @@ fn taken() -> Error {
         ErrorKind::AlreadyExists,
         "the name already has another value",
     )
-    .with_hint("a new value needs a new coordinate")
+    .with_hint("use a new coordinate for a new value")
 }
 
 fn overtaken() -> Error {

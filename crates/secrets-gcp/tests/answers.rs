@@ -52,7 +52,7 @@ async fn an_operator_understands_what_is_wrong() {
             |switches| switches.throttle_every = Some(1),
             ErrorKind::Throttled,
             true,
-            &["quota of requests", "limit layer"],
+            &["request quota", "limit layer"],
         ),
         (
             |switches| switches.revoked_keys = true,
@@ -82,10 +82,7 @@ async fn an_operator_understands_what_is_wrong() {
             |_| {},
             ErrorKind::NotFound,
             false,
-            &[
-                "never written here, was deleted, or has expired",
-                "project-id",
-            ],
+            &["never written, was deleted, or has expired", "project-id"],
         ),
     ];
     for (change, kind, retryable, texts) in cases {

@@ -81,16 +81,16 @@ async fn what_is_refused_a_token_is_explained() {
         "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n".into();
     let absent = folder.path().join("canary-absent");
     for (json, text) in [
-        (revoked, "were refused a token (HTTP 4"),
+        (revoked, "refuses the credentials (HTTP 4"),
         (
             google.external_account_json(&token),
-            "were refused a token (HTTP 4",
+            "refuses the credentials (HTTP 4",
         ),
         (
             google.external_account_json(&absent),
-            "no access token can be made",
+            "cannot produce an access token",
         ),
-        (broken.to_string(), "no access token can be made"),
+        (broken.to_string(), "cannot produce an access token"),
     ] {
         let error = refused(&with(&google, "credentials", &json).await).await;
         assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");

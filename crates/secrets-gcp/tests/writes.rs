@@ -20,7 +20,7 @@ use support::{config, coordinate, google, google_with, store, write};
 const REGION: &str = "europe-west3";
 
 /// The crash between the two requests, and everything that may follow it: without the completion a
-/// saved configuration would point at a secret that has no value, for ever.
+/// saved configuration would point at a secret that has no value, forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_whose_version_never_came_is_completed_or_removed() {
     let google = google().await;

@@ -1,19 +1,19 @@
-//! What is taken from the headers and the bodies of answers: codes, and numbers within bounds.
+//! Reads codes and bounded numbers from the headers and bodies of responses.
 
 use std::time::{Duration, SystemTime};
 
 use secret_persistence_core::Error;
 
-/// A code or an id: letters, digits, `-`, `_` and `.`, at most 80 of them. Anything else could be text
-/// of the body, and is dropped.
+/// A code or an id: letters, digits, `-`, `_` and `.`, at most 80 characters. Anything else could
+/// be text of the body, and is dropped.
 #[must_use]
 pub fn identifier(text: &str) -> Option<String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (!text.is_empty() && text.len() <= 80 && text.bytes().all(allowed)).then(|| text.to_owned())
 }
 
-/// How long a server asks to be left alone, at most [`Error::LONGEST_WAIT`]: by a header of its own, which
-/// counts milliseconds, or by `Retry-After`, which counts seconds or says a date.
+/// How long a server asks to wait, at most [`Error::LONGEST_WAIT`]: from a header in milliseconds,
+/// or from `Retry-After` in seconds or as a date.
 /// <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
 #[must_use]
 pub fn retry_after(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
@@ -33,7 +33,7 @@ pub fn retry_after(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<
     Some(wait.min(Error::LONGEST_WAIT))
 }
 
-/// A server's clock minus ours, in seconds, from the header `Date`.
+/// The difference between a server's clock and ours in seconds, from the header `Date`.
 #[must_use]
 pub fn clock_skew(date: &str) -> Option<i64> {
     let theirs = httpdate::parse_http_date(date).ok()?;
@@ -44,7 +44,7 @@ pub fn clock_skew(date: &str) -> Option<i64> {
     })
 }
 
-/// Digits; those of a number that is too large stand for the largest.
+/// Parses digits; a number that is too large becomes the maximum.
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! Why there is no connection.
+//! Why a connection failed.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,32 +9,32 @@ use secret_persistence_core::{Error, ErrorKind};
 
 use crate::failure::Hints;
 
-/// Why there is no connection, from types and numbers in the causes of an error.
+/// Why a connection failed, from types and numbers in the causes of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connect {
-    /// The time of the server's certificate is over.
+    /// The server's certificate has expired.
     CertificateExpired,
-    /// The time of the server's certificate has not come yet.
+    /// The server's certificate is not valid yet.
     CertificateNotYetValid,
     /// The server's certificate is for another name.
     CertificateOtherName,
-    /// The server's certificate is of no authority that is trusted, or unusable for another reason.
+    /// The server's certificate is not from a trusted authority, or is unusable for another reason.
     CertificateUntrusted,
     /// The host's name does not resolve.
     NoSuchHost,
-    /// The host has an address that a tenant must not reach.
+    /// A tenant must not reach the host's address.
     NotPublic,
-    /// Something else: the network, a proxy.
+    /// Another reason: the network, a proxy.
     Other,
-    /// Nobody listens there.
+    /// No server listens at the address.
     Refused,
-    /// No connection in time.
+    /// The connection timed out.
     TimedOut,
-    /// The peer does not speak TLS, or no version and cipher of ours.
+    /// The peer does not speak TLS, or shares no version and cipher with us.
     Tls,
 }
 
-/// What a resolver of ours says, to be found again in the causes of an error.
+/// The error of our resolver, which is found again in the causes of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unresolved(pub Connect);
 
@@ -47,7 +47,7 @@ impl fmt::Display for Unresolved {
 impl StdError for Unresolved {}
 
 impl Connect {
-    /// The first cause in a chain that says why there is no connection; texts are not looked at.
+    /// The first cause in a chain that explains the failure. Message texts are not used.
     #[must_use]
     pub fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
         if let Some(Unresolved(connect)) = error.downcast_ref() {
@@ -59,7 +59,7 @@ impl Connect {
         let Some(io) = error.downcast_ref::<io::Error>() else {
             return error.source().and_then(Self::of);
         };
-        // An error in an I/O error is not its source: that would be the source of the inner one.
+        // The inner error of an I/O error is not its source: the source is that of the inner one.
         if let Some(found) = io.get_ref().and_then(|inner| Self::of(inner)) {
             return Some(found);
         }
@@ -67,8 +67,7 @@ impl Connect {
             io::ErrorKind::ConnectionRefused => Some(Self::Refused),
             io::ErrorKind::TimedOut => Some(Self::TimedOut),
             io::ErrorKind::InvalidData => Some(Self::Tls),
-            // A resolver's own numbers are none of the system's, and its errors are of the kind that
-            // has no name.
+            // A resolver's numbers are not the system's, and its errors have a kind without a name.
             kind if kind == unnamed() && io.raw_os_error().is_none() => Some(Self::NoSuchHost),
             _ => None,
         }
@@ -90,11 +89,11 @@ impl Connect {
         }
     }
 
-    /// The error for it.
+    /// Converts it to an error.
     #[must_use]
     pub fn explain(self, host: &str, hints: &Hints) -> Error {
         let tls = |reason: &str| format!("no trusted TLS connection to {host}: {reason}");
-        let clock = "look at this machine's clock, or have the server's certificate renewed";
+        let clock = "check this machine's clock, or renew the server's certificate";
         let (message, hint) = match self {
             Self::CertificateExpired => (tls("its certificate has expired"), clock),
             Self::CertificateNotYetValid => (tls("its certificate is not valid yet"), clock),
@@ -103,25 +102,22 @@ impl Connect {
                 hints.certificate_name,
             ),
             Self::CertificateUntrusted => (
-                tls("its certificate is not of an authority that is trusted here"),
+                tls("its certificate is not from a trusted authority"),
                 hints.authority,
             ),
-            Self::NoSuchHost => (
-                format!("the host {host} does not exist, as far as this machine's DNS knows"),
-                hints.host,
-            ),
+            Self::NoSuchHost => (format!("the host name {host} does not resolve"), hints.host),
             Self::NotPublic => (
                 format!(
-                    "the host {host} is not of the public internet, and a tenant may not reach this \
-                     network"
+                    "the host {host} is not on the public internet, and a tenant may not reach this \
+                    network"
                 ),
                 "the operator can allow the host for tenants",
             ),
             Self::Other => (format!("no connection to {host}"), hints.network),
             Self::Refused => (format!("{host} refuses the connection"), hints.address),
-            Self::TimedOut => (format!("no connection to {host} in time"), hints.network),
+            Self::TimedOut => (format!("the connection to {host} timed out"), hints.network),
             Self::Tls => (
-                tls("it does not speak TLS, or no version that is safe"),
+                tls("it does not speak TLS, or no secure version"),
                 hints.address,
             ),
         };
@@ -129,7 +125,7 @@ impl Connect {
             Self::NoSuchHost | Self::Other | Self::Refused | Self::TimedOut => {
                 ErrorKind::Unavailable
             }
-            // Neither waiting nor repeating makes a certificate trusted or an address public.
+            // Neither waiting nor retrying makes a certificate trusted or an address public.
             _ => ErrorKind::InvalidConfig,
         };
         Error::new(kind, message).with_hint(hint)
@@ -154,7 +150,7 @@ impl fmt::Display for Connect {
     }
 }
 
-/// The kind of I/O errors that the standard library has no name for.
+/// The kind of I/O errors that the standard library does not name.
 fn unnamed() -> io::ErrorKind {
     // The system has no such number.
     io::Error::from_raw_os_error(i32::MAX).kind()
@@ -216,7 +212,7 @@ mod tests {
         }
     }
 
-    /// By the error of the resolver itself: nobody looks the name up a second time to word an error.
+    /// Uses the resolver's own error, without a second lookup to word an error.
     #[tokio::test]
     async fn a_name_that_does_not_resolve_is_told_from_other_failures() {
         let error = lookup_host("nosuch.invalid:443").await.err().unwrap();

@@ -1,4 +1,4 @@
-//! Why one request failed.
+//! Why a request failed.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,60 +10,60 @@ use crate::answer;
 use crate::connect::Connect;
 use crate::row::Row;
 
-/// Codes and numbers, and nothing of what was sent or answered, so that it can stand as the cause of
-/// an [`Error`].
+/// Codes and numbers, without anything that was sent or received, so that it can be the cause of an
+/// [`Error`].
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// In which way it failed.
+    /// The kind of failure.
     pub nature: Nature,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: Option<u16>,
-    /// The id under which the provider knows the request.
+    /// The provider's id of the request.
     pub request_id: Option<String>,
-    /// How long the server asks to be left alone.
+    /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
-    /// The server's clock minus ours, in seconds.
+    /// The difference between the server's clock and ours, in seconds.
     pub skew: Option<i64>,
-    /// The credentials were refused, and others have been found since.
+    /// The credentials were refused, and reloading found others.
     pub new_credentials: bool,
 }
 
-/// In which way a request failed.
+/// The kind of failure of a request.
 #[derive(Clone, Debug)]
 pub enum Nature {
-    /// The provider, or somebody in its place, answered no, with these codes: the most exact one first.
+    /// The provider, or a proxy, refused with these codes, the most specific one first.
     Answered(Vec<String>),
-    /// The request never got out: no connection.
+    /// The request was not sent: no connection.
     Connect(Connect),
-    /// There is nothing to log in with; the error says what was tried.
+    /// There are no credentials; the error lists the sources that were tried.
     Credentials(Box<Error>),
-    /// The answer could not be understood, or broke off.
+    /// The response was invalid or incomplete.
     Garbled,
-    /// The time was up.
+    /// The request timed out.
     TimedOut,
-    /// The request could not be built, a defect.
+    /// The request could not be built; a defect.
     Unbuildable,
 }
 
-/// What a provider is called in errors, what its codes mean, and what to advise where no code does.
+/// A provider's name in errors, the meaning of its codes, and default hints.
 #[derive(Clone, Copy, Debug)]
 pub struct Provider {
     /// Its name in sentences.
     pub name: &'static str,
-    /// What its codes mean.
+    /// The meaning of its codes.
     pub rows: &'static [Row],
-    /// By how many seconds the clocks may differ before refused credentials are blamed on them.
+    /// The clock difference in seconds from which refused credentials are attributed to the clock.
     pub tolerated_skew: u64,
-    /// What to advise.
+    /// The default hints.
     pub hints: Hints,
 }
 
-/// What to advise where no code of the provider does.
+/// The hints for failures without a code of the provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Hints {
-    /// The answer is not the provider's own.
+    /// The response is not from the provider.
     pub answer: &'static str,
-    /// Nobody listens, or somebody else does.
+    /// No server listens, or another one does.
     pub address: &'static str,
     /// The certificate's authority is not trusted.
     pub authority: &'static str,
@@ -71,14 +71,14 @@ pub struct Hints {
     pub certificate_name: &'static str,
     /// The host does not exist.
     pub host: &'static str,
-    /// The network does not let us through.
+    /// The network blocks the connection.
     pub network: &'static str,
-    /// The provider does not serve at present.
+    /// The provider cannot serve at present.
     pub outage: &'static str,
 }
 
 impl Nature {
-    /// What an error below HTTP is, by what the client says of it and by its causes.
+    /// Classifies an error below HTTP, from the client's description and its causes.
     #[must_use]
     pub fn unanswered(
         error: &(dyn StdError + 'static),
@@ -99,7 +99,7 @@ impl Nature {
         }
     }
 
-    /// A single code, as far as it is one.
+    /// A single code, if it looks like one.
     #[must_use]
     pub fn answered(code: Option<&str>) -> Self {
         Self::Answered(code.and_then(answer::identifier).into_iter().collect())
@@ -120,7 +120,7 @@ impl From<Nature> for Failure {
 }
 
 impl Failure {
-    /// The codes that were answered, the most exact one first.
+    /// The received codes, the most specific one first.
     #[must_use]
     pub fn codes(&self) -> &[String] {
         match &self.nature {
@@ -129,22 +129,22 @@ impl Failure {
         }
     }
 
-    /// Whether this is among the codes that were answered.
+    /// Whether this code was received.
     #[must_use]
     pub fn has(&self, code: &str) -> bool {
         self.codes().iter().any(|answered| answered == code)
     }
 
-    /// The row of the most exact code that has one.
+    /// The row of the most specific code that has one.
     #[must_use]
     pub fn row<'a>(&self, rows: &'a [Row]) -> Option<&'a Row> {
         self.codes().iter().find_map(|code| Row::of(rows, code))
     }
 
-    /// The error for it, before anybody adds operation, store, coordinate and cause.
+    /// The error for this failure, without operation, store, coordinate and cause.
     ///
-    /// `host` is where the request went. `special` is asked first about an answer: the caller knows
-    /// what was asked for, and which right it needs.
+    /// `host` is the destination of the request. For responses, `special` is called first, because
+    /// the caller knows the request and the permission that it needs.
     pub fn explain(
         &self,
         provider: &Provider,
@@ -168,7 +168,7 @@ impl Failure {
             Nature::Garbled => Error::new(
                 ErrorKind::Unavailable,
                 format!(
-                    "the answer of {host} broke off or is not one of {}",
+                    "the response of {host} is incomplete or is not from {}",
                     provider.name
                 ),
             )
@@ -213,7 +213,7 @@ impl Failure {
         }
     }
 
-    /// The error for a code that no table has, or for none: the status decides.
+    /// The error for an unknown code or without a code: the status decides.
     #[must_use]
     pub fn explain_status(&self, provider: &Provider, host: &str) -> Error {
         let name = provider.name;
@@ -221,9 +221,9 @@ impl Failure {
         match self.status {
             Some(429) => Error::new(
                 ErrorKind::Throttled,
-                format!("{name} asks for fewer requests"),
+                format!("{name} requests a lower rate"),
             )
-            .with_hint("switch the limit layer on"),
+            .with_hint("enable the limit layer"),
             Some(status @ (408 | 500..)) => Error::new(
                 ErrorKind::Unavailable,
                 format!("{name} cannot serve the request at present (HTTP {status}, {code})"),
@@ -231,23 +231,23 @@ impl Failure {
             .with_hint(provider.hints.outage),
             Some(status @ 300..400) => Error::new(
                 ErrorKind::Unexpected,
-                format!("{host} redirects (HTTP {status}), which is not followed"),
+                format!("{host} redirects (HTTP {status}); redirects are not followed"),
             )
             .with_hint(provider.hints.answer),
             Some(status) => Error::new(
                 ErrorKind::Unexpected,
-                format!("an answer without a place in our table (HTTP {status}, {code})"),
+                format!("an unknown response (HTTP {status}, {code})"),
             )
             .with_hint(provider.hints.answer),
             None => Error::new(
                 ErrorKind::Unexpected,
-                format!("an answer without a place in our table ({code})"),
+                format!("an unknown response ({code})"),
             ),
         }
     }
 }
 
-/// After the name of what was asked for: `GetSecret answered NOT_FOUND, HTTP 404`.
+/// Follows the name of the request: `GetSecret answered NOT_FOUND, HTTP 404`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.nature {
@@ -257,7 +257,7 @@ impl fmt::Display for Failure {
             Nature::Answered(codes) => write!(f, "answered {}", codes.join(" "))?,
             Nature::Connect(connect) => write!(f, "found no connection: {connect}")?,
             Nature::Credentials(_) => f.write_str("had no credentials")?,
-            Nature::Garbled => f.write_str("answered something unreadable")?,
+            Nature::Garbled => f.write_str("received an invalid response")?,
             Nature::TimedOut => f.write_str("timed out")?,
             Nature::Unbuildable => f.write_str("could not be built")?,
         }
@@ -384,12 +384,12 @@ mod tests {
             (
                 Connect::CertificateUntrusted,
                 ErrorKind::InvalidConfig,
-                "authority that is trusted",
+                "from a trusted authority",
             ),
             (
                 Connect::NoSuchHost,
                 ErrorKind::Unavailable,
-                "does not exist",
+                "does not resolve",
             ),
             (Connect::NotPublic, ErrorKind::InvalidConfig, "tenant"),
             (Connect::Refused, ErrorKind::Unavailable, "refuses"),

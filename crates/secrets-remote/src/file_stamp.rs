@@ -1,21 +1,22 @@
-//! Whether a file has changed since it was read.
+//! Detects whether a file has changed since it was read.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// What a file looked like before it was read.
+/// The state of a file before it was read.
 ///
-/// Take it before reading: a file that changes meanwhile is then read once more, and not missed.
+/// Take it before reading: if the file changes while it is read, it is read again, and no change is
+/// missed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileStamp {
     path: PathBuf,
-    /// Time of change and length; `None` where there is no such file.
+    /// Modification time and length; `None` if there is no such file.
     state: Option<(SystemTime, u64)>,
 }
 
 impl FileStamp {
-    /// What the file looks like now, whether it exists or not.
+    /// The current state of the file, whether it exists or not.
     pub fn of(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self {
@@ -24,14 +25,14 @@ impl FileStamp {
         }
     }
 
-    /// Whether the file has changed since: was written, made, or deleted.
+    /// Whether the file was written, created or deleted since.
     #[must_use]
     pub fn has_changed(&self) -> bool {
         self.state != state(&self.path)
     }
 }
 
-/// Symbolic links are followed: Kubernetes swaps them when a mounted secret changes.
+/// Follow symbolic links: Kubernetes swaps them when a mounted secret changes.
 fn state(path: &PathBuf) -> Option<(SystemTime, u64)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))

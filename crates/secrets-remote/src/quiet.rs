@@ -1,4 +1,4 @@
-//! The code of an SDK runs without its logs.
+//! Runs an SDK's code without its logs.
 
 use std::future::Future;
 use std::sync::LazyLock;

@@ -46,10 +46,10 @@ impl<T, E: Clone> Shared<T, E> {
         self.held.read().clone()
     }
 
-    /// What is held, if it is good; made anew otherwise. `make` gets what was held until then.
+    /// What is held, if it is good; created again otherwise. `make` gets what was held until then.
     ///
     /// # Errors
-    /// That of `make`: our own, or that of whoever made it while we waited or within the last second.
+    /// The error of `make`: from our own call, or from another caller's while we waited or within the last second.
     pub async fn get<F>(
         &self,
         is_good: impl Fn(&T) -> bool,
@@ -83,7 +83,7 @@ impl<T, E: Clone> Shared<T, E> {
     }
 
     /// What to use in place of what the store has refused: what somebody else has made meanwhile, or
-    /// what `make` finds; `None` where it finds nothing else. Where it fails nothing is held any more.
+    /// what `make` finds; `None` if it finds nothing else. Where it fails nothing is held any more.
     pub async fn replace<F>(&self, refused: &Arc<T>, make: impl FnOnce() -> F) -> Option<Arc<T>>
     where
         F: Future<Output = Result<Option<T>, E>>,
@@ -109,7 +109,7 @@ impl<T, E: Clone> Shared<T, E> {
         }
     }
 
-    /// Holds this no longer, unless somebody has replaced it.
+    /// Drops this value, unless it has been replaced.
     pub fn forget(&self, old: &Arc<T>) {
         let mut held = self.held.write();
         if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, old)) {
@@ -124,7 +124,7 @@ impl<T, E: Clone> Shared<T, E> {
     }
 }
 
-/// The error of the last making, where it is the answer to whoever asked at this time.
+/// The last error, if it applies to a caller that started at this time.
 fn still_failed<E: Clone>(failed: &Option<(Instant, E)>, asked: Instant) -> Option<E> {
     let (at, error) = failed.as_ref()?;
     (*at >= asked || at.elapsed() < FAILED_FOR).then(|| error.clone())
@@ -167,7 +167,7 @@ mod tests {
             let all = tokio::join!(get(), get(), get(), get());
             assert_eq!(all, (expected, expected, expected, expected));
             assert_eq!(maker.calls(), 1);
-            // Whoever was queued elsewhere comes a little later.
+            // Callers that were queued elsewhere arrive a little later.
             assert_eq!(get().await, expected);
             assert_eq!(maker.calls(), 1);
         }

@@ -470,7 +470,7 @@ async fn pause(lease: Lease) {
 }
 
 impl Session {
-    /// The renewed lease; `None` where the token is not renewable, refused, or near its maximum.
+    /// The renewed lease; `None` if the token is not renewable, refused, or near its maximum.
     async fn renew_once(&self, token: &Token, lease: Lease) -> Result<Option<Lease>> {
         if !lease.renewable {
             return Ok(None);

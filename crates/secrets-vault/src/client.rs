@@ -78,7 +78,7 @@ impl Http {
             let certificates = Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
-                .ok_or_else(|| invalid("`ca-file` holds no PEM certificate"))?;
+                .ok_or_else(|| invalid("`ca-file` does not contain a PEM certificate"))?;
             builder = builder.tls_certs_only(certificates);
         }
         if let Some((cert, key)) = &config.client_cert {
@@ -112,7 +112,7 @@ impl Http {
         Ok(Self {
             client: builder
                 .build()
-                .map_err(|cause| invalid("the HTTP client cannot be built").with_source(cause))?,
+                .map_err(|cause| invalid("cannot build the HTTP client").with_source(cause))?,
             base,
             peers: config.peers.clone(),
             namespace: namespace.map_err(|_| invalid("`namespace` cannot be sent"))?,
@@ -183,8 +183,9 @@ impl Http {
             .request(method.clone(), url)
             .header("X-Vault-Request", "true");
         if let Some(token) = token {
-            let mut value = HeaderValue::from_str(token.expose())
-                .map_err(|_| invalid("the token holds characters that no token has"))?;
+            let mut value = HeaderValue::from_str(token.expose()).map_err(|_| {
+                invalid("the token contains characters that are invalid in a token")
+            })?;
             value.set_sensitive(true);
             request = request.header("X-Vault-Token", value);
         }
@@ -268,7 +269,7 @@ impl Answer {
             };
             self.needs = Some(format!("`{capability}` on `{path}`"));
         }
-        // Vault's own remarks on a request that it carried out. Answers to reads are left alone: they
+        // Vault's own remarks on a request that it carried out. Answers to reads stay unchanged: they
         // are the ones with values in them.
         if self.is_success() && method != Method::GET && !self.says_no_warnings() {
             let warnings = self.parse::<Warnings>().ok().and_then(|body| body.warnings);
@@ -292,7 +293,7 @@ impl Answer {
     /// The body, as JSON of the documented shape.
     ///
     /// # Errors
-    /// `Unexpected`, without the text: it may hold a value.
+    /// `Unexpected`, without the text: it may contain a value.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body)
             .map_err(|_| malformed("Vault's answer is not of the documented form"))

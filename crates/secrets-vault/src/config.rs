@@ -12,15 +12,16 @@ use url::{Host, Url};
 
 use crate::resolver::Reach;
 
-/// The port Vault listens on by default.
+/// Vault's default port.
 const DEFAULT_PORT: u16 = 8200;
 
-/// Where Kubernetes puts a pod's service account token.
+/// The default path of a pod's service account token.
 /// <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// The key table: `vault://host[:port]/<mount>/<path>/?<setting>=…`, and the environment where the URL
-/// says nothing. The path is the `prefix`. `vault` means https; `tls=off` works on loopback only.
+/// The key table: `vault://host[:port]/<mount>/<path>/?<setting>=…`, with the environment for
+/// settings that the URL lacks. The path is the `prefix`. `vault` means https; `tls=off` works only
+/// on loopback.
 pub const SETTINGS: KeyTable = KeyTable::new(&["vault"], ROWS, read_url);
 
 const ROWS: &[Setting] = &[
@@ -30,13 +31,13 @@ const ROWS: &[Setting] = &[
         .with_json(&["address"]),
     Setting::new(
         "prefix",
-        "mount and path in one, as Airbyte writes it: put before every name as it stands, so end it in /",
+        "mount and path together, as in Airbyte: prepended to every name unchanged, so end it with /",
     )
     .with_env(&["VAULT_PREFIX"])
     .with_helm(&["prefix"])
     .with_json(&["prefix"])
     .with_default("secret/"),
-    Setting::new("mount", "the mount of the KV engine, where it is not the first part of the prefix"),
+    Setting::new("mount", "the mount of the KV engine, if it is not the first part of the prefix"),
     Setting::new("kv-version", "1, 2, or auto to ask the server").with_default("auto"),
     Setting::new("auth-method", "token, token-file, approle, kubernetes or jwt")
         .with_env(&["VAULT_AUTH_METHOD"])
@@ -48,7 +49,7 @@ const ROWS: &[Setting] = &[
         .with_helm_secret(&["VAULT_AUTH_TOKEN"])
         .with_json(&["token"])
         .secret(),
-    Setting::new("token-file", "a file with the token, read again when it changes").operator_only(),
+    Setting::new("token-file", "a file with the token, reread when it changes").operator_only(),
     Setting::new("role", "the role to log in with (kubernetes, jwt)"),
     Setting::new("role-id", "the role id (approle)").with_env(&["VAULT_ROLE_ID"]),
     Setting::new("secret-id", "the secret id (approle)").with_env(&["VAULT_SECRET_ID"]).secret(),
@@ -57,26 +58,26 @@ const ROWS: &[Setting] = &[
     Setting::new("jwt-file", "a file with the signed token, read at every login (kubernetes, jwt)")
         .with_default(SERVICE_ACCOUNT_TOKEN)
         .operator_only(),
-    Setting::new("namespace", "the namespace, an Enterprise feature").with_env(&["VAULT_NAMESPACE"]),
+    Setting::new("namespace", "the namespace (an Enterprise feature)").with_env(&["VAULT_NAMESPACE"]),
     Setting::new("ca-file", "PEM certificates to trust instead of the system's")
         .with_env(&["VAULT_CACERT"])
         .with_helm(&["caFile"])
         .with_json(&["caFile"])
         .operator_only(),
-    Setting::new("client-cert-file", "PEM certificate to show to the server").operator_only(),
+    Setting::new("client-cert-file", "PEM client certificate").operator_only(),
     Setting::new("client-key-file", "PEM private key of the client certificate").operator_only(),
-    Setting::new("tls-server-name", "the name the server's certificate is checked against"),
-    Setting::new("tls", "off for plain http, which only loopback may use")
+    Setting::new("tls-server-name", "the expected name in the server's certificate"),
+    Setting::new("tls", "`off` for plain HTTP, only on loopback")
         .with_default("on")
         .operator_only(),
-    Setting::new("peers", "host:port,… of the servers that a standby may send us to").operator_only(),
-    Setting::new("connections", "requests in flight at once, from 1 to 256").with_default("32"),
-    Setting::new("max-value-bytes", "the largest value the server's storage takes")
+    Setting::new("peers", "host:port,… of the servers that a standby may redirect to").operator_only(),
+    Setting::new("connections", "maximum concurrent requests, from 1 to 256").with_default("32"),
+    Setting::new("max-value-bytes", "the largest value that the server's storage accepts")
         .with_default("500000"),
     Setting::new("timeout-seconds", "how long one request may take, from 1 to 300").with_default("30"),
 ];
 
-/// The settings of one Vault store, complete and checked.
+/// The checked settings of one Vault store.
 ///
 /// ```
 /// use secret_persistence_core::settings::StoreUrl;
@@ -106,16 +107,16 @@ pub struct VaultConfig {
     pub(crate) owner: Option<Owner>,
 }
 
-/// Where in the server the secrets are.
+/// The location of the secrets on the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Mount and path in one: the server knows where the mount ends.
+    /// Mount and path together: the server knows where the mount ends.
     Joined(String),
-    /// A mount, and what stands before every name within it.
+    /// A mount, and the prefix of every name within it.
     Separate { mount: String, prefix: String },
 }
 
-/// Which of the two KV engines a mount is.
+/// The version of a mount's KV engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KvVersion {
     One,
@@ -123,7 +124,7 @@ pub(crate) enum KvVersion {
 }
 
 impl KvVersion {
-    /// As operators write it.
+    /// Its name in settings.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::One => 1,
@@ -132,7 +133,7 @@ impl KvVersion {
     }
 }
 
-/// How to get a token.
+/// How to obtain a token.
 #[derive(Clone)]
 pub(crate) enum Login {
     AppRole {
@@ -149,7 +150,7 @@ pub(crate) enum Login {
     TokenFile(PathBuf),
 }
 
-/// A credential, given or to be read from a file each time it is needed.
+/// A credential, given or read from a file each time it is needed.
 #[derive(Clone)]
 pub(crate) enum Credential {
     File(PathBuf),
@@ -157,7 +158,7 @@ pub(crate) enum Credential {
 }
 
 impl VaultConfig {
-    /// The same configuration, marking what is written with this owner.
+    /// Sets the owner of written secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
@@ -167,10 +168,10 @@ impl VaultConfig {
     /// Checks settings and fills in defaults. Reads no file and sends nothing.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting and the remedy; also where a tenant's settings would log in
-    /// with what this process happens to have, or reach a host that is not of the public internet and
-    /// that the operator did not list. A host's name is looked up at each connection, every address
-    /// is checked then, and that address is what is connected to.
+    /// `InvalidConfig`, with the setting and the remedy. Also if a tenant's settings would log in
+    /// with credentials of this process, or would reach a host outside the public internet that the
+    /// operator did not list. A host name is resolved for each connection, every address is
+    /// checked, and the connection uses the checked address.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let address = address(settings)?;
         let reach = Reach::of(settings.trust(), &address)?;
@@ -182,7 +183,7 @@ impl VaultConfig {
             (None, None) => None,
             _ => {
                 return Err(invalid(
-                    "`client-cert-file` and `client-key-file` go together",
+                    "`client-cert-file` and `client-key-file` require each other",
                 ));
             }
         };
@@ -262,10 +263,10 @@ fn read_url(url: &StoreUrl, settings: &mut SettingMap) -> Result<()> {
     let port = url.port().unwrap_or(DEFAULT_PORT);
     settings.set("address", format!("{scheme}://{host}:{port}"))?;
     match url.path().trim_start_matches('/') {
-        // The URL says where, so no variable does.
+        // The URL defines the address, so no variable may.
         "" if settings.is_set("prefix") => Ok(()),
         "" => settings.set("prefix", ""),
-        // A folder is what people mean; the setting `prefix` takes anything, as Airbyte does.
+        // People expect a folder here; the setting `prefix` accepts anything, like Airbyte.
         path => {
             let slash = if path.ends_with('/') { "" } else { "/" };
             settings.set("prefix", format!("{path}{slash}"))
@@ -279,7 +280,7 @@ fn address(settings: &SettingMap) -> Result<Url> {
             .with_hint("set VAULT_ADDRESS, like https://vault.example.com:8200")
     })?;
     let wrong = || {
-        invalid("`address` is not the address of a server")
+        invalid("`address` is not a server's address")
             .with_hint("write it like https://vault.example.com:8200, without path and credentials")
     };
     let url = Url::parse(text).map_err(|_| wrong())?;
@@ -293,12 +294,10 @@ fn address(settings: &SettingMap) -> Result<Url> {
     }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if settings.trust().is_tenant() => {
-            Err(invalid("a tenant's store is reached over https only"))
-        }
+        "http" if settings.trust().is_tenant() => Err(invalid("a tenant's store must use https")),
         "http" if url.host_str().is_some_and(is_loopback) => Ok(url),
         "http" => Err(invalid("plain http is refused outside loopback").with_hint(
-            "use https; the token and every secret would go over the wire in the clear",
+            "use https; otherwise the token and every secret would be sent in plain text",
         )),
         _ => Err(wrong()),
     }
@@ -315,7 +314,7 @@ fn place(settings: &SettingMap) -> Result<Place> {
         };
         if !inner.is_empty() && inner.split('/').any(tricky) {
             return Err(invalid(
-                "`prefix` and `mount` are paths without empty, . or .. parts",
+                "`prefix` and `mount` must be paths without empty, . or .. parts",
             ));
         }
         Ok(())
@@ -332,8 +331,8 @@ fn place(settings: &SettingMap) -> Result<Place> {
         });
     }
     let joined = match prefix.unwrap_or("") {
-        // Airbyte puts the prefix before the name as it stands, which can mean nothing without a
-        // mount or its slash; nothing can have been stored that way.
+        // Airbyte prepends the prefix unchanged, which has no meaning without a mount or its slash;
+        // nothing can have been stored that way.
         "" => String::from("secret/"),
         mount if !mount.contains('/') => format!("{mount}/"),
         other => other.to_owned(),
@@ -357,10 +356,10 @@ fn login(settings: &SettingMap) -> Result<Login> {
     let text = |name: &'static str| {
         settings.text(name).map(str::to_owned).ok_or_else(|| {
             invalid(format!("`{name}` is missing"))
-                .with_hint(format!("login method {method} needs it"))
+                .with_hint(format!("the login method {method} requires it"))
         })
     };
-    // This pod's token is the platform's identity, not a tenant's to log in with.
+    // This pod's token is the platform's identity, which a tenant must not use.
     let own_token = (!settings.trust().is_tenant()).then_some(SERVICE_ACCOUNT_TOKEN);
     match method.as_str() {
         "approle" => Ok(Login::AppRole {
@@ -383,11 +382,11 @@ fn login(settings: &SettingMap) -> Result<Login> {
             (None, Some(path)) => Ok(Login::TokenFile(path.into())),
             (Some(_), Some(_)) => Err(invalid("`token` and `token-file` exclude each other")),
             (None, None) => Err(invalid("no token").with_hint(
-                "set VAULT_AUTH_TOKEN, or token-file, or another auth-method: approle, kubernetes, jwt",
+                "set VAULT_AUTH_TOKEN or token-file, or use another auth-method: approle, kubernetes, jwt",
             )),
         },
         "token-file" => Ok(Login::TokenFile(text("token-file")?.into())),
-        _ => Err(invalid("`auth-method` is token, token-file, approle, kubernetes or jwt")),
+        _ => Err(invalid("`auth-method` must be token, token-file, approle, kubernetes or jwt")),
     }
 }
 
@@ -406,7 +405,7 @@ fn credential(
         (None, None) if settings.trust().is_tenant() => Err(invalid(format!(
             "`{given}` is missing"
         ))
-        .with_hint("a tenant logs in with what the tenant gives, never with this process's own")),
+        .with_hint("a tenant must supply credentials; those of this process are never used")),
         (None, None) => Err(invalid(format!("`{given}` or `{file}` is missing"))),
     }
 }
@@ -419,7 +418,7 @@ fn peers(settings: &SettingMap) -> Result<Vec<String>> {
         .map(|peer| match Url::parse(&format!("https://{peer}")) {
             Ok(url) if url.path() == "/" && url.username().is_empty() => Ok(authority(&url)),
             _ => Err(invalid(
-                "`peers` is a list like vault-0.internal:8200,vault-1.internal:8200",
+                "`peers` must be a list like vault-0.internal:8200,vault-1.internal:8200",
             )),
         })
         .collect()
@@ -434,12 +433,12 @@ pub(crate) fn authority(url: &Url) -> String {
     )
 }
 
-/// A name and no address: an address would be connected to as it stands, in place of the server's.
+/// A host name, not an address: the connection would use that address instead of the server's.
 fn host_name(text: &str) -> Result<String> {
     match Host::parse(text) {
         Ok(Host::Domain(_)) => header_text(text),
         _ => Err(invalid(
-            "`tls-server-name` is the name of a host, not an address",
+            "`tls-server-name` must be a host name, not an address",
         )),
     }
 }
@@ -447,7 +446,7 @@ fn host_name(text: &str) -> Result<String> {
 fn header_text(text: &str) -> Result<String> {
     if text.is_empty() || !text.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
         return Err(invalid(
-            "`namespace` and `tls-server-name` are printable ASCII without blanks",
+            "`namespace` and `tls-server-name` must be printable ASCII without spaces",
         ));
     }
     Ok(text.to_owned())
@@ -638,7 +637,7 @@ mod tests {
             "https://169.254.169.254",
             "https://[::ffff:10.0.0.5]",
             "https://[fd00::1]",
-            // What other parsers take for addresses, so does this one.
+            // What other parsers treat as an address, this one must too.
             "https://2130706433",
             "https://0x7f.1",
         ] {

@@ -1,7 +1,7 @@
-//! One table from Vault's answers to kinds.
+//! Maps Vault's responses to error kinds with one table.
 //!
-//! Vault says little in codes: a status, and on some statuses a list of texts which this library
-//! neither matches nor shows. What a status leaves open is asked of the server's own state
+//! Vault has few codes: a status, and for some statuses a list of texts, which this library neither
+//! matches nor shows. If a status is ambiguous, the library reads the server's state
 //! (`sys/seal-status`), which has typed fields.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use secret_persistence_remote::{Hints, Nature};
 
 use crate::config::authority;
 
-/// One row: a status, what it means here, what to do.
+/// One row: a status, its meaning, the remedy.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) status: u16,
@@ -21,32 +21,33 @@ pub(crate) struct Row {
     pub(crate) hint: &'static str,
 }
 
-/// The statuses that Vault documents, and 307 and 429 which its listeners answer.
+/// The statuses that Vault documents, and 307 and 429, which its listeners return.
 /// <https://developer.hashicorp.com/vault/api-docs#http-status-codes>
 pub(crate) const TABLE: &[Row] = &[
-    // The request was understood and is wrong: for us a mount of the other KV version, mostly.
+    // The request was parsed but is wrong, usually because the mount has the other KV version.
     Row {
         status: 400,
         kind: ErrorKind::InvalidConfig,
         message: "Vault refuses the request as invalid",
         hint: "check mount, kv-version and namespace (namespaces are an Enterprise feature)",
     },
-    // Vault does not tell a bad token from a missing capability by code; `auth` tells them apart.
+    // Vault does not distinguish a bad token from a missing capability by code; `auth` does.
     Row {
         status: 403,
         kind: ErrorKind::PermissionDenied,
-        message: "the token may not do this",
+        message: "the token lacks the permission",
         hint: "grant the capability with the policy that `migrate policy vault` prints; \
-               where the token may have expired, log in again",
+               if the token may have expired, log in again",
     },
-    // A 404 without a list of texts is a missing name; with one it is a missing route.
+    // A 404 without a list of texts means a missing name, a 404 with one a missing route.
     Row {
         status: 404,
         kind: ErrorKind::NotFound,
-        message: "Vault has nothing under this name",
+        message: "Vault does not have a secret of this name",
         hint: "check mount and prefix; a secret written to another store must be copied first",
     },
-    // The route exists and has no such verb: the mount is no KV engine, or of the other version.
+    // The route exists but not with this method: the mount is not a KV engine, or has the other
+    // version.
     Row {
         status: 405,
         kind: ErrorKind::InvalidConfig,
@@ -58,22 +59,22 @@ pub(crate) const TABLE: &[Row] = &[
         status: 412,
         kind: ErrorKind::Unavailable,
         message: "this replica is behind",
-        hint: "try again, or talk to the primary cluster",
+        hint: "retry, or use the primary cluster",
     },
     // Above `max_request_size` of the listener.
     Row {
         status: 413,
         kind: ErrorKind::PayloadTooLarge,
-        message: "the request is larger than the listener takes",
+        message: "the request is larger than the listener accepts",
         hint: "lower max-value-bytes, or raise max_request_size of the listener",
     },
     Row {
         status: 429,
         kind: ErrorKind::Throttled,
-        message: "a rate limit quota of Vault is used up",
+        message: "a rate limit quota of Vault is exhausted",
         hint: "lower the rate, or raise the quota of the path",
     },
-    // A disaster recovery secondary answers no client.
+    // A disaster recovery secondary does not answer clients.
     Row {
         status: 472,
         kind: ErrorKind::Unavailable,
@@ -90,7 +91,7 @@ pub(crate) const TABLE: &[Row] = &[
         status: 500,
         kind: ErrorKind::Unavailable,
         message: "Vault failed internally",
-        hint: "see the server's log; where its storage is full or too large a value was sent, mend that",
+        hint: "see the server's log; its storage may be full, or the value too large",
     },
     Row {
         status: 501,
@@ -105,7 +106,7 @@ pub(crate) const TABLE: &[Row] = &[
         message: "a service that Vault depends on failed",
         hint: "see the server's log",
     },
-    // `sys/seal-status` tells a sealed server from one in maintenance.
+    // `sys/seal-status` distinguishes a sealed server from one in maintenance.
     Row {
         status: 503,
         kind: ErrorKind::Unavailable,
@@ -118,13 +119,11 @@ pub(crate) const TABLE: &[Row] = &[
 pub(crate) fn from_status(status: u16, retry_after: Option<Duration>) -> Error {
     let error = match TABLE.iter().find(|row| row.status == status) {
         Some(row) => Error::new(row.kind, row.message).with_hint(row.hint),
-        None if status >= 500 => {
-            Error::new(ErrorKind::Unavailable, "Vault cannot serve at present")
-        }
-        None => Error::new(
-            ErrorKind::Unexpected,
-            "Vault answered a status without meaning here",
+        None if status >= 500 => Error::new(
+            ErrorKind::Unavailable,
+            "Vault cannot serve the request at present",
         ),
+        None => Error::new(ErrorKind::Unexpected, "Vault returned an unknown status"),
     }
     .with_source(Status(status));
     match retry_after {
@@ -133,7 +132,7 @@ pub(crate) fn from_status(status: u16, retry_after: Option<Duration>) -> Error {
     }
 }
 
-/// The cause of an error that Vault answered: its status and nothing of its body.
+/// The cause of an error from Vault: its status and nothing of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status(pub(crate) u16);
 
@@ -146,17 +145,17 @@ impl fmt::Display for Status {
 impl std::error::Error for Status {}
 
 const HINTS: Hints = Hints {
-    answer: "is the address that of a Vault server, and not of a proxy before it?",
-    address: "check address and port: with a TLS listener the address begins with https",
+    answer: "check that the address is a Vault server and not a proxy",
+    address: "check address and port; for a TLS listener, the address begins with https",
     authority: "set ca-file to the authority of the server's certificate",
     certificate_name: "set tls-server-name to a name in the server's certificate",
-    host: "check address, and whether DNS works",
+    host: "check the address, and that DNS works",
     network: "check address, port and network",
     outage: "see the server's log",
 };
 
-/// The error for a request that got no answer. `reqwest`'s errors hold the URL, which is a name, and
-/// the cause; never a header or a body.
+/// The error for a request without a response. `reqwest`'s errors contain the URL, which is not
+/// secret, and the cause, but never a header or a body.
 pub(crate) fn from_transport(cause: reqwest::Error) -> Error {
     let error = match Nature::unanswered(&cause, cause.is_connect(), cause.is_timeout()) {
         Nature::Connect(connect) => {
@@ -167,24 +166,24 @@ pub(crate) fn from_transport(cause: reqwest::Error) -> Error {
         }
         Nature::TimedOut => Error::new(ErrorKind::Unavailable, "Vault did not answer in time")
             .with_hint("check the server's load, or raise timeout-seconds"),
-        _ => Error::new(ErrorKind::Unavailable, "the connection to Vault broke").with_hint(
+        _ => Error::new(ErrorKind::Unavailable, "the connection to Vault was lost").with_hint(
             match cause.url().map(url::Url::scheme) {
-                // What other servers than Vault's own do on a TLS port.
+                // Servers other than Vault's own close the connection on a TLS port.
                 Some("http") => {
-                    "try again; where it goes on see the server's log, and whether the port is one \
-                     for TLS: then the address begins with https"
+                    "retry; if it persists, see the server's log, and check whether the port uses \
+                    TLS: then the address begins with https"
                 }
-                _ => "try again; see the server's log if it goes on",
+                _ => "retry; if it persists, see the server's log",
             },
         ),
     };
     error.with_source(cause.without_url())
 }
 
-/// The error for an answer that is not what the API documents. It carries where, never what.
+/// The error for a response that the API does not document. It contains where, never what.
 pub(crate) fn malformed(what: &'static str) -> Error {
     Error::new(ErrorKind::Unexpected, what)
-        .with_hint("is the address that of a Vault server, and not of a proxy before it?")
+        .with_hint("check that the address is a Vault server and not a proxy")
 }
 
 #[cfg(test)]
@@ -204,7 +203,7 @@ mod tests {
         }
     }
 
-    /// What an operator can meet stands in the crate's documentation, with its remedy.
+    /// The documentation explains every status, with its remedy.
     #[test]
     fn every_row_stands_in_the_table_of_the_docs() {
         let docs = include_str!("../README.md");

@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use secret_persistence_core::{Coordinate, Error, ErrorKind, Result};
 
-/// The field that holds the value, as Airbyte stores it.
+/// The field with the value, as Airbyte stores it.
 pub(crate) const VALUE_FIELD: &str = "value";
 
 /// What a path segment cannot hold as it is: everything that a URL or Vault gives a meaning of its own.
@@ -26,12 +26,12 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'+')
     .add(b';');
 
-/// The mount, and what stands before every name within it.
+/// The mount, and the prefix of every name within it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Root {
     /// Without slashes at its ends.
     pub(crate) mount: String,
-    /// Put before every name as it stands; usually empty or ending in a slash.
+    /// Prepended to every name unchanged; usually empty or ending in a slash.
     pub(crate) prefix: String,
 }
 

@@ -95,7 +95,7 @@ impl Vault {
     /// Waits until the mount is known, so that capabilities are final.
     ///
     /// # Errors
-    /// `InvalidConfig` for a mount that is not a KV engine, `PermissionDenied` where it is not there or the
+    /// `InvalidConfig` for a mount that is not a KV engine, `PermissionDenied` if it is not there or the
     /// token has no right in it, `Unavailable` where Vault does not answer.
     pub async fn ready(self) -> Result<Self> {
         let kv = self.0.mount.resolve().await.map(drop);
@@ -174,7 +174,7 @@ impl Vault {
         }
     }
 
-    /// Metadata first, so that no value ever stands without its owner and expiry; but never over the
+    /// Metadata first, so that no value ever exists without its owner and expiry; but never over the
     /// metadata of a value that is there, which may be another installation's. Metadata that an attempt
     /// before this one wrote is not written again: however often the value's own request fails, the
     /// next attempt is a request shorter than the first.

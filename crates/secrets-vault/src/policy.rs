@@ -137,7 +137,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Prints the least policy, in HCL. It holds under `no_default_policy`.
+/// Prints the minimal policy in HCL. It is sufficient with `no_default_policy`.
 ///
 /// ```
 /// use secret_persistence_vault::{PolicyOptions, policy};

@@ -1,6 +1,6 @@
 //! Names to addresses: where a tenant chose the host, only to those that a tenant may reach.
 //!
-//! The check is made on the very addresses that are then connected to: whoever controls a name could
+//! The check is made on the very addresses that are then connected to: the owner of a name could
 //! otherwise answer one address to the check and another to the connection.
 
 use std::net::{IpAddr, SocketAddr};

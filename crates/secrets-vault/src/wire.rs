@@ -71,7 +71,7 @@ pub(crate) struct Versioned {
 #[derive(Default, Deserialize)]
 pub(crate) struct Fields(pub(crate) BTreeMap<String, Field>);
 
-/// A field: its text, or `None` where it is something else.
+/// A field: its text, or `None` if it is something else.
 pub(crate) struct Field(pub(crate) Option<SecretValue>);
 
 impl<'de> Deserialize<'de> for Field {
@@ -159,7 +159,7 @@ impl Metadata {
         self.versions.get(&self.current_version)
     }
 
-    /// What is known of a secret that has a version; `None` where its write was never finished.
+    /// What is known of a secret that has a version; `None` if its write was never finished.
     pub(crate) fn entry(&self, coordinate: ManagedCoordinate) -> Option<Entry> {
         let version = self.latest()?;
         let created = version

@@ -1,4 +1,4 @@
-//! Changes to connectors, each in the same five steps: plan, record, stage, save, commit.
+//! Changes of connectors, each in the same five steps: plan, record, stage, save, commit.
 
 use std::fmt;
 use std::future::Future;
@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use crate::rows::{Outcome, Row, Rows};
 
-/// How long an open record is left to the process that wrote it. Claiming one earlier would be safe
-/// too, but would make a slow save fail.
+/// How long an open record is left to the process that wrote it. Claiming it earlier would be safe
+/// too, but a slow save would fail.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Connectors: rows here, secrets there. Clones share everything.
+/// Connectors: rows in this database, secrets in the stores. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Connectors {
     rows: Rows,
@@ -26,33 +26,34 @@ pub struct Connectors {
     patience: Duration,
 }
 
-/// A change that was saved.
+/// A saved change.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The row's revision now.
+    /// The row's new revision.
     pub revision: i64,
-    /// The configuration for people: masks where secrets are.
+    /// The configuration for display: secrets are masked.
     pub masked: Value,
 }
 
-/// Why a change was not made, or a row not read.
+/// Why a change failed, or a row could not be read.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// The configuration or the specification cannot be taken as it is, or a store failed.
+    /// The configuration or the specification is invalid, or a store failed.
     Connector(ConnectorError),
     /// The service's database failed.
     Database(sqlx::Error),
     /// There is no such connector.
     Missing,
-    /// The revision has moved: read again and repeat the change on what is there now.
+    /// The revision has changed: read the row and repeat the change.
     Moved,
-    /// The save's outcome is unknown, and the row is neither as before nor as staged.
+    /// The save's outcome is unknown, and the row equals neither the saved nor the staged
+    /// configuration.
     Undecided,
 }
 
 impl Connectors {
-    /// Connectors in these rows, with their secrets in these stores.
+    /// Creates connectors with these rows and stores.
     #[must_use]
     pub fn new(rows: Rows, secrets: ConnectorSecrets) -> Self {
         Self {
@@ -62,7 +63,8 @@ impl Connectors {
         }
     }
 
-    /// How long the healer leaves an open record to the process that wrote it; two minutes unless told.
+    /// Sets how long the healer leaves an open record to the process that wrote it; two minutes by
+    /// default.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -72,7 +74,7 @@ impl Connectors {
     /// Creates a connector.
     ///
     /// # Errors
-    /// [`ChangeError`]; nothing is left behind, or the healer finds it.
+    /// [`ChangeError`]; nothing is left behind that the healer does not find.
     pub async fn create(
         &self,
         actor: &Actor,
@@ -107,10 +109,10 @@ impl Connectors {
         ))
     }
 
-    /// Changes a connector's configuration. `edited` may hold masks, pointers and new values.
+    /// Changes a connector's configuration. `edited` may contain masks, pointers and new values.
     ///
     /// # Errors
-    /// [`ChangeError::Moved`] where `revision` is not the row's any more.
+    /// [`ChangeError::Moved`] if `revision` is no longer current.
     pub async fn update(
         &self,
         actor: &Actor,
@@ -138,7 +140,7 @@ impl Connectors {
     /// Deletes a connector and its secrets.
     ///
     /// # Errors
-    /// [`ChangeError::Moved`] where `revision` is not the row's any more.
+    /// [`ChangeError::Moved`] if `revision` is no longer current.
     pub async fn delete(&self, actor: &Actor, id: Uuid, revision: i64) -> Result<(), ChangeError> {
         let row = self.row_at(id, revision).await?;
         let scope = Scope::workspace(row.workspace);
@@ -148,7 +150,7 @@ impl Connectors {
         self.carry_out(id, planned, delete).await.map(|_| ())
     }
 
-    /// A connector for people: masks where secrets are. No store is asked.
+    /// A connector for display, with masked secrets. Does not call a store.
     ///
     /// # Errors
     /// [`ChangeError::Missing`]; a specification that does not compile.
@@ -163,11 +165,11 @@ impl Connectors {
 
     /// A connector for the runner: the full configuration, wiped when it drops.
     ///
-    /// A row that was read before somebody's commit may point at a secret that is gone by now; then
-    /// the row is read again, at most three times.
+    /// A row that was read before another commit may point to deleted secrets. Then the row is read
+    /// again, at most three times.
     ///
     /// # Errors
-    /// [`ChangeError::Missing`]; every place whose secret cannot be read, together.
+    /// [`ChangeError::Missing`]; all places whose secrets cannot be read.
     pub async fn hydrated(&self, actor: &Actor, id: Uuid) -> Result<SecretJson, ChangeError> {
         let read_row = || async move {
             let row = self.rows.get(id).await?.ok_or(ChangeError::Missing)?;
@@ -180,11 +182,11 @@ impl Connectors {
         }
     }
 
-    /// Every connector for an export: masked by its specification, then every pointer scrubbed. A row
-    /// whose specification does not compile is not exported but named.
+    /// Every connector for an export: masked by its specification, then every pointer is scrubbed.
+    /// A row whose specification does not compile is listed instead of exported.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn export(&self) -> Result<(Vec<(Uuid, Value)>, Vec<Uuid>), ChangeError> {
         let (mut exported, mut left_out) = (Vec::new(), Vec::new());
         for id in self.rows.ids().await? {
@@ -202,11 +204,12 @@ impl Connectors {
         Ok((exported, left_out))
     }
 
-    /// Ends what crashed: claims records that were left open, deletes what they name, and what saved
-    /// changes have superseded. To be run at the start and every minute; several at once do no harm.
+    /// Ends crashed changes: claims records that are still open and deletes their secrets, and
+    /// deletes what saved changes have superseded. Run it at the start and every minute; concurrent
+    /// runs are harmless.
     ///
     /// # Errors
-    /// Where the database fails or a required audit does. What a store would not delete stays in the
+    /// If the database or a required audit fails. Secrets that a store did not delete stay in the
     /// outbox for the next round.
     pub async fn heal(&self) -> Result<(), ChangeError> {
         let secrets = self.secrets.acting_as(&Actor::new("healer"));
@@ -216,7 +219,7 @@ impl Connectors {
                 Some(state) => state,
                 None if now < record.planned().saturating_add(self.patience) => continue,
                 None if self.rows.abandon(id).await? => RecordState::Abandoned,
-                // Its saver was faster.
+                // Its save came first.
                 None => RecordState::Saved,
             };
             let cleanup = secrets.heal(&record, state).await?;
@@ -225,7 +228,7 @@ impl Connectors {
         Ok(())
     }
 
-    /// Record, stage, save, commit. Returns the configuration that was saved.
+    /// Record, stage, save, commit. Returns the saved configuration.
     async fn carry_out<F>(
         &self,
         id: Uuid,
@@ -235,14 +238,14 @@ impl Connectors {
     where
         F: Future<Output = sqlx::Result<Outcome>>,
     {
-        // Before anything is written, so that whatever a crash leaves behind has a name.
+        // Before anything is written, so that a crash leaves only recorded secrets.
         let record = self.rows.open_record(planned.record()).await?;
         let staged = planned.stage().await?;
         let configuration = staged.config().clone();
         let cleanup = match save(configuration.clone(), record).await {
             Ok(Outcome::Saved) => staged.commit().await?,
             Ok(Outcome::Moved) => {
-                // Won or lost to the healer: either way it will never be saved.
+                // Whether it wins against the healer or loses: it will never be saved.
                 self.rows.abandon(record).await?;
                 let cleanup = staged.abort().await?;
                 self.close(record, &cleanup).await?;
@@ -276,7 +279,7 @@ impl Connectors {
         }
     }
 
-    /// Removes a record whose change has wholly ended; otherwise the healer goes on with it.
+    /// Removes the record of a finished change; otherwise the healer continues.
     async fn close(&self, record: Uuid, cleanup: &Cleanup) -> Result<(), ChangeError> {
         for undeleted in &cleanup.failed {
             tracing::warn!(error = %undeleted.error, "left for the healer");
@@ -287,7 +290,7 @@ impl Connectors {
         Ok(())
     }
 
-    /// The connector calls on behalf of somebody, for whatever this service does not wrap.
+    /// The connector calls on behalf of an actor, for everything that this service does not wrap.
     #[must_use]
     pub fn secrets(&self, actor: &Actor) -> ActingSecrets {
         self.secrets.acting_as(actor)
@@ -300,9 +303,7 @@ impl fmt::Display for ChangeError {
             Self::Connector(error) => error.fmt(f),
             Self::Database(_) => f.write_str("the service's database failed"),
             Self::Missing => f.write_str("there is no such connector"),
-            Self::Moved => {
-                f.write_str("the connector was changed meanwhile; read it and try again")
-            }
+            Self::Moved => f.write_str("the connector has changed; read it and try again"),
             Self::Undecided => {
                 f.write_str("the outcome of the save is unknown; read the connector")
             }

@@ -1,4 +1,4 @@
-//! The HTTP side. `ETag` and `If-Match` carry the revision.
+//! The HTTP API. `ETag` and `If-Match` contain the revision.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::connectors::{Change, ChangeError, Connectors};
 
 /// The service.
 ///
-/// | request | does |
+/// /// | request | effect |
 /// |---|---|
 /// | `POST /connectors` `{workspace, specification, configuration}` | creates; 201, `ETag`, the masked configuration |
 /// | `GET /connectors/{id}` | the masked configuration, `ETag` |
-/// | `PUT /connectors/{id}`, `If-Match` | changes; 412 where the revision has moved, 428 without `If-Match` |
+/// | `PUT /connectors/{id}`, `If-Match` | changes it; 412 if the revision has changed, 428 without `If-Match` |
 /// | `DELETE /connectors/{id}`, `If-Match` | deletes the connector and its secrets |
-/// | `GET /connectors/{id}/hydrated`, `Authorization: Bearer …` | the full configuration, for the runner alone |
+/// | `GET /connectors/{id}/hydrated`, `Authorization: Bearer …` | the full configuration, only for the runner |
 /// | `GET /export` | every connector, masked and scrubbed |
 ///
-/// What cannot be taken as it is answers 422 with every problem and its place. Requests for other hosts
-/// answer 421, and those of pages of another origin 403: a page could otherwise rebind its own name to
+/// An invalid configuration is 422 with every problem and its place. Requests for other hosts are
+/// 421, and those from pages of another origin 403: a page could otherwise rebind its own name to
 /// this service.
 pub fn router(connectors: Connectors, runner_token: SecretValue, hosts: AllowedHosts) -> Router {
     let state = Arc::new(Service {
@@ -61,20 +61,20 @@ fn foreign(hosts: &AllowedHosts, headers: &HeaderMap) -> Option<(StatusCode, &'s
         let values = headers.get_all(name).iter();
         values.map(|value| value.to_str().unwrap_or_default())
     };
-    // Two hosts are as good as none.
+    // Two different hosts count as none.
     let mut asked_for = texts(HOST);
     let host = match (asked_for.next(), asked_for.next()) {
         (Some(host), None) => host,
         _ => "",
     };
     if !hosts.allows(host) {
-        let message = "the request asks for a host that is not this service's";
+        let message = "the request is for a host that this service does not serve";
         return Some((StatusCode::MISDIRECTED_REQUEST, message));
     }
     let foreign = texts(ORIGIN).any(|origin| !AllowedHosts::same_origin(host, origin));
     foreign.then_some((
         StatusCode::FORBIDDEN,
-        "a page of another origin sent the request",
+        "the request comes from a page of another origin",
     ))
 }
 
@@ -163,7 +163,7 @@ async fn hydrated(State(service): Shared, Path(id): Path<String>, headers: Heade
     if given.is_none_or(|token| token != service.runner_token) {
         return refuse(
             StatusCode::UNAUTHORIZED,
-            "only the runner may have the full configuration",
+            "only the runner may read the full configuration",
         );
     }
     let Ok(id) = Uuid::try_parse(&id) else {
@@ -190,7 +190,7 @@ async fn export(State(service): Shared) -> Response {
     }
 }
 
-/// Who asks, for the audit: a real service takes it from its authentication.
+/// The actor, for the audit: a real service takes it from its authentication.
 fn actor(headers: &HeaderMap) -> Actor {
     let name = headers.get("x-actor").and_then(|value| value.to_str().ok());
     Actor::new(name.unwrap_or("anonymous"))
@@ -199,7 +199,7 @@ fn actor(headers: &HeaderMap) -> Actor {
 fn addressed(id: &str, headers: &HeaderMap) -> Result<(Uuid, i64), Box<Response>> {
     let id = Uuid::try_parse(id).map_err(|_| Box::new(failed(&ChangeError::Missing)))?;
     let Some(given) = headers.get(IF_MATCH) else {
-        let message = "send the ETag that you read as If-Match";
+        let message = "send the ETag of the row as If-Match";
         return Err(Box::new(refuse(StatusCode::PRECONDITION_REQUIRED, message)));
     };
     let revision = given
@@ -230,7 +230,7 @@ fn failed(error: &ChangeError) -> Response {
         ChangeError::Connector(error) if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
         ChangeError::Connector(error) => {
             let problems = error.problems();
-            // What the caller sent can be mended by the caller; what a store answers cannot.
+            // The caller can correct its input, but not a store's error.
             let stores = |problem: &&secret_persistence::connector::Problem| {
                 problem.kind() == ProblemKind::Store
             };

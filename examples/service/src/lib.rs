@@ -1,10 +1,11 @@
-//! A connector-config service, small enough to read in one sitting and complete enough to copy from.
+//! A connector configuration service, small enough to read in one sitting and complete enough to
+//! copy.
 //!
 //! - [`Rows`] is the service's own database: a row per connector with its revision, and an outbox of
 //!   records. Saving is one transaction: compare-and-swap on the revision and on the record.
 //! - [`Connectors`] makes the changes: plan, record, stage, save, commit; and hydrates for the runner.
-//! - [`router`] is the HTTP side: `If-Match` carries the revision, 412 says that it has moved.
-//! - [`Connectors::heal`] ends what crashed, from the outbox.
+//! - [`router`] is the HTTP API: `If-Match` contains the revision, 412 means that it has changed.
+//! - [`Connectors::heal`] ends crashed changes from the outbox.
 
 mod connectors;
 mod http;
@@ -14,7 +15,7 @@ pub use connectors::{Change, ChangeError, Connectors};
 pub use http::router;
 pub use rows::{Outcome, Row, Rows};
 
-/// The example of the README, which has to compile and run.
+/// The example of the README, which must compile and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

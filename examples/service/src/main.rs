@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = variable("SERVICE_ADDRESS").unwrap_or_else(|| String::from("127.0.0.1:8080"));
     let runner_token = variable("SERVICE_RUNNER_TOKEN")
         .map(SecretValue::new)
-        .ok_or("set SERVICE_RUNNER_TOKEN: whoever has it may read full configurations")?;
+        .ok_or("set SERVICE_RUNNER_TOKEN; its holder may read full configurations")?;
 
     let hosts = variable("SERVICE_HOSTS").unwrap_or_default();
     let hosts = AllowedHosts::named(hosts.split(',').map(str::trim)).with_loopback();
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::spawn(async move {
         loop {
             if let Err(error) = healer.heal().await {
-                tracing::warn!(%error, "healing failed, trying again in a minute");
+                tracing::warn!(%error, "healing failed; retrying in a minute");
             }
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing::info!(address = %listener.local_addr()?, "listening");
     axum::serve(listener, router(connectors, runner_token, hosts))
         .with_graceful_shutdown(async {
-            // Without a signal handler the service only ends by being killed, which is safe too.
+            // Without a signal handler, the service can only be killed, which is safe too.
             let _ = tokio::signal::ctrl_c().await;
         })
         .await?;

@@ -23,27 +23,27 @@ CREATE TABLE IF NOT EXISTS outbox (
     state TEXT NOT NULL CHECK (state IN ('open', 'saved', 'abandoned'))
 );";
 
-/// A connector as it is stored: its configuration holds pointers, never a secret.
+/// A stored connector: its configuration contains pointers, never a secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The connector's id.
     pub id: Uuid,
-    /// The workspace it belongs to: the scope of its secrets.
+    /// The workspace it belongs to, which is the scope of its secrets.
     pub workspace: Uuid,
     /// Its connection specification.
     pub specification: Value,
     /// Its configuration.
     pub configuration: Value,
-    /// Grows by one with every save, from 1.
+    /// Begins at 1 and grows by one with every save.
     pub revision: i64,
 }
 
-/// What became of a save.
+/// The result of a save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Somebody else saved first, or the healer has claimed the record. Nothing has changed.
+    /// Another save came first, or the healer has claimed the record. Nothing has changed.
     Moved,
-    /// Row and record have moved together.
+    /// Both row and record were updated.
     Saved,
 }
 
@@ -52,10 +52,10 @@ pub enum Outcome {
 pub struct Rows(SqlitePool);
 
 impl Rows {
-    /// Opens the database at `path`. Where it is missing it is made, readable for its owner alone.
+    /// Opens the database at `path`. A missing one is created, readable only by its owner.
     ///
     /// # Errors
-    /// Where the file cannot be opened or the tables cannot be made.
+    /// If the file cannot be opened or the tables cannot be created.
     pub async fn open(path: &Path) -> sqlx::Result<Self> {
         create_private(path).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
@@ -66,10 +66,10 @@ impl Rows {
         Ok(Self(pool))
     }
 
-    /// A row, or `None`. Waits for a save that is under way, so that what it says is final.
+    /// A row, or `None`. Waits for a running save, so that the result is final.
     ///
     /// # Errors
-    /// Where the database fails or the row is not JSON.
+    /// If the database fails or the row is not JSON.
     pub async fn get(&self, id: Uuid) -> sqlx::Result<Option<Row>> {
         let mut transaction = self.begin().await?;
         sqlx::query("SELECT * FROM connectors WHERE id = $1")
@@ -91,7 +91,7 @@ impl Rows {
     /// The ids of all rows.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn ids(&self) -> sqlx::Result<Vec<Uuid>> {
         let rows = sqlx::query("SELECT id FROM connectors ORDER BY id")
             .fetch_all(&self.0)
@@ -101,10 +101,10 @@ impl Rows {
             .collect()
     }
 
-    /// Puts a record into the outbox, as `open`, before anything is staged.
+    /// Adds a record to the outbox as `open`, before anything is staged.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn open_record(&self, record: &Record) -> sqlx::Result<Uuid> {
         let id = Uuid::new_v4();
         let text =
@@ -120,7 +120,7 @@ impl Rows {
     /// Saves a new row. One transaction with the record's `open → saved`.
     ///
     /// # Errors
-    /// Where the database fails: then the outcome is unknown, and `settle` finds it out.
+    /// If the database fails: then the outcome is unknown, and `settle` determines it.
     pub async fn insert(&self, row: &Row, record: Uuid) -> sqlx::Result<Outcome> {
         let mut transaction = self.begin().await?;
         sqlx::query("INSERT INTO connectors VALUES ($1, $2, $3, $4, $5)")
@@ -134,10 +134,10 @@ impl Rows {
         finish(transaction, 1, record).await
     }
 
-    /// Saves a changed configuration over the revision it was made from.
+    /// Saves a changed configuration if the revision is still current.
     ///
     /// # Errors
-    /// Where the database fails: then the outcome is unknown, and `settle` finds it out.
+    /// If the database fails: then the outcome is unknown, and `settle` determines it.
     pub async fn update(
         &self,
         id: Uuid,
@@ -159,10 +159,10 @@ impl Rows {
         finish(transaction, changed, record).await
     }
 
-    /// Deletes a row of this revision.
+    /// Deletes a row if its revision is still current.
     ///
     /// # Errors
-    /// Where the database fails: then the outcome is unknown, and `settle` finds it out.
+    /// If the database fails: then the outcome is unknown, and `settle` determines it.
     pub async fn delete(&self, id: Uuid, revision: i64, record: Uuid) -> sqlx::Result<Outcome> {
         let mut transaction = self.begin().await?;
         let changed = sqlx::query("DELETE FROM connectors WHERE id = $1 AND revision = $2")
@@ -174,11 +174,11 @@ impl Rows {
         finish(transaction, changed, record).await
     }
 
-    /// Claims a record, `open → abandoned`: from then on its change can never be saved. Says whether
-    /// the claim was won.
+    /// Claims a record, `open → abandoned`: from then on its change can never be saved. Returns
+    /// whether it succeeded.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn abandon(&self, record: Uuid) -> sqlx::Result<bool> {
         let claimed =
             sqlx::query("UPDATE outbox SET state = 'abandoned' WHERE id = $1 AND state = 'open'")
@@ -188,10 +188,10 @@ impl Rows {
         Ok(claimed.rows_affected() == 1)
     }
 
-    /// Removes a record whose change has wholly ended.
+    /// Removes the record of a finished change.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn close_record(&self, record: Uuid) -> sqlx::Result<()> {
         sqlx::query("DELETE FROM outbox WHERE id = $1")
             .bind(record.to_string())
@@ -200,10 +200,10 @@ impl Rows {
             .map(|_| ())
     }
 
-    /// The records that are left, with their state; `None` is `open`.
+    /// The remaining records, with their state; `None` is `open`.
     ///
     /// # Errors
-    /// Where the database fails, or a record is of a format that this version does not know.
+    /// If the database fails, or a record has a format that this version does not support.
     pub async fn records(&self) -> sqlx::Result<Vec<(Uuid, Record, Option<RecordState>)>> {
         let rows = sqlx::query("SELECT id, record, state FROM outbox")
             .fetch_all(&self.0)
@@ -223,14 +223,14 @@ impl Rows {
             .collect()
     }
 
-    /// A transaction that holds the one writer's place from its beginning: a deferred one could find
+    /// A transaction that takes the writer's place from its beginning: a deferred one could find
     /// the place taken when it is too late to wait.
     async fn begin(&self) -> sqlx::Result<Transaction<'_, Sqlite>> {
         self.0.begin_with("BEGIN IMMEDIATE").await
     }
 }
 
-/// A new file that nobody else can read; SQLite gives its log and index the same mode.
+/// A new file that only its owner can read; SQLite gives its log and index the same mode.
 fn create_private(path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -242,7 +242,7 @@ fn create_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves the record together with the row, or neither.
+/// Updates both the record and the row, or neither.
 async fn finish(
     mut transaction: Transaction<'_, Sqlite>,
     rows_changed: u64,

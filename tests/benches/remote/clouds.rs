@@ -78,7 +78,7 @@ pub(crate) async fn measure(
     let mut times = CASES.map(|_| [Vec::new(), Vec::new()]);
     for repetition in 0..REPETITIONS {
         for ((count, _), times) in CASES.iter().zip(&mut times) {
-            // Whoever comes second may find it warmer: they take turns.
+            // The second one may find warm caches, so they alternate.
             if repetition % 2 == 0 {
                 times[0].push(hydrate(*count).await);
                 times[1].push(read(*count).await);

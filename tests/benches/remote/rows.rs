@@ -24,7 +24,7 @@ impl Rows<'_> {
         bare().await;
         let mut times = [Vec::new(), Vec::new()];
         for repetition in 0..repetitions {
-            // Whoever comes second may find it warmer: they take turns.
+            // The second one may find warm caches, so they alternate.
             if repetition % 2 == 0 {
                 times[0].push(ours().await);
                 times[1].push(bare().await);

@@ -103,7 +103,7 @@ pub(super) fn token(
 
 /// An answer without the usual body, as a gateway in front of the service gives it.
 pub(super) fn unavailable(status: u16) -> Reply {
-    let status = StatusCode::from_u16(status).expect("the switch holds a status");
+    let status = StatusCode::from_u16(status).expect("the switch is a status");
     Reply::json(
         status,
         &json!({"error": "temporarily_unavailable", "error_description": "The service is temporarily unavailable."}),

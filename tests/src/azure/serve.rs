@@ -66,7 +66,7 @@ pub(super) async fn accept(
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        // Otherwise the kernel holds back small answers.
+        // Otherwise the kernel delays small responses.
         let _ = stream.set_nodelay(true);
         let shared = Arc::clone(&shared);
         let acceptor = acceptor.clone();

@@ -22,10 +22,10 @@ use super::{
     switches::Switches,
 };
 
-/// [The most that a version may hold](https://cloud.google.com/secret-manager/quotas#content_limits).
+/// [The most that a version may contain](https://cloud.google.com/secret-manager/quotas#content_limits).
 const PAYLOAD_LIMIT: usize = 64 * 1024;
 
-/// [The most that a page may hold](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/list).
+/// [The most that a page may contain](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/list).
 const PAGE_LIMIT: usize = 25_000;
 
 /// The fields of a version that a filter may name.

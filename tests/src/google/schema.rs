@@ -250,7 +250,7 @@ fn unknown(name: &str, path: &str) -> Violation {
     }
 }
 
-/// A name as it stands in the message's definition.
+/// A name as in the message's definition.
 pub(super) fn snake(name: &str) -> String {
     let mut snake = String::new();
     for character in name.chars() {

@@ -101,7 +101,7 @@ pub(super) async fn accept(listener: TcpListener, role: Role, shared: Arc<Shared
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        // Otherwise the kernel holds back small answers, and latencies are not what they are said to be.
+        // Otherwise the kernel delays small responses, and latencies are not what they are said to be.
         let _ = stream.set_nodelay(true);
         tokio::spawn(connection(stream, role, Arc::clone(&shared)));
     }

@@ -82,7 +82,7 @@ impl Switches {
     ///
     /// # Panics
     ///
-    /// If nothing that is served takes it: whoever misspells one would test nothing.
+    /// If nothing that is served takes it: a misspelt one would test nothing.
     #[track_caller]
     pub fn deny(&mut self, permission: impl Into<String>) {
         let permission = permission.into();

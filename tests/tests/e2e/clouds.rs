@@ -131,7 +131,7 @@ fn requests(google: &Google, azure: &Azure) -> usize {
     google.chain(azure).sum()
 }
 
-/// Ends the test unless the service holds all names and no others, each with a single version.
+/// Ends the test unless the service contains all names and no others, each with a single version.
 fn expect_once_in_google(installation: &Installation, google: &Google) {
     let held = google.secrets();
     let ids: BTreeSet<_> = held

@@ -94,13 +94,13 @@ impl Fleet {
         assert_eq!(report.tally.hydrated, self.rows.len() as u64);
     }
 
-    /// Ends the test unless the store holds every secret once and equal, and nothing else.
+    /// Ends the test unless the store contains every secret once and equal, and nothing else.
     pub(crate) async fn expect_in(&self, store: &Store) {
         expect_exactly(store, &self.secrets).await;
     }
 }
 
-/// Ends the test unless the store holds these secrets, each once and equal, and nothing else.
+/// Ends the test unless the store contains these secrets, each once and equal, and nothing else.
 pub(crate) async fn expect_exactly(store: &Store, secrets: &BTreeMap<ManagedCoordinate, String>) {
     let expected: Vec<_> = secrets.keys().cloned().collect();
     assert_eq!(names(store).await, expected, "the names in {store}");

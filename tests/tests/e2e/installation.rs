@@ -91,7 +91,7 @@ impl Installation {
         }
     }
 
-    /// Ends the test unless the store holds every secret once and equal, and every connector hydrates from it as it
+    /// Ends the test unless the store contains every secret once and equal, and every connector hydrates from it as it
     /// was entered.
     pub(crate) async fn expect_in(&self, store: &Store) {
         expect_exactly(store, &self.secrets).await;

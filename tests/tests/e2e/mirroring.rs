@@ -1,4 +1,4 @@
-//! A move without down time: mirror on, copy, switch, and back, while services read and write.
+//! A move without downtime: mirror on, copy, switch, and back, while services read and write.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -59,7 +59,7 @@ impl Program {
         self.variables.insert(name, value.to_owned());
     }
 
-    /// Sets a variable that holds a credential: no run may show it.
+    /// Sets a variable with a credential: no run may show it.
     pub(crate) fn set_credential(&mut self, name: &'static str, value: &str) {
         self.set(name, value);
         self.never_show(value);
@@ -147,7 +147,7 @@ impl Program {
             let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // After the name, which may hold anything: the state, then the parent.
+            // After the name, which may contain anything: the state, then the parent.
             let stat = of(process, "stat").unwrap_or_default();
             let stat = String::from_utf8_lossy(&stat).into_owned();
             let parent = stat

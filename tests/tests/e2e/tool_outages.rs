@@ -55,7 +55,7 @@ fn vault_proxy(server: &VaultServer) -> FaultProxy {
     FaultProxy::builder(server.address()).start().unwrap()
 }
 
-/// Ends the test unless Vault holds all of it, each secret written once: version 2 counts its versions.
+/// Ends the test unless Vault contains all of it, each secret written once: version 2 counts its versions.
 async fn expect_in_vault(installation: &Installation, server: &VaultServer, mount: &str) {
     let store = vault(server.address(), mount, server.root_token()).await;
     installation.expect_in(&store).await;

@@ -55,7 +55,7 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Where a package stands. Dependencies point to a lower layer only.
+/// The layer of a package. Dependencies point only to lower layers.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Layer {
     Core,

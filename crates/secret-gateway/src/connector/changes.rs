@@ -18,13 +18,13 @@ use crate::outbox::{After, Change, Idempotency, Inserted, State as ChangeState};
 use crate::server::{Body, Caller, Problem, invalid};
 use crate::tokens::Role;
 
-/// How long staging may take beyond what a request may: then nobody is waiting for it.
+/// How much longer than a request staging may take; afterwards nobody waits for it.
 const LEASE_BEYOND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many changes one look at the outbox reads.
+/// How many changes one query of the outbox returns.
 const PAGE: u32 = 100;
 
-/// How many such looks one answer may take, where most changes do not exist for the caller.
+/// Maximum queries for one response, if most changes are invisible to the caller.
 const LOOKS: usize = 20;
 
 pub(super) async fn create(
@@ -53,20 +53,20 @@ pub(super) async fn create(
     })
 }
 
-/// What a retry is answered: the same as the first time.
+/// The response to a retry, which equals the first one.
 fn answer_again(known: &Change, ours: &Idempotency) -> Result<Response, Problem> {
     if known.idempotency.as_ref().map(|theirs| &theirs.digest) != Some(&ours.digest) {
         return Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency_key_reused",
-            "the Idempotency-Key stands for another request",
+            "the Idempotency-Key belongs to another request",
         ));
     }
     if known.state == ChangeState::Staging {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "change_in_progress",
-            "the first request with this Idempotency-Key is under way; try again",
+            "the first request with this Idempotency-Key is still running; try again",
         )
         .with_retry_after(1));
     }
@@ -77,7 +77,7 @@ fn created(change: &Change) -> Response {
     (StatusCode::CREATED, Json(shown(change, true))).into_response()
 }
 
-/// Plans, records, stages. Whatever ends it early leaves a record that names what may be left.
+/// Plans, records, stages. If it ends early, it leaves a record of what may remain.
 async fn make(
     gateway: &Gateway,
     caller: &Caller,
@@ -129,7 +129,7 @@ async fn make(
         lease: now.saturating_add(lease),
         cleaned: false,
     };
-    // Before anything is written, so that whatever a crash leaves behind has a name.
+    // Before anything is written, so that a crash leaves only recorded secrets.
     if let Inserted::Known(known) = gateway.outbox().insert(&change).await? {
         let ours = change.idempotency.as_ref();
         return ours.map_or_else(|| Err(abandoned()), |ours| answer_again(&known, ours));
@@ -168,7 +168,7 @@ async fn make(
             abandon(gateway, caller, &change).await;
             Err(abandoned())
         }
-        // It may be open, and a retry with its Idempotency-Key will say so; without one it is listed.
+        // It may be open; a retry with its Idempotency-Key or the list of changes shows it.
         Err(error) => Err(error.into()),
     }
 }
@@ -177,12 +177,12 @@ fn abandoned() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "change_abandoned",
-        "the change took too long and was abandoned; make it again",
+        "the change took too long and was abandoned; repeat it",
     )
 }
 
-/// Nobody was told of the change, so nobody can have saved it: what it wrote is deleted, now and until no
-/// write of it can be under way any more.
+/// The caller got no answer and cannot have saved the change: delete what it wrote, now and until
+/// no write of it can be in flight.
 async fn abandon(gateway: &Gateway, caller: &Caller, change: &Change) {
     let claimed = gateway
         .outbox()
@@ -221,12 +221,12 @@ pub(super) async fn show(
     Ok(Json(shown(&find(&gateway, &caller, &id).await?, true)))
 }
 
-/// A change that exists for the caller.
+/// A change that the caller may see.
 pub(super) async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Change, Problem> {
-    let missing = || Problem::not_found("no change of this id exists for this token");
+    let missing = || Problem::not_found("there is no change with this id for this token");
     let id = Uuid::try_parse(id).map_err(|_| missing())?;
     let change = gateway.outbox().get(id).await?.ok_or_else(missing)?;
-    // Nobody was told of these.
+    // Their callers got no answer.
     let untold = matches!(change.state, ChangeState::Staging | ChangeState::Abandoned);
     if untold || !exists_for(caller, &change) {
         Err(missing())
@@ -256,7 +256,7 @@ pub(super) async fn list(
         return Err(Problem::new(
             StatusCode::BAD_REQUEST,
             "unknown_field",
-            format!("nothing is known by the name of {unknown}"),
+            format!("unknown parameter {unknown}"),
         )
         .with("fields", vec![unknown]));
     }
@@ -264,7 +264,7 @@ pub(super) async fn list(
         None | Some("open") => ChangeState::Open,
         Some("committed") => ChangeState::Committed,
         Some("aborted") => ChangeState::Aborted,
-        Some(_) => return Err(invalid("state", "is none of open, committed and aborted")),
+        Some(_) => return Err(invalid("state", "must be open, committed or aborted")),
     };
     let before = match query.get("before") {
         None => Timestamp::now().saturating_add(Duration::from_secs(86_400)),
@@ -317,10 +317,10 @@ fn cursor(text: &str) -> Result<After, Problem> {
             id: Uuid::try_parse(id).ok()?,
         })
     };
-    parse().ok_or_else(|| invalid("after", "is not the `next` of an answer"))
+    parse().ok_or_else(|| invalid("after", "is not the `next` of a response"))
 }
 
-/// A change as callers see it.
+/// A change, as callers see it.
 pub(super) fn shown(change: &Change, with_configuration: bool) -> Value {
     let names = |locations: &[Location<ManagedCoordinate>]| -> Vec<Value> {
         locations
@@ -350,10 +350,10 @@ pub(super) fn shown(change: &Change, with_configuration: bool) -> Value {
     shown
 }
 
-/// As deep as a configuration may be, which is deeper than the parser goes unless told.
+/// As deep as a configuration may be, which is deeper than the parser goes by default.
 fn parsed(text: &str) -> Value {
     let mut parser = serde_json::Deserializer::from_str(text);
     parser.disable_recursion_limit();
-    // We wrote it.
+    // The gateway wrote it.
     serde::Deserialize::deserialize(&mut parser).unwrap_or(Value::Null)
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document of the connector face.
+//! The OpenAPI document of the connector API.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;

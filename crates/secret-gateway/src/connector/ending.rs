@@ -1,4 +1,4 @@
-//! The end of a change: the caller has saved it, has not, or does not know; and what a crash left open.
+//! Ends changes: the caller has saved, has not, or does not know; and crashes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::outbox::{Change, OutboxError, State as ChangeState};
 use crate::server::{Body, Caller, Problem};
 use crate::tokens::Role;
 
-/// How long after a failure what is left is deleted again.
+/// The pause before deleting again after a failure.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// How many ended changes one round cleans up.
@@ -48,7 +48,7 @@ async fn end(
     end_as(&gateway, caller, change, to).await
 }
 
-/// Ends a change, whoever else tries to at the same time.
+/// Ends a change, even if others try at the same time.
 async fn end_as(
     gateway: &Gateway,
     caller: Caller,
@@ -78,7 +78,7 @@ async fn end_as(
         Err(Problem::new(
             StatusCode::CONFLICT,
             "change_ended_otherwise",
-            format!("the change is {} already", now.as_str()),
+            format!("the change is already {}", now.as_str()),
         )
         .with("state", now.as_str()))
     });
@@ -113,13 +113,13 @@ pub(super) async fn settle(
     if is_saved {
         return end_as(&gateway, caller, change, ChangeState::Aborted).await;
     }
-    // Others have changed the row since: nothing is deleted, and the caller decides.
+    // The row was changed since: nothing is deleted, and the caller decides.
     Ok(Json(
         json!({"id": change.id.to_string(), "state": change.state, "undecided": true}),
     ))
 }
 
-/// Deletes what a change leaves behind, and notes whether that is all.
+/// Deletes what a change leaves behind, and records whether anything remains.
 pub(super) async fn clean_up(
     gateway: &Gateway,
     secrets: &ActingSecrets,
@@ -141,16 +141,17 @@ pub(super) async fn clean_up(
         }
     };
     if let Err(error) = gateway.outbox().cleaned(change.id, again).await {
-        // It stays due, and cleaning up twice is no harm.
-        tracing::warn!(target: "secret_gateway", %error, "a clean-up is not noted");
+        // It stays due, and cleaning up twice is harmless.
+        tracing::warn!(target: "secret_gateway", %error, "a cleanup could not be recorded");
     }
 }
 
-/// One round of the healer: abandons what has been staging for too long, deletes what ended changes left
-/// behind, forgets what is old. Open changes are left: only their callers know whether a row was saved.
+/// One round of the healer: abandons changes that have been staging for too long, deletes what
+/// ended changes left behind, deletes old records. Open changes stay: only their callers know
+/// whether a row was saved.
 ///
 /// # Errors
-/// Where the outbox fails.
+/// If the outbox fails.
 pub async fn heal(gateway: &Gateway) -> Result<(), OutboxError> {
     let now = Timestamp::now();
     let stale = gateway.outbox().abandon_stale(now).await?;

@@ -1,4 +1,4 @@
-//! Full configurations, many at once.
+//! Hydrates many configurations at once.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 use crate::server::{Body, Caller, Problem, invalid};
 use crate::tokens::Role;
 
-/// How many configurations one request may hold.
+/// How many configurations one request may contain.
 const MAX_CONFIGURATIONS: usize = 1000;
 
 pub(super) async fn hydrate(
@@ -51,7 +51,9 @@ pub(super) async fn hydrate(
         let full = match seen {
             Ok(()) => match hydrated.next() {
                 Some(full) => full.map_err(Problem::from),
-                None => Err(Problem::not_found("the configuration was not answered")),
+                None => Err(Problem::not_found(
+                    "there is no result for the configuration",
+                )),
             },
             Err(unseen) => Err(unseen),
         };
@@ -64,7 +66,7 @@ pub(super) async fn hydrate(
             }
         });
     }
-    // Where nothing could be answered for the moment, the whole is to be asked again.
+    // If every failure is transient, the whole request should be retried.
     let retried = |problem: &Problem| {
         matches!(
             problem.status(),
@@ -77,7 +79,7 @@ pub(super) async fn hydrate(
     Ok(secret_answer(json!({"configurations": answers})))
 }
 
-/// An answer that holds secrets: the value it is made from is wiped.
+/// A response with secrets: the value it is built from is wiped.
 fn secret_answer(value: Value) -> Response {
     let value = SecretJson::new(value);
     ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()

@@ -1,4 +1,4 @@
-//! The connector face, under `/api/v1`: changes, full configurations, presentable ones, stores.
+//! The connector API, under `/api/v1`: changes, full configurations, presentable ones, stores.
 
 mod changes;
 mod document;

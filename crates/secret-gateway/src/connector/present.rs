@@ -1,4 +1,4 @@
-//! Configurations for people and for exports. No store is asked.
+//! Masks and scrubs configurations. Does not call a store.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! What `POST /changes` asks for, parsed.
+//! Parses the body of `POST /changes`.
 
 use axum::http::{HeaderMap, StatusCode};
 use secret_persistence::connector::{ConnectorSpec, Place, Policy, SecretJson};
@@ -11,7 +11,7 @@ use crate::outbox::{ChangeKind, Idempotency};
 use crate::server::{Fields, Problem, invalid};
 use crate::tokens::Principal;
 
-/// A change that a caller asks for.
+/// A requested change.
 pub(super) struct Wanted {
     pub(super) scope: Scope,
     pub(super) saved_digest: String,
@@ -20,7 +20,7 @@ pub(super) struct Wanted {
     pub(super) expires: Option<Timestamp>,
 }
 
-/// What is to become of which configuration.
+/// The configurations of the change.
 pub(super) enum What {
     Create {
         spec: ConnectorSpec,
@@ -104,7 +104,7 @@ impl Wanted {
                 edited,
             },
             ("create", Some(_), _) => {
-                return Err(invalid("saved", "has no place where a row is created"));
+                return Err(invalid("saved", "is not allowed for a create"));
             }
             ("update", Some(saved), Some(edited)) => What::Update {
                 spec: compile()?,
@@ -115,9 +115,9 @@ impl Wanted {
             ("create" | "update", _, None) => return Err(missing("edited")),
             ("delete", Some(saved), None) => What::Delete { saved },
             ("delete", _, Some(_)) => {
-                return Err(invalid("edited", "has no place where a row is deleted"));
+                return Err(invalid("edited", "is not allowed for a delete"));
             }
-            _ => return Err(invalid("kind", "is none of create, update and delete")),
+            _ => return Err(invalid("kind", "must be create, update or delete")),
         };
         let policy = guarded
             .into_iter()
@@ -148,7 +148,7 @@ fn places(value: &Value) -> Result<Vec<Place>, Problem> {
         .collect()
 }
 
-/// The key of `Idempotency-Key`, under the caller's name and hashed: it may be anything.
+/// The `Idempotency-Key`, with the caller's name and hashed: it may be any text.
 pub(super) fn idempotency(
     headers: &HeaderMap,
     caller: &Principal,
@@ -162,7 +162,7 @@ pub(super) fn idempotency(
         .to_str()
         .ok()
         .filter(|key| (1..=255).contains(&key.len()))
-        .ok_or_else(|| invalid("Idempotency-Key", "has 1 to 255 printable characters"))?;
+        .ok_or_else(|| invalid("Idempotency-Key", "must have 1 to 255 printable characters"))?;
     Ok(Some(Idempotency {
         key: digests.of("idempotency key", &json!([caller.name, key])),
         digest: request.digest(digests, "request"),

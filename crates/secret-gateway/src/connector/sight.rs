@@ -1,4 +1,4 @@
-//! What of a configuration exists for a caller.
+//! What a caller may see of a configuration.
 
 use axum::http::StatusCode;
 use secret_persistence::connector::{Policy, pointers};
@@ -9,8 +9,8 @@ use uuid::Uuid;
 use crate::server::{Problem, invalid};
 use crate::tokens::{Binding, Principal};
 
-/// Refuses a configuration that points at secrets which do not exist for the caller: reading them, and
-/// comparing them with a guess, are both a look at them.
+/// Refuses a configuration that points to secrets that the caller may not see: reading them, or
+/// comparing them with a guess, would reveal them.
 pub(super) fn require(
     caller: &Principal,
     external: &[String],
@@ -39,12 +39,12 @@ pub(super) fn require(
     Err(Problem::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        "the configuration points at secrets that do not exist for this token",
+        "the configuration points to secrets that do not exist for this token",
     )
     .with("problems", unseen))
 }
 
-/// The names of others that a caller may point at: what both the operator and its binding allow.
+/// The external names that a caller may point to: allowed by both the operator and its binding.
 pub(super) fn external(caller: &Principal, operator: &[String], mut policy: Policy) -> Policy {
     for theirs in operator {
         match &caller.binding {
@@ -71,7 +71,7 @@ pub(super) fn scope(value: &Value) -> Result<Scope, Problem> {
     let wrong = || {
         invalid(
             "scope",
-            "is neither {\"workspace\": id} nor {\"prefix\": text, \"id\": id}",
+            "must be {\"workspace\": id} or {\"prefix\": text, \"id\": id}",
         )
     };
     let members = value.as_object().ok_or_else(wrong)?;

@@ -1,4 +1,4 @@
-//! Stores: their state, and the proof that they work.
+//! Stores: their state, and a check of their operations.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -12,17 +12,15 @@ use crate::outbox::Count;
 use crate::server::{Caller, Problem};
 use crate::tokens::{Binding, Role};
 
-/// The id that the default store is asked for by.
+/// The id of the default store in requests.
 const DEFAULT: &str = "default";
 
-/// Operating is not bound to workspaces: a token that is sees no store.
+/// Operation is not bound to workspaces: a bound token sees no store.
 fn require(caller: &Caller) -> Result<(), Problem> {
     caller.require(Role::Operate)?;
     match caller.0.binding {
         Binding::All => Ok(()),
-        Binding::To { .. } => Err(Problem::not_found(
-            "nothing of this exists for a token that is bound",
-        )),
+        Binding::To { .. } => Err(Problem::not_found("this does not exist for a bound token")),
     }
 }
 
@@ -40,7 +38,7 @@ pub(super) async fn check(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     require(&caller)?;
-    let missing = || Problem::not_found("no store has this id");
+    let missing = || Problem::not_found("there is no store with this id");
     let store = if id == DEFAULT {
         gateway.store().clone()
     } else {
@@ -78,7 +76,7 @@ fn step(step: &CheckStep) -> Value {
     })
 }
 
-/// Everything that the page shows beside the stores.
+/// Everything that the page shows besides stores.
 pub(super) async fn status(
     State(gateway): State<Gateway>,
     caller: Caller,

@@ -1,5 +1,5 @@
-//! Answers as Vault gives them: the envelope of data, and `errors` bodies with statuses that clients retry
-//! or do not.
+//! Responses in Vault's format: the data envelope, and `errors` bodies with statuses that tell
+//! clients whether to retry.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::server::BodyError;
 use crate::tokens::Refusal;
 
-/// An error of the KV face.
+/// An error of the KV API.
 #[derive(Clone, Debug)]
 pub(crate) struct KvError {
     status: StatusCode,
@@ -32,7 +32,7 @@ impl KvError {
         }
     }
 
-    /// What is missing, and what a token may not see: Vault says no more.
+    /// For missing names, and for names that a token may not see: Vault returns nothing else.
     pub(crate) fn not_found() -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
@@ -46,7 +46,7 @@ impl KvError {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 
-    /// What a version that is deleted answers with: 404, and its metadata.
+    /// The response for a deleted version: 404 with its metadata.
     pub(crate) fn deleted(data: Value) -> Self {
         Self {
             data: Some(data),
@@ -95,7 +95,7 @@ impl From<Error> for KvError {
             ErrorKind::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
             ErrorKind::Throttled => StatusCode::TOO_MANY_REQUESTS,
-            // What a sealed Vault answers: clients try again.
+            // The response of a sealed Vault: clients retry.
             ErrorKind::Conflict | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -112,7 +112,7 @@ impl From<Refusal> for KvError {
             Refusal::Unavailable => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()).with_retry_after(5)
             }
-            // Vault says no more of a token that it does not know.
+            // Vault returns nothing else for an unknown token.
             _ => Self {
                 errors: vec!["permission denied".to_owned(), refusal.to_string()],
                 ..Self::denied()
@@ -131,7 +131,7 @@ impl From<BodyError> for KvError {
     }
 }
 
-/// The envelope that every answer with data has.
+/// The envelope of every response with data.
 fn envelope(data: Value) -> Value {
     json!({
         "request_id": Uuid::new_v4().to_string(),
@@ -146,12 +146,12 @@ fn envelope(data: Value) -> Value {
     })
 }
 
-/// An answer with data.
+/// A response with data.
 pub(super) fn data(data: Value) -> Response<Body> {
     json_response(StatusCode::OK, &envelope(data))
 }
 
-/// An answer of a login's kind.
+/// A response to a login.
 pub(super) fn auth(auth: Value) -> Response<Body> {
     let mut body = envelope(Value::Null);
     body["auth"] = auth;
@@ -159,7 +159,7 @@ pub(super) fn auth(auth: Value) -> Response<Body> {
     json_response(StatusCode::OK, &body)
 }
 
-/// An answer without an envelope.
+/// A response without an envelope.
 pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{body}\n")));
     *response.status_mut() = status;
@@ -169,7 +169,7 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> 
     response
 }
 
-/// An answer without a body.
+/// A response without a body.
 pub(super) fn done() -> Response<Body> {
     StatusCode::NO_CONTENT.into_response()
 }

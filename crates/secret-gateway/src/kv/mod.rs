@@ -1,4 +1,4 @@
-//! The KV face: the protocol of Vault's key/value engine, in front of any store.
+//! The KV API: the protocol of Vault's key/value engine, in front of any store.
 
 mod answer;
 mod names;
@@ -14,7 +14,7 @@ use crate::settings::{Kv, KvVersion};
 
 pub(crate) use answer::KvError;
 
-/// The routes under `/v1`: the engine at its mount, and what clients ask before they begin.
+/// The routes under `/v1`: the engine at its mount, and what clients call before they begin.
 pub(crate) fn routes(kv: &Kv) -> Router<Gateway> {
     let engine = match kv.version {
         KvVersion::One => v1::routes(&kv.mount),

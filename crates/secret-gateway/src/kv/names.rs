@@ -1,19 +1,19 @@
-//! From a path behind the mount to a coordinate, and to the names that a folder shows.
+//! Maps a path below the mount to a coordinate, and lists the names in a folder.
 
 use secret_persistence::{Coordinate, ManagedCoordinate};
 
 use super::answer::KvError;
 
-/// The coordinate of a path, for reading: managed, or a name of others that the operator's list allows.
+/// The coordinate of a path, for reading: managed, or an external name that the operator allows.
 ///
 /// # Errors
-/// 404 for what cannot be there, 400 for what looks managed and is not.
+/// 404 for a name that cannot exist, 400 for an invalid managed name.
 pub(super) fn readable(
     prefix: &str,
     allowed: &[String],
     path: &str,
 ) -> Result<Coordinate, KvError> {
-    // A name that does not begin with the prefix is never one of ours, but may be another's.
+    // A name without the prefix is never managed, but may be external.
     let name = path.strip_prefix(prefix).unwrap_or(path);
     match Coordinate::parse(name) {
         Ok(Coordinate::Managed(managed)) if path.starts_with(prefix) => {
@@ -40,7 +40,7 @@ pub(super) fn readable(
 /// 400, with the reason.
 pub(super) fn managed(prefix: &str, path: &str) -> Result<ManagedCoordinate, KvError> {
     let Some(name) = path.strip_prefix(prefix) else {
-        return Err(KvError::bad(format!("names begin with `{prefix}` here")));
+        return Err(KvError::bad(format!("names must begin with `{prefix}`")));
     };
     ManagedCoordinate::parse(name).map_err(|error| {
         KvError::bad(format!(
@@ -50,10 +50,10 @@ pub(super) fn managed(prefix: &str, path: &str) -> Result<ManagedCoordinate, KvE
     })
 }
 
-/// What a folder shows.
+/// The content of a folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Folder {
-    /// The names of the secrets, this before each.
+    /// The names of secrets, with this prefix.
     Names(String),
     /// One folder.
     Sub(String),
@@ -61,7 +61,7 @@ pub(super) enum Folder {
     Empty,
 }
 
-/// What the folder of a path shows, given the prefix of all names.
+/// The content of a path's folder, given the prefix of all names.
 pub(super) fn folder(prefix: &str, path: &str) -> Folder {
     let path = path.trim_matches('/');
     let path = if path.is_empty() {
@@ -69,7 +69,7 @@ pub(super) fn folder(prefix: &str, path: &str) -> Folder {
     } else {
         format!("{path}/")
     };
-    // The folder that the names stand in, and what of the prefix stands before each name.
+    // The folder that contains the names, and the part of the prefix before each name.
     let (home, stem) = prefix.split_at(prefix.rfind('/').map_or(0, |at| at + 1));
     if home == path {
         return Folder::Names(stem.to_owned());

@@ -1,4 +1,4 @@
-//! What clients ask before they begin: health, the mount, their own token.
+//! What clients call before they begin: health, the mount, their own token.
 
 use axum::Router;
 use axum::body::Body;
@@ -15,7 +15,7 @@ use crate::server::Caller;
 use crate::settings::KvVersion;
 use crate::tokens::{Principal, Role, presented};
 
-/// The version whose protocol is spoken; clients choose by it what they may ask for.
+/// The emulated Vault version; clients choose their requests by it.
 const VAULT_VERSION: &str = "1.21.4";
 
 pub(super) fn routes() -> Router<Gateway> {
@@ -74,7 +74,7 @@ async fn seal_status(State(gateway): State<Gateway>) -> Response<Body> {
     )
 }
 
-/// What a Vault without high availability answers: `bao status` asks for it.
+/// The response of a Vault without high availability; `bao status` needs it.
 async fn leader() -> Response<Body> {
     json_response(
         StatusCode::OK,
@@ -122,7 +122,7 @@ async fn mount(
     let mount = &gateway.settings().kv.mount;
     match path.strip_prefix(mount.as_str()) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => Ok(data(described(&gateway))),
-        // What Vault says of a mount that a token may not see.
+        // Vault's response for a mount that a token may not see.
         _ => Err(KvError::new(
             StatusCode::FORBIDDEN,
             "preflight capability check returned 403, please ensure client's policies grant access to this path",
@@ -141,7 +141,7 @@ async fn lookup(caller: Caller, headers: HeaderMap) -> Response<Body> {
         "entity_id": "",
         "expire_time": expires.and_then(|at| Timestamp::from_unix_seconds(at).ok()).map(|at| at.to_string()),
         "explicit_max_ttl": 0,
-        // Its holder has just sent it.
+        // The caller has just sent it.
         "id": presented(&headers).ok().flatten().unwrap_or_default(),
         "meta": null,
         "num_uses": 0,
@@ -154,7 +154,8 @@ async fn lookup(caller: Caller, headers: HeaderMap) -> Response<Body> {
     }))
 }
 
-/// Nothing is renewed: a token is good until it ends. Clients that renew on principle go on.
+/// Renewal has no effect: a token is valid until it expires. This lets clients continue that always
+/// renew.
 async fn renew(
     caller: Caller,
     headers: HeaderMap,
@@ -183,14 +184,14 @@ fn policies(principal: &Principal) -> Vec<&'static str> {
     principal.roles.iter().copied().map(Role::as_str).collect()
 }
 
-/// How many seconds a token has left; 0 is for ever, as Vault has it for root tokens.
+/// The remaining seconds of a token; 0 means forever, as for Vault's root tokens.
 fn remaining(expires: Option<i64>) -> i64 {
     expires.map_or(0, |expires| {
         (expires - Timestamp::now().unix_seconds()).max(1)
     })
 }
 
-/// Stands for a name, and is none of its characters.
+/// Replaces a name without revealing any of its characters.
 fn accessor(name: &str) -> String {
     let mut hash = [0; 16];
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());

@@ -1,4 +1,4 @@
-//! What both versions of the engine do to a store: with the caller's rights, audited, counted.
+//! The store operations of both versions of the engine: authorised, audited, counted.
 
 use futures::TryStreamExt as _;
 use secret_persistence::{
@@ -12,10 +12,10 @@ use crate::gateway::Gateway;
 use crate::server::Caller;
 use crate::tokens::{Principal, Role};
 
-/// More names than this are no answer that a client could use.
+/// A client could not use a longer listing.
 const MAX_NAMES: usize = 100_000;
 
-/// A caller at the engine.
+/// A caller of the engine.
 #[derive(Clone, Debug)]
 pub(super) struct Engine {
     gateway: Gateway,
@@ -60,13 +60,13 @@ impl Engine {
         Ok(managed)
     }
 
-    /// Refuses who may not write here, before anything of the request is looked at.
+    /// Refuses callers that may not write, before the request is parsed.
     pub(super) fn require_writable(&self, path: &str) -> Result<(), KvError> {
         self.require(Role::KvWrite)?;
         self.managed(path).map(|_| ())
     }
 
-    /// Tells the audit; where it is required and fails, so does the call.
+    /// Sends the audit event. If the audit is required and fails, the call fails.
     async fn audit(
         &self,
         operation: Operation,
@@ -103,7 +103,7 @@ impl Engine {
         }
     }
 
-    /// Writes a value to its end, even if the caller goes away, and counts it where it fails.
+    /// Completes a write even if the caller disconnects, and counts it if it fails.
     pub(super) async fn write(
         &self,
         path: &str,
@@ -153,7 +153,8 @@ impl Engine {
             )
             .await;
         match (written, audited) {
-            // It may be written: writing it again is success, and failing is what the operator asked for.
+            // It may have been written. Writing it again succeeds, and the operator requires the
+            // failure.
             (Ok(_), Err(unaudited)) => {
                 failed(ErrorKind::Unavailable, None);
                 Err(unaudited)
@@ -165,7 +166,7 @@ impl Engine {
                 Err(match error.kind() {
                     ErrorKind::AlreadyExists if only_new => cas_mismatch(),
                     ErrorKind::AlreadyExists => KvError::bad(
-                        "the name has another value, and a managed name has one value for ever: a new value gets a new name",
+                        "the name has another value, and a managed name keeps one value forever; use a new name for a new value",
                     ),
                     ErrorKind::PendingDeletion => KvError::bad(
                         "the name is scheduled for deletion; undelete it, or use a new name",
@@ -176,7 +177,7 @@ impl Engine {
         }
     }
 
-    /// Deletes a value, with the store's recovery window or without.
+    /// Deletes a value, with or without the store's recovery window.
     pub(super) async fn delete(&self, path: &str, recovery: Recovery) -> Result<(), KvError> {
         self.require(Role::KvWrite)?;
         let coordinate = self.managed(path)?;
@@ -185,7 +186,7 @@ impl Engine {
             let store = ours.gateway.store();
             let options = DeleteOptions::default().with_recovery(recovery);
             let deleted = match store.delete(&coordinate, &options).await {
-                // Rights often allow a delete with the recovery window only.
+                // Permissions often allow only a delete with recovery window.
                 Err(error)
                     if recovery == Recovery::Immediate
                         && matches!(
@@ -210,7 +211,7 @@ impl Engine {
         })
     }
 
-    /// Brings a value back.
+    /// Restores a value.
     pub(super) async fn restore(&self, path: &str) -> Result<(), KvError> {
         self.require(Role::KvWrite)?;
         let coordinate = self.managed(path)?;
@@ -221,7 +222,7 @@ impl Engine {
         restored.map_err(KvError::from)
     }
 
-    /// What the store knows about a name.
+    /// The store's description of a name.
     pub(super) async fn describe(&self, path: &str) -> Result<Entry, KvError> {
         self.require(Role::KvRead)?;
         let Coordinate::Managed(coordinate) = self.readable(path)? else {
@@ -243,7 +244,7 @@ impl Engine {
         }
     }
 
-    /// The names of a folder that the caller may see. Empty is 404, as Vault has it.
+    /// The names in a folder that the caller may see. An empty one is 404, as in Vault.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<String>, KvError> {
         self.require(Role::KvRead)?;
         let stem = match names::folder(&self.gateway.settings().kv.prefix, path) {
@@ -265,7 +266,7 @@ impl Engine {
             }
             if names.len() == MAX_NAMES {
                 return Err(KvError::bad(format!(
-                    "there are more than {MAX_NAMES} names; a token that is bound to a workspace sees fewer"
+                    "there are more than {MAX_NAMES} names; use a token that is bound to a workspace"
                 )));
             }
             names.push(format!("{stem}{coordinate}"));

@@ -16,7 +16,7 @@ use super::store::{Engine, ReadError};
 use crate::gateway::Gateway;
 use crate::server::{Caller, read_json};
 
-/// Where a read does not tell when a value was written: what looks it up is a second request.
+/// The time of versions whose read does not return one: looking it up would need a second request.
 const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
 
 pub(super) fn routes(mount: &str) -> Router<Gateway> {
@@ -70,7 +70,7 @@ async fn read(engine: &Engine, path: &str, wanted: Option<&str>) -> Answer {
     match wanted {
         None | Some("" | "0" | "1") => {}
         Some(text) if text.parse::<u64>().is_ok() => return Err(KvError::not_found()),
-        Some(_) => return Err(KvError::bad("`version` is no number")),
+        Some(_) => return Err(KvError::bad("`version` is not a number")),
     }
     match engine.read(path).await {
         Ok(value) => Ok(value_answer(&value)),
@@ -83,7 +83,7 @@ async fn read(engine: &Engine, path: &str, wanted: Option<&str>) -> Answer {
 }
 
 fn value_answer(value: &SecretValue) -> Response<Body> {
-    // The guard wipes the copy that the answer was made from.
+    // The guard wipes the copy that the response was built from.
     let shown = SecretJson::new(json!({
         "data": {"value": value.expose()},
         "metadata": version(UNKNOWN_TIME, ""),
@@ -91,7 +91,7 @@ fn value_answer(value: &SecretValue) -> Response<Body> {
     data(shown.into_inner())
 }
 
-/// What Vault tells of a version.
+/// Vault's metadata of a version.
 fn version(created: &str, deleted: &str) -> Value {
     json!({
         "created_time": created,
@@ -142,7 +142,7 @@ fn parsed(mut members: Map<String, Value>) -> (Result<SecretValue, KvError>, boo
     match only_new {
         Ok(only_new) if !unknown => (value, only_new),
         Ok(_) => (
-            Err(KvError::bad("beside `data` and `options` nothing is taken")),
+            Err(KvError::bad("only `data` and `options` are supported")),
             false,
         ),
         Err(error) => (Err(error), false),
@@ -151,18 +151,18 @@ fn parsed(mut members: Map<String, Value>) -> (Result<SecretValue, KvError>, boo
 
 fn cas(options: &Map<String, Value>) -> Result<bool, KvError> {
     if options.keys().any(|name| name != "cas") {
-        return Err(KvError::bad("of `options` only `cas` is taken"));
+        return Err(KvError::bad("only `cas` is supported in `options`"));
     }
     match options.get("cas") {
         None => Ok(false),
         Some(cas) if cas.as_u64() == Some(0) => Ok(true),
         Some(_) => Err(KvError::bad(
-            "`cas` can only be 0: a managed name has one value for ever, so no version follows another",
+            "`cas` must be 0: a managed name keeps one value forever, so there is only one version",
         )),
     }
 }
 
-/// The field `value`, a text, and nothing else.
+/// The field `value`, a string, and no other field.
 pub(super) fn only_value(mut fields: Map<String, Value>) -> Result<SecretValue, KvError> {
     let value = fields.shift_remove("value");
     let alone = fields.is_empty();
@@ -173,14 +173,16 @@ pub(super) fn only_value(mut fields: Map<String, Value>) -> Result<SecretValue, 
             if alone {
                 Ok(value)
             } else {
-                Err(KvError::bad("a secret has the field `value` and no other"))
+                Err(KvError::bad("a secret must have only the field `value`"))
             }
         }
         Some(other) => {
             drop(SecretJson::new(other));
-            Err(KvError::bad("the field `value` is not a text"))
+            Err(KvError::bad("the field `value` is not a string"))
         }
-        None => Err(KvError::bad("a secret has the field `value`, a text")),
+        None => Err(KvError::bad(
+            "a secret must have the field `value`, a string",
+        )),
     }
 }
 
@@ -278,7 +280,7 @@ async fn undelete_versions(
     Ok(done())
 }
 
-/// Whether the only version is among those that a request names.
+/// Whether the only version is among those in a request.
 async fn names_the_version(gateway: &Gateway, request: Request) -> Result<bool, KvError> {
     if !matches!(*request.method(), Method::POST | Method::PUT) {
         return Err(KvError::unsupported());
@@ -300,10 +302,10 @@ async fn config(State(_): State<Gateway>, _: Caller, method: Method) -> Answer {
     }
 }
 
-/// A wrapped answer would be kept here for somebody else to fetch, which we do not do.
+/// Wrapping would store the response for another caller to fetch, which is not supported.
 pub(super) fn refuse_wrapping(headers: &HeaderMap) -> Result<(), KvError> {
     match headers.get("x-vault-wrap-ttl") {
-        Some(ttl) if !ttl.is_empty() => Err(KvError::bad("answers are not wrapped here")),
+        Some(ttl) if !ttl.is_empty() => Err(KvError::bad("response wrapping is not supported")),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! The outbox: what every change writes and supersedes, durable before anything is written to a store.
+//! The outbox: what every change writes and supersedes, durable before any write to a store.
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -18,15 +18,15 @@ use uuid::Uuid;
 pub use postgres::PostgresOutbox;
 pub use sqlite::SqliteOutbox;
 
-/// What a change does to a row.
+/// The effect of a change on a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// There is none yet.
+    /// Creates it.
     Create,
-    /// It is to be removed.
+    /// Deletes it.
     Delete,
-    /// It is to be replaced.
+    /// Replaces it.
     Update,
 }
 
@@ -48,7 +48,7 @@ impl ChangeKind {
     }
 }
 
-/// How far a change is.
+/// The state of a change.
 ///
 /// ```text
 /// staging ──▶ open ──▶ committed
@@ -58,15 +58,15 @@ impl ChangeKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Nobody was told of it, and its staging did not end: the gateway deletes what it wrote.
+    /// The caller got no answer, and staging did not finish: the gateway deletes what it wrote.
     Abandoned,
-    /// The caller has not saved it.
+    /// The caller did not save it.
     Aborted,
-    /// The caller has saved it.
+    /// The caller saved it.
     Committed,
-    /// Staged, and the caller was told.
+    /// Staged, and the caller got the answer.
     Open,
-    /// Its secrets are being written. Nobody was told of it yet.
+    /// Its secrets are being written. The caller has no answer yet.
     Staging,
 }
 
@@ -99,41 +99,41 @@ impl State {
     }
 }
 
-/// A change as the outbox keeps it: pointers and names, no value.
+/// A change in the outbox: pointers and names, no value.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Change {
     /// Its id.
     pub id: Uuid,
-    /// What it does.
+    /// Its effect on the row.
     pub kind: ChangeKind,
-    /// Who asked for it.
+    /// Its caller.
     pub actor: String,
     /// The prefix of its scope.
     pub scope_prefix: String,
     /// The base id of its scope.
     pub scope_id: Uuid,
-    /// How far it is.
+    /// Its state.
     pub state: State,
     /// What it writes and supersedes.
     pub record: Record,
-    /// The configuration with pointers, as JSON text; `null` where the row is to be deleted.
+    /// The configuration with pointers, as JSON text; `null` if the row is to be deleted.
     pub configuration: String,
     /// The keyed digest of that configuration.
     pub staged_digest: String,
-    /// The keyed digest of the saved configuration; empty where there is none.
+    /// The keyed digest of the saved configuration; empty if there is none.
     pub saved_digest: String,
-    /// The key that a retry shows again.
+    /// The idempotency key.
     pub idempotency: Option<Idempotency>,
     /// When it began.
     pub created: Timestamp,
-    /// Until when its staging may last.
+    /// The deadline of its staging.
     pub lease: Timestamp,
     /// Whether nothing is left to delete.
     pub cleaned: bool,
 }
 
-/// What makes a retry the same request.
+/// What identifies a retry of the same request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Idempotency {
@@ -143,16 +143,16 @@ pub struct Idempotency {
     pub digest: String,
 }
 
-/// What became of a new change.
+/// The result of adding a change.
 #[derive(Debug)]
 pub enum Inserted {
     /// It is in the outbox.
     New,
-    /// The idempotency key stands for this one.
+    /// The idempotency key belongs to this change.
     Known(Box<Change>),
 }
 
-/// Where a listing goes on: after the change of this age and id.
+/// The position where a listing continues: after the change of this age and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct After {
     /// When it began, in seconds since 1970.
@@ -161,7 +161,7 @@ pub struct After {
     pub id: Uuid,
 }
 
-/// How many changes are in a state, and since when the oldest is.
+/// The number of changes in a state, and the age of the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Count {
@@ -173,7 +173,7 @@ pub struct Count {
     pub oldest: Timestamp,
 }
 
-/// Why the outbox failed: its database did. The cause names no value.
+/// The outbox failed because its database failed. The cause contains no value.
 #[derive(Debug)]
 pub struct OutboxError {
     doing: &'static str,
@@ -212,30 +212,31 @@ impl StdError for OutboxError {
 /// The result of an outbox operation.
 pub(crate) type Result<T, E = OutboxError> = std::result::Result<T, E>;
 
-/// Where changes are kept. Each method is one transaction, durable when it returns, and every change of
-/// a state is a compare-and-swap: of two that try, one wins, in whatever process.
+/// Stores changes. Each method is one transaction, durable when it returns. Every change of a state
+/// is a compare-and-swap: of two concurrent ones, in any process, one succeeds.
 #[async_trait]
 pub trait Outbox: fmt::Debug + Send + Sync + 'static {
-    /// Adds a change that is about to be staged, unless its idempotency key is known.
+    /// Adds a change before it is staged, unless its idempotency key is known.
     async fn insert(&self, change: &Change) -> Result<Inserted>;
 
-    /// The change that an idempotency key stands for.
+    /// The change of an idempotency key.
     async fn known(&self, key: &str) -> Result<Option<Change>>;
 
-    /// Moves a change from `staging` to `open`, with what was staged; whether it was staging.
+    /// Moves a change from `staging` to `open`, with what was staged. Returns whether it was
+    /// staging.
     async fn open(&self, id: Uuid, configuration: &str, staged_digest: &str) -> Result<bool>;
 
     /// A change, or `None`.
     async fn get(&self, id: Uuid) -> Result<Option<Change>>;
 
-    /// Moves a change from one state to another; whether it was in the first. One that is abandoned
-    /// gives its idempotency key free.
+    /// Moves a change from one state to another. Returns whether it was in the first. Abandoning a
+    /// change releases its idempotency key.
     async fn swap(&self, id: Uuid, from: State, to: State) -> Result<bool>;
 
-    /// Notes that nothing is left to delete, or when to look again.
+    /// Records that nothing is left to delete, or when to try again.
     async fn cleaned(&self, id: Uuid, again: Option<Timestamp>) -> Result<()>;
 
-    /// The oldest changes of a state, of those that began before a time, after a place.
+    /// The oldest changes in a state that began before a time, after a position.
     async fn list(
         &self,
         state: State,
@@ -244,18 +245,19 @@ pub trait Outbox: fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<Change>>;
 
-    /// Changes that have ended and are to be cleaned up now; they are due again a minute later.
+    /// Ended changes that are due for cleanup; they are due again a minute later.
     async fn take_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Change>>;
 
-    /// Abandons what has been staging for too long, and says how many.
+    /// Abandons changes that have been staging for too long, and returns their number.
     async fn abandon_stale(&self, now: Timestamp) -> Result<u64>;
 
-    /// Forgets ended and cleaned changes that began before a time.
+    /// Deletes ended and cleaned changes that began before a time.
     async fn forget(&self, before: Timestamp) -> Result<u64>;
 
-    /// How many changes there are, by state.
+    /// The number of changes by state.
     async fn counts(&self) -> Result<Vec<Count>>;
 
-    /// Keeps a text that proves a key, or compares it with what is kept; whether it is the same.
+    /// Stores a text that identifies a key, or compares it with the stored one. Returns whether
+    /// they are equal.
     async fn same_key(&self, proof: &str) -> Result<bool>;
 }

@@ -1,4 +1,4 @@
-//! The outbox that several replicas share: a Postgres database.
+//! The outbox that several replicas share, in a Postgres database.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
     After, Change, ChangeKind, Count, Idempotency, Inserted, Outbox, OutboxError, Result, State,
 };
 
-/// Two replicas that start together make the tables one after the other. Any number.
+/// Two replicas that start together create the tables one after the other. Any number works.
 const ADVISORY_LOCK: i64 = 0x6a7e_3a90_0b0c;
 
 /// An outbox in Postgres.
@@ -22,11 +22,11 @@ pub struct PostgresOutbox {
 }
 
 impl PostgresOutbox {
-    /// Opens the database and makes the tables where they are missing.
+    /// Opens the database and creates missing tables.
     ///
     /// # Errors
-    /// Where the URL is not valid or switches TLS off for a server elsewhere, and where the database cannot
-    /// be used.
+    /// If the URL is invalid or disables TLS for a remote server, or if the database cannot be
+    /// used.
     pub async fn open(url: &SecretValue) -> Result<Self> {
         let options = PostgresOptions::from_url(url)
             .map_err(|error| OutboxError::new("`outbox-url` is refused").with_source(error))?;
@@ -35,7 +35,7 @@ impl PostgresOutbox {
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options.to_driver("secret-gateway"))
             .await
-            .map_err(|error| OutboxError::new("Postgres cannot be reached").with_source(error))?;
+            .map_err(|error| OutboxError::new("cannot connect to Postgres").with_source(error))?;
         let made = async {
             let mut transaction = pool.begin().await?;
             sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -48,7 +48,7 @@ impl PostgresOutbox {
             transaction.commit().await
         };
         made.await.map_err(|error: sqlx::Error| {
-            OutboxError::new("its tables cannot be made").with_source(error)
+            OutboxError::new("cannot create its tables").with_source(error)
         })?;
         Ok(Self { pool })
     }

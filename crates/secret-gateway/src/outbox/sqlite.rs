@@ -1,4 +1,4 @@
-//! The outbox of one process: an SQLite file.
+//! The outbox of a single process, in an SQLite file.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,29 +18,26 @@ use super::{
 };
 use crate::tokens::private;
 
-/// An outbox in an SQLite file, which one process has.
+/// An outbox in an SQLite file, for a single process.
 #[derive(Debug)]
 pub struct SqliteOutbox {
     pool: SqlitePool,
-    /// The operating system's lock, so that a killed process leaves none behind.
+    /// An operating system lock, so that a killed process leaves no lock behind.
     _lock: File,
 }
 
 impl SqliteOutbox {
-    /// Opens the file, made where it is missing, for this process alone. What another process, which
-    /// is gone, was staging is abandoned.
+    /// Opens the file, creating it if it is missing, for this process only. Changes that an earlier
+    /// process was staging are abandoned.
     ///
     /// # Errors
-    /// Where another process has it, or it cannot be opened.
+    /// If another process uses it, or it cannot be opened.
     pub async fn open(path: &Path) -> Result<Self> {
-        let unlocked = |error| {
-            OutboxError::new("the file next to it that only one process may lock cannot be opened")
-                .with_source(error)
-        };
+        let unlocked = |error| OutboxError::new("cannot open its lock file").with_source(error);
         let lock = private(&path.with_extension("lock"), false).map_err(unlocked)?;
         lock.try_lock().map_err(|_| {
             OutboxError::new(
-                "another process has it; replicas share one in Postgres, by `outbox-url`",
+                "another process uses it; set `outbox-url` to share an outbox in Postgres",
             )
         })?;
         private(path, false).map_err(unlocked)?;
@@ -48,10 +45,10 @@ impl SqliteOutbox {
             .filename(path)
             .busy_timeout(Duration::from_secs(30))
             .journal_mode(SqliteJournalMode::Wal)
-            // What a caller was told is on the disk.
+            // Answers to callers must be on disk.
             .synchronous(SqliteSynchronous::Full)
             .disable_statement_logging();
-        let opening = |error| OutboxError::new("the file cannot be opened").with_source(error);
+        let opening = |error| OutboxError::new("cannot open the file").with_source(error);
         let pool = SqlitePoolOptions::new()
             // One writer: several would only wait for each other in worse order.
             .max_connections(1)

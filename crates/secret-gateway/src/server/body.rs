@@ -59,7 +59,7 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// Reads a body as JSON. It may hold secrets: the text is wiped, and so is the value when it drops.
+/// Reads a body as JSON. It may contain secrets: the text is wiped, and so is the value when it drops.
 pub(crate) async fn read_json(
     headers: &HeaderMap,
     body: HttpBody,
@@ -130,7 +130,7 @@ impl FromRequest<Gateway> for Body {
 /// The members of an object, taken out one by one; what is left in the end is unknown and named.
 pub(crate) struct Fields(GuardedMap);
 
-/// Wiped when it drops, as every value is that may hold secrets.
+/// Wiped when it drops, as every value is that may contain secrets.
 struct GuardedMap(Map<String, Value>);
 
 impl Drop for GuardedMap {
@@ -155,7 +155,7 @@ impl Fields {
         digests.of_members(purpose, &self.0.0)
     }
 
-    /// A member, `None` where it is missing.
+    /// A member, `None` if it is missing.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         // Keys keep their order, so the others do not move.
         self.0.0.shift_remove(name)

@@ -1,4 +1,4 @@
-//! What is decided before anybody looks at a request: host, origin, how many at once, how long.
+//! Checks before a request is handled: host, origin, concurrency, timeout.
 
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 use crate::kv::KvError;
 use crate::settings::Settings;
 
-/// Answers that no cache keeps and no page embeds, whoever gave them.
+/// Forbids caching and embedding of every response.
 pub(super) async fn headers(
     State(gateway): State<Gateway>,
     request: Request,
@@ -45,7 +45,7 @@ pub(super) async fn headers(
     response
 }
 
-/// An error that the framework answered without a document gets one: no route, a wrong method.
+/// Adds a document to errors of the framework: an unknown route, a wrong method.
 fn documented(kv: bool, response: Response) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error())
@@ -54,10 +54,13 @@ fn documented(kv: bool, response: Response) -> Response {
         return response;
     }
     let (kind, detail) = match status {
-        StatusCode::NOT_FOUND => ("not_found", "there is nothing here"),
-        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this method is not served here"),
+        StatusCode::NOT_FOUND => ("not_found", "there is no such route"),
+        StatusCode::METHOD_NOT_ALLOWED => (
+            "method_not_allowed",
+            "this route does not support the method",
+        ),
         StatusCode::INTERNAL_SERVER_ERROR => ("internal", "the gateway failed; its log says more"),
-        _ => ("bad_request", "the request cannot be understood"),
+        _ => ("bad_request", "the request is invalid"),
     };
     let allow = response.headers().get(axum::http::header::ALLOW).cloned();
     let mut documented = if kv {
@@ -84,19 +87,19 @@ fn is_plain(response: &Response) -> bool {
         && response.extensions().get::<OwnText>().is_none()
 }
 
-/// Marks an answer whose plain text is meant so.
+/// Marks a response that is intentionally plain text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnText;
 
-/// Refuses what asks for another host (a page that rebinds its name to us) and what a page of another
-/// origin sends.
+/// Refuses requests for other hosts (a page that rebinds its name to us) and from pages of other
+/// origins.
 pub(super) async fn hosts(
     State(gateway): State<Gateway>,
     request: Request,
     next: Next,
 ) -> Response {
     let kv = is_kv(request.uri().path());
-    // A probe asks for a pod by its address, and learns nothing.
+    // A probe addresses a pod by its IP address, and reveals nothing.
     if is_health(request.uri().path()) {
         return next.run(request).await;
     }
@@ -125,7 +128,7 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
         return Some(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "host_not_allowed",
-            "the request asks for a host that `allowed-hosts` does not name",
+            "the request is for a host that is not in `allowed-hosts`",
         ));
     }
     let same_origin = |origin: &HeaderValue| {
@@ -137,19 +140,19 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
         return Some(Problem::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
-            "a page of another origin sent the request",
+            "the request comes from a page of another origin",
         ));
     }
     None
 }
 
-/// Serves as many requests at once as the settings say, each for as long as they say.
+/// Limits concurrent requests and their duration as configured.
 pub(super) async fn limits(
     State(gateway): State<Gateway>,
     request: Request,
     next: Next,
 ) -> Response {
-    // Whoever asks whether the process lives must not be told that it is busy.
+    // A liveness probe must not report that the process is busy.
     if is_health(request.uri().path()) {
         return next.run(request).await;
     }
@@ -169,12 +172,12 @@ pub(super) async fn limits(
     let Ok(_permit) = gateway.permits().try_acquire() else {
         return refuse(
             "busy",
-            "the gateway serves as many requests as it may; try again",
+            "the gateway is at its limit of concurrent requests; try again",
         );
     };
     match tokio::time::timeout(gateway.settings().limits.timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => refuse("timeout", "the request took longer than it may; try again"),
+        Err(_) => refuse("timeout", "the request timed out; try again"),
     }
 }
 

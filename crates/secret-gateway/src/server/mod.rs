@@ -1,4 +1,4 @@
-//! What stands around both faces: limits, hosts, headers, callers, problems.
+//! What both APIs share: limits, hosts, headers, callers, problems.
 
 mod access;
 mod body;

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use crate::outbox::OutboxError;
 use crate::tokens::{Refusal, Role};
 
-/// How many of a configuration's problems are answered.
+/// The maximum number of a configuration's problems in a response.
 const SHOWN: usize = 100;
 
-/// An error of the connector face, and of everything that is not the KV face.
+/// An error of the connector API, and of everything outside the KV API.
 #[derive(Clone, Debug)]
 pub struct Problem(Box<Inner>);
 
@@ -46,14 +46,14 @@ impl Problem {
         self
     }
 
-    /// Says when to try again.
+    /// Sets when to retry.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.0.retry_after = Some(seconds);
         self
     }
 
-    /// The status it is answered with.
+    /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status
@@ -65,7 +65,7 @@ impl Problem {
         self.0.kind
     }
 
-    /// What a token may not see, and what is not there.
+    /// Something that does not exist, or that a token may not see.
     #[must_use]
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
@@ -77,12 +77,12 @@ impl Problem {
         Self::new(
             StatusCode::FORBIDDEN,
             "missing_role",
-            format!("the token has not the role `{role}`"),
+            format!("the token does not have the role `{role}`"),
         )
         .with("role", role.as_str())
     }
 
-    /// The document of a problem, as it stands in an answer or in a part of one.
+    /// The document of a problem, in a response or in a part of one.
     #[must_use]
     pub fn document(&self) -> Value {
         let mut document = json!({
@@ -99,7 +99,7 @@ impl Problem {
     }
 }
 
-/// The kind as people write it.
+/// The kind in words.
 fn title(kind: &str) -> String {
     let mut text = kind.replace('_', " ");
     if let Some(first) = text.get_mut(..1) {
@@ -151,7 +151,7 @@ impl From<OutboxError> for Problem {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "outbox_unavailable",
-            "the gateway's outbox cannot be used; nothing was begun that is not recorded",
+            "the gateway's outbox is unavailable; nothing unrecorded was begun",
         )
         .with_retry_after(5)
     }
@@ -164,7 +164,7 @@ impl From<Error> for Problem {
             ErrorKind::Unavailable | ErrorKind::Conflict => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
-            // The gateway's own rights and settings: nothing that its caller could mend.
+            // The gateway's own permissions and settings: the caller cannot correct them.
             _ => (StatusCode::BAD_GATEWAY, "store_failed"),
         };
         let mut problem =
@@ -182,7 +182,7 @@ impl From<Error> for Problem {
     }
 }
 
-/// When a store's error says to try again, in seconds; `None` where that is of no use.
+/// The wait before a retry of a store's error in seconds; `None` if a retry does not help.
 pub(crate) fn retry_after(error: &Error) -> Option<u64> {
     let asked = error
         .retry_after()
@@ -230,8 +230,8 @@ impl From<ConnectorError> for Problem {
         let wait = stores.iter().filter_map(|error| retry_after(error)).max();
         let shown: Vec<Value> = problems.iter().take(SHOWN).map(shown).collect();
         let detail = match problems.len() {
-            1 => "one place cannot be taken as it is".to_owned(),
-            count => format!("{count} places cannot be taken as they are"),
+            1 => "one place of the configuration is refused".to_owned(),
+            count => format!("{count} places of the configuration are refused"),
         };
         let problem = Self::new(status, kind, detail).with("problems", shown);
         match (status, wait) {
@@ -243,12 +243,12 @@ impl From<ConnectorError> for Problem {
     }
 }
 
-/// Whether a secret is not there any more.
+/// Whether a secret no longer exists.
 fn gone(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::PendingDeletion)
 }
 
-/// Whether the value is at fault, which the caller can mend.
+/// Whether the value is at fault, which the caller can correct.
 fn refused(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -256,7 +256,7 @@ fn refused(kind: ErrorKind) -> bool {
     )
 }
 
-/// One problem of a configuration: where, of which kind, on which coordinate.
+/// One problem of a configuration: its place, kind and coordinate.
 fn shown(problem: &connector::Problem) -> Value {
     let mut shown = json!({
         "place": problem.place().as_str(),

@@ -13,7 +13,7 @@ use super::{access, guards};
 use crate::gateway::Gateway;
 use crate::{connector, health, kv, page};
 
-/// The gateway as a service: both faces, health, metrics, the page.
+/// The gateway as a service: both APIs, health, metrics, the page.
 pub fn router(gateway: Gateway) -> Router {
     let secret = [AUTHORIZATION, HeaderName::from_static("x-vault-token")];
     Router::new()

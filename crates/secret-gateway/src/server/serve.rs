@@ -45,7 +45,7 @@ impl std::error::Error for ServeError {
 /// settings say, and waits for the work that they began.
 ///
 /// # Errors
-/// Where it cannot listen, or its certificate cannot be used.
+/// If it cannot listen, or its certificate cannot be used.
 pub async fn serve(
     gateway: Gateway,
     listener: TcpListener,

@@ -77,14 +77,14 @@ fn load(tls: &Tls) -> io::Result<Arc<ServerConfig>> {
             .collect();
         let found = found.map_err(|error| wrong(path, &error))?;
         if found.is_empty() {
-            Err(wrong(path, &"holds no certificate"))
+            Err(wrong(path, &"does not contain a certificate"))
         } else {
             Ok(found)
         }
     };
     let chain = certificates(&tls.certificates)?;
     let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|_| wrong(&tls.key, &"holds no private key"))?;
+        .map_err(|_| wrong(&tls.key, &"does not contain a private key"))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

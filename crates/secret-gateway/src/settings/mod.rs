@@ -1,4 +1,4 @@
-//! What the gateway is told: environment, file and flags, parsed once into types.
+//! Parses the gateway's settings from environment, file and flags into types.
 
 mod table;
 
@@ -15,13 +15,13 @@ use serde_json::Value;
 
 pub use table::{Setting, TABLE, variable};
 
-/// The settings of the gateway itself, parsed. `Debug` shows no credential.
+/// The parsed settings of the gateway. `Debug` shows no credential.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where it listens.
+    /// The listen address.
     pub listen: SocketAddr,
-    /// The folder of what it makes itself.
+    /// The data folder.
     pub data_folder: PathBuf,
     /// The URL of the store.
     pub store: Option<String>,
@@ -33,37 +33,37 @@ pub struct Settings {
     pub migration_journal: Option<String>,
     /// The file of tokens.
     pub tokens_file: PathBuf,
-    /// TLS, where it is ended here.
+    /// TLS, if the gateway terminates it.
     pub tls: Option<Tls>,
-    /// Whether a proxy ends TLS.
+    /// Whether a proxy terminates TLS.
     pub behind_proxy: bool,
-    /// The hosts that requests may ask for; those of loopback too where it listens there.
+    /// The hosts that requests may use, including loopback names if it listens there.
     pub allowed_hosts: AllowedHosts,
-    /// How much a request may ask for.
+    /// Limits of a request.
     pub limits: Limits,
-    /// How long requests may go on after a signal.
+    /// How long requests may continue after a signal.
     pub shutdown: Duration,
-    /// The KV face.
+    /// The KV API.
     pub kv: Kv,
-    /// Prefixes of names of others that may be read.
+    /// Prefixes of external names that may be read.
     pub external_prefixes: Vec<String>,
-    /// Places whose change makes secrets be entered again.
+    /// Places whose change requires entering secrets again.
     pub guarded_places: Vec<Place>,
-    /// JWTs, where they are taken.
+    /// JWTs, if they are accepted.
     pub jwt: Option<Jwt>,
     /// The Postgres database of the outbox.
     pub outbox_url: Option<SecretValue>,
-    /// The file of the key of digests.
+    /// The file of the digest key.
     pub key_file: PathBuf,
-    /// For how long superseded secrets are kept.
+    /// How long superseded secrets are kept.
     pub retention: Option<Duration>,
-    /// For how long ended changes are kept.
+    /// How long ended changes are kept.
     pub changes_kept: Duration,
     /// Whether logs are JSON.
     pub json_logs: bool,
 }
 
-/// Where the server's certificate is.
+/// The server's certificate files.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Tls {
@@ -75,7 +75,7 @@ pub struct Tls {
     pub client_authorities: Option<PathBuf>,
 }
 
-/// How much a request may ask for.
+/// Limits of a request.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Limits {
@@ -89,13 +89,13 @@ pub struct Limits {
     pub concurrency: usize,
 }
 
-/// What the KV face speaks, and where.
+/// What the KV API speaks, and where.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Kv {
     /// The mount, one segment.
     pub mount: String,
-    /// What stands before every name.
+    /// The prefix of every name.
     pub prefix: String,
     /// Version 1 or 2 of the engine.
     pub version: KvVersion,
@@ -202,7 +202,7 @@ impl Texts {
     /// Adds what a JSON file says: one object, strings, numbers and booleans.
     ///
     /// # Errors
-    /// Where it cannot be read, is no such object, or names what no setting is.
+    /// If it cannot be read, is no such object, or names what no setting is.
     pub fn set_file(&mut self, path: &Path) -> Result<(), InvalidSetting> {
         let place = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
@@ -285,7 +285,7 @@ impl Texts {
             allowed_hosts,
             limits: Limits {
                 body_bytes: size(self.number("max-body-bytes", 1024, 64 << 20)?),
-                // One level more than a configuration may have, for what stands around it, twice.
+                // One level more than a configuration may have, for its envelope, twice.
                 depth: MAX_DEPTH + 4,
                 timeout: Duration::from_secs(self.number("request-timeout-seconds", 1, 600)?),
                 concurrency: size(self.number("concurrency", 1, 65_536)?),

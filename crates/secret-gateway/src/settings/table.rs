@@ -1,17 +1,18 @@
 //! The gateway's own settings: one table for environment, file and flags.
 
-/// One setting of the gateway itself. The store's own are in docs/settings.md.
+/// One setting of the gateway. docs/settings.md lists the store's settings.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Setting {
-    /// Its name: the flag without `--`, and the key in the file. In the environment `SECRET_GATEWAY_`
-    /// stands before it, upper case, `_` for `-`.
+    /// Its name: the flag without `--`, and the key in the file. The environment variable has the
+    /// prefix `SECRET_GATEWAY_` and is in upper case with `_` for `-`.
     pub name: &'static str,
-    /// What holds where it is not set, as text.
+    /// The default, as text.
     pub default: Option<&'static str>,
-    /// Whether it holds a credential: then it has no flag, because others see the flags of a process.
+    /// Whether it contains a credential. Then there is no flag, because other users can see a
+    /// process's flags.
     pub secret: bool,
-    /// What it is.
+    /// Its description.
     pub text: &'static str,
 }
 
@@ -34,12 +35,12 @@ pub const TABLE: &[Setting] = &[
     setting(
         "data-folder",
         Some("secret-gateway-data"),
-        "the folder of what the gateway makes at its first start: key ring, tokens, database, outbox; mode 0700",
+        "the folder for files that the gateway creates at its first start: key ring, tokens, database, outbox; mode 0700",
     ),
     setting(
         "store",
         None,
-        "the URL of the store, without credentials; without it the store of `store-settings`, else of the environment (`SECRET_PERSISTENCE`), else an encrypted SQLite file in the data folder",
+        "the URL of the store, without credentials; by default the store in `store-settings`, otherwise in the environment (`SECRET_PERSISTENCE`), otherwise an encrypted SQLite file in the data folder",
     ),
     setting(
         "store-settings",
@@ -49,7 +50,7 @@ pub const TABLE: &[Setting] = &[
     setting(
         "storages-file",
         None,
-        "a JSON file of further stores by storage id: the JSON for external secret management, credentials as pointers to secrets of the first store; read again when it changes",
+        "a JSON file of further stores by storage id: the JSON for external secret management, credentials as pointers to secrets of the first store; reread when it changes",
     ),
     setting(
         "migration-journal",
@@ -59,28 +60,28 @@ pub const TABLE: &[Setting] = &[
     setting(
         "tokens-file",
         None,
-        "the file of token hashes, `tokens.json` in the data folder unless told; read again when it changes",
+        "the file with token hashes, by default `tokens.json` in the data folder; reread when it changes",
     ),
     setting(
         "tls-cert-file",
         None,
-        "PEM certificates of the server, read again when they change",
+        "PEM certificates of the server, reread when they change",
     ),
     setting("tls-key-file", None, "PEM private key of the server"),
     setting(
         "client-ca-file",
         None,
-        "PEM authorities of client certificates: one that a token names stands for it",
+        "PEM authorities of client certificates, which can be granted roles like tokens",
     ),
     setting(
         "behind-proxy",
         Some("false"),
-        "`true` allows plain http beyond loopback, for a proxy that ends TLS; said at every start",
+        "`true` allows plain HTTP beyond loopback, for a proxy that terminates TLS; logged at every start",
     ),
     setting(
         "allowed-hosts",
         None,
-        "the names, with port where it is not the scheme's, that requests may ask for, comma separated; loopback names are allowed where the gateway listens on loopback, and beyond it at least one is needed",
+        "the host names that requests may use, comma-separated, with their port unless it is the scheme's default; on loopback, loopback names are allowed; otherwise at least one name is required",
     ),
     setting(
         "max-body-bytes",
@@ -90,52 +91,52 @@ pub const TABLE: &[Setting] = &[
     setting(
         "request-timeout-seconds",
         Some("75"),
-        "how long one request may take, 1 to 600; give the store's `retry-deadline-seconds` less",
+        "how long one request may take, 1 to 600; set the store's `retry-deadline-seconds` lower",
     ),
     setting(
         "concurrency",
         Some("256"),
-        "requests at once, 1 to 65536; beyond it 503 with Retry-After",
+        "maximum concurrent requests, 1 to 65536; more get 503 with Retry-After",
     ),
     setting(
         "shutdown-seconds",
         Some("30"),
-        "how long requests under way may go on after SIGTERM, 1 to 600",
+        "how long running requests may continue after SIGTERM, 1 to 600",
     ),
     setting(
         "kv-mount",
         Some("secret"),
-        "the mount of the KV face, one path segment",
+        "the mount of the KV API, one path segment",
     ),
     setting(
         "kv-prefix",
         Some(""),
-        "what stands between the mount and the coordinate, as it is: end a folder in /",
+        "the text between the mount and the coordinate, unchanged: end a folder with /",
     ),
     setting(
         "kv-version",
         Some("2"),
-        "the version of the KV engine that is spoken, 1 or 2",
+        "the version of the KV protocol, 1 or 2",
     ),
     setting(
         "external-prefixes",
         None,
-        "prefixes of names of others that may be read, comma separated; none unless told",
+        "prefixes of external names that may be read, comma-separated; none by default",
     ),
     setting(
         "guarded-places",
         None,
-        "JSON Pointers, comma separated: where one of them changes, masks and kept pointers are refused",
+        "JSON Pointers, comma-separated: if one of these places changes, masks and kept pointers are refused",
     ),
     setting(
         "jwks-file",
         None,
-        "the public keys of the platform's JWTs, read again when the file changes",
+        "the public keys of the platform's JWTs, reread when the file changes",
     ),
     setting(
         "jwks-url",
         None,
-        "the same by https (or http on loopback), fetched again for a key that is not known",
+        "their URL, https (or http on loopback), fetched again for an unknown key",
     ),
     setting("jwt-issuer", None, "the `iss` that JWTs must have"),
     setting("jwt-audience", None, "the `aud` that JWTs must have"),
@@ -147,28 +148,28 @@ pub const TABLE: &[Setting] = &[
     setting(
         "jwt-workspace-claim",
         Some("secret_gateway_workspace"),
-        "the claim with the workspaces: a string or an array of ids, or `*`; without it a JWT is refused",
+        "the claim with the workspaces: a string or an array of ids, or `*`; a JWT without it is refused",
     ),
     Setting {
         name: "outbox-url",
         default: None,
         secret: true,
-        text: "the Postgres database of an outbox that several replicas share, `postgres://…`; TLS is verified in full and may be switched off on loopback only; without it `outbox.db` in the data folder, which one process has",
+        text: "the Postgres database of an outbox that several replicas share, `postgres://…`; TLS is fully verified and can be disabled only on loopback; by default `outbox.db` in the data folder, for a single process",
     },
     setting(
         "key-file",
         None,
-        "the 32 random bytes that digests in the outbox are keyed with, `gateway.key` in the data folder unless told, made where it is missing; the same for all replicas",
+        "the file with the 32 random bytes that key the digests in the outbox, by default `gateway.key` in the data folder, created if missing; the same for all replicas",
     ),
     setting(
         "retention-seconds",
         None,
-        "for how long secrets that a committed change superseded are kept; deleted on commit unless told",
+        "how long secrets that a committed change superseded are kept; by default they are deleted on commit",
     ),
     setting(
         "changes-kept-seconds",
         Some("604800"),
-        "for how long changes that have ended are kept, for retries by idempotency key",
+        "how long ended changes are kept, for retries with their idempotency key",
     ),
     setting(
         "log",
@@ -177,7 +178,7 @@ pub const TABLE: &[Setting] = &[
     ),
 ];
 
-/// The variable of a setting.
+/// The environment variable of a setting.
 #[must_use]
 pub fn variable(name: &str) -> String {
     format!(

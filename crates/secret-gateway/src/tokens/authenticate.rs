@@ -12,23 +12,23 @@ use super::jwt::Jwts;
 use super::principal::Principal;
 use crate::settings::Jwt;
 
-/// The client certificate of a connection, DER, verified against the authorities of the settings.
+/// The client certificate of a connection (DER), verified against the configured authorities.
 #[derive(Clone, Debug)]
 pub struct PeerCertificate(pub Arc<[u8]>);
 
-/// Why a caller is not let in. What it sent is in none of them.
+/// Why a caller is refused. It never contains what the caller sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The token was right and has ended.
+    /// The token is valid but has expired.
     Expired,
     /// There is neither a token nor a certificate.
     Missing,
-    /// A JWT that is right and has no role or no workspace for us.
+    /// A valid JWT without a role or workspace of this gateway.
     NoGrant,
-    /// The tokens cannot be read, so nobody is let in.
+    /// The tokens cannot be read, so every caller is refused.
     Unavailable,
-    /// Nobody has this token.
+    /// The token is unknown.
     Unknown,
 }
 
@@ -41,14 +41,14 @@ impl fmt::Display for Refusal {
             }
             Self::NoGrant => "the JWT has no role or no workspace of this gateway",
             Self::Unavailable => "the gateway cannot read its tokens",
-            Self::Unknown => "the token is not known",
+            Self::Unknown => "the token is unknown",
         })
     }
 }
 
 impl std::error::Error for Refusal {}
 
-/// Finds out who calls.
+/// Authenticates callers.
 #[derive(Clone, Debug)]
 pub struct Authenticator(Arc<Shared>);
 
@@ -59,7 +59,7 @@ struct Shared {
 }
 
 impl Authenticator {
-    /// Tokens of this file, and JWTs where settings are given.
+    /// Accepts tokens of this file, and JWTs if they are configured.
     #[must_use]
     pub fn new(tokens: TokenFile, jwt: Option<Jwt>) -> Self {
         Self(Arc::new(Shared {
@@ -68,10 +68,10 @@ impl Authenticator {
         }))
     }
 
-    /// Who calls: by the token of the headers, else by the client certificate.
+    /// The caller, by the token in the headers, otherwise by the client certificate.
     ///
     /// # Errors
-    /// Why nobody does.
+    /// Why the caller is refused.
     pub async fn principal(
         &self,
         headers: &HeaderMap,
@@ -101,11 +101,11 @@ impl Authenticator {
 }
 
 fn unavailable(error: super::TokenFileError) -> Refusal {
-    tracing::error!(%error, "nobody is let in");
+    tracing::error!(%error, "every caller is refused");
     Refusal::Unavailable
 }
 
-/// The token of the headers. Two that differ are nobody's.
+/// The token in the headers. Two different ones are refused.
 pub(crate) fn presented(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let text = |name: &str| match headers.get(name) {
         None => Ok(None),

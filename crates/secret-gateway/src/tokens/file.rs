@@ -1,4 +1,4 @@
-//! Tokens as a file keeps them: hashes, roles and bindings; read again when it changes.
+//! The token file: hashes, roles and bindings; reread when it changes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,30 +18,30 @@ use uuid::Uuid;
 
 use super::principal::{Binding, Principal, Role};
 
-/// What every token begins with, so that scanners of source code know one.
+/// The prefix of every token, so that source code scanners recognise it.
 const TOKEN_PREFIX: &str = "sgw_";
 
-/// More than ten thousand tokens need; less than what a wrong path could make us read.
+/// More than ten thousand tokens need, and less than a wrong path could make us read.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// What a new token is given.
+/// The grant of a new token.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Grant {
     /// Its name, for audit events and for revoking.
     pub name: String,
-    /// What it may do.
+    /// Its roles.
     pub roles: BTreeSet<Role>,
     /// The workspaces it is bound to.
     pub workspaces: BTreeSet<Uuid>,
-    /// The beginnings of names it is bound to.
+    /// The name prefixes it is bound to.
     pub prefixes: Vec<String>,
-    /// When it ends.
+    /// When it expires.
     pub expires: Option<Timestamp>,
 }
 
 impl Grant {
-    /// A token of this name with these roles, bound to nothing in particular.
+    /// A grant with this name and these roles, without bindings.
     #[must_use]
     pub fn new(name: impl Into<String>, roles: impl IntoIterator<Item = Role>) -> Self {
         Self {
@@ -58,14 +58,14 @@ impl Grant {
         self
     }
 
-    /// Binds it to names that begin so.
+    /// Binds it to names with these prefixes.
     #[must_use]
     pub fn with_prefixes<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
         self.prefixes.extend(prefixes.into_iter().map(Into::into));
         self
     }
 
-    /// Lets it end.
+    /// Sets its expiry.
     #[must_use]
     pub fn with_expires(mut self, expires: Option<Timestamp>) -> Self {
         self.expires = expires;
@@ -155,7 +155,7 @@ impl Entry {
     }
 }
 
-/// A file of tokens. Whoever holds one sees its changes: it is read again when it has changed.
+/// A token file. Every holder sees its changes: it is reread when it has changed.
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
@@ -187,19 +187,19 @@ impl Stamp {
     }
 }
 
-/// Why a file of tokens cannot be used or changed.
+/// Why a token file cannot be used or changed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TokenFileError {
     /// Another token has this name.
     NameTaken(String),
-    /// The file is no file of tokens; its text is not shown.
+    /// The file is not a token file; its text is not shown.
     Malformed(PathBuf),
     /// It cannot be read or written.
     File(PathBuf, io::Error),
     /// No token has this name.
     Unknown(String),
-    /// A grant that makes no sense.
+    /// An invalid grant.
     Grant(&'static str),
 }
 
@@ -211,9 +211,9 @@ impl fmt::Display for TokenFileError {
                 "a token named `{}` exists; revoke it first",
                 name.escape_debug()
             ),
-            Self::Malformed(path) => write!(f, "{} is no file of tokens", path.display()),
+            Self::Malformed(path) => write!(f, "{} is not a token file", path.display()),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Unknown(name) => write!(f, "no token is named `{}`", name.escape_debug()),
+            Self::Unknown(name) => write!(f, "there is no token `{}`", name.escape_debug()),
             Self::Grant(reason) => f.write_str(reason),
         }
     }
@@ -222,7 +222,7 @@ impl fmt::Display for TokenFileError {
 impl std::error::Error for TokenFileError {}
 
 impl TokenFile {
-    /// The tokens of this file, which need not exist yet: then nobody has one.
+    /// Creates the tokens of this file. The file need not exist yet: then there are no tokens.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -237,19 +237,19 @@ impl TokenFile {
         self.path.exists()
     }
 
-    /// Whom a token stands for. Every hash is compared, in constant time each, whatever is found.
+    /// The principal of a token. Every hash is compared in constant time, whatever is found.
     ///
     /// # Errors
-    /// Where the file cannot be read: then nobody is let in.
+    /// If the file cannot be read: then every caller is refused.
     pub fn find(&self, token: &str) -> Result<Option<Principal>, TokenFileError> {
         let hash = Hash::of(token.as_bytes());
         self.first(|entry| entry.sha256.is_some_and(|theirs| theirs.is(hash)))
     }
 
-    /// Whom a client certificate stands for, by its DER bytes.
+    /// The principal of a client certificate, given in DER.
     ///
     /// # Errors
-    /// As [`find`](Self::find).
+    /// As for [`find`](Self::find).
     pub fn find_certificate(&self, der: &[u8]) -> Result<Option<Principal>, TokenFileError> {
         let hash = Hash::of(der);
         self.first(|entry| {
@@ -259,10 +259,10 @@ impl TokenFile {
         })
     }
 
-    /// Makes a token, and returns it: it is kept nowhere.
+    /// Creates a token and returns it. The token itself is not stored.
     ///
     /// # Errors
-    /// Where the name is taken, the grant has no role, or the file cannot be written.
+    /// If the name exists, the grant has no role, or the file cannot be written.
     pub fn create(&self, grant: &Grant) -> Result<SecretValue, TokenFileError> {
         let mut random = zeroize::Zeroizing::new([0_u8; 32]);
         aws_lc_rs::rand::fill(&mut *random)
@@ -276,18 +276,18 @@ impl TokenFile {
         Ok(token)
     }
 
-    /// Lets a client certificate stand for a grant, by its DER bytes.
+    /// Grants roles to a client certificate, given in DER.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// As for [`create`](Self::create).
     pub fn add_certificate(&self, grant: &Grant, der: &[u8]) -> Result<(), TokenFileError> {
         self.add(grant, None, Some(Hash::of(der)))
     }
 
-    /// Ends a token.
+    /// Revokes a token.
     ///
     /// # Errors
-    /// Where no token has the name, or the file cannot be written.
+    /// If no token has the name, or the file cannot be written.
     pub fn revoke(&self, name: &str) -> Result<(), TokenFileError> {
         self.change(|contents| {
             let before = contents.tokens.len();
@@ -299,10 +299,10 @@ impl TokenFile {
         })
     }
 
-    /// Everybody who has a token.
+    /// All tokens.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn list(&self) -> Result<Vec<Principal>, TokenFileError> {
         self.with_contents(|contents| contents.tokens.iter().map(Entry::principal).collect())
     }
@@ -321,12 +321,12 @@ impl TokenFile {
             || grant.name.chars().any(char::is_control)
         {
             return Err(TokenFileError::Grant(
-                "a name has 1 to 100 bytes and no control character",
+                "a name must have 1 to 100 bytes and no control character",
             ));
         }
         if grant.prefixes.iter().any(String::is_empty) {
             return Err(TokenFileError::Grant(
-                "an empty prefix would bind to nothing; leave it out",
+                "an empty prefix would match every name; omit it",
             ));
         }
         self.change(|contents| {
@@ -380,7 +380,7 @@ impl TokenFile {
         }
     }
 
-    /// One change at a time over all processes, and readers see the old file or the new one.
+    /// One change at a time across all processes; readers see the old or the new file.
     fn change(
         &self,
         change: impl FnOnce(&mut Contents) -> Result<(), TokenFileError>,
@@ -399,7 +399,7 @@ impl TokenFile {
             serde_json::to_vec_pretty(&contents).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         let new = self.path.with_extension("new");
-        // What a killed process left behind.
+        // Left behind by a killed process.
         let _ = std::fs::remove_file(&new);
         let written = private(&new, true).and_then(|mut file| {
             file.write_all(&text)?;

@@ -1,4 +1,4 @@
-//! JWTs of the platform, so that pods use their service account and nobody keeps a token.
+//! JWTs of the platform, so that pods use their service account instead of a token.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,24 +16,24 @@ use super::authenticate::Refusal;
 use super::principal::{Binding, Principal, Role};
 use crate::settings::{Jwt, JwtKeys};
 
-/// A key set has a handful of keys.
+/// A key set has only a few keys.
 const MAX_KEY_SET_BYTES: usize = 1 << 20;
 
-/// How often an address is asked for a key that is not known: whoever invents key ids must not make us
-/// ask more often.
+/// The minimum interval between fetches for an unknown key, so that invented key ids do not cause
+/// more requests.
 const REFETCH: Duration = Duration::from_secs(30);
 
-/// For how long keys from an address are good without asking again: so long a key that the platform has
-/// taken back may still be used.
+/// How long fetched keys are used without fetching again. For this long, a revoked key is still
+/// accepted.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// For how long they are good while the address does not answer.
+/// How long they are used while the address does not answer.
 const KEPT_WITHOUT_ANSWER: Duration = Duration::from_secs(3600);
 
-/// Longer tokens are nobody's.
+/// Longer tokens are refused.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
-/// Decides about JWTs.
+/// Verifies JWTs.
 #[derive(Debug)]
 pub(super) struct Jwts {
     settings: Jwt,
@@ -83,7 +83,7 @@ impl Jwts {
         }
     }
 
-    /// Whether a token has the form of a JWT: three parts.
+    /// Whether a token looks like a JWT: three parts.
     pub(super) fn looks_like_one(token: &str) -> bool {
         token.len() <= MAX_TOKEN_BYTES && token.bytes().filter(|byte| *byte == b'.').count() == 2
     }
@@ -91,7 +91,7 @@ impl Jwts {
     pub(super) async fn principal(&self, token: &str) -> Result<Principal, Refusal> {
         let header = decode_header(token).map_err(|_| Refusal::Unknown)?;
         let key = self.key(header.kid.as_deref()).await?;
-        // What the token says of its algorithm is only believed where the key is of that kind.
+        // The algorithm in the token is trusted only if the key is of that kind.
         if !algorithms(&key).contains(&header.alg) {
             return Err(Refusal::Unknown);
         }
@@ -115,7 +115,7 @@ impl Jwts {
         let roles: BTreeSet<Role> = texts(claim(claims, &self.settings.role_claim))
             .ok_or(Refusal::NoGrant)?
             .into_iter()
-            // Roles of other programs may stand beside ours.
+            // There may be roles of other programs.
             .filter_map(|role| role.parse().ok())
             .collect();
         let workspaces =
@@ -151,7 +151,7 @@ impl Jwts {
         })
     }
 
-    /// The key of an id; the only one, where the token names none.
+    /// The key of an id; the only key if the token names none.
     async fn key(&self, id: Option<&str>) -> Result<Jwk, Refusal> {
         if let Some(key) = self.known(id) {
             return Ok(key);
@@ -168,7 +168,7 @@ impl Jwts {
         match self.load().await {
             Some(keys) => *self.locked() = Some(keys),
             None => {
-                tracing::error!(target: "secret_gateway", "the key set of JWTs cannot be read");
+                tracing::error!(target: "secret_gateway", "the key set cannot be read");
                 if let Some(keys) = &mut *self.locked() {
                     keys.tried = Instant::now();
                 }
@@ -262,8 +262,8 @@ fn algorithms(key: &Jwk) -> &'static [Algorithm] {
     }
 }
 
-/// A claim by its name, or by the way to it where `/` leads into objects. A name that has a `/` itself,
-/// as those of URLs do, is found first.
+/// A claim by its name, or by its path if `/` leads into objects. A name that contains a `/`
+/// itself, such as a URL, is found first.
 fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
     claims.get(name).or_else(|| {
         name.split('/')

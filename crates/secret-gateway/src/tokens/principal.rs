@@ -1,4 +1,4 @@
-//! What a caller may do, and to whose secrets.
+//! What a caller may do, and with whose secrets.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,11 +12,11 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// The connector face without hydrate.
+    /// The connector API without hydrate.
     Change,
-    /// Full configurations.
+    /// Hydrated configurations.
     Hydrate,
-    /// Values by name.
+    /// Reading values by name.
     KvRead,
     /// Writing and deleting values by name.
     KvWrite,
@@ -64,28 +64,28 @@ impl FromStr for Role {
     }
 }
 
-/// A text that names no role.
+/// A text that is not a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownRole;
 
 impl fmt::Display for UnknownRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no such role; there are change, hydrate, kv-read, kv-write and operate")
+        f.write_str("unknown role; the roles are change, hydrate, kv-read, kv-write and operate")
     }
 }
 
 impl std::error::Error for UnknownRole {}
 
-/// Whose secrets a caller may see. What it may not see does not exist for it.
+/// The secrets that a caller may see. Others do not exist for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
-    /// Everybody's.
+    /// All secrets.
     All,
-    /// Those of some workspaces, and those whose names begin with a prefix.
+    /// The secrets of some workspaces, and those whose names have a prefix.
     To {
         /// The workspaces.
         workspaces: BTreeSet<Uuid>,
-        /// The beginnings of names.
+        /// The prefixes.
         prefixes: Vec<String>,
     },
 }
@@ -121,7 +121,7 @@ impl Binding {
                 workspaces,
                 prefixes,
             } => {
-                // Every name of the scope begins with this.
+                // Every name of the scope has this prefix.
                 let names = format!("{scope}_secret_");
                 (*scope == Scope::workspace(scope.base_id())
                     && !scope.is_ephemeral()
@@ -138,13 +138,13 @@ impl Binding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Principal {
-    /// Its name, which goes into audit events.
+    /// Its name in audit events.
     pub name: String,
     /// What it may do.
     pub roles: BTreeSet<Role>,
-    /// To whose secrets.
+    /// The secrets it may see.
     pub binding: Binding,
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub expires: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! The connector face: changes from plan to end, whatever fails in between.
+//! The connector API: changes from plan to end, whatever fails in between.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! The KV face, as clients of Vault use it.
+//! The KV API, as clients of Vault use it.
 
 use secret_persistence::{ErrorKind, Operation, SecretValue};
 use serde_json::{Value, json};

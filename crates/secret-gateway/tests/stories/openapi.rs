@@ -1,4 +1,4 @@
-//! The document of the connector face says what is served.
+//! The document of the connector API says what is served.
 
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ async fn every_operation_of_the_document_is_served_and_every_reference_leads_som
             assert_ne!(answer.status.as_u16(), 405, "{method} {path}");
             if answer.status.as_u16() == 404 {
                 assert_ne!(
-                    answer.body["detail"], "there is nothing here",
+                    answer.body["detail"], "there is no such route",
                     "{method} {path}"
                 );
             }

@@ -1,4 +1,4 @@
-//! What stands around both faces.
+//! What stands around both APIs.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What stands around a store: its owner, layers and audit; the same for every kind.
+//! The settings that all stores share: owner, layers and audit.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use secret_persistence_core::{AuditMode, Result};
 
 use super::{Settings, invalid};
 
-/// The key table of what stands around a store. In a URL these are parameters like the store's own.
+/// The key table of the settings that all stores share. In a URL, they are parameters like the
+/// store's own settings.
 pub const COMMON: &[Setting] = &[
     Setting::new("owner", "the id of this installation, written with every secret: a-z, 0-9, _ and -")
         .with_env(&["SECRETS_OWNER"])
         .with_helm(&["owner"]),
-    Setting::new("metrics", "`true` counts and times every call through the `metrics` facade")
+    Setting::new("metrics", "`true` counts and times every call with the `metrics` crate")
         .with_env(&["SECRETS_METRICS"])
         .with_helm(&["metrics"])
         .with_default("true"),
@@ -22,40 +23,40 @@ pub const COMMON: &[Setting] = &[
         .with_env(&["SECRETS_READ_ONLY"])
         .with_helm(&["readOnly"])
         .with_default("false"),
-    Setting::new("cache", "`true` keeps values that were read in memory for a while")
+    Setting::new("cache", "`true` caches read values in memory")
         .with_env(&["SECRETS_CACHE"])
         .with_helm(&["cache"])
         .with_default("false"),
     Setting::new(
         "cache-ttl-seconds",
-        "for how long a value is served without asking the store, 1 to 86400; one that another process \
-         deleted is served for as long",
+        "how long a value is served without asking the store, 1 to 86400; a value that another \
+        process deleted is served for this long too",
     )
     .with_env(&["SECRETS_CACHE_TTL_SECONDS"])
     .with_helm(&["cacheTtlSeconds"])
     .with_default("300"),
     Setting::new(
         "cache-stale-seconds",
-        "for how long beyond that a value is served while the store does not answer, 0 to 604800",
+        "how much longer a value is served while the store does not answer, 0 to 604800",
     )
     .with_env(&["SECRETS_CACHE_STALE_SECONDS"])
     .with_helm(&["cacheStaleSeconds"])
     .with_default("3600"),
-    Setting::new("cache-max-bytes", "the most memory that cached values take")
+    Setting::new("cache-max-bytes", "the maximum memory for cached values")
         .with_env(&["SECRETS_CACHE_MAX_BYTES"])
         .with_helm(&["cacheMaxBytes"])
         .with_default("67108864"),
-    Setting::new("retry", "`true` repeats what fails for a moment, and ends what hangs")
+    Setting::new("retry", "`true` retries transient failures, and times out requests")
         .with_env(&["SECRETS_RETRY"])
         .with_helm(&["retry"])
         .with_default("true"),
-    Setting::new("retry-attempts", "the most attempts of one call, 1 to 100")
+    Setting::new("retry-attempts", "the maximum attempts of one call, 1 to 100")
         .with_env(&["SECRETS_RETRY_ATTEMPTS"])
         .with_helm(&["retryAttempts"])
         .with_default("8"),
     Setting::new(
         "retry-deadline-seconds",
-        "how long one call may take with all its attempts, 1 to 3600",
+        "how long one call with all its attempts may take, 1 to 3600",
     )
     .with_env(&["SECRETS_RETRY_DEADLINE_SECONDS"])
     .with_helm(&["retryDeadlineSeconds"])
@@ -66,7 +67,7 @@ pub const COMMON: &[Setting] = &[
         .with_default("10"),
     Setting::new(
         "limit",
-        "`true` keeps to a share of the store's quota; by default where its provider documents one",
+        "`true` limits requests to a share of the store's quota; by default if the provider documents one",
     )
     .with_env(&["SECRETS_LIMIT"])
     .with_helm(&["limit"]),
@@ -77,49 +78,49 @@ pub const COMMON: &[Setting] = &[
     .with_env(&["SECRETS_LIMIT_SHARE"])
     .with_helm(&["limitShare"])
     .with_default("0.5"),
-    Setting::new("replicas", "how many processes like this one divide that part, 1 to 10000")
+    Setting::new("replicas", "how many processes like this one divide that share, 1 to 10000")
         .with_env(&["SECRETS_REPLICAS"])
         .with_helm(&["replicas"])
         .with_default("1"),
     Setting::new(
         "limit-reads-per-second",
-        "the quota for reading, in requests per second, in place of the documented one",
+        "the quota for reads in requests per second, instead of the documented one",
     )
     .with_env(&["SECRETS_LIMIT_READS_PER_SECOND"])
     .with_helm(&["limitReadsPerSecond"]),
     Setting::new(
         "limit-writes-per-second",
-        "the quota for writing and deleting, in requests per second, in place of the documented one",
+        "the quota for writes and deletes in requests per second, instead of the documented one",
     )
     .with_env(&["SECRETS_LIMIT_WRITES_PER_SECOND"])
     .with_helm(&["limitWritesPerSecond"]),
     Setting::new(
         "limit-lists-per-second",
-        "the quota for listing, in requests per second, in place of the documented one",
+        "the quota for lists in requests per second, instead of the documented one",
     )
     .with_env(&["SECRETS_LIMIT_LISTS_PER_SECOND"])
     .with_helm(&["limitListsPerSecond"]),
     Setting::new(
         "mirror",
-        "the URL of a second store that is kept alike: read where this one has not the answer, written and \
-         deleted first. What its URL does not say comes from variables with MIRROR_ before their names",
+        "the URL of a second store that mirrors this one: it is read if this one does not have the \
+        secret, and written and deleted first. Settings that its URL lacks come from variables prefixed with MIRROR_",
     )
     .with_env(&["SECRETS_MIRROR"])
     .with_helm(&["mirror"]),
     Setting::new(
         "audit",
-        "`required`: an operation fails before any value is returned where its audit events cannot be \
-         recorded; `best_effort`: that is counted and logged; for `stores`",
+        "`required`: an operation fails before it returns any value if its audit events cannot be \
+        recorded; `best_effort`: the failure is counted and logged; for `stores`",
     )
     .with_env(&["SECRETS_AUDIT"])
     .with_helm(&["audit"]),
-    Setting::new("audit-file", "the file that audit events are appended to, one JSON object a line")
+    Setting::new("audit-file", "the file for audit events, one JSON object per line")
         .with_env(&["SECRETS_AUDIT_FILE"])
         .with_helm(&["auditFile"])
         .operator_only(),
 ];
 
-/// The layers that settings ask for.
+/// The layers in the settings.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Layering {
     pub(crate) metrics: bool,
@@ -130,7 +131,7 @@ pub(crate) struct Layering {
 }
 
 impl Layering {
-    /// Reads them, with the store's own quotas.
+    /// Reads them, with the store's quotas as defaults.
     pub(crate) fn of(settings: &Settings) -> Result<Self> {
         let values = &settings.common;
         let quotas = settings.backend()?.quotas.map(|quotas| quotas());
@@ -144,7 +145,7 @@ impl Layering {
     }
 }
 
-/// What becomes of an operation whose audit events are lost, where they are wanted at all.
+/// What happens if audit events cannot be recorded; `None` without audit.
 pub(crate) fn audit_mode(values: &SettingMap) -> Result<Option<AuditMode>> {
     let modes = [
         ("required", AuditMode::Required),
@@ -182,7 +183,7 @@ fn limit(values: &SettingMap, quotas: Option<LimitOptions>) -> Result<Option<Lim
     let given = RATES.into_iter().find(|name| values.is_set(name));
     if let (Some(false), Some(name)) = (wanted, given) {
         return Err(invalid(format!(
-            "`{name}` is of no use where `limit` is false"
+            "`{name}` has no effect if `limit` is false"
         )));
     }
     let wanted = wanted.unwrap_or(quotas.is_some() || given.is_some());

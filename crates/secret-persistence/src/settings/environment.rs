@@ -13,15 +13,15 @@ use crate::kind::Kind;
 /// The variable that names the kind of store.
 pub(crate) const SECRET_PERSISTENCE: &str = "SECRET_PERSISTENCE";
 
-/// Environment variables: those of the process, or given ones. `Debug` shows names only.
+/// Environment variables of the process, or given ones. `Debug` shows only names.
 ///
-/// A variable that is empty counts as unset, and so does one that Kubernetes injects for a service of
-/// an unlucky name (`DATABASE_PORT=tcp://…`).
+/// An empty variable counts as unset, and so does a variable that Kubernetes injects for a service
+/// whose name collides (`DATABASE_PORT=tcp://…`).
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, SecretValue>);
 
 impl Environment {
-    /// The variables of this process. One that is not UTF-8 counts as unset.
+    /// The variables of this process. A variable that is not UTF-8 counts as unset.
     #[must_use]
     pub fn of_process() -> Self {
         std::env::vars_os()
@@ -29,14 +29,14 @@ impl Environment {
             .collect()
     }
 
-    /// No variable at all.
+    /// An environment without variables.
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// The same variables as they are for one of several stores or databases: those whose names begin
-    /// with the prefix take the place of their namesakes without it.
+    /// The variables for one of several stores or databases: a variable with the prefix replaces
+    /// the variable without it.
     ///
     /// An empty variable is unset, so `FROM_DATABASE_USER=` hides nothing; nor does what Kubernetes
     /// injects for a service whose name begins like the prefix.
@@ -64,13 +64,13 @@ impl Environment {
         Self(variables)
     }
 
-    /// Whether a variable is set, and not empty.
+    /// Whether a variable is set and not empty.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.secret(name).is_some()
     }
 
-    /// Those whose names begin with the prefix.
+    /// The variables whose names begin with the prefix.
     pub(crate) fn only(&self, prefix: &str) -> Self {
         let ours = self.0.iter().filter(|(name, _)| name.starts_with(prefix));
         Self(
@@ -79,7 +79,7 @@ impl Environment {
         )
     }
 
-    /// These, and others that take the place of their namesakes.
+    /// These variables, overridden by others.
     pub(crate) fn overlaid_with(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self
@@ -90,13 +90,13 @@ impl Environment {
         self.0.keys().map(String::as_str)
     }
 
-    /// A variable's value, unless it is empty or what Kubernetes injects.
+    /// A variable's value, unless it is empty or injected by Kubernetes.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
         self.secret(name).map(|value| value.expose().to_owned())
     }
 
-    /// The same, for a variable that holds a secret.
+    /// The same, for a variable that contains a secret.
     #[must_use]
     pub fn secret(&self, name: &str) -> Option<SecretValue> {
         let value = self.0.get(name).filter(|value| !value.is_empty())?;
@@ -122,15 +122,15 @@ impl fmt::Debug for Environment {
 }
 
 impl Settings {
-    /// Reads the environment: `SECRET_PERSISTENCE` names the kind of store, in any case, and unset
-    /// means the database; then the variables of that kind's key table and of [`COMMON`].
+    /// Reads the environment: first `SECRET_PERSISTENCE` for the kind of store (the database if it
+    /// is unset), then the variables of that kind's key table and of [`COMMON`].
     ///
-    /// Only the exact names are read. What looks like a misspelt one is a [warning](Self::warnings),
-    /// since it may be somebody else's.
+    /// Only the exact names are read. A variable that looks like a misspelling causes a
+    /// [warning](Self::warnings) and not an error, since it may belong to another program.
     ///
     /// # Errors
-    /// `InvalidConfig` for a kind that nobody knows or that is not built in, and where nothing at all
-    /// is set.
+    /// `InvalidConfig` for a kind that is unknown or not built in, and if no variable is set at
+    /// all.
     pub fn from_env(environment: &Environment) -> Result<Self> {
         let mut warnings = misspellings::literal(environment);
         if environment.get(SECRET_PERSISTENCE).is_none()
@@ -185,8 +185,8 @@ impl Settings {
         let says_where = |name| ["url", "host", "path"].contains(&name);
         if variable.is_none() && !settings.store.names().any(says_where) {
             let unset = format!(
-                "set {SECRET_PERSISTENCE} to the kind of store; unset it means the database, which \
-                 DATABASE_URL or DATABASE_HOST would name"
+                "set {SECRET_PERSISTENCE} to the kind of store; if it is unset, the store is the database in \
+                DATABASE_URL or DATABASE_HOST"
             );
             let remedy = unnamed::find(environment).map(|(_, remedy)| remedy);
             return Err(
@@ -197,7 +197,8 @@ impl Settings {
     }
 }
 
-/// Kubernetes sets `<SERVICE>_PORT=tcp://…` and the like in every pod, for every service of its
+/// Kubernetes sets variables such as `<SERVICE>_PORT=tcp://…` in every pod, for every service of
+/// its
 /// namespace: <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
 fn is_of_a_service(name: &str, value: &str) -> bool {
     name.ends_with("_PORT")

@@ -1,4 +1,4 @@
-//! Settings from a file, whichever of the forms it has.
+//! Settings from a file in any form.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ impl Settings {
     /// SDK would not see them, and work with what the process has.
     ///
     /// # Errors
-    /// `InvalidConfig` where the file cannot be read, and as the form says.
+    /// `InvalidConfig` if the file cannot be read, and the errors of its form.
     pub fn from_file(
         path: &Path,
         secrets: &KubernetesSecrets,
@@ -82,7 +82,7 @@ mod tests {
             ),
             ("externalDatabase: {host: h}", Kind::Database),
         ] {
-            // As an editor of Windows writes it, too.
+            // As a Windows editor writes it, too.
             let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
             std::fs::write(&path, windows).unwrap();
             let read = || Settings::from_file(&path, &KubernetesSecrets::none(), &environment);

@@ -27,8 +27,8 @@ use crate::kind::Kind;
 
 pub(super) use document::{is_of_values, is_sealed, refuse_text};
 
-/// Keys of `global.secretsManager` beside the stores' blocks. `enabled` stands in the chart's own
-/// values, and `type` alone decides.
+/// Keys of `global.secretsManager` beside the stores' blocks. `enabled` is in the chart's own
+/// values, but only `type` decides.
 const KEYS: &[&str] = &[
     "enabled",
     "secretName",
@@ -41,7 +41,7 @@ const KEYS: &[&str] = &[
 const MANAGER_PLACE: &str = "global.secretsManager";
 const DATA_PLANE_PLACE: &str = "secretsManager";
 
-/// The place of what stands around the store, which is ours and not the chart's.
+/// The path of the common settings, which the chart does not define.
 const COMMON_PLACE: &str = "global.secretPersistence";
 
 /// How AWS, and Google in documented files, say that credentials stand in a Secret.
@@ -51,15 +51,15 @@ const AUTHENTICATION_TYPE: &str = "authenticationType";
 const TOKEN_SECRET: &str = "authTokenRefName";
 
 impl Settings {
-    /// Reads a Helm `values.yaml` as Airbyte documents it: `global.secretsManager` names the kind of
-    /// store and holds its block; without it the database of `global.database` or `externalDatabase`
-    /// is meant. What stands around the store is in `global.secretPersistence`, by the names of
+    /// Reads a Helm `values.yaml` as Airbyte documents it: `global.secretsManager` contains the
+    /// kind of store and its block; without it, the store is the database in `global.database` or
+    /// `externalDatabase`. The common settings are in `global.secretPersistence`, with the names of
     /// [`COMMON`] in camel case. The values within a HelmRelease of Flux and an Application of Argo CD
     /// are read too.
     ///
-    /// `null` and `""` are unset. Credentials stand in the file, or in a Kubernetes Secret under the
-    /// key that the file names, or under the documented key. From the environment come only
-    /// `SECRETS_…`: the owner, the layers, a database's key ring.
+    /// `null` and `""` count as unset. Credentials are in the file, or in a Kubernetes Secret under
+    /// the key that the file names or under the documented key. Only `SECRETS_…` variables are read
+    /// from the environment: the owner, the layers, a database's key ring.
     ///
     /// # Errors
     /// `InvalidConfig` for what is no YAML; for other files that people have beside the values, with what
@@ -296,8 +296,8 @@ fn text(place: &str, value: Option<&Value>) -> Result<Option<String>> {
     Ok(value.map(|value| value.expose().to_owned()))
 }
 
-/// Whether AWS is reached with an access key; otherwise with what the machine or pod already has,
-/// which is the SDK's default chain.
+/// Whether AWS uses an access key. Otherwise it uses the SDK's default chain, with the credentials
+/// of the machine or pod.
 fn aws_credentials(block: &Block<'_>) -> Result<bool> {
     let kind = block.text(AUTHENTICATION_TYPE)?;
     match kind.as_deref() {
@@ -313,17 +313,17 @@ fn aws_credentials(block: &Block<'_>) -> Result<bool> {
                 Some(key) => Err(invalid(format!(
                     "`{key}` contradicts `{AUTHENTICATION_TYPE}: instanceProfile`"
                 ))
-                .with_hint("leave one of them out")),
+                .with_hint("remove one of them")),
                 None => Ok(false),
             }
         }
         Some(_) => Err(invalid(format!(
-            "`{AUTHENTICATION_TYPE}` is credentials or instanceProfile"
+            "`{AUTHENTICATION_TYPE}` must be credentials or instanceProfile"
         ))),
     }
 }
 
-/// What stands around the store.
+/// The common settings.
 fn common(values: &mut SettingMap, global: &Map<String, Value>) -> Result<()> {
     let place = COMMON_PLACE.trim_start_matches("global.");
     let Some(entries) = tree::entries(COMMON_PLACE, global.get(place))? else {

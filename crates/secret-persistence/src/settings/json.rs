@@ -9,7 +9,7 @@ use crate::backend::{self, Backend, JsonForm};
 
 const AUTH_TYPE: &str = "auth_type";
 
-/// The variables that give the access key by which a role is assumed, and the settings they fill.
+/// The variables of the access key that assumes a role, and the settings they fill.
 const BASE_KEY: &[(&str, &str)] = &[
     ("AWS_ASSUME_ROLE_ACCESS_KEY_ID", "assume-role-access-key-id"),
     (
@@ -19,28 +19,29 @@ const BASE_KEY: &[(&str, &str)] = &[
 ];
 
 impl Settings {
-    /// Reads the JSON that an operator is handed for external secret management. The kind of store is
-    /// recognised by the keys it requires:
+    /// Reads the JSON for external secret management. Its keys determine the kind of store:
     ///
     /// | store | JSON |
     /// |---|---|
     /// | AWS, a role | `{"auth_type": "IAM_ROLE", "roleArn", "awsRegion", "tagKey", externalId?, kmsKeyArn?}` |
-    /// | AWS, an access key | `{"auth_type": "ACCESS_KEY", "awsAccessKey", "awsSecretAccessKey", "awsRegion", "tagKey", kmsKeyArn?}`; without `auth_type` this is meant |
+    /// | AWS, an access key | `{"auth_type": "ACCESS_KEY", "awsAccessKey", "awsSecretAccessKey", "awsRegion", "tagKey", kmsKeyArn?}`; the default without `auth_type` |
     /// | Azure | `{"vaultUrl", "tenantId", "clientId", "clientSecret", tags?}` |
     /// | Google | `{"gcpProjectId", "gcpCredentialsJson", region?}` |
     /// | Vault | `{"address", "token", "prefix"}` |
     ///
-    /// From the environment come only `SECRETS_…` (the owner, the layers) and, for a role, the access
-    /// key that assumes it: `AWS_ASSUME_ROLE_ACCESS_KEY_ID` and `AWS_ASSUME_ROLE_SECRET_ACCESS_KEY`.
+    /// Only `SECRETS_…` variables (the owner, the layers) are read from the environment and, for a
+    /// role, the access key that assumes it: `AWS_ASSUME_ROLE_ACCESS_KEY_ID` and
+    /// `AWS_ASSUME_ROLE_SECRET_ACCESS_KEY`.
     ///
     /// # Errors
-    /// `InvalidConfig` for what is no JSON, fits no form or several, or has a key that its form has not.
+    /// `InvalidConfig` for invalid JSON, JSON that matches no form or several forms, and keys that
+    /// are not in its form.
     pub fn from_json(text: &str, environment: &Environment) -> Result<Self> {
         let tree = tree::json("the settings", text)?;
         Self::from_value(&tree, environment)
     }
 
-    /// As [`from_json`](Self::from_json), parsed already.
+    /// Like [`from_json`](Self::from_json), for parsed JSON.
     pub(crate) fn from_value(value: &Value, environment: &Environment) -> Result<Self> {
         let (backend, form, object) = recognise(value)?;
         let mut store = SettingMap::new(backend.settings.rows());
@@ -62,21 +63,22 @@ impl Settings {
             .with_environment(environment)
     }
 
-    /// Reads the same JSON from a tenant, who has less trust than the operator: see [`Tenant`]. Nothing
-    /// comes from the environment.
+    /// Reads the same JSON from a tenant, who is less trusted than the operator: see [`Tenant`].
+    /// Nothing is read from the environment.
     ///
-    /// Refused are default chains and ambient identity, files, endpoint and authority overrides, plain
-    /// http, other hosts than the provider's and those that the operator allows, and for hosts of the
-    /// tenant's own choice every address that is not of the public internet.
+    /// Refused are default credential chains and ambient identity, files, endpoint and authority
+    /// overrides, plain HTTP, hosts other than the provider's and those that the operator allows,
+    /// and, for hosts that the tenant chooses, every address outside the public internet.
     ///
     /// # Errors
-    /// `InvalidConfig` as [`from_json`](Self::from_json), and for what a tenant may not say.
+    /// `InvalidConfig` as for [`from_json`](Self::from_json), and for settings that a tenant must
+    /// not set.
     pub fn from_tenant_json(text: &str, tenant: &Tenant) -> Result<Self> {
         let tree = tree::json("the settings", text)?;
         Self::from_tenant_value(&tree, tenant)
     }
 
-    /// As [`from_tenant_json`](Self::from_tenant_json), parsed already.
+    /// Like [`from_tenant_json`](Self::from_tenant_json), for parsed JSON.
     pub(crate) fn from_tenant_value(value: &Value, tenant: &Tenant) -> Result<Self> {
         let (backend, form, object) = recognise(value)?;
         let mut store = SettingMap::with_trust(backend.settings.rows(), tenant.trust());
@@ -95,13 +97,13 @@ impl Settings {
         let settings = Self::new(backend.kind, store, common)
             .of_json()
             .inspected(&Environment::empty())?;
-        // What is refused should be refused when the settings are saved, not when they are used.
+        // Refuse settings when they are saved, not when they are used.
         (backend.check)(&settings.store).map_err(|error| settings.advise(error))?;
         Ok(settings)
     }
 }
 
-/// Whose JSON it is, and in which form.
+/// Finds the kind of store and the form.
 fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> {
     let object = match value {
         Value::Object(object) => object,
@@ -127,7 +129,7 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
                 .json
                 .iter()
                 .find(|form| form.auth_type == Some(text)),
-            // Where it is missing the first form is meant.
+            // The first form is the default.
             (true, None) => backend.json.first(),
             (false, Some(_)) => None,
             (false, None) => backend.json.first(),
@@ -151,10 +153,10 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
                 .map(|(at, _)| backends[*at].kind.title())
                 .collect();
             Err(invalid(format!(
-                "the settings could be of {}",
+                "the settings match several forms: {}",
                 kinds.join(" or of ")
             ))
-            .with_hint("leave out the keys of the other one"))
+            .with_hint("remove the keys of the other form"))
         }
     }
 }
@@ -188,7 +190,7 @@ fn wrapped(backends: &[Backend], object: &Map<String, Value>, depth: usize) -> O
     None
 }
 
-/// Why no form fits: which one is nearest, and what it lacks.
+/// Why no form matches: the nearest form, and what is missing.
 fn no_form(backends: &[Backend], object: &Map<String, Value>, auth_type: Option<&str>) -> Error {
     let known = |text| {
         let forms = backends.iter().flat_map(|backend| backend.json);
@@ -223,7 +225,7 @@ fn no_form(backends: &[Backend], object: &Map<String, Value>, auth_type: Option<
                 .copied()
                 .collect();
             let error = invalid(format!(
-                "the settings look like those of {}, but `{}` is missing",
+                "the settings look like {}, but `{}` is missing",
                 backend.kind,
                 missing.join("`, `")
             ));
@@ -238,12 +240,12 @@ fn no_form(backends: &[Backend], object: &Map<String, Value>, auth_type: Option<
             };
             match missing.iter().find(is_near) {
                 Some(name) => error.with_hint(format!(
-                    "a key is nearly that: did you mean `{name}`? Keys are told apart by case"
+                    "did you mean `{name}`? Keys are case-sensitive"
                 )),
                 None => error,
             }
         }
-        None => invalid("the settings are of no form that is known").with_hint(
+        None => invalid("the settings match no known form").with_hint(
             "the documentation of Settings::from_json lists the forms, and a backend may not be built in",
         ),
     }
@@ -253,7 +255,7 @@ fn wrong_auth_type() -> Error {
     invalid("`auth_type` is IAM_ROLE or ACCESS_KEY, for AWS only")
 }
 
-/// Sets what the object says, all of it.
+/// Sets every value of the object.
 fn fill(
     values: &mut SettingMap,
     backend: &Backend,
@@ -280,13 +282,13 @@ fn fill(
         };
         let value = match (setting.name, value) {
             ("tags", value) => tree::tags(key, value)?,
-            // The key file pasted as an object.
+            // A key file pasted as an object.
             (_, Value::Object(_)) if setting.secret => Some(value.to_string().into()),
             (_, value) => tree::scalar(key, value)?,
         };
         match value {
             Some(value) => values.set(setting.name, value.expose())?,
-            // An empty prefix is one; everything else that is required says something.
+            // An empty prefix is valid; other required values must not be empty.
             None if form.required.contains(&key.as_str()) && setting.name != "prefix" => {
                 return Err(invalid(format!("`{key}` is empty")));
             }
@@ -400,7 +402,7 @@ mod tests {
         );
         assert_eq!(settings.store().text("region"), Some("us-east-1"));
         assert_eq!(settings.owner().unwrap().unwrap().as_str(), "here");
-        // An access key of its own needs no other.
+        // An access key needs no assumed role.
         let key = json!({"awsAccessKey": "a", "awsSecretAccessKey": "s", "awsRegion": "us-east-1", "tagKey": "T"});
         let settings = Settings::from_json(&key.to_string(), &environment).unwrap();
         assert!(
@@ -433,7 +435,7 @@ mod tests {
         Settings::from_tenant_json(&role(Some("org-7")), &tenant).unwrap();
         let error = Settings::from_tenant_json(&role(Some("org-8")), &tenant).unwrap_err();
         assert!(error.message().contains("operator"), "{error}");
-        // Without the operator's access key, the process's own identity would have to serve.
+        // Without the operator's access key, the identity of the process would be used.
         let bare = Tenant::new().with_external_id("org-7");
         let error = Settings::from_tenant_json(&role(None), &bare).unwrap_err();
         assert!(error.message().contains("access key"), "{error}");

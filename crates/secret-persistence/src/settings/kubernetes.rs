@@ -14,7 +14,7 @@ use super::{helm, invalid, text, tree};
 /// The Secret that Airbyte's documentation names.
 const DEFAULT: &str = "airbyte-config-secrets";
 
-/// The Kubernetes Secrets at hand. `Debug` shows their names and places only.
+/// The Kubernetes Secrets that settings may refer to. `Debug` shows only their names and locations.
 ///
 /// ```
 /// use secret_persistence::KubernetesSecrets;
@@ -28,27 +28,28 @@ const DEFAULT: &str = "airbyte-config-secrets";
 #[derive(Clone, Default)]
 #[must_use]
 pub struct KubernetesSecrets {
-    /// By name and key; `None` for what is no text, such as a key store beside our keys.
+    /// By name and key; `None` for values that are not text, such as a key store beside our keys.
     manifests: BTreeMap<String, BTreeMap<String, Option<SecretValue>>>,
     /// What a controller would make Secrets of: the kind, by the Secret's name.
     sealed: BTreeMap<String, String>,
-    /// Folders of one Secret each; without a name, of whichever is asked for.
+    /// Folders of one Secret each; a folder without a name is for any Secret.
     folders: Vec<(Option<String>, PathBuf)>,
 }
 
 impl KubernetesSecrets {
-    /// None at hand: settings that refer to one are an error.
+    /// No Secrets: settings that refer to one are an error.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Adds the Secrets among the documents of a YAML text; other kinds are passed over. Within one,
-    /// `stringData` comes before the base64 of `data`, as in the API server.
+    /// Adds the Secrets in a YAML text with any number of documents; other kinds are ignored.
+    /// Within a Secret, `stringData` takes precedence over the base64 in `data`, as in the API
+    /// server.
     ///
     /// # Errors
-    /// `InvalidConfig` for what is no YAML, a Secret without a name, two of one name, and values of
-    /// `stringData` that are no text. One of `data` that is not the base64 of a text is an error only
-    /// where it is asked for: a key store may lie beside ours.
+    /// `InvalidConfig` for invalid YAML, a Secret without a name, two Secrets with the same name,
+    /// and values of `stringData` that are not text. A value of `data` that is not base64 of text
+    /// is an error only if it is used: the Secret may also contain a key store.
     pub fn with_manifests(mut self, text: &str) -> Result<Self> {
         for document in tree::yaml("the manifest", text)? {
             tree::refuse_encrypted("the manifest", &document)?;
@@ -79,19 +80,19 @@ impl KubernetesSecrets {
         self.with_manifests(&text::read(path)?)
     }
 
-    /// Adds a Secret that is mounted as a volume: a folder with one file for each key.
+    /// Adds a Secret that is mounted as a volume: a folder with one file per key.
     pub fn with_folder(mut self, name: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
         self.folders.push((Some(name.into()), folder.into()));
         self
     }
 
-    /// Adds the folder of the one Secret that is referred to, whatever its name is.
+    /// Adds a folder for the Secret that is referred to, whatever its name.
     pub fn with_any_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folders.push((None, folder.into()));
         self
     }
 
-    /// Whether a Secret of this name is at hand.
+    /// Whether there is a Secret of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.manifests.contains_key(name) || self.folder(name).is_some()
     }
@@ -116,18 +117,16 @@ impl KubernetesSecrets {
         self.sealed.get(name).map(String::as_str)
     }
 
-    /// A key of a Secret, without the line end that files often have; `None` where it is missing.
+    /// The value of a key without its trailing newline; `None` if it is missing.
     ///
     /// # Errors
-    /// `InvalidConfig` for a key that is none, and for a file that cannot be read or is no text.
+    /// `InvalidConfig` for an invalid key, and for a file that cannot be read or is not text.
     pub(super) fn get(&self, name: &str, key: &str) -> Result<Option<SecretValue>> {
         // <https://kubernetes.io/docs/concepts/configuration/secret/#restriction-names-data>
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if key.is_empty() || key.len() > 253 || !key.bytes().all(allowed) || key.starts_with("..") {
-            return Err(
-                invalid("this is not the name of a key of a Kubernetes Secret")
-                    .with_hint("a key has letters, digits, `-`, `_` and `.`"),
-            );
+            return Err(invalid("this is not a valid key of a Kubernetes Secret")
+                .with_hint("a key has letters, digits, `-`, `_` and `.`"));
         }
         let value = match self.manifests.get(name).and_then(|keys| keys.get(key)) {
             Some(Some(value)) => Some(value.clone()),
@@ -135,7 +134,7 @@ impl KubernetesSecrets {
                 return Err(wrong(
                     name,
                     key,
-                    "`data` of a Secret is the base64 of a text",
+                    "`data` of a Secret must be base64 of text",
                 ));
             }
             None => match self.folder(name) {
@@ -203,7 +202,9 @@ impl KubernetesSecrets {
             keys.insert(key.clone(), Some(value));
         }
         if self.manifests.insert(name.to_owned(), keys).is_some() {
-            return Err(invalid(format!("two manifests are of the Secret {name}")));
+            return Err(invalid(format!(
+                "there are two manifests of the Secret {name}"
+            )));
         }
         Ok(())
     }
@@ -233,7 +234,7 @@ fn read(path: &Path) -> Result<Option<SecretValue>> {
     }
 }
 
-/// Editors and `echo` end a file with a line end that is no part of the credential.
+/// Editors and `echo` add a trailing newline that is not part of the credential.
 fn without_line_end(value: SecretValue) -> SecretValue {
     let text = value.expose();
     let trimmed = text

@@ -1,4 +1,4 @@
-//! Environment variables that look as if one of ours were meant.
+//! Finds environment variables that look like misspellings of ours.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::{COMMON, Environment};
 use crate::backend;
 use crate::kind::Kind;
 
-/// Something that looks wrong but may be right.
+/// Something suspicious that is not an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning(String);
 
@@ -23,7 +23,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Variables of other tools that people set where ours are meant: by kind, theirs, ours.
+/// Similar variables of other tools: kind of store, their name, our name.
 const OTHERS: &[(Kind, &str, &str)] = &[
     (Kind::Aws, "AWS_REGION", "AWS_SECRET_MANAGER_REGION"),
     (Kind::Aws, "AWS_DEFAULT_REGION", "AWS_SECRET_MANAGER_REGION"),
@@ -79,14 +79,14 @@ const OTHERS: &[(Kind, &str, &str)] = &[
     (Kind::Vault, "VAULT_URL", "VAULT_ADDRESS"),
 ];
 
-/// What begins our own variables.
+/// The prefixes of our own variables.
 const OURS: &str = "SECRETS_";
 
-/// How many letters a misspelt name may differ by.
+/// The maximum number of different letters in a misspelling.
 const FAR: usize = 2;
 
-/// Finds misspelt variables: of the variables that count for this kind, of those for every kind, and of
-/// the one that names the kind.
+/// Finds misspelt variables: among the variables of this kind, the common ones, and the one that
+/// names the kind.
 pub(super) fn find(environment: &Environment, kind: Kind) -> Vec<Warning> {
     let (mut ours, mut all) = (vec![SECRET_PERSISTENCE], vec![SECRET_PERSISTENCE]);
     let common = COMMON.iter().flat_map(|row| row.env);
@@ -153,9 +153,10 @@ pub(super) fn literal(environment: &Environment) -> Vec<Warning> {
     warnings
 }
 
-/// The name that was probably meant: the same but for case and separators, or a letter or two away.
+/// The probable intended name: equal except for case and separators, or different by one or two
+/// letters.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    // A name of ours that was cut short, in the one namespace that is all ours.
+    // A truncated name, in the only namespace that is entirely ours.
     let cut = |known: &&&str| name.starts_with(OURS) && known.starts_with(name);
     if let Some(known) = known.iter().find(cut) {
         return Some(known);
@@ -178,7 +179,8 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, known)| known)
 }
 
-/// `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT_8200_TCP_ADDR` and the like, which Kubernetes injects.
+/// Matches `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT_8200_TCP_ADDR` and similar variables of
+/// Kubernetes.
 fn is_of_a_service(name: &str) -> bool {
     name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || {
         name.rsplit_once("_PORT")
@@ -245,7 +247,7 @@ mod tests {
     fn the_names_of_other_tools_are_told_apart() {
         let warnings = found(Kind::Vault, &["VAULT_ADDR", "VAULT_TOKEN"]);
         assert!(warnings[0].contains("VAULT_ADDRESS") && warnings[1].contains("VAULT_AUTH_TOKEN"));
-        // Beside ours they are for the other tool.
+        // If ours are set too, theirs are for the other tool.
         assert!(found(Kind::Vault, &["VAULT_ADDR", "VAULT_ADDRESS"]).is_empty());
         assert!(found(Kind::Database, &["VAULT_ADDR"]).is_empty());
         assert_eq!(

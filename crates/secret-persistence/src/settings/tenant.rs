@@ -1,4 +1,4 @@
-//! Settings that come from a tenant, and what the operator adds to them.
+//! A tenant's settings, and what the operator adds to them.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use secret_persistence_core::settings::Trust;
 
 use super::Environment;
 
-/// What the operator keeps for one tenant, beside the settings that the tenant gives.
+/// What the operator keeps for one tenant, in addition to the tenant's settings.
 ///
 /// ```
 /// use secret_persistence::Tenant;
@@ -26,22 +26,22 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// A tenant without role and without hosts beyond those that every tenant may reach.
+    /// A tenant without a role and without additional hosts.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The external id with which this tenant's AWS role is assumed. The platform makes one per scope
-    /// and tells it to the tenant, whose role's trust policy asks for it; settings that name another
-    /// one are refused, because it could be another tenant's.
+    /// The external id for assuming this tenant's AWS role. The platform generates one for each
+    /// scope and tells it to the tenant, whose role's trust policy requires it. Settings with
+    /// another external id are refused, because it could belong to another tenant.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html>
     pub fn with_external_id(mut self, id: impl Into<String>) -> Self {
         self.external_id = Some(SecretValue::new(id.into()));
         self
     }
 
-    /// Hosts beyond the provider's own that this tenant may reach: `vault.example`, or `.example` for
-    /// all below it. Their addresses may be private ones.
+    /// Hosts outside the provider's domains that this tenant may reach: `vault.example`, or
+    /// `.example` for all its subdomains. They may have private addresses.
     pub fn with_allowed_hosts<T: Into<String>>(
         mut self,
         hosts: impl IntoIterator<Item = T>,
@@ -50,8 +50,8 @@ impl Tenant {
         self
     }
 
-    /// Takes the access key that assumes tenants' roles from `AWS_ASSUME_ROLE_ACCESS_KEY_ID` and
-    /// `AWS_ASSUME_ROLE_SECRET_ACCESS_KEY`. It is the operator's and given to no tenant.
+    /// Adds the access key that assumes tenants' roles, from `AWS_ASSUME_ROLE_ACCESS_KEY_ID` and
+    /// `AWS_ASSUME_ROLE_SECRET_ACCESS_KEY`. It belongs to the operator, and no tenant gets it.
     pub fn with_environment(mut self, environment: &Environment) -> Self {
         let id = environment.secret("AWS_ASSUME_ROLE_ACCESS_KEY_ID");
         let secret = environment.secret("AWS_ASSUME_ROLE_SECRET_ACCESS_KEY");

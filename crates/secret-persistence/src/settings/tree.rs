@@ -1,4 +1,4 @@
-//! YAML and JSON as trees that are wiped, and their scalars as text.
+//! YAML and JSON trees that are wiped, and their scalars as text.
 
 mod node;
 mod unique;
@@ -11,10 +11,10 @@ use serde_saphyr::NonFiniteFloatPolicy;
 use self::node::Node;
 use super::{invalid, placeholders};
 
-/// Parses the documents of a YAML text. An error says where, and shows nothing of the text.
+/// Parses the documents of a YAML text. Errors contain the position but nothing of the text.
 ///
 /// # Errors
-/// `InvalidConfig` for what is no YAML, or too large or deep to be settings.
+/// `InvalidConfig` for invalid YAML, and for YAML that is too large or too deep for settings.
 pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<SecretJson>> {
     let options = serde_saphyr::options! {
         with_snippet: false,
@@ -85,10 +85,10 @@ pub(super) fn looks_like_a_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphabetic() || b"-_.".contains(&byte))
 }
 
-/// Parses a JSON text. An error says where, and shows nothing of the text.
+/// Parses a JSON text. Errors contain the position but nothing of the text.
 ///
 /// # Errors
-/// `InvalidConfig` for what is no JSON, and where one object has a name twice.
+/// `InvalidConfig` for invalid JSON and for an object with a duplicate name.
 pub(crate) fn json(what: &str, text: &str) -> Result<SecretJson> {
     let wrong = |message: String, error: &serde_json::Error| {
         let (line, column) = (error.line(), error.column());
@@ -111,7 +111,7 @@ pub(crate) fn json(what: &str, text: &str) -> Result<SecretJson> {
     Ok(value)
 }
 
-/// Whether a value counts as unset: `null` and `""`, of which documented files are full.
+/// Whether a value counts as unset: `null` and `""`, which are frequent in documented files.
 pub(super) fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -122,7 +122,7 @@ pub(super) fn is_unset(value: &Value) -> bool {
     }
 }
 
-/// The entries of an object; none where it is unset.
+/// The entries of an object; empty if it is unset.
 ///
 /// # Errors
 /// `InvalidConfig` for anything else.
@@ -138,7 +138,7 @@ pub(super) fn entries<'a>(
     }
 }
 
-/// A scalar as text; `None` where it is unset.
+/// A scalar as text; `None` if it is unset.
 ///
 /// # Errors
 /// `InvalidConfig` for lists and blocks; for numbers and truth values that are not written as they are
@@ -199,11 +199,11 @@ pub(super) fn pasted(place: &str, value: &Value) -> Result<Option<SecretValue>> 
     Ok(Some(SecretValue::new(value.to_string())))
 }
 
-/// Tags as one text, `key=value,key=value`: from that text, from a list of `key` and `value`, or from
+/// Tags as text, `key=value,key=value`: from such a text, from a list of `key` and `value`, or from
 /// a block.
 ///
 /// # Errors
-/// `InvalidConfig` for other forms, and for a key or value that the text could not hold.
+/// `InvalidConfig` for other forms, and for a key or value that the text cannot represent.
 pub(super) fn tags(place: &str, value: &Value) -> Result<Option<SecretValue>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     let text = |value: Option<&Value>| match value {
@@ -224,7 +224,7 @@ pub(super) fn tags(place: &str, value: &Value) -> Result<Option<SecretValue>> {
                         let value = value.map(|value| value.expose().to_owned());
                         pairs.push((key.expose().to_owned(), value.unwrap_or_default()));
                     }
-                    // `- key:` and `value:` left empty, as the documentation prints them.
+                    // `- key:` and `value:` without a value, as in the documentation.
                     (None, None) => {}
                     (None, Some(_)) => return Err(wrong_tags(place)),
                 }
@@ -257,7 +257,7 @@ pub(super) fn tags(place: &str, value: &Value) -> Result<Option<SecretValue>> {
 }
 
 fn wrong_tags(place: &str) -> Error {
-    invalid(format!("`{place}` cannot be understood"))
+    invalid(format!("`{place}` is invalid"))
         .with_hint("write a list of tags, each with `key` and `value`")
 }
 
@@ -323,7 +323,7 @@ mod tests {
             "{\"x\": [{\"b\": null,\n\"\\u0062\": \"canary\"}]}",
         ] {
             let error = json("the text", text).unwrap_err();
-            assert!(error.message().contains("stands twice"), "{error}");
+            assert!(error.message().contains("duplicate name"), "{error}");
             assert!(error.hint().unwrap().contains("line 2"), "{error}");
             assert!(!format!("{error:?}").contains("canary"));
         }

@@ -7,17 +7,17 @@ use url::Url;
 use super::{COMMON, Environment, Settings, invalid, placeholders};
 use crate::backend;
 
-/// What the variables of a mirror begin with.
+/// The prefix of a mirror's variables.
 const MIRROR: &str = "MIRROR_";
 
 impl Settings {
-    /// Reads a URL, such as `aws://eu-west-1?tag-key=AirbyteManaged&cache=true`: the scheme names the
-    /// kind of store, the query holds settings of its key table and of [`COMMON`]. What the URL does
-    /// not say comes from the environment; credentials only from there.
+    /// Reads a URL, such as `aws://eu-west-1?tag-key=AirbyteManaged&cache=true`: the scheme names
+    /// the kind of store, the query contains settings of its key table and of [`COMMON`]. Settings
+    /// that the URL lacks come from the environment, and credentials only from there.
     ///
     /// # Errors
-    /// `InvalidConfig` for a URL with credentials in it, which is never echoed, for a scheme that no
-    /// backend has, and for unknown or secret settings in the query.
+    /// `InvalidConfig` for a URL with credentials, which the error does not repeat, for a scheme
+    /// without a backend, and for unknown or secret settings in the query.
     pub fn from_url(text: &str, environment: &Environment) -> Result<Self> {
         placeholders::refuse_any("the URL", text)?;
         let whole = StoreUrl::parse(text)?;
@@ -26,7 +26,7 @@ impl Settings {
         let (ours, of_store): (Vec<_>, Vec<_>) = whole
             .query()
             .partition(|(name, _)| COMMON.iter().any(|setting| setting.name == name));
-        // The backend would look for the nearest name in its own table only.
+        // The backend would search only its own table for the nearest name.
         let known = backend
             .settings
             .rows()
@@ -49,9 +49,10 @@ impl Settings {
         Self::new(backend.kind, store, common).with_environment(environment)
     }
 
-    /// The second store: the URL of the setting `mirror`, with the variables that are meant for it.
+    /// The second store: the URL of the setting `mirror`, with the variables that have the mirror's
+    /// prefix.
     pub(super) fn mirror_of(url: &str, environment: &Environment) -> Result<Self> {
-        // Only what is about the store itself: a mirror of a mirror would never end.
+        // Only settings of the store itself: a mirror of a mirror would never end.
         let variables = environment.with_prefix(MIRROR);
         let names: Vec<&str> = COMMON.iter().flat_map(|row| row.env).copied().collect();
         let variables = variables
@@ -72,9 +73,9 @@ impl Settings {
         let outside = settings.common.names().find(|name| outer.contains(name));
         match outside {
             Some(name) => Err(invalid(format!(
-                "`{name}` stands around both stores, not in the mirror's URL"
+                "`{name}` applies to both stores and is not allowed in the mirror's URL"
             ))
-            .with_hint("give it beside `mirror`")),
+            .with_hint("set it next to `mirror`")),
             None => Ok(settings),
         }
     }

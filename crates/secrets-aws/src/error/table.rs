@@ -18,7 +18,7 @@ pub(super) const TABLE: &[Row] = &[
             "UnauthorizedOperation",
         ],
         ErrorKind::PermissionDenied,
-        "the principal may not do this",
+        "the principal lacks the permission",
         "",
     ),
     // The key is known to be unusable by us: a matter of its policy or state, not of the value.
@@ -26,14 +26,14 @@ pub(super) const TABLE: &[Row] = &[
         &["DecryptionFailure"],
         ErrorKind::PermissionDenied,
         "Secrets Manager cannot decrypt the secret with its KMS key",
-        "look whether the key is enabled and not scheduled for deletion, and allow kms:Decrypt on \
+        "check whether the key is enabled and not scheduled for deletion, and allow kms:Decrypt on \
          it in the key's policy and in ours",
     ),
     Row::new(
         &["EncryptionFailure"],
         ErrorKind::InvalidConfig,
         "Secrets Manager cannot encrypt with the configured KMS key",
-        "look whether kms-key-arn (AWS_KMS_KEY_ARN) names an enabled, symmetric key of this region, \
+        "check whether kms-key-arn (AWS_KMS_KEY_ARN) names an enabled, symmetric key of this region, \
          and allow kms:GenerateDataKey and kms:Decrypt on it",
     ),
     // A session ended. Not retryable by itself; the client says so where new credentials came.
@@ -65,7 +65,7 @@ pub(super) const TABLE: &[Row] = &[
         ],
         ErrorKind::Unauthenticated,
         "the request arrived without a complete signature",
-        "look for a proxy that strips the Authorization header, and for blanks around the access key",
+        "check for a proxy that strips the Authorization header, and for blanks around the access key",
     ),
     Row::new(
         &[
@@ -90,7 +90,7 @@ pub(super) const TABLE: &[Row] = &[
         ],
         ErrorKind::Unauthenticated,
         "AWS does not know the access key or the session token",
-        "look whether the key was deleted or deactivated in IAM, belongs to another partition \
+        "check whether the key was deleted or deactivated in IAM, belongs to another partition \
          (China, GovCloud), lacks its session token, or whether the region is one that the account \
          has not enabled",
     ),
@@ -109,14 +109,14 @@ pub(super) const TABLE: &[Row] = &[
         ],
         ErrorKind::InvalidConfig,
         "AWS refuses a parameter of the request",
-        "look at the tags, the KMS key and the description in the settings",
+        "check the tags, the KMS key and the description in the settings",
     ),
     // The state of the secret, where it is not scheduled for deletion: replicas, another service.
     Row::new(
         &["InvalidRequestException"],
         ErrorKind::Conflict,
         "the state of the secret does not allow this",
-        "look at it in the console: it may be a replica, have replicas, or be managed by another \
+        "check it in the console: it may be a replica, have replicas, or be managed by another \
          AWS service",
     )
     .with_retryable(false),
@@ -153,15 +153,15 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(
         &["LimitExceededException"],
         ErrorKind::Unavailable,
-        "a quota of the account is used up",
-        "delete secrets, or ask for a higher quota of Secrets Manager in Service Quotas",
+        "a quota of the account is exhausted",
+        "delete secrets, or request a higher quota of Secrets Manager in Service Quotas",
     )
     .with_retryable(false),
     Row::new(
         &["MalformedPolicyDocumentException", "PackedPolicyTooLarge"],
         ErrorKind::InvalidConfig,
         "AWS refuses a policy",
-        "look at the role's session policies and the secret's resource policy",
+        "check the role's session policies and the secret's resource policy",
     ),
     Row::new(
         &["OptInRequired", "RegionDisabledException"],
@@ -190,13 +190,13 @@ pub(super) const TABLE: &[Row] = &[
         &["ResourceExistsException"],
         ErrorKind::AlreadyExists,
         "the name already has another value",
-        "a new value needs a new coordinate",
+        "use a new coordinate for a new value",
     ),
     Row::new(
         &["ResourceNotFoundException"],
         ErrorKind::NotFound,
-        "the store has nothing under this name",
-        "look whether the region and the account are the ones it was written to",
+        "the store does not have a secret of this name",
+        "check whether the region and the account are the ones it was written to",
     ),
     Row::new(
         &[
@@ -210,7 +210,7 @@ pub(super) const TABLE: &[Row] = &[
             "KMSThrottlingException",
         ],
         ErrorKind::Throttled,
-        "AWS asks for fewer requests",
-        "switch the limit layer on, or ask for a higher rate in Service Quotas",
+        "AWS requests a lower rate",
+        "enable the limit layer, or request a higher rate in Service Quotas",
     ),
 ];

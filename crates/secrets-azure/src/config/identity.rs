@@ -13,7 +13,7 @@ use crate::settings::SETTINGS;
 pub(crate) enum Credentials {
     /// The secret of an app registration.
     ClientSecret(ClientSecret),
-    /// Whoever is logged in with the Azure CLI, or the Azure Developer CLI: for work on a laptop.
+    /// The login of the Azure CLI or the Azure Developer CLI, for development.
     DeveloperTools,
     /// The identity that Azure gives this machine, container or function.
     ManagedIdentity {
@@ -33,8 +33,8 @@ impl Credentials {
             .filter(|secret| !secret.is_empty());
         if settings.trust().is_tenant() && secret.is_none() {
             return Err(
-                invalid("a tenant's store needs a client secret of its own").with_hint(
-                    "give tenantId, clientId and clientSecret: the platform's own identity is not lent",
+                invalid("a tenant's store needs the tenant's own client secret").with_hint(
+                    "set tenantId, clientId and clientSecret; the platform's identity is not used for tenants",
                 ),
             );
         }
@@ -163,7 +163,7 @@ fn missing(name: &'static str, chosen: &str) -> Error {
         .with_hint(format!("set {}", variables.join(" or ")))
 }
 
-/// A directory's id or domain. It stands in the path of the token endpoint.
+/// A directory's id or domain, which is part of the token endpoint's path.
 fn check_tenant(tenant: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     if (1..=253).contains(&tenant.len())
@@ -175,7 +175,7 @@ fn check_tenant(tenant: &str) -> Result<()> {
     }
     Err(
         invalid("the tenant id is neither the id nor the domain of a directory")
-            .with_hint("set AB_AZURE_KEY_VAULT_TENANT_ID; `az account show` says it"),
+            .with_hint("set AB_AZURE_KEY_VAULT_TENANT_ID; `az account show` prints it"),
     )
 }
 

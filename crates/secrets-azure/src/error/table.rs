@@ -3,7 +3,7 @@
 use secret_persistence_core::ErrorKind;
 use secret_persistence_remote::Row;
 
-/// Every code we know, of Key Vault's errors and inner errors (`AKV…` stands before its message), of
+/// Every code we know, of Key Vault's errors and inner errors (`AKV…` precedes its message), of
 /// Entra ID (`AADSTS…`, from the list of numbers, and OAuth's own words), and of the metadata service
 /// (with `imds:` before them). By the services' documentation:
 /// <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>,
@@ -29,7 +29,7 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(
         &["Forbidden"],
         ErrorKind::PermissionDenied,
-        "the principal may not do this",
+        "the principal lacks the permission",
         "",
     ),
     // Asked before any right is looked at, so a role does not help.
@@ -59,8 +59,8 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(
         &["NotFoundException", "SecretNotFound"],
         ErrorKind::NotFound,
-        "the store has nothing under this name",
-        "look whether this is the vault it was written to",
+        "the store does not have a secret of this name",
+        "check whether this is the vault it was written to",
     ),
     // States between two others: they end by themselves.
     Row::new(
@@ -72,7 +72,7 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(
         &["ObjectIsDeletedButRecoverable"],
         ErrorKind::PendingDeletion,
-        "the secret is soft-deleted, and its name is taken until it is recovered or purged",
+        "the secret is soft-deleted, and its name stays reserved until it is recovered or purged",
         "restore it, purge it (`az keyvault secret purge`), wait for the vault's retention to end, or \
          set `on-deleted` to recover or purge",
     ),
@@ -80,14 +80,14 @@ pub(super) const TABLE: &[Row] = &[
         &["BadParameter"],
         ErrorKind::InvalidConfig,
         "Key Vault refuses a parameter of the request",
-        "look at the tags in the settings, and at `api-version`, which not every cloud has",
+        "check the tags in the settings, and `api-version`, which not every cloud has",
     ),
     // Codes of a 401, which Key Vault puts before its message.
     Row::new(
         &["AKV10022"],
         ErrorKind::Unauthenticated,
         "the token is for another resource than this vault",
-        "look at `authority-host` and at the vault's suffix: both must be of the same cloud",
+        "check `authority-host` and at the vault's suffix: both must be of the same cloud",
     ),
     Row::new(
         &["AKV10032"],
@@ -100,7 +100,7 @@ pub(super) const TABLE: &[Row] = &[
         &["TokenExpired"],
         ErrorKind::Unauthenticated,
         "the vault says that the token has expired, though it was just issued",
-        "synchronise the clock of this machine (NTP), and look for a proxy that answers logins from a \
+        "synchronise the clock of this machine (NTP), and check for a proxy that answers logins from a \
          cache",
     ),
     // Keys of the directory roll; the vault reads them again.
@@ -108,7 +108,7 @@ pub(super) const TABLE: &[Row] = &[
         &["AKV10046"],
         ErrorKind::Unauthenticated,
         "the vault cannot resolve the key that signed the token",
-        "try again; if it stays, look whether tenant and `authority-host` are of the vault's cloud",
+        "try again; if it stays, check whether tenant and `authority-host` are of the vault's cloud",
     )
     .with_retryable(true),
     // The challenge's own words, RFC 6750 and continuous access evaluation.
@@ -116,20 +116,20 @@ pub(super) const TABLE: &[Row] = &[
         &["insufficient_claims"],
         ErrorKind::Unauthenticated,
         "the vault wants a login under conditions that have changed since the token was issued",
-        "log in again; look at Conditional Access and at the service principal's sign-in log",
+        "log in again; check Conditional Access and at the service principal's sign-in log",
     ),
     Row::new(
         &["AKV10000", "Unauthorized", "invalid_token"],
         ErrorKind::Unauthenticated,
         "the vault does not accept the token",
-        "compare tenant, client and cloud with the vault's; look whether a proxy strips the \
-         Authorization header, and at this machine's clock",
+        "compare tenant, client and cloud with the vault's; check whether a proxy strips the \
+         Authorization header, and this machine's clock",
     ),
     Row::new(
         &["Throttled", "TooManyRequests"],
         ErrorKind::Throttled,
-        "Key Vault asks for fewer requests",
-        "switch the limit layer on, or spread secrets over several vaults: 4,000 reads and 300 writes \
+        "Key Vault requests a lower rate",
+        "enable the limit layer, or spread secrets over several vaults: 4,000 reads and 300 writes \
          in 10 seconds are what one takes",
     ),
     Row::new(
@@ -156,7 +156,7 @@ pub(super) const TABLE: &[Row] = &[
         &["AADSTS7000215"],
         ErrorKind::Unauthenticated,
         "Entra ID refuses the client secret",
-        "set the secret's value, not its id, look whether it belongs to this client id, or make a new \
+        "set the secret's value, not its id, check whether it belongs to this client id, or make a new \
          one under Certificates & secrets",
     ),
     Row::new(
@@ -189,14 +189,14 @@ pub(super) const TABLE: &[Row] = &[
         &["AADSTS700024"],
         ErrorKind::Unauthenticated,
         "the service account's token is expired or not yet valid",
-        "look whether `federated-token-file` is the file that Kubernetes renews, and at this machine's \
+        "check whether `federated-token-file` is the file that Kubernetes renews, and this machine's \
          clock",
     ),
     Row::new(
         &["AADSTS50013", "AADSTS50027", "AADSTS700027"],
         ErrorKind::Unauthenticated,
         "Entra ID cannot verify the service account's token",
-        "look whether `federated-token-file` holds a token, and whether the cluster's issuer publishes \
+        "check whether `federated-token-file` contains a token, and whether the cluster's issuer publishes \
          its keys",
     ),
     // Entra ID about what the token is for, and under which conditions.
@@ -204,20 +204,20 @@ pub(super) const TABLE: &[Row] = &[
         &["AADSTS500011", "imds:invalid_resource", "invalid_resource"],
         ErrorKind::Unauthenticated,
         "the directory does not know the resource that the vault asks a token for",
-        "look whether tenant, `authority-host` and the vault's suffix are of the same cloud",
+        "check whether tenant, `authority-host` and the vault's suffix are of the same cloud",
     ),
     Row::new(
         &["AADSTS53003"],
         ErrorKind::Unauthenticated,
         "a Conditional Access policy blocks the login",
-        "look at the service principal's sign-in log in Entra ID, which names the policy",
+        "check the service principal's sign-in log in Entra ID, which names the policy",
     ),
     // OAuth's own words, for numbers that are not above.
     Row::new(
         &["invalid_client", "unauthorized_client", "access_denied"],
         ErrorKind::Unauthenticated,
         "Entra ID refuses the application's credentials",
-        "look at the service principal's sign-in log in Entra ID; \
+        "check the service principal's sign-in log in Entra ID; \
          https://login.microsoftonline.com/error explains the number in the cause",
     ),
     Row::new(
@@ -245,7 +245,7 @@ pub(super) const TABLE: &[Row] = &[
         &["imds:unauthorized_client", "imds:unauthenticated"],
         ErrorKind::Unauthenticated,
         "the metadata service refuses to issue a token",
-        "look whether this is a machine of Azure, the identity still exists, and the pod may use it; \
+        "check whether this is a machine of Azure, the identity still exists, and the pod may use it; \
          elsewhere set tenant id, client id and client secret",
     ),
 ];

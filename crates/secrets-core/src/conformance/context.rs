@@ -26,7 +26,7 @@ pub(super) enum Stop {
 /// How a case, or a step of it, ends.
 pub(super) type Verdict<T = ()> = std::result::Result<T, Stop>;
 
-/// Fails the case unless a condition holds.
+/// Fails the case unless a condition is true.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
         if !$condition {

@@ -206,7 +206,7 @@ async fn retryable_errors_are_repeated_and_fail_nothing() {
 }
 
 /// Google says that its listings may lag by hours. However long the suite waits for one, the same
-/// things fail: what the listing must never show. That it had not caught up stands in the report.
+/// things fail: what the listing must never show. The report says that it had not caught up.
 #[tokio::test(start_paused = true)]
 async fn how_late_a_listing_is_decides_nothing() {
     let eventual = || {
@@ -315,7 +315,7 @@ async fn every_defect_fails_its_case() {
         (Defect::FailsAboveForty, "many readers and writers at once"),
         (
             Defect::FailsBatchAtFirst,
-            "each write of a batch stands alone",
+            "each write of a batch is independent",
         ),
         (Defect::FirstEntryDecides, batch),
         (Defect::FoldsLineEnds, round_trip),

@@ -23,7 +23,7 @@
 //!   what the [`Outsider`] inserts: a store in use loses nothing.
 //! - It deletes whatever it may have written after every case, whether the case passed or not. Where
 //!   the process is killed, everything that begins with `airbyte_conformance_` may be deleted.
-//! - It adapts to [`Capabilities`](crate::Capabilities) visibly: a case that does not apply stands
+//! - It adapts to [`Capabilities`](crate::Capabilities) visibly: a case that does not apply is
 //!   in the [`Report`] with the reason.
 //! - It repeats what fails in a retryable way for [`Options::patience`], so that a provider's quota
 //!   fails no case. Everything else that is unexpected does.

@@ -21,14 +21,14 @@ pub type Progress = Arc<dyn Fn(&CaseReport) + Send + Sync>;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// How long one case may take, 5 minutes unless told.
+    /// How long one case may take, 5 minutes by default.
     pub case_timeout: Duration,
-    /// How many tasks read and write at once, 64 unless told.
+    /// How many tasks read and write at once, 64 by default.
     pub concurrency: usize,
     /// For a store that enforces expiry: how far ahead a secret's expiry is set to be seen
     /// going, within [`patience`](Self::patience). Unless told, nobody waits for that.
     pub expiry_wait: Option<Duration>,
-    /// The largest value that is tried, 16 MiB unless told: a store with a higher limit is not asked
+    /// The largest value that is tried, 16 MiB by default: a store with a higher limit is not asked
     /// to hold a value at its limit.
     pub largest_value: usize,
     /// How long a listing that is [`Eventual`](crate::Listing::Eventual) is waited for, 1 minute unless
@@ -40,12 +40,12 @@ pub struct Options {
     pub owner: Option<Owner>,
     /// Stores secrets under external names, as somebody else would.
     pub outsider: Option<Arc<dyn Outsider>>,
-    /// The page size of listings, 3 unless told.
+    /// The page size of listings, 3 by default.
     pub page_size: usize,
     /// How long retryable errors are repeated, and states that take time to settle (a deletion) are
-    /// waited for; 30 seconds unless told.
+    /// waited for; 30 seconds by default.
     pub patience: Duration,
-    /// The pause between two looks at something that takes time, 50 milliseconds unless told.
+    /// The pause between two looks at something that takes time, 50 milliseconds by default.
     pub poll_interval: Duration,
     /// Is told of every case as it ends.
     pub progress: Option<Progress>,
@@ -196,6 +196,6 @@ pub trait Outsider: fmt::Debug + Send + Sync {
     /// Removes it again.
     ///
     /// # Errors
-    /// Where it stays behind.
+    /// If it stays behind.
     async fn remove(&self, coordinate: &Coordinate) -> Result<()>;
 }

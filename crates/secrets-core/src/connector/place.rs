@@ -256,7 +256,9 @@ pub struct InvalidPlace;
 
 impl fmt::Display for InvalidPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("` stands only in `~` stands only in `~0` and `~1`")
+        f.write_str(
+            "not a JSON Pointer: it must be empty or begin with `/`, and contain `~` only in `~0` and `~1`",
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! The beginning of a change: what it writes and supersedes, before it does.
+//! The beginning of a change: what it will write and supersede.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,17 +19,17 @@ use super::staged::{Change, Planned, Staged};
 use super::update::{self, Left};
 use crate::{Location, ManagedCoordinate, Scope, SecretValue, Timestamp, Write};
 
-/// A configuration with its pointers in place, and what has to be written for them.
+/// A configuration with its pointers, and the secrets to write for them.
 #[non_exhaustive]
 pub struct SplitPlan {
-    /// The configuration to save, once everything is written.
+    /// The configuration to save once everything is written.
     pub config: Value,
-    /// The secrets to write, all under new names, to the storage of the policy. The place of each is
-    /// where its pointer stands in `config`.
+    /// The secrets to write, all under new names, to the policy's storage. Each has the place of
+    /// its pointer in `config`.
     pub writes: Vec<Write>,
-    /// Secrets of the scope that the saved configuration has and this one has not.
+    /// Secrets of the scope that are in the saved configuration and not in this one.
     pub superseded: Vec<Location<ManagedCoordinate>>,
-    /// References that the saved configuration has and this one has not. The rows belong to the
+    /// References that are in the saved configuration and not in this one. The rows belong to the
     /// caller, and so do the secrets they name.
     pub released_references: Vec<(Place, Pointer)>,
 }
@@ -56,7 +56,7 @@ impl ActingSecrets {
         scope: &Scope,
         config: Value,
     ) -> Result<Planned, ConnectorError> {
-        // Wiped, should the walk never run.
+        // Wiped if the walk never runs.
         let config = SecretJson::new(config);
         let policy = &self.options().policy;
         let plan = match self.executor(|| spec.has_patterns() || is_long(&config)) {
@@ -70,16 +70,15 @@ impl ActingSecrets {
         Ok(self.planned(plan, None, &References::default()))
     }
 
-    /// Plans an edited configuration in place of a saved one. Writes nothing.
+    /// Plans an edited configuration that replaces a saved one. Writes nothing.
     ///
-    /// `edited` may hold masks and pointers, which keep what is saved, and values; those that equal
-    /// the saved ones, which are read once and in one batch, are not written again. A saved secret
-    /// that the store no longer has counts as changed, so that entering it again repairs the
+    /// `edited` may contain values, and masks and pointers that keep what is saved. Values that
+    /// equal the saved ones, which are read in one batch, are not written again. A saved secret
+    /// that is missing in the store counts as changed, so that entering it again repairs the
     /// configuration.
     ///
-    /// # Errors
-    /// Every problem of the configurations, every reference that is not resolved and every saved
-    /// secret that cannot be read, by place.
+    /// Every problem of the configurations, every unresolved reference and every saved secret that
+    /// cannot be read, by place.
     pub async fn plan_update(
         &self,
         spec: &ConnectorSpec,
@@ -130,10 +129,10 @@ impl ActingSecrets {
         Ok(self.planned(plan, Some(saved), &references))
     }
 
-    /// Plans the end of a saved configuration: commit deletes its secrets of this scope.
+    /// Plans the deletion of a saved configuration: commit deletes its secrets of this scope.
     ///
     /// # Errors
-    /// Every malformed pointer and every reference that is not resolved, by place.
+    /// Every malformed pointer and every unresolved reference, by place.
     pub async fn plan_delete(
         &self,
         scope: &Scope,
@@ -155,10 +154,10 @@ impl ActingSecrets {
     }
 
     /// Plans a new configuration and writes its secrets: [`plan_create`](Self::plan_create) and
-    /// [`stage`](Planned::stage) in one, without an outbox.
+    /// [`stage`](Planned::stage) in one call, without an outbox.
     ///
     /// # Errors
-    /// As both say.
+    /// The errors of both.
     pub async fn stage_create(
         &self,
         spec: &ConnectorSpec,
@@ -169,10 +168,10 @@ impl ActingSecrets {
     }
 
     /// Plans an edited configuration and writes its new secrets: [`plan_update`](Self::plan_update)
-    /// and [`stage`](Planned::stage) in one, without an outbox.
+    /// and [`stage`](Planned::stage) in one call, without an outbox.
     ///
     /// # Errors
-    /// As both say.
+    /// The errors of both.
     pub async fn stage_update(
         &self,
         spec: &ConnectorSpec,
@@ -186,11 +185,12 @@ impl ActingSecrets {
             .await
     }
 
-    /// Plans the end of a saved configuration: [`plan_delete`](Self::plan_delete) and
-    /// [`stage`](Planned::stage) in one, without an outbox. The caller deletes the row, then commits.
+    /// Plans the deletion of a saved configuration: [`plan_delete`](Self::plan_delete) and
+    /// [`stage`](Planned::stage) in one call, without an outbox. The caller deletes the row, then
+    /// commits.
     ///
     /// # Errors
-    /// As both say.
+    /// The errors of both.
     pub async fn stage_delete(
         &self,
         scope: &Scope,
@@ -199,7 +199,7 @@ impl ActingSecrets {
         self.plan_delete(scope, saved).await?.stage().await
     }
 
-    /// What the references of a saved configuration stand for, all of them.
+    /// Resolves all references of a saved configuration.
     async fn saved_references(&self, saved: &Value) -> Result<References, ConnectorError> {
         let mut ids = Vec::new();
         visit_pointers(saved, &mut |_, pointer| {
@@ -245,9 +245,9 @@ impl ActingSecrets {
     }
 }
 
-/// The names that must stay: those that the new configuration has, and those that references of the
-/// saved one stand for. Under whatever storage id: two ids may lead to one store, and a managed name is
-/// given once, so what has the name is what is meant.
+/// The names to keep: those in the new configuration, and those that references of the saved one
+/// resolve to. The storage id does not matter: two ids may lead to the same store, and a managed
+/// name is unique.
 fn named(
     config: &Value,
     saved: Option<&Value>,

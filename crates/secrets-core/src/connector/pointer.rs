@@ -1,4 +1,4 @@
-//! The JSON object that stands where a secret stood.
+//! The JSON object that replaces a secret.
 
 use std::fmt;
 
@@ -15,10 +15,10 @@ pub(super) const STORAGE_ID: &str = "_secret_storage_id";
 const REFERENCE_ID: &str = "_secret_reference_id";
 pub(super) const ENCODING: &str = "_secret_encoding";
 
-/// A text at a secret place that begins with this names a coordinate, in input only.
+/// A text in a secret place that begins with this prefix names a coordinate; input only.
 const TEXT_POINTER: &str = "secret_coordinate::";
 
-/// How a secret's text becomes the value of the configuration again.
+/// How a secret's text becomes the configuration's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Encoding {
     /// The text is JSON: a number, a boolean, an object or an array was stored.
@@ -28,10 +28,10 @@ pub enum Encoding {
     Text,
 }
 
-/// What stands in a configuration in place of a secret.
+/// The object that replaces a secret in a configuration.
 ///
-/// A pointer is a whole: two are the same only if all fields are. At least one of coordinate and
-/// reference id is there.
+/// Two pointers are the same only if all fields are equal. A pointer has a coordinate, a reference
+/// id, or both.
 ///
 /// ```
 /// use secret_persistence_core::connector::{Encoding, Pointer};
@@ -49,18 +49,18 @@ pub enum Encoding {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Pointer {
-    /// The name of the secret; may be missing beside a reference id.
+    /// The name of the secret; optional if there is a reference id.
     pub coordinate: Option<Coordinate>,
-    /// The storage that has it; the default one where it is missing.
+    /// The storage of the secret; the default store if missing.
     pub storage_id: Option<StorageId>,
-    /// The caller's row that names the secret; where it is there, it decides.
+    /// The caller's row that names the secret. If present, it takes precedence.
     pub reference_id: Option<Uuid>,
     /// How the text becomes the value.
     pub encoding: Encoding,
 }
 
 impl Pointer {
-    /// A pointer to a secret of the default storage that is text.
+    /// Creates a pointer to a text secret of the default store.
     #[must_use]
     pub fn new(coordinate: Coordinate) -> Self {
         Self {
@@ -71,33 +71,33 @@ impl Pointer {
         }
     }
 
-    /// The same pointer, to a storage.
+    /// Sets the storage.
     #[must_use]
     pub fn with_storage_id(mut self, storage_id: Option<StorageId>) -> Self {
         self.storage_id = storage_id;
         self
     }
 
-    /// The same pointer, to what a row of the caller names.
+    /// Sets the caller's row that names the secret.
     #[must_use]
     pub fn with_reference_id(mut self, reference_id: Option<Uuid>) -> Self {
         self.reference_id = reference_id;
         self
     }
 
-    /// The same pointer, to text in this encoding.
+    /// Sets the encoding.
     #[must_use]
     pub fn with_encoding(mut self, encoding: Encoding) -> Self {
         self.encoding = encoding;
         self
     }
 
-    /// Reads a pointer object; `None` for a value that has neither `_secret` nor
-    /// `_secret_reference_id` as a key, and therefore is none.
+    /// Parses a pointer object. `None` for a value with neither the key `_secret` nor
+    /// `_secret_reference_id`, which is not a pointer.
     ///
     /// # Errors
-    /// [`MalformedPointer`] for an unknown key, a field of a wrong type, a coordinate, storage id,
-    /// reference id or encoding that is not valid.
+    /// [`MalformedPointer`] for an unknown key, a field of a wrong type, and an invalid coordinate,
+    /// storage id, reference id or encoding.
     #[must_use]
     pub fn parse(value: &Value) -> Option<Result<Self, MalformedPointer>> {
         let members = value.as_object()?;
@@ -117,7 +117,7 @@ impl Pointer {
         for (key, value) in members {
             let text = value
                 .as_str()
-                .ok_or(MalformedPointer("a pointer's fields are strings"))?;
+                .ok_or(MalformedPointer("a pointer's fields must be strings"))?;
             match key.as_str() {
                 SECRET => pointer.coordinate = Some(parse_coordinate(text)?),
                 STORAGE_ID => {
@@ -134,13 +134,13 @@ impl Pointer {
                 ENCODING if text == "json" => pointer.encoding = Encoding::Json,
                 ENCODING => {
                     return Err(MalformedPointer(
-                        "an encoding other than `json`, which this version does not know",
+                        "the encoding is not `json`, the only one that this version supports",
                     ));
                 }
                 _ => {
                     return Err(MalformedPointer(
-                        "a pointer has other keys beside `_secret`, `_secret_storage_id`, \
-                         `_secret_reference_id` and `_secret_encoding`",
+                        "a pointer has keys other than `_secret`, `_secret_storage_id`, \
+                        `_secret_reference_id` and `_secret_encoding`",
                     ));
                 }
             }
@@ -148,7 +148,8 @@ impl Pointer {
         Ok(pointer)
     }
 
-    /// Reads the text form `secret_coordinate::<name>`, which is input only; `None` for another text.
+    /// Parses the text form `secret_coordinate::<name>`, which is input only; `None` for other
+    /// text.
     pub(crate) fn of_text(text: &str) -> Option<Result<Self, MalformedPointer>> {
         let name = text.strip_prefix(TEXT_POINTER)?;
         Some(parse_coordinate(name).map(Self::new))
@@ -177,7 +178,8 @@ impl Pointer {
     }
 }
 
-/// An object with the keys of a pointer that breaks a rule; it says which, without any content.
+/// An object with the keys of a pointer that breaks a rule. The message names the rule, without any
+/// content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedPointer(&'static str);
 
@@ -195,7 +197,7 @@ impl fmt::Display for MalformedPointer {
 
 impl std::error::Error for MalformedPointer {}
 
-/// Lists every pointer object of a value with its place, in the order in which hydration meets them.
+/// Lists every pointer object of a value with its place, in the order in which hydrate visits them.
 ///
 /// # Errors
 /// Every malformed pointer with its place; `LimitExceeded` for a value that is nested too deeply or
@@ -261,7 +263,7 @@ pub(crate) fn is_pointer_object(members: &Map<String, Value>) -> bool {
     members.keys().any(|key| is_pointer_key(key))
 }
 
-/// Whether a key makes the object that has it a pointer.
+/// Whether a key makes its object a pointer.
 pub(crate) fn is_pointer_key(key: &str) -> bool {
     key == SECRET || key == REFERENCE_ID
 }
@@ -277,11 +279,11 @@ pub(crate) fn is_pointer(value: &Value) -> bool {
 }
 
 fn parse_coordinate(name: &str) -> Result<Coordinate, MalformedPointer> {
-    // The error of the coordinate shows the name; what stands here may have been meant as a value.
+    // The coordinate's own error contains the name, which may have been meant as a value.
     Coordinate::parse(name).map_err(|_| {
         MalformedPointer(
-            "the name is neither a managed coordinate nor a permitted external one: it is empty, \
-             too long, a path trick or an alias of a managed secret",
+            "the name is neither a managed coordinate nor a valid external one: it is empty, \
+            too long, contains `..`, or is an alias of a managed secret",
         )
     })
 }

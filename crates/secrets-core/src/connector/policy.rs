@@ -6,7 +6,8 @@ use super::place::Place;
 use super::pointer::Pointer;
 use crate::StorageId;
 
-/// What an installation permits in the configurations that it splits; by default as little as works.
+/// What an installation permits in the configurations that it splits; by default as little as
+/// possible.
 ///
 /// ```
 /// use secret_persistence_core::connector::{Place, Policy};
@@ -20,19 +21,20 @@ use crate::StorageId;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Policy {
-    /// Prefixes of the external names that new references may have, per storage (`None` is the
-    /// default one). Empty by default: none is allowed. An empty prefix allows every name.
+    /// Prefixes of external names that new references may have, per storage (`None` is the default
+    /// store). Empty by default: no external name is allowed. An empty prefix allows every name.
     pub external_prefixes: BTreeMap<Option<StorageId>, Vec<String>>,
-    /// Places whose change makes every secret be entered again: masks and kept pointers are then
-    /// refused. Otherwise someone who may write but not see secrets points the connector at a host
-    /// of their own and is sent the password. A place covers everything below it.
+    /// Places whose change requires entering every secret again: masks and kept pointers are then
+    /// refused. Otherwise, a user who may edit but not see secrets could point the connector to
+    /// their own host and receive the password. A place covers everything below it.
     pub guarded_places: Vec<Place>,
-    /// Refuses properties that the specification does not know; by default they stay in clear.
+    /// Refuses properties that the specification does not define; by default they stay in plain
+    /// text.
     pub refuse_unknown_properties: bool,
-    /// Refuses secrets that are no strings, for installations that may go back to Airbyte, which
+    /// Refuses secrets that are not strings, for installations that may return to Airbyte, which
     /// would read the JSON text instead of the value.
     pub strings_only: bool,
-    /// The storage that new secrets are written to; `None`, the default, is the default one.
+    /// The storage for new secrets; by default `None`, the default store.
     pub write_storage: Option<StorageId>,
 }
 
@@ -58,28 +60,28 @@ impl Policy {
         self
     }
 
-    /// Whether unknown properties are refused.
+    /// Sets whether unknown properties are refused.
     #[must_use]
     pub fn with_refuse_unknown_properties(mut self, refuse: bool) -> Self {
         self.refuse_unknown_properties = refuse;
         self
     }
 
-    /// Whether secrets that are no strings are refused.
+    /// Sets whether secrets that are not strings are refused.
     #[must_use]
     pub fn with_strings_only(mut self, strings_only: bool) -> Self {
         self.strings_only = strings_only;
         self
     }
 
-    /// Sets the storage that new secrets are written to.
+    /// Sets the storage for new secrets.
     #[must_use]
     pub fn with_write_storage(mut self, storage_id: Option<StorageId>) -> Self {
         self.write_storage = storage_id;
         self
     }
 
-    /// Whether a new external pointer may be used.
+    /// Whether a new external pointer is allowed.
     pub(crate) fn allows_external(&self, pointer: &Pointer) -> bool {
         let Some(coordinate) = &pointer.coordinate else {
             return false;

@@ -1,4 +1,4 @@
-//! Reads what pointers name: every secret once, all stores at once.
+//! Reads the secrets of pointers: every secret once, all stores concurrently.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) enum Unread {
 }
 
 impl Unread {
-    /// Whether the secret is certainly not readable any more, rather than not at the moment.
+    /// Whether the secret is permanently unreadable, and not only at the moment.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Store(error) if error.kind().is_gone())
     }
@@ -36,7 +36,7 @@ impl Unread {
             Self::UnknownStorage => Problem::new(
                 place,
                 ProblemKind::UnknownStorage,
-                "no storage has the pointer's storage id; give it its settings",
+                "no storage has the pointer's storage id; add settings for it",
             ),
         };
         match &pointer.coordinate {
@@ -50,7 +50,7 @@ impl ActingSecrets {
     /// The value of each pointer: same length and order.
     ///
     /// # Errors
-    /// Only where the audit is required and its sink fails; then no value is returned.
+    /// Only if the audit is required and its sink fails; then no value is returned.
     pub(super) async fn read(
         &self,
         pointers: &[Pointer],

@@ -1,4 +1,4 @@
-//! What a staged change will write and supersede, without a value: for the caller's outbox.
+//! What a staged change will write and supersede, without values, for the caller's outbox.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Location, ManagedCoordinate, StorageId, Timestamp};
 
-/// A row of the caller's outbox: storage ids and coordinates of one staged change, no values.
+/// An entry of the caller's outbox: storage ids and coordinates of one staged change, no values.
 ///
-/// The caller stores it as `open` before staging, sets it to `saved` in the transaction that saves
-/// the configuration, and a healer sets it to `abandoned` before it heals; each by compare-and-swap,
-/// so that only one of them wins. Its form has a version; a form that this library does not know is
-/// an error and no guess.
+/// The caller stores it as `open` before staging and sets it to `saved` in the transaction that
+/// saves the configuration. A healer sets it to `abandoned` before it heals. Each is a
+/// compare-and-swap, so that only one of them succeeds. The format has a version; an unknown
+/// version is an error.
 ///
 /// ```
 /// use secret_persistence_core::connector::Record;
@@ -45,8 +45,9 @@ impl Record {
         }
     }
 
-    /// The record of a change that is planned now, writes these and supersedes nothing: for callers
-    /// who write under new names themselves, and heal as after any other change.
+    /// Creates the record of a change that is planned now, writes these secrets and supersedes
+    /// nothing, for callers that write under new names themselves and heal like after any other
+    /// change.
     #[must_use]
     pub fn of_writes(writes: Vec<Location<ManagedCoordinate>>) -> Self {
         Self::new(Timestamp::now(), writes, Vec::new())
@@ -58,39 +59,39 @@ impl Record {
         self.planned
     }
 
-    /// What the change writes: under new names, all of them.
+    /// The secrets that the change writes, all under new names.
     #[must_use]
     pub fn writes(&self) -> &[Location<ManagedCoordinate>] {
         &self.writes
     }
 
-    /// What the change makes superfluous once it is saved.
+    /// The secrets that are superseded once the change is saved.
     #[must_use]
     pub fn supersedes(&self) -> &[Location<ManagedCoordinate>] {
         &self.supersedes
     }
 
-    /// Whether there is nothing to heal, whatever happens: the caller need not store it.
+    /// Whether there is never anything to heal, so that the caller need not store it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty() && self.supersedes.is_empty()
     }
 
-    /// The end of a time that began when the change was planned, if `now` is before it.
+    /// The end of a duration that began when the change was planned, if `now` is before it.
     pub(super) fn before(&self, duration: Duration, now: Timestamp) -> Option<Timestamp> {
         let end = self.planned.saturating_add(duration);
         (now < end).then_some(end)
     }
 }
 
-/// What became of a change, as its record says: what [`heal`] is told.
+/// The outcome of a change, for [`heal`].
 ///
 /// [`heal`]: crate::connector::ActingSecrets::heal
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordState {
     /// The healer has claimed it: it will never be saved.
     Abandoned,
-    /// The configuration was saved with it.
+    /// The configuration was saved.
     Saved,
 }
 

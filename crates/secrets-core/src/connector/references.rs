@@ -1,4 +1,4 @@
-//! References to secrets that the caller keeps in a table of its own.
+//! References to secrets in a table of the caller.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::place::Place;
 use super::pointer::Pointer;
 use crate::{Error, ErrorKind, Location, Result};
 
-/// Finds what a `_secret_reference_id` stands for. The caller owns the rows, so the caller looks.
+/// Resolves `_secret_reference_id`s. The rows belong to the caller, so the caller looks them up.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -29,17 +29,17 @@ use crate::{Error, ErrorKind, Location, Result};
 /// ```
 #[async_trait]
 pub trait ResolveReferences: Send + Sync + 'static {
-    /// Looks up references, all different: same length and order as asked, `None` for one that does
-    /// not exist.
+    /// Looks up references, all different: same length and order, `None` for an unknown one.
     ///
     /// # Errors
-    /// Where the rows cannot be read. Then nothing is known of any of them.
+    /// If the rows cannot be read. Then all of them are unknown.
     async fn resolve(&self, ids: &[Uuid]) -> Result<Vec<Option<Location>>>;
 }
 
-/// What the references of some pointers stand for.
+/// The resolved references of some pointers.
 ///
-/// The default knows no resolver: fine for pointers without a reference, an error for those with one.
+/// The default has no resolver: valid for pointers without a reference, an error for pointers with
+/// one.
 ///
 /// ```
 /// use secret_persistence_core::connector::{Pointer, References, UnresolvedReference};
@@ -52,7 +52,7 @@ pub trait ResolveReferences: Send + Sync + 'static {
 ///
 /// let pointer = Pointer::new(row.coordinate.clone()).with_reference_id(Some(id));
 /// assert_eq!(references.locate(&pointer).ok(), Some(row));
-/// // A pointer that names another secret or storage beside its reference is not believed.
+/// A pointer whose secret or storage contradicts its reference is refused.
 /// let moved = pointer.with_storage_id(Some("team-a".parse()?));
 /// let error = references.locate(&moved).unwrap_err();
 /// assert!(matches!(error, UnresolvedReference::Mismatch));
@@ -74,7 +74,7 @@ impl FromIterator<(Uuid, Location)> for References {
 }
 
 impl References {
-    /// Looks references up, each once and all in one call.
+    /// Looks up references, each once and all in one call.
     pub async fn look_up(resolver: Option<&dyn ResolveReferences>, mut ids: Vec<Uuid>) -> Self {
         let (Some(resolver), false) = (resolver, ids.is_empty()) else {
             return Self::default();
@@ -89,17 +89,17 @@ impl References {
                 .collect(),
             Ok(_) => Self(Err(UnresolvedReference::Unreadable(Error::new(
                 ErrorKind::Unexpected,
-                "the resolver answered another number of references than it was asked for",
+                "the resolver returned a different number of references than requested",
             )))),
             Err(error) => Self(Err(UnresolvedReference::Unreadable(error))),
         }
     }
 
-    /// Where the secret of a pointer is: where its reference says, if it has one.
+    /// The location of a pointer's secret. A reference, if there is one, determines it.
     ///
     /// # Errors
-    /// Where the reference is not resolved, or stands for another secret than the coordinate and the
-    /// storage id beside it name.
+    /// If the reference cannot be resolved, or the pointer's coordinate or storage id contradicts
+    /// it.
     pub fn locate(&self, pointer: &Pointer) -> Result<Location, UnresolvedReference> {
         let Some(id) = &pointer.reference_id else {
             return match &pointer.coordinate {
@@ -107,7 +107,7 @@ impl References {
                     Ok(Location::new(coordinate.clone())
                         .with_storage_id(pointer.storage_id.clone()))
                 }
-                // A pointer has one of the two.
+                // A pointer has at least one of the two.
                 None => Err(UnresolvedReference::Unknown),
             };
         };
@@ -125,7 +125,7 @@ impl References {
         }
     }
 
-    /// Why nothing is known of any reference, where the caller's rows could not be read.
+    /// Why no reference is known, if the caller's rows could not be read.
     #[must_use]
     pub fn failure(&self) -> Option<&Error> {
         match &self.0 {
@@ -134,7 +134,7 @@ impl References {
         }
     }
 
-    /// Every pointer that is not resolved, with its place.
+    /// Every pointer that cannot be resolved, with its place.
     pub(super) fn check(&self, found: &[(Place, Pointer)]) -> Result<(), ConnectorError> {
         let mut problems = Problems::default();
         for (place, pointer) in found {
@@ -146,13 +146,13 @@ impl References {
     }
 }
 
-/// Why a pointer with a reference stands for no secret.
+/// Why a pointer with a reference cannot be resolved.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum UnresolvedReference {
-    /// It stands for another secret than the pointer beside it names.
+    /// The pointer itself names another secret.
     Mismatch,
-    /// Nobody can look references up.
+    /// There is no resolver.
     NoResolver,
     /// No row has this id.
     Unknown,
@@ -161,17 +161,17 @@ pub enum UnresolvedReference {
 }
 
 impl UnresolvedReference {
-    /// The problem of a pointer at a place.
+    /// The problem of a pointer in a place.
     #[must_use]
     pub fn at(self, place: Place, pointer: &Pointer) -> Problem {
         let (kind, message) = match &self {
             Self::Mismatch => (
                 ProblemKind::ReferenceMismatch,
-                "the reference names another secret than the pointer beside it",
+                "the reference and the pointer name different secrets",
             ),
             Self::NoResolver => (
                 ProblemKind::UnknownReference,
-                "the pointer has a reference, and no resolver of references is set",
+                "the pointer has a reference, but no reference resolver is set",
             ),
             Self::Unknown => (
                 ProblemKind::UnknownReference,

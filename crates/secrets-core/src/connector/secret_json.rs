@@ -1,4 +1,4 @@
-//! JSON values that hold secrets: wiped when they drop, never shown, taken apart without recursion.
+//! JSON values with secrets: wiped when they drop, never shown, and dropped without recursion.
 
 use std::fmt::{self, Write};
 use std::mem;
@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::limits::MAX_DEPTH;
 use crate::secret::wipe_text;
 
-/// A JSON value that holds secrets.
+/// A JSON value that contains secrets.
 ///
-/// Its strings and keys are wiped when it drops, its `Debug` is redacted, and dropping it never
-/// recurses, however deeply it is nested. Numbers and booleans are dropped as they are.
+/// Its strings and keys are wiped when it drops, and its `Debug` is redacted. Dropping it never
+/// recurses, however deeply it is nested. Numbers and booleans are not wiped.
 ///
 /// ```
 /// use secret_persistence_core::connector::SecretJson;
@@ -26,13 +26,13 @@ use crate::secret::wipe_text;
 pub struct SecretJson(Value);
 
 impl SecretJson {
-    /// Takes a value over.
+    /// Takes ownership of a value.
     #[must_use]
     pub fn new(value: Value) -> Self {
         Self(value)
     }
 
-    /// Gives the value back, which is then the caller's to wipe.
+    /// Returns the value, which the caller must then wipe.
     #[must_use]
     pub fn into_inner(mut self) -> Value {
         mem::take(&mut self.0)
@@ -65,8 +65,8 @@ impl fmt::Debug for SecretJson {
     }
 }
 
-/// Leaves `null`, every string and key of the value wiped. Iterative: a deep value would overflow
-/// the stack when it drops.
+/// Replaces the value by `null` and wipes every string and key. Iterative: a deep value would
+/// overflow the stack when it drops.
 pub(crate) fn wipe(value: &mut Value) {
     let mut open = match mem::take(value) {
         Value::String(text) => return wipe_text(text),
@@ -88,10 +88,10 @@ pub(crate) fn wipe(value: &mut Value) {
     }
 }
 
-/// The JSON text of a value, in one allocation: one that grew would leave copies behind.
+/// The JSON text of a value, in one allocation: a growing buffer would leave copies behind.
 pub(crate) fn json_text(value: &Value) -> String {
     let mut length = Length(0);
-    // Formatting a `Value` fails only where the writer does, and these two cannot.
+    // Formatting a `Value` fails only if the writer fails, and these two cannot.
     let counted = write!(length, "{value}");
     let mut text = String::with_capacity(length.0);
     let written = write!(text, "{value}");
@@ -99,15 +99,15 @@ pub(crate) fn json_text(value: &Value) -> String {
     text
 }
 
-/// Whether `serde_json` takes an object that has this name for something else: for a number or for raw
-/// text, with features that any crate of the caller's tree may switch on.
+/// Whether `serde_json` treats an object with this key specially: as a number or as raw text, with
+/// features that any crate in the caller's dependency tree may enable.
 pub(crate) fn is_reserved(name: &str) -> bool {
     name.starts_with("$serde_json::private::")
 }
 
-/// Reads the JSON text of a secret, up to the depth that a configuration may have.
+/// Parses the JSON text of a secret, up to the depth of a configuration.
 pub(crate) fn parse_json(text: &str) -> Option<Value> {
-    // The parser recurses, so the depth is known before it starts.
+    // The parser recurses, so check the depth first.
     if json_depth(text) > MAX_DEPTH {
         return None;
     }
@@ -123,8 +123,8 @@ pub(crate) fn parse_json(text: &str) -> Option<Value> {
     }
 }
 
-/// How many brackets of a JSON text are open at most: what to compare with
-/// [`MAX_DEPTH`] before a recursive parser starts.
+/// The maximum number of open brackets in a JSON text, to compare with [`MAX_DEPTH`] before a
+/// recursive parser starts.
 #[must_use]
 pub fn json_depth(text: &str) -> usize {
     let (mut open, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);

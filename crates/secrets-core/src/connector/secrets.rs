@@ -1,4 +1,4 @@
-//! The connector calls' common ground: stores, options, the actor, audit events.
+//! What all connector calls share: stores, options, the actor, audit events.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use super::policy::Policy;
 use super::references::{References, ResolveReferences};
 use crate::{Actor, AuditEvent, ErrorKind, Location, Operation, Stores, Timestamp};
 
-/// How connector calls behave.
+/// Options of connector calls.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ConnectorOptions {
-    /// What configurations may hold.
+    /// What configurations may contain.
     pub policy: Policy,
-    /// Finds what reference ids stand for. Without it, a configuration that has any is an error.
+    /// Resolves reference ids. Without it, a configuration with a reference id is an error.
     pub references: Option<Arc<dyn ResolveReferences>>,
-    /// For how long superseded secrets are kept: as long as the oldest backup of the configuration
-    /// database is. `None`, the default, deletes them on commit.
+    /// How long superseded secrets are kept: at least the age of the oldest backup of the
+    /// configuration database. By default `None`, which deletes them on commit.
     pub retention: Option<Duration>,
-    /// How long after its plan a change may still write: the longest time from plan to stage, and all
-    /// attempts of a write with it. An older plan is refused, and an abandoned record is healed again
-    /// until it is older. 15 minutes unless told.
+    /// How long after its plan a change may still write: the longest time from plan to stage,
+    /// including all attempts of a write. An older plan is refused, and an abandoned record is
+    /// healed repeatedly until it is older. 15 minutes by default.
     pub deadline: Duration,
     /// Runs walks that may take long. Without it they run on the thread that polls the call.
     pub long_walks: Option<Executor>,
@@ -45,35 +45,35 @@ impl Default for ConnectorOptions {
 }
 
 impl ConnectorOptions {
-    /// Applies this policy.
+    /// Sets the policy.
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Resolves references through this.
+    /// Sets the reference resolver.
     #[must_use]
     pub fn with_references(mut self, references: Arc<dyn ResolveReferences>) -> Self {
         self.references = Some(references);
         self
     }
 
-    /// Keeps superseded secrets for this long.
+    /// Sets how long superseded secrets are kept.
     #[must_use]
     pub fn with_retention(mut self, retention: Option<Duration>) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Allows this long from a plan to its last write.
+    /// Sets the time from a plan to its last write.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Runs walks that may take long with this.
+    /// Sets what runs long walks.
     #[must_use]
     pub fn with_long_walks(mut self, executor: Executor) -> Self {
         self.long_walks = Some(executor);
@@ -93,7 +93,7 @@ impl fmt::Debug for ConnectorOptions {
     }
 }
 
-/// Everything that connector calls need but the actor. Made once, shared by all.
+/// Everything that connector calls need except the actor. Create it once and share it.
 #[derive(Clone, Debug)]
 pub struct ConnectorSecrets(Arc<Shared>);
 
@@ -104,13 +104,13 @@ struct Shared {
 }
 
 impl ConnectorSecrets {
-    /// Connector calls over these stores.
+    /// Creates the connector calls for these stores.
     #[must_use]
     pub fn new(stores: Stores, options: ConnectorOptions) -> Self {
         Self(Arc::new(Shared { stores, options }))
     }
 
-    /// The calls, on behalf of somebody.
+    /// The calls on behalf of an actor.
     #[must_use]
     pub fn acting_as(&self, actor: &Actor) -> ActingSecrets {
         ActingSecrets {
@@ -124,8 +124,8 @@ impl ConnectorSecrets {
 ///
 /// # A change, and the caller's compare-and-swap
 ///
-/// The row is saved only if it still has the revision that the change was staged from. Otherwise two
-/// changes from one saved configuration could both be saved, and the second would bring back a
+/// Save the row only if it still has the revision that the change was staged from. Otherwise, two
+/// changes from the same saved configuration could both be saved, and the second would restore a
 /// pointer whose secret the first has deleted.
 ///
 /// ```
@@ -134,7 +134,7 @@ impl ConnectorSecrets {
 /// # use secret_persistence_core::{Actor, Memory, Scope, Stores};
 /// # use serde_json::{Value, json};
 /// # use uuid::Uuid;
-/// /// The caller's table, of one row.
+/// The caller's table with one row.
 /// struct Table(Mutex<(u64, Value)>);
 ///
 /// impl Table {
@@ -143,7 +143,7 @@ impl ConnectorSecrets {
 ///     }
 ///
 ///     /// `UPDATE … SET configuration = $1, revision = revision + 1 WHERE revision = $2`;
-///     /// `None` where the connection broke before the answer came.
+///     `None` if the connection broke before the answer arrived.
 ///     fn save(&self, config: &Value, revision: u64) -> Option<bool> {
 ///         let mut row = self.0.lock().unwrap();
 ///         if row.0 == revision {
@@ -179,15 +179,15 @@ impl ConnectorSecrets {
 ///
 /// for staged in [first, second] {
 ///     match table.save(staged.config(), revision) {
-///         // Saved: what it replaced can go.
+///         Saved: delete what it replaced.
 ///         Some(true) => {
 ///             staged.commit().await?;
 ///         }
-///         // Somebody else was faster: what it wrote can go, and its user reads the row again.
+///         Another save came first: delete what this one wrote. Its user reads the row again.
 ///         Some(false) => {
 ///             staged.abort().await?;
 ///         }
-///         // Nobody knows. The row, read with a lock, does.
+///         Unknown. The row, read with a lock, decides.
 ///         None => {
 ///             let (_, current) = table.row();
 ///             staged.settle(Some(&current)).await?;
@@ -204,9 +204,9 @@ impl ConnectorSecrets {
 ///
 /// # The same with an outbox
 ///
-/// A process that crashes between staging and commit leaves secrets that nobody refers to. The
-/// collector finds them some day; a record in the caller's outbox finds them at once and exactly. The
-/// record is `open` when the plan is made, `saved` in the transaction that saves the row, and
+/// A process that crashes between staging and commit leaves unreferenced secrets. The collector
+/// finds them eventually; a record in the caller's outbox identifies them immediately and exactly.
+/// The record is `open` when the plan is made, `saved` in the transaction that saves the row, and
 /// `abandoned` when a healer has claimed it, each by compare-and-swap.
 ///
 /// ```
@@ -229,7 +229,7 @@ impl ConnectorSecrets {
 /// // INSERT INTO outbox (record, state) VALUES ($1, 'open')
 /// let row = serde_json::to_string(planned.record())?;
 /// let staged = planned.stage().await?;
-/// // Here the process crashes, and is started again.
+/// Here the process crashes and is restarted.
 /// drop(staged);
 ///
 /// // UPDATE outbox SET state = 'abandoned' WHERE id = $1 AND state = 'open'
@@ -237,7 +237,7 @@ impl ConnectorSecrets {
 /// let cleanup = secrets.heal(&record, RecordState::Abandoned).await?;
 /// assert_eq!(cleanup.deleted.len(), 1);
 /// assert!(store.is_empty());
-/// // An attempt that timed out may still land, so the record stays until then.
+/// A write that timed out may still arrive, so the record stays until then.
 /// assert!(cleanup.again.is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
@@ -258,7 +258,7 @@ impl ActingSecrets {
         &self.shared.options
     }
 
-    /// What these references stand for.
+    /// Resolves these references.
     pub(super) async fn references(&self, ids: Vec<Uuid>) -> References {
         References::look_up(self.options().references.as_deref(), ids).await
     }
@@ -291,7 +291,7 @@ impl ActingSecrets {
     }
 }
 
-/// The audit events of one operation. Nothing is made where nobody listens.
+/// The audit events of one operation. Nothing is allocated without a sink.
 pub(super) struct Events<'a> {
     secrets: &'a ActingSecrets,
     operation: Operation,
@@ -313,7 +313,7 @@ impl Events<'_> {
         }
     }
 
-    /// Sends them. An error means that the operation must fail.
+    /// Sends them. On error, the operation must fail.
     pub(super) async fn record(self) -> Result<(), ConnectorError> {
         self.secrets
             .stores()

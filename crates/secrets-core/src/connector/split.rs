@@ -1,4 +1,4 @@
-//! From values to pointers: the one walk that creates and updates share.
+//! From values to pointers: the walk that create and update share.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
@@ -21,11 +21,11 @@ use super::secret_json::{SecretJson, is_reserved, json_text, parse_json, wipe};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
 use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue, Write};
 
-/// Splits a new configuration: every secret becomes a write, a pointer stays in its place.
+/// Splits a new configuration: every secret becomes a write, and a pointer replaces it.
 ///
-/// What stands at a secret place: nothing, `null` and `""` stay; a string is stored byte for byte,
-/// anything else as its JSON text; an external pointer stays if the policy allows it; a pointer to a
-/// managed secret, a reference or a mask is an error.
+/// In a secret place, a missing value, `null` and `""` stay unchanged. A string is stored byte for
+/// byte, any other value as its JSON text. An external pointer stays if the policy allows it. A
+/// pointer to a managed secret, a reference or a mask is an error.
 ///
 /// ```
 /// use secret_persistence_core::Scope;
@@ -45,7 +45,7 @@ use crate::{Coordinate, ManagedCoordinate, Scope, SecretValue, Write};
 /// ```
 ///
 /// # Errors
-/// Every problem of the configuration, by place; the configuration is wiped then.
+/// Every problem of the configuration, by place; the configuration is then wiped.
 pub fn plan_create(
     spec: &ConnectorSpec,
     scope: &Scope,
@@ -64,9 +64,9 @@ pub fn plan_create(
     })
 }
 
-/// What an update knows of the saved configuration.
+/// What an update knows about the saved configuration.
 pub(super) struct Saved<'a> {
-    /// Its well-formed pointers.
+    /// Its valid pointers.
     pub(super) pointers: HashSet<Pointer>,
     /// What was read of them.
     pub(super) values: SavedValues<'a>,
@@ -89,19 +89,19 @@ pub(super) struct Splitter<'a> {
     scope: &'a Scope,
     saved: Option<Saved<'a>>,
     budget: Budget,
-    /// Whether a limit is exceeded: nothing is done any more.
+    /// Whether a limit is exceeded, so that the walk stops.
     over: bool,
     pub(super) problems: Problems,
     pub(super) writes: Vec<Write>,
-    /// Where saved secrets were kept, and whether a secret of a guarded place has changed: then they
-    /// may not be.
+    /// Where saved secrets were kept, and whether a secret of a guarded place has changed: then
+    /// keeping them is not allowed.
     kept: Vec<Place>,
     guarded_secret_changed: bool,
 }
 
-/// What the saved configuration has at the place of an edited value.
+/// The saved configuration's content at the place of an edited value.
 enum Old<'a> {
-    /// A pointer that breaks a rule, so that nobody knows what it names.
+    /// An invalid pointer, so that its secret is unknown.
     Malformed,
     Nothing,
     Pointer(Pointer),
@@ -140,7 +140,7 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// What was needed of the saved values, where that was the question.
+    /// The needed saved values, if they were requested.
     pub(super) fn into_needed(self) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
         self.problems.into_result()?;
         Ok(match self.saved.map(|saved| saved.values) {
@@ -166,7 +166,7 @@ impl<'a> Splitter<'a> {
         match value {
             Value::Null => return,
             Value::String(text) if text.is_empty() => return,
-            // It is masked as a whole, see `ConnectorSpec::mask`, and may not stay.
+            // Mask hides it entirely, see `ConnectorSpec::mask`, so it must not stay.
             Value::String(text)
                 if text == MASK
                     && saved.is_some_and(|saved| !self.cursor.admits(at, Types::of(saved))) =>
@@ -178,7 +178,7 @@ impl<'a> Splitter<'a> {
                     Problem::new(
                         path.place(),
                         ProblemKind::MaskOutsideSecret,
-                        "the mask stands where no secret is; enter the value",
+                        "the place of this mask is not secret; enter the value",
                     )
                 });
             }
@@ -227,7 +227,7 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// What an edited array's elements correspond to, where there is a saved array at all.
+    /// The counterparts of an edited array's elements, if there is a saved array.
     fn matches(&self, has_old: bool, array: &Value) -> Elements {
         match &self.saved {
             Some(saved) if has_old => saved.matches.of(array),
@@ -294,7 +294,7 @@ impl<'a> Splitter<'a> {
         self.store(value, &old, path);
     }
 
-    /// A mask: the saved secret stays.
+    /// A mask: keep the saved secret.
     fn masked(&mut self, value: &mut Value, saved: Option<&Value>, old: &Old<'_>, path: &Path<'_>) {
         match (old, saved) {
             (Old::Pointer(_), Some(saved)) => {
@@ -303,7 +303,7 @@ impl<'a> Splitter<'a> {
                 }
             }
             (Old::Raw(Value::String(text)), _) if is_text_pointer(text) => {
-                // Never split: it is split now, as if it had been entered.
+                // The saved value was never split: split it now, as if it had been entered.
                 if let Some(Ok(pointer)) = Pointer::of_text(text) {
                     *value = pointer.to_value();
                     self.pointer(value, pointer, &Old::Nothing, path);
@@ -316,7 +316,7 @@ impl<'a> Splitter<'a> {
                     return;
                 }
                 let mut restored = SecretJson::new((*raw).clone());
-                // Its own counterpart: what it holds of pointers is saved by definition.
+                // The value is its own counterpart, so all its pointers are saved ones.
                 if self.restore(&mut restored, Some(raw), path, 0) {
                     *value = restored.into_inner();
                     if !value.is_string() && self.policy.strings_only {
@@ -330,15 +330,15 @@ impl<'a> Splitter<'a> {
                 Problem::new(
                     path.place(),
                     ProblemKind::MalformedPointer,
-                    "the saved pointer breaks a rule, so that no secret stands behind this mask; \
-                     enter the value again",
+                    "the saved pointer is invalid, so there is no secret behind this mask; \
+                    enter the value again",
                 )
             }),
             _ => self.problems.push(|| mask_without_value(path.place())),
         }
     }
 
-    /// A pointer as the value: it has to be one of the saved ones, or an external one.
+    /// A pointer as the value: it must be a saved one or an allowed external one.
     fn pointer(&mut self, value: &mut Value, pointer: Pointer, old: &Old<'_>, path: &Path<'_>) {
         let own = match &pointer.coordinate {
             _ if pointer.reference_id.is_some() => true,
@@ -351,7 +351,7 @@ impl<'a> Splitter<'a> {
             matches!(old, Old::Pointer(old) if *old == pointer)
         };
         match old {
-            // Whether there was anything is known already.
+            // It is already known whether there was any.
             Old::Nothing => {}
             Old::Pointer(old) if *old == pointer => {}
             _ => self.changes(path),
@@ -369,7 +369,7 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// Whether a limit is kept; the walk ends where not.
+    /// Checks a limit; the walk ends if it is exceeded.
     fn within(&mut self, taken: Result<(), Problem>) -> bool {
         if let Err(problem) = taken {
             self.over = true;
@@ -378,9 +378,9 @@ impl<'a> Splitter<'a> {
         !self.over
     }
 
-    /// Puts the values of saved pointers back that stand inside of a secret object or array, which is
-    /// stored as a whole; false where something else stands there that is no value. Names the
-    /// secret's place, whatever is wrong below: the names there are part of the secret.
+    /// Restores the values of saved pointers inside a secret object or array, which is stored as a
+    /// whole. Returns false if it contains anything else that is not a value. Problems name the
+    /// secret's place, because the names below are part of the secret.
     fn restore(
         &mut self,
         value: &mut Value,
@@ -472,7 +472,7 @@ impl<'a> Splitter<'a> {
         let secret = match &mut saved.values {
             SavedValues::Needed(needed) => {
                 needed.insert((path.place(), pointer.clone()));
-                // What it is does not matter for what else is needed.
+                // The value does not affect what else is needed.
                 return true;
             }
             SavedValues::Read(values) => values.get(pointer),
@@ -490,7 +490,7 @@ impl<'a> Splitter<'a> {
             });
             return false;
         };
-        // One pointer may stand here often, and its value is as long as anybody once made it.
+        // A pointer may occur here many times, and its value may have any length.
         let taken = self.budget.hydrate(secret.len());
         let decoded = taken.map(|()| decode(secret, pointer.encoding));
         let decoded = match decoded {
@@ -510,9 +510,9 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// Whether a value is what the saved pointer stands for: by bytes, or as a value where it is JSON.
+    /// Whether a value equals the secret of a saved pointer: by bytes, or by value if it is JSON.
     fn is_unchanged(&mut self, value: &Value, pointer: &Pointer, path: &Path<'_>) -> bool {
-        // A text is a string; nothing else can be equal to it.
+        // A text secret is a string, and nothing else equals it.
         if pointer.encoding == Encoding::Text && !value.is_string() {
             return false;
         }
@@ -533,7 +533,7 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// Takes a value out under a new name.
+    /// Moves a value to a write under a new name.
     fn store(&mut self, value: &mut Value, old: &Old<'_>, path: &Path<'_>) {
         let version = match old {
             Old::Pointer(Pointer {
@@ -543,7 +543,8 @@ impl<'a> Splitter<'a> {
             }) => coordinate.version().saturating_add(1),
             _ => 1,
         };
-        // A version so high that the name gets too long starts again: the UUID makes it unique.
+        // A version that would make the name too long restarts at 1: the UUID makes the name
+        // unique.
         let id = Uuid::new_v4();
         let fresh = ManagedCoordinate::with_text(self.scope, id, version)
             .or_else(|_| ManagedCoordinate::with_text(self.scope, id, 1));
@@ -583,7 +584,7 @@ impl<'a> Splitter<'a> {
         Value::Object(members)
     }
 
-    /// Whether saved secrets may be kept without being entered; a problem where not.
+    /// Whether saved secrets may be kept without being entered; a problem if not.
     fn may_keep(&mut self, path: &Path<'_>) -> bool {
         let changed = self
             .saved
@@ -598,10 +599,10 @@ impl<'a> Splitter<'a> {
         !changed
     }
 
-    /// Takes note that the secret of a place is not the saved one any more.
+    /// Records that the secret of a place differs from the saved one.
     fn changes(&mut self, path: &Path<'_>) {
         let guarded = &self.policy.guarded_places;
-        // What is needed is asked before anybody knows what has changed.
+        // The needed values are requested before it is known what has changed.
         let is_known = matches!(
             self.saved,
             Some(Saved {
@@ -636,7 +637,7 @@ fn outside(place: Place) -> Problem {
     Problem::new(
         place,
         ProblemKind::PointerOutsideSecret,
-        "an object with a pointer's keys stands where no secret is; hydration would resolve it",
+        "an object with a pointer's keys is in a place that is not secret; hydrate would resolve it",
     )
 }
 
@@ -644,8 +645,8 @@ fn inside(place: Place) -> Problem {
     Problem::new(
         place,
         ProblemKind::PointerOutsideSecret,
-        "a pointer stands inside of a secret object or array, which is stored as a whole; enter \
-         the value",
+        "a pointer is inside a secret object or array, which is stored as a whole; enter \
+        the value",
     )
 }
 
@@ -653,8 +654,8 @@ fn reserved(place: Place) -> Problem {
     Problem::new(
         place,
         ProblemKind::ReservedName,
-        "an object has a name that begins with `$serde_json::private::`, by which the JSON library \
-         knows its own; it could not be read again",
+        "an object has a key that begins with `$serde_json::private::`, which the JSON library \
+        reserves; it could not be read again",
     )
 }
 
@@ -662,7 +663,7 @@ fn unknown(place: Place) -> Problem {
     Problem::new(
         place,
         ProblemKind::UnknownProperty,
-        "the specification does not know this property; remove it",
+        "the specification does not define this property; remove it",
     )
 }
 
@@ -686,22 +687,22 @@ fn foreign(place: Place, pointer: &Pointer) -> Problem {
     let problem = Problem::new(
         place,
         ProblemKind::ForeignPointer,
-        "permission denied: the saved configuration does not hold this pointer; enter the value",
+        "permission denied: the saved configuration does not contain this pointer; enter the value",
     );
     match &pointer.coordinate {
         Some(Coordinate::Managed(coordinate)) => problem.with_coordinate(coordinate.shared()),
-        // Whatever stands there instead of a name of ours may have been meant as the value.
+        // The text may have been meant as the value.
         _ => problem,
     }
 }
 
-/// Without the name: it may have been meant as the value.
+/// Without the name, which may have been meant as the value.
 fn not_allowed(place: Place) -> Problem {
     Problem::new(
         place,
         ProblemKind::ExternalNotAllowed,
-        "the list of external secrets does not allow this one; add a prefix of its name to the list \
-         of the storage, or enter the value",
+        "this external secret is not allowed; add a prefix of its name to the allow list of the \
+        storage, or enter the value",
     )
 }
 

@@ -1,4 +1,5 @@
-//! Staged changes: secrets written, nothing yet deleted, until the caller has saved or has not.
+//! Staged changes: their secrets are written, and nothing is deleted until the caller has saved or
+//! not.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,10 +20,10 @@ use crate::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, SecretPersistence, Timestamp, Write,
 };
 
-/// A change that is worked out and has written nothing yet.
+/// A planned change that has not written anything yet.
 ///
-/// Between the plan and the writes the caller stores [`record`](Self::record) in its outbox, so that
-/// a crash at any later moment can be healed exactly.
+/// Between the plan and the writes, the caller stores [`record`](Self::record) in its outbox, so
+/// that a crash at any later moment can be healed exactly.
 #[must_use = "nothing is written before `stage`"]
 pub struct Planned {
     pub(super) secrets: ActingSecrets,
@@ -30,18 +31,18 @@ pub struct Planned {
     pub(super) writes: Vec<Write>,
 }
 
-/// What a change is besides its values.
+/// A change without its values.
 pub(super) struct Change {
-    /// The new configuration; `None` where the row is to be deleted.
+    /// The new configuration; `None` if the row is to be deleted.
     pub(super) config: Option<Value>,
-    /// The saved configuration; `None` where the row is to be created. It may hold raw secrets.
+    /// The saved configuration; `None` if the row is to be created. It may contain raw secrets.
     pub(super) saved: Option<SecretJson>,
     pub(super) record: Record,
     pub(super) released_references: Vec<Uuid>,
 }
 
 impl Change {
-    /// Where the pointer of each secret stands in the new configuration.
+    /// The place of each secret's pointer in the new configuration.
     fn places(&self) -> HashMap<ManagedCoordinate, Place> {
         // A split configuration has no malformed pointer.
         let found = self.config.as_ref().map(pointers);
@@ -57,13 +58,13 @@ impl Change {
 }
 
 impl Planned {
-    /// What the change will write and will supersede, for the outbox.
+    /// What the change will write and supersede, for the outbox.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.change.record
     }
 
-    /// Lets the written secrets expire: for short-lived ones, of the [ephemeral
+    /// Sets an expiry for the written secrets, for short-lived ones of the [ephemeral
     /// scope](crate::Scope::ephemeral).
     pub fn with_expires(mut self, expires: Option<Timestamp>) -> Self {
         for write in &mut self.writes {
@@ -72,15 +73,15 @@ impl Planned {
         self
     }
 
-    /// Writes the secrets. Deletes nothing, unless a write fails: then everything that was attempted
-    /// is deleted again.
+    /// Writes the secrets. Deletes nothing, unless a write fails: then it deletes everything that
+    /// it attempted to write.
     ///
-    /// A future that is dropped midway leaves at worst secrets that nobody refers to: the healer finds
-    /// them by the record, the collector without.
+    /// A cancelled call leaves at worst unreferenced secrets: the healer finds them through the
+    /// record, the collector without it.
     ///
     /// # Errors
-    /// One that names every place whose write failed, and every secret that could not be deleted
-    /// again; `StalePlan` where the plan is older than [`ConnectorOptions::deadline`].
+    /// An error with every place whose write failed, and every secret that could not be deleted
+    /// again; `StalePlan` if the plan is older than [`ConnectorOptions::deadline`].
     ///
     /// [`ConnectorOptions::deadline`]: crate::connector::ConnectorOptions::deadline
     pub async fn stage(self) -> Result<Staged, ConnectorError> {
@@ -114,10 +115,10 @@ impl fmt::Debug for Planned {
     }
 }
 
-/// A change whose secrets are written, and which is not yet known to be saved.
+/// A change whose secrets are written and whose configuration may not be saved yet.
 ///
-/// It ends in [`commit`](Self::commit) once the caller has saved [`config`](Self::config), in
-/// [`abort`](Self::abort) if the caller certainly has not and never will, and in
+/// End it with [`commit`](Self::commit) once the caller has saved [`config`](Self::config), with
+/// [`abort`](Self::abort) if the caller certainly has not and never will, and with
 /// [`settle`](Self::settle) if the caller does not know.
 #[must_use = "it must end in `commit`, `abort` or `settle`"]
 pub struct Staged {
@@ -127,7 +128,8 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// The configuration to save: pointers where secrets stood. `null` where the change deletes it.
+    /// The configuration to save, with pointers instead of secrets. `null` if the change deletes
+    /// it.
     #[must_use]
     pub fn config(&self) -> &Value {
         self.change.config.as_ref().unwrap_or(&Value::Null)
@@ -139,23 +141,23 @@ impl Staged {
         &self.change.record
     }
 
-    /// The configuration and the record of a change that another process may end: the caller's outbox
-    /// has the record, and [`heal`](ActingSecrets::heal) ends it by what became of the row.
-    #[must_use = "whoever drops the record leaves the change to the collector"]
+    /// The configuration and the record of a change that another process may end: the caller's
+    /// outbox has the record, and [`heal`](ActingSecrets::heal) ends it according to the row.
+    #[must_use = "dropping the record leaves the change to the collector"]
     pub fn into_parts(mut self) -> (Value, Record) {
         self.unended.disarm();
         let config = self.change.config.take().unwrap_or(Value::Null);
         (config, self.change.record.clone())
     }
 
-    /// Deletes what the saved change has superseded, with the store's configured recovery window; or
-    /// leaves it for the time that [`ConnectorOptions::retention`] says.
+    /// Deletes the secrets that the saved change superseded, with the store's configured recovery
+    /// window, or keeps them for [`ConnectorOptions::retention`].
     ///
-    /// Only for a change that is certainly saved. What cannot be deleted does not fail the change: it
-    /// is in the result.
+    /// Only for a change that is certainly saved. A failed delete does not fail the change: it is
+    /// in the result.
     ///
     /// # Errors
-    /// Only where the audit is required and its sink fails.
+    /// Only if the audit is required and its sink fails.
     ///
     /// [`ConnectorOptions::retention`]: crate::connector::ConnectorOptions::retention
     pub async fn commit(mut self) -> Result<Cleanup, ConnectorError> {
@@ -168,14 +170,14 @@ impl Staged {
         Ok(cleanup)
     }
 
-    /// Deletes what the change has written, at once where store and rights allow.
+    /// Deletes the secrets that the change wrote, immediately if store and permissions allow it.
     ///
-    /// Only for a change that is certainly not saved, and will not be: its compare-and-swap was
-    /// refused, or its record is claimed. No other change ever chose the same names, so nothing of
-    /// another can be hit.
+    /// Only for a change that is certainly not saved and will not be: its compare-and-swap was
+    /// refused, or its record is claimed. No other change ever uses the same names, so this cannot
+    /// affect other changes.
     ///
     /// # Errors
-    /// Only where the audit is required and its sink fails.
+    /// Only if the audit is required and its sink fails.
     pub async fn abort(mut self) -> Result<Cleanup, ConnectorError> {
         let cleanup = self
             .secrets
@@ -185,15 +187,15 @@ impl Staged {
         Ok(cleanup)
     }
 
-    /// Ends a change whose save has an unknown outcome, by the row as it is now; `None` where there is
-    /// no row.
+    /// Ends a change whose save has an unknown outcome, according to the current row; `None` if
+    /// there is no row.
     ///
-    /// The row must be read in a way that waits for the save, should it still be under way: with a
-    /// lock (`SELECT … FOR UPDATE`), or after the database has ended the transaction. A save that
-    /// arrives after a plain read would find its secrets deleted.
+    /// Read the row in a way that waits for a concurrent save: with a lock (`SELECT … FOR UPDATE`),
+    /// or after the database has ended the transaction. A save that arrives after a plain read
+    /// would find its secrets deleted.
     ///
     /// # Errors
-    /// Only where the audit is required and its sink fails.
+    /// Only if the audit is required and its sink fails.
     pub async fn settle(mut self, current: Option<&Value>) -> Result<Settled, ConnectorError> {
         if current == self.change.config.as_ref() {
             return self.commit().await.map(Settled::Committed);
@@ -205,7 +207,7 @@ impl Staged {
         tracing::warn!(
             writes = self.change.record.writes().len(),
             supersedes = self.change.record.supersedes().len(),
-            "the row is neither as before nor as staged: its secrets are left to the collector",
+            "the row equals neither the saved nor the staged configuration: its secrets are left to the collector",
         );
         Ok(Settled::Undecided)
     }
@@ -219,20 +221,20 @@ impl fmt::Debug for Staged {
     }
 }
 
-/// How a change of unknown outcome ended.
+/// The outcome of a change that was settled.
 #[derive(Clone, Debug)]
 #[must_use = "it names what could not be deleted"]
 pub enum Settled {
-    /// It was not saved, and what it wrote is deleted.
+    /// It was not saved, and the secrets that it wrote are deleted.
     Aborted(Cleanup),
-    /// It was saved, and what it superseded is deleted.
+    /// It was saved, and the secrets that it superseded are deleted.
     Committed(Cleanup),
-    /// The row has been changed by others since; nothing is deleted. The healer decides by the record,
-    /// the collector without.
+    /// Others have changed the row since, and nothing is deleted. The healer decides by the record,
+    /// the collector without it.
     Undecided,
 }
 
-/// Writes a change's secrets, and takes them back if any of them fails.
+/// Writes a change's secrets, and deletes them if any write fails.
 async fn write(
     secrets: &ActingSecrets,
     change: &Change,
@@ -295,7 +297,7 @@ async fn write(
                         Problem::new(
                             place(&location.coordinate),
                             ProblemKind::Store,
-                            "what was written could not be deleted again",
+                            "a secret was written and could not be deleted again",
                         )
                         .with_coordinate(location.coordinate.shared())
                         .with_error(error)
@@ -319,12 +321,12 @@ fn unknown_storage() -> Problem {
     Problem::new(
         Place::root(),
         ProblemKind::UnknownStorage,
-        "no storage has the id that new secrets are to be written to; give it its settings",
+        "no storage has the id for new secrets; add settings for it",
     )
 }
 
-/// Whether a write that failed may have left something. What the contract refuses before any request
-/// has not, and a name that has another value is another's.
+/// Whether a failed write may have left something. A write that the contract refuses before any
+/// request has not, and a name with another value belongs to another change.
 fn may_have_written(kind: ErrorKind) -> bool {
     !matches!(
         kind,
@@ -336,7 +338,7 @@ fn may_have_written(kind: ErrorKind) -> bool {
     )
 }
 
-/// Says so when a change is dropped before its end.
+/// Logs a warning when a change is dropped before its end.
 struct Unended {
     message: &'static str,
     writes: usize,

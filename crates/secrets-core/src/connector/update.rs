@@ -1,4 +1,4 @@
-//! From a saved configuration and an edited one to the next.
+//! From a saved and an edited configuration to the next one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -17,13 +17,13 @@ use super::spec::ConnectorSpec;
 use super::split::{Saved, SavedValues, Splitter};
 use crate::{Coordinate, Location, ManagedCoordinate, Scope, SecretValue};
 
-/// Lists the pointers of the saved configuration whose values an update has to know, each with the
-/// edited place that asks for it: those that stand behind values which were entered, to tell whether
-/// these are new, and those that are stored again as part of a larger secret.
+/// Lists the pointers of the saved configuration whose values an update needs, each with the edited
+/// place that needs it: those behind entered values, to detect whether these are new, and those
+/// that are stored again as part of a larger secret.
 ///
 /// # Errors
-/// What [`plan_update`] would refuse whatever the values are, so that it is refused before anything
-/// is read.
+/// Everything that [`plan_update`] would refuse whatever the values are, so that it is refused
+/// before anything is read.
 pub fn saved_pointers_needed(
     spec: &ConnectorSpec,
     policy: &Policy,
@@ -31,7 +31,8 @@ pub fn saved_pointers_needed(
     edited: &Value,
 ) -> Result<Vec<(Place, Pointer)>, ConnectorError> {
     check_depth(edited)?;
-    // The very walk of the update, on a copy and without values: it cannot ask for other ones.
+    // The same walk as the update, on a copy and without values, so that it requests exactly what
+    // the update needs.
     let mut edited = SecretJson::new(edited.clone());
     let asked = SavedValues::Needed(BTreeSet::new());
     let known = known(spec, policy, saved, &edited, asked)?;
@@ -44,17 +45,17 @@ pub fn saved_pointers_needed(
 /// Splits an edited configuration, given the saved one: masks and unchanged values keep their
 /// pointers, changed values become writes.
 ///
-/// `values` has what was read of [`saved_pointers_needed`]; one that the store no longer has is left
-/// out, and a value entered for it counts as changed. `references` has what the references of the
-/// saved configuration stand for.
+/// `values` contains the values of [`saved_pointers_needed`]. A secret that is missing in the store
+/// is omitted, and a value entered for it counts as changed. `references` contains the resolved
+/// references of the saved configuration.
 ///
-/// Secret places are those of the specification and every place where the saved configuration holds
-/// a pointer. A changed value gets a new name, its version one above that of the managed secret it
-/// replaces. In arrays elements correspond by their content without secrets where that is unique, by
-/// position only where nothing has moved; a mask on an element that corresponds to none is an error.
+/// Secret places are those of the specification and every place with a pointer in the saved
+/// configuration. A changed value gets a new name with a version one above that of the managed
+/// secret it replaces. Array elements match by their content without secrets if that is unique, and
+/// by position only if nothing has moved; a mask on an element without a match is an error.
 ///
 /// # Errors
-/// Every problem of the edited configuration, by place; the configuration is wiped then.
+/// Every problem of the edited configuration, by place; the configuration is then wiped.
 pub fn plan_update(
     spec: &ConnectorSpec,
     scope: &Scope,
@@ -99,7 +100,7 @@ fn known<'a>(
     })
 }
 
-/// What the new configuration no longer has of the saved one.
+/// What the saved configuration has and the new one does not.
 pub(super) struct Left {
     pub(super) superseded: Vec<Location<ManagedCoordinate>>,
     pub(super) released_references: Vec<(Place, Pointer)>,
@@ -107,7 +108,7 @@ pub(super) struct Left {
 
 impl Left {
     /// # Errors
-    /// Every reference of the saved configuration that is not resolved.
+    /// Every unresolved reference of the saved configuration.
     pub(super) fn of(
         config: &Value,
         scope: &Scope,
@@ -126,8 +127,8 @@ impl Left {
         let mut released_references = Vec::new();
         let mut superseded = Vec::new();
         let mut problems = Problems::default();
-        // What any reference of the row stands for belongs to the reference's row, whatever else
-        // names it.
+        // A secret that any reference of the row resolves to belongs to the reference's row,
+        // whatever else names it.
         visit_pointers(saved, &mut |_, pointer| {
             if let Ok(pointer) = pointer
                 && pointer.reference_id.is_some()
@@ -155,7 +156,7 @@ impl Left {
                 }
                 return;
             }
-            // What is named now counts as named, so that nothing is listed twice.
+            // Count each name only once.
             if named.insert(location.clone())
                 && let Some(location) = location.managed()
                 && scope.contains(&location.coordinate)

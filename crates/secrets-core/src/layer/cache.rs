@@ -1,4 +1,4 @@
-//! Keeps values that were read: bounded, loaded once for all who ask, and wiped when they go.
+//! Caches values that were read: bounded, loaded once for concurrent callers, and wiped on removal.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::{
     Timestamp, Write, Written,
 };
 
-/// How often what has outlived its time is wiped, whether anybody asks or not.
+/// The interval at which expired entries are wiped, even without calls.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// What an entry takes besides its name and value, counted by an allocator in `tests/cache_memory.rs`:
 /// both handles, moka's entry and its places in three queues and in a hash table that may be half empty.
@@ -31,20 +31,20 @@ const RESERVE_BYTES: u64 = 256 << 10;
 /// Every ephemeral secret's name holds this: the all-zero base id.
 const EPHEMERAL: &str = "00000000-0000-0000-0000-000000000000_secret_";
 
-/// How much to keep, and for how long.
+/// Options of the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheOptions {
-    /// The most memory that entries take, in bytes; 64 MiB unless told.
+    /// Maximum memory of all entries in bytes; 64 MiB by default.
     pub max_bytes: u64,
-    /// How long loading again is waited for where there is an old value to serve: as long, an outage is
-    /// felt by every caller. 3 seconds unless told.
+    /// How long to wait for a reload if there is a stale value to serve. During an outage, every
+    /// caller waits this long. 3 seconds by default.
     pub reload_timeout: Duration,
-    /// For how long beyond the TTL a managed value is still served while the store is unavailable or
-    /// throttles; 1 hour unless told. Zero switches that off.
+    /// How long beyond the TTL a managed value is served while the store is unavailable or
+    /// throttles; 1 hour by default. Zero disables this.
     pub stale: Duration,
-    /// For how long a value is served without asking the store; 5 minutes unless told. A value that
-    /// another process deleted is served for at most as long.
+    /// How long a value is served without asking the store; 5 minutes by default. A value that
+    /// another process deleted is served for at most this long.
     pub ttl: Duration,
 }
 
@@ -60,28 +60,28 @@ impl Default for CacheOptions {
 }
 
 impl CacheOptions {
-    /// The most memory that entries take, in bytes.
+    /// Sets the maximum memory of all entries in bytes.
     #[must_use]
     pub fn with_max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How long loading again is waited for where there is an old value to serve.
+    /// Sets how long to wait for a reload if there is a stale value to serve.
     #[must_use]
     pub fn with_reload_timeout(mut self, timeout: Duration) -> Self {
         self.reload_timeout = timeout;
         self
     }
 
-    /// For how long beyond the TTL a managed value is still served during an outage.
+    /// Sets how long beyond the TTL a managed value is served during an outage.
     #[must_use]
     pub fn with_stale(mut self, stale: Duration) -> Self {
         self.stale = stale;
         self
     }
 
-    /// For how long a value is served without asking the store.
+    /// Sets how long a value is served without asking the store.
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
@@ -89,19 +89,19 @@ impl CacheOptions {
     }
 }
 
-/// A store whose values are kept for a while.
+/// A store whose values are cached.
 ///
-/// - n callers who ask for one name make one request; a batch asks only for what is missing.
-/// - There are no negative entries: what is missing is asked for each time.
-/// - A delete beats a load in flight: what was being loaded is not kept.
-/// - An entry never outlives an expiry that the store told; ephemeral secrets are not kept at all.
-/// - Beyond the TTL a managed value, which cannot change, is served only where loading it again ended
-///   in `Unavailable` or `Throttled`; any other error drops it.
-/// - What goes (deleted, evicted, outlived, or the cache with it) drops its handle at once, so that
-///   the value is wiped with the last one.
+/// - Concurrent callers for one name share one request; a batch requests only what is missing.
+/// - There are no negative entries: a missing name is requested every time.
+/// - A delete wins over a load in flight: the loaded value is not cached.
+/// - An entry never outlives an expiry from the store; ephemeral secrets are not cached.
+/// - After the TTL, a managed value, which cannot change, is served only if the reload fails with
+///   `Unavailable` or `Throttled`; any other error drops it.
+/// - A removed entry (deleted, evicted, expired, or with the cache itself) drops its handle
+///   immediately, so that the value is wiped with the last handle.
 ///
-/// `secrets_cache_total` counts entries by `result`: `hit`, `joined` (somebody else's load), `loaded`,
-/// `stale`.
+/// `secrets_cache_total` counts entries by `result`: `hit`, `joined` (another caller's load),
+/// `loaded`, `stale`.
 #[derive(Debug)]
 pub(super) struct Cache {
     state: Arc<State>,
@@ -142,8 +142,8 @@ impl Counters {
     }
 }
 
-/// One value that is kept. The value can be taken out: moka frees what it removed when it sees fit,
-/// and a secret must not wait for that.
+/// One cached value. The value can be taken out: moka frees removed entries later, and a secret
+/// must not wait for that.
 #[derive(Debug)]
 struct Kept {
     value: Mutex<Option<SecretValue>>,
@@ -152,7 +152,7 @@ struct Kept {
     kept_until: Instant,
 }
 
-/// What is being loaded, by name. Weak, so that a load nobody waits for any longer is dropped.
+/// The loads in flight, by name. Weak, so that a load without waiting callers is dropped.
 #[derive(Debug, Default)]
 struct Loads {
     next: u64,
@@ -207,7 +207,7 @@ impl Cache {
             .map(|runtime| runtime.spawn(evict_expired(state, running)));
     }
 
-    /// Detaches names from loads in flight, now and when the change is over or given up.
+    /// Detaches names from loads in flight, now and when the change ends or is cancelled.
     fn changing<'a>(&'a self, names: Vec<&'a ManagedCoordinate>, forget: bool) -> Changing<'a> {
         let changing = Changing {
             state: &self.state,
@@ -262,19 +262,19 @@ impl Drop for State {
 }
 
 impl State {
-    /// A value that may be served without asking.
+    /// A value that may be served without asking the store.
     fn fresh(&self, name: &Coordinate, now: Instant) -> Option<Read> {
         let kept = self.entries.get(name)?;
         (now < kept.fresh_until).then(|| kept.read())?
     }
 
-    /// A value that may be served where the store cannot.
+    /// A value that may be served if the store cannot answer.
     fn stale(&self, name: &Coordinate) -> Option<Read> {
         let kept = self.entries.get(name)?;
         (Instant::now() < kept.kept_until).then(|| kept.read())?
     }
 
-    /// Joins the loads under way of what is being loaded, and starts one for the rest.
+    /// Joins loads in flight, and starts a load for the other names.
     fn plan(self: &Arc<Self>, names: &[Coordinate], hits: &mut Loaded) -> Vec<Load> {
         let now = Instant::now();
         let mut joined: Vec<(u64, Load)> = Vec::new();
@@ -282,7 +282,7 @@ impl State {
         let mut loads = self.loads.lock();
         let (mut hit, mut joining) = (0, 0);
         for name in names {
-            // Again, under the lock: a load that landed since the first look has left its value here.
+            // Check again under the lock: a load that completed in between has cached its value.
             if let Some(read) = self.fresh(name, now) {
                 hits.insert(name.clone(), Ok(read));
                 hit += 1;
@@ -320,8 +320,8 @@ impl State {
         all
     }
 
-    /// What a load brought: kept where it may be, replaced by what was kept where the store could not
-    /// answer. Names that were detached since are neither.
+    /// The result of a load: cached if allowed, replaced by the stale value if the store could not
+    /// answer. Neither for names that were detached since.
     fn land(&self, id: u64, names: &[Coordinate], results: Vec<Result<Read>>) -> Loaded {
         let loads = self.loads.lock();
         let mine = |name: &Coordinate| {
@@ -354,7 +354,7 @@ impl State {
         }
         let left = read.expires.map_or(Duration::MAX, until);
         let stale = match name {
-            // Somebody else may have changed it since.
+            // Another process may have changed it since.
             Coordinate::External(_) => Duration::ZERO,
             Coordinate::Managed(_) => self.options.stale,
         };
@@ -377,7 +377,7 @@ impl State {
 
     fn without_answer(&self, name: &Coordinate, error: Error) -> Result<Read> {
         if !matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Unavailable) {
-            // The store did answer: what is kept is no longer ours to serve.
+            // The store did answer, so the cached value must not be served.
             self.forget(name);
             return Err(error);
         }
@@ -412,7 +412,8 @@ impl State {
         let now = Instant::now();
         for (name, kept) in &self.entries {
             if kept.kept_until <= now {
-                // The entry may have been replaced meanwhile; then the next one is not due.
+                // The entry may have been replaced in the meantime; then the new one has not
+                // expired.
                 kept.wipe();
                 let still = self.entries.get(&*name);
                 if still.is_some_and(|other| Arc::ptr_eq(&other, &kept)) {
@@ -424,12 +425,12 @@ impl State {
     }
 }
 
-/// Loads names, whoever waits for them.
+/// Loads names for all waiting callers.
 async fn load(state: Arc<State>, id: u64, names: Vec<Coordinate>) -> Arc<Loaded> {
     let under_way = UnderWay { state, id, names };
     let (state, names) = (&under_way.state, &under_way.names);
     let read = state.inner.read_batch(names);
-    // Whoever has something to fall back on need not sit out the retries of an outage.
+    // With a stale value to serve, do not wait for all retries during an outage.
     let results = if names.iter().all(|name| state.stale(name).is_some()) {
         tokio::time::timeout(state.options.reload_timeout, read)
             .await
@@ -448,7 +449,7 @@ async fn load(state: Arc<State>, id: u64, names: Vec<Coordinate>) -> Arc<Loaded>
     Arc::new(state.land(id, names, results))
 }
 
-/// The names of a load, unregistered when it has landed or nobody waits for it any longer.
+/// The names of a load, unregistered when it ends or nobody waits for it.
 struct UnderWay {
     state: Arc<State>,
     id: u64,
@@ -470,8 +471,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// A change under way. What is loaded meanwhile may be older than the change: it is not kept, and
-/// nobody who asks later joins it.
+/// A change in progress. A value that is loaded in the meantime may be older than the change: it is
+/// not cached, and later callers do not join its load.
 struct Changing<'a> {
     state: &'a State,
     names: Vec<Coordinate>,
@@ -511,7 +512,7 @@ impl Kept {
     }
 }
 
-/// How long it is until then; zero where that has been.
+/// The duration until then; zero if it has passed.
 fn until(time: Timestamp) -> Duration {
     let seconds = time.unix_seconds() - Timestamp::now().unix_seconds();
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))

@@ -1,4 +1,4 @@
-//! Keeps to a share of the provider's quota, and to less of it while the provider throttles.
+//! Limits requests to a share of the provider's quota, and slows down while the provider throttles.
 
 use std::fmt;
 use std::future::Future;
@@ -16,9 +16,9 @@ use class::{Class, Learned};
 
 mod class;
 
-/// How much of a store to use.
+/// Options of the limit.
 ///
-/// Quotas are the provider's, per account, project or vault; other processes have their share.
+/// Quotas are per account, project or vault of the provider; other processes use a share of them.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LimitOptions {
@@ -29,20 +29,21 @@ pub struct LimitOptions {
     pub list: ClassLimit,
     /// For reading.
     pub read: ClassLimit,
-    /// The part of each rate that this process may use, above 0 and at most 1; 1 unless told.
+    /// The share of each rate for this process, above 0 and at most 1; 1 by default.
     pub share: f64,
-    /// For all operations together, beside the limit of each class; none unless told.
+    /// A limit for all operations together, in addition to the limit of each class; none by
+    /// default.
     pub total: Option<ClassLimit>,
     /// For writing, deleting and restoring.
     pub write: ClassLimit,
 }
 
-/// How much of a store one class of operations may use.
+/// The limit of one class of operations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassLimit {
-    /// The most calls under way at once.
+    /// Maximum concurrent calls.
     pub concurrency: usize,
-    /// The provider's quota in requests per second, of which the share is taken.
+    /// The provider's quota in requests per second, before the share is applied.
     pub per_second: f64,
 }
 
@@ -83,21 +84,22 @@ impl LimitOptions {
         self
     }
 
-    /// For reading.
+    /// Sets the limit for reads.
     #[must_use]
     pub fn with_read(mut self, limit: ClassLimit) -> Self {
         self.read = limit;
         self
     }
 
-    /// The part of each rate that this process may use.
+    /// Sets the share of each rate for this process.
     #[must_use]
     pub fn with_share(mut self, share: f64) -> Self {
         self.share = share;
         self
     }
 
-    /// For all operations together, and nothing beside it: for stores that do not count by class.
+    /// Sets a limit for all operations together and none per class, for stores that do not count by
+    /// class.
     #[must_use]
     pub fn in_total(limit: ClassLimit) -> Self {
         let unlimited = ClassLimit {
@@ -114,7 +116,7 @@ impl LimitOptions {
         }
     }
 
-    /// For writing, deleting and restoring.
+    /// Sets the limit for writes, deletes and restores.
     #[must_use]
     pub fn with_write(mut self, limit: ClassLimit) -> Self {
         self.write = limit;

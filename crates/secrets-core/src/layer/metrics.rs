@@ -14,7 +14,7 @@ use crate::{
     ManagedCoordinate, Operation, Page, Read, Result, SecretPersistence, Write, Written,
 };
 
-/// A store whose calls are counted, timed and traced; the module's documentation names the metrics.
+/// A store whose calls are counted, timed and traced. The module's documentation lists the metrics.
 #[derive(Debug)]
 pub(super) struct Metrics {
     inner: Arc<dyn SecretPersistence>,
@@ -75,7 +75,7 @@ impl Metrics {
     }
 }
 
-/// One call under way. Dropped before its end, it was cancelled.
+/// A running call. If it is dropped before its end, it was cancelled.
 struct Watch<'a> {
     store: &'a Arc<str>,
     meters: &'a Meters,

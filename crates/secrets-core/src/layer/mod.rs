@@ -1,7 +1,7 @@
-//! Layers: stores that wrap a store, and the builder that stacks them in the one right order.
+//! Layers: stores that wrap a store, and the builder that stacks them in the right order.
 //!
-//! Outside in: metrics, read-only, then one stack of cache, retry, limit and a backend, or a mirror
-//! of two such stacks.
+//! From the outside in: metrics, read-only, then one stack of cache, retry, limit and a backend, or
+//! a mirror of two such stacks.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -17,7 +17,7 @@
 //!     .with_retry(RetryOptions::default())
 //!     .with_limit(LimitOptions::default().with_share(0.25));
 //! let store = Layers::over(stack).with_metrics(true).build();
-//! // Errors, reports and messages speak of the store; `{:#}` shows the layers too.
+//! Errors, reports and messages name the store; `{:#}` shows the layers too.
 //! assert_eq!(store.to_string(), "memory");
 //! assert_eq!(format!("{store:#}"), "metrics(cache(retry(limit(timeout(memory)))))");
 //! # }
@@ -43,7 +43,7 @@
 //!
 //! # Metrics
 //!
-//! Through the `metrics` facade. Coordinates and values stand in no label, span or event.
+//! Through the `metrics` facade. Labels, spans and events never contain coordinates or values.
 //!
 //! | name | labels | counts |
 //! |---|---|---|
@@ -57,8 +57,8 @@
 //! | `secrets_limit_slowed_total` | store, class | how often the pace was lowered |
 //! | `secrets_mirror_fallbacks_total` | kind | reads that the secondary answered, by why it was asked |
 //!
-//! Calls are counted outermost, with what the cache answers. `tracing` gets a span `secrets` per call
-//! and an event at its end, at level debug.
+//! Calls are counted in the outermost layer, including those that the cache serves. `tracing` gets
+//! a span `secrets` per call and an event at its end, at level debug.
 
 mod cache;
 mod limit;
@@ -82,7 +82,7 @@ use std::fmt;
 
 use crate::{Capabilities, ListOptions};
 
-/// Shows the store that a layer stands around; the alternate form shows the layer too.
+/// Displays the store that a layer wraps; the alternate form shows the layer too.
 fn show(f: &mut fmt::Formatter<'_>, layer: &str, inner: &dyn fmt::Display) -> fmt::Result {
     if f.alternate() {
         write!(f, "{layer}({inner:#})")
@@ -91,10 +91,10 @@ fn show(f: &mut fmt::Formatter<'_>, layer: &str, inner: &dyn fmt::Display) -> fm
     }
 }
 
-/// How many entries a page is taken to have where the caller names no size.
+/// The assumed page size if the caller sets none.
 const USUAL_PAGE: u32 = 100;
 
-/// The most requests that one page of a listing costs.
+/// Maximum requests of one page of a listing.
 fn list_cost(capabilities: &Capabilities, options: &ListOptions) -> u32 {
     let cost = capabilities.cost;
     if !options.details {

@@ -268,7 +268,7 @@ pub(crate) fn write(n: usize) -> Write {
     Write::new(coordinate(n), SecretValue::new(format!("value {n}")))
 }
 
-/// A probe that holds names 0 to `count`, with an empty log.
+/// A probe with names 0 to `count`, with an empty log.
 pub(crate) async fn holding(probe: Probe, count: usize) -> Arc<Probe> {
     for n in 0..count {
         let write = write(n);

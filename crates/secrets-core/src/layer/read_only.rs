@@ -11,7 +11,7 @@ use crate::{
     Written,
 };
 
-/// A store that can only be read.
+/// A read-only store.
 #[derive(Debug)]
 pub(super) struct ReadOnly {
     inner: Arc<dyn SecretPersistence>,
@@ -31,7 +31,7 @@ impl ReadOnly {
         .with_operation(operation)
         .with_store(Arc::clone(&self.store))
         .with_coordinate(coordinate.shared())
-        .with_hint("switch read-only off in the settings of this store to change it")
+        .with_hint("disable read-only in the settings of this store")
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one place that retries: full-jitter backoff, Retry-After, a deadline over all attempts.
+//! The only code that retries: full-jitter backoff, Retry-After, a deadline over all attempts.
 
 use std::fmt;
 use std::future::Future;
@@ -17,21 +17,21 @@ use crate::{
     Written,
 };
 
-/// How long and how often to try.
+/// Options of retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryOptions {
-    /// The most attempts of one call, the first included; 8 unless told.
+    /// Maximum attempts of one call, including the first; 8 by default.
     pub attempts: usize,
-    /// The deadline of one call over all its attempts and pauses; 60 seconds unless told.
+    /// The deadline of one call over all its attempts and pauses; 60 seconds by default.
     pub deadline: Duration,
-    /// The longest pause that we choose ourselves; 10 seconds unless told. A store's Retry-After is
-    /// obeyed whatever it says, or the call given up where it lies beyond the deadline.
+    /// The longest pause that we choose; 10 seconds by default. A store's longer Retry-After is
+    /// respected, or the call fails if it exceeds the deadline.
     pub max_pause: Duration,
-    /// The upper bound of the first pause, doubled each time; 100 milliseconds unless told.
+    /// The upper bound of the first pause, doubled for each retry; 100 milliseconds by default.
     pub min_pause: Duration,
-    /// How long each request of an attempt may take; 10 seconds unless told. An attempt may take as
-    /// long as all the requests that [`Capabilities::cost`] states.
+    /// How long each request of an attempt may take; 10 seconds by default. An attempt may take as
+    /// long as all the requests in [`Capabilities::cost`].
     pub request_timeout: Duration,
 }
 
@@ -48,35 +48,35 @@ impl Default for RetryOptions {
 }
 
 impl RetryOptions {
-    /// The most attempts of one call, at least 1.
+    /// Sets the maximum attempts of one call, at least 1.
     #[must_use]
     pub fn with_attempts(mut self, attempts: usize) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// The deadline of one call over all its attempts and pauses.
+    /// Sets the deadline of one call over all its attempts and pauses.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// The longest pause that we choose ourselves.
+    /// Sets the longest pause that we choose.
     #[must_use]
     pub fn with_max_pause(mut self, pause: Duration) -> Self {
         self.max_pause = pause;
         self
     }
 
-    /// The upper bound of the first pause.
+    /// Sets the upper bound of the first pause.
     #[must_use]
     pub fn with_min_pause(mut self, pause: Duration) -> Self {
         self.min_pause = pause;
         self
     }
 
-    /// How long each request of an attempt may take.
+    /// Sets how long each request of an attempt may take.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
@@ -84,11 +84,11 @@ impl RetryOptions {
     }
 }
 
-/// One attempt at some of the items.
+/// One attempt for some of the items.
 type Attempt<I, T> =
     for<'a> fn(&'a dyn SecretPersistence, &'a [I]) -> BoxFuture<'a, Vec<Result<T>>>;
 
-/// A store that is asked again where it says so.
+/// A store whose retryable failures are retried.
 #[derive(Debug)]
 pub(super) struct Retry {
     inner: Arc<dyn SecretPersistence>,
@@ -113,7 +113,7 @@ impl Retry {
         }
     }
 
-    /// Repeats one call.
+    /// Retries one call.
     async fn repeat<T, F>(
         &self,
         operation: Operation,
@@ -149,7 +149,7 @@ impl Retry {
         }
     }
 
-    /// Repeats what failed of one batch. Results have the items' order.
+    /// Retries the failed entries of a batch. Results are in the items' order.
     async fn repeat_batch<I, T>(
         &self,
         operation: Operation,
@@ -168,7 +168,7 @@ impl Retry {
             return items.iter().map(late).collect();
         };
         if results.len() != items.len() {
-            // No answer to any of them; the extension trait says so.
+            // No result for any of them; the extension trait reports it.
             return results;
         }
         loop {
@@ -185,7 +185,7 @@ impl Retry {
             };
             self.note(operation, first, pause);
             tokio::time::sleep(pause).await;
-            // What a store takes at once may have shrunk since the first attempt.
+            // The store's batch size may have shrunk since the first attempt.
             let size = batch(&self.capabilities()).max(1);
             for chunk in failed.chunks(size) {
                 self.count_attempt(operation);
@@ -196,7 +196,7 @@ impl Retry {
                 if answers.len() != chunk.len() {
                     let error = Error::new(
                         ErrorKind::Unexpected,
-                        "the store answered a repeated batch with another number of results",
+                        "the store returned a different number of results for a repeated batch",
                     )
                     .with_operation(operation)
                     .with_store(Arc::clone(&self.store));
@@ -292,7 +292,7 @@ impl<'a> Schedule<'a> {
         tokio::time::timeout_at(self.deadline, attempt).await.ok()
     }
 
-    /// How long to wait before the next attempt, if there is one.
+    /// The pause before the next attempt, if there is one.
     fn pause(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
         let options = self.options;
         let pauses = self.pauses.get_or_insert_with(|| Pauses::new(options));

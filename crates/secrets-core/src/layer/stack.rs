@@ -1,4 +1,4 @@
-//! The builder: whatever the order of the calls, the layers stand in the one right order.
+//! The builder: stacks the layers in the right order, whatever the order of the calls.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::timeout::Timeout;
 use crate::SecretPersistence;
 use crate::mirror::Mirror;
 
-/// A backend with the layers that belong to it alone: cache, retry, limit.
+/// A backend with its own layers: cache, retry, limit.
 #[derive(Debug)]
 #[must_use]
 pub struct Stack {
@@ -32,31 +32,31 @@ impl Stack {
         }
     }
 
-    /// Keeps values that were read.
+    /// Caches values that were read.
     pub fn with_cache(mut self, options: CacheOptions) -> Self {
         self.cache = Some(options);
         self
     }
 
-    /// Keeps to a share of the provider's quota.
+    /// Limits requests to a share of the provider's quota.
     pub fn with_limit(mut self, options: LimitOptions) -> Self {
         self.limit = Some(options);
         self
     }
 
-    /// Repeats what fails in a retryable way, and ends what hangs.
+    /// Retries retryable failures, and times out attempts.
     pub fn with_retry(mut self, options: RetryOptions) -> Self {
         self.retry = Some(options);
         self
     }
 
-    /// The layered store, and the backend's name: errors and metrics speak of the store, not of what
-    /// stands around it.
+    /// The layered store, and the backend's name: errors and metrics name the store, not its
+    /// layers.
     fn build(self) -> (Arc<dyn SecretPersistence>, Arc<str>) {
         let mut store = self.backend;
         let name: Arc<str> = store.to_string().into();
         if let Some(options) = &self.retry {
-            // Below the limit: waiting for a permit is no fault of the store's.
+            // Below the limit: waiting for a permit is not the store's fault.
             store = Arc::new(Timeout::new(store, options.request_timeout));
         }
         if let Some(options) = self.limit {
@@ -72,7 +72,7 @@ impl Stack {
     }
 }
 
-/// What stands around one stack, or around a mirror of two: read-only, metrics.
+/// The layers around one stack, or around a mirror of two: read-only, metrics.
 #[derive(Debug)]
 #[must_use]
 pub struct Layers {
@@ -93,12 +93,12 @@ impl Layers {
         }
     }
 
-    /// Two stores kept alike, the live half of a migration.
+    /// Two stores in sync, for a live migration.
     ///
-    /// Reads ask the primary, and the secondary for what the primary answers with `NotFound`,
-    /// `Unavailable` or `Throttled`. Writes and deletes go to the secondary first, then to the primary,
-    /// and fail where either fails. Before the switch the old store is the primary, after it the new
-    /// one. Listings are the primary's; the capabilities are the weaker of the two.
+    /// Reads ask the primary, and the secondary if the primary returns `NotFound`, `Unavailable` or
+    /// `Throttled`. Writes and deletes go to the secondary first, then to the primary, and fail if
+    /// either fails. Before the switch, the old store is the primary; afterwards the new one.
+    /// Listings come from the primary; the capabilities are the weaker ones of the two.
     pub fn mirror(primary: Stack, secondary: Stack) -> Self {
         Self {
             secondary: Some(secondary),
@@ -112,7 +112,7 @@ impl Layers {
         self
     }
 
-    /// Counts and times every call through the `metrics` facade, and traces it through `tracing`.
+    /// Counts and times every call with the `metrics` facade, and traces it with `tracing`.
     pub fn with_metrics(mut self, metrics: bool) -> Self {
         self.metrics = metrics;
         self
@@ -171,7 +171,7 @@ mod tests {
         ] {
             let store = layers.build();
             assert_eq!(format!("{store:#}"), expected);
-            // Nobody who reads a message has to know of layers.
+            // A reader of a message need not know about layers.
             assert!(!store.to_string().contains('('), "{store}");
         }
     }

@@ -1,5 +1,5 @@
-//! Ends one attempt that hangs: the part of retry that stands below the limit, so that waiting for a
-//! permit does not count.
+//! Times out one attempt: the part of retry that is below the limit, so that waiting for a permit
+//! does not count.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::{
     Written,
 };
 
-/// A store whose every attempt ends in time.
+/// A store whose attempts have a timeout.
 #[derive(Debug)]
 pub(super) struct Timeout {
     inner: Arc<dyn SecretPersistence>,
@@ -27,7 +27,7 @@ impl Timeout {
         Self { inner, per_request }
     }
 
-    /// The attempt's answer, or how long it was waited for: as long as all its requests may take.
+    /// The attempt's result, or the timeout: as long as all its requests may take.
     async fn within<T>(
         &self,
         requests: u32,

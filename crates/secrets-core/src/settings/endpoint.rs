@@ -1,4 +1,4 @@
-//! Addresses of servers that an operator types.
+//! Parses addresses of servers.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,12 @@ use url::Url;
 use super::invalid;
 use crate::Result;
 
-/// Reads the address of a server: https, or http on loopback, with a host, a port and perhaps a path.
+/// Parses the address of a server: https, or http on loopback, with a host, a port and optionally a
+/// path.
 ///
 /// # Errors
-/// `InvalidConfig` for anything else, and for credentials, a query or a fragment in it. The text is
-/// never echoed: a URL is where people paste passwords.
+/// `InvalidConfig` for any other text, and for credentials, a query or a fragment. The text is
+/// never shown, because people paste passwords into URLs.
 ///
 /// ```
 /// use secret_persistence_core::settings::endpoint;
@@ -26,24 +27,24 @@ use crate::Result;
 pub fn endpoint(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|_| invalid("the endpoint is not a URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("an endpoint must not hold credentials"));
+        return Err(invalid("an endpoint must not contain credentials"));
     }
     if url.query().is_some() || url.fragment().is_some() || url.host().is_none() {
         return Err(invalid(
-            "an endpoint has a scheme, a host, a port and no more",
+            "an endpoint may contain only a scheme, a host and a port",
         ));
     }
     match url.scheme() {
         "https" => Ok(url),
         "http" if url.host_str().is_some_and(is_loopback) => Ok(url),
         "http" => Err(invalid("an endpoint outside loopback must be https")),
-        _ => Err(invalid("an endpoint is https, or http on loopback")),
+        _ => Err(invalid("an endpoint must be https, or http on loopback")),
     }
 }
 
-/// Whether a host is this machine itself: a loopback address, with or without the brackets that a URL
-/// has, or `localhost`. Names below `localhost` are not: RFC 6761 reserves them, but some resolvers ask
-/// the network for them.
+/// Whether a host is this machine: a loopback address, with or without a URL's brackets, or
+/// `localhost`. Names below `localhost` do not count: RFC 6761 reserves them, but some resolvers
+/// ask the network for them.
 ///
 /// ```
 /// use secret_persistence_core::settings::is_loopback;
@@ -88,7 +89,7 @@ mod tests {
         ] {
             assert!(!is(text), "{text}");
         }
-        // As a setting or a database's URL has it.
+        // As in a setting or a database URL.
         for host in ["127.0.0.1", "::1", "[::1]", "LocalHost"] {
             assert!(is_loopback(host), "{host}");
         }

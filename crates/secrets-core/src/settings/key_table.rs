@@ -1,15 +1,15 @@
-//! What one kind of store can be told: its rows, and what a URL and the environment say.
+//! The settings of one kind of store, read from a URL and the environment.
 
 use std::fmt;
 
 use super::{Setting, SettingMap, StoreUrl, invalid};
 use crate::Result;
 
-/// Asks for an environment variable; prefixes are taken care of already.
+/// Reads an environment variable; prefixes are already handled.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The key table of one kind of store. Each backend has one, and a configuration is made of its
-/// values; a new setting is one row here and one use there.
+/// The key table of one kind of store. Each backend has one, and its configuration is built from
+/// the values. A new setting is one row here and one use in the configuration.
 ///
 /// ```
 /// use secret_persistence_core::settings::{KeyTable, Setting, StoreUrl};
@@ -41,8 +41,9 @@ pub struct KeyTable {
 }
 
 impl KeyTable {
-    /// The schemes of a store's URLs, its settings, and what sets those that host, port and path of a
-    /// URL say. That is called after the query has been read, for a URL of one of the schemes.
+    /// The schemes of a store's URLs, its settings, and a function that sets those in the host,
+    /// port and path of a URL. It is called after the query has been read, for a URL with one of
+    /// the schemes.
     #[must_use]
     pub const fn new(
         schemes: &'static [&'static str],
@@ -57,8 +58,9 @@ impl KeyTable {
         }
     }
 
-    /// The same table with variables that do not always count: told what is set already, the
-    /// environment and the name of a variable, `reads` says whether that one is for this store.
+    /// Adds a filter for variables that do not always apply: given the settings so far, the
+    /// environment and the name of a variable, `reads` decides whether that variable is for this
+    /// store.
     #[must_use]
     pub const fn with_reads(mut self, reads: fn(&SettingMap, Variables<'_>, &str) -> bool) -> Self {
         self.reads = reads;
@@ -77,15 +79,19 @@ impl KeyTable {
         self.rows
     }
 
-    /// What a URL says, and the environment where the URL says nothing: credentials never stand in a
+    /// Reads a URL, and the environment for settings that the URL lacks: credentials are never in a
     /// URL.
     ///
     /// # Errors
     /// `InvalidConfig` for a URL of another store, and for an unknown or secret setting in it.
     pub fn from_url(&self, url: &StoreUrl, variable: Variables<'_>) -> Result<SettingMap> {
         if !self.schemes.contains(&url.scheme()) {
-            return Err(invalid("this is not the URL of such a store")
-                .with_hint(format!("it begins with {}:", self.schemes.join(": or "))));
+            return Err(
+                invalid("this is not the URL of this kind of store").with_hint(format!(
+                    "it must begin with {}:",
+                    self.schemes.join(": or ")
+                )),
+            );
         }
         let mut settings = SettingMap::new(self.rows);
         settings.set_query(url)?;
@@ -94,7 +100,7 @@ impl KeyTable {
         Ok(settings)
     }
 
-    /// What the environment says.
+    /// Reads the environment.
     #[must_use]
     pub fn from_env(&self, variable: Variables<'_>) -> SettingMap {
         let mut settings = SettingMap::new(self.rows);
@@ -102,10 +108,10 @@ impl KeyTable {
         settings
     }
 
-    /// Settings by name.
+    /// Reads settings by name.
     ///
     /// # Errors
-    /// As [`SettingMap::set`].
+    /// As for [`SettingMap::set`].
     pub fn from_pairs<N: AsRef<str>, V: Into<String>>(
         &self,
         pairs: impl IntoIterator<Item = (N, V)>,
@@ -117,8 +123,7 @@ impl KeyTable {
         Ok(settings)
     }
 
-    /// Sets what is not set yet from the environment, without the variables that are for something
-    /// else.
+    /// Sets missing values from the environment, without the variables that are for something else.
     pub fn read_env(&self, settings: &mut SettingMap, variable: Variables<'_>) {
         let explicit = settings.clone();
         settings.set_env(|name| variable(name).filter(|_| (self.reads)(&explicit, variable, name)));

@@ -1,12 +1,12 @@
-//! Whose settings they are, and what a tenant's may reach.
+//! Whose settings they are, and what a tenant's settings may reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whose settings they are.
 ///
-/// The operator's own may use ambient credentials, files and other endpoints. A tenant's (another
-/// store by storage id) may not: they would borrow the platform's identity, read its files, or make
-/// it talk to hosts inside its network.
+/// The operator's settings may use ambient credentials, files and other endpoints. A tenant's
+/// settings (for another store by storage id) may not: they could use the platform's identity, read
+/// its files, or reach hosts inside its network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trust {
@@ -15,14 +15,14 @@ pub enum Trust {
     Operator,
     /// A tenant's.
     Tenant {
-        /// Hosts that the operator allows beyond the provider's own, in lower case: `vault.example`,
-        /// or `.example` for every host below it. Their addresses may be private ones.
+        /// Additional hosts that the operator allows, in lower case: `vault.example`, or `.example`
+        /// for every host below it. They may have private addresses.
         allowed_hosts: Vec<String>,
     },
 }
 
 impl Trust {
-    /// A tenant, with no host allowed beyond the provider's own.
+    /// Creates the trust level of a tenant without additional hosts.
     #[must_use]
     pub fn tenant() -> Self {
         Self::Tenant {
@@ -30,7 +30,7 @@ impl Trust {
         }
     }
 
-    /// A tenant, who may reach these hosts too.
+    /// Creates the trust level of a tenant with these additional hosts.
     #[must_use]
     pub fn tenant_reaching<T: Into<String>>(hosts: impl IntoIterator<Item = T>) -> Self {
         let hosts = hosts
@@ -41,13 +41,13 @@ impl Trust {
         }
     }
 
-    /// Whether the settings are a tenant's.
+    /// Whether the settings are from a tenant.
     #[must_use]
     pub fn is_tenant(&self) -> bool {
         matches!(self, Self::Tenant { .. })
     }
 
-    /// Whether the operator named this host; always for the operator's own settings.
+    /// Whether the operator allows this host; always true for the operator's own settings.
     ///
     /// ```
     /// use secret_persistence_core::settings::Trust;
@@ -72,10 +72,9 @@ impl Trust {
     }
 }
 
-/// Whether an address is one of the public internet: not of this host, this network, or any range
-/// that the IANA keeps for special purposes (RFC 6890 and its successors), and not a cloud's address for
-/// its own machines. An IPv6 address that
-/// carries an IPv4 address is as public as that one.
+/// Whether an address is on the public internet: not this host, this network, any range that the
+/// IANA reserves for special purposes (RFC 6890 and its successors), or a cloud's internal address
+/// for its machines. An IPv6 address that contains an IPv4 address is as public as that one.
 ///
 /// ```
 /// use secret_persistence_core::settings::is_public;
@@ -92,8 +91,8 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Where every virtual machine of Azure asks for its certificates and settings: the range is public, but
-/// the answer comes from the host.
+/// Azure's virtual machines get certificates and settings from this address: the range is public,
+/// but the host answers.
 /// <https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>
 const AZURE_WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
@@ -213,7 +212,7 @@ mod tests {
         settings
             .set_by_operator("endpoint", "https://proxy.example".to_owned())
             .unwrap();
-        // Repeating what the operator said is no harm.
+        // Repeating the operator's value is harmless.
         settings.set("endpoint", "https://proxy.example").unwrap();
         assert!(settings.set("endpoint", "https://other.example").is_err());
         assert!(SettingMap::new(TABLE).set("endpoint", "x").is_ok());

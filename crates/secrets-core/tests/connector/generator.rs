@@ -36,7 +36,7 @@ pub(crate) struct Generated {
     pub(crate) canaries: Vec<String>,
 }
 
-/// Makes the `seed`-th configuration of a specification; `awkward` where its values are to be.
+/// Makes the `seed`-th configuration of a specification; `awkward` if its values are to be.
 pub(crate) fn generate(specification: &Value, seed: u64, awkward: bool) -> Generated {
     let mut generator = Generator {
         random: Random::new(seed),

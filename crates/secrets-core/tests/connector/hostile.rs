@@ -52,7 +52,7 @@ fn limit_exceeded<T>(result: Result<T, ConnectorError>) {
     );
 }
 
-/// Secret wherever a value is no container.
+/// Secret if a value is not a container.
 fn recursive_spec() -> ConnectorSpec {
     ConnectorSpec::compile(&json!({
         "type": ["object", "array"],
@@ -240,7 +240,7 @@ fn fifty_megabytes_come_back() {
 #[test]
 fn arrays_nested_in_arrays_are_looked_at_once() {
     on_a_small_stack(|| {
-        // Were each level's content made anew, this would take 500 times as long.
+        // Were each level's content created again, this would take 500 times as long.
         let spec = ConnectorSpec::compile(
             &json!({"items": {"$ref": "#"}, "properties": {"s": {"airbyte_secret": true}}}),
         )

@@ -1,4 +1,4 @@
-//! What holds for every configuration, whatever the specification.
+//! Properties of every configuration, whatever the specification.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ pub(crate) fn scope() -> Scope {
     Scope::workspace(Uuid::from_u128(0xA))
 }
 
-/// What a plan writes, by the pointer that stands for it.
+/// What a plan writes, by its pointer.
 pub(crate) fn stored(plan: &SplitPlan) -> HashMap<Pointer, SecretValue> {
     let values: HashMap<Coordinate, SecretValue> = plan
         .writes

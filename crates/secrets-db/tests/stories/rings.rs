@@ -23,8 +23,8 @@ async fn a_wrong_ring_is_refused_at_open_before_any_write() {
         let same_id = KeyRing::generate(id("k1")).unwrap();
         let without = KeyRing::generate(id("k2")).unwrap();
         for (wrong, says) in [
-            (&same_id, "`k1` is another"),
-            (&without, "`k1`, which the ring lacks"),
+            (&same_id, "`k1` is not the one"),
+            (&without, "`k1`, which is missing in the ring"),
         ] {
             for mode in [Mode::Encrypted, Mode::Converting] {
                 let error = place.open(mode, Some(wrong)).await.unwrap_err();
@@ -41,7 +41,9 @@ async fn a_wrong_ring_is_refused_at_open_before_any_write() {
             .await
             .unwrap_err();
         assert!(
-            error.to_string().contains("opens with the ring's"),
+            error
+                .to_string()
+                .contains("decrypts none of the first ones"),
             "{error}"
         );
         let store = place.open(Mode::Encrypted, Some(&right)).await.unwrap();

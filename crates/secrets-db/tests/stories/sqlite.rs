@@ -49,7 +49,10 @@ async fn what_is_wrong_with_a_file_is_said() {
     .unwrap();
     let error = open(true).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
-    assert!(error.to_string().contains("no SQLite database"), "{error}");
+    assert!(
+        error.to_string().contains("not an SQLite database"),
+        "{error}"
+    );
     std::fs::remove_file(folder.file()).unwrap();
     // A database without the table.
     let raw = folder.raw().await;

@@ -251,7 +251,10 @@ pub(crate) struct SomebodyElse {
 impl Outsider for SomebodyElse {
     async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.expose().contains('\0') {
-            return Err(Error::new(ErrorKind::InvalidValue, "text holds no NUL"));
+            return Err(Error::new(
+                ErrorKind::InvalidValue,
+                "text cannot contain NUL",
+            ));
         }
         self.raw.insert(name, value.expose()).await;
         if self.store.mode() != Mode::Plain {

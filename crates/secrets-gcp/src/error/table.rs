@@ -11,7 +11,7 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(
         &["IAM_PERMISSION_DENIED", "PERMISSION_DENIED"],
         ErrorKind::PermissionDenied,
-        "the principal may not do this",
+        "the principal lacks the permission",
         "",
     ),
     Row::new(
@@ -19,7 +19,7 @@ pub(super) const TABLE: &[Row] = &[
         ErrorKind::InvalidConfig,
         "the Secret Manager API is not enabled in the project",
         "run `gcloud services enable secretmanager.googleapis.com --project <project>` and wait some \
-         minutes; and look whether project-id (SECRET_STORE_GCP_PROJECT_ID) is the right one",
+         minutes; and check whether project-id (SECRET_STORE_GCP_PROJECT_ID) is the right one",
     ),
     Row::new(
         &["BILLING_DISABLED"],
@@ -39,7 +39,7 @@ pub(super) const TABLE: &[Row] = &[
         &["CONSUMER_SUSPENDED"],
         ErrorKind::PermissionDenied,
         "Google has suspended the project",
-        "look into the mail of its owners, and at https://console.cloud.google.com",
+        "look into the mail of its owners, and https://console.cloud.google.com",
     ),
     // The project that quota and billing are taken from, which the credentials may name.
     Row::new(
@@ -57,7 +57,7 @@ pub(super) const TABLE: &[Row] = &[
         ],
         ErrorKind::PermissionDenied,
         "a policy of the organisation forbids the request",
-        "look at the perimeters of VPC Service Controls and at the organisation's policies; the audit \
+        "check the perimeters of VPC Service Controls and at the organisation's policies; the audit \
          log of the project names the one that decided",
     ),
     // The time of a self-signed token is our clock's: `skew` tells where that is wrong.
@@ -65,7 +65,7 @@ pub(super) const TABLE: &[Row] = &[
         &["ACCESS_TOKEN_EXPIRED"],
         ErrorKind::Unauthenticated,
         "the access token has expired",
-        "look at this machine's clock; log in again (`gcloud auth application-default login`)",
+        "check this machine's clock; log in again (`gcloud auth application-default login`)",
     ),
     // A virtual machine's scopes cut down what its service account may do.
     Row::new(
@@ -80,34 +80,34 @@ pub(super) const TABLE: &[Row] = &[
         &["ACCESS_TOKEN_TYPE_UNSUPPORTED"],
         ErrorKind::Unauthenticated,
         "Google does not accept the token",
-        "look whether the service account's key was deleted or disabled (`gcloud iam service-accounts \
+        "check whether the service account's key was deleted or disabled (`gcloud iam service-accounts \
          keys list`), and make a new one",
     ),
     Row::new(
         &["ACCOUNT_STATE_INVALID"],
         ErrorKind::Unauthenticated,
         "the service account is disabled or deleted",
-        "enable it (`gcloud iam service-accounts enable <email>`), or take another",
+        "enable it (`gcloud iam service-accounts enable <email>`), or use another",
     ),
     Row::new(
         &["CREDENTIALS_MISSING"],
         ErrorKind::Unauthenticated,
         "the request arrived without credentials",
-        "look for a proxy that strips the Authorization header, and at credentials-source",
+        "check for a proxy that strips the Authorization header, and credentials-source",
     ),
     Row::new(
         &["RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"],
         ErrorKind::Throttled,
-        "the project's quota of requests is used up for the moment",
-        "switch the limit layer on, or ask for a higher quota at \
+        "the project's request quota is currently exhausted",
+        "enable the limit layer, or request a higher quota at \
          https://console.cloud.google.com/iam-admin/quotas",
     ),
     // A quota on how many there are, not on the rate: waiting does not help.
     Row::new(
         &["RESOURCE_QUOTA_EXCEEDED"],
         ErrorKind::Unavailable,
-        "a quota of the project is used up",
-        "delete secrets, or ask for a higher quota at \
+        "a quota of the project is exhausted",
+        "delete secrets, or request a higher quota at \
          https://console.cloud.google.com/iam-admin/quotas",
     )
     .with_retryable(false),
@@ -122,34 +122,34 @@ pub(super) const TABLE: &[Row] = &[
         &["ALREADY_EXISTS"],
         ErrorKind::AlreadyExists,
         "the name already has another value",
-        "a new value needs a new coordinate",
+        "use a new coordinate for a new value",
     ),
     Row::new(
         &["DATA_LOSS"],
         ErrorKind::Integrity,
         "Google has lost the data, or received it damaged",
-        "write it again; look at https://status.cloud.google.com",
+        "write it again; check https://status.cloud.google.com",
     ),
     // The state of the version, which the store looks at; in writes the key or a policy.
     Row::new(
         &["FAILED_PRECONDITION"],
         ErrorKind::Conflict,
         "the state of the secret does not allow this",
-        "look at the secret's versions in the console, and at the KMS key",
+        "check the secret's versions in the console, and the KMS key",
     )
     .with_retryable(false),
     Row::new(
         &["INVALID_ARGUMENT", "OUT_OF_RANGE"],
         ErrorKind::InvalidConfig,
         "Google refuses a parameter of the request",
-        "look at labels, region and expiry (between a minute and a hundred years ahead), and, with a \
+        "check labels, region and expiry (between a minute and a hundred years ahead), and, with a \
          KMS key, whether Secret Manager's service agent exists (`migrate policy gcp --kms-key …`)",
     ),
     Row::new(
         &["NOT_FOUND"],
         ErrorKind::NotFound,
-        "the store has nothing under this name: it was never written here, was deleted, or has expired",
-        "look whether project-id and region are the ones it was written to, and at `replication`: \
+        "the store does not have a secret of this name: it was never written, was deleted, or has expired",
+        "check whether project-id and region are the ones it was written to, and `replication`: \
          global secrets and those of a region do not see each other",
     ),
     // Without a reason: a token that is none, of a deleted key or of a wrong time.
@@ -157,8 +157,8 @@ pub(super) const TABLE: &[Row] = &[
         &["UNAUTHENTICATED"],
         ErrorKind::Unauthenticated,
         "Google does not accept the credentials",
-        "look whether the service account's key was deleted or disabled (`gcloud iam service-accounts \
-         keys list`), and at this machine's clock",
+        "check whether the service account's key was deleted or disabled (`gcloud iam service-accounts \
+         keys list`), and this machine's clock",
     ),
     Row::new(
         &["CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"],
@@ -170,6 +170,6 @@ pub(super) const TABLE: &[Row] = &[
         &["UNIMPLEMENTED"],
         ErrorKind::InvalidConfig,
         "the endpoint does not serve Secret Manager",
-        "look at endpoint-url, and whether the region has regional secrets",
+        "check endpoint-url, and whether the region has regional secrets",
     ),
 ];

@@ -78,7 +78,7 @@ async fn urls() {
     assert!(!lab.file("x.db").exists());
 }
 
-/// Whoever names a row could otherwise erase what the tool has found about it.
+/// Otherwise a row's name could erase what the tool reports about it.
 #[tokio::test]
 async fn nothing_that_a_terminal_obeys_is_printed() {
     let lab = Lab::with(1, 1).await;
@@ -115,7 +115,7 @@ async fn long_lists_go_to_a_file_and_ten_of_them_to_the_screen() {
         .says("--list names.txt");
 }
 
-/// Whoever writes `read-only=true` relies on it, and this tool opens the store by itself.
+/// An operator who writes `read-only=true` relies on it, and this tool opens the store itself.
 #[tokio::test]
 async fn what_stands_around_the_stores_of_a_service_is_refused_in_a_url() {
     let lab = Lab::with(1, 1).await;

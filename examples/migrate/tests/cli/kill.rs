@@ -46,7 +46,7 @@ async fn two_thousand_secrets_survive_kills_in_every_phase() {
             keep(before.path(), lab.folder());
         }
         if phase == "copy" {
-            // Killed again and again, each time a little later, without ever starting anew.
+            // Killed again and again, each time a little later, without ever starting over.
             for share in 1..=4 {
                 let at = points * share / 5;
                 kills += u64::from(stopped_and_killed(&lab, phase, at));

@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// A plain store with secrets, a configuration database that points at them, an encrypted store to be.
 pub(crate) struct Lab {
     folder: tempfile::TempDir,
-    /// What the source holds.
+    /// The secrets in the source.
     pub(crate) secrets: BTreeMap<ManagedCoordinate, String>,
 }
 
@@ -255,14 +255,14 @@ impl Lab {
         self.run(&arguments)
     }
 
-    /// Ends the test unless the target holds every secret once and equal, and nothing else.
+    /// Ends the test unless the target contains every secret once and equal, and nothing else.
     pub(crate) async fn expect_moved(&self) {
         let target = self.target().await;
         expect_exactly(&target, &self.secrets).await;
         target.close().await;
     }
 
-    /// Ends the test unless the source holds every secret, and nothing else.
+    /// Ends the test unless the source contains every secret, and nothing else.
     pub(crate) async fn expect_source_whole(&self) {
         let source = self.source().await;
         expect_exactly(&source, &self.secrets).await;
@@ -278,7 +278,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
         .unwrap()
 }
 
-/// Ends the test unless a store holds these secrets once and equal, and nothing else.
+/// Ends the test unless a store contains these secrets once and equal, and nothing else.
 pub(crate) async fn expect_exactly(
     store: &dyn SecretPersistence,
     expected: &BTreeMap<ManagedCoordinate, String>,

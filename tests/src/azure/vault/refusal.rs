@@ -135,7 +135,7 @@ impl Refusal {
 
     /// See <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#error-responses>.
     pub(super) fn failed(status: u16) -> Self {
-        let status = StatusCode::from_u16(status).expect("the switch holds a status");
+        let status = StatusCode::from_u16(status).expect("the switch is a status");
         Self::new(
             status,
             "InternalServerError",

@@ -190,7 +190,7 @@ impl Secrets {
         Ok((secret, secret.latest()))
     }
 
-    /// Begins to remove a deleted secret for ever.
+    /// Begins to remove a deleted secret forever.
     pub(super) fn purge(&mut self, name: &str, vault: &str, switches: &Switches) -> Result<()> {
         let secret = self.deleted_for_change(name)?;
         if switches.purge_protection {

@@ -115,7 +115,7 @@ impl Answer {
         self.body
     }
 
-    /// A refusal with this code and status, in whose message this stands.
+    /// A refusal with this code and status, whose message contains this.
     #[track_caller]
     fn refused(self, code: u16, status: &str, message: &str) -> Value {
         assert_eq!(self.status, code, "{}", self.text);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::super::Warning;
 use super::{KubernetesSecrets, invalid, no_secret, tree};
 
-/// What the key that names a credential's key ends in.
+/// The suffix of keys that name a credential's key.
 const SECRET_KEY: &str = "SecretKey";
 
 pub(super) struct Block<'a> {
@@ -73,7 +73,7 @@ impl<'a> Block<'a> {
         Ok(value.map(|value| value.expose().to_owned()))
     }
 
-    /// Refuses keys that neither the table nor `extra` has, set or not.
+    /// Refuses keys that are neither in the table nor in `extra`, set or not.
     pub(super) fn refuse_unknown(
         &self,
         table: &'static [Setting],
@@ -100,7 +100,7 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// Sets what the block says, and with `looks_up` what the Kubernetes Secret has.
+    /// Sets the values of the block and, with `looks_up`, of the Kubernetes Secret.
     pub(super) fn fill(&mut self, values: &mut SettingMap, looks_up: bool) -> Result<()> {
         for row in values.table() {
             if self.without.contains(&row.name) {
@@ -122,7 +122,7 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// What stands in the file itself, under whichever of its keys.
+    /// The value in the file itself, under any of its keys.
     fn inline(&self, row: &Setting) -> Result<Option<SecretValue>> {
         let mut found: Option<SecretValue> = None;
         for key in row.helm {
@@ -140,7 +140,7 @@ impl<'a> Block<'a> {
                     return Err(
                         invalid(format!("`{}` have two values", row.helm.join("` and `")))
                             .with_store(self.place.clone())
-                            .with_hint("they mean the same: leave one out"),
+                            .with_hint("they mean the same; remove one"),
                     );
                 }
                 (_, Some(value)) => found = Some(value),
@@ -200,7 +200,7 @@ impl<'a> Block<'a> {
         Ok(None)
     }
 
-    /// What the Secret has under the key that the file names, or under a documented one.
+    /// The value in the Secret, under the key that the file names or under a documented key.
     fn look_up(&mut self, row: &Setting, named: Option<String>) -> Result<Option<SecretValue>> {
         if row.helm_secret.is_empty() {
             return Ok(None);
@@ -227,7 +227,7 @@ impl<'a> Block<'a> {
         Ok(None)
     }
 
-    /// The error for a credential that is needed and stands nowhere.
+    /// The error for a required credential that is missing.
     pub(super) fn no_credential(&self, table: &[Setting], name: &str, hint: &'static str) -> Error {
         let row = table.iter().find(|row| row.name == name);
         let key = row
@@ -260,7 +260,7 @@ impl<'a> Block<'a> {
         let named = secret_key(row).unwrap_or_default();
         invalid(format!("`{inline}` and `{named}` exclude each other"))
             .with_store(self.place.clone())
-            .with_hint("a credential stands in the file or in the Kubernetes Secret, not in both")
+            .with_hint("put a credential in the file or in the Kubernetes Secret, not in both")
     }
 
     fn at(&self, key: &str) -> String {
@@ -277,7 +277,7 @@ fn secret_key(row: &Setting) -> Option<String> {
 fn nearest_secret_key<'t>(table: &'t [Setting], key: &str) -> Option<&'t Setting> {
     let looks_like_a_name = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphabetic());
     let folded = key.to_ascii_lowercase();
-    // Who writes the whole ending means one of these, however far the beginning is off.
+    // A key with the whole suffix means one of these, however misspelt its beginning is.
     let most = match folded.ends_with("secretkey") {
         true => key.len() / 2,
         false => 3,

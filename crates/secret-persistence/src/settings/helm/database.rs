@@ -14,7 +14,8 @@ use crate::kind::Kind;
 const PRESENT: &str = "global.database";
 const FORMER: &str = "externalDatabase";
 
-/// Keys beside those of the key table. `type` says who runs the server, and the replica is not ours.
+/// Additional keys beside those of the key table. `type` says who runs the server, and we do not
+/// use the replica.
 const KEYS: &[&str] = &[
     "databaseSecretKey",
     "existingSecret",

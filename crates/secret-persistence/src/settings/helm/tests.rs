@@ -82,10 +82,7 @@ fn a_credential_stands_in_the_file_or_in_the_secret() {
     }
     refused(vault("authToken: canary, token: other"), "two values");
     refused(vault("authTokenSecretKey: missing"), "has not");
-    refused(
-        vault("authTokenSecretKey: ../token"),
-        "not the name of a key",
-    );
+    refused(vault("authTokenSecretKey: ../token"), "not a valid key");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! JSON in which a name stands twice: each reader takes another of the two, so none is taken here.
+//! Refuses JSON with duplicate names: parsers differ in which of the two they use.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,14 +6,14 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Looks through a whole text, keeping nothing but names.
+/// Walks through a text and keeps only names.
 #[derive(Clone, Copy)]
 struct Unique<'a> {
     /// The name that stands twice.
     twice: &'a RefCell<Option<String>>,
 }
 
-/// Refuses a text in which one object has a name twice.
+/// Refuses a text with an object that has a duplicate name.
 ///
 /// # Errors
 /// Where that is so, with the name and its place; and for what is no JSON.

@@ -1,4 +1,4 @@
-//! Writing: one name, one value, for ever.
+//! Writing: one name, one value, forever.
 
 use uuid::Uuid;
 

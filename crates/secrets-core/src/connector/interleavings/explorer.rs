@@ -62,7 +62,7 @@ impl Touches {
 type Actor = Pin<Box<dyn Future<Output = ()>>>;
 type Check = Box<dyn Fn() -> Result<(), String>>;
 
-/// What one run is made of. Built anew for every run.
+/// The parts of one run. Created for every run.
 pub(super) struct Scene {
     pub(super) actors: Vec<(&'static str, Actor)>,
     /// Holds after every single step.
@@ -202,7 +202,7 @@ fn run(world: &Arc<World>, scene: Scene, orders: Orders, mut crashes: usize) -> 
                 moved = Some(at);
             }
         }
-        // What has landed wakes whoever waits for the answer.
+        // What has landed wakes the task that waits for the answer.
         for at in 0..actors.len() {
             if world.take_answered(at) {
                 poll(world, &mut actors, at);

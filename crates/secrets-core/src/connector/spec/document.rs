@@ -26,11 +26,11 @@ pub(super) struct Document<'s> {
 pub(super) type Stray = &'static str;
 
 const LEAVES: Stray =
-    "the reference leaves the document; write what it refers to into the specification itself";
-const NOWHERE: Stray = "the reference points nowhere";
+    "the reference leaves the document; copy its target into the specification itself";
+const NOWHERE: Stray = "the reference has no target";
 const AMBIGUOUS: Stray = "the reference is ambiguous under a nested `$id`; remove that `$id`";
 
-/// What an object of a specification is, by where it stands.
+/// The kind of an object in a specification, determined by its position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Context {
     /// Data: no keyword in it means anything.
@@ -71,7 +71,7 @@ impl Context {
                 | "unevaluatedProperties" => Self::Schema,
                 _ => Self::Unknown,
             },
-            // Where a keyword stands, a name may be meant, and then a schema follows.
+            // In the position of a keyword, a name may be meant, and then a schema follows.
             Self::Unknown => match Self::Schema.below(key, member) {
                 Self::Data => Self::Schema,
                 Self::Names => Self::Unknown,
@@ -84,7 +84,7 @@ impl Context {
     /// What a value is that should be this.
     fn of(self, value: &Value) -> Self {
         match self {
-            // Names stand in objects; what stands in a list instead, nobody knows.
+            // Names are members of objects; a list in their place has no meaning.
             Self::Names if value.is_array() => Self::Unknown,
             _ => self,
         }
@@ -190,13 +190,13 @@ impl<'s> Document<'s> {
                 [target, others @ ..] if others.iter().all(|other| ptr::eq(*other, *target)) => {
                     target
                 }
-                _ => return Err("several schemas have the anchor that the reference names"),
+                _ => return Err("several schemas have the reference's anchor"),
             }
         };
         if target.is_object() || target.is_boolean() {
             Ok(target)
         } else {
-            Err("the reference points at something that is no schema")
+            Err("the reference points to something that is not a schema")
         }
     }
 
@@ -212,7 +212,7 @@ impl<'s> Document<'s> {
     /// Everything that a `$recursiveRef` can mean.
     fn resolve_recursive(&self, reference: &str) -> Result<Vec<&'s Value>, Stray> {
         if reference != "#" {
-            return Err("`$recursiveRef` can only be `#`");
+            return Err("`$recursiveRef` must be `#`");
         }
         Ok([&[self.root][..], &self.recursive].concat())
     }
@@ -258,7 +258,7 @@ impl<'s> Document<'s> {
         reference: &Value,
         from: &'s Value,
     ) -> Result<Vec<&'s Value>, Stray> {
-        let reference = reference.as_str().ok_or("a reference is a string")?;
+        let reference = reference.as_str().ok_or("a reference must be a string")?;
         match keyword {
             "$dynamicRef" => self.resolve_dynamic(reference, from),
             "$recursiveRef" => self.resolve_recursive(reference),

@@ -134,7 +134,7 @@ impl Reader<'_> {
         Some(Expression::Sequence(parts))
     }
 
-    /// What stands between parentheses, of which the first one is read.
+    /// Parses up to the closing parenthesis, after the opening one.
     fn group(&mut self, nesting: usize) -> Option<Expression> {
         if self.chars.next_if_eq(&'?').is_some() {
             match self.chars.next()? {
@@ -205,7 +205,7 @@ impl Reader<'_> {
         (digits > 0).then_some(number)
     }
 
-    /// What stands between brackets, of which the first one is read.
+    /// Parses up to the closing bracket, after the opening one.
     fn class(&mut self) -> Option<Set> {
         let negated = self.chars.next_if_eq(&'^').is_some();
         let mut members = Set::new();

@@ -16,7 +16,7 @@ pub(super) const UNKNOWN: StateId = 0;
 /// The state of all secret places: what lies below them is part of the secret.
 pub(super) const SECRET: StateId = 1;
 
-/// Merged nodes, of which each stands for a set of schemas of one place.
+/// Merged nodes. Each represents a set of schemas of one place.
 #[derive(Debug)]
 pub(in crate::connector) struct Graph {
     pub(super) states: Vec<State>,

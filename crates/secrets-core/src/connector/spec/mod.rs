@@ -1,4 +1,4 @@
-//! A connection specification, compiled: where the secrets of its configurations are.
+//! A compiled connection specification: finds the secrets of its configurations.
 
 mod automaton;
 mod document;
@@ -20,16 +20,16 @@ pub(super) use self::graph::{Cursor, Position};
 pub(super) use self::types::Types;
 use super::error::ConnectorError;
 
-/// A compiled connection specification: knows the secret places of every configuration of it.
+/// A compiled connection specification, which knows the secret places of its configurations.
 ///
-/// Compiling resolves references and merges the schemas that are about the same place, once per
-/// version of a connector; splitting, updating and masking are then one walk over the configuration.
-/// Cloning shares everything.
+/// Compiling resolves references and merges the schemas that apply to the same place, once per
+/// version of a connector. Splitting, updating and masking then need one walk over the
+/// configuration. Clones share everything.
 ///
-/// A schema marks its place as secret with `airbyte_secret`, anything but `false` and `"false"`.
-/// A place is secret if any schema that can be about it says so, in whatever branch of whatever
-/// combination, behind whatever reference. What cannot be understood is an error, never a secret
-/// left in clear.
+/// A schema marks its place as secret with `airbyte_secret`, with any value except `false` and
+/// `"false"`. A place is secret if any schema that may apply to it says so, in any branch of any
+/// combination, behind any reference. A specification that cannot be interpreted is an error, so
+/// that no secret stays in plain text.
 ///
 /// ```
 /// use secret_persistence_core::connector::ConnectorSpec;
@@ -61,7 +61,7 @@ impl ConnectorSpec {
     ///
     /// # Errors
     /// `UnsupportedSchema`, with the place in the specification, for a reference that leaves the
-    /// document, points nowhere or is ambiguous, and for a mark that is not about any value.
+    /// document, cannot be resolved or is ambiguous, and for a mark that applies to no value.
     /// `LimitExceeded` for a specification that is nested deeper than
     /// [`MAX_DEPTH`](super::MAX_DEPTH) or merges to more than
     /// [`MAX_MERGED_NODES`](super::MAX_MERGED_NODES).
@@ -75,7 +75,7 @@ impl ConnectorSpec {
         self.0.states.iter().any(|state| !state.patterns.is_empty())
     }
 
-    /// A walk; `exhaustive` where it matters which properties are known.
+    /// A walk; `exhaustive` if it matters which properties are known.
     pub(super) fn cursor(&self, exhaustive: bool) -> Cursor<'_> {
         Cursor::new(&self.0, exhaustive)
     }

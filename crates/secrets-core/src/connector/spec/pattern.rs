@@ -8,7 +8,7 @@ use crate::connector::limits::{MAX_NAME_STEPS, MAX_PATTERN_ROOM};
 
 /// A pattern of `patternProperties`. Cloning shares.
 ///
-/// `None` where it may match every name: it has a meaning that we do not know (look-around, back
+/// `None` if it may match every name: it has a meaning that we do not know (look-around, back
 /// references) or that depends on the flag, is no expression, or is too large.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern(Option<Arc<Automaton>>);

@@ -34,7 +34,7 @@ pub(super) struct Node<'s> {
     pub(super) lists: Vec<Vec<NodeId>>,
     /// Schemas of all elements from an index on.
     pub(super) tails: Vec<(usize, NodeId)>,
-    /// The schema of what the string holds.
+    /// The schema of the string's content.
     content: Option<NodeId>,
 }
 
@@ -70,7 +70,7 @@ impl<'s> Nodes<'s> {
         if !specification.is_object() && !specification.is_boolean() {
             reader
                 .complaints
-                .add(specification, "a specification is an object");
+                .add(specification, "a specification must be an object");
         }
         let root = reader.node(specification);
         reader.read_pending();
@@ -176,8 +176,8 @@ struct Reader<'s> {
     items_cover_prefix: bool,
 }
 
-const UNREACHED: &str = "a secret is marked, or a mark is referred to, where the meaning of the \
-     specification is unknown; move it to a schema of a property or an element";
+const UNREACHED: &str = "a secret is marked, or a mark is referred to, in a part of the \
+specification whose meaning is undefined; move it to a schema of a property or an element";
 
 const TRUE: NodeId = 0;
 const FALSE: NodeId = 1;

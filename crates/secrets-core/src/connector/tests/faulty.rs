@@ -187,7 +187,7 @@ impl SecretPersistence for Faulty {
     }
 }
 
-/// Opens one store after the other, and the last one for ever, whatever the id.
+/// Opens one store after the other, and the last one forever, whatever the id.
 pub(super) struct Rotated {
     stores: Vec<Arc<Faulty>>,
     opened: AtomicUsize,

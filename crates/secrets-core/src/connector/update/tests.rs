@@ -386,7 +386,7 @@ fn a_saved_raw_value_is_the_old_one_and_is_split_now() {
         "/s",
         ProblemKind::MaskWithoutValue,
     );
-    // A row that holds the input form of a pointer, which asks the list as any input does.
+    // A row with the input form of a pointer, which asks the list as any input does.
     let update = Update::of(json!({"s": "secret_coordinate::team/x"}));
     update.refuses(json!({"s": MASK}), "/s", ProblemKind::ExternalNotAllowed);
     let update = update.policy(Policy::default().with_external_prefix(None, "team/"));

@@ -342,7 +342,7 @@ fn random_pattern(random: &mut Random, depth: usize) -> String {
     pattern
 }
 
-/// Answers per line, a name in two characters: without the flag and with it, `x` where it is no
+/// Answers per line, a name in two characters: without the flag and with it, `x` if it is no
 /// expression.
 const NODE: &str = "
     const compile = (pattern, flag) => { try { return new RegExp(pattern, flag); } catch { return null; } };

@@ -9,6 +9,7 @@ mod fleet;
 mod google;
 mod installation;
 mod layers;
+mod live_move;
 mod mirroring;
 mod outages;
 mod program;

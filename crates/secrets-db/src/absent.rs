@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use secret_persistence_core::{Error, ErrorKind, Result};
 
-use crate::client::{Client, Columns, Filter, Head, Row, Rows, Swap};
+use crate::client::{Client, Columns, Filter, Head, Inserted, Row, Rows, Swap};
 use crate::schema::Layout;
 
 /// Contains nothing and refuses every change.
@@ -36,7 +36,7 @@ impl Client for Absent {
         Ok(Vec::new())
     }
 
-    async fn insert(&self, _: &Rows<'_>) -> Result<HashSet<String>> {
+    async fn insert(&self, _: &Rows<'_>) -> Result<Inserted> {
         Err(self.refused())
     }
 

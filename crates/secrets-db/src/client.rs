@@ -18,7 +18,7 @@ pub(crate) trait Client: Send + Sync {
     async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<Row>>;
 
     /// Inserts rows whose name is new, and says which those were. The others stay as they are.
-    async fn insert(&self, rows: &Rows<'_>) -> Result<HashSet<String>>;
+    async fn insert(&self, rows: &Rows<'_>) -> Result<Inserted>;
 
     async fn delete(&self, name: &str) -> Result<()>;
 
@@ -106,7 +106,28 @@ impl Content {
             || self.key_id.is_some()
     }
 
-    /// The encrypted columns, where all of them are filled and `payload` is not.
+    /// The encrypted columns, where all of them are filled and `payload` is not; else `payload`.
+    pub(crate) fn into_sealed(self) -> Result<Sealed, Option<SecretValue>> {
+        match self {
+            Self {
+                payload: None,
+                ciphertext: Some(ciphertext),
+                nonce: Some(nonce),
+                wrapped_key: Some(wrapped_key),
+                key_nonce: Some(key_nonce),
+                key_id: Some(key_id),
+            } => Ok(Sealed {
+                ciphertext,
+                nonce,
+                wrapped_key,
+                key_nonce,
+                key_id,
+            }),
+            other => Err(other.payload),
+        }
+    }
+
+    /// The same as a copy.
     pub(crate) fn to_sealed(&self) -> Option<Sealed> {
         if self.payload.is_some() {
             return None;
@@ -118,6 +139,23 @@ impl Content {
             key_nonce: self.key_nonce.clone()?,
             key_id: self.key_id.clone()?,
         })
+    }
+}
+
+/// Which rows were inserted.
+pub(crate) enum Inserted {
+    /// All of them: the usual case, in which no engine has to list them.
+    All,
+    /// Those of these names.
+    Only(HashSet<String>),
+}
+
+impl Inserted {
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! A random nonce is safe for 2³² wraps under one key of the ring; a ring is rotated long before.
 
+use std::mem;
+
 use aes_gcm::aead::{AeadInOut, Generate, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
@@ -56,14 +58,14 @@ impl Sealed {
         })
     }
 
-    /// Decrypts the value.
-    pub(crate) fn open(&self, ring: &KeyRing, binding: Binding<'_>) -> Result<SecretValue> {
+    /// Decrypts the value, in place.
+    pub(crate) fn open(mut self, ring: &KeyRing, binding: Binding<'_>) -> Result<SecretValue> {
         let data_key = self.unwrap_key(ring, binding)?;
         let plain = decrypt(
             &cipher(&data_key),
             &self.nonce,
             &binding.associated(VALUE, None),
-            self.ciphertext.clone(),
+            mem::take(&mut self.ciphertext),
         )
         .ok_or_else(|| damaged("its value cannot be decrypted"))?;
         String::from_utf8(plain)
@@ -238,7 +240,7 @@ mod tests {
         let ring = ring();
         let first = Sealed::seal(&ring, HOME, &value()).unwrap();
         let second = Sealed::seal(&ring, HOME, &value()).unwrap();
-        assert_eq!(first.open(&ring, HOME).unwrap(), value());
+        assert_eq!(first.clone().open(&ring, HOME).unwrap(), value());
         assert_ne!(first.ciphertext, second.ciphertext);
         assert_ne!(first.wrapped_key, second.wrapped_key);
         assert_eq!(first.ciphertext.len(), value().len() + TAG_BYTES);
@@ -262,13 +264,13 @@ mod tests {
             ..HOME
         };
         for binding in [elsewhere, later, never] {
-            let error = sealed.open(&ring, binding).unwrap_err();
+            let error = sealed.clone().open(&ring, binding).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Integrity);
         }
         for key_id in ["k2", "k3", "", "not an id"] {
             let mut altered = sealed.clone();
             altered.key_id = key_id.to_owned();
-            let error = altered.open(&ring, HOME).unwrap_err();
+            let error = altered.clone().open(&ring, HOME).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Integrity, "{key_id}");
         }
     }
@@ -288,13 +290,13 @@ mod tests {
                 let mut altered = sealed.clone();
                 column(&mut altered)[at] ^= 1;
                 assert_eq!(
-                    altered.open(&ring, HOME).unwrap_err().kind(),
+                    altered.clone().open(&ring, HOME).unwrap_err().kind(),
                     ErrorKind::Integrity
                 );
                 let mut shortened = sealed.clone();
                 column(&mut shortened).truncate(at);
                 assert_eq!(
-                    shortened.open(&ring, HOME).unwrap_err().kind(),
+                    shortened.clone().open(&ring, HOME).unwrap_err().kind(),
                     ErrorKind::Integrity
                 );
             }
@@ -311,8 +313,8 @@ mod tests {
         assert_eq!(rewrapped.ciphertext, sealed.ciphertext);
         assert_eq!(rewrapped.key_id, "k2");
         ring.remove(&"k1".parse().unwrap()).unwrap();
-        assert_eq!(rewrapped.open(&ring, HOME).unwrap(), value());
-        assert!(sealed.open(&ring, HOME).is_err());
+        assert_eq!(rewrapped.clone().open(&ring, HOME).unwrap(), value());
+        assert!(sealed.clone().open(&ring, HOME).is_err());
     }
 
     /// Two bindings whose parts run into each other must not authenticate the same bytes.

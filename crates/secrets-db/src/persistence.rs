@@ -13,7 +13,7 @@ use secret_persistence_core::{
 use tokio::sync::OnceCell;
 
 use crate::absent::Absent;
-use crate::client::{Client, Columns, Head, Row, Rows, Values};
+use crate::client::{Client, Columns, Content, Head, Inserted, Rows, Values};
 use crate::config::{DbConfig, Mode, Target};
 use crate::envelope::{Binding, Sealed};
 use crate::keyring::KeyRing;
@@ -23,6 +23,9 @@ use crate::ring_check;
 const READ_BATCH: usize = 5_000;
 /// Maximum rows per insert: with the largest values, below the limit of a Postgres message.
 const WRITE_BATCH: usize = 500;
+/// SQLite has no messages; one batch is one transaction, and each waits for the disk once.
+#[cfg(feature = "sqlite")]
+const SQLITE_WRITE_BATCH: usize = 1_000;
 /// The largest value. Far above any key file, and far below the limits of both engines.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 const DEFAULT_PAGE: usize = 1_000;
@@ -100,7 +103,7 @@ impl Database {
     }
 
     async fn open(config: DbConfig) -> Result<Self> {
-        let (client, engine, location, concurrency): (Box<dyn Client>, _, _, _) =
+        let (client, engine, location, concurrency, write_batch): (Box<dyn Client>, _, _, _, _) =
             match &config.target {
                 #[cfg(feature = "sqlite")]
                 Target::Sqlite(path) => (
@@ -111,6 +114,7 @@ impl Database {
                     "sqlite",
                     crate::sqlite::place(path, &config),
                     SQLITE_CONCURRENCY,
+                    SQLITE_WRITE_BATCH,
                 ),
                 #[cfg(feature = "postgres")]
                 Target::Postgres(target) => (
@@ -121,6 +125,7 @@ impl Database {
                     "postgres",
                     format!("{target} table {}", config.table),
                     config.pool_size as usize,
+                    WRITE_BATCH,
                 ),
                 #[allow(unreachable_patterns)]
                 other => return Err(not_built_in(other)),
@@ -151,7 +156,7 @@ impl Database {
         }
         let capabilities = Capabilities {
             read_batch: READ_BATCH,
-            write_batch: WRITE_BATCH,
+            write_batch,
             concurrency,
             max_value_bytes: MAX_VALUE_BYTES,
             atomic_create: true,
@@ -228,22 +233,18 @@ impl Database {
     }
 
     /// The value of a row, if the mode accepts it.
-    fn value(&self, row: Row) -> Result<Read> {
-        let binding = Binding {
-            coordinate: &row.coordinate,
-            expires: row.expires,
-        };
-        let content = row.content?;
+    fn value(&self, binding: Binding<'_>, content: Result<Content>) -> Result<Read> {
+        let content = content?;
         let half = content.is_touched_by_encryption();
         let value = match (self.inner.mode, &self.inner.ring) {
             (Mode::Plain, _) | (_, None) => content.payload.ok_or_else(|| {
                 altered("it does not contain a plain value")
                     .with_hint("if the table is encrypted, set its key ring and mode=encrypted")
             })?,
-            (mode, Some(ring)) => match (content.to_sealed(), content.payload) {
-                (Some(sealed), _) => sealed.open(ring, binding)?,
-                (None, Some(value)) if mode == Mode::Converting && !half => value,
-                (None, Some(_)) => {
+            (mode, Some(ring)) => match content.into_sealed() {
+                Ok(sealed) => sealed.open(ring, binding)?,
+                Err(Some(value)) if mode == Mode::Converting && !half => value,
+                Err(Some(_)) => {
                     return Err(altered(
                         "it contains a plain value, but only encrypted ones are accepted",
                     )
@@ -251,12 +252,12 @@ impl Database {
                         "if the table is being converted, set mode=converting until encrypt is done",
                     ));
                 }
-                (None, None) => {
+                Err(None) => {
                     return Err(altered("columns of its encrypted value are NULL"));
                 }
             },
         };
-        let expires = row
+        let expires = binding
             .expires
             .map(Timestamp::from_unix_seconds)
             .transpose()
@@ -280,7 +281,12 @@ impl Database {
             if index % YIELD_AFTER == YIELD_AFTER - 1 && columns == Columns::Sealed {
                 tokio::task::yield_now().await;
             }
-            values.insert(row.coordinate.clone(), self.value(row));
+            let binding = Binding {
+                coordinate: &row.coordinate,
+                expires: row.expires,
+            };
+            let value = self.value(binding, row.content);
+            values.insert(row.coordinate, value);
         }
         Ok(values)
     }
@@ -320,15 +326,14 @@ impl Database {
             values,
         };
         let inserted = self.client().insert(&rows).await?;
+        if matches!(inserted, Inserted::All) {
+            return Ok(vec![Ok(Written::Created); writes.len()]);
+        }
         let present = writes
             .iter()
             .map(|write| write.coordinate.as_str())
-            .filter(|name| !inserted.contains(*name));
-        let mut present = if inserted.len() == writes.len() {
-            HashMap::new()
-        } else {
-            self.read_values(present).await?
-        };
+            .filter(|name| !inserted.contains(name));
+        let mut present = self.read_values(present).await?;
         Ok(writes
             .iter()
             .map(|write| {

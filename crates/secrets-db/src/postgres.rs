@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::client::{
-    Before, Client, Columns, Filter, Head, Row, Rows, Swap, Values, decode, decode_head,
+    Before, Client, Columns, Filter, Head, Inserted, Row, Rows, Swap, Values, decode, decode_head,
 };
 use crate::config::{DbConfig, IfMissing};
 use crate::error::{POSTGRES, from_sqlx};
@@ -230,7 +230,7 @@ impl Client for PostgresClient {
         self.explained(rows).await
     }
 
-    async fn insert(&self, rows: &Rows<'_>) -> Result<HashSet<String>> {
+    async fn insert(&self, rows: &Rows<'_>) -> Result<Inserted> {
         let names: Vec<&str> = rows.names.iter().map(|(name, _)| *name).collect();
         let expires: Vec<Option<i64>> = rows.names.iter().map(|(_, expires)| *expires).collect();
         let mut query = match &rows.values {
@@ -265,10 +265,12 @@ impl Client for PostgresClient {
         if self.layout.created {
             query = query.bind(rows.created);
         }
-        let inserted = query
-            .fetch_all(&self.pool)
-            .await
-            .and_then(|rows| names_of(&rows));
+        let inserted = query.fetch_all(&self.pool).await.and_then(|inserted| {
+            if inserted.len() == rows.names.len() {
+                return Ok(Inserted::All);
+            }
+            names_of(&inserted).map(Inserted::Only)
+        });
         self.explained(inserted).await
     }
 

@@ -148,7 +148,7 @@ impl Database {
     ) -> Result<Rotated> {
         let renew = |content: &Content, binding: Binding<'_>| {
             change(content, |sealed| {
-                Sealed::seal(ring, binding, &sealed.open(ring, binding)?)
+                Sealed::seal(ring, binding, &sealed.clone().open(ring, binding)?)
             })
         };
         let total = self.client().count(&Filter::Sealed).await?;

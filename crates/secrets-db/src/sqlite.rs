@@ -1,19 +1,22 @@
 //! SQLite: one file, one writing connection, a few reading ones.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use secret_persistence_core::{Error, ErrorKind, Result};
+use sqlx::query::Query;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, Sqlite, SqliteConnection, Transaction};
 
 use crate::client::{
-    Before, Client, Columns, Filter, Head, Row, Rows, Swap, Values, decode, decode_head,
+    Before, Client, Columns, Filter, Head, Inserted, Row, Rows, Swap, Values, decode, decode_head,
 };
 use crate::config::{DbConfig, IfMissing};
 use crate::error::{SQLITE, from_sqlx};
@@ -21,6 +24,10 @@ use crate::schema::{self, Dialect, Found, Layout};
 
 /// Reading is local and short: more connections than cores only wait for each other.
 const READERS: u32 = 4;
+
+/// How many rows one statement inserts. It is prepared once for each connection, whatever the batch; more
+/// rows make it longer to prepare and no faster.
+const PREPARED_ROWS: usize = 100;
 
 /// How long a delete waits for readers that are in the way of emptying the log.
 const SWEEP_PATIENCE: Duration = Duration::from_millis(50);
@@ -160,6 +167,69 @@ impl SqliteClient {
             .map_err(failed)
     }
 
+    fn insert_sql(&self, rows: &Rows<'_>, count: usize, returning: &str) -> String {
+        let mut columns = vec!["coordinate"];
+        match &rows.values {
+            Values::Plain(_) => columns.push("payload"),
+            Values::Sealed { .. } => {
+                columns.extend(["ciphertext", "nonce", "wrapped_key", "key_nonce", "key_id"]);
+            }
+        }
+        for (present, name) in [
+            (self.layout.owner, "owner"),
+            (self.layout.created, "created"),
+            (self.layout.expires, "expires"),
+        ] {
+            if present {
+                columns.push(name);
+            }
+        }
+        let placeholders = format!("(?{})", ", ?".repeat(columns.len() - 1));
+        format!(
+            "INSERT INTO {} ({}) VALUES {} ON CONFLICT (coordinate) DO NOTHING{returning}",
+            self.table,
+            columns.join(", "),
+            vec![placeholders; count].join(", "),
+        )
+    }
+
+    fn insert_query<'q>(
+        &self,
+        sql: &'q str,
+        rows: &'q Rows<'_>,
+        part: Range<usize>,
+    ) -> Query<'q, Sqlite, SqliteArguments> {
+        // The statement differs with the number of rows; these two numbers come again.
+        let is_usual = part.len() == 1 || part.len() == PREPARED_ROWS;
+        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(is_usual);
+        for index in part {
+            let (name, expires) = rows.names[index];
+            query = query.bind(name);
+            query = match &rows.values {
+                Values::Plain(values) => query.bind(values[index].expose()),
+                Values::Sealed { key_id, values } => {
+                    let sealed = &values[index];
+                    query
+                        .bind(sealed.ciphertext.as_slice())
+                        .bind(sealed.nonce.as_slice())
+                        .bind(sealed.wrapped_key.as_slice())
+                        .bind(sealed.key_nonce.as_slice())
+                        .bind(*key_id)
+                }
+            };
+            if self.layout.owner {
+                query = query.bind(rows.owner);
+            }
+            if self.layout.created {
+                query = query.bind(rows.created);
+            }
+            if self.layout.expires {
+                query = query.bind(expires);
+            }
+        }
+        query
+    }
+
     /// Whether the key may still be written under: `retire_key` takes its check value away.
     async fn knows_key(&self, connection: &mut SqliteConnection, key_id: &str) -> Result<bool> {
         let sql = format!("SELECT 1 FROM {} WHERE name = $1", self.meta);
@@ -191,6 +261,14 @@ impl SqliteClient {
             .map(|busy| busy == 0)
             .map_err(failed)
     }
+}
+
+/// The rows in parts that one statement inserts.
+fn parts(rows: &Rows<'_>) -> impl Iterator<Item = Range<usize>> {
+    let count = rows.names.len();
+    (0..count)
+        .step_by(PREPARED_ROWS)
+        .map(move |from| from..(from + PREPARED_ROWS).min(count))
 }
 
 impl Statements {
@@ -239,73 +317,38 @@ impl Client for SqliteClient {
             .map_err(failed)
     }
 
-    async fn insert(&self, rows: &Rows<'_>) -> Result<HashSet<String>> {
-        let mut columns = vec!["coordinate"];
-        match &rows.values {
-            Values::Plain(_) => columns.push("payload"),
-            Values::Sealed { .. } => {
-                columns.extend(["ciphertext", "nonce", "wrapped_key", "key_nonce", "key_id"]);
-            }
-        }
-        for (present, name) in [
-            (self.layout.owner, "owner"),
-            (self.layout.created, "created"),
-            (self.layout.expires, "expires"),
-        ] {
-            if present {
-                columns.push(name);
-            }
-        }
-        let mut sql = format!(
-            "INSERT INTO {} ({}) VALUES ",
-            self.table,
-            columns.join(", ")
-        );
-        let placeholders = format!("(?{})", ", ?".repeat(columns.len() - 1));
-        for index in 0..rows.names.len() {
-            if index > 0 {
-                sql.push_str(", ");
-            }
-            sql.push_str(&placeholders);
-        }
-        sql.push_str(" ON CONFLICT (coordinate) DO NOTHING RETURNING coordinate");
-        // The statement differs with the number of rows: not worth a place among the prepared ones.
-        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(rows.names.len() == 1);
-        for (index, (name, expires)) in rows.names.iter().enumerate() {
-            query = query.bind(*name);
-            query = match &rows.values {
-                Values::Plain(values) => query.bind(values[index].expose()),
-                Values::Sealed { key_id, values } => {
-                    let sealed = &values[index];
-                    query
-                        .bind(sealed.ciphertext.as_slice())
-                        .bind(sealed.nonce.as_slice())
-                        .bind(sealed.wrapped_key.as_slice())
-                        .bind(sealed.key_nonce.as_slice())
-                        .bind(*key_id)
-                }
-            };
-            if self.layout.owner {
-                query = query.bind(rows.owner);
-            }
-            if self.layout.created {
-                query = query.bind(rows.created);
-            }
-            if self.layout.expires {
-                query = query.bind(*expires);
-            }
-        }
+    async fn insert(&self, rows: &Rows<'_>) -> Result<Inserted> {
         let mut transaction = self.begin().await?;
         if let Values::Sealed { key_id, .. } = &rows.values
             && !self.knows_key(&mut transaction, key_id).await?
         {
-            return Ok(HashSet::new());
+            return Ok(Inserted::Only(HashSet::new()));
         }
-        let inserted = query
-            .fetch_all(&mut *transaction)
-            .await
-            .and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect())
-            .map_err(failed)?;
+        let mut inserted = 0;
+        for part in parts(rows) {
+            let sql = self.insert_sql(rows, part.len(), "");
+            let done = self.insert_query(&sql, rows, part);
+            let done = done.execute(&mut *transaction).await.map_err(failed)?;
+            inserted += done.rows_affected();
+        }
+        let inserted = if inserted == rows.names.len() as u64 {
+            Inserted::All
+        } else {
+            // Some names were there already, which is seldom. SQLite says which only where it lists
+            // those that were not, so all of it is done again.
+            transaction.rollback().await.map_err(failed)?;
+            transaction = self.begin().await?;
+            let mut names = HashSet::new();
+            for part in parts(rows) {
+                let sql = self.insert_sql(rows, part.len(), " RETURNING coordinate");
+                let done = self.insert_query(&sql, rows, part);
+                let done = done.fetch_all(&mut *transaction).await.map_err(failed)?;
+                for row in done {
+                    names.insert(row.try_get(0).map_err(failed)?);
+                }
+            }
+            Inserted::Only(names)
+        };
         transaction.commit().await.map_err(failed)?;
         self.sweep().await;
         Ok(inserted)

@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use secret_persistence_core::{ErrorKind, SecretPersistence, SecretPersistenceExt};
+use secret_persistence_core::{ErrorKind, SecretPersistence, SecretPersistenceExt, Written};
 use secret_persistence_db::{Database, Mode};
 
-use crate::support::{Folder, LEGACY, Place, Setup, managed, secret, write};
+use crate::support::{Folder, LEGACY, Place, Setup, managed, ring, secret, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_its_log_and_its_index_are_private() {
@@ -23,6 +23,45 @@ async fn a_new_file_its_log_and_its_index_are_private() {
     }
     assert_eq!(files, 3);
     store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_many_statements_says_of_each_row_what_became_of_it() {
+    for is_encrypted in [false, true] {
+        let folder = Folder::new();
+        let mut setup = folder.config();
+        if is_encrypted {
+            setup = setup.keyring(&ring());
+        }
+        let store = Database::connect(setup.build().unwrap()).await.unwrap();
+        assert_eq!(store.capabilities().write_batch, 1_000);
+        // Neither a whole number of statements, nor all new.
+        let first: Vec<_> = (0..250).map(|number| write(number, "value")).collect();
+        let results = store.write_batch(&first).await;
+        assert!(
+            results
+                .iter()
+                .all(|result| matches!(result, Ok(Written::Created)))
+        );
+        let second: Vec<_> = (200..630)
+            .map(|number| write(number, if number == 249 { "other" } else { "value" }))
+            .collect();
+        for (write, result) in second.iter().zip(store.write_batch(&second).await) {
+            let number = write.coordinate.clone();
+            match result {
+                Ok(Written::AlreadySame) => assert!((200..249).any(|n| managed(n) == number)),
+                Ok(Written::Created) => assert!((250..630).any(|n| managed(n) == number)),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+                    assert_eq!(number, managed(249));
+                }
+            }
+        }
+        let raw = folder.raw().await;
+        assert_eq!(raw.number("SELECT count(*) FROM secrets").await, 630);
+        raw.close().await;
+        store.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -316,7 +316,7 @@ mod tests {
             ),
             (
                 "aws://eu-west-1?endpoint-url=https://vpce.example/?x=canary",
-                "no more",
+                "may contain only",
             ),
             ("aws://eu-west-1?endpoint-url=ftp://localhost", "https"),
         ] {

@@ -161,7 +161,7 @@ async fn every_code_has_its_kind() {
             true,
             "HTTP 500",
         ),
-        (429, "SomethingNewException", K::Throttled, true, "fewer"),
+        (429, "SomethingNewException", K::Throttled, true, "lower rate"),
         (
             403,
             "<html>forbidden by canary</html>",
@@ -900,7 +900,7 @@ async fn connections_that_fail_say_how() {
         (
             "https://no-such-host.invalid".to_owned(),
             ErrorKind::Unavailable,
-            "does not exist",
+            "does not resolve",
         ),
         // A server that does not speak TLS.
         (
@@ -931,7 +931,7 @@ async fn a_server_that_hangs_is_given_up() {
     let error = open(&gate).await.read(&names(1)[0]).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(14));
     assert!(
-        error.is_retryable() && error.message().contains("in time"),
+        error.is_retryable() && error.message().contains("timed out"),
         "{error}"
     );
     assert_eq!(gate.take_actions().len(), 1);

@@ -672,7 +672,7 @@ async fn a_role_that_cannot_be_assumed_says_why() {
             ErrorKind::InvalidConfig,
             "region",
         ),
-        ("Throttling", ErrorKind::Throttled, "fewer"),
+        ("Throttling", ErrorKind::Throttled, "lower rate"),
     ] {
         let gate = Gate::open(None, move |_| refusal(code)).await;
         let error = read(&AwsSecretsManager::connect(with_role(&gate)).await.unwrap()).await;

@@ -156,7 +156,7 @@ async fn throttling_and_outages_say_when_to_come_back() {
         switches.retry_after = Some(7);
     });
     let error = store.read(&coordinate().into()).await.unwrap_err();
-    says(&error, ErrorKind::Throttled, &["fewer requests"]);
+    says(&error, ErrorKind::Throttled, &["lower rate"]);
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
     azure.switches(|switches| {
         switches.throttle_every = None;
@@ -186,7 +186,7 @@ async fn what_cannot_be_reached_says_why() {
     says(
         &error,
         ErrorKind::Unavailable,
-        &["no-such-vault-at-all", "does not exist", "spelt right"],
+        &["no-such-vault-at-all", "does not resolve", "spelt right"],
     );
     // Nobody listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -224,7 +224,7 @@ async fn what_cannot_be_reached_says_why() {
     // A vault that takes its time.
     azure.switches(|switches| switches.latency = Duration::from_secs(5));
     let error = connected(config(&azure).set("timeout-seconds", 1).build().unwrap()).await;
-    says(&error, ErrorKind::Unavailable, &["in time"]);
+    says(&error, ErrorKind::Unavailable, &["timed out"]);
     let missing = config(&azure)
         .set("ca-file", "/no/such/file.pem")
         .build()

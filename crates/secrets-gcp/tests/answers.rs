@@ -509,7 +509,7 @@ async fn no_connection_is_explained() {
         .set("credentials", key.service_account_json());
     let error = unread(&unknown.connect().await).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.message().contains("does not exist"), "{error}");
+    assert!(error.message().contains("does not resolve"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,7 +97,9 @@ impl Session<'_> {
                     ledger.found(changed(entry));
                     return Some(to(entry, State::Pending, entry.intent));
                 }
-                ledger.tally(|tally| tally.lost += 1);
+                if entry.state != State::Intent {
+                    ledger.tally(|tally| tally.lost += 1);
+                }
                 let mut finding = Finding::of(Class::Lost, entry.coordinate.as_str())
                     .in_holder(entry.holder.as_deref())
                     .with_kind(error.kind().as_str());

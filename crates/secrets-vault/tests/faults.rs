@@ -208,7 +208,7 @@ async fn a_certificate_that_has_expired_is_called_so() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.message().contains("does not exist"), "{error}");
+    assert!(error.message().contains("does not resolve"), "{error}");
 }
 
 #[tokio::test]

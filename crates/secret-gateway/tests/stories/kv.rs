@@ -133,7 +133,7 @@ async fn a_name_has_one_value_for_ever() {
         refused["errors"][0]
             .as_str()
             .unwrap()
-            .contains("one value for ever")
+            .contains("one value forever")
     );
     assert_eq!(
         world.call("GET", &path, None).await.expect(200)["data"]["data"]["value"],

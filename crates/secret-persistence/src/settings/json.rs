@@ -335,7 +335,7 @@ mod tests {
     fn what_fits_no_form_or_several_is_refused() {
         for (value, expected) in [
             (json!([]), "no JSON object"),
-            (json!({}), "no form"),
+            (json!({}), "no known form"),
             (json!({"auth_type": "SSO"}), "IAM_ROLE or ACCESS_KEY"),
             (json!({"auth_type": 1}), "IAM_ROLE or ACCESS_KEY"),
             (

@@ -323,7 +323,7 @@ mod tests {
             "{\"x\": [{\"b\": null,\n\"\\u0062\": \"canary\"}]}",
         ] {
             let error = json("the text", text).unwrap_err();
-            assert!(error.message().contains("duplicate name"), "{error}");
+            assert!(error.message().contains("stands twice"), "{error}");
             assert!(error.hint().unwrap().contains("line 2"), "{error}");
             assert!(!format!("{error:?}").contains("canary"));
         }

@@ -15,7 +15,7 @@ async fn urls() {
     let check = |url: &str| lab.run(&["check", "--store", url]);
     check("foo://host")
         .expect(2)
-        .says("`foo` is no store")
+        .says("scheme `foo`")
         .says("sqlite");
     if cfg!(not(feature = "aws")) {
         check("aws://us-east-1").expect(2).says("--features aws");
@@ -185,7 +185,7 @@ async fn sources_of_configurations() {
         &["--configs", &lab.table(), "--configs", &lab.table()],
     )
     .expect(2)
-    .says("given twice");
+    .says("listed twice");
     lab.sql("UPDATE actor SET configuration = '{\"canary\": ' WHERE id = 'connector-000001'")
         .await;
     plan(&lab.table())
@@ -300,7 +300,7 @@ async fn a_key_ring_without_the_key_of_a_row() {
     .expect(2);
     lab.run(&["keygen", "--file", "ring"])
         .expect(2)
-        .says("exists already");
+        .says("already exists");
 }
 
 #[tokio::test]

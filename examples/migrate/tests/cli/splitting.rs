@@ -204,5 +204,5 @@ async fn properties_that_the_specification_does_not_know_are_counted_and_named_o
     assert_eq!(json["findings"]["unknown"]["count"], 3, "{json}");
     split(&lab, &["--dry-run", "--refuse-unknown-properties"])
         .expect(1)
-        .says("the specification does not know this property");
+        .says("the specification does not define this property");
 }

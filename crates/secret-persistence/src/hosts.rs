@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 /// assert!(hosts.allows("config.example") && hosts.allows("localhost:8080"));
 /// assert!(!hosts.allows("evil.example") && !hosts.allows(""));
 ///
-/// A browser sends the origin of the page.
+/// // A browser sends the origin of the page.
 /// assert!(AllowedHosts::same_origin("localhost:8080", "http://localhost:8080"));
 /// assert!(!AllowedHosts::same_origin("localhost:8080", "https://evil.example"));
 /// ```

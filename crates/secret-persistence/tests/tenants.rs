@@ -251,7 +251,10 @@ fn hosts_smuggled_into_a_region_or_a_project() {
 
 #[test]
 fn databases() {
-    refused(&json!({"url": "postgres://u:canary@10.0.0.1/d"}), "no known form");
+    refused(
+        &json!({"url": "postgres://u:canary@10.0.0.1/d"}),
+        "no known form",
+    );
     refused(
         &json!({"host": "10.0.0.1", "database": "d", "user": "u", "password": "canary"}),
         "no known form",

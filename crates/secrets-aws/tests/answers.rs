@@ -161,7 +161,13 @@ async fn every_code_has_its_kind() {
             true,
             "HTTP 500",
         ),
-        (429, "SomethingNewException", K::Throttled, true, "lower rate"),
+        (
+            429,
+            "SomethingNewException",
+            K::Throttled,
+            true,
+            "lower rate",
+        ),
         (
             403,
             "<html>forbidden by canary</html>",

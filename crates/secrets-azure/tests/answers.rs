@@ -186,7 +186,11 @@ async fn what_cannot_be_reached_says_why() {
     says(
         &error,
         ErrorKind::Unavailable,
-        &["no-such-vault-at-all", "does not resolve", "spelt right"],
+        &[
+            "no-such-vault-at-all",
+            "does not resolve",
+            "spelt correctly",
+        ],
     );
     // Nobody listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0")

@@ -29,7 +29,7 @@ pub const MAX_EXTERNAL_BYTES: usize = 2048;
 ///
 /// assert!(Coordinate::parse("airbyte_workspace_1_secret_2_v3")?.managed().is_some());
 /// assert!(Coordinate::parse("team/database-password")?.managed().is_none());
-/// An alias of a managed name is always refused.
+/// // An alias of a managed name is always refused.
 /// let error = Coordinate::parse("arn:aws:secretsmanager:eu-west-1:1:secret:airbyte_x_v1").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidCoordinate);
 /// # Ok::<(), secret_persistence_core::Error>(())

@@ -147,7 +147,7 @@ impl Setting {
 /// settings.set_env(|name| (name == "DATABASE_PASSWORD").then(|| "hunter2".to_owned()));
 /// assert_eq!(settings.text("table"), Some("public.secrets"));
 /// assert!(!format!("{settings:?}").contains("hunter2"));
-/// Unknown names are errors that suggest the nearest known name.
+/// // Unknown names are errors that suggest the nearest known name.
 /// let error = settings.set("tabel", "x").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 /// assert!(error.hint().unwrap().contains("`table`"));
@@ -464,7 +464,7 @@ pub fn unknown(name: &str, known: impl Iterator<Item = &'static str> + Clone) ->
 /// let url = StoreUrl::parse("vault://vault.example:8200/secret/airbyte/?namespace=team")?;
 /// assert_eq!((url.scheme(), url.host(), url.port()), ("vault", Some("vault.example"), Some(8200)));
 /// assert_eq!(url.path(), "/secret/airbyte/");
-/// A URL with a password is refused and not shown.
+/// // A URL with a password is refused and not shown.
 /// let error = StoreUrl::parse("postgres://airbyte:hunter2@db/airbyte").unwrap_err();
 /// assert!(!format!("{error} {error:?}").contains("hunter2"));
 /// # Ok::<(), secret_persistence_core::Error>(())

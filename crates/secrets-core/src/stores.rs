@@ -38,7 +38,7 @@ type Store = Arc<dyn SecretPersistence>;
 /// #[async_trait]
 /// impl OpenStore for Settings {
 ///     async fn open(&self, id: &StorageId) -> Result<Option<Arc<dyn SecretPersistence>>> {
-///         A service reads its row of this id here, and connects.
+///         // A service reads its row of this id here, and connects.
 ///         Ok((id.as_str() == "team-a").then(|| Arc::new(Memory::new()) as _))
 ///     }
 /// }

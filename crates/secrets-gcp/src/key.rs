@@ -219,8 +219,8 @@ mod tests {
         for (text, expected) in [
             ("canary".to_owned(), "neither JSON"),
             ("{\"canary\": canary}".to_owned(), "not JSON"),
-            ("{\"type\": \"canary\"}".to_owned(), "no type"),
-            ("{\"canary\": 1}".to_owned(), "no type"),
+            ("{\"type\": \"canary\"}".to_owned(), "unknown type"),
+            ("{\"canary\": 1}".to_owned(), "unknown type"),
             (missing.to_string(), "lack private_key"),
             (foreign.to_string(), "another universe"),
             (String::new(), "not JSON"),

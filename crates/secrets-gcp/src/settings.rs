@@ -217,7 +217,7 @@ mod tests {
             ),
             (
                 "gcp://my-project?endpoint-url=https://psc.example/?x=canary",
-                "no more",
+                "may contain only",
             ),
             ("gcp://my-project?endpoint-url=ftp://localhost", "https"),
         ] {

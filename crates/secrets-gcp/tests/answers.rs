@@ -76,7 +76,7 @@ async fn an_operator_understands_what_is_wrong() {
             |switches| switches.cut("AccessSecretVersion", When::BeforeWork),
             ErrorKind::Unavailable,
             true,
-            &["broke off", "try again"],
+            &["is incomplete", "try again"],
         ),
         (
             |_| {},

@@ -393,7 +393,7 @@ mod tests {
             ),
             (Connect::NotPublic, ErrorKind::InvalidConfig, "tenant"),
             (Connect::Refused, ErrorKind::Unavailable, "refuses"),
-            (Connect::TimedOut, ErrorKind::Unavailable, "in time"),
+            (Connect::TimedOut, ErrorKind::Unavailable, "timed out"),
             (Connect::Tls, ErrorKind::InvalidConfig, "TLS"),
         ] {
             let error = explain(&Nature::Connect(connect).into());

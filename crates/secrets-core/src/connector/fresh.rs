@@ -29,7 +29,7 @@ impl ActingSecrets {
     /// # let stores = Stores::new(Arc::new(store));
     /// # let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default())
     /// #     .acting_as(&Actor::new("job 7"));
-    /// Another change replaces the first row before its secret is read.
+    /// // Another change replaces the first row before its secret is read.
     /// let rows = [
     ///     (1, json!({"password": {"_secret": "airbyte_workspace_1_secret_2_v1"}})),
     ///     (2, json!({"password": {"_secret": "airbyte_workspace_1_secret_3_v2"}})),

@@ -52,7 +52,7 @@ pub trait ResolveReferences: Send + Sync + 'static {
 ///
 /// let pointer = Pointer::new(row.coordinate.clone()).with_reference_id(Some(id));
 /// assert_eq!(references.locate(&pointer).ok(), Some(row));
-/// A pointer whose secret or storage contradicts its reference is refused.
+/// // A pointer whose secret or storage contradicts its reference is refused.
 /// let moved = pointer.with_storage_id(Some("team-a".parse()?));
 /// let error = references.locate(&moved).unwrap_err();
 /// assert!(matches!(error, UnresolvedReference::Mismatch));

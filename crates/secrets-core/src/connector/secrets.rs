@@ -134,7 +134,7 @@ impl ConnectorSecrets {
 /// # use secret_persistence_core::{Actor, Memory, Scope, Stores};
 /// # use serde_json::{Value, json};
 /// # use uuid::Uuid;
-/// The caller's table with one row.
+/// // The caller's table with one row.
 /// struct Table(Mutex<(u64, Value)>);
 ///
 /// impl Table {
@@ -143,7 +143,7 @@ impl ConnectorSecrets {
 ///     }
 ///
 ///     /// `UPDATE … SET configuration = $1, revision = revision + 1 WHERE revision = $2`;
-///     `None` if the connection broke before the answer arrived.
+///     // `None` if the connection broke before the answer arrived.
 ///     fn save(&self, config: &Value, revision: u64) -> Option<bool> {
 ///         let mut row = self.0.lock().unwrap();
 ///         if row.0 == revision {
@@ -183,7 +183,7 @@ impl ConnectorSecrets {
 ///         Some(true) => {
 ///             staged.commit().await?;
 ///         }
-///         Another save came first: delete what this one wrote. Its user reads the row again.
+///         // Another save came first: delete what this one wrote. Its user reads the row again.
 ///         Some(false) => {
 ///             staged.abort().await?;
 ///         }
@@ -229,7 +229,7 @@ impl ConnectorSecrets {
 /// // INSERT INTO outbox (record, state) VALUES ($1, 'open')
 /// let row = serde_json::to_string(planned.record())?;
 /// let staged = planned.stage().await?;
-/// Here the process crashes and is restarted.
+/// // Here the process crashes and is restarted.
 /// drop(staged);
 ///
 /// // UPDATE outbox SET state = 'abandoned' WHERE id = $1 AND state = 'open'
@@ -237,7 +237,7 @@ impl ConnectorSecrets {
 /// let cleanup = secrets.heal(&record, RecordState::Abandoned).await?;
 /// assert_eq!(cleanup.deleted.len(), 1);
 /// assert!(store.is_empty());
-/// A write that timed out may still arrive, so the record stays until then.
+/// // A write that timed out may still arrive, so the record stays until then.
 /// assert!(cleanup.again.is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;

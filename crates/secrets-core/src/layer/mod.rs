@@ -17,7 +17,7 @@
 //!     .with_retry(RetryOptions::default())
 //!     .with_limit(LimitOptions::default().with_share(0.25));
 //! let store = Layers::over(stack).with_metrics(true).build();
-//! Errors, reports and messages name the store; `{:#}` shows the layers too.
+//! // Errors, reports and messages name the store; `{:#}` shows the layers too.
 //! assert_eq!(store.to_string(), "memory");
 //! assert_eq!(format!("{store:#}"), "metrics(cache(retry(limit(timeout(memory)))))");
 //! # }

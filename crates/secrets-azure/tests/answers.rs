@@ -228,7 +228,7 @@ async fn what_cannot_be_reached_says_why() {
     // A vault that takes its time.
     azure.switches(|switches| switches.latency = Duration::from_secs(5));
     let error = connected(config(&azure).set("timeout-seconds", 1).build().unwrap()).await;
-    says(&error, ErrorKind::Unavailable, &["timed out"]);
+    says(&error, ErrorKind::Unavailable, &["in time"]);
     let missing = config(&azure)
         .set("ca-file", "/no/such/file.pem")
         .build()

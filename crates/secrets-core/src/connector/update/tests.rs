@@ -286,7 +286,7 @@ fn identity_is_storage_and_coordinate() {
     elsewhere["_secret_storage_id"] = json!("other");
     let update = Update::of(json!({"s": own(1), "t": elsewhere.clone()}));
     let plan = update.to(json!({})).unwrap();
-    assert_eq!(superseded(&plan), [own(1), elsewhere]);
+    assert_eq!(superseded(&plan), [elsewhere, own(1)]);
 }
 
 #[test]

@@ -315,10 +315,10 @@ impl RedactorBuilder {
     }
 
     fn add(&mut self, text: &str) {
-        if text.starts_with(['{', '[']) {
-            if let Ok(document) = serde_json::from_str(text) {
-                self.add_document(&SecretJson::new(document));
-            }
+        if text.starts_with(['{', '['])
+            && let Ok(document) = serde_json::from_str(text)
+        {
+            self.add_document(&SecretJson::new(document));
         }
         self.texts.push(Zeroizing::new(text.to_owned()));
     }

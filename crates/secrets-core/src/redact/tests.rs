@@ -154,7 +154,7 @@ struct Reluctant {
 impl Write for Reluctant {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.calls += 1;
-        if self.calls % 3 == 0 {
+        if self.calls.is_multiple_of(3) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let some = bytes.len().min(3);

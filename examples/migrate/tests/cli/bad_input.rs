@@ -25,7 +25,7 @@ async fn urls() {
     } else {
         check("azure://my-vault?client-secret=hunter2")
             .expect(2)
-            .says("must not stand in a URL")
+            .says("must not be in a URL")
             .never_says("hunter2");
         check("azure://my-vault?purgee=always")
             .expect(2)
@@ -39,7 +39,7 @@ async fn urls() {
     } else {
         check("gcp://my-project?credentials=hunter2")
             .expect(2)
-            .says("must not stand in a URL")
+            .says("must not be in a URL")
             .never_says("hunter2");
         check("gcp://my-project?replicaton=regional")
             .expect(2)

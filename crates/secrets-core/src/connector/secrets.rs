@@ -143,7 +143,7 @@ impl ConnectorSecrets {
 ///     }
 ///
 ///     /// `UPDATE … SET configuration = $1, revision = revision + 1 WHERE revision = $2`;
-///     // `None` if the connection broke before the answer arrived.
+///     /// `None` if the connection broke before the answer arrived.
 ///     fn save(&self, config: &Value, revision: u64) -> Option<bool> {
 ///         let mut row = self.0.lock().unwrap();
 ///         if row.0 == revision {
@@ -179,7 +179,7 @@ impl ConnectorSecrets {
 ///
 /// for staged in [first, second] {
 ///     match table.save(staged.config(), revision) {
-///         Saved: delete what it replaced.
+///         // Saved: delete what it replaced.
 ///         Some(true) => {
 ///             staged.commit().await?;
 ///         }
@@ -187,7 +187,7 @@ impl ConnectorSecrets {
 ///         Some(false) => {
 ///             staged.abort().await?;
 ///         }
-///         Unknown. The row, read with a lock, decides.
+///         // Unknown. The row, read with a lock, decides.
 ///         None => {
 ///             let (_, current) = table.row();
 ///             staged.settle(Some(&current)).await?;

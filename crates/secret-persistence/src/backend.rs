@@ -41,6 +41,14 @@ pub(crate) struct Backend {
 }
 
 /// Opens a store with its configuration: what the five backends do alike, each with its own types.
+#[cfg(any(
+    feature = "aws",
+    feature = "azure",
+    feature = "gcp",
+    feature = "postgres",
+    feature = "sqlite",
+    feature = "vault"
+))]
 async fn open<Config, Store, Connecting>(
     config: Result<Config>,
     owner: Option<Owner>,

@@ -77,6 +77,7 @@ impl ActingSecrets {
     /// that is missing in the store counts as changed, so that entering it again repairs the
     /// configuration.
     ///
+    /// # Errors
     /// Every problem of the configurations, every unresolved reference and every saved secret that
     /// cannot be read, by place.
     pub async fn plan_update(

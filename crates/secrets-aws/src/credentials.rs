@@ -102,8 +102,12 @@ impl CredentialCache {
     /// AWS has refused these credentials: looks for others. Whether there are.
     pub(crate) async fn refused(&self, refused: &Arc<Held>) -> bool {
         let load = || async { self.0.source.load().await.map(Some) };
-        let found = self.0.shared.replace(refused, load).await;
-        found.is_some_and(|held| !same(&held.keys, &refused.keys))
+        let shared = &self.0.shared;
+        let found = shared.replace(refused, load).await;
+        match found.inspect_err(|_| shared.forget(refused)) {
+            Ok(Some(held)) => !same(&held.keys, &refused.keys),
+            _ => false,
+        }
     }
 }
 

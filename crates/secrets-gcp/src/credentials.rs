@@ -115,7 +115,9 @@ impl CredentialCache {
                 Ok(None)
             }
         };
-        self.0.shared.replace(refused, make).await.is_some()
+        let shared = &self.0.shared;
+        let found = shared.replace(refused, make).await;
+        matches!(found.inspect_err(|_| shared.forget(refused)), Ok(Some(_)))
     }
 
     /// Who we are, as far as the credentials say.

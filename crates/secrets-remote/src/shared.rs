@@ -82,31 +82,47 @@ impl<T, E: Clone> Shared<T, E> {
         }
     }
 
-    /// What to use in place of what the store has refused: what somebody else has made meanwhile, or
-    /// what `make` finds; `None` if it finds nothing else. Where it fails nothing is held any more.
-    pub async fn replace<F>(&self, refused: &Arc<T>, make: impl FnOnce() -> F) -> Option<Arc<T>>
+    /// Returns another value than the refused one: what another caller has made meanwhile, or what
+    /// `make` finds; `None` if it finds nothing else. The refused value stays until there is another.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn replace<F>(
+        &self,
+        refused: &Arc<T>,
+        make: impl FnOnce() -> F,
+    ) -> Result<Option<Arc<T>>, E>
     where
         F: Future<Output = Result<Option<T>, E>>,
     {
         let asked = Instant::now();
         let mut failed = self.making.lock().await;
         if let Some(held) = self.held().filter(|held| !Arc::ptr_eq(held, refused)) {
-            return Some(held);
+            return Ok(Some(held));
         }
-        if still_failed(&failed, asked).is_some() {
-            return None;
+        if let Some(error) = still_failed(&failed, asked) {
+            return Err(error);
         }
         match make().await {
             Ok(made) => {
                 *failed = None;
-                made.map(|made| self.hold(made))
+                Ok(made.map(|made| self.hold(made)))
             }
             Err(error) => {
-                *failed = Some((Instant::now(), error));
-                self.forget(refused);
-                None
+                *failed = Some((Instant::now(), error.clone()));
+                Err(error)
             }
         }
+    }
+
+    /// Puts a new value in place of this one, unless it has been replaced. Returns whether it did.
+    pub fn update(&self, old: &Arc<T>, new: T) -> bool {
+        let mut held = self.held.write();
+        let is_current = held.as_ref().is_some_and(|held| Arc::ptr_eq(held, old));
+        if is_current {
+            *held = Some(Arc::new(new));
+        }
+        is_current
     }
 
     /// Drops this value, unless it has been replaced.
@@ -189,16 +205,28 @@ mod tests {
         let first = shared.get(|_| true, |_| maker.make(Ok(1))).await.unwrap();
         let replace = || shared.replace(&first, || async { maker.make(Ok(2)).await.map(Some) });
         let (one, other) = tokio::join!(replace(), replace());
-        assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()));
+        let (one, other) = (one.unwrap().unwrap(), other.unwrap().unwrap());
+        assert!(Arc::ptr_eq(&one, &other));
         assert_eq!(maker.calls(), 2);
         // There is nothing else than what was refused: it stays.
         let held = shared.held().unwrap();
-        assert!(shared.replace(&held, || async { Ok(None) }).await.is_none());
+        assert_eq!(shared.replace(&held, || async { Ok(None) }).await, Ok(None));
         assert!(shared.held().is_some());
-        // Looking for it fails: it goes, and is not looked for again by the others who were refused.
+        // Looking for another fails: the others who were refused share the failure.
         let fail = || shared.replace(&held, || async { maker.make(Err("no")).await.map(Some) });
-        assert_eq!(tokio::join!(fail(), fail()), (None, None));
-        assert_eq!((shared.held(), maker.calls()), (None, 3));
+        assert_eq!(tokio::join!(fail(), fail()), (Err("no"), Err("no")));
+        assert_eq!((shared.held().as_deref(), maker.calls()), (Some(&2), 3));
+        shared.forget(&held);
+        assert_eq!(shared.held(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_current_value_is_updated() {
+        let (shared, maker) = (Number::default(), Maker::default());
+        let first = shared.get(|_| true, |_| maker.make(Ok(1))).await.unwrap();
+        assert!(shared.update(&first, 2));
+        assert!(!shared.update(&first, 3));
+        assert_eq!(shared.held().as_deref(), Some(&2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 use reqwest::Method;
 use secret_persistence_core::{Error, ErrorKind, Operation, Result, SecretValue};
+use secret_persistence_remote::Shared;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -31,18 +32,16 @@ const LONGEST_LEASE: Duration = Duration::from_secs(366 * 86_400);
 pub(crate) struct Session {
     http: Arc<Http>,
     login: Login,
-    token: RwLock<Option<Arc<Token>>>,
-    /// Held while logging in, so that any number of callers share one login. When a refusal last
-    /// led to one.
-    logging_in: tokio::sync::Mutex<Option<Instant>>,
-    renewal: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    token: Shared<Token, Error>,
+    /// When a refusal last led to a login.
+    last_refusal: Mutex<Option<Instant>>,
+    renewal: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A token and what is known of its lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) value: SecretValue,
-    generation: u64,
     lease: Option<Lease>,
     /// Whether the server once answered what it knows of the token.
     may_look_itself_up: bool,
@@ -120,9 +119,9 @@ impl Session {
         let session = Arc::new(Self {
             http,
             login,
-            token: RwLock::default(),
-            logging_in: tokio::sync::Mutex::default(),
-            renewal: parking_lot::Mutex::default(),
+            token: Shared::default(),
+            last_refusal: Mutex::default(),
+            renewal: Mutex::default(),
         });
         let given = match &session.login {
             Login::AppRole { .. } | Login::Jwt { .. } => None,
@@ -130,8 +129,11 @@ impl Session {
             Login::TokenFile(path) => Some(token_in(path).await.map_err(opening)?),
         };
         match given {
-            Some(value) => session.store(Arc::new(Token::new(value, None, false))),
-            None => drop(session.replace(None).await?),
+            Some(value) => {
+                let given = |_| async { Ok(Token::new(value, None, false)) };
+                session.token.get(|_| true, given).await?;
+            }
+            None => drop(session.token().await?),
         }
         Ok(session)
     }
@@ -144,22 +146,21 @@ impl Session {
     /// Learns the lease of a token that was given to us, and renews it from then on. It is a request
     /// of its own, so that a start need not wait for it before it sends the next one.
     pub(crate) async fn learn(self: &Arc<Self>) -> Result<()> {
-        let _alone = self.logging_in.lock().await;
-        let Some(token) = self.present().filter(|_| self.is_given()) else {
+        let Some(token) = self.token.held().filter(|_| self.is_given()) else {
             return Ok(());
         };
         let known = self.know(token.value.clone()).await.map_err(opening)?;
-        self.store(Arc::new(known));
-        self.renew_ahead();
+        let lease = known.lease;
+        if self.token.update(&token, known) {
+            self.renew_ahead(lease);
+        }
         Ok(())
     }
 
     /// The present token; a new one where its lease is over.
     pub(crate) async fn token(self: &Arc<Self>) -> Result<Arc<Token>> {
-        match self.present() {
-            Some(token) if !token.is_over() || !self.can_replace() => Ok(token),
-            token => self.replace(token.as_deref()).await,
-        }
+        let is_good = |token: &Token| !token.is_over() || !self.can_replace();
+        self.token.get(is_good, |_| self.log_in_and_renew()).await
     }
 
     /// Another token than the one that was refused, if there is any to be had.
@@ -167,20 +168,32 @@ impl Session {
         self: &Arc<Self>,
         refused: &Token,
     ) -> Result<Option<Arc<Token>>> {
-        let mut last = self.logging_in.lock().await;
-        if let Some(token) = self
-            .present()
-            .filter(|token| token.generation != refused.generation)
-        {
-            return Ok(Some(token));
+        let current = self.token().await?;
+        // A renewed token is the same one.
+        if current.value != refused.value {
+            return Ok(Some(current));
         }
+        let log_in = || async {
+            if self.may_log_in_again() {
+                self.log_in_and_renew().await.map(Some)
+            } else {
+                Ok(None)
+            }
+        };
+        let other = self.token.replace(&current, log_in).await?;
+        Ok(other.filter(|token| token.value != refused.value))
+    }
+
+    /// Whether a refusal may cause a login now. If so, the next one is refused for
+    /// [`LOGIN_AGAIN_AFTER`].
+    fn may_log_in_again(&self) -> bool {
+        let mut last = self.last_refusal.lock();
         let just_tried = last.is_some_and(|at| at.elapsed() < LOGIN_AGAIN_AFTER);
-        if !self.can_replace() || (just_tried && !refused.is_over()) {
-            return Ok(None);
+        let may = self.can_replace() && !just_tried;
+        if may {
+            *last = Some(Instant::now());
         }
-        *last = Some(Instant::now());
-        let token = self.log_in_anew(Some(refused)).await?;
-        Ok((token.generation != refused.generation).then_some(token))
+        may
     }
 
     /// Sends a request with the present token; once more with another where this one is refused.
@@ -246,39 +259,15 @@ impl Session {
             .await
     }
 
-    fn present(&self) -> Option<Arc<Token>> {
-        self.token.read().clone()
-    }
-
-    fn store(&self, token: Arc<Token>) {
-        *self.token.write() = Some(token);
-    }
-
     /// Whether there is a way to another token than the present one.
     fn can_replace(&self) -> bool {
         !matches!(self.login, Login::Token(_))
     }
 
-    /// Gets a new token, unless somebody else has just got one.
-    async fn replace(self: &Arc<Self>, seen: Option<&Token>) -> Result<Arc<Token>> {
-        let _alone = self.logging_in.lock().await;
-        let replaced =
-            |token: &Arc<Token>| Some(token.generation) != seen.map(|seen| seen.generation);
-        match self.present().filter(replaced) {
-            Some(token) => Ok(token),
-            None => self.log_in_anew(seen).await,
-        }
-    }
-
-    /// Gets a new token. The caller holds `logging_in`.
-    async fn log_in_anew(self: &Arc<Self>, seen: Option<&Token>) -> Result<Arc<Token>> {
-        let mut token = self.obtain().await.map_err(opening)?;
-        if let Some(seen) = seen {
-            token.generation = seen.generation + u64::from(seen.value != token.value);
-        }
-        let token = Arc::new(token);
-        self.store(Arc::clone(&token));
-        self.renew_ahead();
+    /// A new token, renewed from now on.
+    async fn log_in_and_renew(self: &Arc<Self>) -> Result<Token> {
+        let token = self.obtain().await.map_err(opening)?;
+        self.renew_ahead(token.lease);
         Ok(token)
     }
 
@@ -368,8 +357,8 @@ impl Session {
     }
 
     /// Starts renewing the present token in the background, in place of what went before.
-    fn renew_ahead(self: &Arc<Self>) {
-        let task = tokio::spawn(renew(Arc::downgrade(self)));
+    fn renew_ahead(self: &Arc<Self>, lease: Option<Lease>) {
+        let task = tokio::spawn(renew(Arc::downgrade(self), lease));
         let mut renewal = self.renewal.lock();
         // A login from within the renewal itself must not end the task it runs in.
         if let Some(before) = renewal
@@ -394,7 +383,6 @@ impl Token {
     fn new(value: SecretValue, lease: Option<Lease>, may_look_itself_up: bool) -> Self {
         Self {
             value,
-            generation: 0,
             lease,
             may_look_itself_up,
             accepted: Arc::default(),
@@ -408,36 +396,35 @@ impl Token {
 }
 
 /// Keeps the token of a session alive until the session is dropped or the token is replaced.
-async fn renew(session: Weak<Session>) {
-    loop {
-        let Some(lease) = session
-            .upgrade()
-            .and_then(|session| session.present()?.lease)
-        else {
-            return;
-        };
-        tokio::time::sleep(lease.renew_in()).await;
+async fn renew(session: Weak<Session>, mut lease: Option<Lease>) {
+    while let Some(current) = lease {
+        tokio::time::sleep(current.renew_in()).await;
         let Some(session) = session.upgrade() else {
             return;
         };
-        let Some(token) = session.present() else {
+        let Some(token) = session.token.held() else {
             return;
         };
-        match session.renew_once(&token, lease).await {
-            Ok(Some(lease)) => {
-                session.store(Arc::new(Token {
-                    lease: Some(lease),
+        match session.renew_once(&token, current).await {
+            Ok(Some(renewed)) => {
+                lease = Some(renewed);
+                let renewed = Token {
+                    lease,
                     ..(*token).clone()
-                }));
+                };
+                session.token.update(&token, renewed);
             }
-            // Not to be had, or not worth having: another login, which starts a renewal of its own.
-            Ok(None) if session.can_replace() => match session.replace(Some(&token)).await {
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::warn!(target: "secret_persistence_vault", kind = %error.kind(), "login failed, trying again");
-                    pause(lease).await;
+            // Impossible, or not worth it: log in again, which starts another renewal.
+            Ok(None) if session.can_replace() => {
+                let log_in = || async { session.log_in_and_renew().await.map(Some) };
+                match session.token.replace(&token, log_in).await {
+                    Ok(_) => return,
+                    Err(error) => {
+                        tracing::warn!(target: "secret_persistence_vault", kind = %error.kind(), "login failed, trying again");
+                        pause(current).await;
+                    }
                 }
-            },
+            }
             Ok(None) => {
                 tracing::warn!(
                     target: "secret_persistence_vault",
@@ -447,7 +434,7 @@ async fn renew(session: Weak<Session>) {
             }
             Err(error) => {
                 tracing::warn!(target: "secret_persistence_vault", kind = %error.kind(), "renewal failed, trying again");
-                pause(lease).await;
+                pause(current).await;
             }
         }
     }

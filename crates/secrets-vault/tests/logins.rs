@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use secret_persistence_core::{
@@ -431,6 +432,43 @@ async fn a_missing_capability_does_not_become_a_login_per_request() {
         2,
         "one at the start, one after the first refusal"
     );
+}
+
+/// Where logins fail, callers that come together share the failure: a server in trouble, or one that
+/// locks out who fails often, is not asked by each of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_fails_is_shared_by_all_callers() {
+    let logins = AtomicUsize::new(0);
+    let fake = Fake::start(move |seen: &Seen| match seen.path.as_str() {
+        "/v1/auth/approle/login" => match logins.fetch_add(1, Ordering::Relaxed) {
+            0 => reply(
+                200,
+                json!({"auth": {"client_token": "t", "lease_duration": 1, "renewable": false}}),
+            ),
+            _ => reply(400, json!({"errors": ["invalid secret id"]})),
+        },
+        _ => reply(403, json!({"errors": ["permission denied"]})),
+    })
+    .await;
+    let settings = [
+        ("kv-version", "2"),
+        ("auth-method", "approle"),
+        ("role-id", "r"),
+        ("secret-id", "s"),
+    ];
+    let store = open(&fake.address, &settings).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let before = fake.count("POST", "/login");
+    let name = Coordinate::parse("team/db").unwrap();
+    let refused = futures::future::join_all((0..40).map(|_| store.read(&name))).await;
+    assert!(refused.iter().all(|outcome| {
+        outcome
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Unauthenticated)
+    }));
+    // The renewal makes one now and then as well.
+    let made = fake.count("POST", "/login") - before;
+    assert!(made < 5, "{made} logins for 40 reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]

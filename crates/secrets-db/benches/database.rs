@@ -13,7 +13,7 @@ use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{
     Coordinate, ManagedCoordinate, SecretPersistence, SecretValue, Write,
 };
-use secret_persistence_db::{Database, DbConfig, KeyRing, SETTINGS};
+use secret_persistence_db::{Config, Database, KeyRing, SETTINGS};
 use sqlx::Row as _;
 
 const ROWS: usize = 1_000;
@@ -109,7 +109,7 @@ async fn stores(config: impl Fn() -> SettingMap) -> [Database; 2] {
         .set_by_operator("keyring", ring.to_text())
         .unwrap();
     let open = async |settings| {
-        let config = DbConfig::from_settings(&settings).unwrap();
+        let config = Config::from_settings(&settings).unwrap();
         Database::connect(config).await.unwrap()
     };
     let stores = [open(plain).await, open(encrypted).await];

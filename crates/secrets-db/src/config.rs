@@ -101,10 +101,10 @@ impl fmt::Display for Mode {
 /// ```
 /// use secret_persistence_core::ErrorKind;
 /// use secret_persistence_core::settings::StoreUrl;
-/// use secret_persistence_db::{DbConfig, Mode, SETTINGS};
+/// use secret_persistence_db::{Config, Mode, SETTINGS};
 ///
 /// let url = StoreUrl::parse("sqlite:///var/lib/secrets.db?table=secrets")?;
-/// let config = DbConfig::from_settings(&SETTINGS.from_url(&url, &|_| None)?)?;
+/// let config = Config::from_settings(&SETTINGS.from_url(&url, &|_| None)?)?;
 /// assert_eq!(config.mode(), Mode::Plain);
 /// // Unknown settings are errors that say what was probably meant.
 /// let misspelt = StoreUrl::parse("sqlite:///var/lib/secrets.db?tabel=x")?;
@@ -114,7 +114,7 @@ impl fmt::Display for Mode {
 /// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct DbConfig {
+pub struct Config {
     pub(crate) target: Target,
     pub(crate) table: TableName,
     pub(crate) mode: Mode,
@@ -152,7 +152,7 @@ pub(crate) enum Target {
     Sqlite(PathBuf),
 }
 
-impl DbConfig {
+impl Config {
     /// Checks settings of [`SETTINGS`] from any form. Reads the files that they name.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ impl DbConfig {
 }
 
 /// The store's name in errors: engine, location and table, never a credential.
-impl fmt::Display for DbConfig {
+impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
             Target::Postgres(target) => write!(f, "postgres {target}")?,
@@ -238,9 +238,9 @@ impl fmt::Display for DbConfig {
     }
 }
 
-impl fmt::Debug for DbConfig {
+impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DbConfig")
+        f.debug_struct("Config")
             .field("store", &format_args!("{self}"))
             .field("mode", &self.mode)
             .field("ring", &self.ring)
@@ -294,11 +294,11 @@ mod tests {
 
     use super::*;
 
-    fn from_url(url: &str, variables: &[(&str, &str)]) -> Result<DbConfig> {
-        DbConfig::from_settings(&SETTINGS.from_url(&StoreUrl::parse(url)?, &env(variables))?)
+    fn from_url(url: &str, variables: &[(&str, &str)]) -> Result<Config> {
+        Config::from_settings(&SETTINGS.from_url(&StoreUrl::parse(url)?, &env(variables))?)
     }
 
-    fn postgres(config: &DbConfig) -> &PostgresOptions {
+    fn postgres(config: &Config) -> &PostgresOptions {
         match &config.target {
             Target::Postgres(target) => target,
             Target::Sqlite(_) => panic!("not Postgres"),
@@ -353,8 +353,7 @@ mod tests {
             ("DATABASE_PASSWORD", "canary"),
         ];
         for (skip, printed) in [(0, "localhost:5444/db-airbyte"), (1, "ignored:1/ignored")] {
-            let config =
-                DbConfig::from_settings(&SETTINGS.from_env(&env(&airbyte[skip..]))).unwrap();
+            let config = Config::from_settings(&SETTINGS.from_env(&env(&airbyte[skip..]))).unwrap();
             let target = postgres(&config);
             assert_eq!(target.to_string(), printed);
             assert_eq!(target.user, "airbyte");
@@ -440,7 +439,7 @@ mod tests {
         }
         for name in POSTGRES_SETTINGS.map(|row| row.name) {
             let both = SETTINGS.from_pairs([("path", "/a"), (name, "1")]).unwrap();
-            let error = DbConfig::from_settings(&both).unwrap_err();
+            let error = Config::from_settings(&both).unwrap_err();
             assert!(error.message().contains(name), "{error}");
         }
     }
@@ -450,7 +449,7 @@ mod tests {
         let mut settings = SettingMap::with_trust(SETTINGS.rows(), Trust::tenant());
         let error = settings.set("host", "10.0.0.1").unwrap_err();
         assert!(error.message().contains("operator"), "{error}");
-        let error = DbConfig::from_settings(&settings).unwrap_err();
+        let error = Config::from_settings(&settings).unwrap_err();
         assert!(error.message().contains("tenant"), "{error}");
     }
 

@@ -24,7 +24,7 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use config::{DbConfig, Mode, SETTINGS};
+pub use config::{Config, Mode, SETTINGS};
 pub use encrypt::{EncryptOptions, Encrypted, Progress};
 pub use keyring::{KeyId, KeyRing};
 pub use keyring_file::KeyRingFile;

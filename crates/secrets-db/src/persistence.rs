@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::absent::Absent;
 use crate::client::{Client, Columns, Content, Head, Inserted, Rows, Values};
-use crate::config::{DbConfig, Mode, Target};
+use crate::config::{Config, Mode, Target};
 use crate::envelope::{Binding, Sealed};
 use crate::keyring::KeyRing;
 use crate::ring_check;
@@ -65,7 +65,7 @@ impl Database {
     /// If the database cannot be reached or used, each cause with its remedy; `InvalidConfig` if
     /// the table lacks columns that the mode needs (run [`prepare`](Self::prepare)), and if the key
     /// ring does not match the table.
-    pub async fn connect(config: DbConfig) -> Result<Self> {
+    pub async fn connect(config: Config) -> Result<Self> {
         let store: Arc<str> = config.to_string().into();
         Self::open(config)
             .await
@@ -77,7 +77,7 @@ impl Database {
     ///
     /// # Errors
     /// If the database cannot be reached, or the table has another layout.
-    pub async fn prepare_sql(config: &DbConfig) -> Result<Vec<String>> {
+    pub async fn prepare_sql(config: &Config) -> Result<Vec<String>> {
         Self::prepared(config, false).await
     }
 
@@ -87,7 +87,7 @@ impl Database {
     /// # Errors
     /// As for [`prepare_sql`](Self::prepare_sql); `PermissionDenied` if the role may not alter the
     /// table.
-    pub async fn prepare(config: &DbConfig) -> Result<Vec<String>> {
+    pub async fn prepare(config: &Config) -> Result<Vec<String>> {
         Self::prepared(config, true).await
     }
 
@@ -102,7 +102,7 @@ impl Database {
         self.inner.client.close().await;
     }
 
-    async fn open(config: DbConfig) -> Result<Self> {
+    async fn open(config: Config) -> Result<Self> {
         let (client, engine, location, concurrency, write_batch): (Box<dyn Client>, _, _, _, _) =
             match &config.target {
                 #[cfg(feature = "sqlite")]
@@ -192,7 +192,7 @@ impl Database {
         })
     }
 
-    async fn prepared(config: &DbConfig, apply: bool) -> Result<Vec<String>> {
+    async fn prepared(config: &Config, apply: bool) -> Result<Vec<String>> {
         let statements = match &config.target {
             #[cfg(feature = "sqlite")]
             Target::Sqlite(path) => crate::sqlite::SqliteClient::prepare(path, config, apply).await,
@@ -540,7 +540,7 @@ fn altered(what: &str) -> Error {
     )
 }
 
-fn absent(config: &DbConfig) -> Box<dyn Client> {
+fn absent(config: &Config) -> Box<dyn Client> {
     Box::new(Absent {
         name: config.to_string(),
     })

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use crate::client::{
     Before, Client, Columns, Filter, Head, Inserted, Row, Rows, Swap, Values, decode, decode_head,
 };
-use crate::config::{DbConfig, IfMissing};
+use crate::config::{Config, IfMissing};
 use crate::error::{POSTGRES, from_sqlx};
 use crate::naming::TableName;
 use crate::postgres_options::PostgresOptions;
@@ -48,7 +48,7 @@ struct Statements {
 
 impl PostgresClient {
     /// Opens the table; none where it is missing and is to be read as empty.
-    pub(crate) async fn open(target: &PostgresOptions, config: &DbConfig) -> Result<Option<Self>> {
+    pub(crate) async fn open(target: &PostgresOptions, config: &Config) -> Result<Option<Self>> {
         let options = options(target);
         // The pool would go on trying to connect and then say no more than that time ran out.
         let mut connection = connect(&options, config.connect_timeout).await?;
@@ -105,7 +105,7 @@ impl PostgresClient {
     /// The SQL that the table still lacks, run if `apply` says so.
     pub(crate) async fn prepare(
         target: &PostgresOptions,
-        config: &DbConfig,
+        config: &Config,
         apply: bool,
     ) -> Result<Vec<String>> {
         let mut connection = connect(&options(target), config.connect_timeout).await?;
@@ -538,7 +538,7 @@ async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnect
 }
 
 /// The table's columns, none where it is missing, and whether the second table is there.
-async fn columns(connection: &mut PgConnection, config: &DbConfig) -> Result<(Vec<Found>, bool)> {
+async fn columns(connection: &mut PgConnection, config: &Config) -> Result<(Vec<Found>, bool)> {
     let found = sqlx::query(
         "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull \
          FROM pg_attribute \
@@ -571,7 +571,7 @@ async fn columns(connection: &mut PgConnection, config: &DbConfig) -> Result<(Ve
 /// Runs what is needed, decided while no other process of ours can change the table.
 async fn run(
     connection: &mut PgConnection,
-    config: &DbConfig,
+    config: &Config,
     needed: impl Fn(&[Found], bool) -> Vec<String>,
 ) -> Result<Vec<String>> {
     let mut transaction = connection.begin().await.map_err(failed)?;

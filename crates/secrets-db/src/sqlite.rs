@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, Sqlite, SqliteConnectio
 use crate::client::{
     Before, Client, Columns, Filter, Head, Inserted, Row, Rows, Swap, Values, decode, decode_head,
 };
-use crate::config::{DbConfig, IfMissing};
+use crate::config::{Config, IfMissing};
 use crate::error::{SQLITE, from_sqlx};
 use crate::schema::{self, Dialect, Found, Layout};
 
@@ -60,7 +60,7 @@ struct Statements {
 
 impl SqliteClient {
     /// Opens the table; none where it is missing and is to be read as empty.
-    pub(crate) async fn open(path: &Path, config: &DbConfig) -> Result<Option<Self>> {
+    pub(crate) async fn open(path: &Path, config: &Config) -> Result<Option<Self>> {
         if !path.exists() {
             match config.if_missing {
                 IfMissing::Create => create_private(path)?,
@@ -128,11 +128,7 @@ impl SqliteClient {
     }
 
     /// The SQL that the table still lacks, run if `apply` says so.
-    pub(crate) async fn prepare(
-        path: &Path,
-        config: &DbConfig,
-        apply: bool,
-    ) -> Result<Vec<String>> {
+    pub(crate) async fn prepare(path: &Path, config: &Config, apply: bool) -> Result<Vec<String>> {
         if !path.exists() {
             if apply {
                 create_private(path)?;
@@ -548,7 +544,7 @@ impl Client for SqliteClient {
 }
 
 /// What every connection is opened with. Nothing in here runs DDL.
-fn options(path: &Path, config: &DbConfig) -> SqliteConnectOptions {
+fn options(path: &Path, config: &Config) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
@@ -565,7 +561,7 @@ fn options(path: &Path, config: &DbConfig) -> SqliteConnectOptions {
 }
 
 /// The writing connection, in a pool of one.
-async fn connect(options: &SqliteConnectOptions, config: &DbConfig) -> Result<SqlitePool> {
+async fn connect(options: &SqliteConnectOptions, config: &Config) -> Result<SqlitePool> {
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(config.connect_timeout)
@@ -610,15 +606,12 @@ fn create_private(path: &Path) -> Result<()> {
 }
 
 /// The table's columns, none where it is missing, and whether the second table is there.
-async fn catalogue(pool: &SqlitePool, config: &DbConfig) -> Result<(Vec<Found>, bool)> {
+async fn catalogue(pool: &SqlitePool, config: &Config) -> Result<(Vec<Found>, bool)> {
     let mut connection = pool.acquire().await.map_err(failed)?;
     columns(&mut connection, config).await
 }
 
-async fn columns(
-    connection: &mut SqliteConnection,
-    config: &DbConfig,
-) -> Result<(Vec<Found>, bool)> {
+async fn columns(connection: &mut SqliteConnection, config: &Config) -> Result<(Vec<Found>, bool)> {
     if config.table.schema().is_some() {
         return Err(schema::unsuitable(&config.table, "SQLite has no schemas"));
     }
@@ -654,7 +647,7 @@ async fn columns(
 async fn run(
     pool: &SqlitePool,
     needed: impl Fn(&[Found], bool) -> Vec<String>,
-    config: &DbConfig,
+    config: &Config,
 ) -> Result<Vec<String>> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     let (found, meta) = columns(&mut transaction, config).await?;
@@ -695,7 +688,7 @@ fn failed(error: sqlx::Error) -> Error {
 }
 
 /// Where the file of a configuration is.
-pub(crate) fn place(path: &Path, config: &DbConfig) -> String {
+pub(crate) fn place(path: &Path, config: &Config) -> String {
     let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     format!("{} table {}", path.display(), config.table)
 }

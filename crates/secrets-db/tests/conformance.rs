@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use secret_persistence_core::conformance::{self, Options};
 use secret_persistence_core::{Expiry, Owner, SecretPersistence};
-use secret_persistence_db::{Database, DbConfig, Mode};
+use secret_persistence_db::{Config, Database, Mode};
 use support::{Folder, LEGACY, Raw, Setup, SomebodyElse, ring};
 
-async fn keeps_every_promise(config: DbConfig, raw: Raw) -> Database {
+async fn keeps_every_promise(config: Config, raw: Raw) -> Database {
     let database = Database::connect(config.clone()).await.unwrap();
     let store: Arc<dyn SecretPersistence> = Arc::new(database.clone());
     let mut options = Options::default()
@@ -42,7 +42,7 @@ fn owner() -> Owner {
 }
 
 /// The three kinds, as settings of any engine.
-fn kinds(config: impl Fn() -> Setup) -> [DbConfig; 3] {
+fn kinds(config: impl Fn() -> Setup) -> [Config; 3] {
     let plain = config().mode(Mode::Plain);
     let encrypted = config().mode(Mode::Encrypted).keyring(&ring());
     [

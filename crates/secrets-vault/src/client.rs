@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::config::{VaultConfig, authority};
+use crate::config::{Config, authority};
 use crate::error::{from_status, from_transport, malformed};
 use crate::resolver::Resolver;
 
@@ -60,7 +60,7 @@ pub(crate) struct Answer {
 
 impl Http {
     /// Builds the client, reading the certificate files.
-    pub(crate) async fn new(config: &VaultConfig) -> Result<Self> {
+    pub(crate) async fn new(config: &Config) -> Result<Self> {
         let mut base = config.address.clone();
         base.set_path("");
         let mut builder = reqwest::Client::builder()

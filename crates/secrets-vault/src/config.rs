@@ -81,16 +81,16 @@ const ROWS: &[Setting] = &[
 ///
 /// ```
 /// use secret_persistence_core::settings::StoreUrl;
-/// use secret_persistence_vault::{SETTINGS, VaultConfig};
+/// use secret_persistence_vault::{Config, SETTINGS};
 ///
 /// let url = StoreUrl::parse("vault://vault.example.com:8200/secret/airbyte/?namespace=team")?;
 /// let variable = |name: &str| (name == "VAULT_AUTH_TOKEN").then(|| "hvs.example".to_owned());
-/// let config = VaultConfig::from_settings(&SETTINGS.from_url(&url, &variable)?)?;
+/// let config = Config::from_settings(&SETTINGS.from_url(&url, &variable)?)?;
 /// assert!(!format!("{config:?}").contains("hvs.example"));
 /// # Ok::<(), secret_persistence_core::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct VaultConfig {
+pub struct Config {
     pub(crate) address: Url,
     pub(crate) place: Place,
     pub(crate) version: Option<KvVersion>,
@@ -157,7 +157,7 @@ pub(crate) enum Credential {
     Given(SecretValue),
 }
 
-impl VaultConfig {
+impl Config {
     /// Sets the owner of written secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
@@ -214,9 +214,9 @@ impl VaultConfig {
     }
 }
 
-impl fmt::Debug for VaultConfig {
+impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VaultConfig")
+        f.debug_struct("Config")
             .field("address", &self.address.as_str())
             .field("place", &self.place)
             .field("version", &self.version)
@@ -467,8 +467,8 @@ mod tests {
         settings
     }
 
-    fn build(pairs: &[(&str, &str)]) -> Result<VaultConfig> {
-        VaultConfig::from_settings(&settings(pairs))
+    fn build(pairs: &[(&str, &str)]) -> Result<Config> {
+        Config::from_settings(&settings(pairs))
     }
 
     #[test]
@@ -593,16 +593,16 @@ mod tests {
             );
         }
         let remote = parse("vault://vault.example.com/kv/?tls=off").unwrap();
-        assert!(VaultConfig::from_settings(&remote).is_err());
+        assert!(Config::from_settings(&remote).is_err());
     }
 
-    fn tenant(pairs: &[(&str, &str)]) -> Result<VaultConfig> {
+    fn tenant(pairs: &[(&str, &str)]) -> Result<Config> {
         let trust = Trust::tenant_reaching(["vault.internal", ".team.internal"]);
         let mut settings = SettingMap::with_trust(SETTINGS.rows(), trust);
         for (name, value) in pairs {
             settings.set(name, *value)?;
         }
-        VaultConfig::from_settings(&settings)
+        Config::from_settings(&settings)
     }
 
     #[test]

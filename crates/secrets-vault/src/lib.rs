@@ -12,6 +12,6 @@ mod policy;
 mod resolver;
 mod wire;
 
-pub use config::{SETTINGS, VaultConfig};
+pub use config::{Config, SETTINGS};
 pub use persistence::Vault;
 pub use policy::{PolicyOptions, policy};

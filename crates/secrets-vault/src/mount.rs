@@ -10,7 +10,7 @@ use secret_persistence_core::{Error, ErrorKind, Result};
 
 use crate::auth::Session;
 use crate::client::{Answer, Body, Http};
-use crate::config::{KvVersion, Place, VaultConfig};
+use crate::config::{Config, KvVersion, Place};
 use crate::error::malformed;
 use crate::naming::{Root, encode};
 use crate::wire;
@@ -46,7 +46,7 @@ pub(crate) struct Mount {
 type Asking = BoxFuture<'static, Result<KvMount>>;
 
 impl Mount {
-    pub(crate) fn new(http: Arc<Http>, session: Arc<Session>, config: &VaultConfig) -> Self {
+    pub(crate) fn new(http: Arc<Http>, session: Arc<Session>, config: &Config) -> Self {
         let root = match &config.place {
             Place::Joined(joined) => Root::first_segment(joined),
             Place::Separate { mount, prefix } => Root {

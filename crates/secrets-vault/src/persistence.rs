@@ -14,7 +14,7 @@ use secret_persistence_core::{
 
 use crate::auth::{Session, json};
 use crate::client::{Answer, Body, Http};
-use crate::config::{KvVersion, VaultConfig};
+use crate::config::{Config, KvVersion};
 use crate::error::malformed;
 use crate::mount::{KvMount, Mount};
 use crate::naming::native;
@@ -33,7 +33,7 @@ struct Inner {
     http: Arc<Http>,
     session: Arc<Session>,
     mount: Mount,
-    config: VaultConfig,
+    config: Config,
     shown: Arc<str>,
 }
 
@@ -46,7 +46,7 @@ impl Vault {
     /// `Unauthenticated` for a refused login, `PermissionDenied` for a mount that is not there or in
     /// which the token has no right, `Unavailable` where Vault does not answer, is sealed or not
     /// initialised.
-    pub async fn connect(config: VaultConfig) -> Result<Self> {
+    pub async fn connect(config: Config) -> Result<Self> {
         Self::connect_lazy(config).await?.ready().await
     }
 
@@ -63,7 +63,7 @@ impl Vault {
     /// `InvalidConfig` for files that are not there, `Unauthenticated` for a refused login, `Unavailable`
     /// where Vault does not answer, is sealed or not initialised; with a token also those of
     /// [`ready`](Self::ready).
-    pub async fn connect_lazy(config: VaultConfig) -> Result<Self> {
+    pub async fn connect_lazy(config: Config) -> Result<Self> {
         let address = config.address.as_str().trim_end_matches('/');
         let in_store = |error: Error| {
             error

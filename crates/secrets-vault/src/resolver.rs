@@ -156,7 +156,7 @@ mod tests {
         );
         settings.set("address", "https://localhost:1").unwrap();
         settings.set("token", "canary").unwrap();
-        let config = crate::VaultConfig::from_settings(&settings).unwrap();
+        let config = crate::Config::from_settings(&settings).unwrap();
         let error = crate::Vault::connect(config).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error:?}");
         assert!(error.to_string().contains("tenant"), "{error}");

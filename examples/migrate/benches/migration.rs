@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use secret_persistence::database::{Database, DbConfig, KeyRingFile, SETTINGS};
+use secret_persistence::database::{Config, Database, KeyRingFile, SETTINGS};
 use secret_persistence_core::{ManagedCoordinate, Scope, SecretPersistenceExt, SecretValue, Write};
 use serde_json::json;
 use uuid::Uuid;
@@ -57,7 +57,7 @@ async fn fill(folder: &Path, secrets: usize) {
     KeyRingFile::create(folder.join("ring"), "k1".parse().unwrap()).unwrap();
     let path = folder.join("source.db");
     let settings = SETTINGS.from_pairs([("path", path.to_str().unwrap()), ("mode", "plain")]);
-    let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
+    let config = Config::from_settings(&settings.unwrap()).unwrap();
     let source = Database::connect(config).await.unwrap();
     let table = sqlx::SqlitePool::connect_with(
         sqlx::sqlite::SqliteConnectOptions::new()

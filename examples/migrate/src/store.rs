@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secret_persistence::database::{Database, DbConfig, Mode};
+use secret_persistence::database::{self, Database, Mode};
 use secret_persistence::{
     COMMON, Environment, Kind, KubernetesSecrets, Owner, SecretPersistence, Settings, StoreUrl,
 };
@@ -120,7 +120,7 @@ impl Described {
     ///
     /// # Errors
     /// For other kinds of store.
-    pub(crate) fn database(&self) -> Result<DbConfig> {
+    pub(crate) fn database(&self) -> Result<database::Config> {
         if self.settings.kind() != Kind::Database {
             return Err(Failure::input(
                 "this command is for stores that are databases: sqlite or postgres",
@@ -131,7 +131,7 @@ impl Described {
             .settings
             .clone()
             .with("create", "false")
-            .and_then(|settings| DbConfig::from_settings(settings.store()))
+            .and_then(|settings| database::Config::from_settings(settings.store()))
             .map_err(|error| Failure::from(error).at(&self.name))?;
         Ok(match &self.owner {
             Some(owner) => config.with_owner(owner.clone()),
@@ -151,7 +151,7 @@ impl Described {
 
     /// Warns that secrets would be in plain text.
     fn note_plain_text(&self) -> Result<()> {
-        let config = DbConfig::from_settings(self.settings.store())?;
+        let config = database::Config::from_settings(self.settings.store())?;
         if config.mode() == Mode::Plain {
             remark(format!(
                 "note: {config} is plain text; anyone who can read the database, its log or its backups can read the secrets"

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 use secret_persistence_core::{ManagedCoordinate, SecretPersistence, settings::SettingMap};
-use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_vault::{Config, SETTINGS, Vault};
 use serde_json::json;
 
 use crate::{configuration::value, measure::Bare};
@@ -60,7 +60,7 @@ impl Bare for Http {
         ] {
             settings.set(name, value).unwrap();
         }
-        let config = VaultConfig::from_settings(&settings).unwrap();
+        let config = Config::from_settings(&settings).unwrap();
         Arc::new(Vault::connect_lazy(config).await.unwrap())
     }
 

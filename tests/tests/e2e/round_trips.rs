@@ -13,7 +13,7 @@ use secret_persistence_core::{
     connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
     settings::SettingMap,
 };
-use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_vault::{Config, SETTINGS, Vault};
 use serde_json::{Map, Value, json};
 
 /// Long enough for everything that may be under way at once to be so.
@@ -159,7 +159,7 @@ async fn vault_as(
     for (name, value) in place.iter().chain(login) {
         settings.set(name, *value).unwrap();
     }
-    let config = VaultConfig::from_settings(&settings).unwrap();
+    let config = Config::from_settings(&settings).unwrap();
     Arc::new(Vault::connect_lazy(config).await.unwrap())
 }
 

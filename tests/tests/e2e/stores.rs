@@ -2,15 +2,15 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use secret_persistence_aws::{AwsSecretsManager, Config};
+use secret_persistence_aws::AwsSecretsManager;
 use secret_persistence_core::{
     Actor, Owner, SecretPersistence, Stores,
     connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
     layer::{Layers, RetryOptions, Stack},
     settings::SettingMap,
 };
-use secret_persistence_db::{Database, DbConfig};
-use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_db::Database;
+use secret_persistence_vault::{SETTINGS, Vault};
 
 pub(crate) type Store = Arc<dyn SecretPersistence>;
 
@@ -33,7 +33,7 @@ pub(crate) async fn aws(url: &str, account: &str) -> Store {
         ("access-key-id", account),
         ("secret-access-key", "none"),
     ]);
-    let config = Config::from_settings(&settings.unwrap()).unwrap();
+    let config = secret_persistence_aws::Config::from_settings(&settings.unwrap()).unwrap();
     let store = AwsSecretsManager::connect(config.with_owner(owner())).await;
     Arc::new(store.unwrap())
 }
@@ -48,7 +48,7 @@ pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
     ] {
         settings.set(name, value).unwrap();
     }
-    let config = VaultConfig::from_settings(&settings).unwrap();
+    let config = secret_persistence_vault::Config::from_settings(&settings).unwrap();
     Arc::new(Vault::connect(config.with_owner(owner())).await.unwrap())
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
 pub(crate) async fn sqlite(file: &Path) -> Store {
     let settings = secret_persistence_db::SETTINGS
         .from_pairs([("path", file.to_str().unwrap()), ("mode", "plain")]);
-    let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
+    let config = secret_persistence_db::Config::from_settings(&settings.unwrap()).unwrap();
     Arc::new(Database::connect(config.with_owner(owner())).await.unwrap())
 }
 

@@ -16,9 +16,8 @@ pub(super) const BACKEND: Backend = Backend {
     quotas: Some(AzureKeyVault::quotas),
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
-        let config = Config::from_settings(values);
         Box::pin(open(
-            config,
+            Config::from_settings(values),
             owner,
             Config::with_owner,
             AzureKeyVault::connect,

@@ -1,6 +1,6 @@
 //! SQLite and Postgres.
 
-use secret_persistence_db::{Database, DbConfig, SETTINGS};
+use secret_persistence_db::{Config, Database, SETTINGS};
 
 use super::{Backend, open};
 use crate::kind::Kind;
@@ -10,9 +10,13 @@ pub(super) const BACKEND: Backend = Backend {
     settings: SETTINGS,
     json: &[],
     quotas: None,
-    check: |values| DbConfig::from_settings(values).map(drop),
+    check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
-        let config = DbConfig::from_settings(values);
-        Box::pin(open(config, owner, DbConfig::with_owner, Database::connect))
+        Box::pin(open(
+            Config::from_settings(values),
+            owner,
+            Config::with_owner,
+            Database::connect,
+        ))
     },
 };

@@ -1,6 +1,6 @@
 //! HashiCorp Vault.
 
-use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_vault::{Config, SETTINGS, Vault};
 
 use super::{Backend, JsonForm, open};
 use crate::kind::Kind;
@@ -14,10 +14,13 @@ pub(super) const BACKEND: Backend = Backend {
         optional: &["caFile"],
     }],
     quotas: None,
-    check: |values| VaultConfig::from_settings(values).map(drop),
+    check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
-        let config = VaultConfig::from_settings(values);
-        // A wrong mount is told here, and what the store can do does not change under a layer.
-        Box::pin(open(config, owner, VaultConfig::with_owner, Vault::connect))
+        Box::pin(open(
+            Config::from_settings(values),
+            owner,
+            Config::with_owner,
+            Vault::connect,
+        ))
     },
 };

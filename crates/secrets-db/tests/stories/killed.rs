@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use secret_persistence_core::settings::StoreUrl;
 use secret_persistence_core::{Coordinate, SecretPersistence, SecretPersistenceExt};
 use secret_persistence_db::{
-    Database, DbConfig, EncryptOptions, KeyRing, Mode, RotateOptions, SETTINGS,
+    Config, Database, EncryptOptions, KeyRing, Mode, RotateOptions, SETTINGS,
 };
 
 use crate::support::{LEGACY, Place, Raw, managed, ring, secret, write};
@@ -21,7 +21,7 @@ async fn child() {
     let job = variable("CHILD_JOB").expect("started by another test");
     let url = StoreUrl::parse(&variable("CHILD_URL").unwrap()).unwrap();
     let settings = SETTINGS.from_url(&url, &variable).unwrap();
-    let config = DbConfig::from_settings(&settings).unwrap();
+    let config = Config::from_settings(&settings).unwrap();
     let store = Database::connect(config).await.unwrap();
     let say = |progress: secret_persistence_db::Progress| println!("progress {}", progress.done);
     match job.as_str() {

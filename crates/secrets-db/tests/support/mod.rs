@@ -13,7 +13,7 @@ use secret_persistence_core::settings::{SettingMap, StoreUrl};
 use secret_persistence_core::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue, Write,
 };
-use secret_persistence_db::{Database, DbConfig, EncryptOptions, KeyRing, Mode, SETTINGS};
+use secret_persistence_db::{Config, Database, EncryptOptions, KeyRing, Mode, SETTINGS};
 use sqlx::AssertSqlSafe;
 
 /// A table as an installation of Airbyte has it.
@@ -47,8 +47,8 @@ impl Setup {
         self
     }
 
-    pub(crate) fn build(&self) -> Result<DbConfig> {
-        DbConfig::from_settings(&self.0)
+    pub(crate) fn build(&self) -> Result<Config> {
+        Config::from_settings(&self.0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Stores, configurations, references and journals reach a Postgres server in one way.
 
 use secret_persistence_core::settings::{KeyTable, SettingMap, StoreUrl};
-use secret_persistence_db::{DbConfig, PostgresOptions};
+use secret_persistence_db::{Config, PostgresOptions};
 
 use super::{SERVER, settings};
 use crate::journal::SqlJournal;
@@ -56,7 +56,7 @@ fn every_sslmode_means_the_same_to_store_configurations_references_and_journal()
                 assert_eq!(read, store, "{what}: {address} {sslmode:?}");
             }
             // The store has no second opinion of its own.
-            let opened = DbConfig::from_settings(&STORE.from_url(&address, &role).unwrap());
+            let opened = Config::from_settings(&STORE.from_url(&address, &role).unwrap());
             assert_eq!(opened.is_ok(), store.is_ok(), "{address} {sslmode:?}");
             accepted += usize::from(store.is_ok());
         }
@@ -69,7 +69,7 @@ fn every_sslmode_means_the_same_to_store_configurations_references_and_journal()
 async fn tls_is_not_switched_off_for_a_server_elsewhere() {
     for sslmode in ["disable", "allow"] {
         let place = format!("postgres://db.example/d?sslmode={sslmode}");
-        let store = DbConfig::from_settings(&STORE.from_url(&url(&place), &role).unwrap());
+        let store = Config::from_settings(&STORE.from_url(&url(&place), &role).unwrap());
         let store = store.unwrap_err();
         let columns = "table=t&id=id&configuration=c";
         let source = format!("{place}&{columns}");

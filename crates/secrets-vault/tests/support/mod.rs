@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use reqwest::{Client, Method};
 use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{Owner, Result};
-use secret_persistence_vault::{SETTINGS, Vault, VaultConfig};
+use secret_persistence_vault::{Config, SETTINGS, Vault};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -141,7 +141,7 @@ pub async fn open(address: &str, pairs: &[(&str, &str)]) -> Result<Vault> {
             name => settings.set(name, *value)?,
         }
     }
-    let mut config = VaultConfig::from_settings(&settings)?;
+    let mut config = Config::from_settings(&settings)?;
     if let Some(owner) = owner {
         config = config.with_owner(owner);
     }

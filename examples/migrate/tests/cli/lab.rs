@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use secret_persistence::database::{Database, DbConfig, KeyRingFile, SETTINGS};
+use secret_persistence::database::{Config, Database, KeyRingFile, SETTINGS};
 use secret_persistence_core::{
     Coordinate, ListOptions, ManagedCoordinate, Scope, SecretPersistence, SecretPersistenceExt,
     SecretValue, Write,
@@ -165,7 +165,7 @@ impl Lab {
     pub(crate) async fn source(&self) -> Database {
         let path = self.file("source.db");
         let settings = SETTINGS.from_pairs([("path", path.to_str().unwrap()), ("mode", "plain")]);
-        let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
+        let config = Config::from_settings(&settings.unwrap()).unwrap();
         Database::connect(config).await.unwrap()
     }
 
@@ -176,7 +176,7 @@ impl Lab {
             ("path", path.to_str().unwrap()),
             ("keyring-file", ring.to_str().unwrap()),
         ]);
-        let config = DbConfig::from_settings(&settings.unwrap()).unwrap();
+        let config = Config::from_settings(&settings.unwrap()).unwrap();
         Database::connect(config).await.unwrap()
     }
 

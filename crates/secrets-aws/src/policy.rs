@@ -469,7 +469,10 @@ impl PolicyScope {
     fn parse(options: &PolicyOptions) -> Result<Self> {
         let region = Region::parse(&options.region)?;
         if !is_account(&options.account) {
-            return Err(invalid("an AWS account has 12 digits"));
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "an AWS account has 12 digits",
+            ));
         }
         if let Some(key) = &options.tag_key {
             check_tag(key, TAG_VALUE)?;
@@ -491,7 +494,8 @@ impl PolicyScope {
                 let allowed =
                     |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-!".contains(&byte);
                 if prefix.is_empty() || prefix.len() > 512 || !prefix.bytes().all(allowed) {
-                    return Err(invalid(
+                    return Err(Error::new(
+                        ErrorKind::InvalidConfig,
                         "the prefix of external names has 1 to 512 of A-Z, a-z, 0-9 and /_+=.@-!",
                     ));
                 }
@@ -575,7 +579,8 @@ fn check_key_arn(arn: &str, region: &Region) -> Result<()> {
         {
             Ok(())
         }
-        _ => Err(invalid(
+        _ => Err(Error::new(
+            ErrorKind::InvalidConfig,
             "the policy needs the ARN of a KMS key of this region, not its id and not an alias",
         )
         .with_hint("write arn:aws:kms:<region>:<account>:key/<id>")),
@@ -591,14 +596,11 @@ fn check_principal(arn: &str) -> Result<()> {
     if is_principal {
         return Ok(());
     }
-    Err(
-        invalid("the principal is not the ARN of a role, a user or an account's root")
-            .with_hint("write arn:aws:iam::<account>:role/<name>"),
+    Err(Error::new(
+        ErrorKind::InvalidConfig,
+        "the principal is not the ARN of a role, a user or an account's root",
     )
-}
-
-fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message)
+    .with_hint("write arn:aws:iam::<account>:role/<name>"))
 }
 
 #[cfg(test)]

@@ -123,22 +123,34 @@ impl PolicyOptions {
 
     fn check(&self) -> Result<()> {
         if !is_vault_name(&self.vault) {
-            return Err(invalid("the vault's name does not look like one")
-                .with_hint("3 to 24 letters, digits and hyphens, beginning with a letter"));
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the vault's name does not look like one",
+            )
+            .with_hint("3 to 24 letters, digits and hyphens, beginning with a letter"));
         }
         if !is_uuid(&self.subscription) {
-            return Err(invalid("the subscription is not a UUID")
-                .with_hint("`az account show --query id` prints it"));
+            return Err(
+                Error::new(ErrorKind::InvalidConfig, "the subscription is not a UUID")
+                    .with_hint("`az account show --query id` prints it"),
+            );
         }
         let allowed = |char: char| char.is_ascii_alphanumeric() || "_-.()".contains(char);
         if !(1..=90).contains(&self.resource_group.len())
             || !self.resource_group.chars().all(allowed)
             || self.resource_group.ends_with('.')
         {
-            return Err(invalid("the resource group's name does not look like one"));
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the resource group's name does not look like one",
+            ));
         }
         if self.principal.as_deref().is_some_and(|id| !is_uuid(id)) {
-            return Err(invalid("the principal is not an object id").with_hint(
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the principal is not an object id",
+            )
+            .with_hint(
                 "`az ad sp show --id <client id> --query id` prints it; for a managed identity, \
                  `az identity show … --query principalId`",
             ));
@@ -146,7 +158,8 @@ impl PolicyOptions {
         let allowed = |char: char| char.is_ascii_alphanumeric() || " _-.".contains(char);
         let name = self.role_name();
         if !(1..=128).contains(&name.len()) || !name.chars().all(allowed) {
-            return Err(invalid(
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
                 "the role's name has 1 to 128 letters, digits, blanks, `_`, `-` and `.`",
             ));
         }
@@ -422,10 +435,6 @@ fn is_uuid(text: &str) -> bool {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
-}
-
-fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message)
 }
 
 #[cfg(test)]

@@ -408,7 +408,11 @@ impl PolicyScope {
     fn parse(options: &PolicyOptions) -> Result<Self> {
         let number = &options.project_number;
         if !is_project_number(number) {
-            return Err(invalid("a project's number has digits only").with_hint(
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "a project's number has digits only",
+            )
+            .with_hint(
                 "`gcloud projects describe <project> --format='value(projectNumber)'` says it; \
                  conditions name projects by number, never by id",
             ));
@@ -426,7 +430,8 @@ impl PolicyScope {
         for external in &options.externals {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
             if external.is_empty() || external.len() > 255 || !external.bytes().all(allowed) {
-                return Err(invalid(
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
                     "the prefix of external ids has 1 to 255 of A-Z, a-z, 0-9, _ and -",
                 ));
             }
@@ -511,13 +516,16 @@ fn prefix(number: &str, region: Option<&Region>) -> String {
 
 /// <https://cloud.google.com/iam/docs/principal-identifiers>
 fn check_member(member: &str) -> Result<()> {
-    let refused =
-        || {
-            Err(invalid("the member is no principal that can be granted roles").with_hint(
+    let refused = || {
+        Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "the member is no principal that can be granted roles",
+        )
+        .with_hint(
             "write serviceAccount:<email>, user:<email>, group:<email>, or the principal:// or \
              principalSet:// of a workload identity pool",
         ))
-        };
+    };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"@._-+:/".contains(&byte);
     if member.len() > 1024 || !member.bytes().all(allowed) {
         return refused();
@@ -532,10 +540,6 @@ fn check_member(member: &str) -> Result<()> {
         }
         _ => refused(),
     }
-}
-
-fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, message)
 }
 
 #[cfg(test)]

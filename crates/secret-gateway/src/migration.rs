@@ -1,4 +1,4 @@
-//! How far a migration is, from the journal that an operator names.
+//! Shows the progress of a migration from its journal.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use secret_persistence::Environment;
 use serde_json::{Value, json};
 
-/// How long a look at a journal may take: somebody waits for the page.
+/// The timeout for reading a journal, because a person waits for the page.
 const LOOK: Duration = Duration::from_secs(3);
 
 /// The journal of a migration. `Debug` shows no credential.
@@ -23,7 +23,7 @@ impl fmt::Debug for MigrationJournal {
 }
 
 impl MigrationJournal {
-    /// The journal at a path, or at a URL whose credentials are in variables that begin with `JOURNAL_`.
+    /// The journal at a path or a URL. Its credentials are in variables that begin with `JOURNAL_`.
     #[must_use]
     pub fn new(text: impl Into<String>, environment: &Environment) -> Self {
         Self {
@@ -34,35 +34,36 @@ impl MigrationJournal {
 
     /// The counts of secrets by state, or that they cannot be read now.
     pub(crate) async fn progress(&self) -> Value {
-        match tokio::time::timeout(LOOK, self.counts()).await {
+        match tokio::time::timeout(LOOK, counts(&self.text, &self.environment)).await {
             Ok(Some(counts)) => counts,
-            // The log of the tool says what it does; a file is locked while it runs.
+            // The tool's log has the details. A file is locked while the tool runs.
             _ => json!({"readable": false}),
         }
     }
+}
 
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    async fn counts(&self) -> Option<Value> {
-        let variables = |name: &str| self.environment.get(name);
-        let counts = secret_persistence_migrate::SqlJournal::progress(&self.text, &variables)
-            .await
-            .inspect_err(|error| {
-                tracing::debug!(target: "secret_gateway", %error, "the journal cannot be read");
-            })
-            .ok()?;
-        Some(json!({
-            "readable": true,
-            "pending": counts.pending,
-            "intent": counts.intent,
-            "written": counts.written,
-            "verified": counts.verified,
-            "present": counts.present,
-            "conflict": counts.conflict,
-        }))
-    }
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+async fn counts(text: &str, environment: &Environment) -> Option<Value> {
+    let variables = |name: &str| environment.get(name);
+    let counts = secret_persistence_migrate::SqlJournal::progress(text, &variables)
+        .await
+        .inspect_err(|error| {
+            tracing::debug!(target: "secret_gateway", %error, "the journal cannot be read");
+        })
+        .ok()?;
+    Some(json!({
+        "readable": true,
+        "pending": counts.pending,
+        "intent": counts.intent,
+        "written": counts.written,
+        "verified": counts.verified,
+        "present": counts.present,
+        "conflict": counts.conflict,
+    }))
+}
 
-    #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
-    async fn counts(&self) -> Option<Value> {
-        None
-    }
+/// A build without a database reads no journals.
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+async fn counts(_: &str, _: &Environment) -> Option<Value> {
+    None
 }

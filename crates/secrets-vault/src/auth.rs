@@ -16,53 +16,55 @@ use zeroize::Zeroizing;
 use crate::client::{Answer, Body, Http, read};
 use crate::config::{Credential, Login};
 
-/// A refused token is replaced at most this often: a missing capability answers 403 as well, and
-/// must not become a login per request.
+/// A refused token is replaced at most this often: Vault answers 403 to a missing capability too,
+/// and that must not cause a login per request.
 const LOGIN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// A lease below this is about to hit its maximum: renewing it would be all we do.
+/// A shorter lease is close to the token's maximum. Renewing it would keep us busy with nothing
+/// else.
 const SHORT_LEASE: Duration = Duration::from_secs(2);
 
-/// The longest lease that is believed: a server may say any number. Vault's own limit is 768 hours
-/// where nobody raised it.
+/// The longest lease we accept, because a server may return any number. Vault's own limit is 768
+/// hours by default.
 const LONGEST_LEASE: Duration = Duration::from_secs(366 * 86_400);
 
-/// Who we are to one Vault. Dropping it stops the renewal.
+/// Our login to one Vault. Dropping it stops the renewal.
 #[derive(Debug)]
 pub(crate) struct Session {
     http: Arc<Http>,
     login: Login,
     token: Shared<Token, Error>,
-    /// When a refusal last led to a login.
+    /// The time of the last login that a refusal caused.
     last_refusal: Mutex<Option<Instant>>,
     renewal: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A token and what is known of its lease.
+/// A token and its lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) value: SecretValue,
     lease: Option<Lease>,
-    /// Whether the server once answered what it knows of the token.
+    /// The server has answered a lookup of the token by itself.
     may_look_itself_up: bool,
-    /// Whether the server once let the token do anything: then it knows it, whatever it refuses.
+    /// The server has accepted the token for some request, so it knows the token even if it refuses
+    /// another one.
     accepted: Arc<AtomicBool>,
 }
 
-/// What the server thinks of a token that it has refused for a request: it answers 403 to a bad token as
-/// to a missing capability.
+/// The state of a token for which the server refused a request. The status does not tell: it is 403
+/// for a bad token and for a missing capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// It knows the token, which lacks a capability.
+enum TokenState {
+    /// The server knows the token, which lacks a capability.
     Known,
-    /// It knew the token once: it has expired or was revoked.
+    /// The server knew the token. It has expired or was revoked.
     Lost,
-    /// It has never let the token do anything, not even look itself up.
+    /// The server has never accepted the token, not even to look itself up.
     NeverAccepted,
 }
 
-impl Standing {
-    /// The error that says so, unless the server knows the token.
+impl TokenState {
+    /// The error for this state, unless the server knows the token.
     fn refusal(self) -> Option<Error> {
         let (message, hint) = match self {
             Self::Known => return None,
@@ -71,9 +73,9 @@ impl Standing {
                 "give the store a new token, or a login method that gets one by itself",
             ),
             Self::NeverAccepted => (
-                "the token is invalid or has expired, or has no right here, not even to look itself up",
-                "give the store another token, and check `namespace`; with the policy that \
-                 `migrate policy vault` prints a token may look itself up",
+                "the token is invalid or has expired, or it lacks every permission here, even the one to look itself up",
+                "give the store another token, and check `namespace`; the policy that \
+                 `migrate policy vault` prints lets a token look itself up",
             ),
         };
         Some(Error::new(ErrorKind::Unauthenticated, message).with_hint(hint))
@@ -97,11 +99,11 @@ impl Lease {
         })
     }
 
-    fn is_over(&self) -> bool {
+    fn has_expired(&self) -> bool {
         self.from.elapsed() >= self.length
     }
 
-    /// Two thirds of the way, as Vault's own agent does.
+    /// Two thirds of the lease, like Vault's own agent.
     fn renew_in(&self) -> Duration {
         (self.length * 2 / 3).saturating_sub(self.from.elapsed())
     }
@@ -114,7 +116,8 @@ impl std::fmt::Debug for Login {
 }
 
 impl Session {
-    /// Logs in. A token that was given to us can be used at once; [`learn`](Self::learn) has to follow.
+    /// Logs in. A token from the settings is usable at once; call
+    /// [`look_up_lease`](Self::look_up_lease) afterwards.
     pub(crate) async fn open(http: Arc<Http>, login: Login) -> Result<Arc<Self>> {
         let session = Arc::new(Self {
             http,
@@ -138,18 +141,19 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether the token was given to us; a login tells the lease of its token, which is then learnt.
+    /// Whether the token is from the settings. A login returns the lease of its token; the lease of
+    /// this one must be looked up.
     pub(crate) fn is_given(&self) -> bool {
         matches!(self.login, Login::Token(_) | Login::TokenFile(_))
     }
 
-    /// Learns the lease of a token that was given to us, and renews it from then on. It is a request
-    /// of its own, so that a start need not wait for it before it sends the next one.
-    pub(crate) async fn learn(self: &Arc<Self>) -> Result<()> {
+    /// Looks up the lease of a token from the settings, and renews it from then on. This is a
+    /// separate request, so that a start can send its next request at the same time.
+    pub(crate) async fn look_up_lease(self: &Arc<Self>) -> Result<()> {
         let Some(token) = self.token.held().filter(|_| self.is_given()) else {
             return Ok(());
         };
-        let known = self.know(token.value.clone()).await.map_err(opening)?;
+        let known = self.look_up(token.value.clone()).await.map_err(opening)?;
         let lease = known.lease;
         if self.token.update(&token, known) {
             self.renew_ahead(lease);
@@ -157,19 +161,19 @@ impl Session {
         Ok(())
     }
 
-    /// The present token; a new one where its lease is over.
+    /// The current token, or a new one if its lease has expired.
     pub(crate) async fn token(self: &Arc<Self>) -> Result<Arc<Token>> {
-        let is_good = |token: &Token| !token.is_over() || !self.can_replace();
+        let is_good = |token: &Token| !token.has_expired() || !self.can_replace();
         self.token.get(is_good, |_| self.log_in_and_renew()).await
     }
 
-    /// Another token than the one that was refused, if there is any to be had.
+    /// Another token than the refused one, if there is one.
     pub(crate) async fn after_refusal(
         self: &Arc<Self>,
         refused: &Token,
     ) -> Result<Option<Arc<Token>>> {
         let current = self.token().await?;
-        // A renewed token is the same one.
+        // Renewal changes the lease, not the token.
         if current.value != refused.value {
             return Ok(Some(current));
         }
@@ -196,7 +200,8 @@ impl Session {
         may
     }
 
-    /// Sends a request with the present token; once more with another where this one is refused.
+    /// Sends a request with the current token, and resends it with another one if the server
+    /// refuses the token.
     pub(crate) async fn send(
         self: &Arc<Self>,
         http: &Http,
@@ -212,7 +217,7 @@ impl Session {
             403 => {}
             503 => return Err(http.diagnose(answer.error()).await),
             _ => {
-                // The right is looked at before the name.
+                // Vault checks the permission before it looks for the name.
                 if answer.is_success() || answer.status == 404 {
                     token.accepted.store(true, Ordering::Relaxed);
                 }
@@ -222,32 +227,33 @@ impl Session {
         if let Some(token) = self.after_refusal(&token).await? {
             return http.send(method, path, Some(&token.value), body).await;
         }
-        match self.standing(&token).await.refusal() {
+        match self.state_of(&token).await.refusal() {
             Some(error) => Err(error),
             None => Ok(answer),
         }
     }
 
-    /// Asks the server, where what we know of the token does not tell.
-    async fn standing(&self, token: &Token) -> Standing {
-        if token.is_over() {
-            return Standing::Lost;
+    /// The state of a refused token. Asks the server if we do not know it.
+    async fn state_of(&self, token: &Token) -> TokenState {
+        if token.has_expired() {
+            return TokenState::Lost;
         }
         let unknown = self
             .lookup(&token.value)
             .await
             .is_ok_and(|answer| answer.status == 403);
         match unknown {
-            true if token.may_look_itself_up => Standing::Lost,
-            // From a login, it was accepted; and it may lack the right to look itself up.
+            true if token.may_look_itself_up => TokenState::Lost,
+            // A token from a login was accepted once, and may lack the permission to look itself
+            // up.
             true if self.is_given() && !token.accepted.load(Ordering::Relaxed) => {
-                Standing::NeverAccepted
+                TokenState::NeverAccepted
             }
-            _ => Standing::Known,
+            _ => TokenState::Known,
         }
     }
 
-    /// What the server says about the token itself.
+    /// The server's description of the token.
     pub(crate) async fn lookup(&self, token: &SecretValue) -> Result<Answer> {
         self.http
             .send(
@@ -259,12 +265,12 @@ impl Session {
             .await
     }
 
-    /// Whether there is a way to another token than the present one.
+    /// Whether another token can be obtained.
     fn can_replace(&self) -> bool {
         !matches!(self.login, Login::Token(_))
     }
 
-    /// A new token, renewed from now on.
+    /// Logs in, and renews the new token from now on.
     async fn log_in_and_renew(self: &Arc<Self>) -> Result<Token> {
         let token = self.obtain().await.map_err(opening)?;
         self.renew_ahead(token.lease);
@@ -296,8 +302,8 @@ impl Session {
                 )
                 .await
             }
-            Login::Token(value) => self.know(value.clone()).await,
-            Login::TokenFile(path) => self.know(token_in(path).await?).await,
+            Login::Token(value) => self.look_up(value.clone()).await,
+            Login::TokenFile(path) => self.look_up(token_in(path).await?).await,
         }
     }
 
@@ -321,7 +327,7 @@ impl Session {
                 Error::new(ErrorKind::Unauthenticated, "Vault refuses the login")
                     .with_hint(match self.login {
                         Login::AppRole { .. } => {
-                            "check role-id and secret-id: a secret id may be used up or expired"
+                            "check role-id and secret-id: the secret id may be used up or expired"
                         }
                         _ => {
                             "check role and audience, and that the role is bound to this service account"
@@ -329,7 +335,7 @@ impl Session {
                     })
                     .with_source(crate::error::Status(answer.status))
             }
-            404 => Error::new(ErrorKind::InvalidConfig, "there is no such login method")
+            404 => Error::new(ErrorKind::InvalidConfig, "this login method does not exist")
                 .with_hint("check auth-method, auth-mount and namespace; `vault auth list` shows them")
                 .with_source(crate::error::Status(404)),
             503 => self.http.diagnose(answer.error()).await,
@@ -337,9 +343,9 @@ impl Session {
         })
     }
 
-    /// The lease of a token that was given to us. A token without the right to look itself up has
-    /// none that we know of; one that the server does not know is found out by the first request.
-    async fn know(&self, value: SecretValue) -> Result<Token> {
+    /// The lease of a token from the settings. The lease is unknown if the token has no permission
+    /// to look itself up. The first request finds out if the server does not know the token.
+    async fn look_up(&self, value: SecretValue) -> Result<Token> {
         let answer = self.lookup(&value).await?;
         match answer.status {
             200 => {
@@ -356,11 +362,11 @@ impl Session {
         }
     }
 
-    /// Starts renewing the present token in the background, in place of what went before.
+    /// Renews the current token in the background, instead of the previous one.
     fn renew_ahead(self: &Arc<Self>, lease: Option<Lease>) {
         let task = tokio::spawn(renew(Arc::downgrade(self), lease));
         let mut renewal = self.renewal.lock();
-        // A login from within the renewal itself must not end the task it runs in.
+        // A login from within the renewal must not abort its own task.
         if let Some(before) = renewal
             .replace(task)
             .filter(|before| Some(before.id()) != tokio::task::try_id())
@@ -389,13 +395,13 @@ impl Token {
         }
     }
 
-    /// Whether its lease, as far as it is known, is over.
-    pub(crate) fn is_over(&self) -> bool {
-        self.lease.is_some_and(|lease| lease.is_over())
+    /// Whether its lease, if known, has expired.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.lease.is_some_and(|lease| lease.has_expired())
     }
 }
 
-/// Keeps the token of a session alive until the session is dropped or the token is replaced.
+/// Renews the session's token until the session is dropped or another login replaces the token.
 async fn renew(session: Weak<Session>, mut lease: Option<Lease>) {
     while let Some(current) = lease {
         tokio::time::sleep(current.renew_in()).await;
@@ -414,7 +420,7 @@ async fn renew(session: Weak<Session>, mut lease: Option<Lease>) {
                 };
                 session.token.update(&token, renewed);
             }
-            // Impossible, or not worth it: log in again, which starts another renewal.
+            // The token cannot be renewed, or not for long enough. A login starts another renewal.
             Ok(None) if session.can_replace() => {
                 let log_in = || async { session.log_in_and_renew().await.map(Some) };
                 match session.token.replace(&token, log_in).await {
@@ -448,7 +454,7 @@ fn opening(error: Error) -> Error {
     error.with_operation(Operation::Open)
 }
 
-/// A tenth of the lease, so that several tries fit into what is left of it.
+/// Waits a tenth of the lease, so that several attempts fit into the rest.
 async fn pause(lease: Lease) {
     tokio::time::sleep(
         (lease.length / 10).clamp(Duration::from_millis(100), Duration::from_secs(30)),
@@ -468,7 +474,7 @@ impl Session {
                 Method::POST,
                 "auth/token/renew-self",
                 Some(&token.value),
-                // The answer has the token in it.
+                // The response contains the token.
                 Body::Secret(b"{}"),
             )
             .await?;
@@ -504,9 +510,10 @@ impl Credential {
     }
 }
 
-/// A body as JSON, in memory that is wiped.
+/// Serializes a body as JSON, in memory that is wiped.
 pub(crate) fn json(body: &impl Serialize) -> Result<Zeroizing<Vec<u8>>> {
-    // Twice: once to measure, so that writing never grows the buffer and leaves a copy behind.
+    // The first pass measures, so that the second one never grows the buffer, which would leave a
+    // copy behind.
     struct Count(usize);
     impl std::io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -571,13 +578,13 @@ struct LookupData {
 mod tests {
     use super::*;
 
-    /// Whatever number the server sends: the renewal's task must not end of it.
+    /// Any number from the server is safe: it must not end the renewal task.
     #[test]
     fn no_lease_is_longer_than_can_be_counted() {
         for seconds in [1, 3600, 1 << 40, u64::MAX] {
             let lease = Lease::new(seconds, true).unwrap();
             assert!(lease.length <= LONGEST_LEASE && lease.length * 3 > lease.length);
-            assert!(lease.renew_in() < lease.length && !lease.is_over());
+            assert!(lease.renew_in() < lease.length && !lease.has_expired());
         }
         assert!(Lease::new(0, true).is_none());
     }

@@ -1,8 +1,8 @@
-//! The HTTP layer: one pooled client, bounded requests, one redirect at most, bodies that are wiped.
+//! The HTTP layer: one pooled client, bounded requests, at most one redirect, bodies that are
+//! wiped.
 //!
-//! `vaultrs` serves many; it is not used here because its request layer hides what the promises
-//! need: response headers (Retry-After, the Location of a standby), the shape of a 404, and because
-//! its errors and spans carry response bodies.
+//! The crate `vaultrs` is not used: its request layer hides response headers (Retry-After, the
+//! Location of a standby) and the form of a 404, and its errors and spans contain response bodies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::config::{Config, authority};
 use crate::error::{from_status, from_transport, malformed};
 use crate::resolver::Resolver;
 
-/// No answer of the KV engine is larger: its values are bounded by the server's storage.
+/// No response of the KV engine is larger, because the server's storage limits its values.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,35 +31,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    /// Scheme, host and port that requests go to; the host is the TLS server name, where one is set.
+    /// Scheme, host and port of every request. The host is the TLS server name, if one is set.
     base: Url,
     peers: Vec<String>,
     namespace: Option<HeaderValue>,
-    /// At most as many requests in flight as there are connections in the pool.
+    /// Limits the requests in flight to the connections in the pool.
     in_flight: Semaphore,
 }
 
-/// What a request carries.
+/// The body of a request.
 #[derive(Clone, Copy)]
 pub(crate) enum Body<'a> {
     Empty,
     /// Names and times.
     Open(&'a [u8]),
-    /// A value or a credential, in the request or in its answer.
+    /// The request or its response contains a value or a credential.
     Secret(&'a [u8]),
 }
 
-/// What Vault answered.
+/// A response from Vault.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
     body: Zeroizing<Vec<u8>>,
-    /// What a refused request would have needed: a capability on a path.
+    /// The capability and path that a refused request needs.
     needs: Option<String>,
 }
 
 impl Http {
-    /// Builds the client, reading the certificate files.
+    /// Builds the client and reads the certificate files.
     pub(crate) async fn new(config: &Config) -> Result<Self> {
         let mut base = config.address.clone();
         base.set_path("");
@@ -70,7 +70,7 @@ impl Http {
             .pool_max_idle_per_host(config.connections)
             .tcp_nodelay(true);
         if base.scheme() == "http" {
-            // Without TLS a proxy would see everything, and certificates need not be loaded.
+            // Without TLS a proxy would see everything, and no certificates are needed.
             builder = builder.no_proxy().tls_certs_only(Vec::new());
         }
         if let Some(path) = &config.ca_file {
@@ -88,18 +88,20 @@ impl Http {
             pem.extend_from_slice(&key);
             key.zeroize();
             let identity = Identity::from_pem(&pem).map_err(|_| {
-                invalid("`client-cert-file` and `client-key-file` are no PEM certificate and key")
+                invalid(
+                    "`client-cert-file` and `client-key-file` are not a PEM certificate and key",
+                )
             })?;
             builder = builder.identity(identity);
         }
         let mut resolver = Resolver::new(config.reach.clone());
         if !config.reach.is_everywhere() {
-            // A proxy would look the name up by itself, unchecked.
+            // A proxy would resolve the name itself, without the check.
             builder = builder.no_proxy();
         }
         if let Some(name) = &config.tls_server_name {
             resolver = resolver.with_alias(name.clone(), authority(&base));
-            // A name alone leaves scheme and port as they are; a wrong one is refused by the URL.
+            // A name leaves scheme and port unchanged. The URL rejects an invalid one.
             base.set_host(Some(name))
                 .map_err(|_| invalid("`tls-server-name` is not the name of a host"))?;
         }
@@ -115,15 +117,15 @@ impl Http {
                 .map_err(|cause| invalid("cannot build the HTTP client").with_source(cause))?,
             base,
             peers: config.peers.clone(),
-            namespace: namespace.map_err(|_| invalid("`namespace` cannot be sent"))?,
+            namespace: namespace.map_err(|_| invalid("`namespace` is not a valid header value"))?,
             in_flight: Semaphore::new(config.connections),
         })
     }
 
-    /// Sends one request and reads the whole answer, whatever its status.
+    /// Sends one request and reads the whole response, whatever its status.
     ///
-    /// A 307, which a standby answers, is followed once: to a configured peer, over TLS (or within
-    /// loopback). The token goes nowhere else.
+    /// A standby responds with 307. It is followed once, to a configured peer, over TLS (or on
+    /// loopback). The token is sent nowhere else.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -140,12 +142,12 @@ impl Http {
         let response = self.request(&self.base, &method, path, token, body).await?;
         if response.status().as_u16() != 307 {
             let answer = read_answer(response).await?.of(&method, path, body);
-            if self.base.scheme() == "http" && answer.status == 400 && !answer.is_vaults() {
+            if self.base.scheme() == "http" && answer.status == 400 && !answer.is_json() {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
-                    "the server refuses plain HTTP, and not in Vault's words: this is a TLS port",
+                    "the server refuses plain HTTP, and the response is not from Vault: this is a TLS port",
                 )
-                .with_hint("let the address begin with https")
+                .with_hint("use an address that begins with https")
                 .with_source(crate::error::Status(400)));
             }
             return Ok(answer);
@@ -153,11 +155,11 @@ impl Http {
         let target = self.redirect(response.headers())?;
         let response = self.request(&target, &method, path, token, body).await?;
         if response.status().is_redirection() {
-            return Err(
-                Error::new(ErrorKind::Unavailable, "two standbys point at each other").with_hint(
-                    "the cluster has no active server; see `vault operator raft list-peers`",
-                ),
-            );
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "two standbys redirect to each other",
+            )
+            .with_hint("the cluster has no active server; see `vault operator raft list-peers`"));
         }
         Ok(read_answer(response).await?.of(&method, path, body))
     }
@@ -174,10 +176,11 @@ impl Http {
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
         let mut url = base.clone();
-        // Already percent-encoded; setting a path never decodes, and keeps `%` as it stands.
+        // The path is already percent-encoded. Setting it keeps every `%` unchanged.
         url.set_path(&format!("/v1/{path}"));
         url.set_query(query);
-        // Vault refuses calls without it where the listener asks for protection against forgery.
+        // Vault refuses requests without it if the listener requires protection against forged
+        // requests.
         let mut request = self
             .client
             .request(method.clone(), url)
@@ -200,7 +203,7 @@ impl Http {
         request.send().await.map_err(from_transport)
     }
 
-    /// Where a standby sends us, if that is a place we were told of.
+    /// The target of a standby's redirect, if it is a configured peer.
     fn redirect(&self, headers: &HeaderMap) -> Result<Url> {
         let refuse = |message: &'static str| {
             Error::new(ErrorKind::Unavailable, message)
@@ -211,18 +214,18 @@ impl Http {
             .get(LOCATION)
             .and_then(|location| location.to_str().ok())
             .and_then(|location| self.base.join(location).ok())
-            .ok_or_else(|| refuse("a standby answered a redirect that cannot be understood"))?;
+            .ok_or_else(|| refuse("a standby returned an invalid redirect"))?;
         let secure = target.scheme() == "https"
             || (self.base.scheme() == "http"
                 && target.scheme() == "http"
                 && target.host_str().is_some_and(is_loopback));
         if !secure {
-            return Err(refuse("a standby sends us to a server without TLS"));
+            return Err(refuse("a standby redirects to a server without TLS"));
         }
         let place = authority(&target);
         if place != authority(&self.base) && !self.peers.contains(&place) {
             return Err(refuse(
-                "a standby sends us to a server that is not among the peers",
+                "a standby redirects to a server that is not in `peers`",
             ));
         }
         target.set_path("");
@@ -230,7 +233,7 @@ impl Http {
         Ok(target)
     }
 
-    /// Why a server answers 503, from its own state.
+    /// Explains a 503 with the server's own state.
     pub(crate) async fn diagnose(&self, error: Error) -> Error {
         #[derive(Deserialize)]
         struct SealStatus {
@@ -258,7 +261,7 @@ impl Http {
 }
 
 impl Answer {
-    /// Notes what was asked, as far as errors and logs need it.
+    /// Records the request, for errors and logs.
     fn of(mut self, method: &Method, path: &str, body: Body<'_>) -> Self {
         if self.status == 403 {
             let capability = match method.as_str() {
@@ -269,8 +272,8 @@ impl Answer {
             };
             self.needs = Some(format!("`{capability}` on `{path}`"));
         }
-        // Vault's own remarks on a request that it carried out. Answers to reads stay unchanged: they
-        // are the ones with values in them.
+        // Vault's warnings about a request that it executed. Responses to reads are not parsed
+        // again, because they contain values.
         if self.is_success() && method != Method::GET && !self.says_no_warnings() {
             let warnings = self.parse::<Warnings>().ok().and_then(|body| body.warnings);
             log_warnings(path, body, &warnings.unwrap_or_default());
@@ -278,34 +281,35 @@ impl Answer {
         self
     }
 
-    /// Whether Vault says that it has none: then the answer, perhaps a long list of names, is not read
-    /// twice.
+    /// Whether the response says that it has no warnings. Then the response, perhaps a long list of
+    /// names, is not parsed twice.
     fn says_no_warnings(&self) -> bool {
         const NONE: &[u8] = b"\"warnings\":null";
         self.body.windows(NONE.len()).any(|bytes| bytes == NONE)
     }
 
-    /// Whether the status says that it worked.
+    /// Whether the status means success.
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// The body, as JSON of the documented shape.
+    /// Parses the body as JSON of the documented form.
     ///
     /// # Errors
-    /// `Unexpected`, without the text: it may contain a value.
+    /// `Unexpected`, without the text, which may contain a value.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body)
-            .map_err(|_| malformed("Vault's answer is not of the documented form"))
+            .map_err(|_| malformed("Vault's response does not have the documented form"))
     }
 
-    /// Whether it is JSON, as all of Vault's answers are.
-    fn is_vaults(&self) -> bool {
+    /// Whether the body is JSON, as in all of Vault's responses.
+    fn is_json(&self) -> bool {
         self.parse::<serde::de::IgnoredAny>().is_ok()
     }
 
-    /// Whether a 404 is about a route rather than a name: then Vault says why in a list of texts.
-    pub(crate) fn names_no_route(&self) -> bool {
+    /// Whether a 404 is about a route and not about a name. Then Vault gives the reason in a list
+    /// of texts.
+    pub(crate) fn is_missing_route(&self) -> bool {
         #[derive(Deserialize)]
         struct Errors {
             #[serde(default)]
@@ -319,17 +323,18 @@ impl Answer {
 
     /// The error for its status.
     pub(crate) fn error(&self) -> Error {
-        if self.names_no_route() {
-            return Error::new(ErrorKind::InvalidConfig, "there is no mount at this path")
-                .with_hint(
-                    "check mount, prefix and namespace; `vault secrets list` shows the mounts",
-                )
-                .with_source(crate::error::Status(404));
+        if self.is_missing_route() {
+            return Error::new(
+                ErrorKind::InvalidConfig,
+                "no engine is mounted at this path",
+            )
+            .with_hint("check mount, prefix and namespace; `vault secrets list` shows the mounts")
+            .with_source(crate::error::Status(404));
         }
         let error = from_status(self.status, self.retry_after);
         match &self.needs {
             Some(needs) => error.with_hint(format!(
-                "it needs {needs}: `migrate policy vault` prints the least policy; where the token may \
+                "it needs {needs}: `migrate policy vault` prints the minimal policy; if the token may \
                  have expired, log in again"
             )),
             None => error,
@@ -342,8 +347,8 @@ struct Warnings {
     warnings: Option<Vec<String>>,
 }
 
-/// A server may repeat in a warning what it was sent, in whatever form: where that was a secret, the
-/// log says that there are warnings, and nothing of them.
+/// Logs warnings. A server may repeat the request in a warning, in any form. If the request
+/// contained a secret, only the number of warnings is logged.
 fn log_warnings(path: &str, body: Body<'_>, warnings: &[String]) {
     if let Body::Secret(_) = body {
         if !warnings.is_empty() {
@@ -352,13 +357,13 @@ fn log_warnings(path: &str, body: Body<'_>, warnings: &[String]) {
                 target: "secret_persistence_vault",
                 path,
                 count,
-                "Vault warns; the text is withheld, because the request carried a secret"
+                "Vault returned warnings; the text is withheld, because the request contained a secret"
             );
         }
         return;
     }
     for warning in warnings {
-        tracing::warn!(target: "secret_persistence_vault", path, warning = ?warning, "Vault warns");
+        tracing::warn!(target: "secret_persistence_vault", path, warning = ?warning, "Vault returned a warning");
     }
 }
 
@@ -374,10 +379,10 @@ async fn read_answer(mut response: reqwest::Response) -> Result<Answer> {
     ));
     while let Some(chunk) = response.chunk().await.map_err(from_transport)? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(malformed("Vault's answer is larger than any secret"));
+            return Err(malformed("Vault's response is larger than any secret"));
         }
         if body.len() + chunk.len() > body.capacity() {
-            // Growing in place would leave a copy behind.
+            // Growing in place could leave a copy behind.
             let mut larger = Zeroizing::new(Vec::with_capacity(2 * (body.len() + chunk.len())));
             larger.extend_from_slice(&body);
             body = larger;

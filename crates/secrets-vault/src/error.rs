@@ -205,7 +205,7 @@ mod tests {
 
     /// The documentation explains every status, with its remedy.
     #[test]
-    fn every_row_stands_in_the_table_of_the_docs() {
+    fn every_row_is_in_the_table_of_the_docs() {
         let docs = include_str!("../README.md");
         for row in TABLE {
             let (kind, status) = (row.kind, row.status);

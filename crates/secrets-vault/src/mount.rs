@@ -1,4 +1,5 @@
-//! The mount: where it ends and which KV engine it is. From the settings, or asked of the server once.
+//! The mount: where its path ends, and its KV version. From the settings, or looked up on the
+//! server once.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +16,7 @@ use crate::error::malformed;
 use crate::naming::{Root, encode};
 use crate::wire;
 
-/// Where the secrets are, and how they are kept there.
+/// The mount of the secrets, and its KV version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KvMount {
     pub(crate) root: Root,
@@ -23,27 +24,28 @@ pub(crate) struct KvMount {
 }
 
 impl KvMount {
-    /// The part of a path that version 2 has and version 1 has not.
+    /// The part of a path that only version 2 has.
     pub(crate) fn part(&self, name: &'static str) -> Option<&'static str> {
         (self.version == KvVersion::Two).then_some(name)
     }
 }
 
-/// Finds the mount out, once for any number of callers.
+/// Looks up the mount, once for all callers.
 pub(crate) struct Mount {
     http: Arc<Http>,
     session: Arc<Session>,
     place: Place,
-    /// What the settings say the version is. The server is asked all the same: with a wrong one values
+    /// The version in the settings. The server is asked nevertheless: with a wrong version, values
     /// would be written where nothing finds them, and deletes would delete nothing.
     told: Option<KvVersion>,
-    /// What the settings say, or what most mounts are: version 2, at the first part of the prefix.
+    /// The mount in the settings, or the most common one: version 2, at the first part of the
+    /// prefix.
     guess: KvMount,
     known: OnceLock<KvMount>,
-    asking: Mutex<Option<WeakShared<Asking>>>,
+    lookup: Mutex<Option<WeakShared<MountLookup>>>,
 }
 
-type Asking = BoxFuture<'static, Result<KvMount>>;
+type MountLookup = BoxFuture<'static, Result<KvMount>>;
 
 impl Mount {
     pub(crate) fn new(http: Arc<Http>, session: Arc<Session>, config: &Config) -> Self {
@@ -64,7 +66,7 @@ impl Mount {
                 version: config.version.unwrap_or(KvVersion::Two),
             },
             known: OnceLock::new(),
-            asking: Mutex::default(),
+            lookup: Mutex::default(),
         }
     }
 
@@ -72,33 +74,33 @@ impl Mount {
         self.known.get().is_some()
     }
 
-    /// What is known, or the guess.
+    /// The known mount, or the guess.
     pub(crate) fn presumed(&self) -> &KvMount {
         self.known.get().unwrap_or(&self.guess)
     }
 
-    /// What is known, asked of the server where it is not. Callers at the same time share one request,
-    /// and its failure; the next caller asks again.
+    /// The known mount, or the server's answer. Concurrent callers share one request and its
+    /// failure; the next caller asks again.
     pub(crate) async fn resolve(&self) -> Result<&KvMount> {
         if let Some(known) = self.known.get() {
             return Ok(known);
         }
-        let kv = match (self.ask().await, self.told) {
+        let kv = match (self.lookup().await, self.told) {
             (Ok(kv), Some(told)) if kv.version != told => {
                 let (is, told) = (kv.version.number(), told.number());
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
                     format!(
-                        "the mount `{}` is version {is} of the KV engine, and `kv-version` says {told}",
+                        "the mount `{}` is version {is} of the KV engine, but `kv-version` is {told}",
                         kv.root.mount
                     ),
                 )
                 .with_hint(format!(
-                    "set kv-version to {is}, or leave it out: the server is asked then"
+                    "set kv-version to {is}, or remove it: then the store asks the server"
                 )));
             }
-            // What the settings say stands where the server does not answer the question: at once, or
-            // a proxy does not let it through.
+            // Keep the settings if the server does not answer the question, for example because a
+            // proxy does not pass it on.
             (Err(error), Some(_)) if error.kind() != ErrorKind::Unauthenticated => {
                 if error.is_retryable() {
                     return Ok(&self.guess);
@@ -110,9 +112,9 @@ impl Mount {
         Ok(self.known.get_or_init(|| kv))
     }
 
-    /// Sends a request that changes nothing. Where the mount is not known yet, it is asked for at the
-    /// same time: the request goes out on the guess, and again only where that was wrong.
-    pub(crate) async fn look(
+    /// Sends a request that changes nothing. If the mount is not known yet, the store looks it up
+    /// concurrently, sends the request based on the guess, and resends it if the guess was wrong.
+    pub(crate) async fn send_read(
         &self,
         method: Method,
         path: impl Fn(&KvMount) -> String,
@@ -129,7 +131,7 @@ impl Mount {
             }
         } else if !self.is_known() {
             let guessed = path(&self.guess);
-            let (kv, answer) = futures::join!(self.resolve(), self.try_out(&method, &guessed));
+            let (kv, answer) = futures::join!(self.resolve(), self.send_guess(&method, &guessed));
             let kv = kv?;
             if let Some(answer) = answer.filter(|_| path(kv) == guessed) {
                 return Ok((kv, answer));
@@ -143,9 +145,9 @@ impl Mount {
         Ok((kv, answer))
     }
 
-    /// An answer that means something whatever the mount is. A refusal may come of a wrong guess and
-    /// must not lead to another login; an outage is found out by the request that counts.
-    async fn try_out(&self, method: &Method, path: &str) -> Option<Answer> {
+    /// Returns only a response that is valid for any mount. A refusal may be due to a wrong guess
+    /// and must not cause another login. An outage shows in the request that counts.
+    async fn send_guess(&self, method: &Method, path: &str) -> Option<Answer> {
         let token = self.session.token().await.ok()?;
         let answer = self
             .http
@@ -155,27 +157,27 @@ impl Mount {
         (!matches!(answer.status, 403 | 503)).then_some(answer)
     }
 
-    fn ask(&self) -> Shared<Asking> {
-        let mut asking = self.asking.lock();
-        let under_way = asking.as_ref().and_then(WeakShared::upgrade);
+    fn lookup(&self) -> Shared<MountLookup> {
+        let mut lookup = self.lookup.lock();
+        let under_way = lookup.as_ref().and_then(WeakShared::upgrade);
         under_way.unwrap_or_else(|| {
             let (http, session) = (Arc::clone(&self.http), Arc::clone(&self.session));
             let place = self.place.clone();
             let question = async move { locate(&http, &session, &place).await };
             let question = question.boxed().shared();
-            *asking = question.downgrade();
+            *lookup = question.downgrade();
             question
         })
     }
 }
 
-/// Asks the server for the mount at a place.
+/// Asks the server for the mount at a path.
 async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<KvMount> {
     let asked = match place {
         Place::Joined(joined) => joined.as_str(),
         Place::Separate { mount, .. } => mount.as_str(),
     };
-    // What the CLI asks too; needs no right but one to anything within the mount.
+    // The CLI sends the same request. Any permission within the mount is enough for it.
     let path = format!(
         "sys/internal/ui/mounts/{}",
         encode(asked.trim_end_matches('/'))
@@ -186,11 +188,11 @@ async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<Kv
         403 => {
             return Err(Error::new(
                 ErrorKind::PermissionDenied,
-                "there is no such mount, or the token has no right in it",
+                "the mount does not exist, or the token has no permission in it",
             )
             .with_hint(
                 "check mount and prefix (`vault secrets list`), namespace, and the token's policy: \
-                 `migrate policy vault` prints the least one",
+                 `migrate policy vault` prints the minimal one",
             ));
         }
         _ => return Err(answer.error()),
@@ -205,14 +207,14 @@ async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<Kv
         (other, _) => {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                format!("the mount `{}` is a `{other}` engine", mount.path),
+                format!("the mount `{}` is an engine of type `{other}`", mount.path),
             )
-            .with_hint("give the mount of a KV engine"));
+            .with_hint("use the mount of a KV engine"));
         }
     };
     let root = match place {
         Place::Joined(joined) => Root::split(joined, &mount.path)
-            .ok_or_else(|| malformed("Vault names a mount that is not at the prefix"))?,
+            .ok_or_else(|| malformed("Vault returned a mount that is not at the prefix"))?,
         Place::Separate { prefix, .. } => Root {
             mount: mount.path.trim_matches('/').to_owned(),
             prefix: prefix.clone(),

@@ -1,12 +1,12 @@
-//! Coordinates and the paths they have in a Vault.
+//! Coordinates and their paths in Vault.
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use secret_persistence_core::{Coordinate, Error, ErrorKind, Result};
 
-/// The field with the value, as Airbyte stores it.
+/// The field that contains the value, as in Airbyte.
 pub(crate) const VALUE_FIELD: &str = "value";
 
-/// What a path segment cannot hold as it is: everything that a URL or Vault gives a meaning of its own.
+/// Characters that are encoded in a path segment: all that have a meaning in a URL or for Vault.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -29,14 +29,14 @@ const SEGMENT: &AsciiSet = &CONTROLS
 /// The mount, and the prefix of every name within it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Root {
-    /// Without slashes at its ends.
+    /// Without leading and trailing slashes.
     pub(crate) mount: String,
-    /// Prepended to every name unchanged; usually empty or ending in a slash.
+    /// Prepended to every name unchanged. Usually empty, or with a slash at its end.
     pub(crate) prefix: String,
 }
 
 impl Root {
-    /// From mount and path in one, where the mount is known.
+    /// Splits a joined path at a known mount.
     pub(crate) fn split(joined: &str, mount: &str) -> Option<Self> {
         let mount = mount.trim_matches('/');
         let prefix = joined.strip_prefix(mount)?.strip_prefix('/')?;
@@ -46,7 +46,7 @@ impl Root {
         })
     }
 
-    /// From mount and path in one, taking the first segment for the mount.
+    /// Splits a joined path, with its first segment as the mount.
     pub(crate) fn first_segment(joined: &str) -> Self {
         let (mount, prefix) = joined.split_once('/').unwrap_or((joined, ""));
         Self {
@@ -55,13 +55,13 @@ impl Root {
         }
     }
 
-    /// The path of a name in one part of the engine: `data`, `metadata`, … or none on version 1.
+    /// The path of a name in one part of the engine: `data`, `metadata`, …, or none on version 1.
     pub(crate) fn path(&self, part: Option<&str>, name: &str) -> String {
         let part = part.map_or_else(String::new, |part| format!("{part}/"));
         encode(&format!("{}/{part}{}{name}", self.mount, self.prefix))
     }
 
-    /// The folder that the names are in, and what they begin with there.
+    /// The folder that contains the names, and their prefix in it.
     pub(crate) fn folder(&self) -> (&str, &str) {
         match self.prefix.rfind('/') {
             Some(at) => self.prefix.split_at(at + 1),
@@ -76,12 +76,12 @@ impl Root {
     }
 }
 
-/// A coordinate's name within the root, and the field that is meant.
+/// The name of a coordinate within the root, and its field.
 ///
 /// An external name may choose a field: `team/database#password`.
 ///
 /// # Errors
-/// `InvalidCoordinate` for an external name that is no clean path.
+/// `InvalidCoordinate` for an external name that is not a clean path.
 pub(crate) fn native(coordinate: &Coordinate) -> Result<(&str, &str)> {
     let name = coordinate.as_str();
     if coordinate.managed().is_some() {
@@ -97,7 +97,7 @@ pub(crate) fn native(coordinate: &Coordinate) -> Result<(&str, &str)> {
         return Ok((path, field));
     }
     Err(
-        Error::new(ErrorKind::InvalidCoordinate, "not a path in a Vault")
+        Error::new(ErrorKind::InvalidCoordinate, "not a path in Vault")
             .with_coordinate(coordinate.shared())
             .with_hint("write an external name as folder/name or folder/name#field"),
     )

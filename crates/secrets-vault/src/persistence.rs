@@ -1,4 +1,4 @@
-//! The promises of the trait, kept with the KV engines.
+//! Implements the trait with the KV engines.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use crate::wire::{
 
 const DEFAULT_PAGE: usize = 500;
 
-/// HashiCorp Vault as a store: a mount of the KV engine, version 1 or 2. Clones share everything.
+/// HashiCorp Vault as a store: a mount of the KV engine, version 1 or 2. Clones share the
+/// connection pool and the login.
 #[derive(Clone)]
 pub struct Vault(Arc<Inner>);
 
@@ -38,30 +39,30 @@ struct Inner {
 }
 
 impl Vault {
-    /// Logs in, and waits until it is known which KV engine the mount is, so that
+    /// Logs in, and waits until the version of the KV engine is known, so that
     /// [`capabilities`](SecretPersistence::capabilities) are final.
     ///
     /// # Errors
-    /// `InvalidConfig` for files that are not there and a mount that is not a KV engine,
-    /// `Unauthenticated` for a refused login, `PermissionDenied` for a mount that is not there or in
-    /// which the token has no right, `Unavailable` where Vault does not answer, is sealed or not
-    /// initialised.
+    /// `InvalidConfig` for missing files and a mount that is not a KV engine; `Unauthenticated` for
+    /// a refused login; `PermissionDenied` if the mount does not exist or the token has no
+    /// permission in it; `Unavailable` if Vault does not respond, is sealed or is not initialised.
     pub async fn connect(config: Config) -> Result<Self> {
         Self::connect_lazy(config).await?.ready().await
     }
 
-    /// Logs in, and leaves the mount to the first operation where the settings leave it open.
+    /// Logs in. If the settings do not describe the mount, the first operation looks it up.
     ///
-    /// With a token the mount is asked for beside it, in one round trip. After a login it is asked for
-    /// along with the first operation: a first read, listing or description goes out at the same time,
-    /// so that a start never costs more than one round trip; only a first write or delete waits for the
-    /// answer. Until then [`capabilities`](SecretPersistence::capabilities) are those of version 2, and
-    /// a mount that is not there is not noticed; [`ready`](Self::ready) waits for both. Afterwards a
-    /// read is one request.
+    /// With a token, the store looks up the mount concurrently with the token, in one round trip.
+    /// With a login, it looks up the mount concurrently with the first operation: a first read,
+    /// listing or description is sent at the same time, so that a start never costs more than one
+    /// round trip. Only a first write or delete waits for the answer. Until then,
+    /// [`capabilities`](SecretPersistence::capabilities) are those of version 2, and a missing
+    /// mount is not noticed; [`ready`](Self::ready) waits for both. Afterwards a read is one
+    /// request.
     ///
     /// # Errors
-    /// `InvalidConfig` for files that are not there, `Unauthenticated` for a refused login, `Unavailable`
-    /// where Vault does not answer, is sealed or not initialised; with a token also those of
+    /// `InvalidConfig` for missing files; `Unauthenticated` for a refused login; `Unavailable` if
+    /// Vault does not respond, is sealed or is not initialised; with a token also the errors of
     /// [`ready`](Self::ready).
     pub async fn connect_lazy(config: Config) -> Result<Self> {
         let address = config.address.as_str().trim_end_matches('/');
@@ -76,9 +77,9 @@ impl Vault {
             .map_err(in_store)?;
         let mount = Mount::new(Arc::clone(&http), Arc::clone(&session), &config);
         if session.is_given() {
-            // Side by side: connecting is one round trip.
-            let (learnt, kv) = futures::join!(session.learn(), mount.resolve());
-            learnt.map_err(in_store)?;
+            // Both at the same time: connecting is one round trip.
+            let (leased, kv) = futures::join!(session.look_up_lease(), mount.resolve());
+            leased.map_err(in_store)?;
             kv.map_err(in_store)?;
         }
         let root = &mount.presumed().root;
@@ -95,8 +96,8 @@ impl Vault {
     /// Waits until the mount is known, so that capabilities are final.
     ///
     /// # Errors
-    /// `InvalidConfig` for a mount that is not a KV engine, `PermissionDenied` if it is not there or the
-    /// token has no right in it, `Unavailable` where Vault does not answer.
+    /// `InvalidConfig` for a mount that is not a KV engine; `PermissionDenied` if it does not exist
+    /// or the token has no permission in it; `Unavailable` if Vault does not respond.
     pub async fn ready(self) -> Result<Self> {
         let kv = self.0.mount.resolve().await.map(drop);
         kv.map_err(|error| {
@@ -107,7 +108,8 @@ impl Vault {
         Ok(self)
     }
 
-    /// Sends a request with the present token; once more with another where this one is refused.
+    /// Sends a request with the current token, and resends it with another one if the server
+    /// refuses the token.
     async fn send(&self, method: Method, path: &str, body: Body<'_>) -> Result<Answer> {
         self.0.session.send(&self.0.http, method, path, body).await
     }
@@ -121,7 +123,7 @@ impl Vault {
         let (kv, answer) = self
             .0
             .mount
-            .look(Method::GET, |at| at.root.path(at.part("data"), name))
+            .send_read(Method::GET, |at| at.root.path(at.part("data"), name))
             .await?;
         let mut fields = match (kv.version, answer.status) {
             (KvVersion::One, 200) => answer.parse::<Wrapped<Fields>>()?.data,
@@ -137,7 +139,7 @@ impl Vault {
             Some(Field(Some(value))) => Ok(Read::new(value)),
             Some(Field(None)) => Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("the field `{field}` of this secret is not text"),
+                format!("the field `{field}` of this secret is not a string"),
             )),
             None => Err(Error::new(
                 ErrorKind::NotFound,
@@ -156,7 +158,7 @@ impl Vault {
         }
     }
 
-    /// Version 1 cannot refuse a second write: look first.
+    /// Version 1 cannot refuse a second write, so read first.
     async fn write_version_1(&self, kv: &KvMount, write: &Write) -> Result<Written> {
         match self.compare(write).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -168,16 +170,17 @@ impl Vault {
         })?;
         let answer = self.send(Method::POST, &path, Body::Secret(&body)).await?;
         match answer.status {
-            // Somebody was faster, and a policy that grants `create` alone lets nobody write twice.
+            // Another writer was faster, and a policy that grants only `create` refuses a second
+            // write.
             403 => self.or_compare(answer, write).await,
             _ => expect_success(answer).map(|()| Written::Created),
         }
     }
 
-    /// Metadata first, so that no value ever exists without its owner and expiry; but never over the
-    /// metadata of a value that is there, which may be another installation's. Metadata that an attempt
-    /// before this one wrote is not written again: however often the value's own request fails, the
-    /// next attempt is a request shorter than the first.
+    /// Writes the metadata first, so that no value ever exists without its owner and expiry. Never
+    /// replaces the metadata of an existing value, which may belong to another installation. Skips
+    /// metadata that a previous attempt wrote: if the request for the value keeps failing, the next
+    /// attempt is one request shorter.
     async fn write_version_2(&self, kv: &KvMount, write: &Write) -> Result<Written> {
         let name = write.coordinate.as_str();
         let owner = self.0.config.owner.as_ref().map(Owner::as_str);
@@ -186,7 +189,7 @@ impl Vault {
             let answer = self.send(Method::GET, &path, Body::Empty).await?;
             let present = match answer.status {
                 200 => Some(answer.parse::<Wrapped<Metadata>>()?.data),
-                404 if !answer.names_no_route() => None,
+                404 if !answer.is_missing_route() => None,
                 _ => return Err(answer.error()),
             };
             if let Some(present) = &present
@@ -194,7 +197,7 @@ impl Vault {
             {
                 return self.compare(write).await;
             }
-            if present.is_none_or(|present| !wanted.stands_in(&present)) {
+            if present.is_none_or(|present| !wanted.equals(&present)) {
                 let body = json(&wanted)?;
                 expect_success(self.send(Method::POST, &path, Body::Open(&body)).await?)?;
             }
@@ -209,14 +212,14 @@ impl Vault {
         let answer = self.send(Method::POST, &path, Body::Secret(&body)).await?;
         match answer.status {
             200..300 => Ok(Written::Created),
-            // The check failed, or a policy grants `create` and the name would need `update`; a look
-            // at what is there tells both from an invalid request.
+            // Either the check failed, or a policy grants only `create` and the name needs
+            // `update`. Reading the secret distinguishes both from an invalid request.
             400 | 403 => self.or_compare(answer, write).await,
             _ => Err(answer.error()),
         }
     }
 
-    /// What a refused write means: that the name is there, or what the answer says.
+    /// The meaning of a refused write: the name exists, or the error of the response.
     async fn or_compare(&self, refusal: Answer, write: &Write) -> Result<Written> {
         match self.compare(write).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(refusal.error()),
@@ -224,7 +227,7 @@ impl Vault {
         }
     }
 
-    /// Whether the name has the very value that is to be written.
+    /// Whether the name already has the same value.
     async fn compare(&self, write: &Write) -> Result<Written> {
         let present = self.read_one(&write.coordinate.clone().into()).await;
         match present {
@@ -242,7 +245,7 @@ impl Vault {
             Some(metadata) => metadata.entry(coordinate.clone()).ok_or_else(|| {
                 Error::new(
                     ErrorKind::NotFound,
-                    "a write of this secret was never finished",
+                    "a write of this secret was not completed",
                 )
                 .with_hint("write it again, or delete it")
             }),
@@ -250,14 +253,14 @@ impl Vault {
         }
     }
 
-    /// What version 2 knows of a name; `None` for one that is there on version 1, which knows nothing.
+    /// The metadata of a name in version 2. Version 1 has none: `None` if the secret exists.
     async fn metadata_of(&self, coordinate: &ManagedCoordinate) -> Result<Option<Metadata>> {
         let name = coordinate.as_str();
         let (kv, answer) = self
             .0
             .mount
-            // Reading is the only way to see that it is there on version 1.
-            .look(Method::GET, |at| at.root.path(at.part("metadata"), name))
+            // On version 1, only a read shows whether the secret exists.
+            .send_read(Method::GET, |at| at.root.path(at.part("metadata"), name))
             .await?;
         match (answer.status, kv.version) {
             (200, KvVersion::One) => Ok(None),
@@ -266,7 +269,7 @@ impl Vault {
         }
     }
 
-    /// Adds where and on what an operation failed.
+    /// Adds the operation, the store and the coordinate to an error.
     fn explain(&self, error: Error, operation: Operation, coordinate: Arc<str>) -> Error {
         error
             .with_operation(operation)
@@ -279,7 +282,7 @@ impl Vault {
 impl SecretPersistence for Vault {
     fn capabilities(&self) -> Capabilities {
         let two = self.0.mount.presumed().version == KvVersion::Two;
-        // The question for the mount, and what went out on the guess.
+        // The lookup of the mount, and the request that was based on the guess.
         let first = if self.0.mount.is_known() { 0 } else { 2 };
         Capabilities {
             concurrency: self.0.config.connections,
@@ -287,13 +290,14 @@ impl SecretPersistence for Vault {
             atomic_create: two,
             nul: true,
             owner: two,
-            // Deleting leaves nothing to restore; `restore` is for what others soft-deleted.
+            // A delete leaves nothing to restore. `restore` is for secrets that others
+            // soft-deleted.
             recovery: false,
             expiry: if two { Expiry::Swept } else { Expiry::None },
             listing: Listing::Immediate,
             cost: Cost {
                 read: 1 + first,
-                // Look, (metadata,) value, and a comparison after a conflict.
+                // Read, metadata, value, and a comparison after a conflict.
                 write: first + if two { 4 } else { 3 },
                 delete: 1 + first,
                 restore: 2 + first,
@@ -327,12 +331,12 @@ impl SecretPersistence for Vault {
         .await
     }
 
-    /// Removes metadata and every version: Vault has no recovery window of its own, so the options'
-    /// recovery changes nothing.
+    /// Deletes metadata and every version. Vault has no recovery window, so the option has no
+    /// effect.
     async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
         let (vault, name) = (self.clone(), coordinate.clone());
-        // A task of its own, so that dropping this future does not cut the request: where the client
-        // goes away midway, Vault leaves metadata whose versions are gone, and answers 500 for it.
+        // A separate task, so that dropping this future does not cancel the request: if the client
+        // disconnects midway, Vault leaves metadata without versions, and answers 500 for it.
         let request = tokio::spawn(async move {
             let kv = vault.0.mount.resolve().await?;
             let path = kv.root.path(kv.part("metadata"), name.as_str());
@@ -340,16 +344,16 @@ impl SecretPersistence for Vault {
         });
         let answer = request
             .await
-            .unwrap_or_else(|_| Err(malformed("the request was stopped with its runtime")));
+            .unwrap_or_else(|_| Err(malformed("the request ended with its runtime")));
         let outcome = match answer {
-            Ok(answer) if answer.status == 404 && !answer.names_no_route() => Ok(()),
+            Ok(answer) if answer.status == 404 && !answer.is_missing_route() => Ok(()),
             Ok(answer) => expect_success(answer),
             Err(error) => Err(error),
         };
         outcome.map_err(|error| self.explain(error, Operation::Delete, coordinate.shared()))
     }
 
-    /// Undeletes the latest version of a secret that somebody soft-deleted.
+    /// Undeletes the latest version of a secret that another client soft-deleted.
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         let restore = async {
             let Some(metadata) = self.metadata_of(coordinate).await? else {
@@ -364,7 +368,7 @@ impl SecretPersistence for Vault {
                 _ => {
                     return Err(Error::new(
                         ErrorKind::NotFound,
-                        "no version of this secret is left",
+                        "this secret has no version left",
                     ));
                 }
             }
@@ -380,15 +384,16 @@ impl SecretPersistence for Vault {
             .map_err(|error| self.explain(error, Operation::Restore, coordinate.shared()))
     }
 
-    /// One request lists the folder; with details one more per name of the page. The names of folders
-    /// and of others are skipped and counted.
+    /// One request lists the folder; details take one request per name of the page. Folders and
+    /// foreign names are skipped and counted.
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         let explain = |error: Error| {
             error
                 .with_operation(Operation::List)
                 .with_store(self.store())
         };
-        // Vault lists a folder in one answer, sorted; the cursor is the last name of the page before.
+        // Vault lists a folder in one response, sorted. The cursor is the last name of the previous
+        // page.
         let folder = |at: &KvMount| {
             let path = at.root.folder_path(at.part("metadata"));
             path.trim_end_matches('/').to_owned()
@@ -396,12 +401,12 @@ impl SecretPersistence for Vault {
         let (kv, answer) = self
             .0
             .mount
-            .look(list_method(), folder)
+            .send_read(list_method(), folder)
             .await
             .map_err(explain)?;
         let names = match answer.status {
             200 => answer.parse::<Wrapped<Keys>>().map_err(explain)?.data.keys,
-            404 if !answer.names_no_route() => Vec::new(),
+            404 if !answer.is_missing_route() => Vec::new(),
             _ => return Err(explain(answer.error())),
         };
         let begins = kv.root.folder().1;
@@ -436,7 +441,7 @@ impl SecretPersistence for Vault {
         let details: Vec<Option<Entry>> = stream::iter(coordinates)
             .map(|coordinate| async move {
                 match self.describe_detail(&coordinate).await {
-                    // Deleted since it was listed.
+                    // Deleted since the listing.
                     Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                     outcome => outcome,
                 }
@@ -480,17 +485,18 @@ impl SecretPersistence for Vault {
                     data.policies.join(", ")
                 )
             }
-            403 => String::from("a token that may not look itself up"),
+            403 => String::from("a token without permission to look itself up"),
             _ => return Err(explain(answer.error())),
         };
-        // The kind of store is said once.
+        // The display name already says the kind of store.
         let location = self.0.shown.trim_start_matches("vault ");
         Ok(Identity::new("vault", principal, location))
     }
 }
 
 impl Vault {
-    /// An entry for a listing: also one whose write was never finished, so that it can be swept.
+    /// An entry for a listing. Includes secrets whose write was not completed, so that a sweep
+    /// finds them.
     async fn describe_detail(&self, coordinate: &ManagedCoordinate) -> Result<Option<Entry>> {
         let metadata = self.metadata_of(coordinate).await?;
         Ok(metadata.map(|metadata| {
@@ -529,10 +535,10 @@ fn pending_deletion() -> Error {
         ErrorKind::PendingDeletion,
         "the latest version of the secret is soft-deleted",
     )
-    .with_hint("restore it (`vault kv undelete`), or delete it wholly (`vault kv metadata delete`)")
+    .with_hint("restore it (`vault kv undelete`), or delete it with all versions (`vault kv metadata delete`)")
 }
 
-/// A soft-deleted version answers 404 too, but with its metadata. A destroyed one is gone.
+/// A soft-deleted version returns 404 with its metadata. A destroyed one returns none.
 fn is_deleted(answer: &Answer) -> bool {
     answer.parse::<Wrapped<Versioned>>().is_ok_and(|body| {
         body.data
@@ -541,8 +547,8 @@ fn is_deleted(answer: &Answer) -> bool {
     })
 }
 
-/// Vault's own verb; `GET` with `list=true` is the same for clients that cannot send it.
+/// Vault's own method. `GET` with `list=true` is the same for clients that cannot send it.
 fn list_method() -> Method {
-    // "LIST" is a valid token, so this cannot fail; GET is a harmless answer if it could.
+    // "LIST" is a valid method, so this cannot fail. GET would be harmless.
     Method::from_bytes(b"LIST").unwrap_or(Method::GET)
 }

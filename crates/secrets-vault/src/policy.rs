@@ -1,4 +1,4 @@
-//! The least policy that a token needs, in Vault's own language.
+//! The minimal policy of a token, in Vault's policy language.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,13 @@ use secret_persistence_core::{Error, ErrorKind, MANAGED_PREFIX, Result};
 use crate::config::KvVersion;
 use crate::naming::Root;
 
-/// What the policy is for.
+/// Options of the policy.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PolicyOptions {
-    /// Mount and path in one, as the setting `prefix`: the first part is the mount.
+    /// Mount and path together, as in the setting `prefix`. The first part is the mount.
     pub prefix: String,
-    /// The mount, where it is not the first part of the prefix.
+    /// The mount, if it is not the first part of the prefix.
     pub mount: Option<String>,
     /// Version 1 or 2 of the KV engine; `None` prints the rules of both.
     pub kv_version: Option<u8>,
@@ -54,15 +54,15 @@ impl PolicyOptions {
     }
 }
 
-/// One rule: what is allowed where, and which operation needs it.
+/// One rule: the capabilities on a path, and the reason.
 /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2>,
 /// <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v1>
 struct Rule {
     version: Option<KvVersion>,
     place: RulePlace,
-    /// What a token that only reads needs.
+    /// The capabilities for reading.
     reads: &'static [&'static str],
-    /// What writing needs besides.
+    /// Additional capabilities for writing.
     writes: &'static [&'static str],
     why: &'static str,
 }
@@ -81,7 +81,7 @@ const RULES: &[Rule] = &[
         version: Some(KvVersion::Two),
         place: RulePlace::Names(Some("data")),
         reads: &["read"],
-        // For Vault a name whose metadata went before exists, and its first value is an update.
+        // For Vault, a name with metadata exists, so its first value is an update.
         writes: &["create", "update"],
         why: "values",
     },
@@ -89,7 +89,7 @@ const RULES: &[Rule] = &[
         version: Some(KvVersion::Two),
         place: RulePlace::Names(Some("metadata")),
         reads: &["read"],
-        // `update`, because a write that was cut short left its metadata behind.
+        // `update`, because an interrupted write leaves its metadata.
         writes: &["create", "update", "delete"],
         why: "owner and expiry; deleting them deletes every version",
     },
@@ -98,7 +98,7 @@ const RULES: &[Rule] = &[
         place: RulePlace::Names(Some("undelete")),
         reads: &[],
         writes: &["update"],
-        why: "restore what somebody soft-deleted",
+        why: "restore what another client soft-deleted",
     },
     Rule {
         version: Some(KvVersion::Two),
@@ -126,14 +126,14 @@ const RULES: &[Rule] = &[
         place: RulePlace::Server("auth/token/lookup-self"),
         reads: &["read"],
         writes: &[],
-        why: "know the token's lease, and who we are",
+        why: "look up the token's lease and identity",
     },
     Rule {
         version: None,
         place: RulePlace::Server("auth/token/renew-self"),
         reads: &["update"],
         writes: &[],
-        why: "renew the token ahead of its expiry",
+        why: "renew the token before it expires",
     },
 ];
 
@@ -148,8 +148,8 @@ const RULES: &[Rule] = &[
 /// ```
 ///
 /// # Errors
-/// `InvalidConfig` where prefix or mount hold a wildcard (`*`, `+`), a template (`{{`), a quote or
-/// another character that means something in a policy, or where the version is not 1 or 2.
+/// `InvalidConfig` if prefix or mount contain a wildcard (`*`, `+`), a template (`{{`), a quote or
+/// another character with a meaning in a policy, or if the version is not 1 or 2.
 pub fn policy(options: &PolicyOptions) -> Result<String> {
     let root = match &options.mount {
         Some(mount) => Root {
@@ -165,11 +165,9 @@ pub fn policy(options: &PolicyOptions) -> Result<String> {
     if root.mount.is_empty() || !plain(&root.mount) || !plain(&root.prefix) {
         return Err(Error::new(
             ErrorKind::InvalidConfig,
-            "this prefix cannot stand in a policy as it is",
+            "this prefix is not valid in a policy",
         )
-        .with_hint(
-            "give a path without wildcards, templates and quotes, such as secret/airbyte/",
-        ));
+        .with_hint("use a path without wildcards, templates and quotes, such as secret/airbyte/"));
     }
     let version = match options.kv_version {
         None => None,

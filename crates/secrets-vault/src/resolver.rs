@@ -1,7 +1,7 @@
-//! Names to addresses: where a tenant chose the host, only to those that a tenant may reach.
+//! Resolves names, and restricts the addresses that a tenant may reach.
 //!
-//! The check is made on the very addresses that are then connected to: the owner of a name could
-//! otherwise answer one address to the check and another to the connection.
+//! The check applies to the same addresses that the connection uses. Otherwise, the owner of a name
+//! could return one address to the check and another one to the connection.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,18 +11,18 @@ use secret_persistence_core::settings::{Trust, invalid, is_public};
 use secret_persistence_remote::{Connect, Unresolved};
 use url::{Host, Url};
 
-/// Which addresses may be connected to.
+/// The addresses that may be connected to.
 #[derive(Clone, Debug)]
 pub(crate) enum Reach {
-    /// Any: the operator chose the host.
+    /// All: the operator chose the host.
     Everywhere,
-    /// Those of the public internet.
+    /// The public internet.
     PublicOnly,
 }
 
 impl Reach {
-    /// What settings of this trust may reach, with an address that is no name checked at once: nobody
-    /// asks a resolver for it.
+    /// The addresses that settings of this trust may reach. A literal IP address is checked at
+    /// once, because it is never resolved.
     ///
     /// # Errors
     /// `InvalidConfig` for an address that a tenant may not reach.
@@ -37,7 +37,7 @@ impl Reach {
         };
         if literal.is_some_and(|address| !is_public(address)) {
             return Err(invalid(
-                "`address` is not of the public internet, and a tenant may not reach this network",
+                "`address` is not on the public internet, and a tenant may not reach this network",
             )
             .with_hint("the operator can allow the host for tenants"));
         }
@@ -56,7 +56,7 @@ impl Reach {
     }
 }
 
-/// Resolves names for the HTTP client; the TLS server name to the address that is really meant.
+/// Resolves names for the HTTP client, and the TLS server name to the real address.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     alias: Option<(String, String)>,
@@ -93,7 +93,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// One address that may not be reached spoils the name: an honest one has no such address.
+/// One forbidden address rejects the name: a legitimate name does not have one.
 fn permitted(reach: &Reach, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Unresolved> {
     if found.iter().all(|address| reach.permits(address.ip())) {
         return Ok(found);

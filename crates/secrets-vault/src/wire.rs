@@ -1,4 +1,5 @@
-//! What goes over the wire: the JSON of the KV engines' API, values in memory that is wiped.
+//! Request and response bodies: the JSON of the KV engine's API, with values in memory that is
+//! wiped.
 //!
 //! <https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2>
 
@@ -46,8 +47,8 @@ impl CustomMetadata {
         (!custom_metadata.is_empty()).then_some(Self { custom_metadata })
     }
 
-    /// Whether a name already has precisely this.
-    pub(crate) fn stands_in(&self, metadata: &Metadata) -> bool {
+    /// Whether a name already has exactly this metadata.
+    pub(crate) fn equals(&self, metadata: &Metadata) -> bool {
         let present = metadata.custom_metadata.iter().flatten();
         present.map(|(key, value)| (key.as_str(), value)).eq(self
             .custom_metadata
@@ -71,7 +72,7 @@ pub(crate) struct Versioned {
 #[derive(Default, Deserialize)]
 pub(crate) struct Fields(pub(crate) BTreeMap<String, Field>);
 
-/// A field: its text, or `None` if it is something else.
+/// The text of a field, or `None` if it is not a string.
 pub(crate) struct Field(pub(crate) Option<SecretValue>);
 
 impl<'de> Deserialize<'de> for Field {
@@ -134,7 +135,7 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// A deletion time lies in the future where `delete_version_after` is set.
+    /// The deletion time is in the future if `delete_version_after` is set.
     pub(crate) fn is_deleted(&self) -> bool {
         !self.deletion_time.is_empty()
             && self
@@ -159,7 +160,7 @@ impl Metadata {
         self.versions.get(&self.current_version)
     }
 
-    /// What is known of a secret that has a version; `None` if its write was never finished.
+    /// The entry of a secret that has a version; `None` if its write was not completed.
     pub(crate) fn entry(&self, coordinate: ManagedCoordinate) -> Option<Entry> {
         let version = self.latest()?;
         let created = version

@@ -1,4 +1,4 @@
-//! Nothing that is printed shows a value or a credential: errors, Debug, logs of every target at TRACE.
+//! No output contains a value or a credential: errors, Debug, logs of every target at TRACE.
 
 #![allow(
     clippy::print_stdout,
@@ -57,7 +57,7 @@ async fn nothing_that_is_printed_shows_a_secret() {
         .with_ansi(false)
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
         .finish();
-    // Events of the `log` crate (reqwest and hyper use it) come in as well.
+    // Includes events of the `log` crate, which reqwest and hyper use.
     let _ = tracing_log();
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
@@ -101,7 +101,7 @@ async fn nothing_that_is_printed_shows_a_secret() {
         show(&store.delete(&name, &Default::default()).await);
         show(&store);
     }
-    // Every login that is refused, and answers that are cut short or of another form.
+    // Every refused login, and responses that are cut or malformed.
     for (method, secret, more) in [
         ("approle", "secret-id", ("role-id", "role")),
         ("jwt", "jwt", ("role", "role")),
@@ -139,7 +139,7 @@ async fn nothing_that_is_printed_shows_a_secret() {
         show(&error);
         show(&error.to_string());
     }
-    // A server that repeats in its warnings what it was sent, as it stands and encoded.
+    // A server that repeats the request in its warnings, unchanged and encoded.
     let echo = Fake::start(|seen: &Seen| match seen.path.as_str() {
         "/v1/auth/approle/login" => {
             let auth = json!({"client_token": "credential-canary-issued", "lease_duration": 0,
@@ -207,7 +207,7 @@ async fn nothing_that_is_printed_shows_a_secret() {
     canaries.expect_none_in(logged.as_bytes(), "the logs");
 }
 
-/// Hands the `log` crate's records to `tracing`.
+/// Forwards the `log` crate's records to `tracing`.
 fn tracing_log() -> Result<(), Box<dyn std::error::Error>> {
     Ok(tracing_log::LogTracer::init()?)
 }

@@ -1,4 +1,5 @@
-//! The promises, on a real Vault: both engines, every way to write a prefix, and the least policy.
+//! The conformance suite with a real Vault: both versions of the engine, every form of prefix, and
+//! the minimal policy.
 
 #![allow(
     clippy::print_stdout,
@@ -19,7 +20,7 @@ use secret_persistence_vault::{PolicyOptions, policy};
 use serde_json::{Value, json};
 use support::Admin;
 
-/// Stores secrets as somebody else would: with the administrator's token, at the path itself.
+/// Stores secrets like another client: with the administrator's token, at the path itself.
 #[derive(Debug)]
 struct SomebodyElse {
     admin: Admin,
@@ -103,7 +104,7 @@ async fn version_2_keeps_every_promise() {
     };
     conforms(&admin, 2, "", &[("owner", "tests")]).await;
     conforms(&admin, 2, "airbyte/", &[("kv-version", "2")]).await;
-    // As Airbyte joins it: no slash between prefix and name.
+    // As Airbyte joins them: without a slash between prefix and name.
     conforms(&admin, 2, "a/joined", &[]).await;
 }
 
@@ -138,7 +139,7 @@ async fn the_least_policy_is_enough() {
     }
 }
 
-/// Everything that the policy's lines are for. The first thing that does not work, if any.
+/// Everything that the policy's lines are for. Returns the first failure, if any.
 async fn battery(admin: &Admin, mount: &str, version: u8, hcl: &str) -> Result<(), String> {
     let id = uuid::Uuid::new_v4();
     let coordinate =
@@ -225,7 +226,10 @@ async fn battery(admin: &Admin, mount: &str, version: u8, hcl: &str) -> Result<(
         .await
         .map_err(failed("delete"))?;
     let identity = store.identity().await.map_err(failed("identity"))?;
-    if identity.principal.contains("may not look itself up") {
+    if identity
+        .principal
+        .contains("without permission to look itself up")
+    {
         return Err("identity: unknown".into());
     }
     tokio::time::sleep(std::time::Duration::from_millis(4500)).await;
@@ -246,7 +250,7 @@ async fn every_line_of_the_least_policy_is_needed() {
             policy(&PolicyOptions::new(format!("{mount}/p/")).with_kv_version(Some(version)))
                 .unwrap();
         battery(&admin, &mount, version, &whole).await.unwrap();
-        // Each capability of each path, taken away alone.
+        // Without each capability of each path.
         let mut lesser = Vec::new();
         for (number, line) in whole
             .lines()
@@ -299,8 +303,8 @@ async fn a_conflicting_write_leaves_the_owner_and_expiry_of_what_is_there() {
         .await
         .unwrap();
     production.write(write("value")).await.unwrap();
-    // A staging system that was restored from production's backup writes what production has: it would
-    // otherwise become the owner, and delete production's secrets.
+    // A staging system that was restored from production's backup writes the same values. Otherwise
+    // it would become their owner, and delete production's secrets.
     assert_eq!(
         staging.write(write("value")).await.unwrap(),
         Written::AlreadySame

@@ -1,4 +1,5 @@
-//! What a real Vault does not do on request: standbys, seals, broken answers, lost connections.
+//! Behaviour that a real Vault does not show on request: standbys, seals, malformed responses, lost
+//! connections.
 
 #![allow(
     clippy::print_stdout,
@@ -18,7 +19,7 @@ use secret_persistence_vault::Vault;
 use serde_json::json;
 use support::{Fake, Reply, Seen, looked_up, open, reply};
 
-/// A fake Vault that answers everything but the opening with `answer`, and a store on it.
+/// A fake Vault with the response `answer` to everything except opening, and a store.
 async fn answering(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (Fake, Vault) {
     let fake = Fake::start(move |seen| match seen.path.as_str() {
         "/v1/auth/token/lookup-self" => looked_up(),
@@ -168,7 +169,7 @@ async fn retry_after_is_handed_on() {
     );
 }
 
-/// Numbers that no clock can count to: they would end the caller's task, and the one that renews.
+/// Numbers that overflow a clock: they would end the caller's task, and the renewal.
 #[tokio::test]
 async fn no_number_of_a_server_ends_a_task() {
     let largest = u64::MAX;
@@ -308,7 +309,7 @@ async fn answers_of_another_form_are_errors_without_their_text() {
 
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
-    // The first attempt did happen: check-and-set refuses the second, and the value is ours.
+    // The first attempt succeeded: check-and-set refuses the second one, and the value is ours.
     let (_fake, store) =
         answering(
             |seen| match (seen.method.as_str(), seen.body.contains("cas")) {

@@ -1,4 +1,4 @@
-//! Every way to get a token, on a real Vault; and what becomes of tokens that end.
+//! Every login method on a real Vault, and tokens that expire.
 
 #![allow(
     clippy::print_stdout,
@@ -90,7 +90,7 @@ async fn approle_outlives_its_lease_and_its_maximum() {
         return;
     };
     let (prefix, policy) = prepared(&admin).await;
-    // Renewed after two seconds; logged in again when the maximum of six seconds nears.
+    // Renewed after two seconds; logged in again near the maximum of six seconds.
     let (mount, role_id, secret_id) = approle(&admin, &policy, "3s", "6s").await;
     let settings = [
         ("prefix", prefix.as_str()),
@@ -122,7 +122,7 @@ async fn a_revoked_token_is_replaced_by_one_login_for_all_callers() {
     ];
     let store = admin.open(&settings).await.unwrap();
     reads(&store).await.unwrap();
-    // Ends every token of this login mount.
+    // Revokes every token of this login mount.
     admin
         .must(
             "PUT",
@@ -223,7 +223,7 @@ async fn a_missing_capability_is_told_from_a_bad_token() {
     assert!(error.hint().unwrap().contains("migrate policy vault"));
 }
 
-/// The answer is 403 as for a missing capability, and the mount answers as one that is not there.
+/// The status is 403, as for a missing capability, and the mount looks as if it did not exist.
 #[tokio::test]
 async fn a_token_that_vault_does_not_know_is_called_so() {
     let Some(admin) = Admin::from_env() else {
@@ -306,7 +306,7 @@ async fn kubernetes_logs_in_with_the_service_account() {
         return;
     };
     let (prefix, policy) = prepared(&admin).await;
-    // The part of the Kubernetes API that Vault asks whether a service account token is good.
+    // The part of the Kubernetes API that Vault calls to validate a service account token.
     let api = Fake::start(|seen: &Seen| {
         assert!(seen.path.contains("tokenreviews"), "{}", seen.path);
         reply(
@@ -401,7 +401,7 @@ async fn refused_logins_and_missing_methods_say_so() {
     assert!(error.message().contains("engine"), "{error}");
 }
 
-/// A login that is counted: a fake Vault whose tokens the test ends at will.
+/// Counts logins with a fake Vault whose tokens the test ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_capability_does_not_become_a_login_per_request() {
     let fake = Fake::start(|seen: &Seen| match seen.path.as_str() {
@@ -434,8 +434,8 @@ async fn a_missing_capability_does_not_become_a_login_per_request() {
     );
 }
 
-/// Where logins fail, callers that come together share the failure: a server in trouble, or one that
-/// locks out who fails often, is not asked by each of them.
+/// Concurrent callers share a failed login: a server in trouble, or one that locks out clients
+/// after failed logins, does not get a login from each of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_fails_is_shared_by_all_callers() {
     let logins = AtomicUsize::new(0);
@@ -466,7 +466,7 @@ async fn a_login_that_fails_is_shared_by_all_callers() {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Unauthenticated)
     }));
-    // The renewal makes one now and then as well.
+    // The renewal logs in now and then too.
     let made = fake.count("POST", "/login") - before;
     assert!(made < 5, "{made} logins for 40 reads");
 }

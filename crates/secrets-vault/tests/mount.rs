@@ -1,4 +1,5 @@
-//! After a login the mount is asked for beside the first operation: what is guessed, and what never is.
+//! After a login, the mount is looked up concurrently with the first operation: what is guessed,
+//! and what never is.
 
 #![allow(
     clippy::print_stdout,
@@ -46,7 +47,7 @@ fn missing() -> Reply {
     reply(404, json!({"errors": []}))
 }
 
-/// A fake Vault that takes every login, with a store on it.
+/// A fake Vault that accepts every login, with a store.
 async fn answering(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (Fake, Vault) {
     let fake = Fake::start(move |seen| match seen.path.as_str() {
         "/v1/auth/approle/login" => login(),
@@ -59,7 +60,7 @@ async fn answering(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (
     (fake, store)
 }
 
-/// What was sent, in alphabetical order.
+/// All requests, sorted.
 fn paths(fake: &Fake) -> Vec<String> {
     let seen = fake.seen.lock().unwrap();
     let mut paths: Vec<_> = seen
@@ -101,7 +102,8 @@ async fn the_first_read_goes_out_beside_the_question() {
 
 #[tokio::test]
 async fn a_wrong_guess_costs_a_request_and_nothing_else() {
-    // What the guess finds is somebody else's, or refused; neither may become the answer.
+    // With the guess, the path belongs to another secret or is refused; neither may become the
+    // result.
     for (joined, at, version, guessed) in [
         ("secret/", "secret/", "1", two("of somebody else")),
         ("secret/", "secret/", "1", reply(403, json!({"errors": []}))),
@@ -208,8 +210,8 @@ async fn waiting_for_the_mount_makes_capabilities_final() {
     assert_eq!(fake.count("GET", ASKED), 1);
 }
 
-/// Under version 1's paths a mount of version 2 has no such name, and the other way round a value is
-/// written where a delete deletes nothing: neither is said to be missing, nothing is sent.
+/// A mount of version 2 has no such name under version 1's paths. Conversely, a value is written
+/// where a delete deletes nothing. Neither is reported as missing, and nothing is sent.
 #[tokio::test]
 async fn a_version_that_is_not_the_mounts_is_refused_before_anything_is_sent() {
     for (told, is) in [("1", "2"), ("2", "1")] {
@@ -234,14 +236,14 @@ async fn a_version_that_is_not_the_mounts_is_refused_before_anything_is_sent() {
         let error = store.read(&managed()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
         assert_eq!(fake.count("POST", "airbyte_w_secret_x_v1"), 0);
-        // With a token already connecting says it.
+        // With a token, connecting already fails.
         let settings = [("token", "t"), ("kv-version", told)];
         let error = open(&fake.address, &settings).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     }
 }
 
-/// A proxy that does not let the question through, and an outage at that moment.
+/// A proxy that blocks the lookup, and an outage at the same time.
 #[tokio::test]
 async fn a_version_that_is_told_stands_where_the_server_does_not_say() {
     for status in [403, 404, 405, 503] {
@@ -257,13 +259,13 @@ async fn a_version_that_is_told_stands_where_the_server_does_not_say() {
         assert_eq!(read.value.expose(), "v");
         let again = fake.count("GET", ASKED);
         store.read(&managed()).await.unwrap();
-        // It is asked again only where it may be answered yet.
+        // It is only looked up again if that may succeed now.
         assert_eq!(fake.count("GET", ASKED) > again, status == 503);
     }
 }
 
-/// Every third request is refused, and the write of a value with an owner is three: were the metadata
-/// written again each time, the value would never be.
+/// Every third request is refused, and the write of a value with an owner is three. If each attempt
+/// wrote the metadata again, the value would never be written.
 #[tokio::test]
 async fn an_attempt_does_not_repeat_the_metadata_of_the_one_before() {
     let calls = Arc::new(std::sync::Mutex::new((0, None::<Value>)));

@@ -1,4 +1,4 @@
-//! TLS on a real Vault: whom we trust, under which name, and who we show ourselves as.
+//! TLS with a real Vault: trusted authorities, server names, client certificates.
 
 #![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
@@ -9,7 +9,7 @@ use support::{Admin, open, required};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// The address without its host, which the server's certificate also has under other names.
+/// The address with another host, for which the server's certificate is valid too.
 fn port(address: &str) -> &str {
     address.rsplit(':').next().unwrap()
 }
@@ -34,7 +34,7 @@ async fn a_private_ca_is_trusted_where_it_is_named_and_only_there() {
     assert!(error.hint().unwrap().contains("ca-file"), "{error}");
 }
 
-/// Go's servers refuse it with a status and text of their own, others with an alert of TLS.
+/// Go's servers refuse it with a status and a text, others with a TLS alert.
 #[tokio::test]
 async fn a_port_for_tls_that_is_spoken_to_without_is_called_so() {
     let alert = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! A real Vault to test against, and a fake one for what a real one does not do on request.
+//! A real Vault, and a fake one for behaviour that a real one does not show on request.
 
 #![allow(
     dead_code,
@@ -19,8 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-/// A variable that says where a real server is. In CI a missing one fails the test; elsewhere the
-/// test says that it was skipped.
+/// A variable with the address of a real server. If it is missing, the test fails in CI, and
+/// elsewhere reports that it was skipped.
 pub fn required(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     if value.is_none() {
@@ -55,7 +55,7 @@ impl Admin {
         })
     }
 
-    /// Any request with the administrator's token; the status and the JSON that came back.
+    /// Sends a request with the administrator's token. Returns the status and the JSON body.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let request = self
@@ -83,13 +83,13 @@ impl Admin {
         answer
     }
 
-    /// A new mount of the KV engine, with a name of its own.
+    /// A new mount of the KV engine, with a unique name.
     pub async fn mount(&self, version: u8) -> String {
         let mount = format!("kv-{}", Uuid::new_v4());
         let body = json!({"type": "kv", "options": {"version": version.to_string()}});
         self.must("POST", &format!("sys/mounts/{mount}"), body)
             .await;
-        // Version 2 prepares a new mount in the background and answers 400 until it is ready.
+        // Version 2 prepares a new mount in the background, and answers 400 until it is ready.
         for _ in 0..200 {
             let path = if version == 2 {
                 format!("{mount}/data/x")
@@ -104,7 +104,7 @@ impl Admin {
         mount
     }
 
-    /// A token with just this policy.
+    /// A token with only this policy.
     pub async fn token(&self, hcl: &str, ttl: &str) -> String {
         let name = format!("test-{}", Uuid::new_v4());
         self.must(
@@ -130,7 +130,7 @@ impl Admin {
     }
 }
 
-/// Opens a store with these settings, of which `owner` stands around a store.
+/// Opens a store with these settings, where `owner` is set on the configuration.
 pub async fn open(address: &str, pairs: &[(&str, &str)]) -> Result<Vault> {
     let mut settings = SettingMap::new(SETTINGS.rows());
     settings.set("address", address)?;
@@ -148,7 +148,7 @@ pub async fn open(address: &str, pairs: &[(&str, &str)]) -> Result<Vault> {
     Vault::connect_lazy(config).await
 }
 
-/// What a fake server was sent.
+/// A request to a fake server.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: String,
@@ -158,10 +158,10 @@ pub struct Seen {
     pub body: String,
 }
 
-/// What a fake server answers: status, further header lines, body.
+/// A response of a fake server: status, further header lines, body.
 pub type Reply = (u16, String, String);
 
-/// A server of a few lines, for what a real Vault does not do on request.
+/// A server of a few lines, for behaviour that a real Vault does not show on request.
 pub struct Fake {
     pub address: String,
     pub seen: Arc<Mutex<Vec<Seen>>>,
@@ -226,7 +226,7 @@ impl Fake {
         Self { address, seen }
     }
 
-    /// How many requests had this method and a path that ends so.
+    /// The number of requests with this method and a path that ends like this.
     pub fn count(&self, method: &str, path: &str) -> usize {
         let seen = self.seen.lock().unwrap();
         seen.iter()
@@ -235,12 +235,12 @@ impl Fake {
     }
 }
 
-/// An answer without further headers.
+/// A response without further headers.
 pub fn reply(status: u16, body: Value) -> Reply {
     (status, String::new(), body.to_string())
 }
 
-/// What a token that may do everything looks like to `lookup-self`.
+/// The response of `lookup-self` for a token with every permission.
 pub fn looked_up() -> Reply {
     reply(
         200,

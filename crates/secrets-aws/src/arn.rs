@@ -1,7 +1,7 @@
-//! The parts of an ARN.
+//! Parses ARNs.
 
-/// `arn:<partition>:<service>:<region>:<account>:<resource>`, with a partition and an account that
-/// look like ones. Region and account may be empty, as they are in IAM's and S3's.
+/// `arn:<partition>:<service>:<region>:<account>:<resource>`, with a valid partition and account.
+/// Region and account may be empty, as in ARNs of IAM and S3.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arn<'a> {
@@ -9,7 +9,7 @@ pub(crate) struct Arn<'a> {
     pub(crate) service: &'a str,
     pub(crate) region: &'a str,
     pub(crate) account: &'a str,
-    /// All that follows; it may contain colons.
+    /// The rest; it may contain colons.
     pub(crate) resource: &'a str,
 }
 
@@ -32,20 +32,20 @@ impl<'a> Arn<'a> {
         })
     }
 
-    /// The name of an IAM role, user or the like, with its path: what follows `<kind>/`.
+    /// The name and path of an IAM resource of this kind: the text after `<kind>/`.
     pub(crate) fn iam_name(&self, kind: &str) -> Option<&'a str> {
         let name = self.resource.strip_prefix(kind)?.strip_prefix('/')?;
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@/-".contains(&byte);
         (self.is_iam() && !name.is_empty() && name.bytes().all(allowed)).then_some(name)
     }
 
-    /// Whether it is one of IAM's: of an account, and of no region.
+    /// Whether it is an ARN of IAM: with an account and without a region.
     pub(crate) fn is_iam(&self) -> bool {
         self.service == "iam" && self.region.is_empty() && !self.account.is_empty()
     }
 }
 
-/// Whether the text is an account's id: 12 digits.
+/// Whether the text is an account id: 12 digits.
 pub(crate) fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -1,4 +1,5 @@
-//! The requests: one client for all of them, no retries, deadlines everywhere, and silence.
+//! Sends the requests: one client for all of them, without retries and logs of the SDK, and with
+//! deadlines.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,13 +28,14 @@ use crate::credentials::CredentialCache;
 use crate::error::Fault;
 use crate::policy::{Action, Denial};
 
-/// The SDK's own default, stated because the others are.
+/// The SDK's default, stated here beside the other limits.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
-/// How long the first byte of an answer may take. Secrets Manager answers in tens of milliseconds.
+/// The maximum time until the first byte of a response. Secrets Manager responds in tens of
+/// milliseconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long one request may take in all.
+/// The maximum duration of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The clients of Secrets Manager and STS. Cloning shares connections and credentials.
@@ -47,7 +49,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Sets the clients up. No request is made.
+    /// Creates the clients, without sending a request.
     pub(crate) fn new(config: &Config) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -55,7 +57,7 @@ impl Client {
             .operation_timeout(REQUEST_TIMEOUT)
             .build();
         let region = SdkRegion::new(config.region.as_str().to_owned());
-        // `Some(false)` would keep a resolver from using what it knows; `None` is the default.
+        // `Some(false)` would override the SDK's own resolver; `None` is the default.
         let flag = |set: bool| set.then_some(true);
         let endpoint = |url: &Option<url::Url>| {
             url.as_ref()
@@ -120,8 +122,8 @@ impl Client {
         self.send(Action::BatchGetSecretValue, request.send()).await
     }
 
-    /// Creates a secret with everything about it in the one request, so that policies which are
-    /// scoped by tag can allow it.
+    /// Creates a secret with all its attributes in one request, so that policies that are scoped by
+    /// tag can allow it.
     pub(crate) async fn create(
         &self,
         name: &str,
@@ -141,9 +143,9 @@ impl Client {
             .description(description)
             .set_kms_key_id(kms_key.map(str::to_owned))
             .set_tags((!tags.is_empty()).then_some(tags))
-            // A token of its own for each attempt: with one derived from the name, AWS would answer
-            // a second create of the same value as if it were the first, and we could not tell
-            // `Created` from `AlreadySame`. A repeated attempt compares the values instead.
+            // Each attempt has a random token. With a token derived from the name, AWS would answer
+            // a second create of the same value like the first one, and `Created` and `AlreadySame`
+            // could not be distinguished. A repeated attempt compares the values instead.
             .client_request_token(Uuid::new_v4().to_string())
             .secret_string(value.expose());
         self.send(Action::CreateSecret, request.send())
@@ -205,7 +207,8 @@ impl Client {
         .await
     }
 
-    /// The error for a fault, with the advice of the policy table where rights are missing.
+    /// The error for a failed request, with the advice of the policy table if a permission is
+    /// missing.
     pub(crate) fn explain(
         &self,
         fault: &Fault,
@@ -238,7 +241,8 @@ impl Client {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let started = Instant::now();
-        // Asked before the SDK asks, because the SDK would wrap the error that says what was tried.
+        // Loads credentials before the SDK does, because the SDK would wrap the error that lists
+        // the sources.
         let keys = self
             .credentials
             .current()

@@ -1,4 +1,4 @@
-//! How the store is set up: types that hold only what has been checked.
+//! The checked configuration of the store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,16 +13,16 @@ use crate::naming::Region;
 /// The value of the tag whose key is the setting `tag-key`.
 pub(crate) const TAG_VALUE: &str = "true";
 
-/// The tag that says which installation wrote a secret.
+/// The tag that contains the owner of a secret.
 pub const OWNER_TAG: &str = "secret-persistence:owner";
 
-/// The tag that says when a secret may be removed: RFC 3339, UTC.
+/// The tag that contains the expiry of a secret: RFC 3339, UTC.
 pub const EXPIRES_TAG: &str = "secret-persistence:expires";
 
-/// What Secrets Manager shows beside every secret that we write.
+/// The default description of every secret that this store writes.
 pub(crate) const DESCRIPTION: &str = "Secret of a connector configuration";
 
-/// The name under which the sessions of an assumed role stand in CloudTrail.
+/// The default session name of an assumed role in CloudTrail.
 pub(crate) const SESSION_NAME: &str = "secret-persistence";
 
 /// AWS allows 50 tags per secret.
@@ -65,13 +65,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. The owner is not a setting of the
-    /// store: add it with [`with_owner`](Self::with_owner).
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. The owner is not a setting
+    /// of the store: add it with [`with_owner`](Self::with_owner).
     ///
     /// # Errors
-    /// `InvalidConfig` if one is missing, contradicts another, or is beyond what AWS accepts; and
-    /// where a tenant's settings would use the credentials that this process happens to have, or a
-    /// role without the external id that the operator keeps for this tenant.
+    /// `InvalidConfig` if a setting is missing, contradicts another one, or is outside AWS's
+    /// limits. Also if a tenant's settings would use this process's credentials, or a role without
+    /// the external id that the operator assigned to this tenant.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let region = Region::parse(text("region").unwrap_or_default())?;
@@ -81,7 +81,9 @@ impl Config {
         }
         let description = text("description").unwrap_or(DESCRIPTION);
         if description.chars().count() > 2048 {
-            return Err(invalid("the description has at most 2,048 characters"));
+            return Err(invalid(
+                "the description must have at most 2,048 characters",
+            ));
         }
         let window = settings.parse::<u16>("recovery-window-days")?;
         let deletion = match (window, settings.flag("force-delete")?) {
@@ -97,7 +99,7 @@ impl Config {
         let endpoint = text("endpoint-url").map(endpoint).transpose()?;
         let sts_endpoint = match text("sts-endpoint-url") {
             Some(url) => Some(self::endpoint(url)?),
-            // An endpoint on loopback is an emulator's, which serves STS as well; a VPC endpoint of
+            // An endpoint on loopback is an emulator, which also serves STS. A VPC endpoint of
             // Secrets Manager does not.
             None => endpoint
                 .clone()
@@ -121,7 +123,7 @@ impl Config {
         })
     }
 
-    /// The same configuration, marking what is written with this owner.
+    /// Sets the owner of written secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
@@ -129,7 +131,7 @@ impl Config {
     }
 }
 
-/// The role to assume, if any, and the credentials to begin with.
+/// The role to assume, if any, and the initial credentials.
 fn identity(settings: &SettingMap) -> Result<(Option<AssumeRole>, Credentials)> {
     let text = |name| settings.text(name).filter(|text| !text.is_empty());
     let own_key = access_key(
@@ -150,7 +152,7 @@ fn identity(settings: &SettingMap) -> Result<(Option<AssumeRole>, Credentials)> 
         session_name: text("session-name").unwrap_or(SESSION_NAME).to_owned(),
     });
     if role.is_none() && text("external-id").is_some() {
-        return Err(invalid("an external id is of no use without role-arn"));
+        return Err(invalid("an external id requires role-arn"));
     }
     let key = if role.is_some() {
         base_key.or(own_key)
@@ -160,19 +162,19 @@ fn identity(settings: &SettingMap) -> Result<(Option<AssumeRole>, Credentials)> 
     if settings.trust().is_tenant() {
         if key.is_none() {
             return Err(invalid(
-                "a tenant's store needs an access key: what this process can do by itself is not a tenant's to use",
+                "a tenant's store needs an access key: a tenant must not use this process's credentials",
             )
             .with_hint(
-                "give access-key-id and secret-access-key, or have the operator set AWS_ASSUME_ROLE_ACCESS_KEY_ID \
+                "set access-key-id and secret-access-key, or have the operator set AWS_ASSUME_ROLE_ACCESS_KEY_ID \
                  and AWS_ASSUME_ROLE_SECRET_ACCESS_KEY for role-arn",
             ));
         }
         if role.as_ref().is_some_and(|role| role.external_id.is_none()) {
             return Err(invalid(
-                "a tenant's role is assumed only with the external id that the operator keeps for this tenant",
+                "a tenant's role is assumed only with the external id that the operator assigned to this tenant",
             )
             .with_hint(
-                "without it any tenant could name any other tenant's role; set it where this storage is registered",
+                "without it, any tenant could use another tenant's role; set it in this storage's registration",
             ));
         }
     }
@@ -191,7 +193,9 @@ fn identity(settings: &SettingMap) -> Result<(Option<AssumeRole>, Credentials)> 
             return Err(invalid("`credentials=imds` excludes the setting `profile`"));
         }
         (None, Some(_), _) => {
-            return Err(invalid("the setting `credentials` is `default` or `imds`"));
+            return Err(invalid(
+                "the setting `credentials` must be `default` or `imds`",
+            ));
         }
     };
     if let Some(role) = &role {
@@ -220,7 +224,7 @@ fn access_key(
     }
 }
 
-/// Where credentials come from.
+/// The source of the credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum Credentials {
     /// An access key.
@@ -228,14 +232,14 @@ pub(crate) enum Credentials {
     /// The AWS SDK's default chain: environment, profile (SSO, roles, processes), web identity
     /// (IRSA), container (ECS, EKS Pod Identity), instance metadata.
     DefaultChain {
-        /// The profile, if not the one of `AWS_PROFILE`.
+        /// The profile, if it is not the one in `AWS_PROFILE`.
         profile: Option<String>,
     },
-    /// The instance metadata service and nothing else.
+    /// Only the instance metadata service.
     InstanceMetadata,
 }
 
-/// An access key, permanent or temporary. `Debug` shows none of it.
+/// An access key, permanent or temporary. `Debug` hides it.
 #[derive(Clone)]
 pub(crate) struct AccessKey {
     pub(crate) id: SecretValue,
@@ -249,7 +253,7 @@ impl fmt::Debug for AccessKey {
     }
 }
 
-/// A role to assume. `Debug` shows the role, not the external id.
+/// A role to assume. `Debug` shows the role and hides the external id.
 #[derive(Clone)]
 pub(crate) struct AssumeRole {
     pub(crate) arn: String,
@@ -266,7 +270,7 @@ impl AssumeRole {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
         if !(2..=64).contains(&self.session_name.len()) || !self.session_name.bytes().all(allowed) {
             return Err(invalid(
-                "the session name has 2 to 64 of A-Z, a-z, 0-9 and _+=,.@-",
+                "the session name must have 2 to 64 of A-Z, a-z, 0-9 and _+=,.@-",
             ));
         }
         Ok(())
@@ -286,19 +290,19 @@ impl fmt::Debug for AssumeRole {
     }
 }
 
-/// What becomes of a deleted secret.
+/// How secrets are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// As AWS has it: restorable for 30 days.
+    /// With AWS's default recovery window of 30 days.
     Default,
-    /// Gone.
+    /// Immediately.
     Immediate,
-    /// Restorable for 7 to 30 days.
+    /// With a recovery window of 7 to 30 days.
     Window(u16),
 }
 
 impl Deletion {
-    /// What a call asks for, with the configured way for those that ask for nothing.
+    /// The deletion that a call requests, or the configured one by default.
     pub(crate) fn of(recovery: Recovery, configured: Self) -> Result<Self> {
         match recovery {
             Recovery::Configured => Ok(configured),
@@ -306,7 +310,7 @@ impl Deletion {
             Recovery::Window { days } => Self::window(days),
             _ => Err(Error::new(
                 ErrorKind::Unsupported,
-                "this store knows no such recovery",
+                "this store does not support this recovery",
             )),
         }
     }
@@ -316,12 +320,13 @@ impl Deletion {
         if (7..=30).contains(&days) {
             return Ok(Self::Window(days));
         }
-        Err(invalid("the recovery window has 7 to 30 days")
-            .with_hint("set recovery-window-days, or force-delete=true to delete at once"))
+        Err(invalid("the recovery window must be 7 to 30 days")
+            .with_hint("set recovery-window-days, or force-delete=true to delete immediately"))
     }
 }
 
-/// Refuses what AWS would: <https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html>.
+/// Checks AWS's rules for tags:
+/// <https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html>.
 pub(crate) fn check_tag(key: &str, value: &str) -> Result<()> {
     let allowed = |text: &str| {
         text.chars()
@@ -334,12 +339,14 @@ pub(crate) fn check_tag(key: &str, value: &str) -> Result<()> {
         .get(..4)
         .is_some_and(|start| start.eq_ignore_ascii_case("aws:"))
     {
-        return Err(invalid("tag keys that begin with `aws:` are AWS's own"));
+        return Err(invalid(
+            "tag keys that begin with `aws:` are reserved by AWS",
+        ));
     }
     if !fits(key, 1..=128) || !fits(value, 0..=256) {
         return Err(invalid(
-            "a tag's key has 1 to 128 characters and its value at most 256, of letters, digits, \
-             blanks and _.:/=+-@",
+            "a tag's key must have 1 to 128 characters and its value at most 256, of letters, digits, \
+             spaces and _.:/=+-@",
         ));
     }
     Ok(())
@@ -361,7 +368,7 @@ pub(crate) fn check_external_id(id: &str) -> Result<()> {
         return Ok(());
     }
     Err(invalid(
-        "an external id has 2 to 1,224 of A-Z, a-z, 0-9 and _+=,.@:/-",
+        "an external id must have 2 to 1,224 of A-Z, a-z, 0-9 and _+=,.@:/-",
     ))
 }
 
@@ -383,7 +390,7 @@ fn collect_tags(
             _ => {}
         }
     }
-    // Owner and expiry come on top.
+    // Owner and expiry need two more.
     if tags.len() + 2 > MAX_TAGS {
         return Err(invalid(
             "AWS allows 50 tags per secret, of which owner and expiry take two",
@@ -392,7 +399,8 @@ fn collect_tags(
     Ok(tags)
 }
 
-/// An id, an alias, or the ARN of either in this region: Secrets Manager takes no key of another.
+/// Checks an id, an alias, or an ARN of this region: Secrets Manager does not accept keys of other
+/// regions.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html>
 fn check_kms_key(key: &str, region: &Region) -> Result<()> {
     let name = |text: &str| {

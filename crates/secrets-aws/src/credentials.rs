@@ -1,4 +1,4 @@
-//! Credentials: loaded once, kept until they end, loaded again when their files change or AWS
+//! Credentials: loaded once, cached until they expire, and reloaded when their files change or AWS
 //! refuses them.
 
 use std::env;
@@ -28,21 +28,21 @@ use crate::config::{AssumeRole, Config, Credentials};
 use crate::error::Fault;
 use crate::policy::{Action, Denial};
 
-/// How long before their end credentials are renewed: long enough for several attempts, short
-/// enough for the fifteen minutes that the shortest sessions last.
+/// How long before their expiry credentials are renewed: enough for several attempts, and short
+/// enough for the shortest sessions of fifteen minutes.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
 
-/// How long a failed renewal is not repeated while the old credentials still hold.
+/// The pause after a failed renewal, while the old credentials are valid.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long looking for credentials may take in all. Where nothing answers at the address of the
-/// metadata service, the SDK gives up after some seconds.
+/// The maximum time to load credentials. If the metadata service does not respond, the SDK gives up
+/// after a few seconds.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The longest session that is believed: what a server says of its end may be any number.
+/// The longest session we accept, because a server may return any expiry.
 const LONGEST_SESSION: Duration = Duration::from_secs(366 * 86_400);
 
-/// Our credentials, shared by all clients. Cloning shares the state.
+/// Our credentials, shared by all clients. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct CredentialCache(Arc<Inner>);
 
@@ -51,8 +51,7 @@ struct Inner {
     shared: Shared<Held, Error>,
 }
 
-/// Creates credentials from scratch each time: the SDK's providers keep what they have
-/// read from files.
+/// Loads credentials from scratch each time, because the SDK's providers cache the files they read.
 struct Source {
     credentials: Credentials,
     role: Option<(AssumeRole, aws_sdk_sts::config::Builder)>,
@@ -61,14 +60,14 @@ struct Source {
 
 pub(crate) struct Held {
     keys: Keys,
-    /// What the files looked like when the credentials were loaded.
+    /// The state of the files when the credentials were loaded.
     files: Vec<FileStamp>,
-    /// When to try to renew them, if they end at all.
+    /// When to renew the credentials, if they expire.
     renew_at: Option<Instant>,
 }
 
 impl CredentialCache {
-    /// Nothing is loaded yet. `sts` sets up the client that assumes the role.
+    /// Loads nothing yet. `sts` configures the client that assumes the role.
     pub(crate) fn new(config: &Config, sts: aws_sdk_sts::config::Builder) -> Self {
         Self(Arc::new(Inner {
             source: Source {
@@ -80,11 +79,11 @@ impl CredentialCache {
         }))
     }
 
-    /// Credentials that are good now, as far as we can tell, loaded if need be.
+    /// Valid credentials, as far as we know. Loads them if necessary.
     pub(crate) async fn current(&self) -> Result<Arc<Held>, Error> {
         let load = |old: Option<Arc<Held>>| async move {
             match (self.0.source.load().await, old) {
-                // What has not ended is better than nothing, until it ends.
+                // Credentials that have not expired are used until they do.
                 (Err(error), Some(old)) if old.is_valid() && !old.is_stale() => {
                     warn!(%error, "AWS credentials could not be renewed; the old ones are still valid");
                     Ok(Held {
@@ -99,7 +98,7 @@ impl CredentialCache {
         self.0.shared.get(Held::is_fresh, load).await
     }
 
-    /// AWS has refused these credentials: looks for others. Whether there are.
+    /// Reloads credentials that AWS refused. Returns whether there are other ones.
     pub(crate) async fn refused(&self, refused: &Arc<Held>) -> bool {
         let load = || async { self.0.source.load().await.map(Some) };
         let shared = &self.0.shared;
@@ -140,7 +139,7 @@ impl Held {
         let renew_at = keys.expiry().map(|end| {
             let left = end.duration_since(SystemTime::now()).unwrap_or_default();
             let left = left.min(LONGEST_SESSION);
-            // Of a session shorter than the margin, half is used.
+            // A session shorter than the margin is renewed after half its time.
             Instant::now() + left.saturating_sub(RENEW_BEFORE).max(left / 2)
         });
         Self {
@@ -158,7 +157,7 @@ impl Held {
         self.keys.expiry().is_none_or(|end| SystemTime::now() < end)
     }
 
-    /// Whether the files have changed since.
+    /// Whether the files have changed since then.
     fn is_stale(&self) -> bool {
         self.files.iter().any(FileStamp::has_changed)
     }
@@ -166,7 +165,8 @@ impl Held {
 
 impl Source {
     async fn load(&self) -> Result<Held, Error> {
-        // Stamped before reading: a file that changes meanwhile is read once more, not missed.
+        // Record the state of the files before reading them: a file that changes meanwhile is read
+        // again.
         let files: Vec<FileStamp> = self.files().into_iter().map(FileStamp::of).collect();
         let loading = async {
             let base = self.load_base().await?;
@@ -177,7 +177,7 @@ impl Source {
         };
         let keys = timeout(LOAD_TIMEOUT, quiet(loading)).await.map_err(|_| {
             Error::new(ErrorKind::Unavailable, "loading credentials timed out")
-                .with_hint(self.tried())
+                .with_hint(self.sources_tried())
         })??;
         Ok(Held::new(keys, files))
     }
@@ -216,8 +216,8 @@ impl Source {
         &self,
         provider: impl Future<Output = Result<Keys, CredentialsError>>,
     ) -> Result<Keys, Error> {
-        // The SDK's error may carry the answer of a metadata service or the output of a process, so
-        // its kind is all that is taken over, and the code where it was STS that said no.
+        // The SDK's error may contain the response of a metadata service or the output of a
+        // process. Keep only its kind, and the code if STS refused.
         provider.await.map_err(|error| {
             if let Some(fault) = sts_fault(&error) {
                 let denial = Denial {
@@ -239,15 +239,15 @@ impl Source {
                 ),
                 CredentialsError::ProviderTimedOut(_) => (
                     ErrorKind::Unavailable,
-                    "the source of AWS credentials did not answer in time",
+                    "the source of AWS credentials did not respond in time",
                 ),
-                // The source was there, and failed: an expired SSO login, a refused web identity.
+                // The source exists, and failed: an expired SSO login, a refused web identity.
                 _ => (
                     ErrorKind::Unauthenticated,
                     "a configured source of AWS credentials failed",
                 ),
             };
-            Error::new(kind, message).with_hint(self.tried())
+            Error::new(kind, message).with_hint(self.sources_tried())
         })
     }
 
@@ -287,8 +287,8 @@ impl Source {
         ))
     }
 
-    /// The files that the credentials come from, whether they exist or not. A container's and a web
-    /// identity's token are files too, but the session made of them has an end of its own.
+    /// The files that the credentials come from, existing or not. The tokens of a container and of
+    /// a web identity are files too, but their sessions have an expiry.
     fn files(&self) -> Vec<PathBuf> {
         match self.credentials {
             Credentials::DefaultChain { .. } => [credentials_file(), config_file()]
@@ -299,9 +299,9 @@ impl Source {
         }
     }
 
-    /// What was tried, for people: which variables are set and which files exist, not what is in
-    /// them.
-    fn tried(&self) -> String {
+    /// The sources that were tried, for the error: the names of variables and files, and whether
+    /// they exist, never their contents.
+    fn sources_tried(&self) -> String {
         let named = |name: &str| {
             let state = if is_set(name) { "set" } else { "not set" };
             format!("{name} ({state})")
@@ -315,7 +315,7 @@ impl Source {
                 };
                 format!("{} ({state})", path.display())
             }
-            None => "no home folder".to_owned(),
+            None => "no home directory".to_owned(),
         };
         let metadata = if env::var("AWS_EC2_METADATA_DISABLED")
             .is_ok_and(|value| value.eq_ignore_ascii_case("true"))
@@ -348,7 +348,7 @@ impl Source {
     }
 }
 
-/// What STS answered to a role of the profile or to a web identity.
+/// The code of STS for a role of the profile or for a web identity.
 fn sts_fault(error: &CredentialsError) -> Option<Fault> {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {

@@ -1,4 +1,4 @@
-//! What AWS answers, in our terms.
+//! Maps AWS's responses to errors.
 
 mod table;
 
@@ -31,7 +31,7 @@ const AWS: Provider = Provider {
     },
 };
 
-/// Why one request failed.
+/// A failed request.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) action: Action,
@@ -39,7 +39,7 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// What an SDK error says, without its text, its bodies and its headers.
+    /// Takes the codes of an SDK error, without its text, bodies and headers.
     pub(crate) fn from_sdk<E>(action: Action, error: &SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -65,8 +65,8 @@ impl Fault {
         Self { action, failure }
     }
 
-    /// What a batch's error list says of one secret. What a batch may not read, GetSecretValue may
-    /// not read either: that is the missing right.
+    /// A code in a batch's error list for one secret. Secrets that are denied in a batch are also
+    /// denied to GetSecretValue: that is the missing permission.
     pub(crate) fn of_entry(code: Option<&str>) -> Self {
         Self::answered(Action::GetSecretValue, code)
     }
@@ -83,29 +83,29 @@ impl Fault {
         }
     }
 
-    /// Whether AWS answered this code.
+    /// Whether AWS returned this code.
     pub(crate) fn has(&self, code: &str) -> bool {
         self.failure.has(code)
     }
 
-    /// Whether AWS answered a code that the table calls this.
+    /// Whether AWS returned a code that the table maps to this kind.
     pub(crate) fn is(&self, kind: ErrorKind) -> bool {
         self.failure.row(TABLE).is_some_and(|row| row.kind == kind)
     }
 
-    /// Whether IAM refused the action, and not the key of one secret.
+    /// Whether IAM denied the action, as opposed to the key of one secret.
     pub(crate) fn is_denied(&self) -> bool {
         self.failure.row(TABLE).is_some_and(Row::is_denial)
     }
 
-    /// Whether the state of the secret was refused, which a scheduled deletion is, among others.
+    /// Whether AWS refused the state of the secret. A scheduled deletion is one of those states.
     pub(crate) fn is_invalid_request(&self) -> bool {
         self.has("InvalidRequestException")
     }
 
-    /// The error for it, before anybody adds operation, store and coordinate.
+    /// The error, still without operation, store and coordinate.
     ///
-    /// `host` is where the request went; `denied` is the advice of the policy table.
+    /// `host` received the request; `denied` returns the advice of the policy table.
     pub(crate) fn explain(&self, host: &str, denied: impl FnOnce() -> (String, String)) -> Error {
         let special = |row: Option<&Row>| {
             let row = row?;
@@ -113,14 +113,15 @@ impl Fault {
                 let (message, hint) = denied();
                 return Some(Error::new(row.kind, message).with_hint(hint));
             }
-            // A create finds nothing where its key is missing: the secret is what it makes.
+            // If a create returns "not found", its key is missing: the secret itself does not exist
+            // yet.
             (row.kind == ErrorKind::NotFound && self.action == Action::CreateSecret).then(|| {
                 Error::new(
                     ErrorKind::InvalidConfig,
                     "something that the new secret refers to does not exist: the KMS key",
                 )
                 .with_hint("compare kms-key-arn (AWS_KMS_KEY_ARN) with the keys of this region")
-                // A deletion of the same name that is still going on answers the same.
+                // AWS returns the same code while a secret of the same name is being deleted.
                 .with_retryable(true)
             })
         };
@@ -165,7 +166,7 @@ mod tests {
         }
     }
 
-    /// The table of symptoms in the crate's documentation has every code, and no code we do not know.
+    /// The symptom table in the crate's documentation contains every code, and no unknown one.
     #[test]
     fn the_documentation_knows_every_code() {
         let symptoms: BTreeSet<&str> = include_str!("../README.md")

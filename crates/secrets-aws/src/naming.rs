@@ -1,4 +1,5 @@
-//! What Secrets Manager calls a secret: coordinates as they are, external names and ARNs checked.
+//! Coordinates and their names in Secrets Manager. Coordinates are used unchanged; external names
+//! and ARNs are checked.
 
 use std::fmt;
 
@@ -10,12 +11,12 @@ use crate::arn::Arn;
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
 const MAX_NAME_CHARS: usize = 512;
 
-/// An AWS region whose name follows the grammar, so that no other host can be smuggled in with it.
+/// An AWS region with a valid name, so that it cannot redirect requests to another host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Region(String);
 
 impl Region {
-    /// Reads `us-east-1` and its like: words of small letters, then a number.
+    /// Parses names like `us-east-1`: words of lowercase letters, then a number.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('-');
         let first = parts.next().unwrap_or_default();
@@ -49,7 +50,7 @@ impl Region {
         &self.0
     }
 
-    /// The partition that the region belongs to, as ARNs spell it.
+    /// The partition of the region, as in ARNs.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html>
     pub(crate) fn partition(&self) -> &'static str {
         // Longest first: `us-isob-` also begins with `us-iso`.
@@ -78,8 +79,8 @@ impl fmt::Display for Region {
 
 /// The `SecretId` of a coordinate.
 ///
-/// Managed coordinates are valid names as they are. An external one is a name or an ARN of this
-/// region; core has already refused every spelling that could mean a managed secret.
+/// Managed coordinates are valid names. An external one is a name or an ARN of this region; core
+/// has already refused every spelling that could mean a managed secret.
 pub(crate) fn secret_id<'a>(coordinate: &'a Coordinate, region: &Region) -> Result<&'a str> {
     let id = coordinate.as_str();
     if coordinate.managed().is_some() {
@@ -98,9 +99,9 @@ pub(crate) fn secret_id<'a>(coordinate: &'a Coordinate, region: &Region) -> Resu
         .map_err(|error| error.with_coordinate(coordinate.shared()))
 }
 
-/// Whether a secret that answers with this name and ARN is the one that was asked for.
+/// Whether a secret with this name and ARN is the requested one.
 ///
-/// An ARN may be asked for without the six random characters that Secrets Manager adds to it.
+/// A requested ARN may lack the six random characters that Secrets Manager appends.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen>
 pub(crate) fn answers(asked: &str, name: Option<&str>, arn: Option<&str>) -> bool {
     name == Some(asked)
@@ -112,7 +113,7 @@ pub(crate) fn answers(asked: &str, name: Option<&str>, arn: Option<&str>) -> boo
         })
 }
 
-/// Whether a listing of names with this prefix can have a managed one in it at all.
+/// Whether a listing with this prefix can contain a managed name.
 pub(crate) fn is_name_prefix(prefix: &str) -> bool {
     prefix.len() <= MAX_NAME_CHARS
         && prefix
@@ -147,12 +148,12 @@ fn check_arn(arn: &str, region: &Region) -> Result<()> {
         .with_hint("replicate the secret into this region, or refer to it by another storage"));
     }
     if arn.account.is_empty() {
-        return invalid("the ARN's account is not 12 digits");
+        return invalid("the ARN's account does not have 12 digits");
     }
     check_name(name)
 }
 
-/// `!` stands in the names of secrets that other AWS services manage, such as `rds!db-…`.
+/// Secrets that other AWS services manage have a `!` in their names, such as `rds!db-…`.
 fn check_name(name: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-!".contains(&byte);
     if (1..=MAX_NAME_CHARS).contains(&name.len()) && name.bytes().all(allowed) {
@@ -225,9 +226,9 @@ mod tests {
         }
     }
 
-    /// Every spelling under which Secrets Manager would find a managed secret, and every name it
-    /// would not take: refused by core or here, before any request. One that slipped through could
-    /// be read, though never written, as somebody else's.
+    /// Every spelling with which Secrets Manager would find a managed secret, and every name that
+    /// it refuses: core or this file rejects them before any request. Otherwise a managed secret
+    /// could be read (but never written) as an external one.
     #[test]
     fn aliases_of_managed_secrets_and_foreign_places_are_refused() {
         let arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";

@@ -1,4 +1,4 @@
-//! The trait on top of the client: batches, comparisons, and what deletion leaves behind.
+//! Implements the trait: batches, comparisons, and the states after a delete.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,32 +27,32 @@ use crate::reading::{MAX_BATCH, Unread};
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
 const MAX_VALUE_BYTES: usize = 65_536;
 
-/// The most entries of one page.
+/// The maximum number of entries per page.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_ListSecrets.html>
 const MAX_PAGE: usize = 100;
 
 /// A [`SecretPersistence`] in AWS Secrets Manager.
 ///
 /// # Requests
-/// A read of up to 20 secrets is one `BatchGetSecretValue`; a read of one is a `GetSecretValue`,
-/// which needs one right less and has a hundred times the quota. More requests are made only to
-/// tell people what happened: a `DescribeSecret` for each name whose state AWS refuses, a
-/// `GetSecretValue` for each name that a batch could not answer, one for comparing after a create
-/// found the name taken. [`Capabilities::cost`] counts them all: a batch of 20 that is denied, and
-/// whose secrets are all in a bad state, is 41 requests; they go out together, in three rounds.
+/// A read of up to 20 secrets is one `BatchGetSecretValue`. A read of one secret is a
+/// `GetSecretValue`, which needs one permission fewer and has a hundred times the quota. Other
+/// requests only find out what happened: a `DescribeSecret` for each name whose state AWS refuses,
+/// a `GetSecretValue` for each name that a batch could not return, and one to compare after a
+/// create found that the name exists. [`Capabilities::cost`] counts them all: a batch of 20 that is
+/// denied, with all secrets in a bad state, is 41 requests, sent concurrently in three rounds.
 #[derive(Debug)]
 pub struct AwsSecretsManager {
     pub(crate) client: Client,
     pub(crate) config: Config,
-    /// Until when batches are not tried.
+    /// Batches are not tried until then.
     pub(crate) batch_denied_until: Mutex<Option<Instant>>,
 }
 
 impl AwsSecretsManager {
-    /// Opens the store. No request is made, and credentials are looked for when they are needed.
+    /// Opens the store. Sends no request; credentials are loaded when they are needed.
     ///
     /// # Errors
-    /// None today. Every backend opens by this verb, and others ask their store.
+    /// None today. Every backend opens with this method, and some ask their store.
     pub async fn connect(config: Config) -> Result<Self> {
         Ok(Self {
             client: Client::new(&config),
@@ -61,12 +61,12 @@ impl AwsSecretsManager {
         })
     }
 
-    /// The documented quotas of an account in a region, for the limit layer; take a share of them
-    /// where others use the account too.
+    /// The documented quotas of an account in a region, for the limit layer. Take a share of them
+    /// if the account has other users.
     ///
-    /// The layer counts the requests that a call is sure to make, so each rate here is a quota as AWS
-    /// documents it: 10,000 `GetSecretValue` and 100 `BatchGetSecretValue` a second, so that a batch
-    /// counts as a hundred single reads; 50 `CreateSecret` (as many as `DeleteSecret` and
+    /// The layer counts the minimum number of requests of a call, so each rate is a quota as AWS
+    /// documents it: 10,000 `GetSecretValue` and 100 `BatchGetSecretValue` a second, so that a
+    /// batch counts as a hundred single reads; 50 `CreateSecret` (as many as `DeleteSecret` and
     /// `RestoreSecret`, which share the class) and 100 `ListSecrets`.
     /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
     #[must_use]
@@ -113,24 +113,25 @@ impl AwsSecretsManager {
             Err(fault) if fault.is(ErrorKind::AlreadyExists) => {
                 self.compare(name, &write.value).await.map_err(fail)
             }
-            // There is nothing that the new secret refers to: what is missing is the one before it,
-            // whose deletion without recovery goes on after it was answered.
+            // A new secret refers to nothing that could be missing. This is the previous secret of
+            // the name, whose deletion without recovery is still in progress.
             Err(fault) if fault.is(ErrorKind::NotFound) && self.config.kms_key.is_none() => {
-                Err(fail(in_between(fault)))
+                Err(fail(changing(fault)))
             }
-            Err(fault) => match self.look_closer(name, fault).await {
-                // Scheduled for deletion a moment ago, and now gone: the name is about to be free.
+            Err(fault) => match self.diagnose(name, fault).await {
+                // The deletion was scheduled a moment ago and has completed: the name will soon be
+                // free.
                 Unread::Refused(gone)
                     if gone.action == Action::DescribeSecret && gone.is(ErrorKind::NotFound) =>
                 {
-                    Err(fail(in_between(gone)))
+                    Err(fail(changing(gone)))
                 }
                 unread => Err(fail(self.explain(&unread, Operation::Write, name))),
             },
         }
     }
 
-    /// The name is taken: by an earlier attempt at this very write, or by another value.
+    /// Compares with the existing value: an earlier attempt of the same write, or another value.
     async fn compare(&self, name: &str, value: &SecretValue) -> Result<Written> {
         match self.client.get(name).await {
             Ok(stored) => {
@@ -144,13 +145,13 @@ impl AwsSecretsManager {
                 )
                 .with_hint("use a new coordinate for a new value"))
             }
-            // Taken, and cannot be read: scheduled for deletion, or gone meanwhile.
+            // The secret cannot be read: it is scheduled for deletion, or was deleted meanwhile.
             Err(fault) if fault.is(ErrorKind::NotFound) || fault.is_invalid_request() => {
                 let unread = match self.client.describe(name).await {
                     Ok(secret) if secret.deleted_date.is_some() => {
                         Unread::Pending { confirmed: true }
                     }
-                    // Reading is refused for no other state, as far as AWS documents it.
+                    // According to AWS's documentation, reads are refused for no other state.
                     Err(described) if described.is_denied() && fault.is_invalid_request() => {
                         Unread::Pending { confirmed: false }
                     }
@@ -159,7 +160,7 @@ impl AwsSecretsManager {
                     {
                         Unread::Refused(described)
                     }
-                    _ => return Err(in_between(fault)),
+                    _ => return Err(changing(fault)),
                 };
                 Err(self.explain(&unread, Operation::Write, name))
             }
@@ -167,13 +168,14 @@ impl AwsSecretsManager {
         }
     }
 
-    /// What a name is, where AWS refused to change it: for its state, or for the tag it has not.
+    /// The state of a name that AWS refused to change, because of its state or because of a missing
+    /// tag.
     async fn state(&self, name: &str, fault: &Fault) -> State {
         let tagless = self.config.tag_key.is_some() && fault.is_denied();
         if fault.is(ErrorKind::NotFound) {
             return State::Missing;
         }
-        // AWS documents either code for a secret that cannot be deleted for its replicas.
+        // AWS documents both codes for a secret that cannot be deleted because of its replicas.
         let refuses_state = fault.is_invalid_request() || fault.has("InvalidParameterException");
         if !refuses_state && !tagless {
             return State::Unknown;
@@ -204,7 +206,8 @@ impl AwsSecretsManager {
         Entry::new(coordinate)
             .with_owner(tags.get(OWNER_TAG).cloned())
             .with_created(facts.created.and_then(timestamp))
-            // A tag that somebody has edited into something else says nothing: never swept.
+            // A tag that someone has changed into something invalid is ignored: such a secret is
+            // never swept.
             .with_expires(tags.get(EXPIRES_TAG).and_then(|text| text.parse().ok()))
             .with_pending_deletion(facts.deleted.is_some())
             .with_key(facts.key)
@@ -212,7 +215,7 @@ impl AwsSecretsManager {
     }
 }
 
-/// `aws` and the region; never a credential.
+/// Shows `aws` and the region, never a credential.
 impl fmt::Display for AwsSecretsManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "aws {}", self.config.region)
@@ -273,7 +276,7 @@ impl SecretPersistence for AwsSecretsManager {
                         .with_operation(Operation::Read)
                         .with_store(self.to_string())
                 })?;
-                // `fetch` answers as many as it was asked for, and was asked for the valid ones.
+                // `fetch` returns one result per id, and it received the valid ones.
                 match reads.next().unwrap_or(Err(Unread::Confused)) {
                     Ok(value) => Ok(Read::new(value)),
                     Err(unread) => Err(self
@@ -303,7 +306,7 @@ impl SecretPersistence for AwsSecretsManager {
             State::Pending if fault.is_invalid_request() => Ok(()),
             State::Replicated if !fault.is_denied() => Err(Error::new(
                 ErrorKind::Conflict,
-                "the secret has replicas in other regions, and cannot be deleted before they are removed",
+                "the secret has replicas in other regions, which must be removed before it can be deleted",
             )
             .with_retryable(false)
             .with_hint(
@@ -358,7 +361,7 @@ impl SecretPersistence for AwsSecretsManager {
             })?;
         let mut page = Page::new(Vec::new(), answer.next_token.map(Cursor::new));
         for secret in answer.secret_list.unwrap_or_default() {
-            // AWS filters by the beginning of names and of tag keys, in its own time.
+            // AWS filters by prefixes of names and tag keys, with a delay.
             let coordinate = secret
                 .name
                 .as_deref()
@@ -427,19 +430,19 @@ impl SecretPersistence for AwsSecretsManager {
     }
 }
 
-/// What became of a name that could not be changed.
+/// The state of a name that could not be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Missing,
     Pending,
     Readable,
-    /// Readable, and with copies in other regions.
+    /// Readable, with replicas in other regions.
     Replicated,
     Unknown,
 }
 
-/// The name is between two states; a retry sees the result.
-fn in_between(fault: Fault) -> Error {
+/// The error for a name whose state is changing. A retry sees the result.
+fn changing(fault: Fault) -> Error {
     Error::new(
         ErrorKind::Conflict,
         "the secret is being created or deleted concurrently",
@@ -448,7 +451,7 @@ fn in_between(fault: Fault) -> Error {
     .with_source(fault)
 }
 
-/// What AWS tells about a secret besides its name and value.
+/// The attributes of a secret besides its name and value.
 struct Facts {
     tags: Option<Vec<Tag>>,
     created: Option<DateTime>,
@@ -460,12 +463,12 @@ fn timestamp(time: DateTime) -> Option<Timestamp> {
     Timestamp::from_unix_seconds(time.secs()).ok()
 }
 
-/// The most requests per operation: see [`AwsSecretsManager`] for what they are.
+/// The maximum number of requests per operation; [`AwsSecretsManager`] lists them.
 fn cost(batch: usize, unversioned: bool) -> Cost {
     let ids = u32::try_from(batch).unwrap_or(1);
-    // Per id at worst: a read of its own, which fails for its state, and a look at that state; with
-    // unversioned names a read that finds nothing comes before. And the batches: one, or two for the
-    // two names, which a batch of two ids must be able to pay with its part.
+    // The worst case per id: a single read that fails because of the secret's state, and a request
+    // for that state. With unversioned names, a read that finds nothing precedes them. In addition
+    // the batches: one, or two for the two names, which a batch of two ids must also cover.
     let read = match (batch, unversioned) {
         (1, false) => 2,
         (1, true) => 3,
@@ -474,7 +477,7 @@ fn cost(batch: usize, unversioned: bool) -> Cost {
     };
     Cost {
         read,
-        // A create, a read to compare with, and a look at the state of what cannot be read.
+        // A create, a read to compare, and a request for the state of a secret that cannot be read.
         write: 3,
         delete: 2,
         restore: 2,

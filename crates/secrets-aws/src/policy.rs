@@ -1,5 +1,4 @@
-//! The rights that this store needs: one table, from which both the IAM policy and the advice in
-//! errors are made.
+//! The permissions of this store: one table for the IAM policy and for the hints in errors.
 //!
 //! ```
 //! use secret_persistence_aws::policy::{PolicyOptions, iam_policy};
@@ -7,7 +6,7 @@
 //! let options = PolicyOptions::new("eu-west-1", "123456789012").with_tag_key("AirbyteManaged");
 //! let policy = iam_policy(&options)?;
 //! assert_eq!(policy["Version"], "2012-10-17");
-//! // Wildcards and policy variables in what operators type would widen the policy: refused.
+//! Wildcards and policy variables would widen the policy, so they are refused.
 //! assert!(iam_policy(&PolicyOptions::new("eu-west-1", "*")).is_err());
 //! # Ok::<(), secret_persistence_core::Error>(())
 //! ```
@@ -19,21 +18,21 @@ use crate::arn::{Arn, is_account};
 use crate::config::{TAG_VALUE, check_external_id, check_tag};
 use crate::naming::Region;
 
-/// What the policy is for.
+/// Options of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyOptions {
-    /// The region with the secrets.
+    /// The region of the secrets.
     pub region: String,
-    /// The account with them: 12 digits.
+    /// The account of the secrets: 12 digits.
     pub account: String,
-    /// The tag key whose value is `true` on every secret of ours, if rights are scoped by it.
+    /// The tag key whose value is `true` on every managed secret, if permissions are scoped by it.
     pub tag_key: Option<String>,
-    /// The ARN of the customer's KMS key, if there is one. An alias cannot stand in a policy.
+    /// The ARN of the customer's KMS key, if there is one. A policy cannot contain an alias.
     pub kms_key: Option<String>,
-    /// Prefixes of the names of others' secrets that may be read.
+    /// Prefixes of the names of external secrets that may be read.
     pub externals: Vec<String>,
-    /// Whether nothing is written, restored or deleted.
+    /// Whether the store only reads.
     pub read_only: bool,
 }
 
@@ -50,28 +49,28 @@ impl PolicyOptions {
         }
     }
 
-    /// Rights only on secrets with this tag.
+    /// Restricts permissions to secrets with this tag.
     #[must_use]
     pub fn with_tag_key(mut self, key: impl Into<String>) -> Self {
         self.tag_key = Some(key.into());
         self
     }
 
-    /// Rights on the customer's key.
+    /// Adds permissions for the customer's key.
     #[must_use]
     pub fn with_kms_key(mut self, arn: impl Into<String>) -> Self {
         self.kms_key = Some(arn.into());
         self
     }
 
-    /// The right to read others' secrets whose names begin with this.
+    /// Permits reading external secrets whose names begin with this prefix.
     #[must_use]
     pub fn with_external(mut self, prefix: impl Into<String>) -> Self {
         self.externals.push(prefix.into());
         self
     }
 
-    /// Nothing but reading.
+    /// Sets whether the store only reads.
     #[must_use]
     pub fn with_read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
@@ -79,10 +78,10 @@ impl PolicyOptions {
     }
 }
 
-/// The least IAM policy under which the store works as configured.
+/// Generates the minimal IAM policy for a configuration.
 ///
 /// # Errors
-/// `InvalidConfig` if an option does not follow its grammar; wildcards and `${…}` never do.
+/// `InvalidConfig` if an option is invalid; wildcards and `${…}` always are.
 pub fn iam_policy(options: &PolicyOptions) -> Result<Value> {
     let scope = PolicyScope::parse(options)?;
     let mut statements = Vec::new();
@@ -116,14 +115,15 @@ pub fn iam_policy(options: &PolicyOptions) -> Result<Value> {
     Ok(json!({ "Version": "2012-10-17", "Statement": statements }))
 }
 
-/// The policy that lets one principal assume the role that this store works under.
+/// Generates the trust policy that lets one principal assume the store's role.
 ///
-/// `principal` is the ARN of a role, a user or an account's root. Where the role belongs to somebody
-/// else than the principal, an external id keeps others from using the principal against its owner:
+/// `principal` is the ARN of a role, a user or an account's root. If the role does not belong to
+/// the principal's owner, an external id prevents others from using the principal against the
+/// role's owner:
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html>
 ///
 /// # Errors
-/// `InvalidConfig` if one of them does not follow its grammar; wildcards and `${…}` never do.
+/// `InvalidConfig` if an argument is invalid; wildcards and `${…}` always are.
 pub fn trust_policy(principal: &str, external_id: Option<&str>) -> Result<Value> {
     check_principal(principal)?;
     external_id.map_or(Ok(()), check_external_id)?;
@@ -139,7 +139,7 @@ pub fn trust_policy(principal: &str, external_id: Option<&str>) -> Result<Value>
     Ok(json!({ "Version": "2012-10-17", "Statement": [statement] }))
 }
 
-/// The request of an AWS service, or a right that another request needs besides its own.
+/// A request to an AWS service, or a permission that another request also needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     AssumeRole,
@@ -177,7 +177,7 @@ impl Action {
     }
 }
 
-/// What a refusal is about, for the advice in the error.
+/// A denied request, for the hint in the error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Denial<'a> {
     pub(crate) action: Action,
@@ -189,7 +189,7 @@ pub(crate) struct Denial<'a> {
 }
 
 impl Denial<'_> {
-    /// What is refused, and what to grant.
+    /// The message about the denial, and the permission to grant.
     pub(crate) fn advice(self) -> (String, String) {
         let action = self.action.as_str();
         if self.action == Action::AssumeRole {
@@ -225,7 +225,7 @@ impl Denial<'_> {
             None => format!("the secrets in {}", self.region),
         };
         let mut hint = format!("allow it on {}", self.grant_on(rule));
-        // The names of others are granted without a tag.
+        // External names are granted without a tag.
         let tag_key = self.tag_key.filter(|_| self.is_ours());
         match (rule.condition, tag_key) {
             (Condition::RequestTag, Some(key)) => {
@@ -285,16 +285,16 @@ impl Denial<'_> {
     }
 }
 
-/// One right: when it is needed, on what it can be granted, and under which condition.
+/// One permission: the operations that need it, its resource and its condition.
 struct Rule {
     action: Action,
-    /// The operations of the trait that may ask for it.
+    /// The operations of the trait that may need it.
     operations: &'static [Operation],
     level: Level,
     condition: Condition,
-    /// Further rights that the same request needs.
+    /// Further permissions that the same request needs.
     with: &'static [Action],
-    /// Where AWS documents it.
+    /// The page of AWS's documentation.
     page: &'static str,
 }
 
@@ -309,24 +309,24 @@ impl Rule {
     }
 }
 
-/// What an action can be granted on.
+/// The resources on which an action can be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     /// Only on `*`.
     Any,
-    /// On the customer's key.
+    /// The customer's key.
     Key,
-    /// On secrets.
+    /// Secrets.
     Secret,
 }
 
-/// Which condition an action can be granted under.
+/// The condition under which an action can be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     None,
-    /// `aws:RequestTag`: the tags the request brings, for secrets that are being made.
+    /// `aws:RequestTag`: the tags in the request, for new secrets.
     RequestTag,
-    /// `secretsmanager:ResourceTag`: the tags the secret has.
+    /// `secretsmanager:ResourceTag`: the tags of the secret.
     ResourceTag,
     /// `kms:ViaService`: only through Secrets Manager.
     ViaService,
@@ -341,8 +341,8 @@ const ROLE_PAGE: &str = "https://docs.aws.amazon.com/IAM/latest/UserGuide/troubl
 const WEB_IDENTITY_PAGE: &str =
     "https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html";
 
-/// From the service authorization reference, which says for each action what it can be granted on,
-/// and from what Secrets Manager asks KMS for.
+/// From the service authorization reference, which lists the resources of each action, and from the
+/// documentation of the KMS permissions that Secrets Manager needs.
 const RULES: &[Rule] = &[
     Rule {
         action: Action::BatchGetSecretValue,
@@ -372,7 +372,7 @@ const RULES: &[Rule] = &[
         ],
         page: ACTIONS_PAGE,
     },
-    // Never asked for by itself: a create that brings tags needs it.
+    // Never a request itself: a create with tags needs it.
     Rule {
         action: Action::TagResource,
         operations: &[Operation::Write],
@@ -381,7 +381,7 @@ const RULES: &[Rule] = &[
         with: &[],
         page: ACTIONS_PAGE,
     },
-    // A write needs it too, to compare the value of an existing name.
+    // A write also needs it, to compare the value of an existing name.
     Rule {
         action: Action::GetSecretValue,
         operations: &[Operation::Read, Operation::Write],
@@ -390,9 +390,9 @@ const RULES: &[Rule] = &[
         with: &[Action::Decrypt],
         page: ACTIONS_PAGE,
     },
-    // Tells a scheduled deletion from any other state that AWS refuses, and what is missing from
-    // what belongs to others: without a condition, because what is missing has no tag. It shows
-    // nothing that ListSecrets, which takes no condition, does not show.
+    // Distinguishes a scheduled deletion from other states that AWS refuses, and a missing secret
+    // from another owner's. There is no condition, because a missing secret has no tag. It reveals
+    // nothing that ListSecrets, which supports no condition, does not reveal.
     Rule {
         action: Action::DescribeSecret,
         operations: &[
@@ -441,7 +441,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// The statements of the policy, by what their actions have in common.
+/// The statements of the policy. Each one groups actions with the same level and condition.
 const STATEMENTS: [(&str, Level, Condition); 5] = [
     ("ReadBatchesAndList", Level::Any, Condition::None),
     ("DescribeSecrets", Level::Secret, Condition::None),
@@ -456,7 +456,7 @@ impl Action {
     }
 }
 
-/// Options that follow their grammar.
+/// Valid options.
 struct PolicyScope {
     region: Region,
     secrets: String,
@@ -471,7 +471,7 @@ impl PolicyScope {
         if !is_account(&options.account) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "an AWS account has 12 digits",
+                "an AWS account must have 12 digits",
             ));
         }
         if let Some(key) = &options.tag_key {
@@ -496,7 +496,7 @@ impl PolicyScope {
                 if prefix.is_empty() || prefix.len() > 512 || !prefix.bytes().all(allowed) {
                     return Err(Error::new(
                         ErrorKind::InvalidConfig,
-                        "the prefix of external names has 1 to 512 of A-Z, a-z, 0-9 and /_+=.@-!",
+                        "the prefix of external names must have 1 to 512 of A-Z, a-z, 0-9 and /_+=.@-!",
                     ));
                 }
                 Ok(secret(prefix))
@@ -531,7 +531,7 @@ impl PolicyScope {
             Condition::ViaService => {
                 let service = format!("secretsmanager.{}.amazonaws.com", self.region);
                 let services = if self.region.partition() == "aws-cn" {
-                    // The documentation has both spellings for China.
+                    // The documentation has two spellings for China.
                     json!([service, format!("{service}.cn")])
                 } else {
                     json!(service)
@@ -561,7 +561,7 @@ fn statement(sid: &str, actions: &[&str], resource: Value, condition: Option<Val
     statement
 }
 
-/// The ARN of a key itself: IAM does not look through aliases.
+/// Checks the ARN of a key. IAM does not resolve aliases.
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html>
 fn check_key_arn(arn: &str, region: &Region) -> Result<()> {
     let key = |resource: &str| {

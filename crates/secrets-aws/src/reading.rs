@@ -1,4 +1,4 @@
-//! Reading: batches, what they cannot answer, and the denial that makes us read singly.
+//! Reads: batches, the secrets that a batch cannot return, and single reads if batches are denied.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::naming;
 use crate::persistence::AwsSecretsManager;
 use crate::policy::Action;
 
-/// The most ids of one batch.
+/// The maximum number of ids per batch.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html>
 pub(crate) const MAX_BATCH: usize = 20;
 
-/// How long batches are not tried again where they were denied: policies change seldom.
+/// How long batches are not tried after a denial. Policies change rarely.
 const BATCH_DENIED_FOR: Duration = Duration::from_secs(600);
 
-/// Said once per process: the denial is a matter of the installation, not of one store.
+/// Log this once per process: the denial concerns the installation, not one store.
 static BATCH_WARNING: AtomicBool = AtomicBool::new(false);
 
 impl AwsSecretsManager {
@@ -40,7 +40,7 @@ impl AwsSecretsManager {
         }
     }
 
-    /// Reads ids of any number, each with its own result; every id once.
+    /// Reads any number of distinct ids, with one result per id.
     pub(crate) async fn fetch(&self, ids: &[&str]) -> Vec<Result<SecretValue, Unread>> {
         if ids.len() > 1 && self.batches() {
             let chunks = ids.chunks(MAX_BATCH).map(|chunk| self.fetch_batch(chunk));
@@ -55,7 +55,7 @@ impl AwsSecretsManager {
                 value(answer.secret_string, answer.secret_binary.is_some())
             }
             Ok(_) => Err(Unread::Confused),
-            Err(fault) => Err(self.look_closer(id, fault).await),
+            Err(fault) => Err(self.diagnose(id, fault).await),
         }
     }
 
@@ -63,7 +63,7 @@ impl AwsSecretsManager {
         let asked = ids.iter().map(|&id| id.to_owned()).collect();
         let mut answer = match self.client.get_batch(asked).await {
             Ok(answer) => answer,
-            Err(fault) => return self.fetch_despite(ids, fault).await,
+            Err(fault) => return self.fetch_one_by_one(ids, fault).await,
         };
         let values = answer.secret_values.take().unwrap_or_default();
         let errors = answer.errors.take().unwrap_or_default();
@@ -71,7 +71,7 @@ impl AwsSecretsManager {
         for entry in values {
             let place = |id: &str| naming::answers(id, entry.name.as_deref(), entry.arn.as_deref());
             let read = value(entry.secret_string, entry.secret_binary.is_some());
-            // A name and its ARN may both be asked for.
+            // A caller may request a secret both by name and by ARN.
             for (slot, _) in found.iter_mut().zip(ids).filter(|(_, id)| place(id)) {
                 *slot = Some(read.clone());
             }
@@ -86,22 +86,26 @@ impl AwsSecretsManager {
                 *slot = Some(Err(Unread::Refused(fault.clone())));
             }
         }
-        // What a batch leaves out (a page ended, an id came back in another spelling) and what it
-        // refuses for the state of the secret gets a request of its own.
+        // A separate request for each id that the batch did not return (the page ended, or an id
+        // came back in another spelling) or refused because of the secret's state.
         join_all(found.into_iter().zip(ids).map(|(slot, &id)| async move {
             match slot {
                 None => self.fetch_one(id).await,
-                Some(Err(Unread::Refused(fault))) => Err(self.look_closer(id, fault).await),
+                Some(Err(Unread::Refused(fault))) => Err(self.diagnose(id, fault).await),
                 Some(read) => read,
             }
         }))
         .await
     }
 
-    /// A batch that failed as a whole: read one by one where that may help, and only there.
-    async fn fetch_despite(&self, ids: &[&str], fault: Fault) -> Vec<Result<SecretValue, Unread>> {
+    /// Handles a batch that failed as a whole: reads the ids one by one if that may help.
+    async fn fetch_one_by_one(
+        &self,
+        ids: &[&str],
+        fault: Fault,
+    ) -> Vec<Result<SecretValue, Unread>> {
         let denied = fault.is_denied();
-        // One secret whose key or state is refused must not take the others with it.
+        // One secret with an unusable key or state must not fail the others.
         let of_one = [
             "DecryptionFailure",
             "InvalidParameterException",
@@ -117,7 +121,7 @@ impl AwsSecretsManager {
                 .collect();
         }
         let reads = join_all(ids.iter().map(|id| self.fetch_one(id))).await;
-        // Precisely batches are denied if single reads are not; else everything is.
+        // If single reads succeed, only batches are denied; otherwise everything is.
         let alone = reads.iter().any(|read| match read {
             Err(Unread::Refused(fault)) => {
                 fault.is(ErrorKind::NotFound) || fault.is_invalid_request()
@@ -130,10 +134,10 @@ impl AwsSecretsManager {
         reads
     }
 
-    /// Asks what the secret says of itself, where AWS answers different things under one code: a
-    /// scheduled deletion is refused like any other state; and where rights are scoped by tag, what
-    /// is missing has no tag and is denied like what belongs to others.
-    pub(crate) async fn look_closer(&self, id: &str, fault: Fault) -> Unread {
+    /// Asks for the secret's metadata if AWS's code is ambiguous. A scheduled deletion is refused
+    /// like any other state. If permissions are scoped by tag, a missing secret has no tag and is
+    /// denied like another owner's.
+    pub(crate) async fn diagnose(&self, id: &str, fault: Fault) -> Unread {
         let tagless = self.config.tag_key.is_some()
             && fault.is_denied()
             && fault.action == Action::GetSecretValue;
@@ -145,7 +149,7 @@ impl AwsSecretsManager {
                 Unread::Pending { confirmed: true }
             }
             Ok(_) => Unread::Refused(fault),
-            // Reading is refused for no other state than this one, as far as AWS documents it.
+            // According to AWS's documentation, reads are refused for no other state.
             Err(described) if described.is_denied() && !tagless => {
                 Unread::Pending { confirmed: false }
             }
@@ -160,7 +164,7 @@ impl AwsSecretsManager {
                 ErrorKind::Unsupported,
                 "the secret is binary, and only text is supported",
             )
-            .with_hint("store it as SecretString, base64 for example"),
+            .with_hint("store it as SecretString, for example in base64"),
             Unread::Confused => Error::new(
                 ErrorKind::Unexpected,
                 "the response is for another secret than the requested one",
@@ -195,15 +199,15 @@ impl AwsSecretsManager {
 /// Why one secret was not read.
 #[derive(Clone, Debug)]
 pub(crate) enum Unread {
-    /// Bytes instead of text.
+    /// The value is binary.
     Binary,
-    /// Another secret was answered.
+    /// The response is for another secret.
     Confused,
-    /// Neither bytes nor text.
+    /// The response has neither text nor bytes.
     Empty,
-    /// Scheduled for deletion; confirmed by the secret's own dates, or only concluded.
+    /// Scheduled for deletion, confirmed by the secret's dates or only inferred.
     Pending { confirmed: bool },
-    /// AWS said no, or nothing.
+    /// AWS refused, or did not respond.
     Refused(Fault),
 }
 
@@ -213,7 +217,7 @@ impl Unread {
     }
 }
 
-/// Takes the SDK's text over, without a copy.
+/// Takes the SDK's text without a copy.
 fn value(text: Option<String>, has_bytes: bool) -> Result<SecretValue, Unread> {
     match text {
         Some(text) => Ok(SecretValue::new(text)),

@@ -17,8 +17,8 @@ pub const SETTINGS: KeyTable = KeyTable::new(&["aws"], ROWS, |url, settings| {
     }
 })
 .with_reads(|explicit, variable, name| {
-    // Our old name for this variable. Without our id it belongs to `AWS_ACCESS_KEY_ID`, which the
-    // SDK's own chain reads.
+    // An older name of this variable. Without our key id, the SDK's chain reads it together with
+    // `AWS_ACCESS_KEY_ID`.
     let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     name != "AWS_SECRET_ACCESS_KEY"
         || explicit.is_set("access-key-id")
@@ -85,7 +85,7 @@ const ROWS: &[Setting] = &[
     )
     .with_env(&["AWS_ASSUME_ROLE_EXTERNAL_ID"])
     .with_json(&["externalId"])
-    // A tenant who could choose it could use another tenant's role with that tenant's external id.
+    // Otherwise, a tenant could use another tenant's role with that tenant's external id.
     .operator_only(),
     Setting::new(
         "session-name",
@@ -413,7 +413,7 @@ mod tests {
         );
     }
 
-    /// Every setting is documented, and every default in the table is the real one.
+    /// Every setting is documented, and every default in the table is the one in effect.
     #[test]
     fn the_key_table_is_complete_and_true() {
         for setting in ROWS {

@@ -1,4 +1,4 @@
-//! What AWS may answer and LocalStack never does, from a server that answers as it is told.
+//! Responses that AWS may send and LocalStack never does, from a scripted server.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -39,7 +39,7 @@ fn refused(name: &str, code: &str) -> Value {
     json!({ "SecretId": name, "ErrorCode": code, "Message": "the message of the body: a canary" })
 }
 
-/// Every code of AWS, in each form it comes in: kind, advice, and nothing of the body.
+/// Every code of AWS, in each of its forms: the kind, the hint, and nothing of the body.
 #[tokio::test]
 async fn every_code_has_its_kind() {
     use ErrorKind as K;
@@ -240,7 +240,7 @@ async fn a_wrong_clock_is_named() {
     assert!(error.hint().unwrap().contains("NTP"));
 }
 
-/// A batch answers in any order, and for each name what is true of it alone.
+/// A batch returns results in any order, and each name gets its own.
 #[tokio::test]
 async fn a_batch_is_matched_by_name_with_errors_per_secret() {
     let asked = names(8);
@@ -265,7 +265,7 @@ async fn a_batch_is_matched_by_name_with_errors_per_secret() {
                 "NextToken": "more",
             })),
             "DescribeSecret" => Act::ok(json!({ "Name": pending, "DeletedDate": 1_700_000_000 })),
-            // What the batch left out.
+            // The ids that the batch omitted.
             "GetSecretValue" => Act::ok(entry(&id[7], "seven")),
             _ => Act::error("InternalFailure"),
         }
@@ -308,7 +308,7 @@ async fn a_batch_is_matched_by_name_with_errors_per_secret() {
     );
 }
 
-/// Externals may be asked for by name and by ARN in one batch.
+/// One batch may request external secrets by name and by ARN.
 #[tokio::test]
 async fn names_and_arns_are_answered_in_one_batch() {
     let arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:team/db-AbCdEf";
@@ -328,7 +328,7 @@ async fn names_and_arns_are_answered_in_one_batch() {
     assert_eq!(gate.take_actions(), ["BatchGetSecretValue"]);
 }
 
-/// A name that Secrets Manager would not take fails alone, and is not sent.
+/// A name that Secrets Manager would refuse fails alone, and is not sent.
 #[tokio::test]
 async fn invalid_names_are_not_sent() {
     let gate = Gate::open(None, |seen| {
@@ -351,7 +351,7 @@ async fn invalid_names_are_not_sent() {
     assert!(error.message().contains("another AWS region"), "{error}");
 }
 
-/// One secret whose key is disabled must not take nineteen others with it.
+/// One secret with a disabled key must not fail nineteen others.
 #[tokio::test]
 async fn a_batch_that_fails_for_one_secret_is_read_singly() {
     let asked = names(5);
@@ -375,7 +375,7 @@ async fn a_batch_that_fails_for_one_secret_is_read_singly() {
     );
 }
 
-/// Where nothing may be read, batches are not what is denied; where AWS is down, nothing is repeated.
+/// If no secret may be read, batches are not the cause. If AWS is down, nothing is repeated.
 #[tokio::test]
 async fn only_a_denial_of_batches_is_remembered() {
     let gate = Gate::open(None, |_| Act::error("AccessDeniedException")).await;
@@ -398,7 +398,7 @@ async fn only_a_denial_of_batches_is_remembered() {
     assert_eq!(gate.take_actions(), ["BatchGetSecretValue"]);
 }
 
-/// Ten minutes later the policy may have changed.
+/// Ten minutes later, the policy may have changed.
 #[tokio::test]
 async fn a_denial_of_batches_is_forgotten_after_ten_minutes() {
     let gate = Gate::open(None, |seen| match seen.action.as_str() {
@@ -408,13 +408,13 @@ async fn a_denial_of_batches_is_forgotten_after_ten_minutes() {
     .await;
     let store = open(&gate).await;
     let full_cost = store.capabilities().cost.read;
-    // That a secret is missing proves that single reads are allowed.
+    // A missing secret proves that single reads are allowed.
     for read in store.read_batch(&names(3)).await {
         assert_eq!(read.unwrap_err().kind(), ErrorKind::NotFound);
     }
     assert_eq!(store.capabilities().read_batch, 1);
     assert!(store.capabilities().cost.read < full_cost);
-    // A chunk that was cut before the denial is read singly, without asking again.
+    // A chunk that was created before the denial is read singly, without another batch.
     gate.take_actions();
     store.read_batch(&names(3)).await;
     assert_eq!(gate.take_actions(), ["GetSecretValue"; 3]);
@@ -425,11 +425,12 @@ async fn a_denial_of_batches_is_forgotten_after_ten_minutes() {
     assert_eq!(store.capabilities().read_batch, 20);
 }
 
-/// What one call costs at most is what the capabilities say, in the worst case there is.
+/// The capabilities state the cost of a call in the worst case.
 #[tokio::test]
 async fn the_cost_is_never_exceeded() {
     for unversioned in [false, true] {
-        // The batch is denied; under the full name nothing is found; the rest is in a bad state.
+        // The batch is denied, the full names do not exist, and the other secrets are in a bad
+        // state.
         let gate = Gate::open(None, move |seen| match seen.action.as_str() {
             "BatchGetSecretValue" => Act::error("AccessDeniedException"),
             "DescribeSecret" => Act::ok(json!({ "DeletedDate": 1_700_000_000 })),
@@ -457,7 +458,7 @@ async fn the_cost_is_never_exceeded() {
             let (made, cost) = read(&store, size).await;
             let is_full_batch = size == 20 && !unversioned;
             assert!(!is_full_batch || made == cost, "{made} of {cost}");
-            // Where batches are denied, each further read is one of its own.
+            // After a denial of batches, each further read is a separate request.
             if size > 1 {
                 assert_eq!(store.capabilities().read_batch, 1);
                 let (made, cost) = read(&store, 1).await;
@@ -467,7 +468,8 @@ async fn the_cost_is_never_exceeded() {
     }
 }
 
-/// Rights that are scoped by tag deny what is missing, because it has no tag: still `NotFound`.
+/// Permissions that are scoped by tag deny a missing secret, because it has no tag: still
+/// `NotFound`.
 #[tokio::test]
 async fn missing_is_not_found_under_a_policy_that_is_scoped_by_tag() {
     let foreign = coordinate();
@@ -514,7 +516,7 @@ async fn missing_is_not_found_under_a_policy_that_is_scoped_by_tag() {
     );
 }
 
-/// The state that AWS refuses is told by the secret's own dates, not by the text of the message.
+/// The secret's own dates explain the state that AWS refuses, not the text of the message.
 #[tokio::test]
 async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() {
     for (described, kind) in [
@@ -530,7 +532,7 @@ async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() 
         (Act::error("ResourceNotFoundException"), ErrorKind::NotFound),
         (Act::error("ThrottlingException"), ErrorKind::Throttled),
     ] {
-        // For a write a name that is gone meanwhile is one that is about to be free.
+        // For a write, a name that was deleted meanwhile will soon be free.
         let of_write = match kind {
             ErrorKind::NotFound => ErrorKind::Conflict,
             kind => kind,
@@ -557,8 +559,8 @@ async fn an_invalid_request_is_pending_deletion_only_where_the_secret_says_so() 
     }
 }
 
-/// A deletion without recovery goes on after it was answered: a create in its wake finds nothing, which
-/// must not be the end of a write.
+/// A deletion without recovery continues after the response. A create meanwhile finds nothing, and
+/// must not fail permanently.
 #[tokio::test]
 async fn a_create_in_the_wake_of_a_deletion_is_tried_again() {
     let gate = Gate::open(None, |_| Act::error("ResourceNotFoundException")).await;
@@ -576,7 +578,7 @@ async fn a_create_in_the_wake_of_a_deletion_is_tried_again() {
     );
 }
 
-/// Older answers, and emulators, say of a name that is scheduled for deletion that it exists.
+/// Older responses, and emulators, say that a name that is scheduled for deletion exists.
 #[tokio::test]
 async fn a_taken_name_that_is_scheduled_for_deletion_is_pending() {
     for unreadable in ["InvalidRequestException", "ResourceNotFoundException"] {
@@ -599,7 +601,7 @@ async fn a_taken_name_that_is_scheduled_for_deletion_is_pending() {
     }
 }
 
-/// AWS documents two codes for it, and names neither replicas nor regions in them.
+/// AWS documents two codes for it, which name neither replicas nor regions.
 #[tokio::test]
 async fn a_secret_with_replicas_cannot_be_deleted_and_says_so() {
     for code in ["InvalidParameterException", "InvalidRequestException"] {
@@ -675,7 +677,7 @@ async fn a_taken_name_is_compared_and_never_changed() {
     }
 }
 
-/// Nothing is sent that AWS would refuse for its size, and the limit itself is sent.
+/// Values that are too large for AWS are not sent; a value at the limit is.
 #[tokio::test]
 async fn the_size_limit_is_ours_to_enforce() {
     let gate = Gate::open(None, |_| Act::ok(json!({}))).await;
@@ -782,7 +784,7 @@ async fn a_delete_or_restore_of_what_is_so_already_succeeds() {
     );
 }
 
-/// AWS filters in its own way: what is not ours is left out and counted; pages may be empty.
+/// AWS filters differently: other names are skipped and counted, and pages may be empty.
 #[tokio::test]
 async fn a_listing_shows_only_what_is_ours() {
     let ours = coordinate();
@@ -836,7 +838,7 @@ async fn a_listing_shows_only_what_is_ours() {
             { "Key": "tag-key", "Values": ["AirbyteManaged"] },
         ])
     );
-    // A prefix that no name of ours can have is not sent: `!` would mean "all but these".
+    // A prefix that no managed name can have is not sent: `!` would mean "all but these".
     for prefix in ["!airbyte_", "a b", "ключ"] {
         let page = store
             .list_page(&ListOptions::default().with_prefix(prefix), None)
@@ -847,7 +849,8 @@ async fn a_listing_shows_only_what_is_ours() {
     assert_eq!(gate.seen().len(), 2);
 }
 
-/// Whatever a server answers: an error or a result, never a panic, never something of the body.
+/// Whatever a server responds, the result is an error or a value, never a panic or a part of the
+/// body.
 #[tokio::test]
 async fn garbage_is_an_error() {
     let bodies = [
@@ -884,7 +887,7 @@ async fn garbage_is_an_error() {
             errors.extend(store.list_page(&ListOptions::default(), None).await.err());
             errors.extend(store.restore(&write.coordinate).await.err());
             errors.extend(store.identity().await.err());
-            // No value was answered under any of these names.
+            // No response contained a value for these names.
             assert!(errors.len() >= 4, "{status} {body}: {}", errors.len());
             for error in errors {
                 let source = error.source().map(|source| format!("{source} {source:?}"));
@@ -908,7 +911,7 @@ async fn connections_that_fail_say_how() {
             ErrorKind::Unavailable,
             "does not resolve",
         ),
-        // A server that does not speak TLS.
+        // A server without TLS.
         (
             Gate::open(None, |_| Act::Hang)
                 .await

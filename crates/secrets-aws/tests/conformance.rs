@@ -1,4 +1,4 @@
-//! The suite of promises, against a real LocalStack.
+//! The conformance suite, with a real LocalStack.
 
 #![allow(
     clippy::print_stdout,
@@ -50,7 +50,7 @@ async fn localstack_keeps_every_promise() {
     report.assert_passed();
 }
 
-/// Where deletes are immediate by configuration nothing can be restored, and the store says so.
+/// If deletes are immediate by configuration, nothing can be restored, and the store says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn localstack_keeps_every_promise_with_immediate_deletes() {
     let Some(url) = localstack("localstack_keeps_every_promise_with_immediate_deletes") else {
@@ -64,8 +64,8 @@ async fn localstack_keeps_every_promise_with_immediate_deletes() {
     report.assert_passed();
 }
 
-/// The policy allows every request of a whole conformance run, and nothing in it is idle: without
-/// any one action some request would have been refused.
+/// The policy allows every request of a conformance run, and is minimal: without any one action,
+/// some request would be refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_policy_is_enough_and_the_least() {
     let Some(url) = localstack("the_policy_is_enough_and_the_least") else {
@@ -82,7 +82,7 @@ async fn the_policy_is_enough_and_the_least() {
     let asks: Vec<Ask> = gate.seen().iter().flat_map(asks_of).collect();
     assert!(asks.len() > 500, "{} asks", asks.len());
 
-    // The suite also asks for a name that is not ours.
+    // The suite also reads an external name.
     let options = PolicyOptions::new("us-east-1", "000000000000")
         .with_tag_key("AirbyteManaged")
         .with_kms_key(KEY)
@@ -102,14 +102,14 @@ async fn the_policy_is_enough_and_the_least() {
     }
     assert_eq!(dropped, 11);
 
-    // Conditions are not idle either: what has not our tag is out of reach.
+    // Conditions are necessary too: a secret without our tag is not accessible.
     for ask in asks.iter().filter(|ask| !ask.context.is_empty()) {
         let mut foreign = ask.clone();
         foreign.context.clear();
         assert!(!allows(&policy, &foreign), "allowed: {foreign:?}");
     }
 
-    // A reader needs no more than the read-only policy.
+    // A reader needs only the read-only policy.
     let reading = iam_policy(&options.with_read_only(true)).unwrap();
     let changes = [
         "CreateSecret",
@@ -124,7 +124,7 @@ async fn the_policy_is_enough_and_the_least() {
     }
 }
 
-/// Airbyte's documented policy grants neither deletes nor batches; installations under it keep
+/// Airbyte's documented policy grants neither deletes nor batches. Installations with it keep
 /// working.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installation_under_airbytes_own_policy_keeps_working() {
@@ -132,7 +132,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
         return;
     };
     let logs = e2e::Logs::default();
-    // Global, because the fan-out runs on other threads; this test is the only one that looks.
+    // Global, because the concurrent requests run on other threads. Only this test uses it.
     let _ = tracing::dispatcher::set_global_default(logs.dispatch());
     let gate = Gate::open(Some(&url), |seen| match seen.action.as_str() {
         "BatchGetSecretValue" | "DeleteSecret" => Act::error("AccessDeniedException"),
@@ -160,7 +160,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
         for action in gate.take_actions() {
             *count.entry(action).or_default() += 1;
         }
-        // The first round learns it, chunk by chunk; later ones do not ask again.
+        // The first round learns it, chunk by chunk. Later ones do not try again.
         let denied = if round == 0 { 2 } else { 0 };
         assert_eq!(
             count.get("BatchGetSecretValue").copied().unwrap_or(0),
@@ -202,7 +202,7 @@ async fn an_installation_under_airbytes_own_policy_keeps_working() {
         .unwrap();
 }
 
-/// One request per twenty secrets, and none of them waits for another.
+/// One request per twenty secrets, all of them concurrent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_secrets_are_five_requests() {
     let Some(url) = localstack("a_hundred_secrets_are_five_requests") else {
@@ -234,7 +234,7 @@ async fn a_hundred_secrets_are_five_requests() {
     }
 }
 
-/// The create arrived, its answer did not: the same write again finds its own value.
+/// The create arrived, but its response did not: the same write finds its own value.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_create_is_recognised() {
     let Some(url) = localstack("an_interrupted_create_is_recognised") else {
@@ -316,7 +316,7 @@ async fn what_is_written_is_described_and_listed_with_tags_key_and_expiry() {
         store.list_page(&options, None).await.unwrap()
     };
     assert_eq!(list(&store).await.entries, [entry]);
-    // Another installation's tag: not in its listing.
+    // With another installation's tag, it is not in the listing.
     let other = tagged().set("tag-key", "Staging").connect().await;
     assert!(list(&other).await.entries.is_empty());
 
@@ -330,7 +330,7 @@ async fn what_is_written_is_described_and_listed_with_tags_key_and_expiry() {
         .unwrap();
 }
 
-/// Airbyte's old form: the full name first, then the base.
+/// Airbyte's old form: first the full name, then the base.
 #[tokio::test(flavor = "multi_thread")]
 async fn unversioned_names_are_found_where_the_option_says_so() {
     let Some(url) = localstack("unversioned_names") else {
@@ -389,7 +389,7 @@ async fn a_role_is_assumed_on_top_of_keys() {
     }
     let seen = gate.seen();
     let actions: Vec<&str> = seen.iter().map(|seen| seen.action.as_str()).collect();
-    // Once for all: the session is kept.
+    // Only once: the session is cached.
     assert_eq!(
         actions,
         ["sts:AssumeRole", "GetSecretValue", "GetSecretValue"]
@@ -408,7 +408,7 @@ async fn a_role_is_assumed_on_top_of_keys() {
     );
 }
 
-/// What a recorded request asks IAM for, by AWS's documentation of each action.
+/// The permissions that a recorded request needs, from AWS's documentation of each action.
 fn asks_of(seen: &Seen) -> Vec<Ask> {
     const TAG: &str = "AirbyteManaged";
     let arn =
@@ -458,7 +458,7 @@ fn asks_of(seen: &Seen) -> Vec<Ask> {
             key("kms:Decrypt"),
         ],
         "DeleteSecret" | "RestoreSecret" => vec![on(&seen.action, seen.secret().unwrap())],
-        // Also asked of what is missing, which has no tag.
+        // Also requested for missing secrets, which have no tag.
         "DescribeSecret" => {
             vec![Ask::new(
                 "secretsmanager:DescribeSecret",
@@ -466,7 +466,7 @@ fn asks_of(seen: &Seen) -> Vec<Ask> {
             )]
         }
         "ListSecrets" => vec![Ask::new("secretsmanager:ListSecrets", "*")],
-        // Needs no right.
+        // Needs no permission.
         "sts:GetCallerIdentity" => Vec::new(),
         other => panic!("a request that the table does not know: {other}"),
     }
@@ -491,7 +491,7 @@ fn without(policy: &Value, statement: usize, action: &str) -> Value {
     policy
 }
 
-/// Somebody else in the same account, with the bare SDK.
+/// Another client of the same account, with the bare SDK.
 struct SomebodyElse(aws_sdk_secretsmanager::Client);
 
 impl SomebodyElse {
@@ -542,7 +542,7 @@ impl fmt::Debug for SomebodyElse {
 impl Outsider for SomebodyElse {
     async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.is_empty() {
-            // LocalStack takes it, AWS does not: the shortest value has one character.
+            // LocalStack accepts it, but AWS does not: the shortest value has one character.
             return Err(secret_persistence_core::Error::new(
                 ErrorKind::InvalidValue,
                 "AWS stores no empty value",
@@ -558,7 +558,7 @@ impl Outsider for SomebodyElse {
     }
 }
 
-/// The configuration of a URL reaches the store: what `migrate` opens.
+/// A store opened from a URL, as `migrate` opens it, works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_url_opens_the_store() {
     let Some(url) = localstack("a_url_opens_the_store") else {
@@ -579,7 +579,7 @@ async fn a_url_opens_the_store() {
     assert_eq!(report.summary(), "works", "{report}");
 }
 
-/// The whole stack of layers over it keeps the promises too.
+/// The whole stack of layers over it passes the suite too.
 #[tokio::test(flavor = "multi_thread")]
 async fn localstack_keeps_every_promise_under_the_layers() {
     use secret_persistence_core::layer::{CacheOptions, Layers, RetryOptions, Stack};

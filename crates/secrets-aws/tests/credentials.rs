@@ -1,4 +1,4 @@
-//! Where credentials come from, each in a process of its own with an environment of its own.
+//! The sources of credentials, each in a separate process and environment.
 
 #![allow(
     clippy::print_stdout,
@@ -39,7 +39,7 @@ fn keys(id: &str) -> String {
 #[test]
 fn files_are_read_again_when_they_change_or_are_refused() {
     let home = tempfile::tempdir().unwrap();
-    // A symbolic link, as Kubernetes mounts secrets.
+    // A symlink, as Kubernetes mounts secrets.
     fs::create_dir(home.path().join("first")).unwrap();
     fs::write(home.path().join("first/credentials"), keys("AKIAFIRST")).unwrap();
     std::os::unix::fs::symlink("first/credentials", home.path().join("credentials")).unwrap();
@@ -83,7 +83,7 @@ async fn child_reads_files_again() {
     assert_eq!(read(&store).await.kind(), ErrorKind::NotFound);
     assert_eq!(signer(), "AKIASECOND");
 
-    // Changed within the resolution of the file's time, and to the same length: only AWS can tell.
+    // Changed within the resolution of the file's time, with the same length: only AWS can tell.
     let time = fs::metadata(&second).unwrap().modified().unwrap();
     fs::write(&second, keys("AKIAOTHERS")).unwrap();
     fs::File::options()
@@ -115,7 +115,7 @@ fn no_credentials_says_what_was_tried() {
     );
 }
 
-/// By the authorities that the environment names, since there is no setting for one.
+/// With the authorities in the environment, because there is no setting for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_certificate_is_called_so() {
     let authority = e2e::Authority::new().unwrap();
@@ -243,7 +243,7 @@ async fn child_reads_with_the_metadata_service() {
     child_reads("imds").await;
 }
 
-/// Whatever else there is: what is set to `imds` uses nothing else.
+/// With the setting `imds`, other sources are ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metadata_service_is_asked_alone() {
     let gate = Gate::open(None, |seen| match seen.line.as_str() {
@@ -282,7 +282,7 @@ async fn the_metadata_service_is_asked_alone() {
     assert_eq!(gate.seen().last().unwrap().signer(), "ASIAFROMIMDS");
 }
 
-/// IRSA: a service account's token, exchanged at STS.
+/// IRSA: STS exchanges a service account's token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_identity_is_exchanged() {
     let gate = Gate::open(None, |seen| match seen.action.as_str() {
@@ -320,7 +320,7 @@ async fn a_web_identity_is_exchanged() {
     assert_eq!(seen.last().unwrap().signer(), "ASIAFROMIRSA");
 }
 
-/// What STS answers to a web identity is told apart, by its code.
+/// The code of STS for a web identity determines the error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_web_identity_says_why() {
     for code in ["AccessDenied", "InvalidIdentityToken"] {
@@ -367,15 +367,15 @@ async fn child_has_a_refused_web_identity() {
     assert!(!format!("{error} {error:?}").contains("canary"));
 }
 
-/// The profile that `aws configure sso` writes.
+/// The profile that `aws configure sso` creates.
 const SSO_PROFILE: &str = "[default]\nsso_session = team\nsso_account_id = 123456789012\n\
     sso_role_name = reader\n[sso-session team]\nsso_region = us-east-1\n\
     sso_start_url = https://example.awsapps.com/start\n";
 
-/// Where `aws sso login` leaves its token: the SHA-1 of the session's name.
+/// The file of `aws sso login` for its token: the SHA-1 of the session's name.
 const SSO_CACHE: &str = ".aws/sso/cache/d25187dc137f35c88bc80ec8c3ffbdb17b5eb873.json";
 
-/// After `aws sso login`: its token is exchanged for the role's credentials; one that has ended is
+/// After `aws sso login`, its token is exchanged for the role's credentials. An expired token is
 /// refreshed first.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sso_login_is_used_and_refreshed() {
@@ -435,7 +435,7 @@ async fn an_sso_login_is_used_and_refreshed() {
     }
 }
 
-/// An SSO profile whose login has ended, or never was.
+/// An SSO profile whose login has expired or never happened.
 #[test]
 fn a_missing_sso_login_says_what_to_do() {
     let home = tempfile::tempdir().unwrap();
@@ -518,7 +518,7 @@ async fn a_process_of_the_profile_is_run() {
 #[tokio::test]
 #[ignore = "run by a_process_of_the_profile_is_run"]
 async fn child_reads_with_the_chain_at_home() {
-    // The profile's command has no absolute path to its file: nobody knows it beforehand.
+    // The profile's command cannot contain an absolute path, because it is not known in advance.
     std::env::set_current_dir(std::env::var("HOME").unwrap()).unwrap();
     child_reads("default").await;
 }
@@ -557,7 +557,7 @@ fn with_role(gate: &Gate) -> Config {
     setup.build().unwrap()
 }
 
-/// A session is renewed before it ends; while that fails, the old one is used until it has ended.
+/// A session is renewed before it expires. If that fails, the old one is used until it has expired.
 #[tokio::test]
 async fn a_session_is_renewed_and_outlives_a_failing_renewal() {
     let count = Arc::new(AtomicUsize::new(0));
@@ -577,7 +577,7 @@ async fn a_session_is_renewed_and_outlives_a_failing_renewal() {
     .await;
     let store = AwsSecretsManager::connect(with_role(&gate)).await.unwrap();
     let read = async || read(&store).await.kind();
-    // Any number of callers, one session.
+    // Any number of callers share one session.
     let many = futures::future::join_all((0..20).map(|_| read())).await;
     assert!(many.iter().all(|kind| *kind == ErrorKind::NotFound));
     assert_eq!(count.load(Ordering::Relaxed), 1);
@@ -590,7 +590,7 @@ async fn a_session_is_renewed_and_outlives_a_failing_renewal() {
     assert_eq!(gate.seen().last().unwrap().signer(), "ASIALATER");
 }
 
-/// A session that AWS refuses is created again, and the error says that trying again may help.
+/// A session that AWS refuses is created again, and the error is retryable.
 #[tokio::test]
 async fn a_refused_session_is_made_anew() {
     let count = AtomicUsize::new(0);
@@ -614,7 +614,7 @@ async fn a_refused_session_is_made_anew() {
         (ErrorKind::Unauthenticated, true)
     );
     assert_eq!(read(&store).await.kind(), ErrorKind::NotFound);
-    // Keys that are refused and stay the same are not worth another try.
+    // Unchanged keys that are refused are not retryable.
     let gate = Gate::open(None, |_| Act::error("UnrecognizedClientException")).await;
     assert!(
         !read(&config(&gate.url).connect().await)
@@ -623,7 +623,7 @@ async fn a_refused_session_is_made_anew() {
     );
 }
 
-/// Any number of callers meet a failing source, or refused keys, and it is asked once, not in turn.
+/// Any number of callers with a failing source, or with refused keys, load credentials once.
 #[tokio::test]
 async fn a_failing_source_is_not_asked_by_every_caller() {
     let gate = Gate::open(None, |_| refusal("AccessDenied")).await;
@@ -635,7 +635,7 @@ async fn a_failing_source_is_not_asked_by_every_caller() {
             .all(|error| error.kind() == ErrorKind::PermissionDenied)
     );
     assert_eq!(gate.take_actions(), ["sts:AssumeRole"]);
-    // Later callers ask again: those that were queued elsewhere share the answer for a second.
+    // Later callers load again. Callers that were queued elsewhere share the result for a second.
     read(&store).await;
     assert!(gate.take_actions().is_empty());
     tokio::time::sleep(Duration::from_millis(1100)).await;

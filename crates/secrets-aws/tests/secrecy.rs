@@ -1,6 +1,6 @@
-//! Nothing secret shows: not in errors, not in Debug, not in the logs of anybody at any level.
+//! Nothing secret appears in errors, Debug or logs, at any level and of any library.
 //!
-//! In a process of its own, because the subscriber is the process's.
+//! In a separate process, because the subscriber is global.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -51,7 +51,7 @@ fn canaries() -> Canaries {
     canaries
 }
 
-/// With the variables set that make the SDK print whole requests and answers.
+/// With the variables that make the SDK print whole requests and responses.
 #[test]
 fn neither_values_nor_credentials_show_anywhere() {
     let home = std::env::temp_dir();
@@ -75,7 +75,7 @@ async fn child_shows_nothing() {
         json!({ "SecretString": value.expose(), "__type": "Canary", "Message": value.expose() });
 
     let mut shown = String::new();
-    // Every answer carries the value: as a result, as an error, and where no value belongs.
+    // Every response contains the value: as a result, in an error, and where no value belongs.
     for status in [200, 400, 500] {
         let answer = body.to_string();
         let gate = Gate::open(None, move |seen| match seen.action.as_str() {
@@ -134,7 +134,8 @@ async fn child_shows_nothing() {
     canaries.expect_none_in(shown.as_bytes(), "errors, Debug and reports");
 
     let logged = logs.text();
-    // It was listening: our own events are there, and those of connections that run on their own.
+    // The subscriber was active: it received our own events, and those of separate connection
+    // tasks.
     assert!(
         logged.contains("secret_persistence_aws::client"),
         "{logged}"
@@ -142,8 +143,8 @@ async fn child_shows_nothing() {
     assert!(logged.contains("sts:AssumeRole") || logged.contains("secretsmanager:GetSecretValue"));
     canaries.expect_none_in(logged.as_bytes(), "the logs");
 
-    // And it would have noticed: the bare SDK prints what it signs, and is not silenced because we
-    // were.
+    // And it would have detected leaks: the bare SDK prints what it signs, and is not silenced with
+    // ours.
     let gate = Gate::open(None, |_| Act::ok(json!({}))).await;
     let bare = aws_sdk_secretsmanager::Client::from_conf(
         aws_sdk_secretsmanager::Config::builder()

@@ -1,6 +1,6 @@
-//! One TLS stack: what the defaults of the AWS crates would bring with them stays out.
+//! There is one TLS stack: the default one of the AWS crates stays out.
 
-/// The versions of a package in the lock file, which the whole workspace shares.
+/// The versions of a package in the lock file of the workspace.
 fn versions(name: &str) -> Vec<&'static str> {
     let header = format!("name = \"{name}\"\nversion = \"");
     include_str!("../../../Cargo.lock")

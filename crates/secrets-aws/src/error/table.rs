@@ -1,15 +1,16 @@
-//! One table from AWS's codes to kinds, and the advice to go with them.
+//! The table of AWS's codes: their error kinds, with a reason and a hint.
 
 use secret_persistence_core::ErrorKind;
 use secret_persistence_remote::Row;
 
-/// Every code we know, by the services' documentation:
+/// Every known code, from the services' documentation:
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html#API_CreateSecret_Errors>
-/// and its neighbours, <https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html>,
+/// and related pages,
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html>,
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>.
 pub(super) const TABLE: &[Row] = &[
-    // IAM said no. JSON services say `AccessDeniedException`, query services like STS `AccessDenied`.
-    // The message and the hint are made of the policy table instead, which knows the action.
+    // IAM denied the action. JSON services return `AccessDeniedException`, query services like STS
+    // `AccessDenied`. Message and hint come from the policy table, which knows the action.
     Row::new(
         &[
             "AccessDeniedException",
@@ -21,7 +22,7 @@ pub(super) const TABLE: &[Row] = &[
         "the principal lacks the permission",
         "",
     ),
-    // The key is known to be unusable by us: a matter of its policy or state, not of the value.
+    // The key is unusable because of its policy or state, whatever the value.
     Row::new(
         &["DecryptionFailure"],
         ErrorKind::PermissionDenied,
@@ -36,7 +37,7 @@ pub(super) const TABLE: &[Row] = &[
         "check whether kms-key-arn (AWS_KMS_KEY_ARN) names an enabled, symmetric key of this region, \
          and allow kms:GenerateDataKey and kms:Decrypt on it",
     ),
-    // A session ended. Not retryable by itself; the client says so where new credentials came.
+    // A session expired. Not retryable, unless the client found new credentials.
     Row::new(
         &[
             "ExpiredToken",
@@ -45,10 +46,10 @@ pub(super) const TABLE: &[Row] = &[
         ],
         ErrorKind::Unauthenticated,
         "the credentials have expired",
-        "log in again (`aws sso login`), or renew the session token; keys that IAM made for good \
+        "log in again (`aws sso login`), or renew the session token; permanent keys of IAM \
          and roles do not expire this way",
     ),
-    // Our answer to the trust policy's or the identity provider's no, in web identity logins.
+    // The trust policy or the identity provider refused a web identity login.
     Row::new(
         &["IDPRejectedClaim", "InvalidIdentityToken"],
         ErrorKind::Unauthenticated,
@@ -65,7 +66,7 @@ pub(super) const TABLE: &[Row] = &[
         ],
         ErrorKind::Unauthenticated,
         "the request arrived without a complete signature",
-        "check for a proxy that strips the Authorization header, and for blanks around the access key",
+        "check for a proxy that strips the Authorization header, and for spaces around the access key",
     ),
     Row::new(
         &[
@@ -111,7 +112,8 @@ pub(super) const TABLE: &[Row] = &[
         "AWS refuses a parameter of the request",
         "check the tags, the KMS key and the description in the settings",
     ),
-    // The state of the secret, where it is not scheduled for deletion: replicas, another service.
+    // The state of the secret does not allow the action, for example because of replicas or another
+    // service. Scheduled deletions are handled elsewhere.
     Row::new(
         &["InvalidRequestException"],
         ErrorKind::Conflict,
@@ -120,7 +122,7 @@ pub(super) const TABLE: &[Row] = &[
          AWS service",
     )
     .with_retryable(false),
-    // Wrong secret key, wrong region in the scope, or clocks too far apart: `skew` tells the last.
+    // A wrong secret key, a wrong region in the scope, or a clock difference, which `skew` reveals.
     Row::new(
         &["InvalidSignatureException", "SignatureDoesNotMatch"],
         ErrorKind::Unauthenticated,
@@ -149,7 +151,7 @@ pub(super) const TABLE: &[Row] = &[
         "the KMS key does not exist in this region",
         "compare kms-key-arn (AWS_KMS_KEY_ARN) with the keys of this account and region",
     ),
-    // A quota on how many secrets there are, not on the rate: waiting does not help.
+    // A quota on the number of secrets, not on the rate. Waiting does not help.
     Row::new(
         &["LimitExceededException"],
         ErrorKind::Unavailable,
@@ -185,7 +187,7 @@ pub(super) const TABLE: &[Row] = &[
         "this machine's clock differs too much from AWS's",
         "synchronise the clock (NTP)",
     ),
-    // Only a create answers it, and the client compares the values before anybody sees this.
+    // Only a create returns this, and the client then compares the values.
     Row::new(
         &["ResourceExistsException"],
         ErrorKind::AlreadyExists,

@@ -1,13 +1,13 @@
 //! A small evaluator of IAM policies: Allow statements, `*` in resources, `StringEquals`.
 //!
-//! Simpler than IAM: no Deny, no `NotAction`, no other operator. It panics on what it does not know,
-//! so that a policy cannot pass by not being understood.
+//! Simpler than IAM: no Deny, no `NotAction`, no other operator. It panics for anything unknown, so
+//! that no policy passes because it was misunderstood.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// What is asked for: an action on a resource, with the condition keys that the request has.
+/// A request: an action on a resource, with its condition keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) action: String,
@@ -63,7 +63,7 @@ fn holds(condition: &Value, ask: &Ask) -> bool {
         .all(|(operator, pairs)| {
             assert_eq!(operator, "StringEquals");
             pairs.as_object().unwrap().iter().all(|(key, values)| {
-                // A key that the request lacks is not equal to anything.
+                // A missing key is not equal to anything.
                 ask.context
                     .get(key)
                     .is_some_and(|value| strings(values).contains(&value.as_str()))

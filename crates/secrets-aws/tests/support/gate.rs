@@ -1,4 +1,4 @@
-//! A gate in front of AWS: records every request, answers some of them itself, and hands the rest on.
+//! A proxy for AWS: records every request, answers some of them, and forwards the others.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,22 +13,22 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-/// One request as it arrived.
+/// One request, as received.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// `GetSecretValue`, or `sts:AssumeRole` for requests of STS.
+    /// `GetSecretValue`, or `sts:AssumeRole` for requests to STS.
     pub(crate) action: String,
-    /// Method and path, for the services that have paths: `GET /latest/meta-data`.
+    /// Method and path, for services with paths: `GET /latest/meta-data`.
     pub(crate) line: String,
-    /// What follows the `?` of the address.
+    /// The query.
     pub(crate) query: String,
-    /// The JSON body, or the fields of the form of STS.
+    /// The JSON body, or the form fields of STS.
     pub(crate) body: Value,
     pub(crate) headers: HeaderMap,
 }
 
 impl Seen {
-    /// The name or ARN that the request is about.
+    /// The name or ARN in the request.
     pub(crate) fn secret(&self) -> Option<&str> {
         self.body["SecretId"]
             .as_str()
@@ -43,16 +43,16 @@ impl Seen {
     }
 }
 
-/// What the gate does with a request.
+/// The action of the gate for a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    /// Answers this status, these headers, this body.
+    /// Responds with this status, these headers and this body.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// Hands it on, and drops the connection instead of the answer.
+    /// Forwards it, and closes the connection instead of responding.
     DropAnswer,
-    /// Never answers.
+    /// Never responds.
     Hang,
-    /// Hands it on.
+    /// Forwards it.
     Pass,
 }
 
@@ -61,7 +61,7 @@ impl Act {
         Self::Answer(200, Vec::new(), body.to_string())
     }
 
-    /// An error as the JSON protocol has it, with a message that nobody may repeat.
+    /// An error in the JSON protocol. Its message must not be repeated.
     pub(crate) fn error(code: &str) -> Self {
         Self::status(400, code)
     }
@@ -82,7 +82,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Listens on a free port; what the rule passes goes to `upstream`, as in `http://host:port`.
+    /// Listens on a free port. Forwards requests to `upstream`, like `http://host:port`.
     pub(crate) async fn open(
         upstream: Option<&str>,
         rule: impl Fn(&Seen) -> Act + Send + Sync + 'static,
@@ -102,7 +102,7 @@ impl Gate {
                 let (seen, rule) = (Arc::clone(&seen), Arc::clone(&rule));
                 tokio::spawn(async move {
                     let service = service_fn(|request| serve(request, &seen, &rule, upstream));
-                    // An error here is a connection that the test wanted dropped.
+                    // An error here is a connection that the test closed on purpose.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -112,12 +112,12 @@ impl Gate {
         gate
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The actions of every request so far, and forgets them.
+    /// The actions of all requests so far, which are forgotten.
     pub(crate) fn take_actions(&self) -> Vec<String> {
         let seen = std::mem::take(&mut *self.seen.lock().unwrap());
         seen.into_iter().map(|seen| seen.action).collect()
@@ -166,7 +166,7 @@ async fn serve(
             let (head, body) = sender.send_request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
             if matches!(act, Act::DropAnswer) {
-                // hyper drops the connection of a service that fails.
+                // hyper closes the connection of a service that fails.
                 return Err(some_error().await);
             }
             let mut response = Response::new(Full::new(body));
@@ -183,7 +183,7 @@ async fn serve(
     }
 }
 
-/// Some error of hyper's: it has no public way to make one, so a broken connection makes it.
+/// Some error of hyper. It has no public constructor, so a broken connection creates it.
 async fn some_error() -> hyper::Error {
     let (ours, theirs) = tokio::io::duplex(64);
     drop(theirs);

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a gate in front of AWS, and small helpers.
+//! Shared by the tests of this crate: a gate in front of AWS, and small helpers.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -11,12 +11,12 @@ use secret_persistence_aws::{AwsSecretsManager, Config, SETTINGS};
 use secret_persistence_core::{ManagedCoordinate, Owner, Result, Scope};
 use uuid::Uuid;
 
-/// The credentials of the tests: canaries, all three.
+/// The credentials of the tests, all three of them canaries.
 pub(crate) const KEY_ID: &str = "AKIACANARYACCESSKEY1";
 pub(crate) const SECRET_KEY: &str = "canarySecretAccessKey/0123456789abcdefghij";
 pub(crate) const SESSION_TOKEN: &str = "canarySessionToken==";
 
-/// Settings that a test puts together.
+/// Settings for a test.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
     settings: BTreeMap<&'static str, String>,
@@ -64,12 +64,12 @@ pub(crate) fn config(endpoint: &str) -> Setup {
         .set("session-token", SESSION_TOKEN)
 }
 
-/// A name that nobody else has.
+/// A unique name.
 pub(crate) fn coordinate() -> ManagedCoordinate {
     ManagedCoordinate::new(&Scope::workspace(Uuid::new_v4()), Uuid::new_v4(), 1).unwrap()
 }
 
-/// The address of LocalStack; without one the test is skipped visibly, and in CI it fails.
+/// The address of LocalStack. If it is missing, the test is skipped visibly, and fails in CI.
 #[allow(clippy::print_stdout, reason = "a skip must be visible")]
 pub(crate) fn localstack(test: &str) -> Option<String> {
     if let Ok(url) = std::env::var("TEST_LOCALSTACK_URL") {

@@ -1,4 +1,5 @@
-//! The requests: one pooled connection for all of them, no retries, deadlines everywhere, and silence.
+//! Sends the requests: one connection pool for all of them, without retries and logs of the SDK,
+//! and with deadlines.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -29,7 +30,7 @@ use crate::naming::{SecretName, name_of_id};
 use crate::policy::Action;
 use crate::transport::{self, Bounded};
 
-/// The most entries of one page.
+/// The maximum number of entries per page.
 /// <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secrets/get-secrets>
 pub(crate) const MAX_PAGE: usize = 25;
 
@@ -41,32 +42,32 @@ pub(crate) struct Client {
     vault: Url,
 }
 
-/// A secret as it was read.
+/// A secret that was read.
 pub(crate) struct Stored {
     pub(crate) value: SecretValue,
     pub(crate) facts: Facts,
 }
 
-/// What the vault knows about a secret besides its value.
+/// The attributes of a secret besides its value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) created: Option<Timestamp>,
     pub(crate) expires: Option<Timestamp>,
-    /// Whether the vault says that it can be purged.
+    /// Whether the secret can be purged, according to the vault.
     pub(crate) purgeable: Option<bool>,
-    /// Whether the vault, where it deleted the secret, said nothing of recovering it.
+    /// Whether the vault deleted the secret without a recovery period.
     pub(crate) is_final: bool,
 }
 
-/// One page of a listing: names and facts, and where to go on.
+/// One page of a listing: names, attributes, and the cursor of the next page.
 pub(crate) struct Listed {
     pub(crate) secrets: Vec<(Option<String>, Facts)>,
     pub(crate) next: Option<String>,
 }
 
 impl Client {
-    /// Sets the client up, reading the certificate file. No request is made.
+    /// Creates the client and reads the certificate file. Sends no request.
     pub(crate) async fn new(config: &Config) -> Result<Self> {
         let tls = transport::trust(config).await?;
         let http = |proxied| transport::client(config, tls.as_ref(), proxied);
@@ -94,7 +95,7 @@ impl Client {
         })
     }
 
-    /// Who the token says we are.
+    /// The identity in the token.
     pub(crate) fn principal(&self) -> Option<String> {
         self.login.principal()
     }
@@ -125,8 +126,8 @@ impl Client {
         Ok(facts(secret.attributes, secret.tags))
     }
 
-    /// The facts of the newest version, without its value: what can be known of a disabled secret.
-    /// Nothing where there is none.
+    /// The attributes of the newest version, which are all that a disabled secret reveals. `None`
+    /// if there is no version.
     pub(crate) async fn newest(&self, name: &SecretName) -> Result<Option<Facts>, Fault> {
         let request = async {
             let options = SecretClientListSecretPropertiesVersionsOptions {
@@ -174,7 +175,7 @@ impl Client {
         self.send(Action::Set, request).await.map(drop)
     }
 
-    /// Deletes a secret; what the vault then says of it.
+    /// Deletes a secret, and returns its attributes.
     pub(crate) async fn delete(&self, name: &SecretName) -> Result<Facts, Fault> {
         let request = async {
             self.secrets
@@ -209,7 +210,7 @@ impl Client {
         self.send(Action::Recover, request).await.map(drop)
     }
 
-    /// One page of the secrets that are there; `after` is what a page before said.
+    /// One page of the existing secrets; `after` is from the previous page.
     pub(crate) async fn list(
         &self,
         page_size: usize,
@@ -242,7 +243,7 @@ impl Client {
         })
     }
 
-    /// One page of the secrets that are soft-deleted.
+    /// One page of the soft-deleted secrets.
     pub(crate) async fn list_deleted(
         &self,
         page_size: usize,
@@ -278,7 +279,7 @@ impl Client {
         })
     }
 
-    /// Goes on in our vault, whatever host the link named: our token goes nowhere else.
+    /// Continues in our vault, whatever host the link contains: our token is sent nowhere else.
     fn from(&self, collection: &str, after: Option<&str>) -> PagerOptions<'static> {
         let mut options = PagerOptions::default();
         if let Some(query) = after {
@@ -343,9 +344,8 @@ fn facts(attributes: Option<SecretAttributes>, tags: Option<HashMap<String, Stri
     }
 }
 
-/// The query of the link to the next page, if there is one: all that is needed of it, since the rest is
-/// known. A link without a query leads nowhere that we know, and what it would list must not be taken
-/// for nothing.
+/// The query of the link to the next page. The rest of the link is known. A link without a query is
+/// an error, because ignoring it would omit secrets.
 fn next(link: Option<&str>) -> Result<Option<String>, Nature> {
     let Some(link) = link.filter(|link| !link.is_empty()) else {
         return Ok(None);
@@ -357,7 +357,7 @@ fn next(link: Option<&str>) -> Result<Option<String>, Nature> {
     }
 }
 
-/// The error of a fault, with operation and store.
+/// The error for a failed request, with operation and store.
 pub(crate) fn explain(
     fault: &Fault,
     config: &Config,

@@ -1,4 +1,4 @@
-//! How the store is set up: types that hold only what has been checked.
+//! The checked configuration of the store.
 
 mod identity;
 
@@ -13,23 +13,23 @@ use url::{Host, Url};
 
 pub(crate) use identity::{ClientSecret, Credentials, WorkloadIdentity};
 
-/// The tag that says which coordinate a secret is: its name alone cannot, because `_` became `-`
+/// The tag that contains the coordinate of a secret. The name is ambiguous, because `_` becomes `-`
 /// and Key Vault ignores case.
 pub const COORDINATE_TAG: &str = "secret-persistence-coordinate";
 
-/// The tag that says which installation wrote a secret.
+/// The tag that contains the owner of a secret.
 pub const OWNER_TAG: &str = "secret-persistence-owner";
 
-/// Key Vault keeps 15 tags per secret, with names of 512 and values of 512 characters.
+/// Key Vault allows 15 tags per secret, with names of 512 and values of 512 characters.
 /// <https://learn.microsoft.com/azure/key-vault/secrets/about-secrets#secret-tags>
 const MAX_TAGS: usize = 15;
 const MAX_TAG_NAME_CHARS: usize = 512;
 const MAX_TAG_VALUE_CHARS: usize = 512;
 
-/// The SDK's own default, stated because `api-version` documents it.
+/// The SDK's default, stated here because the setting `api-version` documents it.
 pub(crate) const API_VERSION: &str = "2025-07-01";
 
-/// The clouds: how the hosts of their vaults end, and who issues their tokens.
+/// The clouds: the domains of their vaults, and the issuers of their tokens.
 /// <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#dns-suffixes-for-object-identifiers>,
 /// <https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud>
 const CLOUDS: [(&str, &str); 3] = [
@@ -54,9 +54,9 @@ const CLOUDS: [(&str, &str); 3] = [
 ///     ("tags", "team=data"),
 /// ])?)?;
 /// assert!(!format!("{config:?}").contains("the secret's value"));
-/// // A name alone is a vault of the public cloud.
+/// A name without a domain is a vault of the public cloud.
 /// assert!(Config::from_settings(&SETTINGS.from_pairs([("vault-url", "airbyte-prod")])?).is_ok());
-/// // What would be sent in the clear is refused.
+/// Plain HTTP is refused.
 /// let clear = SETTINGS.from_pairs([("vault-url", "http://airbyte-prod.vault.azure.net")])?;
 /// assert!(Config::from_settings(&clear).is_err());
 /// # Ok::<(), secret_persistence_core::Error>(())
@@ -80,14 +80,16 @@ pub struct Config {
 
 impl Config {
     /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. Reads no file and sends
-    /// nothing. The owner is not a setting of the store: add it with [`with_owner`](Self::with_owner).
+    /// nothing. The owner is not a setting of the store: add it with
+    /// [`with_owner`](Self::with_owner).
     ///
-    /// A tenant's settings must bring a client secret, and name a vault of Key Vault's own hosts or
-    /// of those that the operator allowed; only public addresses are connected to, save where the
-    /// operator named the host.
+    /// A tenant's settings must contain a client secret, and name a vault on one of Key Vault's
+    /// domains or on a host that the operator allowed. The store connects only to public addresses,
+    /// except for hosts that the operator named.
     ///
     /// # Errors
-    /// `InvalidConfig` if one is missing, contradicts another, or is beyond what Azure accepts.
+    /// `InvalidConfig` if a setting is missing, contradicts another one, or is outside Azure's
+    /// limits.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let vault = parse_vault(text("vault-url").unwrap_or_default(), text("vault-suffix"))?;
@@ -99,8 +101,9 @@ impl Config {
         let api_version = text("api-version").unwrap_or(API_VERSION);
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
         if !(1..=32).contains(&api_version.len()) || !api_version.bytes().all(allowed) {
-            return Err(invalid("`api-version` does not look like one")
-                .with_hint("write 7.4 or 2025-07-01"));
+            return Err(
+                invalid("`api-version` is not a version").with_hint("write 7.4 or 2025-07-01")
+            );
         }
         Ok(Self {
             vault,
@@ -133,14 +136,14 @@ impl Config {
         })
     }
 
-    /// The same configuration, marking what is written with this owner.
+    /// Sets the owner of written secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
         self
     }
 
-    /// The host of the vault, with its port where that is not 443.
+    /// The host of the vault, with its port if that is not 443.
     pub(crate) fn place(&self) -> String {
         let host = self.vault.host_str().unwrap_or_default();
         match self.vault.port() {
@@ -150,17 +153,17 @@ impl Config {
     }
 }
 
-/// Which deletes purge what they have deleted, so that it cannot be recovered.
+/// Which deletes also purge, so that the secret cannot be recovered.
 ///
-/// A purge is tried where it is asked for; where it is not allowed, by role or by purge protection,
-/// the secret stays soft-deleted until the vault's retention ends, with a warning in the log.
+/// If the role or purge protection does not allow a purge, the secret stays soft-deleted until the
+/// vault's retention period ends, with a warning in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purge {
     /// All of them.
     Always,
-    /// None: what is deleted can be recovered until the vault's retention ends.
+    /// None: a deleted secret can be recovered until the vault's retention period ends.
     Never,
-    /// Those that ask for [`Recovery::Immediate`]: what an abort or a rollback removes.
+    /// Those with [`Recovery::Immediate`], such as the deletes of an abort or a rollback.
     OnRequest,
 }
 
@@ -168,7 +171,7 @@ impl Purge {
     /// Whether a delete purges.
     pub(crate) fn applies(self, recovery: Recovery) -> bool {
         match self {
-            // Who asks for a window asks for recovery; how long it lasts is the vault's to say.
+            // A caller that requests a window wants recovery. The vault determines its length.
             Self::Always => !matches!(recovery, Recovery::Window { .. }),
             Self::Never => false,
             Self::OnRequest => recovery == Recovery::Immediate,
@@ -176,28 +179,28 @@ impl Purge {
     }
 }
 
-/// What a write does where its name is soft-deleted.
+/// What a write does if its name is soft-deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnDeleted {
-    /// Purges what was deleted, then writes.
+    /// Purges the deleted secret, then writes.
     Purge,
-    /// Recovers what was deleted, then compares.
+    /// Recovers the deleted secret, then compares.
     Recover,
     /// Fails with `PendingDeletion`.
     Refuse,
 }
 
-/// Which addresses may be connected to.
+/// The addresses that may be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// All of them.
     Anywhere,
-    /// Public ones only; any for the host that the operator allowed.
+    /// Only public ones; any for the host that the operator allowed.
     Public { allowed: Option<String> },
 }
 
 impl Reach {
-    /// Where these settings may lead us.
+    /// The addresses that these settings may reach.
     pub(crate) fn of(trust: &Trust, vault: &Url) -> Result<Self> {
         if !trust.is_tenant() {
             return Ok(Self::Anywhere);
@@ -210,14 +213,12 @@ impl Reach {
         }
         if !is_of_key_vault(host) {
             return Err(invalid(
-                "the vault's host is neither Key Vault's own nor allowed by the operator",
+                "the vault's host is neither on one of Key Vault's domains nor allowed by the operator",
             )
             .with_hint("use https://<name>.vault.azure.net, or ask the operator to allow it"));
         }
         if vault.port().is_some() {
-            return Err(
-                invalid("Key Vault listens on port 443 only").with_hint("leave the port out")
-            );
+            return Err(invalid("Key Vault listens on port 443 only").with_hint("remove the port"));
         }
         Ok(Self::Public { allowed: None })
     }
@@ -234,7 +235,7 @@ impl Reach {
     }
 }
 
-/// Whether a host is one of Key Vault's own, in any of its clouds.
+/// Whether a host is on one of Key Vault's domains, in any of its clouds.
 pub(crate) fn is_of_key_vault(host: &str) -> bool {
     cloud_of(host).is_some()
 }
@@ -245,8 +246,8 @@ fn cloud_of(host: &str) -> Option<(&'static str, &'static str)> {
         .find(|(suffix, _)| host.strip_suffix(suffix).is_some_and(is_vault_name))
 }
 
-/// A vault's name has letters, digits and hyphens, begins with a letter and has no `--`; a dot would
-/// make it another host.
+/// A vault's name consists of letters, digits and hyphens, begins with a letter and does not
+/// contain `--`. A dot would make it another host.
 /// <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#vault-name-and-object-name>
 pub(crate) fn is_vault_name(name: &str) -> bool {
     (3..=24).contains(&name.len())
@@ -261,7 +262,7 @@ pub(crate) fn is_vault_name(name: &str) -> bool {
 fn parse_vault(text: &str, suffix: Option<&str>) -> Result<Url> {
     let wrong = || {
         invalid("this is not the URL of a vault").with_hint(
-            "write https://<name>.vault.azure.net, or the name alone, without path and credentials",
+            "write https://<name>.vault.azure.net, or only the name, without path and credentials",
         )
     };
     if text.is_empty() {
@@ -285,7 +286,7 @@ fn parse_authority(text: &str) -> Result<Url> {
     parse_bare_https(text, "an authority").map_err(|error| {
         error.unwrap_or_else(|| {
             invalid("`authority-host` is not the URL of an authority").with_hint(
-                "write https://login.microsoftonline.us or its like, without tenant and path",
+                "write it like https://login.microsoftonline.us, without tenant and path",
             )
         })
     })
@@ -297,7 +298,7 @@ fn default_authority(vault: &Url) -> Result<Url> {
     parse_authority(authority)
 }
 
-/// A URL of scheme, host and port alone; `Err(None)` for what is none.
+/// Parses a URL with only scheme, host and port; `Err(None)` if it is not one.
 fn parse_bare_https(text: &str, what: &'static str) -> Result<Url, Option<Error>> {
     let url = Url::parse(text).map_err(|_| None)?;
     let bare = url.username().is_empty()
@@ -313,7 +314,7 @@ fn parse_bare_https(text: &str, what: &'static str) -> Result<Url, Option<Error>
         "https" if bare => Ok(url),
         "http" if bare => Err(Some(
             invalid(format!("the URL of {what} must be https")).with_hint(
-                "tokens and secrets would go over the wire in the clear; for an emulator set \
+                "otherwise tokens and secrets would be sent in plain text; for an emulator set \
                  `ca-file` to its certificate",
             ),
         )),
@@ -330,7 +331,7 @@ fn collect_tags(tags: Vec<(String, String)>) -> Result<BTreeMap<String, String>>
         if name.is_empty() || !fits(&name, MAX_TAG_NAME_CHARS) || !fits(&value, MAX_TAG_VALUE_CHARS)
         {
             return Err(invalid(
-                "a tag's name has 1 to 512 characters and its value at most 512",
+                "a tag's name must have 1 to 512 characters and its value at most 512",
             ));
         }
         if name == COORDINATE_TAG || name == OWNER_TAG {
@@ -343,7 +344,7 @@ fn collect_tags(tags: Vec<(String, String)>) -> Result<BTreeMap<String, String>>
     // Coordinate and owner are tags too.
     if collected.len() > MAX_TAGS - 2 {
         return Err(invalid(format!(
-            "a secret has at most {MAX_TAGS} tags, of which this library needs 2"
+            "a secret can have at most {MAX_TAGS} tags, and this library needs 2 of them"
         )));
     }
     Ok(collected)

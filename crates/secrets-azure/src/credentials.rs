@@ -1,4 +1,4 @@
-//! Logins: one for any number of callers, kept until it ends, created again when the vault refuses it.
+//! Logins: one for all callers, cached until it expires, and repeated when the vault refuses it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,19 +31,18 @@ use crate::config::{ClientSecret, Config, Credentials, WorkloadIdentity};
 use crate::error::Fault;
 use crate::transport::Bounded;
 
-/// How long a newly fetched token is not fetched again, even if it is reported as refused:
-/// many requests are refused together, and one login serves them all.
+/// How long a new token is not replaced, even if the vault refuses it: many requests are refused
+/// together, and one login serves them all.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
-/// The longest that a token is believed to be good for: an authority that a tenant names may say any
-/// number.
+/// The longest token lifetime we accept, because the authority of a tenant may return any number.
 const LONGEST_TOKEN_SECONDS: i64 = 366 * 86_400;
 
-/// Our login, shared by all requests. Cloning shares the state.
+/// Our login, shared by all requests. Clones share the state.
 ///
-/// The SDK asks for a token when it has none, when the one it has is about to end, and when the vault
-/// refused it. Its own credentials would then hand out the refused one again; so each login is made
-/// from the start, and a federated token file is read again.
+/// The SDK requests a token when it has none, when the token is about to expire, and when the vault
+/// has refused it. The SDK's own credentials would then return the refused token again. Therefore
+/// each login starts from scratch, and a federated token file is read again.
 #[derive(Clone)]
 pub(crate) struct Login(Arc<Inner>);
 
@@ -52,7 +51,7 @@ struct Inner {
     authority: Url,
     /// For Entra ID.
     entra: reqwest::Client,
-    /// For the metadata service of this machine, which no proxy can reach for us.
+    /// For the metadata service of this machine, which is not reachable through a proxy.
     metadata: reqwest::Client,
     shared: Shared<Token, Fault>,
 }
@@ -74,7 +73,7 @@ impl Login {
         }))
     }
 
-    /// Who the last token says we are, as far as it can be read.
+    /// The identity in the last token, if it is readable.
     pub(crate) fn principal(&self) -> Option<String> {
         let token = self.0.shared.held()?;
         Claims::of(token.access.token.secret())?.principal()
@@ -98,7 +97,7 @@ impl TokenCredential for Login {
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
         let wanted = scopes.join(" ");
-        // The SDK asks where it has no token, or has one that was refused or is about to end.
+        // The SDK calls this without a token, or with one that was refused or is about to expire.
         let is_fresh = |token: &Token| {
             token.scopes == wanted
                 && token.fetched.elapsed() < FRESH_FOR
@@ -124,9 +123,9 @@ impl Inner {
             Credentials::ClientSecret(secret) => self.with_secret(secret, scopes).await,
             Credentials::DeveloperTools => {
                 let none = |_: SdkError| {
-                    // What the command lines print is theirs, and not for our errors.
+                    // The output of the command lines does not belong into our errors.
                     Fault::no_credentials(
-                        "neither the Azure CLI nor the Azure Developer CLI gave a token",
+                        "neither the Azure CLI nor the Azure Developer CLI returned a token",
                         "log in with `az login` or `azd auth login`",
                     )
                 };
@@ -174,7 +173,7 @@ impl Inner {
         let unreadable = |reason| {
             Fault::no_credentials(
                 format!("the federated token file cannot be read: {reason}"),
-                "look at `federated-token-file` (AZURE_FEDERATED_TOKEN_FILE), the pod's label \
+                "check `federated-token-file` (AZURE_FEDERATED_TOKEN_FILE), the pod's label \
                  azure.workload.identity/use and its service account",
             )
         };
@@ -215,8 +214,8 @@ impl Inner {
     }
 }
 
-/// Takes refusals apart before the SDK does: it understands only some of them, and loses the number of
-/// an error whose description contains an escaped character.
+/// Parses refusals before the SDK does: the SDK understands only some of them, and loses the number
+/// of an error whose description contains an escaped character.
 #[derive(Debug)]
 struct Refusals {
     http: Bounded,
@@ -228,7 +227,7 @@ impl HttpClient for Refusals {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let response = self.http.execute_request(request).await?;
         if response.status().is_success() {
-            return with_usable_end(response).await;
+            return with_accepted_expiry(response).await;
         }
         let response = response.try_into_raw_response().await?;
         let fault = Fault::from_login(&response, self.is_metadata);
@@ -236,19 +235,19 @@ impl HttpClient for Refusals {
     }
 }
 
-/// The end of a token in a form that the SDK takes.
-async fn with_usable_end(response: AsyncRawResponse) -> azure_core::Result<AsyncRawResponse> {
+/// Converts the expiry of a token into the form that the SDK accepts.
+async fn with_accepted_expiry(response: AsyncRawResponse) -> azure_core::Result<AsyncRawResponse> {
     let (status, headers, body) = response.try_into_raw_response().await?.deconstruct();
-    let body = usable_end(&body).unwrap_or_else(|| body.to_vec());
+    let body = accepted_expiry(&body).unwrap_or_else(|| body.to_vec());
     Ok(AsyncRawResponse::from_bytes(status, headers, body))
 }
 
-/// The same answer with such an end; nothing where it has one.
+/// The body with such an expiry; `None` if it already has one.
 ///
-/// The metadata service writes the end as a text, and the SDK takes nothing else there; whatever stands
-/// in for the service may write a number, as OAuth does and other libraries take it. The seconds that
-/// are left the SDK adds to the time of day, whatever number they are.
-fn usable_end(body: &[u8]) -> Option<Vec<u8>> {
+/// The metadata service writes the expiry as a string, and the SDK accepts nothing else. A
+/// substitute for the service may write a number, like OAuth, and other libraries accept it. The
+/// SDK adds the remaining seconds to the current time without a limit.
+fn accepted_expiry(body: &[u8]) -> Option<Vec<u8>> {
     let mut object: Value = serde_json::from_slice(body).ok()?;
     let mut changed = false;
     if let Some(end) = object.get_mut("expires_on")
@@ -281,8 +280,8 @@ impl ClientAssertion for ServiceAccount {
     }
 }
 
-/// What a token says of whom it was issued to. Only for people to read: a token is the vault's to
-/// judge. <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
+/// The identity in a token. Only for display: the vault verifies the token.
+/// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
 #[derive(Deserialize)]
 struct Claims {
     appid: Option<String>,
@@ -301,7 +300,7 @@ impl Claims {
     }
 
     fn principal(self) -> Option<String> {
-        // What a token says may be of any length and hold anything.
+        // Claims may have any length and content.
         let printable = |text: Option<String>| {
             text.filter(|text| text.len() <= 300 && !text.chars().any(char::is_control))
         };
@@ -331,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_token_can_be_counted_whoever_wrote_it() {
+    fn every_form_of_expiry_is_accepted() {
         for (body, expected) in [
             (
                 r#"{"expires_on":1795219200}"#,
@@ -354,7 +353,7 @@ mod tests {
             ),
             ("no json", None),
         ] {
-            let usable = usable_end(body.as_bytes());
+            let usable = accepted_expiry(body.as_bytes());
             assert_eq!(usable.as_deref(), expected.map(str::as_bytes), "{body}");
         }
     }

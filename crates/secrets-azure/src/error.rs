@@ -1,4 +1,4 @@
-//! What Azure answers, in our terms.
+//! Maps Azure's responses to errors.
 
 mod codes;
 mod sdk;
@@ -31,7 +31,7 @@ const AZURE: Provider = Provider {
     },
 };
 
-/// Where tokens come from.
+/// The token issuer.
 const LOGIN: Provider = Provider {
     name: "the login",
     hints: Hints {
@@ -41,14 +41,14 @@ const LOGIN: Provider = Provider {
     ..AZURE
 };
 
-/// Why one request failed.
+/// A failed request.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) action: Action,
     pub(crate) failure: Failure,
-    /// The host that was asked, where it is not the vault.
+    /// The host of the request, if it is not the vault.
     host: Option<String>,
-    /// The directory that the vault's challenge names.
+    /// The directory in the vault's challenge.
     challenge_tenant: Option<String>,
 }
 
@@ -66,12 +66,12 @@ impl Fault {
         self.failure.has(code)
     }
 
-    /// Whether the vault has nothing under the name, deleted or not.
+    /// Whether the vault has no secret of the name, deleted or not.
     pub(crate) fn is_missing(&self) -> bool {
         self.failure.status == Some(404)
     }
 
-    /// Whether the vault refuses the action, for want of a right or for purge protection.
+    /// Whether the vault refuses the action, because of a missing permission or purge protection.
     pub(crate) fn is_denied(&self) -> bool {
         self.failure.status == Some(403)
             && !self.is_disabled()
@@ -82,7 +82,7 @@ impl Fault {
         self.has("SecretDisabled")
     }
 
-    /// Whether the vault's firewall is what refuses.
+    /// Whether the vault's firewall refuses.
     pub(crate) fn is_blocked(&self) -> bool {
         self.has("ForbiddenByConnection") || self.has("ForbiddenByFirewall")
     }
@@ -92,12 +92,12 @@ impl Fault {
         self.has("ObjectIsDeletedButRecoverable")
     }
 
-    /// Whether the state of the secret is between two others.
+    /// Whether the state of the secret is changing.
     pub(crate) fn is_conflict(&self) -> bool {
         self.failure.status == Some(409) && !self.is_pending()
     }
 
-    /// Whether nobody knows what became of the request: it was lost, or its answer.
+    /// Whether the outcome of the request is unknown, because the request or its response was lost.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(
             self.failure.nature,
@@ -107,14 +107,14 @@ impl Fault {
         )
     }
 
-    /// Whether the vault or the way to it fails for the moment.
-    pub(crate) fn is_passing(&self) -> bool {
+    /// Whether the vault or the connection to it fails temporarily.
+    pub(crate) fn is_transient(&self) -> bool {
         self.is_unknown() || matches!(self.failure.status, Some(408 | 429 | 500..))
     }
 
-    /// Whether the vault refuses and does not say why: older interfaces say no more of a taken name than
-    /// that there is a conflict, and emulators no more than that the request is bad.
-    pub(crate) fn is_vague(&self) -> bool {
+    /// Whether the vault refuses without a reason: older APIs return only a conflict for an
+    /// existing name, and emulators only a bad request.
+    pub(crate) fn is_ambiguous(&self) -> bool {
         match self.failure.status {
             Some(400) => self.failure.row(TABLE).is_none(),
             Some(409) => !self
@@ -126,13 +126,13 @@ impl Fault {
         }
     }
 
-    /// Whether the request is none that this vault knows: one without soft delete has nothing that could
-    /// be asked for, recovered or purged.
+    /// Whether the vault does not support the request. A vault without soft delete has no deleted
+    /// secrets to read, recover or purge.
     pub(crate) fn is_unsupported(&self) -> bool {
         matches!(self.failure.status, Some(400 | 405 | 501))
     }
 
-    /// The error for it, before anybody adds operation, store and coordinate.
+    /// The error, still without operation, store and coordinate.
     pub(crate) fn explain(&self, config: &Config) -> Error {
         let vault = config.place();
         let host = self.host.as_deref().unwrap_or(&vault);
@@ -147,7 +147,7 @@ impl Fault {
             .with_source(self.clone())
     }
 
-    /// What an answer means where that depends on more than its code.
+    /// The meaning of a response that depends on more than its code.
     fn explain_answer(
         &self,
         row: Option<&Row>,
@@ -155,7 +155,7 @@ impl Fault {
         config: &Config,
         vault: &str,
     ) -> Option<Error> {
-        // Whatever words go with it.
+        // Whatever codes come with it.
         if self.failure.status == Some(429) {
             return Some(self.failure.explain_status(provider, vault));
         }
@@ -180,16 +180,16 @@ impl Fault {
             && !theirs.eq_ignore_ascii_case(ours);
         is_other.then(|| {
             let message = format!(
-                "{}: it belongs to the directory {theirs}, and we log in to {ours}",
+                "{}: it belongs to the directory {theirs}, but the login is to {ours}",
                 row.message
             );
             Error::new(row.kind, message)
-                .with_hint("set the tenant id to the vault's directory, with an application of it")
+                .with_hint("set the tenant id to the vault's directory, and use an application of that directory")
         })
     }
 
-    /// What a status means that no code comes with, or one that the table does not have: older
-    /// interfaces and emulators say no more.
+    /// The meaning of a status without a code, or with a code that is not in the table. Older APIs
+    /// and emulators return no more.
     fn explain_status(&self, vault: &str) -> Option<Error> {
         let is_login = self.action == Action::Login;
         let code = self

@@ -1,4 +1,5 @@
-//! What Key Vault calls a secret: coordinates with `-` for `_`, external names as they are.
+//! Coordinates and their names in Key Vault. `-` replaces `_` in coordinates; external names are
+//! used unchanged.
 
 use std::fmt;
 
@@ -10,8 +11,8 @@ use secret_persistence_core::{
 /// <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates>
 const MAX_NAME_CHARS: usize = 127;
 
-/// A secret's name that follows the grammar of Key Vault, so that no other path can be reached
-/// with it: the SDK puts names into paths as they are.
+/// A valid name of a secret in Key Vault, so that it cannot reach another path: the SDK inserts
+/// names into paths unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SecretName(String);
 
@@ -26,9 +27,9 @@ impl SecretName {
         Self::parse(coordinate.as_str()).map_err(|error| error.with_coordinate(coordinate.shared()))
     }
 
-    /// The name of a managed coordinate, as Airbyte writes it: Key Vault has no `_`.
+    /// The name of a managed coordinate, as Airbyte writes it: Key Vault does not support `_`.
     pub(crate) fn managed(coordinate: &ManagedCoordinate) -> Self {
-        // A coordinate has at most 127 of [A-Za-z0-9_-], and no other character.
+        // A coordinate consists of at most 127 characters of [A-Za-z0-9_-].
         Self(coordinate.as_str().replace('_', "-"))
     }
 
@@ -48,7 +49,7 @@ impl SecretName {
         &self.0
     }
 
-    /// Whether Key Vault takes another name for this one: it ignores case.
+    /// Whether Key Vault considers both names equal: it ignores case.
     pub(crate) fn is(&self, name: &str) -> bool {
         self.0.eq_ignore_ascii_case(name)
     }
@@ -60,7 +61,7 @@ impl fmt::Display for SecretName {
     }
 }
 
-/// Whether a tag names this coordinate. Lower-cased, because Key Vault ignores case.
+/// Whether a tag contains this coordinate. Ignores case, like Key Vault.
 pub(crate) fn is_tagged(coordinate: &ManagedCoordinate, tag: &str) -> bool {
     coordinate.as_str().eq_ignore_ascii_case(tag)
 }
@@ -75,8 +76,8 @@ pub(crate) fn name_of_id(id: &str) -> Option<&str> {
     segments.next()
 }
 
-/// The coordinate of a listed name: the tag where there is one and it belongs to this name, else
-/// what the known shape says.
+/// The coordinate of a listed name: from the tag, if it belongs to this name, otherwise from the
+/// known form of the name.
 pub(crate) fn coordinate_of(name: &str, tag: Option<&str>) -> Option<ManagedCoordinate> {
     match tag {
         Some(tag) => ManagedCoordinate::parse(tag)
@@ -86,9 +87,9 @@ pub(crate) fn coordinate_of(name: &str, tag: Option<&str>) -> Option<ManagedCoor
     }
 }
 
-/// Reads `airbyte-<prefix><uuid>-secret-<uuid>-v<version>`, the shape of what Airbyte wrote.
+/// Parses `airbyte-<prefix><uuid>-secret-<uuid>-v<version>`, the form that Airbyte wrote.
 ///
-/// A `-` of the prefix was a `_`, as in every prefix that Airbyte has; those of the UUIDs were not.
+/// Each `-` of the prefix was a `_`, as in all of Airbyte's prefixes; those of the UUIDs were not.
 fn untagged(name: &str) -> Option<ManagedCoordinate> {
     if !name.is_ascii() {
         return None;
@@ -104,7 +105,7 @@ fn untagged(name: &str) -> Option<ManagedCoordinate> {
     .ok()
 }
 
-/// Cuts a UUID off the end of an ASCII text.
+/// Splits a UUID off the end of an ASCII text.
 fn ending_in_uuid(text: &str) -> Option<(&str, &str)> {
     let (rest, uuid) = text.split_at(text.len().checked_sub(36)?);
     let is_uuid = uuid.bytes().enumerate().all(|(at, byte)| match at {
@@ -134,7 +135,7 @@ mod tests {
             format!("airbyte-workspace-{BASE}-secret-{SECRET}-v1")
         );
         assert!(name.is(&name.as_str().to_uppercase()));
-        // Not injective: that is what the tag is for.
+        // Two coordinates can have the same name, which is why there is a tag.
         let other = managed(&format!("airbyte_workspace-{BASE}_secret_{SECRET}_v1"));
         assert_eq!(SecretName::managed(&other), name);
         assert!(!is_tagged(&other, coordinate.as_str()));
@@ -167,8 +168,8 @@ mod tests {
         }
     }
 
-    /// Every spelling under which Key Vault would find a managed secret is refused by core, and what
-    /// core lets through never becomes one.
+    /// Core refuses every spelling with which Key Vault would find a managed secret, and no name
+    /// that core accepts becomes one.
     #[test]
     fn no_alias_of_a_managed_secret_is_external() {
         let name = format!("airbyte-workspace-{BASE}-secret-{SECRET}-v1");

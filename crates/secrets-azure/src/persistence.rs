@@ -1,4 +1,4 @@
-//! The trait on top of the client: comparisons before every change, and what deletion leaves behind.
+//! Implements the trait: comparisons before every change, and the states after a delete.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,37 +26,38 @@ use crate::waiting::Readable;
 /// <https://learn.microsoft.com/azure/key-vault/secrets/about-secrets>
 const MAX_VALUE_BYTES: usize = 25_600;
 
-/// How long purges are not tried again where they were not allowed: roles change seldom, and purge
-/// protection can never be switched off.
+/// How long purges are not tried after a refusal. Roles change rarely, and purge protection cannot
+/// be disabled.
 const PURGE_DENIED_FOR: Duration = Duration::from_secs(600);
 
 /// A [`SecretPersistence`] in a vault of Azure Key Vault.
 ///
 /// # Requests
-/// A read is one `SecretGet`, and one `SecretGetDeleted` if there is nothing, to tell what was
-/// deleted from what never was. Setting a secret always adds a version in Key Vault, so a write is a
-/// `SecretGet` and, only where that finds nothing, a `SecretSet`; a delete is a `SecretGet` to see
-/// whose it is, and a `SecretDelete`. Purging and recovering look at the state of the secret until it
-/// has changed, or the wait is over. [`Capabilities::cost`] counts them all, but of a wait, whose looks
-/// become as rare as one in four seconds, the first two. The first request of a
-/// client is answered with a challenge and made again, after a login.
+/// A read is one `SecretGet`, and one `SecretGetDeleted` if there is no secret, to distinguish a
+/// deleted secret from a missing one. Setting a secret always adds a version in Key Vault, so a
+/// write is a `SecretGet` and, only if that finds nothing, a `SecretSet`. A delete is a `SecretGet`
+/// to check the owner, and a `SecretDelete`. Purges and recoveries poll the secret until its state
+/// has changed or the deadline has passed. [`Capabilities::cost`] counts all of them, but only the
+/// first two polls of a wait, which become as rare as one in four seconds. The vault answers the
+/// first request of a client with a challenge; the client logs in and repeats it.
 ///
-/// Two callers that write the same new name at the same moment may both succeed, and the newer value
-/// is read then: Key Vault cannot refuse the second ([`Capabilities::atomic_create`]).
+/// Two callers that write the same new name at the same time may both succeed, and reads then
+/// return the newer value: Key Vault cannot refuse the second write
+/// ([`Capabilities::atomic_create`]).
 #[derive(Debug)]
 pub struct AzureKeyVault {
     pub(crate) client: Client,
     pub(crate) config: Config,
-    /// Until when purges are not tried.
+    /// Purges are not tried until then.
     purge_denied_until: Mutex<Option<Instant>>,
 }
 
 impl AzureKeyVault {
-    /// Sets the store up. The certificate file is read; no request is made, and credentials are
-    /// looked for when they are needed.
+    /// Opens the store and reads the certificate file. Sends no request; the store logs in when it
+    /// needs to.
     ///
     /// # Errors
-    /// `InvalidConfig` if the certificate file cannot be read or contains none.
+    /// `InvalidConfig` if the certificate file cannot be read or does not contain a certificate.
     pub async fn connect(config: Config) -> Result<Self> {
         Ok(Self {
             client: Client::new(&config).await?,
@@ -65,11 +66,11 @@ impl AzureKeyVault {
         })
     }
 
-    /// The documented quotas of a vault, for the limit layer; take a share of them where others use
-    /// the vault too.
+    /// The documented quotas of a vault, for the limit layer. Take a share of them if the vault has
+    /// other users.
     ///
-    /// The layer counts the requests that a call is sure to make: 400 a second. A write makes two, of
-    /// which one is a new secret, and of those 30 a second are allowed.
+    /// The layer counts the minimum number of requests of a call: 400 a second. A write makes at
+    /// least two, one of which creates a secret, and Azure allows 30 of those a second.
     /// <https://learn.microsoft.com/azure/key-vault/general/service-limits>
     #[must_use]
     pub fn quotas() -> LimitOptions {
@@ -101,7 +102,9 @@ impl AzureKeyVault {
         let Err(fault) = self.set(&name, write).await else {
             return Ok(Written::Created);
         };
-        self.write_despite(&name, write, fault).await.map_err(fail)
+        self.write_over_deleted(&name, write, fault)
+            .await
+            .map_err(fail)
     }
 
     pub(crate) async fn set(&self, name: &SecretName, write: &Write) -> Result<(), Fault> {
@@ -115,8 +118,8 @@ impl AzureKeyVault {
             .await
     }
 
-    /// A write that found its name taken by what was deleted.
-    async fn write_despite(
+    /// Continues a write whose name belongs to a deleted secret.
+    async fn write_over_deleted(
         &self,
         name: &SecretName,
         write: &Write,
@@ -124,7 +127,7 @@ impl AzureKeyVault {
     ) -> Result<Written> {
         let explained = |fault: Fault| fault.explain(&self.config);
         let refuses = self.config.on_deleted == OnDeleted::Refuse;
-        let found = if fault.is_vague() && (refuses || !fault.is_conflict()) {
+        let found = if fault.is_ambiguous() && (refuses || !fault.is_conflict()) {
             self.deleted(name).await.unwrap_or_default()
         } else {
             None
@@ -163,26 +166,30 @@ impl AzureKeyVault {
             Err(fault) if fault.is_denied() || fault.is_unsupported() => {
                 return Err(pending(&fault).with_hint(
                     "it cannot be purged: the vault has purge protection, or the principal lacks the \
-                     right; set `on-deleted` to recover, or wait until the vault's retention ends",
+                     permission; set `on-deleted` to recover, or wait until the vault's retention period ends",
                 ));
             }
             Err(fault) => return Err(explained(fault)),
         }
         match self.set_when_free(name, write).await.map_err(explained)? {
             true => Ok(Written::Created),
-            false => Err(unsettled("the vault has not purged the old secret yet")),
+            false => Err(still_changing(
+                "the vault has not purged the old secret yet",
+            )),
         }
     }
 
     async fn compare_recovered(&self, name: &SecretName, write: &Write) -> Result<Written> {
         match self.until_readable(name).await {
             Ok(Readable::Yes(stored)) => compare(write, &stored),
-            Ok(Readable::NotYet) => Err(unsettled("the vault has not recovered the secret yet")),
+            Ok(Readable::NotYet) => {
+                Err(still_changing("the vault has not recovered the secret yet"))
+            }
             Ok(Readable::ForOthers(fault)) | Err(fault) => Err(fault.explain(&self.config)),
         }
     }
 
-    /// Deletes what is there, if it is ours; what the vault said of it, or nothing where nothing is.
+    /// Deletes the secret if it is ours. Returns its attributes, or `None` if there is no secret.
     async fn soft_delete(
         &self,
         name: &SecretName,
@@ -201,7 +208,7 @@ impl AzureKeyVault {
         check(coordinate, &facts)?;
         match self.client.delete(name).await {
             Ok(deleted) => Ok(Some(deleted)),
-            // Somebody else was faster.
+            // Another caller was faster.
             Err(fault)
                 if fault.is_missing()
                     || fault.is_pending()
@@ -213,7 +220,7 @@ impl AzureKeyVault {
         }
     }
 
-    /// Purges what was deleted. Where that is not allowed, the delete was one all the same.
+    /// Purges a deleted secret. If purging is not allowed, the delete has still succeeded.
     async fn purge(
         &self,
         name: &SecretName,
@@ -230,14 +237,15 @@ impl AzureKeyVault {
                 match self.until_deleted(name).await.map_err(explained)? {
                     Some(facts) => facts,
                     None => {
-                        return Err(unsettled(
-                            "the secret is deleted, and the vault has not come to the point where \
-                             it can be purged",
+                        return Err(still_changing(
+                            "the secret is deleted, but the vault does not allow \
+                             purging it yet",
                         ));
                     }
                 }
             }
-            // Nothing was there, or deleting is for good in this vault: nothing to wait for.
+            // There was no secret, or deletes in this vault are final: there is nothing to wait
+            // for.
             _ => match self.client.get_deleted(name).await {
                 Ok(facts) => facts,
                 Err(fault) if fault.is_missing() || fault.is_unsupported() => return Ok(()),
@@ -246,7 +254,7 @@ impl AzureKeyVault {
         };
         check(coordinate, &facts)?;
         match self.client.purge(name).await {
-            // Purged, or soon: nothing is left to be done where the time is up.
+            // Purged, or soon: if the deadline has passed, there is nothing left to do.
             Ok(()) => self.until_gone(name).await.map(drop).map_err(explained),
             Err(fault) if fault.is_missing() => Ok(()),
             Err(fault) if fault.is_denied() || fault.is_unsupported() => {
@@ -273,7 +281,7 @@ impl AzureKeyVault {
                 store = %self,
                 reason,
                 "secrets are deleted and not purged: they can be recovered until the vault's \
-                 retention ends, and their names stay reserved until then"
+                 retention period ends, and their names stay reserved until then"
             );
         }
     }
@@ -283,7 +291,7 @@ impl AzureKeyVault {
     }
 }
 
-/// `azure` and the vault; never a credential.
+/// Shows `azure` and the vault, never a credential.
 impl fmt::Display for AzureKeyVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "azure {}", self.config.place())
@@ -297,7 +305,7 @@ impl SecretPersistence for AzureKeyVault {
             // A read of 32 or 50 secrets is one round trip.
             concurrency: 64,
             max_value_bytes: MAX_VALUE_BYTES,
-            // Key Vault keeps text, and does not document what it makes of a NUL.
+            // Key Vault stores text, and does not document how it treats a NUL.
             nul: false,
             owner: true,
             recovery: self.config.purge != Purge::Always || !self.purges(),
@@ -354,7 +362,7 @@ impl SecretPersistence for AzureKeyVault {
         let name = SecretName::managed(coordinate);
         match self.client.get_deleted(&name).await {
             Ok(facts) => check(coordinate, &facts).map_err(fail)?,
-            // Its tags cannot be seen; recovering it takes nothing from anybody.
+            // Its tags are not readable. Recovering it harms no one.
             Err(fault) if fault.is_disabled() => {}
             Err(fault) if fault.is_missing() => {
                 return match self.client.get(&name).await {
@@ -367,23 +375,24 @@ impl SecretPersistence for AzureKeyVault {
         }
         let lost = match self.client.recover(&name).await {
             Ok(()) => None,
-            // Somebody else recovers it at this moment.
+            // Another client is recovering it.
             Err(fault) if fault.is_conflict() => None,
-            // It may be on its way: while it is, it can neither be read nor be found deleted.
+            // Another client may be recovering it. Meanwhile it can neither be read nor found among
+            // the deleted secrets.
             Err(fault) if fault.is_unknown() => Some(fault),
             Err(fault) => return Err(explained(fault)),
         };
         match (self.until_readable(&name).await, lost) {
             (Ok(Readable::Yes(_) | Readable::ForOthers(_)), _) => Ok(()),
             (Ok(Readable::NotYet), Some(fault)) | (Err(fault), _) => Err(explained(fault)),
-            (Ok(Readable::NotYet), None) => Err(fail(unsettled(
+            (Ok(Readable::NotYet), None) => Err(fail(still_changing(
                 "the vault has not recovered the secret yet",
             ))),
         }
     }
 
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
-        let place = Place::parse(after).map_err(|error| {
+        let place = Position::parse(after).map_err(|error| {
             error
                 .with_operation(Operation::List)
                 .with_store(self.to_string())
@@ -397,8 +406,8 @@ impl SecretPersistence for AzureKeyVault {
         let listed =
             listed.map_err(|fault| explain(&fault, &self.config, Operation::List, self))?;
         let next = match (listed.next, place.deleted, options.deleted) {
-            (Some(query), deleted, _) => Some(Place::cursor(deleted, &query)),
-            (None, false, true) => Some(Place::cursor(true, "")),
+            (Some(query), deleted, _) => Some(Position::cursor(deleted, &query)),
+            (None, false, true) => Some(Position::cursor(true, "")),
             (None, _, _) => None,
         };
         let mut page = Page::new(Vec::new(), next);
@@ -408,7 +417,7 @@ impl SecretPersistence for AzureKeyVault {
                 Some(coordinate) if coordinate.as_str().starts_with(&options.prefix) => {
                     page.entries.push(entry(coordinate, facts, place.deleted));
                 }
-                // Ours, and not asked for: the vault lists everything.
+                // A managed name without the requested prefix: the vault lists everything.
                 Some(_) => {}
                 None => page.skipped += 1,
             }
@@ -443,8 +452,8 @@ impl SecretPersistence for AzureKeyVault {
     }
 
     async fn identity(&self) -> Result<Identity> {
-        // Key Vault does not say who we are; that it refuses the listing for want of a right shows
-        // that it knows us, and the token says as whom.
+        // Key Vault does not tell who we are. If it denies the listing, it knows us, and the token
+        // contains our identity.
         match self.client.list(1, None).await {
             Ok(_) => {}
             Err(fault) if fault.is_denied() && !fault.is_blocked() => {}
@@ -463,7 +472,7 @@ impl SecretPersistence for AzureKeyVault {
     }
 }
 
-/// The name is taken: by an earlier attempt at this very write, or by another value.
+/// Compares with the existing value: an earlier attempt of the same write, or another value.
 fn compare(write: &Write, stored: &Stored) -> Result<Written> {
     check(&write.coordinate, &stored.facts)?;
     if stored.value == write.value {
@@ -485,18 +494,18 @@ fn entry(coordinate: ManagedCoordinate, facts: Facts, deleted: bool) -> Entry {
         .with_tags(facts.tags)
 }
 
-/// A change that goes on after the time for it was up.
-fn unsettled(message: &'static str) -> Error {
+/// The error for a change that was still in progress at the deadline.
+fn still_changing(message: &'static str) -> Error {
     Error::new(ErrorKind::Conflict, message).with_hint("try again, or raise `wait-seconds`")
 }
 
-/// Where a listing goes on: in which of the two lists, and how.
-struct Place<'a> {
+/// The position of a listing: the list and its cursor.
+struct Position<'a> {
     deleted: bool,
     query: Option<&'a str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Position<'a> {
     fn parse(cursor: Option<&'a Cursor>) -> Result<Self> {
         let Some(cursor) = cursor else {
             return Ok(Self {
@@ -527,45 +536,45 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The requests that every call makes.
+/// The minimum number of requests per operation.
 fn least(purge: Purge) -> Cost {
     Cost {
         // A read, and a set.
         write: 2,
-        // A read, and a delete; with a purge, a look and the purge.
+        // A read, and a delete; with a purge, a poll and the purge.
         delete: if purge == Purge::Always { 4 } else { 2 },
-        // A look at what was deleted, and a recover.
+        // A read of the deleted secret, and a recovery.
         restore: 2,
         ..Cost::ONE
     }
 }
 
-/// The most requests per operation: see [`AzureKeyVault`] for what they are.
+/// The maximum number of requests per operation; [`AzureKeyVault`] lists them.
 fn cost(purge: Purge, on_deleted: OnDeleted) -> Cost {
-    // Counting all that a wait may take would hold back ten other calls for each of them.
+    // Counting all polls of a wait would delay ten other calls for each one.
     let looks = 2;
     Cost {
-        // A read, and a look at what was deleted.
+        // A read, and a read of the deleted secret.
         read: 2,
         write: match on_deleted {
-            // A read, a set, and a look at what is in its way.
+            // A read, a set, and a read of the conflicting secret.
             OnDeleted::Refuse => 3,
-            // A read, a set, looks until it is deleted, a recover, looks until it is back.
+            // A read, a set, polls until it is deleted, a recovery, polls until it is back.
             OnDeleted::Recover => 3 + 2 * looks,
-            // A read, a set, looks until it is deleted, a purge, sets until the name is free.
+            // A read, a set, polls until it is deleted, a purge, sets until the name is free.
             OnDeleted::Purge => 3 + 2 * looks,
         },
-        // A read, a look at the versions of what is disabled, a delete.
+        // A read, a listing of the versions of a disabled secret, a delete.
         delete: match purge {
             Purge::Never => 3,
-            // Looks until it is deleted, a purge, looks until it is gone.
+            // Polls until it is deleted, a purge, polls until it is gone.
             Purge::Always | Purge::OnRequest => 4 + 2 * looks,
         },
-        // A look at what was deleted, a recover, looks until it is back.
+        // A read of the deleted secret, a recovery, polls until it is back.
         restore: 2 + looks,
         list: 1,
         list_detail: 0,
-        // A read, and a look at the versions or at what was deleted.
+        // A read, and a listing of the versions or a read of the deleted secret.
         describe: 2,
     }
 }
@@ -597,14 +606,14 @@ mod tests {
     #[test]
     fn cursors_lead_through_both_lists() {
         for (deleted, query) in [(false, "a=b&c=d:e"), (true, "a=b"), (true, "")] {
-            let cursor = Place::cursor(deleted, query);
-            let place = Place::parse(Some(&cursor)).unwrap();
+            let cursor = Position::cursor(deleted, query);
+            let place = Position::parse(Some(&cursor)).unwrap();
             assert_eq!(place.deleted, deleted);
             assert_eq!(place.query.unwrap_or_default(), query);
         }
         for text in ["", "x", "keys:a", "https://evil.example/"] {
             let cursor = Cursor::new(text);
-            let error = Place::parse(Some(&cursor)).map(|_| ()).unwrap_err();
+            let error = Position::parse(Some(&cursor)).map(|_| ()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidValue, "{text}");
         }
     }

@@ -1,8 +1,8 @@
-//! The rights that this store needs: one table, from which the role definition, the access policy of
-//! older vaults and the advice in errors are made.
+//! The permissions of this store: one table for the role definition, the access policy of older
+//! vaults and the hints in errors.
 //!
-//! Azure cannot scope a permission by a secret's name: a principal that may read one secret of a vault may read all
-//! of them. So give connectors a vault of their own.
+//! Azure cannot restrict a permission to a secret's name: a principal that may read one secret of a
+//! vault may read all of them. So use a separate vault for connectors.
 //!
 //! ```
 //! use secret_persistence_azure::policy::{PolicyOptions, role_definition};
@@ -15,7 +15,7 @@
 //! let role = role_definition(&options)?;
 //! assert_eq!(role["Actions"], serde_json::json!([]));
 //! assert_eq!(role["DataActions"][0], "Microsoft.KeyVault/vaults/secrets/getSecret/action");
-//! // What operators type ends up in commands and scopes: only what follows the grammar does.
+//! The options become part of commands and scopes, so invalid ones are refused.
 //! assert!(role_definition(&PolicyOptions::new("*", "*", "*")).is_err());
 //! # Ok::<(), secret_persistence_core::Error>(())
 //! ```
@@ -25,24 +25,24 @@ use serde_json::{Value, json};
 
 use crate::config::is_vault_name;
 
-/// What the role is for.
+/// Options of the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyOptions {
     /// The vault's name.
     pub vault: String,
-    /// The subscription with it: a UUID.
+    /// The subscription of the vault: a UUID.
     pub subscription: String,
-    /// The resource group with it.
+    /// The resource group of the vault.
     pub resource_group: String,
-    /// The object id of who gets the role: of the service principal or the managed identity, which is
-    /// not the application's id.
+    /// The object id of the principal that gets the role: a service principal or a managed
+    /// identity. It is not the application's id.
     pub principal: Option<String>,
     /// The role's name; `Connector secrets in <vault>` by default.
     pub role_name: Option<String>,
-    /// Whether deletes may purge, and writes purge deleted secrets of the same name.
+    /// Whether deletes may purge, and writes may purge deleted secrets of the same name.
     pub purge: bool,
-    /// Whether nothing is written, restored or deleted.
+    /// Whether the store only reads.
     pub read_only: bool,
 }
 
@@ -64,28 +64,28 @@ impl PolicyOptions {
         }
     }
 
-    /// Who gets the role.
+    /// Sets the principal that gets the role.
     #[must_use]
     pub fn with_principal(mut self, object_id: impl Into<String>) -> Self {
         self.principal = Some(object_id.into());
         self
     }
 
-    /// The role's name.
+    /// Sets the role's name.
     #[must_use]
     pub fn with_role_name(mut self, name: impl Into<String>) -> Self {
         self.role_name = Some(name.into());
         self
     }
 
-    /// The right to purge too.
+    /// Sets whether the role also permits purges.
     #[must_use]
     pub fn with_purge(mut self, purge: bool) -> Self {
         self.purge = purge;
         self
     }
 
-    /// Nothing but reading.
+    /// Sets whether the store only reads.
     #[must_use]
     pub fn with_read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
@@ -123,11 +123,10 @@ impl PolicyOptions {
 
     fn check(&self) -> Result<()> {
         if !is_vault_name(&self.vault) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                "the vault's name does not look like one",
-            )
-            .with_hint("3 to 24 letters, digits and hyphens, beginning with a letter"));
+            return Err(
+                Error::new(ErrorKind::InvalidConfig, "the vault's name is not valid")
+                    .with_hint("3 to 24 letters, digits and hyphens, beginning with a letter"),
+            );
         }
         if !is_uuid(&self.subscription) {
             return Err(
@@ -142,7 +141,7 @@ impl PolicyOptions {
         {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "the resource group's name does not look like one",
+                "the resource group's name is not valid",
             ));
         }
         if self.principal.as_deref().is_some_and(|id| !is_uuid(id)) {
@@ -160,17 +159,18 @@ impl PolicyOptions {
         if !(1..=128).contains(&name.len()) || !name.chars().all(allowed) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "the role's name has 1 to 128 letters, digits, blanks, `_`, `-` and `.`",
+                "the role's name must have 1 to 128 letters, digits, spaces, `_`, `-` and `.`",
             ));
         }
         Ok(())
     }
 }
 
-/// The least role under which the store works as configured, as `az role definition create` takes it.
+/// Generates the minimal role for a configuration, in the form that `az role definition create`
+/// accepts.
 ///
 /// # Errors
-/// `InvalidConfig` if an option does not follow its grammar.
+/// `InvalidConfig` if an option is invalid.
 pub fn role_definition(options: &PolicyOptions) -> Result<Value> {
     options.check()?;
     let data_actions: Vec<&str> = options.rights().map(|right| right.data_action).collect();
@@ -182,12 +182,13 @@ pub fn role_definition(options: &PolicyOptions) -> Result<Value> {
         "NotActions": [],
         "DataActions": data_actions,
         "NotDataActions": [],
-        // Custom roles can be assigned to resource groups; the assignment narrows it to the vault.
+        // Custom roles can be assigned to resource groups; the assignment restricts this one to the
+        // vault.
         "AssignableScopes": [options.group_scope()],
     }))
 }
 
-/// The commands that make the role, from a file, and assign it on this one vault.
+/// The commands that create the role from a file and assign it in this vault.
 ///
 /// # Errors
 /// As [`role_definition`].
@@ -205,7 +206,7 @@ pub fn role_commands(options: &PolicyOptions) -> Result<Vec<String>> {
     ])
 }
 
-/// The command that grants the same in a vault whose permission model is access policies.
+/// The command that grants the same permissions in a vault with access policies.
 ///
 /// # Errors
 /// As [`role_definition`].
@@ -222,7 +223,7 @@ pub fn access_policy_command(options: &PolicyOptions) -> Result<String> {
     ))
 }
 
-/// A request to the vault, or a login. Named as Key Vault's own log names it.
+/// A request to the vault, or a login. The names are those of Key Vault's log.
 /// <https://learn.microsoft.com/azure/key-vault/general/logging>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -254,13 +255,13 @@ impl Action {
         }
     }
 
-    /// The right that allows it.
+    /// The permission that allows it.
     fn right(self) -> Option<&'static Right> {
         RIGHTS.iter().find(|right| right.actions.contains(&self))
     }
 
-    /// What it is called in access policies. Looking at what was deleted is `get` there, and the
-    /// right to read metadata in roles.
+    /// Its name in access policies. Reading a deleted secret is `get` there, and the permission to
+    /// read metadata in roles.
     fn permission(self) -> Option<&'static str> {
         match self {
             Self::GetDeleted => Some("get"),
@@ -269,7 +270,7 @@ impl Action {
     }
 }
 
-/// How a vault decides, as far as its refusal told.
+/// The vault's permission model, as far as its refusal reveals it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
     AccessPolicy,
@@ -277,7 +278,7 @@ pub(crate) enum Model {
     Unknown,
 }
 
-/// What is refused, and what to grant.
+/// The message about the denial, and the permission to grant.
 pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, String) {
     let what = action.as_str();
     let (Some(right), Some(permission)) = (action.right(), action.permission()) else {
@@ -307,7 +308,7 @@ pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, Stri
             format!("no role grants the principal the data action {data_action} in {vault}"),
             role,
         ),
-        // A vault that gives no reason may mean the secret's state.
+        // A refusal without a reason may be about the secret's state.
         Model::Unknown if action == Action::Get => (
             format!("the principal may not perform {what} in {vault}, or the secret is disabled"),
             format!(
@@ -329,15 +330,15 @@ pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, Stri
     )
 }
 
-/// One right: what it is called in roles and in access policies, and who needs it.
+/// One permission: its names in roles and in access policies, and the operations that need it.
 struct Right {
     data_action: &'static str,
     permission: &'static str,
     /// The requests that it allows.
     actions: &'static [Action],
-    /// The operations of the trait that may ask for it.
+    /// The operations of the trait that may need it.
     operations: &'static [Operation],
-    /// Where Azure documents it.
+    /// The page of Azure's documentation.
     page: &'static str,
 }
 
@@ -361,9 +362,9 @@ const GUIDE_PAGE: &str = "https://learn.microsoft.com/azure/key-vault/general/rb
 const SOFT_DELETE_PAGE: &str =
     "https://learn.microsoft.com/azure/key-vault/general/soft-delete-overview";
 
-/// From the list of Key Vault's data actions and the operations of its REST interface.
+/// From the list of Key Vault's data actions and the operations of its REST API.
 const RIGHTS: &[Right] = &[
-    // Writes compare with what is there, deletes and descriptions look at the coordinate first.
+    // Writes compare with the existing value; deletes and descriptions first check the coordinate.
     Right {
         data_action: "Microsoft.KeyVault/vaults/secrets/getSecret/action",
         permission: "get",
@@ -377,7 +378,8 @@ const RIGHTS: &[Right] = &[
         ],
         page: GUIDE_PAGE,
     },
-    // Tells what is soft-deleted from what is missing, and tags and dates of what is disabled.
+    // Distinguishes a soft-deleted secret from a missing one, and reads tags and dates of a
+    // disabled one.
     Right {
         data_action: "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
         permission: "list",
@@ -405,7 +407,7 @@ const RIGHTS: &[Right] = &[
         operations: &[Operation::Write],
         page: GUIDE_PAGE,
     },
-    // The one without `/action`.
+    // The only data action without `/action`.
     Right {
         data_action: "Microsoft.KeyVault/vaults/secrets/delete",
         permission: "delete",

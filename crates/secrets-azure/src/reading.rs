@@ -1,4 +1,4 @@
-//! Reading: the value, whose it is, and what a missing name was.
+//! Reads: the value, the coordinate it belongs to, and the reason for a missing name.
 
 use secret_persistence_core::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, Read, Result,
@@ -35,12 +35,12 @@ impl AzureKeyVault {
         }
     }
 
-    /// What is soft-deleted under a name. Who may not look, or not in such a vault, finds nothing: the
-    /// name is missing then, as far as can be told.
+    /// The soft-deleted secret of a name. If the principal may not read it, or the vault does not
+    /// support soft delete, the name counts as missing.
     pub(crate) async fn deleted(&self, name: &SecretName) -> Result<Option<Facts>, Fault> {
         match self.client.get_deleted(name).await {
             Ok(facts) => Ok(Some(facts)),
-            // Key Vault shows nothing of a disabled one, deleted or not, but that it is there.
+            // Key Vault reveals only that a disabled secret exists, deleted or not.
             Err(fault) if fault.is_disabled() => Ok(Some(Facts::default())),
             Err(fault) if fault.is_missing() || fault.is_denied() || fault.is_unsupported() => {
                 Ok(None)
@@ -50,8 +50,8 @@ impl AzureKeyVault {
     }
 }
 
-/// Refuses what was written under another coordinate that fell on the same name. What has no tag was
-/// written by others, Airbyte for example, and is believed.
+/// Refuses a secret of another coordinate with the same name. A secret without a tag, for example
+/// one that Airbyte wrote, is accepted.
 pub(crate) fn check(coordinate: &ManagedCoordinate, facts: &Facts) -> Result<()> {
     match facts.tags.get(COORDINATE_TAG) {
         Some(tag) if !is_tagged(coordinate, tag) => Err(Error::new(
@@ -72,7 +72,7 @@ pub(crate) fn pending(fault: &Fault) -> Error {
         ErrorKind::PendingDeletion,
         "the secret is soft-deleted, and its name stays reserved until it is recovered or purged",
     )
-    .with_hint("restore it, or wait until the vault's retention ends")
+    .with_hint("restore it, or wait until the vault's retention period ends")
     .with_source(fault.clone())
 }
 

@@ -22,8 +22,8 @@ pub const SETTINGS: KeyTable = KeyTable::new(&["azure"], ROWS, |url, settings| {
     settings.set("vault-url", vault)
 })
 .with_reads(|explicit, variable, name| {
-    // The webhook of workload identity injects these for federated logins. With our client secret,
-    // its ids would belong to another application.
+    // The webhook of workload identity sets these for federated logins. With our client secret, its
+    // ids would belong to another application.
     let has_secret = || {
         explicit.is_set("client-secret")
             || variable("AB_AZURE_KEY_VAULT_CLIENT_SECRET").is_some_and(|value| !value.is_empty())
@@ -396,7 +396,7 @@ mod tests {
         );
     }
 
-    /// Every setting is documented, and every default in the table is the real one.
+    /// Every setting is documented, and every default in the table is the one in effect.
     #[test]
     fn the_key_table_is_complete_and_true() {
         for setting in ROWS {

@@ -1,4 +1,5 @@
-//! The HTTP client below the SDK: deadlines, no redirects, names resolved by ourselves, bounded answers.
+//! The HTTP client below the SDK: deadlines, no redirects, checked name resolution, bounded
+//! responses.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::config::{Config, Reach};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// No answer is larger: a page has 25 entries with at most 15 tags, a secret 25 KB.
+/// No response is larger: a page has 25 entries with at most 15 tags, a secret 25 KB.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// TLS that trusts only the certificates in the setting `ca-file`.
@@ -55,7 +56,7 @@ pub(crate) async fn trust(config: &Config) -> Result<Option<ClientConfig>> {
     Ok(Some(config))
 }
 
-/// A client with our deadlines, that goes through the system's proxy or does not.
+/// A client with our deadlines, with or without the system's proxy.
 pub(crate) fn client(
     config: &Config,
     tls: Option<&ClientConfig>,
@@ -66,10 +67,10 @@ pub(crate) fn client(
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(config.timeout)
         .tcp_nodelay(true)
-        // One request at a time per connection, so that none waits for another's loss.
+        // One request at a time per connection, so that none waits for a lost packet of another.
         .http1_only()
         .dns_resolver(Arc::new(Resolver(config.reach.clone())));
-    // A proxy would resolve names itself, and reach what a tenant must not.
+    // A proxy would resolve names itself, and reach hosts that a tenant must not reach.
     if !proxied || config.reach != Reach::Anywhere {
         builder = builder.no_proxy();
     }
@@ -81,11 +82,11 @@ pub(crate) fn client(
         .map_err(|cause| invalid("cannot build the HTTP client").with_source(cause))
 }
 
-/// Trusts servers whose certificate an authority of ours has signed, as everybody does, and servers
-/// that show one of our certificates itself.
+/// Trusts servers whose certificate was signed by a trusted authority, and servers that present a
+/// trusted certificate itself.
 ///
-/// The second is what `openssl req -x509` makes and most emulators have: a certificate that is its own
-/// authority, which other libraries accept where it is trusted and rustls never does.
+/// The second kind is what `openssl req -x509` creates and most emulators have: a certificate that
+/// is its own authority. Other libraries accept it if it is trusted, but rustls never does.
 #[derive(Debug)]
 struct Trusted {
     certificates: Vec<CertificateDer<'static>>,
@@ -99,7 +100,7 @@ impl Trusted {
             roots.add(certificate.clone())?;
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
-        // No certificate at all is an error here.
+        // An empty list of certificates is an error here.
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|_| rustls::Error::General("no usable root".to_owned()))?;
@@ -123,7 +124,7 @@ impl ServerCertVerifier for Trusted {
             .chains
             .verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match checked {
-            // Its dates have been looked at by then, its names have not.
+            // By then its dates have been checked, but not its names.
             Err(error) if is_authority(&error) && self.certificates.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -157,7 +158,7 @@ impl ServerCertVerifier for Trusted {
     }
 }
 
-/// Whether a server's certificate was refused for being an authority's.
+/// Whether a server's certificate was refused because it is an authority's.
 fn is_authority(error: &rustls::Error) -> bool {
     let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error
     else {
@@ -166,7 +167,7 @@ fn is_authority(error: &rustls::Error) -> bool {
     matches!(other.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Ends answers that are larger than any of Azure's: a vault that a tenant names may send what it likes.
+/// Rejects responses that are larger than any of Azure's: a tenant's vault may send anything.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounded(pub(crate) reqwest::Client);
 
@@ -186,7 +187,7 @@ impl HttpClient for Bounded {
     }
 }
 
-/// Resolves names ourselves, so that what was checked is what is connected to.
+/// Resolves names, so that the connection uses the checked addresses.
 struct Resolver(Reach);
 
 impl Resolve for Resolver {
@@ -195,7 +196,8 @@ impl Resolve for Resolver {
         Box::pin(async move {
             let host = name.as_str();
             let found: Vec<SocketAddr> = if host.ends_with(".localhost") {
-                // Of this machine, by RFC 6761, which not every resolver of a system knows.
+                // RFC 6761 assigns this name to the local machine, but not every system resolver
+                // knows it.
                 vec![
                     (Ipv4Addr::LOCALHOST, 0).into(),
                     (Ipv6Addr::LOCALHOST, 0).into(),
@@ -250,7 +252,7 @@ mod tests {
         certificate.der().clone()
     }
 
-    /// What `openssl req -x509` makes, and what it must not open the door to.
+    /// A certificate from `openssl req -x509`, and what it must not permit.
     #[test]
     fn a_certificate_of_the_file_is_trusted_as_itself() {
         let verdict = |file: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str| {
@@ -270,7 +272,8 @@ mod tests {
             let ended = self_signed(is_ca, 2021);
             assert!(!verdict(&ended, &ended, "localhost"), "{is_ca}");
         }
-        // What an authority has signed, as ever; another authority below it is no server.
+        // A certificate from an authority is valid, as usual; a subordinate authority is not a
+        // server.
         let key = KeyPair::generate().unwrap();
         let root = params(true, 2090).self_signed(&key).unwrap().der().clone();
         let issuer = Issuer::new(params(true, 2090), key);
@@ -288,7 +291,7 @@ mod tests {
         let address = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
         let (public, private) = (address("52.94.133.131"), address("10.0.0.1"));
         let host = "my-vault.vault.azure.net";
-        // The very addresses that were checked, and none of the others.
+        // The connection uses exactly the checked addresses.
         let good = permitted(&tenant, host, [private, public].into_iter()).unwrap();
         assert_eq!(good, [public]);
         let bad = permitted(

@@ -1,7 +1,7 @@
-//! What takes time in a vault: deleting, recovering and purging go on after they were answered.
+//! Waits for changes in a vault: deleting, recovering and purging continue after the response.
 //!
-//! Each wait looks at the state of the secret until it is the wanted one or the time is up; there is
-//! no fixed sleep, and a dropped future waits no longer.
+//! Each wait polls the secret until it has the expected state or the deadline has passed. There is
+//! no fixed sleep, and a dropped future stops waiting.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::error::Fault;
 use crate::naming::SecretName;
 use crate::persistence::AzureKeyVault;
 
-/// The first pause between two looks: transitions take a second or several.
+/// The first pause between two polls: changes take one second or a few.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
-/// The pauses of one wait, twice as long each time.
+/// The pauses of one wait, each twice as long as the previous one.
 fn pauses(wait: Duration) -> impl Iterator<Item = Duration> {
     let mut left = wait;
     let mut next = FIRST_PAUSE;
@@ -31,13 +31,13 @@ fn pauses(wait: Duration) -> impl Iterator<Item = Duration> {
     })
 }
 
-/// Pauses until there is no more time.
-struct Patience {
+/// Pauses until the deadline.
+struct Deadline {
     deadline: Instant,
     pauses: Box<dyn Iterator<Item = Duration> + Send>,
 }
 
-impl Patience {
+impl Deadline {
     fn new(wait: Duration) -> Self {
         Self {
             deadline: Instant::now() + wait,
@@ -45,8 +45,8 @@ impl Patience {
         }
     }
 
-    /// Whether there is time for another look, after a pause: of our choice, or as long as the vault
-    /// asked for.
+    /// Pauses, for our own delay or for the vault's Retry-After. Returns whether there is time for
+    /// another poll.
     async fn pause(&mut self, fault: Option<&Fault>) -> bool {
         let asked = fault.and_then(|fault| fault.failure.retry_after);
         let left = self.deadline.saturating_duration_since(Instant::now());
@@ -60,90 +60,91 @@ impl Patience {
     }
 }
 
-/// A look that failed for the moment says nothing of the state: the change goes on, and so does the
-/// wait. Anything else ends it.
+/// A poll that fails temporarily reveals nothing about the state: the change continues, and so does
+/// the wait. Any other failure ends the wait.
 impl AzureKeyVault {
-    /// Waits until a secret that is being deleted can be recovered or purged; nothing where it has
-    /// not come to that in time.
+    /// Waits until a deleted secret can be recovered or purged. `None` if the deadline passes
+    /// first.
     pub(crate) async fn until_deleted(&self, name: &SecretName) -> Result<Option<Facts>, Fault> {
-        let mut patience = Patience::new(self.config.wait);
+        let mut deadline = Deadline::new(self.config.wait);
         loop {
             let passing = match self.client.get_deleted(name).await {
                 Ok(facts) => return Ok(Some(facts)),
                 Err(fault) if fault.is_disabled() => return Ok(Some(Facts::default())),
                 Err(fault) if fault.is_missing() || fault.is_conflict() => None,
-                Err(fault) if fault.is_passing() => Some(fault),
+                Err(fault) if fault.is_transient() => Some(fault),
                 Err(fault) => return Err(fault),
             };
-            if !patience.pause(passing.as_ref()).await {
+            if !deadline.pause(passing.as_ref()).await {
                 return passing.map_or(Ok(None), Err);
             }
         }
     }
 
-    /// Waits until a secret that is being recovered can be read.
+    /// Waits until a recovered secret can be read.
     pub(crate) async fn until_readable(&self, name: &SecretName) -> Result<Readable, Fault> {
-        let mut patience = Patience::new(self.config.wait);
+        let mut deadline = Deadline::new(self.config.wait);
         loop {
             let passing = match self.client.get(name).await {
                 Ok(stored) => return Ok(Readable::Yes(Box::new(stored))),
-                // Back again, and not for us to read.
+                // It is back, but we may not read it.
                 Err(fault) if fault.is_disabled() || fault.is_denied() => {
                     return Ok(Readable::ForOthers(fault));
                 }
                 Err(fault) if fault.is_missing() || fault.is_conflict() => None,
-                Err(fault) if fault.is_passing() => Some(fault),
+                Err(fault) if fault.is_transient() => Some(fault),
                 Err(fault) => return Err(fault),
             };
-            if !patience.pause(passing.as_ref()).await {
+            if !deadline.pause(passing.as_ref()).await {
                 return passing.map_or(Ok(Readable::NotYet), Err);
             }
         }
     }
 
-    /// Sets a secret as soon as its name is free of the one that was purged; whether it came to that
-    /// in time. A purged name stays taken for a while after nothing is found under it.
+    /// Sets a secret as soon as the name of a purged one is free. Returns whether that happened in
+    /// time. A purged name stays reserved for a while after reads find nothing.
     pub(crate) async fn set_when_free(
         &self,
         name: &SecretName,
         write: &Write,
     ) -> Result<bool, Fault> {
-        let mut patience = Patience::new(self.config.wait);
+        let mut deadline = Deadline::new(self.config.wait);
         loop {
             match self.set(name, write).await {
                 Ok(()) => return Ok(true),
-                Err(fault) if fault.is_conflict() || fault.is_pending() || fault.is_vague() => {}
-                // Nothing passing here: a set whose answer was lost may have been done, and doing it
-                // again would add a version.
+                Err(fault) if fault.is_conflict() || fault.is_pending() || fault.is_ambiguous() => {
+                }
+                // Not retried after an unknown outcome: a set whose response was lost may have
+                // succeeded, and another one would add a version.
                 Err(fault) => return Err(fault),
             }
-            if !patience.pause(None).await {
+            if !deadline.pause(None).await {
                 return Ok(false);
             }
         }
     }
 
-    /// Waits until a purged secret is gone; whether it came to that in time.
+    /// Waits until a purged secret is gone. Returns whether that happened in time.
     pub(crate) async fn until_gone(&self, name: &SecretName) -> Result<bool, Fault> {
-        let mut patience = Patience::new(self.config.wait);
+        let mut deadline = Deadline::new(self.config.wait);
         loop {
             let passing = match self.client.get_deleted(name).await {
                 Err(fault) if fault.is_missing() => return Ok(true),
                 Ok(_) => None,
                 Err(fault) if fault.is_conflict() || fault.is_disabled() => None,
-                Err(fault) if fault.is_passing() => Some(fault),
+                Err(fault) if fault.is_transient() => Some(fault),
                 Err(fault) => return Err(fault),
             };
-            if !patience.pause(passing.as_ref()).await {
+            if !deadline.pause(passing.as_ref()).await {
                 return passing.map_or(Ok(false), Err);
             }
         }
     }
 }
 
-/// What became of a secret that was being recovered.
+/// The state of a secret that was being recovered.
 pub(crate) enum Readable {
-    /// It is there, and our rights or its state keep us from reading it.
+    /// It exists, but our permissions or its state prevent reading it.
     ForOthers(Fault),
     NotYet,
     Yes(Box<Stored>),

@@ -1,4 +1,4 @@
-//! What the vault answers and what becomes of it: refusals, states, collisions, others' secrets.
+//! Responses of the vault and their errors: refusals, states, name collisions, external secrets.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -21,7 +21,7 @@ fn managed(name: &str) -> ManagedCoordinate {
     ManagedCoordinate::parse(name).unwrap()
 }
 
-/// The parts of an error that an operator reads.
+/// The parts of an error for the operator.
 fn says(error: &Error, kind: ErrorKind, parts: &[&str]) {
     assert_eq!(error.kind(), kind, "{error}");
     for part in parts {
@@ -104,7 +104,7 @@ async fn a_firewall_is_not_taken_for_a_missing_right() {
         says(
             &error,
             ErrorKind::PermissionDenied,
-            &["firewall", "network-rule", "rights are not the matter"],
+            &["firewall", "network-rule", "permissions are not the cause"],
         );
     }
 }
@@ -176,7 +176,7 @@ async fn what_cannot_be_reached_says_why() {
             .unwrap();
         store.read(&coordinate().into()).await.unwrap_err()
     };
-    // A vault's name that is misspelt.
+    // A misspelt vault name.
     let error = connected(
         Setup::new("https://no-such-vault-at-all.vault.azure.net.invalid")
             .build()
@@ -192,7 +192,7 @@ async fn what_cannot_be_reached_says_why() {
             "spelt correctly",
         ],
     );
-    // Nobody listens there.
+    // Nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -205,14 +205,14 @@ async fn what_cannot_be_reached_says_why() {
     )
     .await;
     says(&error, ErrorKind::Unavailable, &["refuses the connection"]);
-    // A certificate that nobody trusts.
+    // An untrusted certificate.
     let error = connected(Setup::new(&azure.vault_url()).build().unwrap()).await;
     says(
         &error,
         ErrorKind::InvalidConfig,
         &["no trusted TLS connection", "ca-file"],
     );
-    // One whose time is over.
+    // An expired one.
     let authority = e2e::Authority::new().unwrap();
     let address = authority.serve_expired().await.unwrap();
     let expired = Setup::new(&format!("https://localhost:{}", address.port()))
@@ -225,7 +225,7 @@ async fn what_cannot_be_reached_says_why() {
         ErrorKind::InvalidConfig,
         &["certificate has expired"],
     );
-    // A vault that takes its time.
+    // A slow vault.
     azure.switches(|switches| switches.latency = Duration::from_secs(5));
     let error = connected(config(&azure).set("timeout-seconds", 1).build().unwrap()).await;
     says(&error, ErrorKind::Unavailable, &["in time"]);
@@ -239,7 +239,8 @@ async fn what_cannot_be_reached_says_why() {
     says(&error, ErrorKind::InvalidConfig, &["/no/such/file.pem"]);
 }
 
-/// Two coordinates that fall on one name: the second one's caller is told, and nothing is changed.
+/// Two coordinates with one name: the caller of the second one gets an error, and nothing is
+/// changed.
 #[tokio::test]
 async fn a_collision_is_an_integrity_error_and_changes_nothing() {
     let azure = stand_in().await;
@@ -277,7 +278,7 @@ async fn a_collision_is_an_integrity_error_and_changes_nothing() {
     assert_eq!(read.value, value);
     let outside = SomebodyElse::new(&azure);
     assert_eq!(outside.versions(&name_of(&first)).await, 1);
-    // Also where it is soft-deleted: it is not brought back or purged for another.
+    // Also if it is soft-deleted: it is not recovered or purged for another coordinate.
     store
         .delete(&first, &DeleteOptions::default())
         .await
@@ -303,7 +304,7 @@ async fn a_collision_is_an_integrity_error_and_changes_nothing() {
     store.restore(&first).await.unwrap();
 }
 
-/// What Airbyte wrote has no tags of ours, and is read, listed, kept and deleted all the same.
+/// Secrets that Airbyte wrote have none of our tags. They are still read, listed, kept and deleted.
 #[tokio::test]
 async fn what_airbyte_wrote_is_taken_over() {
     let azure = stand_in().await;
@@ -435,7 +436,7 @@ async fn names_and_sizes_are_checked_before_any_request() {
     assert_eq!(azure.requests().len(), 0);
 }
 
-/// The work was done and the answer lost: the same write again is recognised.
+/// The request was executed but its response was lost: the same write finds its own value.
 #[tokio::test]
 async fn an_interrupted_write_is_recognised() {
     let azure = stand_in().await;
@@ -501,7 +502,7 @@ async fn a_deleted_name_is_refused_recovered_or_purged_as_configured() {
         .delete(&there.coordinate, &options)
         .await
         .unwrap();
-    // In the middle of its deletion already.
+    // It is already being deleted.
     let error = recovering.write(other.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
 
@@ -519,7 +520,7 @@ async fn a_deleted_name_is_refused_recovered_or_purged_as_configured() {
             .value,
         other.value
     );
-    // What cannot be purged is said.
+    // A name that cannot be purged is an error.
     azure.switches(|switches| switches.purge_protection = true);
     purging.delete(&there.coordinate, &options).await.unwrap();
     let error = purging.write(there).await.unwrap_err();
@@ -554,7 +555,7 @@ async fn waiting_follows_the_vault_has_an_end_and_can_be_given_up() {
         started.elapsed()
     );
 
-    // Dropped midway, nobody goes on asking.
+    // A dropped future stops polling.
     let another = write();
     store.write(another.clone()).await.unwrap();
     store.delete(&another.coordinate, &options).await.unwrap();
@@ -593,7 +594,8 @@ async fn a_secret_that_is_being_deleted_is_a_conflict_to_others() {
     assert_eq!(error.kind(), ErrorKind::PendingDeletion);
 }
 
-/// Purge protection, or no right to purge: a remark, and the delete is one all the same.
+/// With purge protection, or without permission to purge, the delete still succeeds, with a
+/// warning.
 #[tokio::test]
 async fn a_purge_that_is_not_allowed_is_a_remark() {
     let logs = Logs::default();
@@ -620,7 +622,7 @@ async fn a_purge_that_is_not_allowed_is_a_remark() {
             let error = store.read(&there.coordinate.into()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PendingDeletion);
         }
-        // From now on it can be restored, and no further purge is tried.
+        // From now on it can be restored, and purges are not tried.
         assert!(store.capabilities().recovery);
         assert!(azure.count("PurgeDeletedSecret") <= 1);
         assert_eq!(logs.text().matches("not purged").count(), before + 1);

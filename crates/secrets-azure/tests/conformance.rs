@@ -1,4 +1,4 @@
-//! The suite of promises, against a stand-in that is as strict as the service.
+//! The conformance suite, with a stand-in that is as strict as the service.
 
 #![allow(
     clippy::print_stdout,
@@ -23,7 +23,7 @@ use support::{SomebodyElse, config, coordinate, open, stand_in, write};
 
 const ID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// Short transitions, and looks often enough to see them.
+/// Short transitions, and frequent polls to see them.
 fn options() -> Options {
     Options::default().with_poll_interval(Duration::from_millis(10))
 }
@@ -50,7 +50,7 @@ async fn a_vault_keeps_every_promise() {
     report.assert_passed();
 }
 
-/// Where every delete purges, nothing can be restored, and the store says so.
+/// If every delete purges, nothing can be restored, and the store says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_keeps_every_promise_where_deletes_purge() {
     let azure = stand_in().await;
@@ -63,8 +63,7 @@ async fn a_vault_keeps_every_promise_where_deletes_purge() {
     assert!(azure.count("PurgeDeletedSecret") > 0);
 }
 
-/// Each way of dealing with a soft-deleted name keeps the promise that goes with it, and the report says
-/// which one that is.
+/// Each treatment of a soft-deleted name passes its case, and the report names the treatment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_frees_deleted_names_keeps_the_other_promises() {
     let cases = [
@@ -94,7 +93,7 @@ async fn a_vault_that_frees_deleted_names_keeps_the_other_promises() {
     }
 }
 
-/// With quota errors, a listing that lags and pages that are empty, under the layers that go with it.
+/// With quota errors, a lagging listing and empty pages, under the corresponding layers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_keeps_every_promise_under_the_layers() {
     let azure = stand_in().await;
@@ -111,8 +110,8 @@ async fn a_vault_keeps_every_promise_under_the_layers() {
     report.assert_passed();
 }
 
-/// The role allows every request of a whole conformance run, and nothing in it is idle: without any
-/// one data action some operation fails.
+/// The role allows every request of a conformance run, and is minimal: without any one data action,
+/// some operation fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_is_enough_and_the_least() {
     for purge in [false, true] {
@@ -146,7 +145,7 @@ async fn the_role_is_enough_and_the_least() {
     }
 }
 
-/// A reader needs no more than the read-only role, and can change nothing under it.
+/// A reader needs only the read-only role, and can change nothing with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_read_only_role_reads() {
     let azure = stand_in().await;
@@ -169,7 +168,7 @@ async fn the_read_only_role_reads() {
     assert!(store.delete(&there.coordinate, &delete).await.is_err());
 }
 
-/// Older vaults know permissions instead of roles; the same ones are enough.
+/// Older vaults have permissions instead of roles. The same ones are sufficient.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_with_access_policies_works_the_same() {
     let azure = stand_in().await;
@@ -185,7 +184,7 @@ async fn a_vault_with_access_policies_works_the_same() {
     battery(&store, true).await.unwrap();
 }
 
-/// A hundred reads are one after the other for nobody: they are all under way together.
+/// A hundred reads are sent concurrently.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_out_together() {
     let azure = stand_in().await;
@@ -198,7 +197,7 @@ async fn reads_go_out_together() {
         .iter()
         .map(|write| write.coordinate.clone().into())
         .collect();
-    // Connections are there.
+    // Connections are open.
     store.read_many(&names).await;
     azure.reset();
     azure.switches(|switches| switches.latency = Duration::from_millis(200));
@@ -215,7 +214,7 @@ async fn reads_go_out_together() {
     assert_eq!(azure.requests().len(), 32);
 }
 
-/// What costs are stated is what is made at most, in the ordinary course.
+/// The stated costs are the maximum of a usual call.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_operation_makes_more_requests_than_its_cost() {
     let azure = stand_in().await;
@@ -270,7 +269,7 @@ async fn no_operation_makes_more_requests_than_its_cost() {
     }
 }
 
-/// Every operation once, each of which must do what it is for.
+/// Every operation once. Each must succeed.
 async fn battery(store: &AzureKeyVault, purge: bool) -> Result<()> {
     let write = write();
     store.write(write.clone()).await?;
@@ -289,7 +288,7 @@ async fn battery(store: &AzureKeyVault, purge: bool) -> Result<()> {
         .list_page(&ListOptions::default().with_deleted(true), None)
         .await?;
     drop(listed);
-    // A purge that is not allowed does not fail the delete: it stays restorable.
+    // A denied purge does not fail the delete: the secret stays restorable.
     if purge && store.restore(&write.coordinate).await.is_ok() {
         return Err(secret_persistence_core::Error::new(
             secret_persistence_core::ErrorKind::PermissionDenied,

@@ -1,4 +1,4 @@
-//! Logins of every sort, right and wrong: an operator understands the error without reading code.
+//! Logins of every kind, valid and invalid: the error is sufficient for an operator.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -22,7 +22,7 @@ async fn read(store: &AzureKeyVault) -> Error {
     store.read(&coordinate().into()).await.unwrap_err()
 }
 
-/// The error of a read with other credentials: its kind, and what it must say.
+/// The error of a read with other credentials: its kind, and the required words.
 async fn refused(azure: &Azure, identity: Identity, says: &[&str]) {
     let store = open(with_identity(azure, identity)).await;
     let error = read(&store).await;
@@ -54,10 +54,10 @@ async fn a_wrong_client_secret_says_what_is_wrong_with_it() {
     refused(
         &azure,
         client_secret("00000000-0000-0000-0000-000000000002", client, secret),
-        &["knows no such tenant", "az account show"],
+        &["does not know this tenant", "az account show"],
     )
     .await;
-    // A real directory, and not the vault's.
+    // A real directory, but not the vault's.
     let other = azure.other_tenant_id().to_owned();
     refused(
         &azure,
@@ -98,7 +98,7 @@ async fn one_login_serves_any_number_of_callers() {
         assert_eq!(result.unwrap_err().kind(), ErrorKind::NotFound);
     }
     assert_eq!(azure.count("Token"), 1);
-    // A later call makes no login and is not challenged.
+    // A later call makes no login and gets no challenge.
     azure.reset();
     store.read(&names[0]).await.unwrap_err();
     assert_eq!(azure.count("GetSecret"), 1);
@@ -159,7 +159,7 @@ async fn a_challenge_for_another_resource_is_not_followed() {
     assert_eq!(azure.count("Token"), 0);
 }
 
-/// The default: a vault below the domain of its resource needs no setting but its own.
+/// The default: a vault below its resource's domain needs no other setting.
 #[tokio::test]
 async fn a_challenge_for_the_vaults_own_cloud_is_followed() {
     let azure = stand_in().await;
@@ -181,7 +181,7 @@ async fn the_identity_is_what_the_token_says() {
         assert!(identity.principal.contains(part), "{identity}");
     }
     assert!(identity.location.starts_with("vault localhost:"));
-    // Without any right we are still known, and behind a firewall nobody is.
+    // Without any permission, the vault still knows us. Behind a firewall it knows no one.
     azure.switches(|switches| switches.allow_only(&[]));
     open(config(&azure)).await.identity().await.unwrap();
     azure.switches(|switches| switches.firewall = e2e::azure::Firewall::AddressNotAllowed);
@@ -197,7 +197,7 @@ async fn a_federated_token_is_read_again_at_every_login() {
     let store = open(with_identity(&azure, workload(&azure, &file))).await;
     assert_eq!(read(&store).await.kind(), ErrorKind::NotFound);
 
-    // Kubernetes has put another one there since: here one that is refused, and then a good one.
+    // Kubernetes has replaced the token: first with a refused one, then with a valid one.
     let mut token = FederatedToken::default();
     token.subject = "system:serviceaccount:other:secrets".to_owned();
     azure.write_federated_token(&token).unwrap();
@@ -207,7 +207,7 @@ async fn a_federated_token_is_read_again_at_every_login() {
     azure
         .write_federated_token(&FederatedToken::default())
         .unwrap();
-    // A failed login is not repeated at once.
+    // A failed login is not repeated immediately.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(read(&store).await.kind(), ErrorKind::NotFound);
 }
@@ -283,7 +283,7 @@ async fn in_app_service(azure: &Azure, test: &'static str, header: &str, client_
     .unwrap();
 }
 
-/// The store of a child, by the variables that its parent set.
+/// The store of a child, from the variables that its parent set.
 async fn child_store(identity: Identity) -> AzureKeyVault {
     let variable = |name: &str| std::env::var(name).unwrap();
     let setup = Setup::new(&variable("TEST_VAULT"))
@@ -330,7 +330,9 @@ async fn child_has_no_such_identity() {
     let error = read(&child_store(child_identity()).await).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(
-        error.message().contains("no such managed identity"),
+        error
+            .message()
+            .contains("does not have this managed identity"),
         "{error}"
     );
     assert!(error.hint().unwrap().contains("az vm identity assign"));
@@ -347,7 +349,7 @@ async fn child_is_refused_by_the_endpoint() {
     );
 }
 
-/// Wherever this runs, there is no managed identity with this id.
+/// No machine has a managed identity with this id.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_without_identity_says_what_to_do() {
     let azure = stand_in().await;
@@ -399,7 +401,7 @@ async fn developer_tools_are_asked_and_their_words_are_not_repeated() {
             e2e::in_a_process_of_its_own(test, &home, &environment);
         })
     };
-    // Neither of them is installed.
+    // Neither is installed.
     run("child_has_no_developer_tools").await.unwrap();
     let script = |text: &str| {
         let file = home.join("az");

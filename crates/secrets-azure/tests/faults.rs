@@ -1,4 +1,5 @@
-//! Answers of another form, broken connections and redirects: an error, nothing shown, nobody followed.
+//! Malformed responses, broken connections and redirects: the result is an error that shows
+//! nothing, and no redirect is followed.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -17,7 +18,7 @@ use secret_persistence_core::{
 use serde_json::json;
 use support::{Setup, application, coordinate, name_of, open, stand_in, write};
 
-/// A stand-in behind a proxy, through which vault and logins go.
+/// A stand-in behind a proxy for the vault and for logins.
 async fn behind_a_proxy() -> (Azure, FaultProxy, AzureKeyVault) {
     let azure = stand_in().await;
     let proxy = FaultProxy::builder(azure.vault_url())
@@ -42,7 +43,7 @@ fn settings(azure: &Azure, proxy: &FaultProxy) -> Setup {
         .set("timeout-seconds", 1)
 }
 
-/// An answer without a code, as emulators and older interfaces give it.
+/// A response without a code, as from emulators and older APIs.
 fn bare(status: u16) -> Fault {
     Fault::Respond(Answer::status(status).with_body("no code, no JSON"))
 }
@@ -126,7 +127,7 @@ async fn answers_of_another_form_are_errors_without_their_text() {
         }
         for result in all(&store).await {
             let Err(error) = result else {
-                // Known to the vault, and refused: that is an identity.
+                // The vault knows the caller and refuses: this is an identity.
                 continue;
             };
             assert!(kinds.contains(&error.kind()), "{error:?}");
@@ -161,7 +162,7 @@ async fn connections_that_break_are_unavailable() {
         Fault::HalfAnswer,
         Fault::HangBeforeWork,
     ] {
-        // Of the vault, and of the login.
+        // From the vault, and from the login.
         for pattern in ["GET /secrets*", "POST /*"] {
             proxy.heal();
             let store = at(&azure, &proxy).await;
@@ -173,7 +174,7 @@ async fn connections_that_break_are_unavailable() {
     }
 }
 
-/// The set was done and its answer lost, in each way that answers get lost.
+/// The set was executed but its response was lost, in each way.
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
     let (_azure, proxy, store) = behind_a_proxy().await;
@@ -183,7 +184,7 @@ async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
         proxy.inject(Rule::new(fault.clone()).on("PUT /*").times(1));
         let there = write();
         let first = store.write(there.clone()).await;
-        // Half an answer to a set is still a set: nothing of the answer is needed.
+        // Half a response to a set is still a set: the response is not needed.
         assert!(
             first.is_err() || matches!(fault, Fault::HalfAnswer),
             "{fault:?}"
@@ -193,8 +194,8 @@ async fn a_write_whose_answer_was_lost_is_recognised_as_the_same() {
     }
 }
 
-/// While a secret is being recovered it is neither there nor deleted: what fails meanwhile must not be
-/// taken for its absence.
+/// A secret that is being recovered neither exists nor is deleted. A failure meanwhile must not be
+/// treated as its absence.
 #[tokio::test]
 async fn a_restore_goes_on_whatever_its_looks_meet() {
     let (azure, proxy, store) = behind_a_proxy().await;
@@ -223,7 +224,7 @@ async fn a_restore_goes_on_whatever_its_looks_meet() {
     }
 }
 
-/// Without an inner code a conflict is looked into: the name may be soft-deleted.
+/// A conflict without an inner code is examined: the name may be soft-deleted.
 #[tokio::test]
 async fn a_conflict_without_a_reason_is_looked_into() {
     let (_azure, proxy, store) = behind_a_proxy().await;
@@ -243,7 +244,7 @@ async fn a_conflict_without_a_reason_is_looked_into() {
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
 }
 
-/// A bad request may be all that is said of a name that is taken by what was deleted.
+/// A bad request may mean that the name belongs to a deleted secret.
 #[tokio::test]
 async fn a_refusal_without_a_code_is_looked_into() {
     let (azure, proxy, refusing) = behind_a_proxy().await;
@@ -263,7 +264,7 @@ async fn a_refusal_without_a_code_is_looked_into() {
     assert_eq!(error.kind(), ErrorKind::Unexpected, "{error}");
 }
 
-/// Without soft delete, deleting is for good: nothing is there to be waited for, purged or looked up.
+/// Without soft delete, deletes are final: there is nothing to wait for, purge or read.
 #[tokio::test]
 async fn a_vault_without_soft_delete_deletes_at_once() {
     for (body, status) in [
@@ -284,14 +285,14 @@ async fn a_vault_without_soft_delete_deletes_at_once() {
         proxy.reset();
         let options = DeleteOptions::default();
         purging.delete(&there.coordinate, &options).await.unwrap();
-        // A look at what is there, the delete, and one look at what is left.
+        // A read, the delete, and one read afterwards.
         assert_eq!(proxy.requests().len(), 3, "{status}");
         let missing = purging.read(&coordinate().into()).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound, "{status}: {missing}");
     }
 }
 
-/// What cannot be followed is not the end of a listing.
+/// An invalid link is not the end of a listing.
 #[tokio::test]
 async fn a_link_to_nowhere_is_an_error() {
     let (_azure, proxy, store) = behind_a_proxy().await;
@@ -308,7 +309,7 @@ async fn a_link_to_nowhere_is_an_error() {
     }
 }
 
-/// Nobody keeps us reading forever.
+/// A server cannot keep the client reading forever.
 #[tokio::test]
 async fn an_answer_without_end_is_ended() {
     let (_azure, proxy, store) = behind_a_proxy().await;
@@ -318,7 +319,7 @@ async fn an_answer_without_end_is_ended() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
-/// A link to the next page leads nowhere but to our vault, and odd entries are skipped.
+/// A link to the next page only leads to our vault, and invalid entries are skipped.
 #[tokio::test]
 async fn listings_stay_in_the_vault_and_skip_what_they_cannot_read() {
     let (_azure, proxy, store) = behind_a_proxy().await;

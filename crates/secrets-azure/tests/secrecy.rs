@@ -1,6 +1,6 @@
-//! Nothing secret shows: not in errors, not in Debug, not in the logs of anybody at any level.
+//! Nothing secret appears in errors, Debug or logs, at any level and of any library.
 //!
-//! In a process of its own, because the subscriber is the process's.
+//! In a separate process, because the subscriber is global.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -23,7 +23,7 @@ const LINES: [&str; 3] = [
     "canary-line-three-é",
 ];
 
-/// A secret and the forms that JSON, Debug, forms and URLs would give it.
+/// A secret in the encodings of JSON, Debug, forms and URLs.
 fn forms(secret: &str) -> Vec<String> {
     let bytes: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
@@ -62,7 +62,7 @@ async fn child_shows_nothing() {
     let mut canaries: Vec<String> = LINES.iter().flat_map(|line| forms(line)).collect();
     canaries.extend(forms(azure.client_secret()));
     canaries.extend(forms(federated.trim()));
-    // Every token of the directory begins like this one, and ends in a signature of its own.
+    // All tokens of the directory begin alike, and end with a unique signature.
     let token = SomebodyElse::new(&azure).token().await;
     let (head, _) = token.split_once('.').unwrap();
     canaries.push(head.to_owned());
@@ -70,7 +70,7 @@ async fn child_shows_nothing() {
 
     let mut shown = String::new();
     let identity = workload(&azure, azure.federated_token_file());
-    // A vault that does everything, and ones that fail in each way.
+    // A vault that works, and some that fail in each way.
     for round in 0..7 {
         azure.switches(|switches| {
             switches.failure = (round == 1).then_some(500);
@@ -127,7 +127,7 @@ async fn child_shows_nothing() {
     assert_eq!(leaks(&shown, &canaries), Vec::<String>::new());
 
     let logged = logs.text()[before..].to_owned();
-    // It was listening: our own events are there, and nothing of the SDK's.
+    // The subscriber was active: it received our own events, and none of the SDK's.
     assert!(
         logged.contains("secret_persistence_azure::client"),
         "{logged}"
@@ -138,7 +138,7 @@ async fn child_shows_nothing() {
     }
     assert_eq!(leaks(&logged, &canaries), Vec::<String>::new());
 
-    // And it would have noticed.
+    // And it would have detected leaks.
     tracing::trace!("{}", LINES[0]);
     assert!(!leaks(&logs.text(), &canaries).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Who we log in as.
+//! The identity that we log in with.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,16 +8,16 @@ use secret_persistence_core::{Error, Result, SecretValue};
 
 use crate::settings::SETTINGS;
 
-/// Where credentials come from.
+/// The source of the credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum Credentials {
     /// The secret of an app registration.
     ClientSecret(ClientSecret),
     /// The login of the Azure CLI or the Azure Developer CLI, for development.
     DeveloperTools,
-    /// The identity that Azure gives this machine, container or function.
+    /// The identity of this Azure machine, container or function.
     ManagedIdentity {
-        /// The client id of a user-assigned identity; the system-assigned one where there is none.
+        /// The client id of a user-assigned identity; by default the system-assigned one.
         client_id: Option<String>,
     },
     /// The identity of a Kubernetes service account, federated with Entra ID.
@@ -25,7 +25,7 @@ pub(crate) enum Credentials {
 }
 
 impl Credentials {
-    /// Those that settings ask for.
+    /// The credentials that the settings select.
     pub(super) fn of(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let secret = settings
@@ -69,7 +69,7 @@ impl Credentials {
             "developer-tools" => Self::DeveloperTools,
             _ => {
                 return Err(invalid(
-                    "`credentials` is `auto`, `client-secret`, `workload-identity`, `managed-identity` \
+                    "`credentials` must be `auto`, `client-secret`, `workload-identity`, `managed-identity` \
                      or `developer-tools`",
                 ));
             }
@@ -78,7 +78,7 @@ impl Credentials {
         Ok(credentials)
     }
 
-    /// What it is, as the setting `credentials` spells it.
+    /// The name in the setting `credentials`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::ClientSecret(_) => "client-secret",
@@ -88,7 +88,7 @@ impl Credentials {
         }
     }
 
-    /// The tenant that a login goes to, where we choose it.
+    /// The tenant of the login, if the settings name it.
     pub(crate) fn tenant(&self) -> Option<&str> {
         match self {
             Self::ClientSecret(secret) => Some(&secret.tenant_id),
@@ -97,7 +97,7 @@ impl Credentials {
         }
     }
 
-    /// The client id, where we choose it.
+    /// The client id, if the settings name it.
     pub(crate) fn client_id(&self) -> Option<&str> {
         match self {
             Self::ClientSecret(secret) => Some(&secret.client_id),
@@ -122,7 +122,7 @@ impl Credentials {
     }
 }
 
-/// The secret of an app registration. `Debug` does not show it.
+/// The secret of an app registration. `Debug` hides it.
 #[derive(Clone)]
 pub(crate) struct ClientSecret {
     pub(crate) tenant_id: String,
@@ -163,7 +163,7 @@ fn missing(name: &'static str, chosen: &str) -> Error {
         .with_hint(format!("set {}", variables.join(" or ")))
 }
 
-/// A directory's id or domain, which is part of the token endpoint's path.
+/// Checks the id or domain of a directory, which becomes a part of the token endpoint's path.
 fn check_tenant(tenant: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     if (1..=253).contains(&tenant.len())

@@ -1,10 +1,10 @@
-//! Codes in what Azure answers: of bodies and headers nothing else is taken.
+//! Extracts codes from Azure's responses. Nothing else of bodies and headers is used.
 
 use azure_core::http::RawResponse;
 use secret_persistence_remote::identifier;
 use serde::Deserialize;
 
-/// The codes in the body of Key Vault's errors, the most exact one first.
+/// The codes in the body of Key Vault's errors, the most specific one first.
 pub(super) fn vault_codes(response: &RawResponse) -> Vec<String> {
     #[derive(Deserialize)]
     struct Body {
@@ -36,7 +36,7 @@ pub(super) fn vault_codes(response: &RawResponse) -> Vec<String> {
 }
 
 /// `AKV10032` of `AKV10032: Invalid issuer. …`, or `TokenExpired` of `[TokenExpired] Error …`: Key
-/// Vault's own code for a refused token, which has no field of its own.
+/// Vault's code for a refused token, which has no separate field.
 fn message_code(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix('[') {
         let (code, _) = rest.split_once(']')?;
@@ -52,7 +52,7 @@ fn message_code(message: &str) -> Option<String> {
         .then(|| code.to_owned())
 }
 
-/// The numbers and the word in the body of a refused login.
+/// The numbers and the code in the body of a refused login.
 pub(super) fn login_codes(response: &RawResponse) -> Vec<String> {
     #[derive(Deserialize)]
     struct Body {

@@ -1,4 +1,4 @@
-//! What errors of the SDK and answers of Azure say, without their text, bodies and headers.
+//! Maps errors of the SDK and responses of Azure to faults, without their text, bodies and headers.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -14,7 +14,7 @@ use super::codes::{challenge_tenant, login_codes, parameter, vault_codes};
 use crate::policy::Action;
 
 impl Fault {
-    /// There is nothing to log in with.
+    /// There are no credentials.
     pub(crate) fn no_credentials(
         message: impl Into<Cow<'static, str>>,
         hint: &'static str,
@@ -22,10 +22,10 @@ impl Fault {
         Self::new(Action::Login, credentials(message, hint))
     }
 
-    /// What an error of the SDK says about a request to the vault, without its text, its body and
-    /// its headers.
+    /// Takes the codes of an SDK error for a request to the vault, without its text, body and
+    /// headers.
     pub(crate) fn from_sdk(action: Action, error: &azure_core::Error) -> Self {
-        // A login that failed inside the request has made its own fault.
+        // A login that failed within the request has its own fault.
         if let Some(fault) = find::<Self>(error) {
             return fault.clone();
         }
@@ -35,10 +35,10 @@ impl Fault {
         }
         Self::unanswered(action, error).unwrap_or_else(|| {
             let nature = match error.kind() {
-                // The SDK's authorizer refuses a challenge with nothing but a text.
+                // The SDK's authorizer refuses a challenge with only a text.
                 SdkKind::Other if error.source().is_none() => credentials(
-                    "the vault asks for a token of a resource that its host does not belong to",
-                    "look whether the vault's URL is spelt right; for an emulator or another cloud set \
+                    "the vault requests a token for a resource that its host does not belong to",
+                    "check whether the vault's URL is spelt correctly; for an emulator or another cloud set \
                      `verify-challenge=false`; see https://aka.ms/azsdk/blog/vault-uri",
                 ),
                 SdkKind::Connection | SdkKind::Io => Nature::Connect(Connect::Other),
@@ -48,14 +48,14 @@ impl Fault {
         })
     }
 
-    /// What a refused login answers: of Entra ID, or of the metadata service.
+    /// A refused login, from Entra ID or the metadata service.
     pub(crate) fn from_login(response: &RawResponse, is_metadata: bool) -> Self {
         let status = u16::from(response.status());
         let mut codes = login_codes(response);
         if is_metadata {
             if codes.is_empty() {
-                // App Service has no codes, and these meanings of its statuses; other clouds have other
-                // services at the address of Azure's, which do not know the path.
+                // App Service has no codes, and gives its statuses these meanings. Other clouds
+                // have other services at this address, which do not know the path.
                 codes.extend(match status {
                     400 | 404 => Some("identity_not_found".to_owned()),
                     401 | 403 => Some("unauthenticated".to_owned()),
@@ -69,15 +69,15 @@ impl Fault {
         Self::answered(Action::Login, status, codes, Some(response))
     }
 
-    /// What an error of the SDK says about a login, where our transport has not made a fault of it.
+    /// An SDK error for a login that our transport did not see.
     pub(crate) fn from_credential(error: &azure_core::Error, is_metadata: bool) -> Self {
         if let Some(fault) = find::<Self>(error) {
             return fault.clone();
         }
         match Self::unanswered(Action::Login, error) {
-            // Nothing answers at that address but on machines of Azure.
+            // Only machines on Azure have a service at that address.
             Some(_) if is_metadata => Self::no_credentials(
-                "no metadata service answers: this machine has no managed identity",
+                "no metadata service responds: this machine has no managed identity",
                 "outside Azure set tenant id, client id and client secret \
                  (AB_AZURE_KEY_VAULT_TENANT_ID, …_CLIENT_ID, …_CLIENT_SECRET), or \
                  `credentials=developer-tools` after `az login`",
@@ -119,7 +119,7 @@ impl Fault {
         fault
     }
 
-    /// A failure below HTTP.
+    /// A failure without a response.
     fn unanswered(action: Action, error: &azure_core::Error) -> Option<Self> {
         let cause: &reqwest::Error = find(error)?;
         let nature = Nature::unanswered(cause, cause.is_connect(), cause.is_timeout());
@@ -137,7 +137,7 @@ fn credentials(message: impl Into<Cow<'static, str>>, hint: &'static str) -> Nat
     Nature::Credentials(Box::new(error))
 }
 
-/// The answer in a chain of errors, if there is one.
+/// The response in a chain of errors, if there is one.
 fn answer(error: &azure_core::Error) -> Option<(u16, Option<&RawResponse>)> {
     let first: &(dyn StdError + 'static) = error;
     std::iter::successors(Some(first), |&error| error.source()).find_map(|error| {

@@ -1,18 +1,18 @@
-//! One table from Azure's codes to kinds, and the advice to go with them.
+//! The table of Azure's codes: their error kinds, with a reason and a hint.
 
 use secret_persistence_core::ErrorKind;
 use secret_persistence_remote::Row;
 
-/// Every code we know, of Key Vault's errors and inner errors (`AKV…` precedes its message), of
-/// Entra ID (`AADSTS…`, from the list of numbers, and OAuth's own words), and of the metadata service
-/// (with `imds:` before them). By the services' documentation:
+/// Every known code of Key Vault's errors and inner errors (`AKV…` precedes the message), of Entra
+/// ID (`AADSTS…`, from the list of numbers, and OAuth's codes), and of the metadata service (with
+/// the prefix `imds:`). From the services' documentation:
 /// <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>,
 /// <https://learn.microsoft.com/azure/key-vault/general/common-error-codes>,
 /// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>,
 /// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>.
 pub(super) const TABLE: &[Row] = &[
-    // The three ways in which a vault refuses somebody it knows. Message and hint are made of the
-    // table of rights, which knows the data action and the permission.
+    // The three ways in which a vault denies a known principal. Message and hint come from the
+    // table of permissions, which knows the data action and the permission.
     Row::new(
         &["AccessDenied", "ForbiddenByPolicy"],
         ErrorKind::PermissionDenied,
@@ -25,34 +25,34 @@ pub(super) const TABLE: &[Row] = &[
         "no role allows it",
         "",
     ),
-    // Without an inner code: older interfaces, and refusals that are neither of the above.
+    // Without an inner code: older APIs, and refusals for other reasons.
     Row::new(
         &["Forbidden"],
         ErrorKind::PermissionDenied,
         "the principal lacks the permission",
         "",
     ),
-    // Asked before any right is looked at, so a role does not help.
+    // The vault checks its firewall before permissions, so a role does not help.
     Row::new(
         &["ForbiddenByConnection", "ForbiddenByFirewall"],
         ErrorKind::PermissionDenied,
-        "the vault's firewall does not let this machine's address in",
+        "the vault's firewall does not allow this machine's address",
         "add the address or the subnet under Networking in the vault (`az keyvault network-rule add`), \
-         or connect through its private endpoint; rights are not the matter here",
+         or connect through its private endpoint; the permissions are not the cause",
     ),
-    // `enabled: false` is the only attribute that keeps a value from being read.
+    // `enabled: false` is the only attribute that prevents reading a value.
     Row::new(
         &["SecretDisabled"],
         ErrorKind::PermissionDenied,
         "the secret is disabled",
-        "enable it again (`az keyvault secret set-attributes --enabled true`), or let the connector's \
+        "enable it (`az keyvault secret set-attributes --enabled true`), or let the connector's \
          owner enter another value",
     ),
-    // The secret of a certificate: its name, value and end are the certificate's.
+    // The secret of a certificate: the certificate determines its name, value and expiry.
     Row::new(
         &["SecretManagedByKeyVault"],
         ErrorKind::Conflict,
-        "the secret belongs to a certificate of this name, and is changed and deleted with it only",
+        "the secret belongs to a certificate of this name, and can only be changed and deleted with it",
         "change or delete the certificate (`az keyvault certificate`), or use another name",
     )
     .with_retryable(false),
@@ -62,61 +62,61 @@ pub(super) const TABLE: &[Row] = &[
         "the store does not have a secret of this name",
         "check whether this is the vault it was written to",
     ),
-    // States between two others: they end by themselves.
+    // Transitional states, which end without any action.
     Row::new(
         &["Conflict", "ObjectIsBeingDeleted", "ObjectIsBeingRecovered"],
         ErrorKind::Conflict,
-        "the secret is being deleted, recovered or written by somebody at this moment",
+        "the secret is being deleted, recovered or written concurrently",
         "try again",
     ),
     Row::new(
         &["ObjectIsDeletedButRecoverable"],
         ErrorKind::PendingDeletion,
         "the secret is soft-deleted, and its name stays reserved until it is recovered or purged",
-        "restore it, purge it (`az keyvault secret purge`), wait for the vault's retention to end, or \
+        "restore it, purge it (`az keyvault secret purge`), wait until the vault's retention period ends, or \
          set `on-deleted` to recover or purge",
     ),
     Row::new(
         &["BadParameter"],
         ErrorKind::InvalidConfig,
         "Key Vault refuses a parameter of the request",
-        "check the tags in the settings, and `api-version`, which not every cloud has",
+        "check the tags in the settings, and `api-version`, which not every cloud supports",
     ),
     // Codes of a 401, which Key Vault puts before its message.
     Row::new(
         &["AKV10022"],
         ErrorKind::Unauthenticated,
         "the token is for another resource than this vault",
-        "check `authority-host` and at the vault's suffix: both must be of the same cloud",
+        "check `authority-host` and the vault's suffix: both must belong to the same cloud",
     ),
     Row::new(
         &["AKV10032"],
         ErrorKind::Unauthenticated,
-        "the token was issued by another directory than the vault's",
+        "the token is from another directory than the vault's",
         "set the tenant id to the directory that the vault belongs to (`az keyvault show --query \
          properties.tenantId`)",
     ),
     Row::new(
         &["TokenExpired"],
         ErrorKind::Unauthenticated,
-        "the vault says that the token has expired, though it was just issued",
+        "according to the vault, the token has expired, although it was just issued",
         "synchronise the clock of this machine (NTP), and check for a proxy that answers logins from a \
          cache",
     ),
-    // Keys of the directory roll; the vault reads them again.
+    // The directory rotates its keys; the vault will load the new ones.
     Row::new(
         &["AKV10046"],
         ErrorKind::Unauthenticated,
         "the vault cannot resolve the key that signed the token",
-        "try again; if it stays, check whether tenant and `authority-host` are of the vault's cloud",
+        "try again; if it persists, check whether tenant and `authority-host` are of the vault's cloud",
     )
     .with_retryable(true),
-    // The challenge's own words, RFC 6750 and continuous access evaluation.
+    // Codes of the challenge, from RFC 6750 and continuous access evaluation.
     Row::new(
         &["insufficient_claims"],
         ErrorKind::Unauthenticated,
-        "the vault wants a login under conditions that have changed since the token was issued",
-        "log in again; check Conditional Access and at the service principal's sign-in log",
+        "the conditions for a login have changed since the token was issued",
+        "log in again; check Conditional Access and the service principal's sign-in log",
     ),
     Row::new(
         &["AKV10000", "Unauthorized", "invalid_token"],
@@ -129,8 +129,8 @@ pub(super) const TABLE: &[Row] = &[
         &["Throttled", "TooManyRequests"],
         ErrorKind::Throttled,
         "Key Vault requests a lower rate",
-        "enable the limit layer, or spread secrets over several vaults: 4,000 reads and 300 writes \
-         in 10 seconds are what one takes",
+        "enable the limit layer, or spread secrets over several vaults: a vault allows 4,000 reads and 300 writes \
+         in 10 seconds",
     ),
     Row::new(
         &["InternalServerError", "ServiceUnavailable"],
@@ -156,20 +156,20 @@ pub(super) const TABLE: &[Row] = &[
         &["AADSTS7000215"],
         ErrorKind::Unauthenticated,
         "Entra ID refuses the client secret",
-        "set the secret's value, not its id, check whether it belongs to this client id, or make a new \
+        "set the secret's value, not its id, check whether it belongs to this client id, or create a new \
          one under Certificates & secrets",
     ),
     Row::new(
         &["AADSTS7000222"],
         ErrorKind::Unauthenticated,
         "the client secret has expired",
-        "make a new one under Certificates & secrets (`az ad app credential reset`) and set it",
+        "create a new one under Certificates & secrets (`az ad app credential reset`) and set it",
     ),
     Row::new(
         &["AADSTS900023", "AADSTS90002"],
         ErrorKind::Unauthenticated,
-        "Entra ID knows no such tenant",
-        "compare the tenant id (`az account show --query tenantId`), and the cloud it is in with \
+        "Entra ID does not know this tenant",
+        "compare the tenant id (`az account show --query tenantId`), and its cloud with \
          `authority-host`",
     ),
     // Entra ID about federation: the service account's token.
@@ -181,14 +181,14 @@ pub(super) const TABLE: &[Row] = &[
             "AADSTS700213",
         ],
         ErrorKind::Unauthenticated,
-        "no federated credential of the application fits the service account's token",
+        "no federated credential of the application matches the service account's token",
         "compare issuer, subject (system:serviceaccount:<namespace>:<name>) and audience \
          (api://AzureADTokenExchange) of the federated credential with the token",
     ),
     Row::new(
         &["AADSTS700024"],
         ErrorKind::Unauthenticated,
-        "the service account's token is expired or not yet valid",
+        "the service account's token has expired or is not valid yet",
         "check whether `federated-token-file` is the file that Kubernetes renews, and this machine's \
          clock",
     ),
@@ -199,12 +199,12 @@ pub(super) const TABLE: &[Row] = &[
         "check whether `federated-token-file` contains a token, and whether the cluster's issuer publishes \
          its keys",
     ),
-    // Entra ID about what the token is for, and under which conditions.
+    // Entra ID about the resource of the token and its conditions.
     Row::new(
         &["AADSTS500011", "imds:invalid_resource", "invalid_resource"],
         ErrorKind::Unauthenticated,
-        "the directory does not know the resource that the vault asks a token for",
-        "check whether tenant, `authority-host` and the vault's suffix are of the same cloud",
+        "the directory does not know the resource for which the vault requires a token",
+        "check whether tenant, `authority-host` and the vault's suffix belong to the same cloud",
     ),
     Row::new(
         &["AADSTS53003"],
@@ -212,7 +212,7 @@ pub(super) const TABLE: &[Row] = &[
         "a Conditional Access policy blocks the login",
         "check the service principal's sign-in log in Entra ID, which names the policy",
     ),
-    // OAuth's own words, for numbers that are not above.
+    // OAuth's codes, for numbers that are not above.
     Row::new(
         &["invalid_client", "unauthorized_client", "access_denied"],
         ErrorKind::Unauthenticated,
@@ -237,7 +237,7 @@ pub(super) const TABLE: &[Row] = &[
     Row::new(
         &["imds:invalid_request", "imds:identity_not_found"],
         ErrorKind::Unauthenticated,
-        "this machine has no such managed identity",
+        "this machine does not have this managed identity",
         "assign one to it (`az vm identity assign`, `az webapp identity assign`), or set the client id \
          to that of a user-assigned identity that it has",
     ),
@@ -245,7 +245,7 @@ pub(super) const TABLE: &[Row] = &[
         &["imds:unauthorized_client", "imds:unauthenticated"],
         ErrorKind::Unauthenticated,
         "the metadata service refuses to issue a token",
-        "check whether this is a machine of Azure, the identity still exists, and the pod may use it; \
+        "check whether this machine is on Azure, the identity still exists, and the pod may use it; \
          elsewhere set tenant id, client id and client secret",
     ),
 ];

@@ -29,7 +29,7 @@ fn every_code_stands_once_and_has_kind_message_and_hint() {
     let mut seen = BTreeSet::new();
     for row in TABLE {
         for code in row.codes {
-            assert!(seen.insert(code), "{code} stands twice");
+            assert!(seen.insert(code), "{code} occurs twice");
             let error = fault(code).explain(&config());
             assert_eq!(error.kind(), row.kind, "{code}");
             assert!(

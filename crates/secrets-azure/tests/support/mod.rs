@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a stand-in of their own, and somebody else in the same vault.
+//! Shared by the tests of this crate: a separate stand-in, and another client of the same vault.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -16,19 +16,19 @@ use secret_persistence_core::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// A vault that nobody else has.
+/// A separate vault.
 pub(crate) async fn stand_in() -> Azure {
     Azure::start(Options::default()).await.unwrap()
 }
 
-/// Settings that a test puts together.
+/// Settings for a test.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
     settings: BTreeMap<&'static str, String>,
     owner: Option<Owner>,
 }
 
-/// What settings say about who we are.
+/// The settings of an identity.
 pub(crate) type Identity = Vec<(&'static str, String)>;
 
 impl Setup {
@@ -60,7 +60,7 @@ impl Setup {
     }
 }
 
-/// For it, with its application's secret.
+/// With the secret of its application.
 pub(crate) fn config(azure: &Azure) -> Setup {
     with_identity(azure, application(azure))
 }
@@ -80,7 +80,7 @@ pub(crate) fn client_secret(tenant: &str, client: &str, secret: &str) -> Identit
     ]
 }
 
-/// Its application by a service account's token.
+/// Its application, with a service account's token.
 pub(crate) fn workload(azure: &Azure, file: &Path) -> Identity {
     vec![
         ("credentials", "workload-identity".to_owned()),
@@ -90,7 +90,7 @@ pub(crate) fn workload(azure: &Azure, file: &Path) -> Identity {
     ]
 }
 
-/// For it, as somebody else.
+/// With another identity.
 pub(crate) fn with_identity(azure: &Azure, identity: Identity) -> Setup {
     Setup::new(&azure.vault_url())
         .set("ca-file", azure.ca_file().display())
@@ -105,12 +105,12 @@ pub(crate) async fn open(setup: Setup) -> AzureKeyVault {
         .unwrap()
 }
 
-/// A name that nobody else has.
+/// A unique name.
 pub(crate) fn coordinate() -> ManagedCoordinate {
     ManagedCoordinate::new(&Scope::workspace(Uuid::new_v4()), Uuid::new_v4(), 1).unwrap()
 }
 
-/// A value under a name that nobody else has.
+/// A value under a unique name.
 pub(crate) fn write() -> Write {
     Write::new(
         coordinate(),
@@ -118,12 +118,12 @@ pub(crate) fn write() -> Write {
     )
 }
 
-/// How the vault calls it.
+/// Its name in the vault.
 pub(crate) fn name_of(coordinate: &ManagedCoordinate) -> String {
     coordinate.as_str().replace('_', "-")
 }
 
-/// Somebody who uses the vault by its own interface.
+/// Another client of the vault, which uses its API.
 #[derive(Debug)]
 pub(crate) struct SomebodyElse {
     http: reqwest::Client,
@@ -174,7 +174,7 @@ impl SomebodyElse {
         login["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// One request to the vault; the status and the body.
+    /// Sends one request to the vault. Returns the status and the body.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -197,7 +197,7 @@ impl SomebodyElse {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    /// Sets a secret as others do: without our tags.
+    /// Sets a secret without our tags, like other clients.
     pub(crate) async fn set(&self, name: &str, body: Value) {
         let (status, answer) = self
             .send(Method::PUT, &format!("secrets/{name}"), Some(body))
@@ -214,7 +214,7 @@ impl SomebodyElse {
         answer
     }
 
-    /// How many versions a secret has.
+    /// The number of versions of a secret.
     pub(crate) async fn versions(&self, name: &str) -> usize {
         let (status, answer) = self
             .send(Method::GET, &format!("secrets/{name}/versions"), None)
@@ -228,7 +228,7 @@ impl SomebodyElse {
 impl Outsider for SomebodyElse {
     async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate> {
         if value.is_empty() {
-            // Key Vault refuses it, whoever sends it.
+            // Key Vault refuses it from any client.
             return Err(Error::new(ErrorKind::InvalidValue, "a secret has a value"));
         }
         self.set(name, json!({ "value": value.expose() })).await;

@@ -1,4 +1,5 @@
-//! The requests: one client for all of them, no retries, deadlines everywhere, and silence.
+//! Sends the requests: one client for all of them, without retries and logs of the SDK, and with
+//! deadlines.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,21 +30,20 @@ use crate::error::Fault;
 use crate::naming::{Place, Version};
 use crate::policy::{Action, Denial};
 
-/// How long one request may take in all. Secret Manager answers in tens of milliseconds.
+/// The maximum duration of one request. Secret Manager responds in tens of milliseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// CRC32C, of which Secret Manager keeps one with every value. The larger table: values have up to
-/// 64 KiB.
+/// CRC32C. Secret Manager stores one with every value. Uses the larger table, because values have
+/// up to 64 KiB.
 /// <https://cloud.google.com/secret-manager/docs/data-integrity>
 static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
-/// The checksum of a value, as the API carries it.
+/// The checksum of a value, as the API represents it.
 pub(crate) fn checksum(data: &[u8]) -> i64 {
     i64::from(CRC32C.checksum(data))
 }
 
-/// The client of Secret Manager, set up at the first request, where the runtime is there that it
-/// needs.
+/// The client of Secret Manager, created with the first request because it needs a runtime.
 pub(crate) struct Client {
     service: OnceCell<SecretManagerService>,
     credentials: CredentialCache,
@@ -53,7 +53,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Notes what is needed. No request is made.
+    /// Stores the configuration. Sends no request.
     pub(crate) fn new(config: &Config) -> Self {
         let endpoint = match (&config.endpoint, &config.place.region) {
             (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
@@ -93,7 +93,7 @@ impl Client {
         .await
     }
 
-    /// Creates a secret without a value, with everything else about it in the one request.
+    /// Creates a secret without a value, with all its attributes in one request.
     pub(crate) async fn create(
         &self,
         id: &str,
@@ -141,7 +141,7 @@ impl Client {
         .await
     }
 
-    /// Adds a version with a value, and the checksum that Google compares it with.
+    /// Adds a version with a value, and a checksum that Google verifies.
     pub(crate) async fn add(
         &self,
         secret: &str,
@@ -162,7 +162,7 @@ impl Client {
         .await
     }
 
-    /// What a version is, without its value.
+    /// The metadata of a version, without its value.
     pub(crate) async fn get_version(&self, version: &Version) -> Result<SecretVersion, Fault> {
         let name = version.name();
         self.send(Action::GetVersion, |service| {
@@ -206,13 +206,14 @@ impl Client {
         .await
     }
 
-    /// Who we are, after seeing that there are credentials at all.
+    /// Our identity, after checking that there are credentials.
     pub(crate) async fn principal(&self) -> Result<String, Error> {
         self.credentials.current().await?;
         Ok(self.credentials.principal())
     }
 
-    /// The error for a fault, with the advice of the policy table where rights are missing.
+    /// The error for a failed request, with the advice of the policy table if a permission is
+    /// missing.
     pub(crate) fn explain(&self, fault: &Fault, operation: Operation, resource: &str) -> Error {
         fault
             .explain(&self.host, |permission| {
@@ -236,7 +237,8 @@ impl Client {
         F: Future<Output = Result<O, SdkError>>,
     {
         let started = Instant::now();
-        // Asked before the SDK asks, because the SDK would wrap the error that says what was tried.
+        // Loads credentials before the SDK does, because the SDK would wrap the error that lists
+        // the sources.
         let credentials = self
             .credentials
             .current()
@@ -271,8 +273,8 @@ impl Client {
                     .with_credentials(self.credentials.clone())
                     .with_retry_policy(NeverRetry)
                     .with_attempt_timeout(REQUEST_TIMEOUT);
-                // The only way there is, though the SDK does not document it: a redirect would take
-                // a value along to the host it names.
+                // The SDK offers no documented way. Following a redirect would send a value to
+                // another host.
                 let built = quiet(with_follow_redirects(builder, false).build()).await;
                 built.map_err(|_| Nature::Unbuildable)
             })
@@ -296,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_checksum_is_castagnolis() {
-        // The check value of the algorithm's definition.
+        // The check value in the algorithm's definition.
         assert_eq!(checksum(b"123456789"), 0xe306_9283);
         assert_eq!(checksum(b""), 0);
     }

@@ -1,4 +1,4 @@
-//! How the store is set up: types that hold only what has been checked.
+//! The checked configuration of the store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use url::Url;
 use crate::key::Key;
 use crate::naming::{Place, Project, Region};
 
-/// The label that says which installation wrote a secret.
+/// The label that contains the owner of a secret.
 pub const OWNER_LABEL: &str = "secret-persistence-owner";
 
-/// The most labels per secret.
+/// The maximum number of labels per secret.
 /// <https://cloud.google.com/secret-manager/docs/creating-and-managing-labels>
 const MAX_LABELS: usize = 64;
 
@@ -28,7 +28,7 @@ const MAX_LABELS: usize = 64;
 ///     ("labels", "team=data"),
 /// ])?)?;
 /// # let _ = config;
-/// // What Google would refuse later is refused here.
+/// A label that Google would refuse.
 /// let capital = SETTINGS.from_pairs([("project-id", "my-project"), ("labels", "Team=data")])?;
 /// assert!(Config::from_settings(&capital).is_err());
 /// # Ok::<(), secret_persistence_core::Error>(())
@@ -46,14 +46,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. The owner is not a setting of
-    /// the store: add it with [`with_owner`](Self::with_owner).
+    /// Checks settings of [`SETTINGS`](crate::SETTINGS), from any form. The owner is not a setting
+    /// of the store: add it with [`with_owner`](Self::with_owner).
     ///
-    /// A tenant's settings need a service account's key as Google made it: without one the store
-    /// would act as the platform, and another type of credentials could name other addresses.
+    /// A tenant's settings must contain an unmodified service account key: without one the store
+    /// would use the platform's identity, and other types of credentials could name other
+    /// addresses.
     ///
     /// # Errors
-    /// `InvalidConfig` if one is missing, contradicts another, or is beyond what Google accepts.
+    /// `InvalidConfig` if a setting is missing, contradicts another one, or is outside Google's
+    /// limits.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let text = |name| settings.text(name).filter(|text| !text.is_empty());
         let project = Project::parse(text("project-id").unwrap_or_default())?;
@@ -74,7 +76,7 @@ impl Config {
             .is_some_and(is_loopback);
         if matches!(credentials, Credentials::Anonymous) && !is_emulator {
             return Err(invalid(
-                "anonymous requests are for an emulator on loopback, named by endpoint-url",
+                "anonymous requests require an emulator on loopback, named by endpoint-url",
             ));
         }
         Ok(Self {
@@ -89,7 +91,7 @@ impl Config {
         })
     }
 
-    /// The same configuration, marking what is written with this owner.
+    /// Sets the owner of written secrets.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
@@ -97,7 +99,7 @@ impl Config {
     }
 }
 
-/// Where secrets are kept, and the region that is part of their names.
+/// The replication of secrets, and the region in their names.
 fn replication(
     text: Option<&str>,
     region: Option<Region>,
@@ -106,12 +108,12 @@ fn replication(
         (Some("automatic") | None, None) => Ok((Replication::Automatic, None)),
         (Some("automatic"), Some(_)) => Err(invalid("`replication=automatic` excludes a region")),
         (Some("regional") | None, Some(region)) => Ok((Replication::Regional, Some(region))),
-        (Some("regional"), None) => Err(invalid("`replication=regional` needs a region")),
+        (Some("regional"), None) => Err(invalid("`replication=regional` requires a region")),
         (Some("user-managed"), Some(region)) => Ok((Replication::UserManaged(region), None)),
-        (Some("user-managed"), None) => Err(invalid("user-managed replication needs a region")
+        (Some("user-managed"), None) => Err(invalid("user-managed replication requires a region")
             .with_hint("set region (SECRET_STORE_GCP_REGION)")),
         (Some(_), _) => Err(invalid(
-            "the setting `replication` is `automatic`, `regional` or `user-managed`",
+            "the setting `replication` must be `automatic`, `regional` or `user-managed`",
         )),
     }
 }
@@ -127,10 +129,10 @@ fn credentials(settings: &SettingMap) -> Result<Credentials> {
         match &key {
             Some(key) => key.check_tenants()?,
             None => {
-                return Err(
-                    invalid("a tenant's Google store needs credentials of its own")
-                        .with_hint("set the JSON of a service account's key"),
-                );
+                return Err(invalid(
+                    "a tenant's Google store requires the tenant's own credentials",
+                )
+                .with_hint("set the JSON of a service account key"));
             }
         }
     }
@@ -147,32 +149,31 @@ fn credentials(settings: &SettingMap) -> Result<Credentials> {
         (None, None, Some("metadata")) => Ok(Credentials::Metadata),
         (None, None, Some("anonymous")) => Ok(Credentials::Anonymous),
         (None, None, Some(_)) => Err(invalid(
-            "the setting `credentials-source` is `default`, `metadata` or `anonymous`",
+            "the setting `credentials-source` must be `default`, `metadata` or `anonymous`",
         )),
     }
 }
 
-/// Where credentials come from.
+/// The source of the credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum Credentials {
-    /// None at all, for an emulator on loopback.
+    /// None, for an emulator on loopback.
     Anonymous,
-    /// The application default credentials: the file that `GOOGLE_APPLICATION_CREDENTIALS` names
-    /// (a key, or a configuration of workload identity federation), gcloud's own, or the metadata
-    /// server.
+    /// The application default credentials: the file in `GOOGLE_APPLICATION_CREDENTIALS` (a key, or
+    /// a configuration of workload identity federation), gcloud's login, or the metadata server.
     ApplicationDefault,
-    /// The content of a credentials file.
+    /// The contents of a credentials file.
     Key(Key),
     /// A credentials file, read again when it changes or is refused.
     KeyFile(PathBuf),
-    /// The metadata server and nothing else.
+    /// Only the metadata server.
     Metadata,
 }
 
-/// Where the value of a secret is kept.
+/// Where Google stores the value of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Replication {
-    /// Where Google decides.
+    /// Google decides.
     Automatic,
     /// In one region, as a regional secret.
     Regional,
@@ -181,7 +182,7 @@ pub(crate) enum Replication {
 }
 
 impl Replication {
-    /// Where a customer's key must be.
+    /// The required location of a customer's key.
     /// <https://cloud.google.com/secret-manager/docs/cmek>
     fn key_location<'a>(&'a self, place: &'a Place) -> &'a str {
         match self {
@@ -192,7 +193,7 @@ impl Replication {
     }
 }
 
-/// Refuses what Google would.
+/// Checks Google's rules for labels.
 /// <https://cloud.google.com/secret-manager/docs/creating-and-managing-labels>
 fn check_label(key: &str, value: &str) -> Result<()> {
     let allowed = |text: &str| {
@@ -210,8 +211,8 @@ fn check_label(key: &str, value: &str) -> Result<()> {
         return Ok(());
     }
     Err(invalid(
-        "a label's key and value have at most 63 small letters, digits, _ and -, and the key begins \
-         with a letter",
+        "a label's key and value must have at most 63 lowercase letters, digits, _ and -, and the key must \
+         begin with a letter",
     ))
 }
 
@@ -231,7 +232,7 @@ fn collect_labels(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, Strin
             _ => {}
         }
     }
-    // The owner comes on top.
+    // The owner needs one more.
     if labels.len() + 1 > MAX_LABELS {
         return Err(invalid(
             "Google allows 64 labels per secret, of which the owner takes one",
@@ -265,10 +266,10 @@ pub(crate) fn check_kms_key(key: &str, location: &str) -> Result<()> {
                 return Ok(());
             }
             Err(invalid(format!(
-                "the KMS key is of another location than the secrets need, which is {location}"
+                "the KMS key is in another location than {location}, which the secrets require"
             ))
             .with_hint(
-                "secrets without a region need a key in the location `global`, the others one in \
+                "secrets without a region require a key in the location `global`, others a key in \
                  their region",
             ))
         }
@@ -281,7 +282,7 @@ pub(crate) fn check_kms_key(key: &str, location: &str) -> Result<()> {
     }
 }
 
-/// The email of a service account, whose characters let nothing else into a URL or a command.
+/// Checks the email of a service account, so that it can be inserted into a URL or a command.
 pub(crate) fn check_service_account(email: &str) -> Result<()> {
     let allowed = |text: &str| {
         !text.is_empty()
@@ -299,8 +300,10 @@ pub(crate) fn check_service_account(email: &str) -> Result<()> {
         {
             Ok(())
         }
-        _ => Err(invalid("the service account is not the email of one")
-            .with_hint("write <name>@<project>.iam.gserviceaccount.com")),
+        _ => Err(
+            invalid("`impersonate-service-account` is not the email of a service account")
+                .with_hint("write <name>@<project>.iam.gserviceaccount.com"),
+        ),
     }
 }
 

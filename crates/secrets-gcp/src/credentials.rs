@@ -1,7 +1,8 @@
-//! Credentials: made once, kept, created again when their file changes or Google refuses them.
+//! Credentials: created once, cached, and created again when their file changes or Google refuses
+//! them.
 //!
-//! The SDK's credentials fetch and renew tokens by themselves, and keep forever what they have read
-//! from a file, and a refusal too: so it is we who throw them away.
+//! The SDK's credentials fetch and renew tokens themselves. They cache the contents of a file, and
+//! a refusal, forever, so this module replaces them.
 
 use std::env;
 use std::error::Error as StdError;
@@ -25,15 +26,14 @@ use tokio::time::{Instant, timeout};
 use crate::config::{Config, Credentials};
 use crate::key::{Key, Kind};
 
-/// How long getting a token may take in all. Where nothing answers at the address of the metadata
-/// server, the SDK has no limit of its own.
+/// The maximum time to get a token. If the metadata server does not respond, the SDK has no limit.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How old a token must be for its refusal to be answered with a new one: one that was just made is
-/// refused for what it says, and another would say the same.
-const YOUNG: Duration = Duration::from_secs(60);
+/// A refused token is only renewed if it is older. A new token is refused because of its contents,
+/// and another one would have the same contents.
+const MIN_AGE: Duration = Duration::from_secs(60);
 
-/// Our credentials, shared by all clients. Cloning shares the state.
+/// Our credentials, shared by all clients. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct CredentialCache(Arc<Inner>);
 
@@ -48,27 +48,27 @@ struct Source {
     impersonate: Option<String>,
 }
 
-/// What credentials are made of.
+/// The contents from which credentials are created.
 #[derive(Default)]
-struct Material {
+struct Contents {
     key: Option<Key>,
     file: Option<FileStamp>,
 }
 
-/// Credentials of the SDK, and what they were made of.
+/// Credentials of the SDK, and the contents they were created from.
 pub(crate) struct Held {
     credentials: SdkCredentials,
-    /// The content of the file or the setting; none for the metadata server.
-    material: Option<SecretValue>,
-    /// What the file looked like when it was read.
+    /// The contents of the file or the setting; `None` for the metadata server.
+    contents: Option<SecretValue>,
+    /// The state of the file when it was read.
     file: Option<FileStamp>,
-    /// Whether the same material can give another token than before.
+    /// Whether the same contents can produce a different token.
     renewable: bool,
     made_at: Instant,
 }
 
 impl CredentialCache {
-    /// Nothing is read yet.
+    /// Reads nothing yet.
     pub(crate) fn new(config: &Config) -> Self {
         Self::of(Source {
             credentials: config.credentials.clone(),
@@ -83,34 +83,35 @@ impl CredentialCache {
         }))
     }
 
-    /// Credentials whose token is good now, as far as we can tell.
+    /// Credentials with a valid token, as far as we know.
     pub(crate) async fn current(&self) -> Result<Arc<Held>, Error> {
         let Inner { source, shared } = &*self.0;
-        // With their first token, so that all who wait share its failure too.
+        // Includes the first token, so that all waiting callers share its failure too.
         let make = |_| async {
             let held = source.load()?;
-            source.see_token(&held).await.map(|()| held)
+            source.check_token(&held).await.map(|()| held)
         };
         let held = shared.get(Held::is_current, make).await?;
-        match source.see_token(&held).await {
+        match source.check_token(&held).await {
             Ok(()) => Ok(held),
             Err(error) => {
-                // The SDK would answer with the same error forever.
+                // The SDK would return the same error forever.
                 shared.forget(&held);
                 Err(error)
             }
         }
     }
 
-    /// Google has refused these credentials: looks for others. Whether there are.
+    /// Looks for other credentials after Google refused these. Returns whether there are other
+    /// ones.
     pub(crate) async fn refused(&self, refused: &Arc<Held>) -> bool {
         let source = &self.0.source;
         let make = || async {
-            let material = source.read()?;
-            let is_other = material.key.as_ref().map(|key| &key.json) != refused.material.as_ref();
-            let is_old = refused.renewable && refused.made_at.elapsed() >= YOUNG;
+            let contents = source.read()?;
+            let is_other = contents.key.as_ref().map(|key| &key.json) != refused.contents.as_ref();
+            let is_old = refused.renewable && refused.made_at.elapsed() >= MIN_AGE;
             if is_other || is_old {
-                source.make(material).map(Some)
+                source.make(contents).map(Some)
             } else {
                 Ok(None)
             }
@@ -120,13 +121,13 @@ impl CredentialCache {
         matches!(found.inspect_err(|_| shared.forget(refused)), Ok(Some(_)))
     }
 
-    /// Who we are, as far as the credentials say.
+    /// Our identity, as far as the credentials contain it.
     pub(crate) fn principal(&self) -> String {
         let of_material = self
             .0
             .shared
             .held()
-            .and_then(|held| held.material.clone())
+            .and_then(|held| held.contents.clone())
             .and_then(|json| Key { json }.value().ok())
             .and_then(|content| content.principal());
         let source = &self.0.source;
@@ -153,7 +154,7 @@ impl fmt::Debug for CredentialCache {
     }
 }
 
-/// What the SDK asks for each request.
+/// The SDK calls this for each request.
 impl CredentialsProvider for CredentialCache {
     async fn headers(
         &self,
@@ -165,55 +166,57 @@ impl CredentialsProvider for CredentialCache {
         }
     }
 
-    /// What is of another universe was refused; asking the metadata server costs a request.
+    /// Credentials of another universe have been refused. Asking the metadata server would cost a
+    /// request.
     async fn universe_domain(&self) -> Option<String> {
         None
     }
 }
 
 impl Held {
-    /// Whether the content of the file or setting is a configuration for impersonating somebody.
+    /// Whether the contents of the file or setting are a configuration for impersonation.
     fn acts_as_another(&self) -> bool {
-        let key = self.material.clone().map(|json| Key { json });
+        let key = self.contents.clone().map(|json| Key { json });
         key.and_then(|key| key.value().ok())
             .is_some_and(|content| content.text("service_account_impersonation_url").is_some())
     }
 
-    /// Whether the file is still what it was when it was read.
+    /// Whether the file is unchanged.
     fn is_current(&self) -> bool {
         !self.file.as_ref().is_some_and(FileStamp::has_changed)
     }
 }
 
 impl Source {
-    /// Reads what there is to be read.
-    fn read(&self) -> Result<Material, Error> {
+    /// Reads the contents.
+    fn read(&self) -> Result<Contents, Error> {
         let of_file = |path: &Path| {
-            // Stamped before reading: a file that changes meanwhile is read once more, not missed.
+            // Record the state of the file before reading it: a file that changes meanwhile is read
+            // again.
             let file = FileStamp::of(path);
-            read_key(path).map(|key| Material {
+            read_key(path).map(|key| Contents {
                 key: Some(key),
                 file: Some(file),
             })
         };
         match &self.credentials {
-            Credentials::Anonymous | Credentials::Metadata => Ok(Material::default()),
-            Credentials::Key(key) => Ok(Material {
+            Credentials::Anonymous | Credentials::Metadata => Ok(Contents::default()),
+            Credentials::Key(key) => Ok(Contents {
                 key: Some(key.clone()),
                 file: None,
             }),
             Credentials::KeyFile(path) => of_file(path),
             Credentials::ApplicationDefault => match default_file() {
-                // As the SDK has it: what the variable names must be there.
+                // As in the SDK, the file that the variable names must exist.
                 Some(DefaultFile::Named(path)) => of_file(&path).map_err(|error| {
                     error.with_hint("GOOGLE_APPLICATION_CREDENTIALS names this file")
                 }),
                 Some(DefaultFile::Usual(path)) if path.exists() => of_file(&path),
-                Some(DefaultFile::Usual(path)) => Ok(Material {
+                Some(DefaultFile::Usual(path)) => Ok(Contents {
                     key: None,
                     file: Some(FileStamp::of(path)),
                 }),
-                None => Ok(Material::default()),
+                None => Ok(Contents::default()),
             },
         }
     }
@@ -222,53 +225,59 @@ impl Source {
         self.make(self.read()?)
     }
 
-    /// Gets a token, or sees that there is one.
-    async fn see_token(&self, held: &Held) -> Result<(), Error> {
+    /// Gets a token, or checks that there is one.
+    async fn check_token(&self, held: &Held) -> Result<(), Error> {
         let token = quiet(held.credentials.headers(Extensions::new()));
         match timeout(TOKEN_TIMEOUT, token).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.explain(&error, held.acts_as_another())),
             Err(_) => Err(
                 Error::new(ErrorKind::Unavailable, "getting an access token timed out")
-                    .with_hint(self.tried()),
+                    .with_hint(self.sources_tried()),
             ),
         }
     }
 
-    /// Makes credentials of it. No request is made, but the SDK begins to fetch a token.
-    fn make(&self, material: Material) -> Result<Held, Error> {
-        let Material {
-            key: material,
+    /// Creates the SDK's credentials. Sends no request itself, but the SDK begins to fetch a token.
+    fn make(&self, contents: Contents) -> Result<Held, Error> {
+        let Contents {
+            key: contents,
             file,
-        } = material;
-        let (credentials, kind) = match &material {
+        } = contents;
+        let (credentials, kind) = match &contents {
             Some(key) => build(key)?,
             None if matches!(self.credentials, Credentials::Anonymous) => {
                 (anonymous::Builder::new().build(), None)
             }
-            None => (mds::Builder::default().build().map_err(unbuildable)?, None),
+            None => (
+                mds::Builder::default()
+                    .build()
+                    .map_err(invalid_credentials)?,
+                None,
+            ),
         };
         let credentials = match &self.impersonate {
             Some(account) => impersonated::Builder::from_source_credentials(credentials)
                 .with_target_principal(account)
                 .build()
-                .map_err(unbuildable)?,
+                .map_err(invalid_credentials)?,
             None => credentials,
         };
-        // A key signs what it signed before; the others ask somebody for a new token.
+        // A key signs the same contents again. The other types request a new token.
         let renewable = self.impersonate.is_some()
             || !matches!(kind, Some(Kind::ServiceAccount))
                 && !matches!(self.credentials, Credentials::Anonymous);
         Ok(Held {
             credentials,
-            material: material.map(|key| key.json),
+            contents: contents.map(|key| key.json),
             file,
             renewable,
             made_at: Instant::now(),
         })
     }
 
-    /// Why there is no token, from types and numbers alone: the SDK's messages quote answers.
+    /// Why there is no token, derived only from types and numbers: the SDK's messages quote
+    /// responses.
     fn explain(&self, error: &CredentialsError, acts_as_another: bool) -> Error {
         let cause = cause(error);
         let acts_as_another = acts_as_another || self.impersonate.is_some();
@@ -282,7 +291,9 @@ impl Source {
             Cause::Refused(status @ 403) if acts_as_another => (
                 Error::new(
                     ErrorKind::PermissionDenied,
-                    format!("the service account may not be impersonated (HTTP {status})"),
+                    format!(
+                        "the principal may not impersonate the service account (HTTP {status})"
+                    ),
                 ),
                 "grant roles/iam.serviceAccountTokenCreator on it, and enable \
                  iamcredentials.googleapis.com",
@@ -300,7 +311,7 @@ impl Source {
                     format!("the token server refuses the credentials (HTTP {status})"),
                 ),
                 "they were revoked, have expired, or belong to a deleted account: log in again \
-                 (`gcloud auth application-default login`), make a new key, or compare the workload \
+                 (`gcloud auth application-default login`), create a new key, or compare the workload \
                  identity pool's issuer, audience and conditions with the token",
             ),
             Cause::Refused(status) => (
@@ -340,7 +351,7 @@ impl Source {
                  file or program in a federation configuration must exist",
             ),
         };
-        error.with_hint(format!("{hint}; {}", self.tried()))
+        error.with_hint(format!("{hint}; {}", self.sources_tried()))
     }
 
     fn is_metadata(&self) -> bool {
@@ -355,9 +366,9 @@ impl Source {
         }
     }
 
-    /// What was tried, for people: which variables are set and which files exist, not what is in
-    /// them.
-    fn tried(&self) -> String {
+    /// The sources that were tried, for the error: the names of variables and files, and whether
+    /// they exist, never their contents.
+    fn sources_tried(&self) -> String {
         let tried = match &self.credentials {
             Credentials::Anonymous => "no credentials, as configured".to_owned(),
             Credentials::Key(_) => "the credentials of the settings".to_owned(),
@@ -378,7 +389,7 @@ impl Source {
                     path.display()
                 ),
                 None => {
-                    "GOOGLE_APPLICATION_CREDENTIALS (not set), no home folder, then the metadata \
+                    "GOOGLE_APPLICATION_CREDENTIALS (not set), no home directory, then the metadata \
                          server"
                         .to_owned()
                 }
@@ -391,7 +402,7 @@ impl Source {
     }
 }
 
-/// Why a token could not be had.
+/// Why there is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Connect(Connect),
@@ -400,8 +411,8 @@ enum Cause {
     TimedOut,
 }
 
-/// The first cause in the chain that is a number or a type. Messages are not looked at: they quote
-/// the bodies of answers.
+/// The first cause in the chain that is a number or a type. Messages are ignored, because they
+/// quote response bodies.
 fn cause(error: &(dyn StdError + 'static)) -> Cause {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -429,25 +440,25 @@ fn cause(error: &(dyn StdError + 'static)) -> Cause {
     Cause::Other
 }
 
-/// Credentials of the SDK, by the type that the content says.
+/// Creates the SDK's credentials for the type in the contents.
 fn build(key: &Key) -> Result<(SdkCredentials, Option<Kind>), Error> {
     let content = key.value()?;
     content.check()?;
     let kind = content.kind();
     let value = content.0;
-    // Fetching starts as a task of its own, which sees no subscriber of ours: what the SDK logs
-    // there is addresses.
+    // The SDK fetches the token in a separate task without our subscriber. It only logs addresses
+    // there.
     let built = match kind {
         Some(Kind::AuthorizedUser) => user_account::Builder::new(value).build(),
         Some(Kind::ExternalAccount) => external_account::Builder::new(value).build(),
         Some(Kind::Impersonated) => impersonated::Builder::new(value).build(),
         _ => service_account::Builder::new(value).build(),
     };
-    Ok((built.map_err(unbuildable)?, kind))
+    Ok((built.map_err(invalid_credentials)?, kind))
 }
 
-/// The SDK could not build credentials. Its reason is dropped: it may quote the content.
-fn unbuildable<E>(_reason: E) -> Error {
+/// The error if the SDK cannot build credentials. Drops the reason, which may quote the contents.
+fn invalid_credentials<E>(_reason: E) -> Error {
     Error::new(
         ErrorKind::InvalidConfig,
         "the credentials are invalid for their type",
@@ -475,9 +486,9 @@ fn read_key(path: &Path) -> Result<Key, Error> {
 /// The file of the application default credentials.
 /// <https://cloud.google.com/docs/authentication/application-default-credentials>
 enum DefaultFile {
-    /// By the variable.
+    /// From the variable.
     Named(PathBuf),
-    /// Where gcloud puts it.
+    /// gcloud's own file.
     Usual(PathBuf),
 }
 
@@ -557,8 +568,8 @@ mod tests {
         let second = cache.held_or_made().await.unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
         assert_eq!(cache.principal(), "longer@p.iam.gserviceaccount.com");
-        // A refusal of what is no longer held needs no reading; one of what is held finds the same,
-        // however many are refused at once.
+        // A refusal of replaced credentials reads nothing. A refusal of the current ones finds the
+        // same, for any number of concurrent refusals.
         assert!(cache.refused(&first).await);
         assert!(!cache.refused(&second).await);
         assert!(!cache.refused(&second).await);

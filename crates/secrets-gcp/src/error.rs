@@ -1,4 +1,4 @@
-//! What Google answers, in our terms.
+//! Maps Google's responses to errors.
 
 mod table;
 
@@ -20,7 +20,8 @@ use table::TABLE;
 const GOOGLE: Provider = Provider {
     name: "Google",
     rows: TABLE,
-    // Google gives a little, and says nowhere how much; a clock that is synchronised is never this wrong.
+    // Google tolerates some difference and does not document how much. A synchronised clock is
+    // never this wrong.
     tolerated_skew: 60,
     hints: Hints {
         answer: "try again; check endpoint-url and at proxies on the way",
@@ -34,17 +35,17 @@ const GOOGLE: Provider = Provider {
     },
 };
 
-/// Why one request failed.
+/// A failed request.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) action: Action,
     pub(crate) failure: Failure,
-    /// The permission that Google says is missing.
+    /// The missing permission, according to Google.
     permission: Option<String>,
 }
 
 impl Fault {
-    /// What an SDK error says, without its text, its bodies and its headers.
+    /// Takes the codes of an SDK error, without its text, bodies and headers.
     pub(crate) fn from_sdk(action: Action, error: &SdkError) -> Self {
         let mut fault = Self::new(action, nature(action, error));
         fault.failure.status = error.http_status_code();
@@ -82,24 +83,25 @@ impl Fault {
         }
     }
 
-    /// Whether Google answered this code.
+    /// Whether Google returned this code.
     pub(crate) fn has(&self, code: &str) -> bool {
         self.failure.has(code)
     }
 
-    /// Whether Google answered a code that the table calls this.
+    /// Whether Google returned a code that the table maps to this kind.
     pub(crate) fn is(&self, kind: ErrorKind) -> bool {
         self.failure.row(TABLE).is_some_and(|row| row.kind == kind)
     }
 
-    /// Whether the state of the version was refused: disabled, destroyed, or with an unusable key.
+    /// Whether Google refused the state of the version: disabled, destroyed, or with an unusable
+    /// key.
     pub(crate) fn is_precondition(&self) -> bool {
         self.has("FAILED_PRECONDITION")
     }
 
-    /// The error for it, before anybody adds operation, store and coordinate.
+    /// The error, still without operation, store and coordinate.
     ///
-    /// `host` is where the request went; `denied` is the advice of the policy table.
+    /// `host` received the request; `denied` returns the advice of the policy table.
     pub(crate) fn explain(
         &self,
         host: &str,
@@ -118,10 +120,11 @@ impl Fault {
             .with_source(self.clone())
     }
 
-    /// What a code means where it depends on what was asked for.
+    /// The meaning of a code that depends on the request.
     fn explain_action(&self, row: &Row) -> Option<Error> {
         let (kind, message, hint) = match (row.kind, self.action) {
-            // A secret is what a create makes: what it does not find is something else.
+            // If a create returns "not found", something else is missing: the secret does not exist
+            // yet.
             (ErrorKind::NotFound, Action::CreateSecret) => (
                 ErrorKind::InvalidConfig,
                 "something that the new secret refers to does not exist: the project, the region or \
@@ -139,10 +142,10 @@ impl Fault {
             {
                 (
                     ErrorKind::InvalidConfig,
-                    "the KMS key cannot be used, or a policy of the organisation forbids the location",
+                    "the KMS key cannot be used, or an organisation policy forbids the location",
                     "check whether kms-key is enabled and granted to Secret Manager's service agent \
                      (`migrate policy gcp --kms-key …`), and the policies gcp.resourceLocations \
-                     and gcp.restrictNonCmekServices; set region where secrets must stay in one",
+                     and gcp.restrictNonCmekServices; set region if secrets must stay in one",
                 )
             }
             (ErrorKind::InvalidConfig, Action::ListSecrets) if self.has("INVALID_ARGUMENT") => (
@@ -166,7 +169,7 @@ impl StdError for Fault {}
 
 fn nature(action: Action, error: &SdkError) -> Nature {
     if let Some(status) = error.status() {
-        // A reason says more than its status, as long as we know it.
+        // A known reason is more specific than its status.
         let reason = status.details.iter().find_map(|detail| match detail {
             StatusDetails::ErrorInfo(info) => {
                 Row::of(TABLE, &info.reason).map(|_| info.reason.as_str())
@@ -174,7 +177,7 @@ fn nature(action: Action, error: &SdkError) -> Nature {
             _ => None,
         });
         let named = match status.code {
-            // What the SDK makes of an answer without a status, or with one that it does not know.
+            // The SDK's error for a response without a status, or with an unknown one.
             Code::Unknown => error
                 .http_status_code()
                 .and_then(|http| code_of_http(action, http)),
@@ -193,8 +196,8 @@ fn nature(action: Action, error: &SdkError) -> Nature {
     } else if let Some(http) = error.http_status_code() {
         let body = error.http_payload().map_or(&b""[..], |body| &**body);
         let code = bare_code(body).or_else(|| {
-            // A page for people is a proxy's, or of a host that is no API: what it says of a path is
-            // nothing about a secret.
+            // An HTML page is from a proxy, or from a host that does not serve the API. Its status
+            // says nothing about a secret.
             let is_page = body.trim_ascii_start().starts_with(b"<");
             (!is_page).then(|| code_of_http(action, http)).flatten()
         });
@@ -204,21 +207,21 @@ fn nature(action: Action, error: &SdkError) -> Nature {
     }
 }
 
-/// The code of a bare status without the `error` object around it, as gRPC gateways write
-/// it. <https://cloud.google.com/apis/design/errors#error_model>
+/// The code of a bare status without the surrounding `error` object, as gRPC gateways return it.
+/// <https://cloud.google.com/apis/design/errors#error_model>
 fn bare_code(body: &[u8]) -> Option<Code> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let code = i32::try_from(body.get("code")?.as_i64()?).ok()?;
-    // An HTTP status stands there elsewhere.
+    // Otherwise this is an HTTP status.
     Some(Code::from(code)).filter(|code| !matches!(code, Code::Ok | Code::Unknown))
 }
 
-/// The code that an HTTP status stands for, where the answer names none; those of the servers' own
-/// failures need no more than their number.
+/// The code for an HTTP status, if the response has none. Server errors are identified by their
+/// status.
 /// <https://cloud.google.com/apis/design/errors#handling_errors>
 fn code_of_http(action: Action, status: u16) -> Option<Code> {
     Some(match (status, action) {
-        // Of what can be wrong with a read, only the state of the version is not ours to check.
+        // For a read, only the state of the version cannot be checked in advance.
         (400, Action::AccessVersion) => Code::FailedPrecondition,
         (400, _) => Code::InvalidArgument,
         (401, _) => Code::Unauthenticated,

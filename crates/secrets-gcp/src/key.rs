@@ -8,22 +8,23 @@ use secret_persistence_core::settings::invalid;
 use secret_persistence_core::{Error, Result, SecretValue};
 use serde_json::Value;
 
-/// The universe whose endpoints and tokens this crate knows.
+/// The only universe whose endpoints and tokens this crate supports.
 /// <https://cloud.google.com/docs/authentication/universe-domain>
 const UNIVERSE: &str = "googleapis.com";
 
-/// The content of a credentials file: a service account's key, or a configuration of workload
-/// identity federation, impersonation or a user's login. `Debug` shows none of it.
+/// The contents of a credentials file: a service account key, or a configuration of workload
+/// identity federation, impersonation or a user's login. `Debug` hides them.
 #[derive(Clone)]
 pub(crate) struct Key {
     pub(crate) json: SecretValue,
 }
 
 impl Key {
-    /// Reads the JSON text, which may be base64-encoded as in a Kubernetes manifest.
+    /// Parses the JSON text, which may be base64-encoded as in a Kubernetes manifest.
     ///
     /// # Errors
-    /// `InvalidConfig` for what is no credentials file, or lacks something. Nothing of it is shown.
+    /// `InvalidConfig` if it is not a credentials file or is incomplete. Errors never contain its
+    /// contents.
     pub(crate) fn parse(text: &SecretValue) -> Result<Self> {
         let trimmed = text.expose().trim_start_matches('\u{feff}').trim();
         let json = if trimmed.starts_with('{') {
@@ -42,17 +43,16 @@ impl Key {
         Ok(key)
     }
 
-    /// The content, parsed again: the SDK gets this copy and does not wipe it.
+    /// Parses the contents again. The SDK gets this copy and does not wipe it.
     pub(crate) fn value(&self) -> Result<KeyContent> {
         let text = self.json.expose().trim_start_matches('\u{feff}');
         let value: Value =
-            // The cause is dropped: it may quote.
+            // Drops the cause, which may quote the contents.
             serde_json::from_str(text).map_err(|_| not_a_key("the credentials are not JSON"))?;
         Ok(KeyContent(value))
     }
 
-    /// Refuses what a tenant may not use: anything but a service account's key whose tokens are
-    /// Google's to give.
+    /// Checks what a tenant may use: only a service account key with tokens from Google.
     pub(crate) fn check_tenants(&self) -> Result<()> {
         let content = self.value()?;
         if content.kind() != Some(Kind::ServiceAccount) {
@@ -94,7 +94,7 @@ impl KeyContent {
         }
     }
 
-    /// Who it is, for people.
+    /// The identity in the credentials, for display.
     pub(crate) fn principal(&self) -> Option<String> {
         let of_url = |name| {
             let (_, rest) = self.text(name)?.rsplit_once("/serviceAccounts/")?;
@@ -113,7 +113,7 @@ impl KeyContent {
         }
     }
 
-    /// Refuses what cannot work, by name and never by content.
+    /// Checks the required fields. Errors contain their names, never their contents.
     pub(crate) fn check(&self) -> Result<()> {
         let Some(kind) = self.kind() else {
             return Err(not_a_key("the credentials are JSON of an unknown type"));

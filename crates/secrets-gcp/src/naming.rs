@@ -1,4 +1,4 @@
-//! What Secret Manager calls a secret: projects, regions, and the resource names made of them.
+//! Projects, regions, and the resource names of secrets.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use secret_persistence_core::{Coordinate, Error, ErrorKind, MANAGED_PREFIX, Resu
 /// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/create>
 const MAX_ID_CHARS: usize = 255;
 
-/// The version of a managed secret: written once, never followed by another.
+/// The version of a managed secret, which only has one.
 pub(crate) const FIRST: &str = "1";
 
 /// The newest version, whatever its state.
 pub(crate) const LATEST: &str = "latest";
 
-/// A project's id or number, whose grammar lets nothing else into a path.
+/// A valid project id or number, which can be inserted into a path.
 /// <https://cloud.google.com/resource-manager/docs/creating-managing-projects>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Project(String);
 
 impl Project {
-    /// Reads `my-project-1`, `example.com:my-project-1` or a project's number.
+    /// Parses `my-project-1`, `example.com:my-project-1` or a project number.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (domain, id) = text
             .rsplit_once(':')
@@ -57,13 +57,13 @@ impl fmt::Display for Project {
     }
 }
 
-/// A Google Cloud region whose name follows the grammar, so that no other host can be smuggled in
-/// with it. <https://cloud.google.com/about/locations>
+/// A Google Cloud region with a valid name, so that it cannot redirect requests to another host.
+/// <https://cloud.google.com/about/locations>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Region(String);
 
 impl Region {
-    /// Reads `europe-west3` and its like: words of small letters, the last with a number.
+    /// Parses names like `europe-west3`: words of lowercase letters, the last one with a number.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
         let name = text.trim_end_matches(|last: char| last.is_ascii_digit());
@@ -82,7 +82,7 @@ impl Region {
         )
         .with_hint(
             "set SECRET_STORE_GCP_REGION, or the path of the URL as in \
-             `gcp://my-project/europe-west3`, to a region and not to a zone, or leave it out",
+             `gcp://my-project/europe-west3`, to a region (not a zone), or remove it",
         ))
     }
 
@@ -97,7 +97,7 @@ impl fmt::Display for Region {
     }
 }
 
-/// Where secrets are: a project, and a region where they are regional secrets.
+/// The location of the secrets: a project, and a region for regional secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) project: Project,
@@ -105,7 +105,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// What secrets are created under and listed in.
+    /// The resource under which secrets are created and listed.
     pub(crate) fn parent(&self) -> String {
         match &self.region {
             None => format!("projects/{}", self.project),
@@ -120,9 +120,9 @@ impl Place {
 
     /// The resource name of a version of a coordinate's secret.
     ///
-    /// Managed coordinates are valid ids as they are. An external one is a secret's id or its whole
-    /// resource name, in either case with a version or without; core has already refused every
-    /// spelling that could mean a managed secret.
+    /// Managed coordinates are valid ids. An external one is a secret's id or its full resource
+    /// name, with or without a version; core has already refused every spelling that could mean a
+    /// managed secret.
     pub(crate) fn version(&self, coordinate: &Coordinate) -> Result<Version> {
         let name = coordinate.as_str();
         if coordinate.managed().is_some() {
@@ -164,11 +164,11 @@ impl Place {
         Ok(Version::new(secret, version))
     }
 
-    /// A secret of a project that may be another one. Its form must be ours: global secrets are not
-    /// served by regional endpoints, and regional ones by no other.
+    /// A secret in any project. It must have the same form as ours: regional endpoints do not serve
+    /// global secrets, and only they serve regional secrets.
     fn foreign(&self, project: &str, region: Option<&str>, id: &str) -> Result<String> {
         let project = Project::parse(project)
-            .map_err(|_| invalid("the project in the resource name does not look like one"))?;
+            .map_err(|_| invalid("the project in the resource name is not valid"))?;
         if region != self.region.as_ref().map(Region::as_str) {
             let ours = match &self.region {
                 Some(region) => format!("regional secrets in {region}"),
@@ -176,9 +176,9 @@ impl Place {
             };
             return Err(Error::new(
                 ErrorKind::InvalidCoordinate,
-                format!("the resource name is of another place than this store, which has {ours}"),
+                format!("the resource name is of another location than this store, which contains {ours}"),
             )
-            .with_hint("open that place as a store of its own"));
+            .with_hint("open that location as a separate store"));
         }
         let place = Self {
             project,
@@ -188,7 +188,7 @@ impl Place {
     }
 }
 
-/// `project P`, or `project P region R`.
+/// Shows `project P`, or `project P region R`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "project {}", self.project)?;
@@ -231,9 +231,9 @@ impl Version {
         Self::new(self.secret.clone(), FIRST)
     }
 
-    /// Whether a version that answers with this name is of the secret that was asked for, and the
-    /// very version where that was asked for by number. The project is not compared: it is asked
-    /// for by its id, and answers with its number.
+    /// Whether a returned version belongs to the requested secret, and is the requested version if
+    /// that was a number. The project is not compared, because requests contain its id and
+    /// responses its number.
     pub(crate) fn is_answered_by(&self, name: &str) -> bool {
         let tail = |name: &str| {
             let mut parts = name.splitn(3, '/');
@@ -255,26 +255,26 @@ impl Version {
     }
 }
 
-/// The number of a version that was answered, or nothing where it is no number.
+/// The number of a returned version, or `None` if it is not a number.
 pub(crate) fn number(name: &str) -> Option<u64> {
     let (_, number) = name.rsplit_once("/versions/")?;
     number.parse().ok()
 }
 
-/// The id of a secret that was answered.
+/// The id of a returned secret.
 pub(crate) fn id(name: &str) -> Option<&str> {
     name.rsplit_once("/secrets/").map(|(_, id)| id)
 }
 
-/// Whether a listing of names with this prefix can have a managed one in it at all; only such a
-/// prefix is put into a filter.
+/// Whether a listing with this prefix can contain a managed name. Only such a prefix becomes part
+/// of a filter.
 pub(crate) fn is_name_prefix(prefix: &str) -> bool {
     prefix.len() <= MAX_ID_CHARS
         && prefix.bytes().all(is_id_byte)
         && (prefix.starts_with(MANAGED_PREFIX) || MANAGED_PREFIX.starts_with(prefix))
 }
 
-/// A project's number, which names it in the conditions of IAM.
+/// Whether the text is a project number, which identifies a project in conditions of IAM.
 pub(crate) fn is_project_number(text: &str) -> bool {
     (6..=19).contains(&text.len())
         && !text.starts_with('0')
@@ -286,7 +286,7 @@ fn check_id(id: &str) -> Result<&str> {
         return Ok(id);
     }
     Err(invalid(
-        "the ids of secrets have 1 to 255 of A-Z, a-z, 0-9, _ and -",
+        "the ids of secrets must have 1 to 255 of A-Z, a-z, 0-9, _ and -",
     ))
 }
 
@@ -303,7 +303,7 @@ fn check_version(version: &str) -> Result<()> {
         return Ok(());
     }
     Err(invalid(
-        "a version is a number from 1 on, `latest` or an alias",
+        "a version must be a number from 1, `latest` or an alias",
     ))
 }
 
@@ -458,9 +458,9 @@ mod tests {
         }
     }
 
-    /// Every spelling under which Secret Manager would find a managed secret, and every name it would
-    /// not take: refused by core or here, before any request. One that slipped through could be read,
-    /// though never written, as somebody else's.
+    /// Every spelling with which Secret Manager would find a managed secret, and every name that it
+    /// refuses: core or this file rejects them before any request. Otherwise a managed secret could
+    /// be read (but never written) as an external one.
     #[test]
     fn aliases_of_managed_secrets_and_foreign_places_are_refused() {
         let managed = "airbyte_workspace_1_secret_2_v1";

@@ -1,4 +1,4 @@
-//! The trait on top of the client: batches, deletes, listings, and what a secret says of itself.
+//! Implements the trait: batches, deletes, listings, and the attributes of a secret.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,13 +23,13 @@ use crate::writing::Interrupted;
 /// The largest value. <https://cloud.google.com/secret-manager/quotas>
 const MAX_VALUE_BYTES: usize = 65_536;
 
-/// The most entries of one page. Google allows more, which take seconds.
+/// The maximum number of entries per page. Google allows more, which take seconds.
 const MAX_PAGE: usize = 1_000;
 
-/// How many requests are in flight at once: as many as the quota of reading bears by far.
+/// The maximum number of concurrent requests, far below the quota for reads.
 const CONCURRENCY: usize = 50;
 
-/// The most requests per operation: see [`GoogleSecretManager`] for what they are.
+/// The maximum number of requests per operation; [`GoogleSecretManager`] lists them.
 const COST: Cost = Cost {
     read: 3,
     write: 5,
@@ -47,22 +47,21 @@ const LEAST: Cost = Cost {
 };
 
 /// A [`SecretPersistence`] in Google Secret Manager.
-///
 /// # Requests
-/// A read is one `access` of the version `latest`; where that is not found, a second one of version
-/// 1, because `latest` lags behind a write. A write is a create and an `addVersion`. More requests are
-/// made only to tell people what happened, or to finish what was interrupted: a look at a version
-/// that Google does not give out for its state; after a create that found the name taken, a read of
-/// `latest`, and of version 1 where that does not say enough, to compare with; the `addVersion` that
-/// is missing; and, if somebody else was faster, a read of what he added. [`Capabilities::cost`] counts
-/// them all. A write that stopped for a reason that passes goes on where it stopped.
+/// A read is one `access` of the version `latest`; if that is not found, a second one of version 1,
+/// because `latest` lags behind a write. A write is a create and an `addVersion`. Other requests
+/// only find out what happened, or finish an interrupted write: a read of the metadata of a version
+/// whose state prevents access; after a create that found the name taken, a read of `latest`, and
+/// of version 1 if that is not sufficient, to compare; the missing `addVersion`; and, if another
+/// writer was faster, a read of its version. [`Capabilities::cost`] counts all of them. A write
+/// that stopped for a temporary reason continues where it stopped.
 ///
 /// # Two writers
-/// Google refuses a second secret of a name, but not a second version of a secret. A write whose
-/// second step never came is completed by the next one, so two that do so at once both add a
-/// version. With the same value, which is the only case that the rest of this library ever brings
-/// about, nothing is wrong with that; with another, the one that comes second is told
-/// `AlreadyExists`, but a reader sees its value: [`Capabilities::atomic_create`] is false.
+/// Google refuses a second secret of a name, but not a second version of a secret. The next write
+/// completes a write whose second step is missing, so two concurrent writes may both add a version.
+/// If both have the same value, which is the only case that this library causes, the result is
+/// correct. Otherwise, the second one returns `AlreadyExists`, but readers see its value:
+/// [`Capabilities::atomic_create`] is false.
 #[derive(Debug)]
 pub struct GoogleSecretManager {
     pub(crate) client: Client,
@@ -71,10 +70,10 @@ pub struct GoogleSecretManager {
 }
 
 impl GoogleSecretManager {
-    /// Opens the store. No request is made, and credentials are looked for when they are needed.
+    /// Opens the store. Sends no request; credentials are loaded when they are needed.
     ///
     /// # Errors
-    /// None today. Every backend opens by this verb, and others ask their store.
+    /// None today. Every backend opens with this method, and some ask their store.
     pub async fn connect(config: Config) -> Result<Self> {
         Ok(Self {
             client: Client::new(&config),
@@ -83,11 +82,11 @@ impl GoogleSecretManager {
         })
     }
 
-    /// The documented quotas of a project, for the limit layer; take a share of them where others use
-    /// the project too.
+    /// The documented quotas of a project, for the limit layer. Take a share of them if the project
+    /// has other users.
     ///
-    /// The layer counts the requests that a call is sure to make: 90,000 reads of values a minute, 600
-    /// requests that change something, of which a write makes two, and 600 others.
+    /// The layer counts the minimum number of requests of a call: 90,000 reads of values a minute,
+    /// 600 requests that change something (a write sends two of them), and 600 others.
     /// <https://cloud.google.com/secret-manager/quotas>
     #[must_use]
     pub fn quotas() -> LimitOptions {
@@ -127,7 +126,7 @@ impl GoogleSecretManager {
     }
 }
 
-/// `gcp`, the project and the region; never a credential.
+/// Shows `gcp`, the project and the region, never a credential.
 impl fmt::Display for GoogleSecretManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "gcp {}", self.config.place.project)?;
@@ -162,7 +161,7 @@ impl SecretPersistence for GoogleSecretManager {
         join_all(writes.iter().map(|write| self.write_one(write))).await
     }
 
-    /// Deletes at once, whatever the options say: Google keeps nothing to restore.
+    /// Deletes immediately, whatever the options: Google cannot restore a deleted secret.
     async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
         let secret = self.config.place.secret(coordinate.as_str());
         self.interrupted.forget(coordinate.as_str());
@@ -180,7 +179,7 @@ impl SecretPersistence for GoogleSecretManager {
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         Err(Error::new(
             ErrorKind::Unsupported,
-            "Google keeps nothing of a deleted secret that could be restored",
+            "Google cannot restore a deleted secret",
         )
         .with_hint("write the value again, from a backup or another store")
         .with_operation(Operation::Restore)
@@ -192,7 +191,7 @@ impl SecretPersistence for GoogleSecretManager {
         if !naming::is_name_prefix(&options.prefix) {
             return Ok(Page::default());
         }
-        // <https://cloud.google.com/secret-manager/docs/filtering>: names that contain it.
+        // <https://cloud.google.com/secret-manager/docs/filtering>: names that contain the text.
         let filter = if options.prefix.is_empty() {
             String::new()
         } else {
@@ -221,7 +220,8 @@ impl SecretPersistence for GoogleSecretManager {
                 Some(coordinate) if coordinate.as_str().starts_with(&options.prefix) => {
                     page.entries.push(entry(coordinate, &secret));
                 }
-                // Ours, and not asked for: the filter finds the text anywhere in a name.
+                // A managed name without the requested prefix: the filter finds the text anywhere
+                // in a name.
                 Some(_) => {}
                 None => page.skipped += 1,
             }
@@ -240,8 +240,8 @@ impl SecretPersistence for GoogleSecretManager {
         Ok(entry(coordinate.clone(), &secret))
     }
 
-    /// Says who the credentials are for, after a token could be had. Secret Manager has no request
-    /// that would say who it sees.
+    /// Returns the identity in the credentials, after getting a token. Secret Manager has no
+    /// request for the identity of the caller.
     async fn identity(&self) -> Result<Identity> {
         let principal = self.client.principal().await.map_err(|error| {
             error
@@ -270,7 +270,7 @@ fn entry(coordinate: ManagedCoordinate, secret: &Secret) -> Entry {
         .with_tags(labels)
 }
 
-/// The customer-managed key, which depends on the form of the secret.
+/// The customer-managed key. Its field depends on the form of the secret.
 fn key(secret: &Secret) -> Option<String> {
     let of_replication = || match secret.replication.as_ref()?.replication.as_ref()? {
         SdkReplication::Automatic(automatic) => automatic.customer_managed_encryption.as_ref(),

@@ -1,5 +1,5 @@
-//! The rights that this store needs: one table, from which the custom roles, their conditions and the
-//! advice in errors are made.
+//! The permissions of this store: one table for the custom roles, their conditions and the hints in
+//! errors.
 //!
 //! ```
 //! use secret_persistence_gcp::policy::{PolicyOptions, commands, roles};
@@ -8,7 +8,7 @@
 //! let policy = roles(&options)?;
 //! assert_eq!(policy["roles"][0]["includedPermissions"][0], "secretmanager.secrets.create");
 //! assert!(commands(&options)?.contains("gcloud iam roles create"));
-//! // Quotes and wildcards in what operators type would widen a condition: refused.
+//! Quotes and wildcards would widen a condition, so they are refused.
 //! assert!(roles(&PolicyOptions::new("*")).is_err());
 //! # Ok::<(), secret_persistence_core::Error>(())
 //! ```
@@ -27,23 +27,24 @@ const SOME_PROJECT: &str = "PROJECT_ID";
 /// The placeholder for an unknown principal.
 const SOME_MEMBER: &str = "MEMBER";
 
-/// What the roles are for.
+/// Options of the roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyOptions {
-    /// The number of the project with the secrets: conditions name it, and not the id.
+    /// The number of the secrets' project, which conditions contain instead of the id.
     pub project_number: String,
-    /// The id of that project, for the commands; they ask Google for it unless given.
+    /// The id of that project. Without it, the commands ask Google.
     pub project: Option<String>,
-    /// The region, where secrets are regional ones.
+    /// The region, for regional secrets.
     pub region: Option<String>,
     /// The resource name of the customer's key, if there is one.
     pub kms_key: Option<String>,
-    /// Who gets the roles: `serviceAccount:<email>`, or a `principal://…` of workload identity.
+    /// The principal that gets the roles: `serviceAccount:<email>`, or a `principal://…` of
+    /// workload identity.
     pub member: Option<String>,
-    /// Prefixes of the ids of others' secrets that may be read.
+    /// Prefixes of the ids of external secrets that may be read.
     pub externals: Vec<String>,
-    /// Whether nothing is written or deleted.
+    /// Whether the store only reads.
     pub read_only: bool,
 }
 
@@ -61,42 +62,42 @@ impl PolicyOptions {
         }
     }
 
-    /// The project's id.
+    /// Sets the project's id.
     #[must_use]
     pub fn with_project(mut self, id: impl Into<String>) -> Self {
         self.project = Some(id.into());
         self
     }
 
-    /// Rights on the regional secrets of this region too.
+    /// Adds permissions for the regional secrets of this region.
     #[must_use]
     pub fn with_region(mut self, region: impl Into<String>) -> Self {
         self.region = Some(region.into());
         self
     }
 
-    /// The grant on the customer's key.
+    /// Adds the grant on the customer's key.
     #[must_use]
     pub fn with_kms_key(mut self, key: impl Into<String>) -> Self {
         self.kms_key = Some(key.into());
         self
     }
 
-    /// Who gets the roles.
+    /// Sets the principal that gets the roles.
     #[must_use]
     pub fn with_member(mut self, member: impl Into<String>) -> Self {
         self.member = Some(member.into());
         self
     }
 
-    /// The right to read others' secrets whose ids begin with this.
+    /// Permits reading external secrets whose ids begin with this prefix.
     #[must_use]
     pub fn with_external(mut self, prefix: impl Into<String>) -> Self {
         self.externals.push(prefix.into());
         self
     }
 
-    /// Nothing but reading.
+    /// Sets whether the store only reads.
     #[must_use]
     pub fn with_read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
@@ -104,14 +105,15 @@ impl PolicyOptions {
     }
 }
 
-/// The least roles, their bindings and the grant on the key, as the APIs of Google take them.
+/// Generates the minimal roles, their bindings and the grant on the key, in the form of Google's
+/// APIs.
 ///
 /// `roles` are custom roles of the project, `bindings` belong into its policy, `keys` into the
-/// policies of keys. Where options leave them out, `PROJECT_ID` and `MEMBER` stand for the project's
-/// id and the principal.
+/// policies of keys. Without these options, `PROJECT_ID` and `MEMBER` are placeholders for the
+/// project's id and the principal.
 ///
 /// # Errors
-/// `InvalidConfig` if an option does not follow its grammar; quotes and wildcards never do.
+/// `InvalidConfig` if an option is invalid; quotes and wildcards always are.
 pub fn roles(options: &PolicyOptions) -> Result<Value> {
     let scope = PolicyScope::parse(options)?;
     let roles: Vec<Value> = scope
@@ -156,7 +158,7 @@ pub fn roles(options: &PolicyOptions) -> Result<Value> {
     Ok(policy)
 }
 
-/// The gcloud commands that make and bind what [`roles`] says.
+/// The gcloud commands that create and bind the [`roles`].
 ///
 /// # Errors
 /// As [`roles`].
@@ -177,7 +179,7 @@ pub fn commands(options: &PolicyOptions) -> Result<String> {
     match &options.member {
         Some(member) => line(format!("MEMBER='{member}'")),
         None => line(
-            "MEMBER='serviceAccount:NAME@PROJECT.iam.gserviceaccount.com' # who runs the platform"
+            "MEMBER='serviceAccount:NAME@PROJECT.iam.gserviceaccount.com' # the platform's principal"
                 .to_owned(),
         ),
     }
@@ -214,7 +216,7 @@ pub fn commands(options: &PolicyOptions) -> Result<String> {
     Ok(script)
 }
 
-/// The request of a Google service, by the permission that it needs.
+/// A request to Google, by the permission that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     AccessVersion,
@@ -241,19 +243,19 @@ impl Action {
     }
 }
 
-/// What a refusal is about, for the advice in the error.
+/// A denied request, for the hint in the error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Denial<'a> {
     pub(crate) action: Action,
     pub(crate) place: &'a Place,
-    /// The resource name that the request was about.
+    /// The resource name in the request.
     pub(crate) resource: &'a str,
-    /// The permission that Google says is missing, where it says so.
+    /// The missing permission, if Google named it.
     pub(crate) permission: Option<&'a str>,
 }
 
 impl Denial<'_> {
-    /// What is refused, and what to grant.
+    /// The message about the denial, and the permission to grant.
     pub(crate) fn advice(self) -> (String, String) {
         let permission = self.permission.unwrap_or(self.action.as_str());
         let message = format!(
@@ -273,7 +275,7 @@ impl Denial<'_> {
             .map_or(ROLES_PAGE, |rule| rule.page);
         let grant = match self.level() {
             Level::Project => format!(
-                "grant it on project {}, without a condition on names, which it never fulfils",
+                "grant it on project {}, without a condition on names, which would never match",
                 self.place.project
             ),
             Level::Secret if self.is_ours() => format!(
@@ -284,7 +286,7 @@ impl Denial<'_> {
             Level::Secret => format!("grant it on {}", self.resource),
         };
         let hint = format!(
-            "{grant}; check the project as well, for Google answers the same for one that does not \
+            "{grant}; check the project too, because Google returns the same for one that does not \
              exist; `migrate policy gcp` prints the roles; see {page}"
         );
         (message, hint)
@@ -303,12 +305,12 @@ impl Denial<'_> {
     }
 }
 
-/// One right: which operations need it, and on what it can be granted.
+/// One permission: the operations that need it, and its resource.
 struct Rule {
     action: Action,
     operations: &'static [Operation],
     level: Level,
-    /// Where Google documents it.
+    /// The page of Google's documentation.
     page: &'static str,
 }
 
@@ -323,12 +325,12 @@ impl Rule {
     }
 }
 
-/// What a permission is checked on.
+/// The resource on which a permission is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
-    /// The project: no condition on a secret's name can ever hold.
+    /// The project: a condition on a secret's name never matches.
     Project,
-    /// The secret, whose name a condition can ask for.
+    /// The secret, whose name a condition can restrict.
     Secret,
 }
 
@@ -338,7 +340,7 @@ const KEY_PAGE: &str = "https://cloud.google.com/secret-manager/docs/cmek";
 const KEY_ROLE: &str = "roles/cloudkms.cryptoKeyEncrypterDecrypter";
 const SERVICE_AGENT: &str = "gcp-sa-secretmanager.iam.gserviceaccount.com";
 
-/// From the reference of permissions, and the page on conditions, which says what each is checked on.
+/// From the reference of permissions, and the page on conditions, which lists the resource of each.
 const RULES: &[Rule] = &[
     Rule {
         action: Action::CreateSecret,
@@ -352,7 +354,7 @@ const RULES: &[Rule] = &[
         level: Level::Project,
         page: CONDITIONS_PAGE,
     },
-    // A write needs it too, to compare the value of an existing name.
+    // A write also needs it, to compare the value of an existing name.
     Rule {
         action: Action::AccessVersion,
         operations: &[Operation::Read, Operation::Write],
@@ -365,7 +367,8 @@ const RULES: &[Rule] = &[
         level: Level::Secret,
         page: ROLES_PAGE,
     },
-    // Tells a disabled version from a destroyed one: access refuses both with the same code.
+    // Distinguishes a disabled version from a destroyed one: access refuses both with the same
+    // code.
     Rule {
         action: Action::GetVersion,
         operations: &[Operation::Read, Operation::Write],
@@ -386,7 +389,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// A custom role, and the condition that it is bound under.
+/// A custom role, and the condition of its binding.
 struct Role {
     id: &'static str,
     title: &'static str,
@@ -396,7 +399,7 @@ struct Role {
     expression: Option<String>,
 }
 
-/// Options that follow their grammar, and the roles made of them.
+/// Valid options, and the roles they result in.
 struct PolicyScope {
     project: String,
     member: String,
@@ -410,10 +413,10 @@ impl PolicyScope {
         if !is_project_number(number) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "a project's number has digits only",
+                "a project's number must consist of digits",
             )
             .with_hint(
-                "`gcloud projects describe <project> --format='value(projectNumber)'` says it; \
+                "`gcloud projects describe <project> --format='value(projectNumber)'` prints it; \
                  conditions name projects by number, never by id",
             ));
         }
@@ -432,7 +435,7 @@ impl PolicyScope {
             if external.is_empty() || external.len() > 255 || !external.bytes().all(allowed) {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
-                    "the prefix of external ids has 1 to 255 of A-Z, a-z, 0-9, _ and -",
+                    "the prefix of external ids must have 1 to 255 of A-Z, a-z, 0-9, _ and -",
                 ));
             }
         }
@@ -460,7 +463,7 @@ impl PolicyScope {
             Role {
                 id: "secretPersistenceProject",
                 title: "Secret persistence: project",
-                description: "What is checked on the project, and no condition on names can cover",
+                description: "Permissions on the project, which conditions on names cannot restrict",
                 permissions: permissions(Level::Project),
                 condition: "",
                 expression: None,
@@ -468,7 +471,7 @@ impl PolicyScope {
             Role {
                 id: "secretPersistenceSecrets",
                 title: "Secret persistence: secrets",
-                description: "What is done with the secrets of connectors",
+                description: "Use of the secrets of connectors",
                 permissions: permissions(Level::Secret),
                 condition: "connector-secrets",
                 expression: Some(expression(&[MANAGED_PREFIX])),
@@ -479,7 +482,7 @@ impl PolicyScope {
             roles.push(Role {
                 id: "secretPersistenceExternal",
                 title: "Secret persistence: external secrets",
-                description: "Reading secrets of others that connectors refer to",
+                description: "Reading of external secrets that connectors refer to",
                 permissions: vec![Action::AccessVersion.as_str(), Action::GetVersion.as_str()],
                 condition: "external-secrets",
                 expression: Some(expression(&externals)),
@@ -499,13 +502,13 @@ impl PolicyScope {
         })
     }
 
-    /// Who uses the key: Secret Manager itself, and not our principal.
+    /// The principal that uses the key: Secret Manager itself, not ours.
     fn service_agent(&self) -> String {
         format!("service-{}@{SERVICE_AGENT}", self.number)
     }
 }
 
-/// What the names of secrets begin with in conditions, where projects have numbers.
+/// The prefix of secrets' names in conditions, which contain project numbers.
 /// <https://cloud.google.com/iam/docs/conditions-resource-attributes#resource-name>
 fn prefix(number: &str, region: Option<&Region>) -> String {
     match region {
@@ -519,7 +522,7 @@ fn check_member(member: &str) -> Result<()> {
     let refused = || {
         Err(Error::new(
             ErrorKind::InvalidConfig,
-            "the member is no principal that can be granted roles",
+            "the member is not a principal that can be granted roles",
         )
         .with_hint(
             "write serviceAccount:<email>, user:<email>, group:<email>, or the principal:// or \
@@ -649,7 +652,7 @@ mod tests {
                 "{text}"
             );
             let condition = match binding["condition"]["expression"].as_str() {
-                // Commas would end the expression, quotes of this kind the argument.
+                // Commas would end the expression, and such quotes the argument.
                 Some(expression) if !expression.contains([',', '\'']) => {
                     format!("expression={expression}'")
                 }

@@ -1,4 +1,4 @@
-//! Reading: the newest version or the first, its checksum, and why there is nothing to read.
+//! Reads: the newest version or the first one, its checksum, and why there is nothing to read.
 
 use google_cloud_secretmanager_v1::model::secret_version::State;
 use google_cloud_secretmanager_v1::model::{AccessSecretVersionResponse, SecretVersion};
@@ -10,10 +10,10 @@ use crate::naming::{self, Version};
 use crate::persistence::GoogleSecretManager;
 
 impl GoogleSecretManager {
-    /// The value of a version; of the first one where the newest is not found.
+    /// The value of a version, or of the first one if the newest is not found.
     ///
-    /// Access by number is strongly consistent, `latest` is not: for a moment after a write it may
-    /// name nothing.
+    /// Access by number is strongly consistent, but `latest` is not: for a moment after a write it
+    /// may not exist.
     /// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access>
     pub(crate) async fn fetch(&self, version: &Version) -> Result<Found, Unread> {
         match self.fetch_version(version).await {
@@ -31,12 +31,12 @@ impl GoogleSecretManager {
                 value(answer).map(|value| Found { value, number })
             }
             Ok(_) => Err(Unread::Confused),
-            Err(fault) => Err(self.look_closer(version, fault).await),
+            Err(fault) => Err(self.diagnose(version, fault).await),
         }
     }
 
-    /// Asks what the version says of itself, where Google answers different things under one code.
-    async fn look_closer(&self, version: &Version, fault: Fault) -> Unread {
+    /// Asks for the version's metadata if Google's code is ambiguous.
+    async fn diagnose(&self, version: &Version, fault: Fault) -> Unread {
         if !fault.is_precondition() {
             return Unread::Refused(fault);
         }
@@ -57,7 +57,7 @@ impl GoogleSecretManager {
                 ErrorKind::Unsupported,
                 "the secret is binary, and only text is supported",
             )
-            .with_hint("store it as UTF-8, base64 for example"),
+            .with_hint("store it as UTF-8, for example in base64"),
             Unread::Confused => Error::new(
                 ErrorKind::Unexpected,
                 "the response is for another secret than the requested one",
@@ -85,7 +85,7 @@ impl GoogleSecretManager {
     }
 }
 
-/// A value, and the number of its version where Google says it.
+/// A value, and the number of its version if Google returned it.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) value: SecretValue,
@@ -95,57 +95,57 @@ pub(crate) struct Found {
 /// Why one secret was not read.
 #[derive(Clone, Debug)]
 pub(crate) enum Unread {
-    /// Bytes that are no text.
+    /// The value is not text.
     Binary,
-    /// Another secret was answered.
+    /// The response is for another secret.
     Confused,
-    /// The checksum is another one.
+    /// The checksum does not match.
     Damaged,
-    /// No value was answered.
+    /// The response does not contain a value.
     Empty,
-    /// Google said no, or nothing.
+    /// Google refused, or did not respond.
     Refused(Fault),
-    /// There is such a version, in a state in which it is not given out.
+    /// The version exists, but its state prevents access.
     State(Condition, Fault),
 }
 
 impl Unread {
-    /// Whether there is no such version, in no state.
+    /// Whether the version does not exist in any state.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Refused(fault) if fault.is(ErrorKind::NotFound))
     }
 }
 
-/// What keeps a version that exists from being read.
+/// The state that prevents access to an existing version.
 /// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions#state>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     Destroyed,
-    /// By somebody, who can undo it.
+    /// Someone disabled it, and can enable it.
     Disabled,
-    /// Nothing of its own: then it is the key that it is encrypted with.
+    /// The version itself is enabled, so the key that encrypts it is unusable.
     Enabled,
-    /// Disabled until it is destroyed, at a time that is set.
+    /// Disabled until its scheduled destruction.
     Scheduled,
-    /// We may not know.
+    /// We may not read the state.
     Unknown,
 }
 
 impl Condition {
     fn error(self) -> Error {
         match self {
-            // Gone for good, as if it had been deleted.
+            // Permanently gone, like a deleted secret.
             Self::Destroyed => Error::new(
                 ErrorKind::NotFound,
                 "the newest version of the secret was destroyed",
             )
-            .with_hint("nobody can restore it; add a version, or enter the secret again"),
-            Self::Disabled => final_(
+            .with_hint("it cannot be restored; add a version, or enter the secret again"),
+            Self::Disabled => permanent(
                 "the newest version of the secret is disabled",
                 "enable it: `gcloud secrets versions enable <version> --secret=<id>`",
             ),
-            Self::Enabled => final_(
-                "the version is enabled, but the customer's key that it is encrypted with cannot be \
+            Self::Enabled => permanent(
+                "the version is enabled, but the customer's key that encrypts it cannot be \
                  used",
                 "check whether the KMS key version is enabled, and granted to the service agent of \
                  Secret Manager (`migrate policy gcp --kms-key …`)",
@@ -157,15 +157,15 @@ impl Condition {
             .with_hint(
                 "enable it to keep it: `gcloud secrets versions enable <version> --secret=<id>`",
             ),
-            Self::Unknown => final_(
+            Self::Unknown => permanent(
                 "the newest version of the secret is disabled or destroyed, or its key cannot be used",
-                "which of these could not be seen without secretmanager.versions.get",
+                "grant secretmanager.versions.get to find out which",
             ),
         }
     }
 }
 
-fn final_(message: &'static str, hint: &'static str) -> Error {
+fn permanent(message: &'static str, hint: &'static str) -> Error {
     Error::new(ErrorKind::Conflict, message)
         .with_hint(hint)
         .with_retryable(false)
@@ -181,10 +181,10 @@ fn condition(version: &SecretVersion) -> Condition {
     }
 }
 
-/// Takes the SDK's bytes over, without a copy where they are ours alone.
+/// Takes the SDK's bytes, without a copy if they are not shared.
 fn value(answer: AccessSecretVersionResponse) -> Result<SecretValue, Unread> {
     let payload = answer.payload.ok_or(Unread::Empty)?;
-    // Google keeps a checksum with every value, also where the writer brought none.
+    // Google stores a checksum with every value, even if the writer sent none.
     if payload
         .data_crc32c
         .is_some_and(|stored| stored != checksum(&payload.data))

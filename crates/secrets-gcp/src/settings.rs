@@ -191,10 +191,10 @@ mod tests {
             ("gcp://my_project", "is not valid"),
             ("gcp://my-project/us-central1-a", "region"),
             ("gcp://my-project?project-id=other-project", "twice"),
-            ("gcp://my-project?replication=regional", "needs a region"),
+            ("gcp://my-project?replication=regional", "requires a region"),
             (
                 "gcp://my-project?replication=user-managed",
-                "needs a region",
+                "requires a region",
             ),
             (
                 "gcp://my-project/us-central1?replication=automatic",
@@ -208,7 +208,7 @@ mod tests {
                 "exclude",
             ),
             ("gcp://my-project?labels=a", "cannot be understood"),
-            ("gcp://my-project?labels=A=b", "small letters"),
+            ("gcp://my-project?labels=A=b", "lowercase letters"),
             ("gcp://my-project?kms-key=k", "resource name"),
             ("gcp://my-project?endpoint-url=http://psc.example", "https"),
             (
@@ -281,7 +281,7 @@ mod tests {
         assert!(Config::from_settings(&from_environment).is_err());
     }
 
-    /// Every setting is documented, and every default in the table is the real one.
+    /// Every setting is documented, and every default in the table is the one in effect.
     #[test]
     fn the_key_table_is_complete_and_true() {
         for setting in ROWS {

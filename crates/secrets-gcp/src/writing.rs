@@ -1,4 +1,4 @@
-//! Writing: two requests that make one secret, what an interruption leaves of them, and two writers.
+//! Writes: two requests per secret, interrupted writes, and concurrent writers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::naming::{self, FIRST, LATEST, Version};
 use crate::persistence::GoogleSecretManager;
 use crate::reading::Unread;
 
-/// How soon a secret may expire, in seconds.
+/// The minimum time until a secret expires, in seconds.
 /// <https://cloud.google.com/secret-manager/docs/creating-and-managing-expiring-secrets>
 const SOONEST_EXPIRY: i64 = 60;
 
-/// How many interrupted writes are remembered; to forget one costs it a request or two.
+/// How many interrupted writes are remembered. A forgotten one costs one or two more requests.
 const MOST_REMEMBERED: usize = 4_096;
 
 impl GoogleSecretManager {
@@ -28,7 +28,7 @@ impl GoogleSecretManager {
         let value = &write.value;
         let result = match self.interrupted.take(id) {
             Some(Reached::Empty) => self.complete(secret, value).await,
-            Some(Reached::Same) => self.look_as_readers(secret, value, true).await,
+            Some(Reached::Same) => self.check_visible(secret, value, true).await,
             Some(Reached::Secret) => self.resume(secret, value).await,
             None => match self.client.create(id, &self.config, write.expires).await {
                 Ok(_) => self.complete(secret, value).await,
@@ -46,12 +46,12 @@ impl GoogleSecretManager {
         })
     }
 
-    /// The second step: the secret is there and has no version, as far as we know.
+    /// The second step. As far as we know, the secret exists and has no version.
     async fn complete(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
         let first = Version::new(secret, FIRST);
         match self.client.add(first.secret(), value).await {
             Ok(added) if naming::number(&added.name) == Some(1) => Ok(Written::Created),
-            // Somebody else completed it at the same time, and was faster.
+            // Another writer completed it at the same time, and was faster.
             Ok(_) => match self.fetch_version(&first).await {
                 Ok(found) if found.value == *value => Ok(Written::AlreadySame),
                 Ok(_) => Err(taken().into()),
@@ -61,7 +61,7 @@ impl GoogleSecretManager {
                 Err(overtaken().with_source(fault).into())
             }
             Err(fault) => {
-                // What was answered with a refusal was not done.
+                // A refused request had no effect.
                 let reached = match fault.failure.nature {
                     Nature::Answered(_) | Nature::Connect(_) | Nature::Credentials(_) => {
                         Reached::Empty
@@ -76,22 +76,23 @@ impl GoogleSecretManager {
         }
     }
 
-    /// The name is taken: by an earlier attempt at this very write, which may have gone only half
-    /// the way, or by another value.
+    /// Compares with the existing value: an earlier attempt of the same write, which may be
+    /// incomplete, or another value.
     async fn compare(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
         let first = Version::new(secret.clone(), FIRST);
         let latest = Version::new(secret.clone(), LATEST);
         match self.fetch_version(&latest).await {
             Ok(found) if found.value != *value => Err(taken().into()),
             Ok(found) if found.number == Some(1) => Ok(Written::AlreadySame),
-            // Somebody has added versions, which we never do: unless two complete a write at once.
+            // Someone has added versions. This store never does, unless two writers complete a
+            // write at the same time.
             Ok(_) => match self.fetch_version(&first).await {
                 Ok(found) if found.value != *value => Err(taken().into()),
                 Ok(_) | Err(Unread::State(..)) => Ok(Written::AlreadySame),
                 Err(unread) if unread.is_missing() => Ok(Written::AlreadySame),
                 Err(unread) => Err(self.halt(&unread, &first)),
             },
-            // It lags behind, or there is none.
+            // `latest` lags behind, or there is no version.
             Err(unread) if unread.is_missing() => match self.fetch_version(&first).await {
                 Ok(found) if found.value == *value => Ok(Written::AlreadySame),
                 Ok(_) => Err(taken().into()),
@@ -102,23 +103,23 @@ impl GoogleSecretManager {
         }
     }
 
-    /// The name is taken, and its value is not known yet: the first version, whose
-    /// access does not lag behind, says most.
+    /// Resumes a write whose name is taken and whose value is unknown. The first version is the
+    /// most reliable, because access to it does not lag behind.
     async fn resume(&self, secret: String, value: &SecretValue) -> Result<Written, Halt> {
         let first = Version::new(secret.clone(), FIRST);
         match self.fetch_version(&first).await {
-            Ok(found) if found.value == *value => self.look_as_readers(secret, value, true).await,
+            Ok(found) if found.value == *value => self.check_visible(secret, value, true).await,
             Ok(_) => Err(taken().into()),
             Err(unread) if unread.is_missing() => self.complete(secret, value).await,
-            // Somebody who adds versions of his own has put the first one out of use.
-            Err(Unread::State(..)) => self.look_as_readers(secret, value, false).await,
+            // Someone who adds versions has disabled the first one.
+            Err(Unread::State(..)) => self.check_visible(secret, value, false).await,
             Err(unread) => Err(self.halt(&unread, &first)),
         }
     }
 
-    /// Whether readers will see the value: somebody may have added versions that we would not.
-    /// `is_same` says that the first one holds it, or else that it says nothing.
-    async fn look_as_readers(
+    /// Whether readers will see the value: someone may have added versions. `is_same` means that
+    /// the first version contains the value; otherwise it is unknown.
+    async fn check_visible(
         &self,
         secret: String,
         value: &SecretValue,
@@ -128,7 +129,7 @@ impl GoogleSecretManager {
         match self.fetch_version(&latest).await {
             Ok(found) if found.value == *value => Ok(Written::AlreadySame),
             Ok(_) => Err(taken().into()),
-            // It lags behind; the first one does not.
+            // `latest` lags behind, but the first version does not.
             Err(unread) if is_same && unread.is_missing() => Ok(Written::AlreadySame),
             Err(unread) if unread.is_missing() => Err(overtaken().into()),
             Err(unread) => {
@@ -147,8 +148,8 @@ impl GoogleSecretManager {
         Halt::at(Reached::Secret, error)
     }
 
-    /// An expiry that is too near is the likeliest parameter that Google refuses. It is not refused
-    /// beforehand: this machine's clock is not the one that counts.
+    /// An expiry that is too near is the most likely refused parameter. The store does not check it
+    /// in advance, because Google's clock counts, not this machine's.
     fn refused_create(&self, fault: &Fault, expires: Option<Timestamp>) -> Error {
         let parent = self.config.place.parent();
         let error = self.client.explain(fault, Operation::Write, &parent);
@@ -160,14 +161,14 @@ impl GoogleSecretManager {
         }
         Error::new(
             ErrorKind::InvalidValue,
-            "Google takes no secret that expires within a minute, or has expired",
+            "Google refuses secrets that expire within a minute or have expired",
         )
-        .with_hint("leave it out, or give it a later expiry")
+        .with_hint("remove the expiry, or set a later one")
         .with_source(fault.clone())
     }
 }
 
-/// Why a write stopped, and how far it had come.
+/// Why a write stopped, and its progress.
 struct Halt {
     error: Error,
     reached: Option<Reached>,
@@ -191,25 +192,25 @@ impl From<Error> for Halt {
     }
 }
 
-/// How far a write had come when it stopped.
+/// The progress of a write when it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reached {
-    /// The secret is there and has no version.
+    /// The secret exists and has no version.
     Empty,
     /// The first version has the value.
     Same,
-    /// The secret is there.
+    /// The secret exists.
     Secret,
 }
 
-/// How far writes had come that stopped for a reason that passes, so that the next attempt need not
-/// pay again for what was done. Under a quota that is used up this decides whether an attempt comes
-/// to its end at all. Only a help: without it the next attempt finds out by asking.
+/// The progress of writes that stopped for a temporary reason, so that the next attempt does not
+/// repeat requests. With an exhausted quota, this decides whether an attempt ever succeeds. It is
+/// only an optimisation: without it, the next attempt finds out by asking.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupted(Mutex<HashMap<Arc<str>, Reached>>);
 
 impl Interrupted {
-    /// Forgets a name: it is being deleted, or written again.
+    /// Forgets a name that is deleted or written again.
     pub(crate) fn forget(&self, id: &str) {
         self.take(id);
     }
@@ -238,7 +239,7 @@ fn taken() -> Error {
 fn overtaken() -> Error {
     Error::new(
         ErrorKind::Conflict,
-        "somebody else was creating or deleting the secret",
+        "another client was creating or deleting the secret",
     )
     .with_hint("try again")
 }

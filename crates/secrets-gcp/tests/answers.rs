@@ -1,4 +1,4 @@
-//! What Google answers where something is wrong: kind, advice, and nothing of the body.
+//! Google's responses to failures: the kind, the hint, and nothing of the body.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -22,7 +22,8 @@ async fn unread(store: &GoogleSecretManager) -> Error {
     store.read(&coordinate().into()).await.unwrap_err()
 }
 
-/// Every state that an operator may meet: kind, retry, and what the error must say.
+/// Every state that an operator may meet: the kind, whether it is retryable, and the required
+/// words.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_understands_what_is_wrong() {
     type Change = fn(&mut Switches);
@@ -127,8 +128,8 @@ async fn a_throttled_request_says_how_long_to_wait() {
     assert_eq!(error.retry_after(), Some(Duration::from_millis(2_500)));
 }
 
-/// The states of a version, told apart by what the version says of itself; where that may not be
-/// asked, the error says so.
+/// The states of a version, distinguished by its metadata. If the metadata may not be read, the
+/// error says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn disabled_destroyed_and_unusable_are_told_apart() {
     let google = google().await;
@@ -157,7 +158,7 @@ async fn disabled_destroyed_and_unusable_are_told_apart() {
     assert!(found.hint().unwrap().contains("secretmanager.versions.get"));
     google.switches(|switches| switches.denied.clear());
 
-    // The same name is not written again: nobody can tell whether it is the same value.
+    // The same name is not written again, because the value cannot be compared.
     for name in [&disabled, &destroyed] {
         let again = Write::new(name.clone(), "v".to_owned().into());
         store.write(again).await.unwrap_err();
@@ -199,7 +200,7 @@ async fn a_value_that_was_altered_on_its_way_is_refused() {
     let error = store.read(&name).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
     assert!(!format!("{error:?}").contains("the value \""));
-    // What is stored without a checksum cannot be compared.
+    // A value without a checksum cannot be verified.
     google.switches(|switches| {
         switches.corrupt_payloads = false;
         switches.omit_checksums = true;
@@ -207,7 +208,7 @@ async fn a_value_that_was_altered_on_its_way_is_refused() {
     assert_eq!(store.read(&name).await.unwrap().value, write.value);
 }
 
-/// `latest` may lag behind for minutes; a hydrate right after a save must not.
+/// `latest` may lag for minutes; a hydrate right after a save must not.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_just_written_is_read() {
     let google = google_with(|switches| {
@@ -268,7 +269,7 @@ async fn names_of_others_may_name_a_version() {
         let missing = Coordinate::parse("db/versions/3").unwrap();
         let error = store.read(&missing).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        // A version that was asked for by number is that one or none.
+        // A version that was requested by number is that one or none.
         assert_eq!(google.count("AccessSecretVersion"), 1);
         outsider.delete("db").await;
     }
@@ -308,7 +309,8 @@ async fn listings_are_paged_and_show_what_is_ours() {
     expected.sort();
     seen.sort();
     assert_eq!(seen, expected);
-    // The filter asks for names that contain the prefix; what only contains it is ours to leave out.
+    // The filter matches names that contain the prefix. The store skips those that do not begin
+    // with it.
     assert_eq!((pages >= 3, skipped), (true, 2));
 
     let wrong = secret_persistence_core::Cursor::new("nonsense");
@@ -331,7 +333,7 @@ async fn nothing_is_restored_and_what_is_not_there_is_deleted() {
     assert!(google.requests().is_empty());
 }
 
-/// Answers that Google does not give, but that something in its place may.
+/// Responses that Google does not send, but a substitute may.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_answers_nothing_panics_and_nothing_of_it_shows() {
     use ErrorKind as K;
@@ -404,7 +406,7 @@ async fn whatever_answers_nothing_panics_and_nothing_of_it_shows() {
         let store = anonymous(&gate).await;
         let error = unread(&store).await;
         assert_eq!(error.kind(), kind, "{answer:?}: {error}");
-        // The SDK repeats nothing by itself.
+        // The SDK does not retry.
         assert_eq!(gate.seen().len(), 1, "{answer:?}");
         let mut errors = vec![error];
         errors.extend(store.write(write("canary")).await.err());
@@ -413,7 +415,7 @@ async fn whatever_answers_nothing_panics_and_nothing_of_it_shows() {
         for error in errors {
             let shown = format!("{error} {error:?} {:?}", error.source());
             let shown = shown.to_lowercase();
-            // A code that follows the grammar of codes is told; a message is not.
+            // A code with the form of codes is shown; a message is not.
             assert!(
                 !shown.replace("http 418, canary", "").contains("canary"),
                 "{shown}"
@@ -429,9 +431,9 @@ async fn anonymous(gate: &Gate) -> GoogleSecretManager {
     setup.connect().await
 }
 
-/// A server that keeps to the HTTP statuses and leaves out whatever the documentation calls optional:
-/// codes in errors, checksums, times, labels, etags, counts; that writes the project's number where it
-/// was asked for its id; and that knows no filters.
+/// A server that uses HTTP statuses and omits everything that the documentation calls optional:
+/// codes in errors, checksums, times, labels, etags, counts. It returns the project's number for
+/// its id, and ignores filters.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_few_words_is_understood() {
     let there = coordinate();
@@ -481,7 +483,7 @@ async fn a_server_of_few_words_is_understood() {
         .delete(&coordinate(), &DeleteOptions::default())
         .await
         .unwrap();
-    // What a page for people says is missing is not taken for a secret that is.
+    // "Not found" in an HTML page is not about a secret.
     let page = ManagedCoordinate::parse("airbyte_page_v1").unwrap();
     let error = store
         .delete(&page, &DeleteOptions::default())

@@ -1,4 +1,4 @@
-//! The suite of promises, against the stand-in for Google Secret Manager.
+//! The conformance suite, with the stand-in for Google Secret Manager.
 
 #![allow(
     clippy::print_stdout,
@@ -64,8 +64,8 @@ async fn regional_secrets_keep_every_promise() {
     keeps_every_promise(&google, setup, Some(REGION)).await;
 }
 
-/// Global secrets with one replica, a customer's key and labels; `latest`, listings and metadata lag
-/// behind.
+/// Global secrets with one replica, a customer's key and labels; `latest`, listings and metadata
+/// lag.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_lags_behind_keeps_every_promise() {
     let google = google_with(|switches| {
@@ -83,7 +83,7 @@ async fn a_service_that_lags_behind_keeps_every_promise() {
     keeps_every_promise(&google, setup, None).await;
 }
 
-/// Through retry and limit, under a quota that the suite exceeds by far.
+/// With retry and limit, under a quota that the suite far exceeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_project_keeps_every_promise() {
     let google = google_with(|switches| switches.throttle_every = Some(3)).await;
@@ -97,14 +97,14 @@ async fn a_throttled_project_keeps_every_promise() {
     report.assert_passed();
 }
 
-/// The roles allow every request of a whole conformance run, and nothing in them is idle: without any
-/// one permission some promise is broken.
+/// The roles allow every request of a conformance run, and are minimal: without any one permission,
+/// some case fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_roles_are_enough_and_the_least() {
     for region in [None, Some(REGION)] {
         let google = google().await;
         let number = google.project_number().to_string();
-        // The suite also asks for a name that is not ours.
+        // The suite also reads an external name.
         let mut options = PolicyOptions::new(number).with_external("conformance-");
         let mut setup = config(&google);
         if let Some(region) = region {
@@ -123,14 +123,14 @@ async fn the_roles_are_enough_and_the_least() {
                 .all(|request| request.status != 403)
         );
 
-        // What the condition does not name is out of reach.
+        // Other names are not accessible, because of the condition.
         let foreign = Coordinate::parse("somebody-elses").unwrap();
         let error = store.read(&foreign).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     }
 }
 
-/// Each permission that is taken away makes one operation fail, and the error names it.
+/// Without each permission, one operation fails, and the error names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_permission_is_needed_and_named_where_it_is_missing() {
     let google = google().await;
@@ -166,7 +166,7 @@ async fn every_permission_is_needed_and_named_where_it_is_missing() {
     assert_eq!(named.len(), 7);
 }
 
-/// A reader needs no more than the read-only roles, and can change nothing.
+/// A reader needs only the read-only roles, and can change nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_roles_read_and_change_nothing() {
     let google = google().await;
@@ -190,7 +190,7 @@ async fn read_only_roles_read_and_change_nothing() {
     }
 }
 
-/// One request per secret, all of them under way together as far as the concurrency goes.
+/// One request per secret, as many concurrently as allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_secrets_are_a_hundred_requests_at_fifty_at_once() {
     let google = google().await;
@@ -244,8 +244,9 @@ fn permissions(policy: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What the roles and their conditions grant, without one permission. A small evaluator of conditions:
-/// it panics on what it does not know, so that a condition cannot hold by not being understood.
+/// The permissions of the roles and their conditions, without one permission. A small evaluator of
+/// conditions: it panics for anything unknown, so that no condition is true because it was
+/// misunderstood.
 fn grants(policy: &Value, without: Option<&str>) -> Vec<Grant> {
     let roles = policy["roles"].as_array().unwrap().iter();
     roles

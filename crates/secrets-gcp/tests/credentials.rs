@@ -1,6 +1,6 @@
-//! Credentials of every sort, as their files and servers have them, good and bad.
+//! Credentials of every kind from files and servers, valid and invalid.
 //!
-//! What depends on the environment runs in processes of its own.
+//! Tests that depend on the environment run in separate processes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -15,7 +15,7 @@ use secret_persistence_core::{Error, ErrorKind, SecretPersistence, SecretPersist
 use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
 use support::{Setup, google, google_with, store, write};
 
-/// With what one setting says about credentials.
+/// With one setting for credentials.
 async fn with(google: &Google, name: &'static str, value: &str) -> GoogleSecretManager {
     let setup = Setup::new(google.project(), &google.endpoint()).set(name, value);
     setup.connect().await
@@ -25,7 +25,7 @@ async fn refused(store: &GoogleSecretManager) -> Error {
     store.write(write("v")).await.unwrap_err()
 }
 
-/// The text of every kind of credentials file works, and says who it is.
+/// The text of every kind of credentials file works, and contains the identity.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_file_works() {
     let google = google().await;
@@ -58,14 +58,14 @@ async fn every_kind_of_file_works() {
         let identity = store.identity().await.unwrap();
         assert!(identity.principal.starts_with(&principal), "{identity}");
     }
-    // A key signs by itself: nobody was asked for a token for it alone.
+    // A key signs tokens itself, without any request.
     google.reset();
     let store = with(&google, "credentials", &google.service_account_json()).await;
     store.write(write("v")).await.unwrap();
     assert_eq!(google.requests().len(), 2);
 }
 
-/// Each source fails in a way of its own, and the error says what to do about it.
+/// Each source fails in its own way, and the error contains the remedy.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_a_token_is_explained() {
     let google = google().await;
@@ -112,8 +112,8 @@ async fn what_is_refused_a_token_is_explained() {
     );
 }
 
-/// A key is rotated under a running service: the file is read again when it changes, and when Google
-/// refuses what was in it.
+/// A key is rotated while the service is running: the file is read again when it changes, and when
+/// Google refuses its contents.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_file_is_read_again_when_it_changes_or_is_refused() {
     let google = google().await;
@@ -121,12 +121,12 @@ async fn a_key_file_is_read_again_when_it_changes_or_is_refused() {
     let store = with(&google, "credentials-file", path.to_str().unwrap()).await;
     store.write(write("v")).await.unwrap();
 
-    // Changed before anybody was refused: nobody is.
+    // Changed before any refusal: no request is refused.
     let new = google.rotate_key().unwrap();
     fs::write(&path, &new).unwrap();
     store.write(write("v")).await.unwrap();
 
-    // Revoked first: refused, not worth repeating as long as the file is the same.
+    // Revoked first: refused, and not retryable while the file is unchanged.
     let new = google.rotate_key().unwrap();
     let error = refused(&store).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
@@ -134,8 +134,8 @@ async fn a_key_file_is_read_again_when_it_changes_or_is_refused() {
     fs::write(&path, &new).unwrap();
     store.write(write("v")).await.unwrap();
 
-    // Changed so that the file's time and length show nothing: the refusal does, and is worth
-    // repeating.
+    // Changed without a visible change of the file's time and length: the refusal reveals it, and
+    // is retryable.
     let padded = |json: &str| format!("{json:<8192}");
     fs::write(&path, padded(&new)).unwrap();
     store.write(write("v")).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_key_file_is_read_again_when_it_changes_or_is_refused() {
     assert!(error.message().contains("cannot be read"), "{error}");
 }
 
-/// Tokens that end are renewed by themselves, by any number of callers at once.
+/// Expiring tokens are renewed automatically, for any number of concurrent callers.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_end_are_renewed() {
     let google = google_with(|switches| switches.token_lifetime = Duration::from_secs(2)).await;
@@ -193,7 +193,7 @@ async fn an_emulator_may_be_asked_without_credentials() {
     assert!(error.message().contains("without credentials"), "{error}");
 }
 
-/// The sources of the environment, each in a process that has only this one.
+/// The sources in the environment, each in a process with only this one.
 #[test]
 fn application_default_credentials_are_found_where_google_says() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -209,12 +209,12 @@ fn application_default_credentials_are_found_where_google_says() {
         e2e::in_a_process_of_its_own("child_writes", home.path(), &environment);
     };
 
-    // A file that the variable names.
+    // A file in the variable.
     let file = google.service_account_file().unwrap();
     let file = file.to_str().unwrap();
     let email = google.service_account();
     run(&[("GOOGLE_APPLICATION_CREDENTIALS", file), ("EXPECT", email)]);
-    // The metadata server, by default and alone.
+    // The metadata server, by default and exclusively.
     let metadata = google.metadata_host();
     let metadata = ("GCE_METADATA_HOST", metadata.as_str());
     let of_metadata = ("EXPECT", "the service account of the metadata server");
@@ -224,14 +224,14 @@ fn application_default_credentials_are_found_where_google_says() {
         of_metadata,
         ("SECRET_STORE_GCP_CREDENTIALS_SOURCE", "metadata"),
     ]);
-    // A file that is not there is not passed over.
+    // A missing file is not skipped.
     let missing = ("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json");
     run(&[
         missing,
         metadata,
         ("REFUSED", "/nowhere/key.json cannot be read"),
     ]);
-    // None at all.
+    // None.
     let none = ("GCE_METADATA_HOST", "metadata.invalid");
     run(&[none, ("REFUSED", "no Google credentials were found")]);
     run(&[
@@ -241,13 +241,13 @@ fn application_default_credentials_are_found_where_google_says() {
             "application_default_credentials.json (does not exist)",
         ),
     ]);
-    // gcloud's login, in the home folder.
+    // gcloud's login, in the home directory.
     let folder = home.path().join(".config/gcloud");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("application_default_credentials.json");
     fs::write(file, google.user_credentials_json()).unwrap();
     run(&[none, ("EXPECT", "the user of gcloud's login")]);
-    // Text of the settings goes before all of them.
+    // The text in the settings has precedence over all of them.
     let text = google.service_account_json();
     run(&[
         none,

@@ -1,6 +1,6 @@
-//! Nothing secret shows: not in errors, not in Debug, not in the logs of anybody at any level.
+//! Nothing secret appears in errors, Debug or logs, at any level and of any library.
 //!
-//! In a process of its own, because the subscriber is the process's.
+//! In a separate process, because the subscriber is global.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -29,8 +29,8 @@ const LINES: [&str; 3] = [
     "canary-line-three-é",
 ];
 
-/// The value line by line, and the lines and fields of the key, in the forms that JSON, Debug, base64
-/// and bytes would give them.
+/// The lines of the value, and the lines and fields of the key, in the encodings of JSON, Debug,
+/// base64 and bytes.
 fn canaries(key: &str) -> Vec<String> {
     let content: serde_json::Value = serde_json::from_str(key).unwrap();
     let pem = content["private_key"].as_str().unwrap();
@@ -49,7 +49,7 @@ fn canaries(key: &str) -> Vec<String> {
             [
                 text.escape_debug().to_string(),
                 bytes.join(", "),
-                // Without its end, which depends on what follows.
+                // Without its end, which depends on the following bytes.
                 packed[..packed.len() - 4].to_owned(),
                 text,
             ]
@@ -62,7 +62,7 @@ fn leaks(text: &str, canaries: &[String]) -> Vec<String> {
     found.cloned().collect()
 }
 
-/// With the variable set that makes the SDK log its requests.
+/// With the variable that makes the SDK log its requests.
 #[test]
 fn neither_values_nor_credentials_show_anywhere() {
     e2e::in_a_process_of_its_own(
@@ -83,7 +83,7 @@ async fn child_shows_nothing() {
     let value = SecretValue::new(LINES.join("\n"));
     let mut shown = String::new();
 
-    // A good day, and one on which payloads are damaged.
+    // Without faults, and with damaged payloads.
     let store = store(&google).await;
     let there = Write::new(coordinate(), value.clone());
     store.write(there.clone()).await.unwrap();
@@ -96,7 +96,7 @@ async fn child_shows_nothing() {
     google.switches(|switches| switches.revoked_keys = true);
     errors.extend(store.read(&there.coordinate.clone().into()).await.err());
 
-    // Every answer carries the value: as a result, as an error, and where no value belongs.
+    // Every response contains the value: as a result, in an error, and where no value belongs.
     let tokens = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     for status in [200, 400, 401, 500] {
         let body = json!({
@@ -146,7 +146,7 @@ async fn child_shows_nothing() {
     assert_eq!(leaks(&shown, &canaries), Vec::<String>::new());
 
     let logged = logs.text();
-    // It was listening: our own events are there, and those of the SDK's connections.
+    // The subscriber was active: it received our own events, and those of the SDK's connections.
     assert!(
         logged.contains("secret_persistence_gcp::client"),
         "{logged}"
@@ -162,8 +162,8 @@ async fn child_shows_nothing() {
         assert!(!logged.contains(&token) && !shown.contains(&token));
     }
 
-    // And it would have noticed: what the SDK makes of a value prints it, and the bare SDK, which the
-    // variable has made talkative, is not silenced because we were.
+    // And it would have detected leaks: the SDK's representation of a value prints it, and the bare
+    // SDK, which the variable makes log, is not silenced with ours.
     let payload = SecretPayload::new().set_data(value.expose().to_owned());
     assert!(!leaks(&format!("{payload:?}"), &canaries).is_empty());
     let gate = Gate::open(|_| Answer::error(400, "INVALID_ARGUMENT", None)).await;

@@ -1,4 +1,4 @@
-//! The two steps of a write: what is left between them, who completes it, and what two writers do.
+//! The two steps of a write: the state between them, their completion, and concurrent writers.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -19,8 +19,8 @@ use support::{config, coordinate, google, google_with, store, write};
 
 const REGION: &str = "europe-west3";
 
-/// The crash between the two requests, and everything that may follow it: without the completion a
-/// saved configuration would point at a secret that has no value, forever.
+/// A crash between the two requests, and everything that may follow. Without the completion, a
+/// saved configuration would point to a secret without a value forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_whose_version_never_came_is_completed_or_removed() {
     let google = google().await;
@@ -36,7 +36,7 @@ async fn a_create_whose_version_never_came_is_completed_or_removed() {
         if let Err(error) = read {
             assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         }
-        // By the process that was interrupted, which remembers, and by one that does not.
+        // By the interrupted process, which remembers, and by another one.
         let again = if arrived { first } else { store(&google).await };
         let written = again.write(write.clone()).await.unwrap();
         let expected = if arrived {
@@ -50,7 +50,7 @@ async fn a_create_whose_version_never_came_is_completed_or_removed() {
         let read = again.read(&write.coordinate.clone().into()).await.unwrap();
         assert_eq!(read.value, write.value);
     }
-    // Removed by who gives up.
+    // Deleted by a caller that gives up.
     let write = write("the value");
     google.switches(|switches| switches.cut("AddSecretVersion", When::BeforeWork));
     let store = store(&google).await;
@@ -61,7 +61,7 @@ async fn a_create_whose_version_never_came_is_completed_or_removed() {
         .await
         .unwrap();
     assert_eq!(google.secrets().len(), 2);
-    // And written again after all, though the store remembers a half of it.
+    // And written again, although the store remembers the first half.
     assert_eq!(store.write(write).await.unwrap(), Written::Created);
 }
 
@@ -77,7 +77,8 @@ async fn a_create_whose_answer_was_lost_is_the_same_write() {
     assert_eq!(store.write(write).await.unwrap(), Written::AlreadySame);
 }
 
-/// Two complete an interrupted write at once: both versions hold the same value, and both stay.
+/// Two writers complete an interrupted write at once: both versions have the same value, and both
+/// remain.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_complete_at_once_agree() {
     let google = google().await;
@@ -109,7 +110,7 @@ async fn two_that_complete_at_once_agree() {
     assert!(doubled > 0, "the race was never run");
 }
 
-/// Somebody else's value under our name, in whatever version, is never taken for ours.
+/// Another value under our name, in any version, is never treated as ours.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_value_in_any_version_is_already_there() {
     let google = google().await;
@@ -122,7 +123,7 @@ async fn another_value_in_any_version_is_already_there() {
         (&["theirs", "ours"], Err(ErrorKind::AlreadyExists)),
         (&["ours", "theirs"], Err(ErrorKind::AlreadyExists)),
     ] {
-        // Asked outright, where `latest` lags, and by a store that remembers an interruption.
+        // Read directly, with a lagging `latest`, and by a store that remembers an interruption.
         for lag in [Duration::ZERO, Duration::from_secs(600)] {
             let name = coordinate();
             outsider.create(name.as_str()).await;
@@ -135,7 +136,7 @@ async fn another_value_in_any_version_is_already_there() {
             google.switches(|switches| switches.latest_lag = lag);
             let write = Write::new(name, SecretValue::new("ours".into()));
             let written = store(&google).await.write(write).await;
-            // What lags cannot be seen: the first version decides then.
+            // A lagging version is invisible: the first one then decides.
             let expected = match (lag.is_zero(), versions) {
                 (false, ["ours", "theirs"]) => Ok(Written::AlreadySame),
                 _ => expected,
@@ -146,8 +147,8 @@ async fn another_value_in_any_version_is_already_there() {
     }
 }
 
-/// A lone writer under a quota that refuses every second or third request comes to its end: each
-/// attempt gets further than the one before.
+/// A single writer under a quota that refuses every second or third request succeeds: each attempt
+/// gets further than the previous one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_writer_comes_to_its_end() {
     for every in [2, 3, 4] {
@@ -165,7 +166,7 @@ async fn a_throttled_writer_comes_to_its_end() {
             let versions = google.versions(&secret(&google, write.coordinate.as_str()));
             assert_eq!(versions.len(), 1);
         }
-        // Stopped at whatever step, by a process that ends: what comes after remembers nothing.
+        // Stopped at any step, by a process that ends: the next one remembers nothing.
         let write = write("the value");
         google.switches(|switches| switches.cut("AddSecretVersion", When::BeforeWork));
         let _ = store(&google).await.write(write.clone()).await;
@@ -230,7 +231,7 @@ async fn everything_about_a_secret_goes_into_its_create() {
             .await
             .unwrap();
     }
-    // The replica is where it was asked for.
+    // The replica is in the requested location.
     let setup = config(&google)
         .set("region", REGION)
         .set("replication", "user-managed");
@@ -245,7 +246,7 @@ async fn everything_about_a_secret_goes_into_its_create() {
     assert_eq!(replicas[0].location, REGION);
 }
 
-/// Google enforces the expiry, and takes none that is too near.
+/// Google enforces the expiry, and refuses one that is too near.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_expired_is_gone() {
     let google = google().await;

@@ -1,13 +1,14 @@
-//! One table from Google's codes to kinds, and the advice to go with them.
+//! The table of Google's codes: their error kinds, with a reason and a hint.
 
 use secret_persistence_core::ErrorKind;
 use secret_persistence_remote::Row;
 
-/// Every code we know: first reasons, which say more, then statuses.
+/// Every known code: first reasons, which are more specific, then statuses.
 /// <https://cloud.google.com/apis/design/errors>,
 /// <https://cloud.google.com/dotnet/docs/reference/Google.Api.CommonProtos/latest/Google.Api.ErrorReason>.
 pub(super) const TABLE: &[Row] = &[
-    // IAM said no. The message and the hint are made of the policy table, which knows the permission.
+    // IAM denied the request. Message and hint come from the policy table, which knows the
+    // permission.
     Row::new(
         &["IAM_PERMISSION_DENIED", "PERMISSION_DENIED"],
         ErrorKind::PermissionDenied,
@@ -18,16 +19,16 @@ pub(super) const TABLE: &[Row] = &[
         &["SERVICE_DISABLED"],
         ErrorKind::InvalidConfig,
         "the Secret Manager API is not enabled in the project",
-        "run `gcloud services enable secretmanager.googleapis.com --project <project>` and wait some \
+        "run `gcloud services enable secretmanager.googleapis.com --project <project>` and wait a few \
          minutes; and check whether project-id (SECRET_STORE_GCP_PROJECT_ID) is the right one",
     ),
     Row::new(
         &["BILLING_DISABLED"],
         ErrorKind::InvalidConfig,
         "the project has no billing account",
-        "link one at https://console.cloud.google.com/billing/projects and wait some minutes",
+        "link one at https://console.cloud.google.com/billing/projects and wait a few minutes",
     ),
-    // A project that is misspelt or deleted, or a number that is none.
+    // A project id that is misspelt or deleted, or an invalid number.
     Row::new(
         &["CONSUMER_INVALID", "RESOURCE_PROJECT_INVALID"],
         ErrorKind::InvalidConfig,
@@ -39,9 +40,9 @@ pub(super) const TABLE: &[Row] = &[
         &["CONSUMER_SUSPENDED"],
         ErrorKind::PermissionDenied,
         "Google has suspended the project",
-        "look into the mail of its owners, and https://console.cloud.google.com",
+        "read the mail to its owners, and see https://console.cloud.google.com",
     ),
-    // The project that quota and billing are taken from, which the credentials may name.
+    // The project for quota and billing, which the credentials may name.
     Row::new(
         &["USER_PROJECT_DENIED"],
         ErrorKind::PermissionDenied,
@@ -56,18 +57,18 @@ pub(super) const TABLE: &[Row] = &[
             "SECURITY_POLICY_VIOLATED",
         ],
         ErrorKind::PermissionDenied,
-        "a policy of the organisation forbids the request",
-        "check the perimeters of VPC Service Controls and at the organisation's policies; the audit \
-         log of the project names the one that decided",
+        "an organisation policy forbids the request",
+        "check the perimeters of VPC Service Controls and the organisation's policies; the audit \
+         log of the project names the policy that applied",
     ),
-    // The time of a self-signed token is our clock's: `skew` tells where that is wrong.
+    // Our clock determines the time in a self-signed token. `skew` reveals a wrong clock.
     Row::new(
         &["ACCESS_TOKEN_EXPIRED"],
         ErrorKind::Unauthenticated,
         "the access token has expired",
         "check this machine's clock; log in again (`gcloud auth application-default login`)",
     ),
-    // A virtual machine's scopes cut down what its service account may do.
+    // The scopes of a virtual machine limit its service account.
     Row::new(
         &["ACCESS_TOKEN_SCOPE_INSUFFICIENT"],
         ErrorKind::PermissionDenied,
@@ -75,13 +76,13 @@ pub(super) const TABLE: &[Row] = &[
         "give the machine the scope https://www.googleapis.com/auth/cloud-platform, or use workload \
          identity",
     ),
-    // What a token that is signed with a deleted key looks like to Google.
+    // A token signed with a deleted key.
     Row::new(
         &["ACCESS_TOKEN_TYPE_UNSUPPORTED"],
         ErrorKind::Unauthenticated,
         "Google does not accept the token",
         "check whether the service account's key was deleted or disabled (`gcloud iam service-accounts \
-         keys list`), and make a new one",
+         keys list`), and create a new one",
     ),
     Row::new(
         &["ACCOUNT_STATE_INVALID"],
@@ -102,7 +103,7 @@ pub(super) const TABLE: &[Row] = &[
         "enable the limit layer, or request a higher quota at \
          https://console.cloud.google.com/iam-admin/quotas",
     ),
-    // A quota on how many there are, not on the rate: waiting does not help.
+    // A quota on the number of secrets, not on the rate. Waiting does not help.
     Row::new(
         &["RESOURCE_QUOTA_EXCEEDED"],
         ErrorKind::Unavailable,
@@ -117,7 +118,7 @@ pub(super) const TABLE: &[Row] = &[
         "another process was changing the secret",
         "try again",
     ),
-    // Only a create answers it, and the store compares the values before anybody sees this.
+    // Only a create returns this, and the store then compares the values.
     Row::new(
         &["ALREADY_EXISTS"],
         ErrorKind::AlreadyExists,
@@ -130,7 +131,7 @@ pub(super) const TABLE: &[Row] = &[
         "Google has lost the data, or received it damaged",
         "write it again; check https://status.cloud.google.com",
     ),
-    // The state of the version, which the store looks at; in writes the key or a policy.
+    // The state of the version, which the store reads; for writes, the key or a policy.
     Row::new(
         &["FAILED_PRECONDITION"],
         ErrorKind::Conflict,
@@ -150,9 +151,9 @@ pub(super) const TABLE: &[Row] = &[
         ErrorKind::NotFound,
         "the store does not have a secret of this name: it was never written, was deleted, or has expired",
         "check whether project-id and region are the ones it was written to, and `replication`: \
-         global secrets and those of a region do not see each other",
+         global and regional secrets are separate",
     ),
-    // Without a reason: a token that is none, of a deleted key or of a wrong time.
+    // Without a reason: an invalid token, one of a deleted key, or one with a wrong time.
     Row::new(
         &["UNAUTHENTICATED"],
         ErrorKind::Unauthenticated,

@@ -1,4 +1,4 @@
-//! A server that answers as it is told, for what the stand-in never says.
+//! A scripted server, for responses that the stand-in never sends.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// One request as it arrived.
+/// One request, as received.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// Method and path, such as `GET /v1/projects/…`.
@@ -19,7 +19,7 @@ pub(crate) struct Seen {
     pub(crate) authorization: String,
 }
 
-/// An answer: status, headers, body.
+/// A response: status, headers, body.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer(
     pub(crate) u16,
@@ -32,7 +32,7 @@ impl Answer {
         Self(200, Vec::new(), body.to_string())
     }
 
-    /// An error as the service has it, with a message that nobody may repeat.
+    /// An error of the service. Its message must not be repeated.
     pub(crate) fn error(http: u16, status: &str, reason: Option<&str>) -> Self {
         let details: Vec<Value> = reason
             .iter()
@@ -77,7 +77,7 @@ impl Gate {
                 let (seen, rule) = (Arc::clone(&seen), Arc::clone(&rule));
                 tokio::spawn(async move {
                     let service = service_fn(|request| serve(request, &seen, &rule));
-                    // An error here is a client that has gone away.
+                    // An error here is a client that disconnected.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -87,7 +87,7 @@ impl Gate {
         gate
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }

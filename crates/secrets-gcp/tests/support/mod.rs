@@ -1,5 +1,4 @@
-//! What the tests of this crate share: the stand-in, a server that answers as it is told, and small
-//! helpers.
+//! Shared by the tests of this crate: the stand-in, a scripted server, and small helpers.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -13,19 +12,19 @@ use secret_persistence_core::{ManagedCoordinate, Owner, Result, Scope, SecretVal
 use secret_persistence_gcp::{Config, GoogleSecretManager, SETTINGS};
 use uuid::Uuid;
 
-/// A stand-in on a good day.
+/// A stand-in without faults.
 pub(crate) async fn google() -> Google {
     Google::start(Options::default()).await.unwrap()
 }
 
-/// A stand-in that behaves like this from the start.
+/// A stand-in with these initial switches.
 pub(crate) async fn google_with(change: impl FnOnce(&mut Switches)) -> Google {
     let google = google().await;
     google.switches(change);
     google
 }
 
-/// Settings that a test puts together.
+/// Settings for a test.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
     settings: BTreeMap<&'static str, String>,
@@ -74,7 +73,7 @@ pub(crate) async fn store(google: &Google) -> GoogleSecretManager {
     config(google).connect().await
 }
 
-/// A name that nobody else has.
+/// A unique name.
 pub(crate) fn coordinate() -> ManagedCoordinate {
     ManagedCoordinate::new(&Scope::workspace(Uuid::new_v4()), Uuid::new_v4(), 1).unwrap()
 }

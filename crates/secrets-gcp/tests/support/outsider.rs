@@ -1,4 +1,4 @@
-//! Somebody else who uses the same project, with the bare SDK.
+//! Another client of the same project, with the bare SDK.
 
 use async_trait::async_trait;
 use e2e::google::Google;
@@ -9,7 +9,7 @@ use google_cloud_secretmanager_v1::model::{Replication, Secret, SecretPayload};
 use secret_persistence_core::conformance::Outsider;
 use secret_persistence_core::{Coordinate, Error, ErrorKind, Result, SecretValue};
 
-/// The bare SDK, and where its secrets are.
+/// The bare SDK, and the location of its secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct SomebodyElse {
     service: SecretManagerService,
@@ -18,7 +18,7 @@ pub(crate) struct SomebodyElse {
 }
 
 impl SomebodyElse {
-    /// For global secrets, or those of a region.
+    /// For global secrets, or for those of a region.
     pub(crate) async fn of(google: &Google, region: Option<&str>) -> Self {
         let key = serde_json::from_str(&google.service_account_json()).unwrap();
         let (endpoint, parent) = match region {
@@ -62,7 +62,7 @@ impl SomebodyElse {
             .unwrap();
     }
 
-    /// Another version; its number.
+    /// Adds a version, and returns its number.
     pub(crate) async fn add(&self, id: &str, value: &[u8]) -> u64 {
         let added = self
             .service

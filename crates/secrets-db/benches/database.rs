@@ -1,9 +1,10 @@
-//! What the store adds to the bare query for the same 1,000 rows, and encryption to each value.
+//! The overhead of the store over the bare query for the same 1,000 rows, and of encryption for
+//! each value.
 //!
 //! `cargo bench -p secret-persistence-db` measures SQLite; with `--features postgres` and `TEST_POSTGRES_URL`
 //! Postgres too. Each line is the median of interleaved repetitions.
 
-// A bench prints, and may stop at whatever goes wrong.
+// A bench prints, and may panic on any failure.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::hint::black_box;

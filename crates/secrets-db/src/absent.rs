@@ -1,4 +1,4 @@
-//! A table that does not exist yet, read as the empty one that it would be: for dry runs.
+//! Reads a table that does not exist as an empty one, for dry runs.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::schema::Layout;
 
 /// Contains nothing and refuses every change.
 pub(crate) struct Absent {
-    /// What the error of a change calls it.
+    /// The table's name in errors.
     pub(crate) name: String,
 }
 
@@ -19,7 +19,7 @@ impl Absent {
         Error::new(
             ErrorKind::Unsupported,
             format!(
-                "{} does not exist, and `create=dry-run` does not make it",
+                "{} does not exist, and `create=dry-run` does not create it",
                 self.name
             ),
         )

@@ -1,4 +1,4 @@
-//! What both engines do with a table, in terms of rows. Values are exposed here and no higher up.
+//! The operations of both engines on rows. Only the implementations expose values.
 
 use std::collections::HashSet;
 
@@ -8,74 +8,75 @@ use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use crate::envelope::Sealed;
 use crate::schema::Layout;
 
-/// One database and one table in it. Errors lack operation, store and coordinate, which the caller adds.
+/// One table in one database. Errors lack operation, store and coordinate, which the caller adds.
 #[async_trait]
 pub(crate) trait Client: Send + Sync {
-    /// Which of our columns the table has.
+    /// The columns that the table has.
     fn layout(&self) -> Layout;
 
-    /// The rows of these names, in any order; none for a name that is missing.
+    /// The rows of these names, in any order. Missing names have no row.
     async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<Row>>;
 
-    /// Inserts rows whose name is new, and says which those were. The others stay as they are.
+    /// Inserts the rows with new names, and returns which ones. Existing rows stay unchanged.
     async fn insert(&self, rows: &Rows<'_>) -> Result<Inserted>;
 
     async fn delete(&self, name: &str) -> Result<()>;
 
-    /// At most `limit` names in the table's order after `after` that begin with `prefix`.
+    /// At most `limit` names after `after` that begin with `prefix`, in the table's order.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Head>>;
 
     async fn describe(&self, name: &str) -> Result<Option<Head>>;
 
-    /// At most `limit` rows of a kind in the table's order after `after`.
+    /// At most `limit` rows of a kind after `after`, in the table's order.
     async fn scan(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Vec<Row>>;
 
     async fn count(&self, filter: &Filter) -> Result<u64>;
 
-    /// Replaces each row that still is what it was, and says which those were.
+    /// Replaces each row that is unchanged, and returns which ones.
     async fn swap(&self, swaps: &[Swap]) -> Result<HashSet<String>>;
 
-    /// Everything in the second table; nothing where that is missing.
+    /// All entries of the second table; none if it is missing.
     async fn meta(&self) -> Result<Vec<(String, Vec<u8>)>>;
 
-    /// Adds an entry, or replaces it where `replace` says so.
+    /// Adds an entry. Replaces an existing one only if `replace` is set.
     async fn put_meta(&self, name: &str, value: &[u8], replace: bool) -> Result<()>;
 
     async fn remove_meta(&self, name: &str) -> Result<()>;
 
-    /// Waits until no statement that began before is still writing.
+    /// Waits until all statements that began earlier have stopped writing.
     async fn barrier(&self) -> Result<()>;
 
-    /// Rewrites the table, so that no old value lingers in its free space. SQLite does in any case;
-    /// Postgres only where it is asked and the role may. Says whether it is done.
+    /// Rewrites the table, so that its free space contains no old values. SQLite always does;
+    /// Postgres only on request and if the role is allowed to. Returns whether the table was
+    /// rewritten.
     async fn scrub(&self, asked: bool) -> Result<bool>;
 
-    /// Where old values stay whatever we do, and what to do about it.
+    /// Where old values remain in any case, and what to do about it.
     fn out_of_reach(&self) -> &'static [&'static str];
 
-    /// Who the database takes us for.
+    /// The identity that the database knows us by.
     async fn principal(&self) -> Result<String>;
 
     async fn close(&self);
 }
 
-/// Which columns a read needs.
+/// The columns that a read needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Columns {
-    /// Those of the table as it may always have been, and the expiry where there is one.
+    /// The columns of every table, and the expiry if the table has it.
     Plain,
-    /// All that make up a value.
+    /// All columns of a value.
     Sealed,
 }
 
-/// One row of the table, as it is.
+/// One row of the table, as stored.
 pub(crate) struct Row {
     pub(crate) coordinate: String,
     pub(crate) expires: Option<i64>,
     pub(crate) content: Result<Content>,
 }
 
-/// What the columns of a value hold, whatever that means.
+/// The contents of a value's columns, not interpreted.
 pub(crate) struct Content {
     pub(crate) payload: Option<SecretValue>,
     pub(crate) ciphertext: Option<Vec<u8>>,
@@ -97,7 +98,7 @@ impl Content {
         }
     }
 
-    /// Whether any column of an encrypted row is filled.
+    /// Whether any column of an encrypted row has a value.
     pub(crate) fn is_touched_by_encryption(&self) -> bool {
         self.ciphertext.is_some()
             || self.nonce.is_some()
@@ -106,7 +107,8 @@ impl Content {
             || self.key_id.is_some()
     }
 
-    /// The encrypted columns, where all of them are filled and `payload` is not; else `payload`.
+    /// The encrypted columns, if all of them have a value and `payload` does not; otherwise
+    /// `payload`.
     pub(crate) fn into_sealed(self) -> Result<Sealed, Option<SecretValue>> {
         match self {
             Self {
@@ -142,11 +144,11 @@ impl Content {
     }
 }
 
-/// Which rows were inserted.
+/// The rows that were inserted.
 pub(crate) enum Inserted {
-    /// All of them: the usual case, in which no engine has to list them.
+    /// All: the usual case, in which the engine need not list them.
     All,
-    /// Those of these names.
+    /// Those with these names.
     Only(HashSet<String>),
 }
 
@@ -159,7 +161,7 @@ impl Inserted {
     }
 }
 
-/// Rows to be inserted, all plain or all encrypted under one key.
+/// Rows to insert: all plain, or all encrypted under one key.
 pub(crate) struct Rows<'a> {
     pub(crate) owner: Option<&'a str>,
     pub(crate) created: i64,
@@ -176,7 +178,7 @@ pub(crate) enum Values<'a> {
     },
 }
 
-/// What is known of a row without its value.
+/// The columns of a row besides its value.
 pub(crate) struct Head {
     pub(crate) coordinate: String,
     pub(crate) owner: Option<String>,
@@ -185,9 +187,9 @@ pub(crate) struct Head {
     pub(crate) key_id: Option<String>,
 }
 
-/// Which rows a conversion goes through.
+/// The rows that a conversion reads.
 pub(crate) enum Filter {
-    /// Encrypted under whatever key.
+    /// Encrypted under any key.
     Sealed,
     /// Encrypted under another key than this one.
     SealedNotUnder(String),
@@ -197,7 +199,7 @@ pub(crate) enum Filter {
     Plain,
 }
 
-/// One row before and after.
+/// One row before and after a change.
 pub(crate) struct Swap {
     pub(crate) coordinate: String,
     pub(crate) expires: Option<i64>,
@@ -207,12 +209,12 @@ pub(crate) struct Swap {
 
 pub(crate) enum Before {
     Plain(SecretValue),
-    /// The wrapped key, which no two rows have in common.
+    /// The wrapped key, which is unique for each row.
     Sealed(Vec<u8>),
 }
 
 /// Decodes a row by position: coordinate, expires, payload, and for [`Columns::Sealed`] ciphertext,
-/// nonce, wrapped key, key nonce, key id. A damaged value spoils its own row only.
+/// nonce, wrapped key, key nonce, key id. A damaged value affects only its own row.
 pub(crate) fn decode<R>(row: &R, columns: Columns) -> Result<Row, sqlx::Error>
 where
     R: sqlx::Row,
@@ -248,7 +250,7 @@ where
     })
 }
 
-/// Decodes what is known of a row without its value: coordinate, owner, created, expires, key id.
+/// Decodes a row without its value, by position: coordinate, owner, created, expires, key id.
 pub(crate) fn decode_head<R>(row: &R) -> Result<Head, sqlx::Error>
 where
     R: sqlx::Row,

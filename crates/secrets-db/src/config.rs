@@ -13,7 +13,7 @@ use crate::keyring_file;
 use crate::naming::TableName;
 use crate::postgres_options::{POSTGRES_SETTINGS, PostgresOptions};
 
-/// The key table. Postgres settings are refused together with an SQLite file.
+/// The key table. Rejects Postgres settings together with an SQLite file.
 pub const SETTINGS: KeyTable = KeyTable::new(
     &["sqlite", "postgres", "postgresql"],
     ROWS,
@@ -24,7 +24,7 @@ pub const SETTINGS: KeyTable = KeyTable::new(
     },
 )
 .with_reads(|explicit, variable, name| {
-    // With an SQLite file, Postgres settings of the environment are for something else.
+    // With an SQLite file, Postgres settings in the environment belong to something else.
     let for_postgres = POSTGRES_SETTINGS.iter().any(|row| row.env.contains(&name));
     !(for_postgres && explicit.is_set("path")) && PostgresOptions::reads(explicit, variable, name)
 });
@@ -64,10 +64,10 @@ const ROWS: &[Setting] = &[
     .with_default("10"),
 ];
 
-/// Which rows a store accepts and writes. Only the setting decides, never the table's content.
+/// The rows that a store accepts and writes. Only the setting decides, never the table's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Reads plain and encrypted rows and writes encrypted ones: for all processes while
+    /// Reads plain and encrypted rows, and writes encrypted ones. For all processes while
     /// [`Database::encrypt`](crate::Database::encrypt) converts the table.
     Converting,
     /// Reads and writes encrypted rows; a plain row is `Integrity`.
@@ -106,7 +106,7 @@ impl fmt::Display for Mode {
 /// let url = StoreUrl::parse("sqlite:///var/lib/secrets.db?table=secrets")?;
 /// let config = Config::from_settings(&SETTINGS.from_url(&url, &|_| None)?)?;
 /// assert_eq!(config.mode(), Mode::Plain);
-/// // Unknown settings are errors that say what was probably meant.
+/// Unknown settings are errors with a suggestion.
 /// let misspelt = StoreUrl::parse("sqlite:///var/lib/secrets.db?tabel=x")?;
 /// let error = SETTINGS.from_url(&misspelt, &|_| None).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
@@ -180,7 +180,7 @@ impl Config {
             None => Mode::Plain,
         });
         if mode != Mode::Plain && ring.is_none() {
-            return Err(invalid(format!("`mode={mode}` needs a key ring"))
+            return Err(invalid(format!("`mode={mode}` requires a key ring"))
                 .with_hint("set SECRETS_KEYRING_FILE or SECRETS_KEYRING; keygen creates one"));
         }
         Ok(Self {
@@ -202,7 +202,7 @@ impl Config {
         self
     }
 
-    /// Which rows are accepted.
+    /// The rows that the store accepts.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode

@@ -1,4 +1,4 @@
-//! `DATABASE_URL` in the forms that are about: libpq's, JDBC's, SQLite's. It may contain credentials.
+//! Parses `DATABASE_URL` in the forms of libpq, JDBC and SQLite. It may contain credentials.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::config::unbracketed;
 
-/// What a URL says about where the database is and who we are there.
+/// The location and credentials in a URL.
 #[derive(Default)]
 pub(crate) struct Address {
     pub(crate) file: Option<PathBuf>,
@@ -22,10 +22,10 @@ pub(crate) struct Address {
     pub(crate) root_certificate: Option<String>,
 }
 
-/// Reads a URL. The error names what is wrong with it and shows nothing of it.
+/// Parses a URL. The error describes the fault and never contains the URL.
 pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
     let text = url.expose().trim();
-    // A JDBC URL is a libpq one with a prefix, as far as Postgres is concerned.
+    // For Postgres, a JDBC URL is a libpq URL with a prefix.
     let text = text.strip_prefix("jdbc:").unwrap_or(text);
     if text.starts_with("sqlite:") {
         let url = StoreUrl::parse(text)?;
@@ -75,7 +75,7 @@ pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
                 address.sslmode.get_or_insert_with(|| "disable".to_owned());
             }
             "sslrootcert" => address.root_certificate = Some(value.into_owned()),
-            // What decides about TLS, credentials or the schema must not be dropped in silence.
+            // Settings for TLS, credentials or the schema must not be ignored silently.
             name if name.starts_with("ssl")
                 || name.contains("pass")
                 || ["currentSchema", "options", "service"].contains(&name) =>
@@ -83,7 +83,7 @@ pub(crate) fn parse(url: &SecretValue) -> Result<Address> {
                 return Err(wrong("has an unsupported setting")
                     .with_hint(format!("remove `{}` from it", safe(name))));
             }
-            // Tuning of another driver: socketTimeout, ApplicationName, prepareThreshold, …
+            // Options of another driver: socketTimeout, ApplicationName, prepareThreshold, …
             _ => {}
         }
     }
@@ -97,7 +97,7 @@ fn decoded(part: &str) -> Result<String> {
         .map_err(|_| wrong("is not UTF-8"))
 }
 
-/// Text that is certainly a name; any other text may be part of a password.
+/// A text that is certainly a name. Any other text may be part of a password.
 fn safe(name: &str) -> &str {
     let known = name.len() <= 24 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
     if known { name } else { "the setting" }

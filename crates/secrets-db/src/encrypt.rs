@@ -1,4 +1,4 @@
-//! `encrypt`: turns a plain table into an encrypted one, in place, while it is in use.
+//! `encrypt`: encrypts the rows of a plain table in place, while the table is in use.
 
 use std::collections::HashSet;
 
@@ -13,30 +13,30 @@ use crate::ring_check;
 /// Rows per page: one transaction, one round trip.
 pub(crate) const PAGE: usize = 500;
 
-/// How often rows that changed under our hands are looked for again.
+/// How often the rows that others changed meanwhile are searched again.
 const PASSES: usize = 8;
 
-/// What `encrypt` may do.
+/// Options of [`Database::encrypt`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EncryptOptions {
-    /// The statement that nothing else reads the table: what is not set up for this key ring fails
-    /// from now on. Needed.
+    /// The confirmation that nothing else reads the table. Afterwards, processes without this key
+    /// ring fail. Required.
     pub nothing_else_reads: bool,
-    /// Whether the table is rewritten at the end, so that no old value lingers in its free space.
-    /// On Postgres `VACUUM FULL`, which keeps everybody out while it runs; needs ownership.
+    /// Whether to rewrite the table at the end, so that its free space contains no old values. On
+    /// Postgres this is `VACUUM FULL`, which locks the table while it runs and requires ownership.
     pub rewrite: bool,
 }
 
 impl EncryptOptions {
-    /// States that nothing else reads the table.
+    /// Confirms that nothing else reads the table.
     #[must_use]
     pub fn with_nothing_else_reads(mut self, stated: bool) -> Self {
         self.nothing_else_reads = stated;
         self
     }
 
-    /// Rewrites the table at the end. SQLite does so in any case.
+    /// Sets whether to rewrite the table at the end. SQLite always does.
     #[must_use]
     pub fn with_rewrite(mut self, rewrite: bool) -> Self {
         self.rewrite = rewrite;
@@ -44,42 +44,43 @@ impl EncryptOptions {
     }
 }
 
-/// How far a conversion is.
+/// The progress of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Rows that are done.
+    /// The number of finished rows.
     pub done: u64,
-    /// Rows that there were at the beginning.
+    /// The number of rows at the beginning.
     pub total: u64,
 }
 
-/// What `encrypt` did.
+/// The result of [`Database::encrypt`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Encrypted {
-    /// Rows that were converted.
+    /// The number of converted rows.
     pub converted: u64,
-    /// Rows that are neither plain nor encrypted, left as they are: each an `Integrity` error.
+    /// Rows that are neither plain nor encrypted, unchanged; each is an `Integrity` error.
     pub damaged: Vec<Error>,
-    /// Whether the table was rewritten, so that its own files hold no plain text any more. Where not:
-    /// on Postgres it was not asked for, on SQLite another process was reading at that moment.
+    /// Whether the table was rewritten, so that its files contain no plain text. If not: on
+    /// Postgres this was not requested, on SQLite another process was reading at the time.
     pub rewritten: bool,
-    /// Where plain text may still stand, out of reach from here. For people; what to do about it comes last.
+    /// Where plain text may remain that the store cannot erase, for display. The last entry says
+    /// what to do about it.
     pub out_of_reach: Vec<&'static str>,
 }
 
 impl Database {
-    /// Encrypts every plain row in place, each by compare-and-swap, so that a write or delete of
-    /// somebody else in between is neither lost nor undone. Killed at any moment it is simply run
-    /// again. External rows are encrypted too: the table is meant to hold no plain text at the end.
+    /// Encrypts every plain row in place. Each row is changed with compare-and-swap, so that
+    /// concurrent writes and deletes are neither lost nor undone. After an interruption, run it
+    /// again. External rows are encrypted too: afterwards the table contains no plain text.
     ///
-    /// The way without downtime: `prepare`; set the services to `mode=converting`, which reads both
-    /// and writes encrypted; `encrypt`; set them to `mode=encrypted`.
+    /// The procedure without downtime: `prepare`; set the services to `mode=converting`, which
+    /// reads both and writes encrypted; `encrypt`; set them to `mode=encrypted`.
     ///
     /// # Errors
-    /// `InvalidConfig` without a key ring or without the statement that nothing else reads the
-    /// table; `Conflict` where others write plain rows faster than they are converted.
+    /// `InvalidConfig` without a key ring or without the confirmation that nothing else reads the
+    /// table; `Conflict` if other processes write plain rows faster than they are converted.
     pub async fn encrypt(
         &self,
         options: &EncryptOptions,
@@ -148,8 +149,8 @@ impl Database {
         Ok((done, damaged))
     }
 
-    /// Goes through all rows of a kind, page by page, until a pass finds nothing left to change, and
-    /// says which could not be.
+    /// Converts all rows of a kind, page by page, until a pass finds nothing to change. Returns the
+    /// rows that cannot be converted.
     pub(crate) async fn convert(
         &self,
         filter: &Filter,
@@ -165,7 +166,7 @@ impl Database {
                 let Some(last) = rows.last() else { break };
                 after = Some(last.coordinate.clone());
                 let page = self.swap_page(rows, &change, &mut damaged).await?;
-                // A row that somebody else has changed is looked at again in the next pass.
+                // The next pass reads rows that others have changed.
                 moved |= page.attempted > 0;
                 changed(page.swapped.len() as u64);
             }
@@ -180,7 +181,7 @@ impl Database {
         .with_hint("let all processes write encrypted rows (mode=converting or mode=encrypted), and run it again"))
     }
 
-    /// Changes one page, row by row or in one statement, as the engine does it.
+    /// Changes one page, row by row or in one statement, depending on the engine.
     pub(crate) async fn swap_page(
         &self,
         rows: Vec<Row>,
@@ -224,12 +225,12 @@ impl Database {
         })
     }
 
-    /// The key ring, which a conversion cannot do without.
+    /// The key ring, which a conversion requires.
     pub(crate) fn ring_for(&self, command: &str) -> Result<&KeyRing> {
         self.ring().ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidConfig,
-                format!("{command} needs a key ring"),
+                format!("{command} requires a key ring"),
             )
             .with_operation(Operation::Write)
             .with_store(self.to_string())
@@ -237,7 +238,7 @@ impl Database {
         })
     }
 
-    /// Tells a key that was taken away from rows that somebody else has changed.
+    /// Distinguishes a retired key from rows that others have changed.
     async fn still_registered(&self, key_id: &str) -> Result<()> {
         let name = ring_check::entry(key_id);
         let entries = self.client().meta().await?;
@@ -248,10 +249,10 @@ impl Database {
     }
 }
 
-/// What became of a page.
+/// The result for a page.
 pub(crate) struct Page {
     pub(crate) attempted: usize,
     pub(crate) swapped: HashSet<String>,
-    /// Rows that somebody else has changed or deleted meanwhile.
+    /// Rows that others have changed or deleted meanwhile.
     pub(crate) lost: Vec<String>,
 }

@@ -1,10 +1,12 @@
-//! One value in its envelope: a random data key encrypts the value, the key ring wraps the data key.
+//! Envelope encryption of one value: a random data key encrypts the value, and the key ring wraps
+//! the data key.
 //!
-//! AES-256-GCM twice, each time under a fresh 96-bit nonce. What is bound to what: the value to the
-//! format, its coordinate and its expiry; the wrapped data key to the same and the key's id. So a row
-//! that was moved, swapped with another, given another expiry or another key id does not open.
+//! Both use AES-256-GCM, each with a fresh 96-bit nonce. The value is bound to the format, its
+//! coordinate and its expiry; the wrapped data key is bound to the same and the key's id. A row
+//! therefore cannot be decrypted after it was moved, swapped with another one, or given another
+//! expiry or key id.
 //!
-//! A random nonce is safe for 2³² wraps under one key of the ring; a ring is rotated long before.
+//! A random nonce is safe for 2³² wraps under one key of the ring. Rotate the ring long before.
 
 use std::mem;
 
@@ -19,7 +21,7 @@ pub(crate) const NONCE_BYTES: usize = 12;
 pub(crate) const TAG_BYTES: usize = 16;
 pub(crate) const KEY_BYTES: usize = 32;
 
-/// Begins whatever is authenticated, so that bytes made for one purpose never serve for another.
+/// The prefix of all authenticated data, so that bytes for one purpose are never valid for another.
 const VALUE: &str = "secret-persistence-db 1 value";
 const DATA_KEY: &str = "secret-persistence-db 1 data key";
 
@@ -37,7 +39,7 @@ pub(crate) struct Sealed {
 #[derive(Clone, Copy)]
 pub(crate) struct Binding<'a> {
     pub(crate) coordinate: &'a str,
-    /// Seconds since 1970, as the column has it.
+    /// Seconds since 1970, as in the column.
     pub(crate) expires: Option<i64>,
 }
 
@@ -71,7 +73,7 @@ impl Sealed {
         String::from_utf8(plain)
             .map(SecretValue::new)
             .map_err(|error| {
-                // The error would carry the plain text along.
+                // The error would contain the plain text.
                 error.into_bytes().zeroize();
                 damaged("its value is not text")
             })
@@ -95,7 +97,7 @@ impl Sealed {
         ring: &KeyRing,
         binding: Binding<'_>,
     ) -> Result<Zeroizing<[u8; KEY_BYTES]>> {
-        // The id comes from the row: it is shown only where it is one.
+        // The id comes from the row, so it is shown only if it is valid.
         let key_id: KeyId = self
             .key_id
             .parse()
@@ -125,7 +127,7 @@ impl Sealed {
 }
 
 impl Binding<'_> {
-    /// Every part with its length in front, so that no two bindings have the same bytes.
+    /// Every part, preceded by its length, so that different bindings have different bytes.
     fn associated(self, purpose: &str, key_id: Option<&str>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(purpose.len() + self.coordinate.len() + 96);
         let mut part = |part: &[u8]| {
@@ -156,7 +158,7 @@ pub(crate) fn cipher(key: &[u8; KEY_BYTES]) -> Aes256Gcm {
     Aes256Gcm::new(key.into())
 }
 
-/// Encrypts in place, so that no second copy of the plain text is left behind.
+/// Encrypts in place, so that there is no second copy of the plain text.
 pub(crate) fn encrypt(
     cipher: &Aes256Gcm,
     associated: &[u8],
@@ -176,7 +178,7 @@ pub(crate) fn encrypt(
     Ok((buffer, nonce))
 }
 
-/// Decrypts in place; `None` for whatever is not exactly what was encrypted.
+/// Decrypts in place; `None` for anything that differs from the encrypted data.
 pub(crate) fn decrypt(
     cipher: &Aes256Gcm,
     nonce: &[u8],
@@ -317,7 +319,7 @@ mod tests {
         assert!(sealed.clone().open(&ring, HOME).is_err());
     }
 
-    /// Two bindings whose parts run into each other must not authenticate the same bytes.
+    /// Two bindings whose parts run together must not authenticate the same bytes.
     #[test]
     fn bindings_are_unambiguous() {
         let plain = |coordinate, expires| Binding {

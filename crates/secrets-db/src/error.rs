@@ -11,7 +11,7 @@ use secret_persistence_core::{Error, ErrorKind};
 #[cfg(feature = "postgres")]
 use secret_persistence_remote::Connect;
 
-/// One line of a table.
+/// One row of a table.
 pub(crate) struct Known {
     /// Postgres: an SQLSTATE, or the first two digits of a class. SQLite: a primary result code.
     pub(crate) code: &'static str,
@@ -42,8 +42,8 @@ const fn known(
 }
 
 impl Known {
-    /// The same line, but not retryable although its kind is.
-    const fn for_good(mut self) -> Self {
+    /// The same row, but not retryable although its kind is.
+    const fn permanent(mut self) -> Self {
         self.retryable = Some(false);
         self
     }
@@ -52,7 +52,8 @@ impl Known {
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>; exact codes before their class.
 #[cfg(feature = "postgres")]
 pub(crate) const POSTGRES: &[Known] = &[
-    // PgBouncer: a start-up parameter that is not in its ignore_startup_parameters, or a password method.
+    // PgBouncer: a startup parameter that is not in its ignore_startup_parameters, or a password
+    // method.
     known(
         "08P01",
         "protocol_violation",
@@ -68,7 +69,7 @@ pub(crate) const POSTGRES: &[Known] = &[
         "the connection to the server was lost",
         "check the server and the network",
     ),
-    // The character is not in the database's encoding, or is NUL.
+    // The character does not exist in the database's encoding, or is NUL.
     known(
         "22021",
         "character_not_in_repertoire",
@@ -99,7 +100,7 @@ pub(crate) const POSTGRES: &[Known] = &[
         "a constraint of the table refuses the row",
         "drop the constraint",
     ),
-    // A replica, or a primary that is being demoted. It will not change while we wait.
+    // A replica, or a primary that is being demoted. Waiting does not help.
     known(
         "25006",
         "read_only_sql_transaction",
@@ -107,9 +108,9 @@ pub(crate) const POSTGRES: &[Known] = &[
         "the server is read-only: a replica, or configured so",
         "connect to the primary",
     )
-    .for_good(),
-    // In transaction mode a pooler gives each transaction another connection of the server, which does
-    // not know the statements that an earlier one prepared.
+    .permanent(),
+    // In transaction mode, a pooler uses another server connection for each transaction. That
+    // connection does not know the statements that an earlier one prepared.
     known(
         "26000",
         "invalid_sql_statement_name",
@@ -190,7 +191,7 @@ pub(crate) const POSTGRES: &[Known] = &[
         "the column `coordinate` is not unique",
         "make it the table's primary key",
     ),
-    // The disk is full until somebody frees space.
+    // The disk is full until someone frees space.
     known(
         "53100",
         "disk_full",
@@ -198,7 +199,7 @@ pub(crate) const POSTGRES: &[Known] = &[
         "the server's disk is full",
         "free space on it",
     )
-    .for_good(),
+    .permanent(),
     known(
         "53300",
         "too_many_connections",
@@ -318,7 +319,7 @@ pub(crate) const SQLITE: &[Known] = &[
         "the disk is full",
         "free space on it",
     )
-    .for_good(),
+    .permanent(),
     known(
         "14",
         "SQLITE_CANTOPEN",
@@ -384,7 +385,7 @@ impl fmt::Display for Cause {
 
 impl StdError for Cause {}
 
-/// Input and output, or TLS: said by the kind, or by rustls, which knows no value of ours.
+/// An I/O or TLS error: its kind, or rustls's text, which contains no value of ours.
 #[derive(Debug)]
 struct Transport(String);
 
@@ -410,7 +411,7 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
         )
         .with_hint("check the host name, and that DNS works")
         .with_source(Transport(Connect::NoSuchHost.to_string())),
-        // A certificate that is not trusted ends the handshake in the guise of bad input.
+        // An untrusted certificate ends the handshake as an `InvalidData` error.
         sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             let cause = error
                 .get_ref()
@@ -420,7 +421,7 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
         sqlx::Error::Tls(error) => untrusted(&**error, error.to_string()),
         sqlx::Error::Io(error) => Error::new(
             ErrorKind::Unavailable,
-            "the database does not answer, or the connection was lost",
+            "the database does not respond, or the connection was lost",
         )
         .with_hint("check host and port, that the server is running, and the network")
         .with_source(Transport(error.kind().to_string())),
@@ -436,7 +437,7 @@ pub(crate) fn from_sqlx(engine: &'static str, table: &[Known], error: &sqlx::Err
             ErrorKind::Integrity,
             "a column contains a value of an unexpected type",
         ),
-        // Server texts, arguments: their content is not ours to show.
+        // Server texts and arguments must not be shown.
         sqlx::Error::Protocol(_) => Error::new(
             ErrorKind::Unexpected,
             "the server sent an unexpected response",
@@ -462,8 +463,8 @@ fn untrusted(error: &(dyn StdError + 'static), cause: String) -> Error {
     };
     Error::new(ErrorKind::InvalidConfig, message)
     .with_hint(
-        "check that the server has TLS switched on and a certificate for the host as it is set; \
-         give the authority of a private certificate as `ssl-root-cert`",
+        "check that TLS is enabled on the server and its certificate is for the configured host; \
+         set `ssl-root-cert` to the authority of a private certificate",
     )
     .with_source(Transport(cause))
 }

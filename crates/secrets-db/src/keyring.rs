@@ -23,14 +23,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const ACTIVE: &str = "active";
 const CHECK: &str = "secret-persistence-db 1 check";
 
-/// Keys by id, exactly one of them active: new values are encrypted under that one, the others only
-/// open what is there.
+/// Keys by id, exactly one of which is active: it encrypts new values. The other keys only decrypt
+/// existing ones.
 ///
 /// # Format
 ///
-/// Text, one entry a line; in an environment variable a `;` serves for a line's end. `active=` names
-/// the active key; every other entry is a key's id, `=`, and its 32 bytes in base64 (as
-/// `openssl rand -base64 32` prints them). Lines that begin with `#` are comments.
+/// Text with one entry per line; in an environment variable, `;` separates entries too. `active=`
+/// names the active key. Every other entry is a key's id, `=`, and its 32 bytes in base64 (from
+/// `openssl rand -base64 32`). Lines that begin with `#` are comments.
 ///
 /// ```text
 /// active=2026-11
@@ -56,10 +56,10 @@ struct Key {
 pub struct KeyId(Arc<str>);
 
 impl KeyRing {
-    /// A ring with one new random key, active.
+    /// Creates a ring with one new random key, which is active.
     ///
     /// # Errors
-    /// If the system has no randomness.
+    /// If the system's random number generator fails.
     pub fn generate(id: KeyId) -> Result<Self> {
         Ok(Self {
             keys: BTreeMap::from([(id.clone(), Arc::new(Key::new(random_key()?)))]),
@@ -67,10 +67,10 @@ impl KeyRing {
         })
     }
 
-    /// Reads the text form.
+    /// Parses the text form.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the entry by its number and never its text.
+    /// `InvalidConfig` with the number of the invalid entry, never its text.
     pub fn parse(text: &SecretValue) -> Result<Self> {
         let mut active = None;
         let mut keys: BTreeMap<KeyId, Arc<Key>> = BTreeMap::new();
@@ -129,7 +129,7 @@ impl KeyRing {
         SecretValue::new(text)
     }
 
-    /// The key that new values are encrypted under.
+    /// The key that encrypts new values.
     #[must_use]
     pub fn active(&self) -> &KeyId {
         &self.active
@@ -146,10 +146,10 @@ impl KeyRing {
         self.keys.contains_key(id)
     }
 
-    /// Adds a new random key, not active.
+    /// Adds a new random key, without activating it.
     ///
     /// # Errors
-    /// `InvalidConfig` if the ring has the id already.
+    /// `InvalidConfig` if the ring already has the id.
     pub fn add(&mut self, id: KeyId) -> Result<()> {
         if self.contains(&id) {
             return Err(invalid(format!("it already has a key `{id}`")));
@@ -170,11 +170,11 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Removes a key. What it wraps can never be opened again: ask
+    /// Removes a key. The values that it encrypts can never be decrypted again: call
     /// [`Database::retire_key`](crate::Database::retire_key) first.
     ///
     /// # Errors
-    /// `InvalidConfig` for the active key, and for one that the ring does not have.
+    /// `InvalidConfig` for the active key, and for a key that is not in the ring.
     pub fn remove(&mut self, id: &KeyId) -> Result<()> {
         if *id == self.active {
             return Err(invalid(format!("`{id}` is its active key"))
@@ -194,8 +194,8 @@ impl KeyRing {
         &self.keys[&self.active].cipher
     }
 
-    /// Something that only the holder of the key can make and check, and that tells nothing of it:
-    /// a nonce and the tag over nothing but the purpose and the id.
+    /// A value that only the holder of the key can create and verify, and that reveals nothing
+    /// about the key: a nonce, and the tag over the purpose and the id.
     pub(crate) fn check_value(&self, id: &KeyId) -> Result<Option<Vec<u8>>> {
         let Some(cipher) = self.cipher(id) else {
             return Ok(None);
@@ -204,7 +204,7 @@ impl KeyRing {
         Ok(Some([nonce.as_slice(), &tag].concat()))
     }
 
-    /// Whether a check value was made by our key of this id.
+    /// Whether our key of this id created a check value.
     pub(crate) fn recognises(&self, id: &KeyId, check_value: &[u8]) -> bool {
         let (Some(cipher), Some((nonce, tag))) =
             (self.cipher(id), check_value.split_at_checked(12))
@@ -234,7 +234,7 @@ impl Key {
 
     fn decode(text: &str) -> Option<Self> {
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        // Room for what base64 may round up to, so that a longer key is refused and not cut.
+        // Space for the longest decoding, so that a longer key is refused instead of truncated.
         let mut buffer = Zeroizing::new([0; KEY_BYTES + 4]);
         let length = BASE64.decode_slice(text, buffer.as_mut_slice()).ok()?;
         if length != KEY_BYTES || buffer[..length].iter().all(|byte| *byte == buffer[0]) {
@@ -268,8 +268,8 @@ impl FromStr for KeyId {
         }
         Err(Error::new(
             ErrorKind::InvalidConfig,
-            "a key id must have 1 to 63 characters of a-z, 0-9, `.`, `_` and `-`, begins with a letter or a digit, \
-             and is not `active`",
+            "a key id must have 1 to 63 characters of a-z, 0-9, `.`, `_` and `-`, begin with a letter or a digit, \
+             and must not be `active`",
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! The key ring as a file: read with its permissions checked, replaced as a whole.
+//! The key ring as a file: its permissions are checked, and it is replaced atomically.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
@@ -9,15 +9,14 @@ use zeroize::Zeroizing;
 
 use crate::keyring::{KeyId, KeyRing, invalid};
 
-/// More than any ring needs; less than what a wrong path could make us read.
+/// More than any ring needs. Limits what a wrong path makes us read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A key ring in a file, and the changes that `keygen` makes to it.
+/// A key ring in a file, and the changes of `keygen`.
 ///
-/// Symlinks are followed, so a mounted Kubernetes secret works as it is, given
-/// `defaultMode: 0440` or stricter (the default, 0644, lets everybody read). Files are written with
-/// mode 0600 and renamed into place, so that a reader sees the old ring or the new one.
-///
+/// Symlinks are followed, so a mounted Kubernetes secret works with `defaultMode: 0440` or stricter
+/// (the default, 0644, lets everyone read it). Files are written with mode 0600 and renamed into
+/// place, so that a reader sees either the old ring or the new one.
 /// ```
 /// use secret_persistence_db::KeyRingFile;
 ///
@@ -39,8 +38,8 @@ impl KeyRingFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// `InvalidConfig` if it cannot be read, where others may read it or anyone but its owner may
-    /// write it, and where it is no key ring.
+    /// `InvalidConfig` if the file cannot be read, if others may read it or users other than its
+    /// owner may write it, or if it is not a key ring.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let ring = KeyRing::parse(&read(path)?)?;
@@ -50,10 +49,10 @@ impl KeyRingFile {
         })
     }
 
-    /// Makes a new file with one new key, active.
+    /// Creates a file with one new key, which is active.
     ///
     /// # Errors
-    /// `InvalidConfig` if the file exists already, whatever is in it, or cannot be written.
+    /// `InvalidConfig` if the file exists, whatever its contents, or cannot be written.
     pub fn create(path: impl AsRef<Path>, id: KeyId) -> Result<Self> {
         let path = path.as_ref();
         if path.symlink_metadata().is_ok() {
@@ -74,11 +73,11 @@ impl KeyRingFile {
         &self.ring
     }
 
-    /// Adds a new random key, not active yet: give the file to every process that reads the
-    /// database before [`activate`](Self::activate).
+    /// Adds a new random key, which is not active yet. Distribute the file to every process that
+    /// reads the database before you call [`activate`](Self::activate).
     ///
     /// # Errors
-    /// As [`KeyRing::add`], and where the file cannot be replaced.
+    /// As [`KeyRing::add`]; also if the file cannot be replaced.
     pub fn add(&mut self, id: KeyId) -> Result<()> {
         self.change(|ring| ring.add(id))
     }
@@ -86,15 +85,15 @@ impl KeyRingFile {
     /// Makes another key the active one.
     ///
     /// # Errors
-    /// As [`KeyRing::activate`], and where the file cannot be replaced.
+    /// As [`KeyRing::activate`]; also if the file cannot be replaced.
     pub fn activate(&mut self, id: &KeyId) -> Result<()> {
         self.change(|ring| ring.activate(id))
     }
 
-    /// Removes a key, after [`Database::retire_key`](crate::Database::retire_key) has allowed it.
+    /// Removes a key. Call [`Database::retire_key`](crate::Database::retire_key) first.
     ///
     /// # Errors
-    /// As [`KeyRing::remove`], and where the file cannot be replaced.
+    /// As [`KeyRing::remove`]; also if the file cannot be replaced.
     pub fn remove(&mut self, id: &KeyId) -> Result<()> {
         self.change(|ring| ring.remove(id))
     }
@@ -106,10 +105,10 @@ impl KeyRingFile {
         self.save(Some(&before)).inspect_err(|_| self.ring = before)
     }
 
-    /// Replaces the file, unless it has changed since `before`: a key that another process has just
-    /// added would be lost, and with it whatever it wraps.
+    /// Replaces the file, unless it has changed since `before`. Otherwise a key that another
+    /// process has just added would be lost, and with it the values that it encrypts.
     fn save(&self, before: Option<&KeyRing>) -> Result<()> {
-        // Through a symlink, so that the link stays one.
+        // Follows a symlink, so that the link remains.
         let target = match before {
             Some(_) => {
                 fs::canonicalize(&self.path).map_err(|error| unreadable(&self.path, error))?
@@ -130,12 +129,12 @@ impl KeyRingFile {
         suffix.copy_from_slice(&crate::envelope::random_key()?[..8]);
         let temporary = folder.join(format!(".{name}.{:016x}", u64::from_be_bytes(suffix)));
         let written = write_new(&temporary, self.ring.to_text()).and_then(|()| match before {
-            // Fails where somebody has made the file meanwhile.
+            // Fails if another process has created the file meanwhile.
             None => fs::hard_link(&temporary, &target).and_then(|()| fs::remove_file(&temporary)),
             Some(_) => Ok(()),
         });
         if let Err(error) = written {
-            // If this fails too, nothing can be done; the file contains no key that is in use.
+            // If this fails too, nothing can be done. The file contains no key that is in use.
             let _ = fs::remove_file(&temporary);
             return Err(failed(error));
         }
@@ -150,17 +149,17 @@ impl KeyRingFile {
             }
             fs::rename(&temporary, &target).map_err(failed)?;
         }
-        // The name must survive a crash too: rows are about to depend on the key.
+        // The name must survive a crash too, because rows will depend on the key.
         File::open(folder)
             .and_then(|folder| folder.sync_all())
             .map_err(failed)
     }
 }
 
-/// Reads a key ring's text.
+/// Reads the text of a key ring.
 pub(crate) fn read(path: &Path) -> Result<SecretValue> {
     let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
-    // Asked of the open file: what a path leads to can change in between.
+    // Checks the open file, because the path may lead to another one later.
     refuse_loose_permissions(path, &file)?;
     let mut text = Zeroizing::new(String::with_capacity(4096));
     let length = Read::by_ref(&mut file)
@@ -195,7 +194,7 @@ fn refuse_loose_permissions(path: &Path, file: &File) -> Result<()> {
     .with_hint("run chmod 600; for a Kubernetes secret, set `defaultMode: 0440` on the volume"))
 }
 
-/// Elsewhere files have access lists instead, which only their owner can judge.
+/// On other systems, files have access lists, which only their owner can judge.
 #[cfg(not(unix))]
 fn refuse_loose_permissions(_: &Path, _: &File) -> Result<()> {
     Ok(())
@@ -217,7 +216,7 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
         .with_source(Cause::from(error))
 }
 
-/// An input or output error without what was being read or written.
+/// An I/O error without the data that was read or written.
 #[derive(Debug)]
 struct Cause(io::ErrorKind, Option<i32>);
 
@@ -263,7 +262,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         let read = KeyRingFile::open(&path).unwrap();
         assert_eq!(read.ring().to_text(), file.ring().to_text());
-        // Nothing else is left in the folder.
+        // The folder contains nothing else.
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
     }
 
@@ -311,7 +310,7 @@ mod tests {
         assert_eq!(read.ring().ids().collect::<Vec<_>>(), [&id("k2")]);
     }
 
-    /// Two operators at once would otherwise lose one's new key.
+    /// Otherwise, two concurrent operators would lose one's new key.
     #[test]
     fn a_file_that_changed_meanwhile_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();

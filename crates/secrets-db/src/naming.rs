@@ -1,15 +1,16 @@
-//! Names inside the database: tables, quoted; coordinates, verbatim.
+//! Names in the database: tables are quoted, coordinates are stored unchanged.
 //!
-//! A coordinate is a text column's value, so every name that [`secret_persistence_core::Coordinate`] admits is
-//! stored and looked up byte for byte: no escaping, no case folding, no alias. What comes back is
-//! matched by its bytes too, so a column with a collation of its own cannot answer for another name.
+//! A coordinate is a value in a text column. Every name that
+//! [`secret_persistence_core::Coordinate`] accepts is stored and looked up byte for byte, without
+//! escaping, case folding or aliases. Results are matched by their bytes too, so a column with an
+//! unusual collation cannot return another name.
 
 use std::fmt;
 use std::str::FromStr;
 
 use secret_persistence_core::{Error, ErrorKind, Result};
 
-/// The longest identifier of Postgres, less what the suffix of the second table takes.
+/// The longest identifier of Postgres, minus the suffix of the second table.
 /// <https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>
 const MAX_IDENTIFIER_BYTES: usize = 63 - META_SUFFIX.len();
 
@@ -17,9 +18,9 @@ const META_SUFFIX: &str = "_meta";
 
 /// The name of the table with the secrets: `secrets`, `public.secrets`, `"Odd name"`.
 ///
-/// Parsed once, and always quoted in SQL. A part is a letter or `_`, followed by letters,
-/// digits, `_` or `$`, all ASCII; or anything without control characters between double quotes,
-/// with a double quote written twice. Case counts, quoted or not.
+/// Parsed once, and always quoted in SQL. A part is a letter or `_`, followed by letters, digits,
+/// `_` or `$`, all ASCII; or any text without control characters between double quotes, in which a
+/// double quote is written twice. Case is significant, quoted or not.
 ///
 /// ```
 /// use secret_persistence_db::TableName;
@@ -37,13 +38,13 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// The schema, where one is given.
+    /// The schema, if there is one.
     #[must_use]
     pub fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
     }
 
-    /// The table's own name, without schema and quotes.
+    /// The table's name without schema and quotes.
     #[must_use]
     pub fn table(&self) -> &str {
         &self.table
@@ -58,7 +59,7 @@ impl TableName {
         }
     }
 
-    /// The table beside it with check values and cursors: the same name with `_meta`.
+    /// The second table, which contains check values and cursors: the same name with `_meta`.
     #[must_use]
     pub fn meta(&self) -> Self {
         Self {
@@ -94,7 +95,7 @@ impl FromStr for TableName {
     }
 }
 
-/// As it is given in settings: quoted only where it has to be.
+/// The form in settings, quoted only if necessary.
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, part) in self.schema.iter().chain([&self.table]).enumerate() {
@@ -111,7 +112,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// Takes one identifier off the front.
+/// Parses one identifier, and returns the rest.
 fn identifier(text: &str) -> Result<(String, &str)> {
     let (name, rest) = if let Some(mut rest) = text.strip_prefix('"') {
         let mut name = String::new();
@@ -214,7 +215,7 @@ mod tests {
         }
     }
 
-    /// What would be an alias elsewhere is refused by core, or simply another name here.
+    /// Core refuses what would be an alias elsewhere, or it is simply another name here.
     #[test]
     fn no_alias_of_a_managed_name_reaches_the_database() {
         let managed = "airbyte_workspace_1_secret_2_v3";

@@ -91,7 +91,7 @@ impl Database {
         Self::prepared(config, true).await
     }
 
-    /// Which rows are accepted.
+    /// The rows that the store accepts.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.inner.mode

@@ -17,13 +17,13 @@ use crate::naming::TableName;
 use crate::postgres_options::PostgresOptions;
 use crate::schema::{self, Dialect, Found, Layout};
 
-/// A connection that was idle for longer is asked whether it still lives before it is used.
+/// A connection that was idle for longer is tested before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(30);
 
-/// How long the cause of an exhausted pool is looked for.
+/// The maximum time to look for the cause of an exhausted pool.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// One process makes or alters tables at a time. Any number; it spells nothing.
+/// Only one process at a time creates or alters tables. The number is arbitrary.
 const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b001;
 
 pub(crate) struct PostgresClient {
@@ -47,10 +47,10 @@ struct Statements {
 }
 
 impl PostgresClient {
-    /// Opens the table; none where it is missing and is to be read as empty.
+    /// Opens the table. `None` if it is missing and counts as empty.
     pub(crate) async fn open(target: &PostgresOptions, config: &Config) -> Result<Option<Self>> {
         let options = options(target);
-        // The pool would go on trying to connect and then say no more than that time ran out.
+        // The pool would retry until the timeout and then report only that.
         let mut connection = connect(&options, config.connect_timeout).await?;
         let (mut found, mut meta) = columns(&mut connection, config).await?;
         if found.is_empty() {
@@ -73,7 +73,7 @@ impl PostgresClient {
             (found, meta) = columns(&mut connection, config).await?;
         }
         let layout = Layout::read(Dialect::Postgres, &config.table, &found, meta)?;
-        // Nothing depends on a polite goodbye.
+        // No state depends on a graceful close.
         let _ = connection.close().await;
         let pool = PgPoolOptions::new()
             .max_connections(config.pool_size)
@@ -102,7 +102,7 @@ impl PostgresClient {
         }))
     }
 
-    /// The SQL that the table still lacks, run if `apply` says so.
+    /// The SQL for what the table lacks. Runs it if `apply` is set.
     pub(crate) async fn prepare(
         target: &PostgresOptions,
         config: &Config,
@@ -126,7 +126,7 @@ impl PostgresClient {
         Ok(statements)
     }
 
-    /// Maps a failure. An exhausted pool hides its reason: a new connection would meet it again.
+    /// Maps a failure. An exhausted pool hides the cause, which a new connection reveals.
     async fn explain(&self, error: sqlx::Error) -> Error {
         if matches!(error, sqlx::Error::PoolTimedOut)
             && let Err(reason) = connect(&self.options, PROBE).await
@@ -156,7 +156,7 @@ impl Statements {
             column(layout.created, "created", "NULL::bigint"),
             column(layout.sealed, "key_id", "NULL::text"),
         );
-        // Two inserts that meet take their locks in the same order.
+        // Concurrent inserts take their locks in the same order.
         let insert = |columns: &str, input: &str, names: &str, first: usize, condition: &str| {
             let mut into = format!("coordinate, {columns}");
             let mut from = format!("n.coordinate, {names}");
@@ -204,7 +204,7 @@ impl Statements {
                  $6::bigint[]) AS n(coordinate, ciphertext, nonce, wrapped_key, key_nonce, expires)",
                 "n.ciphertext, n.nonce, n.wrapped_key, n.key_nonce, $7::text",
                 9,
-                // `retire_key` takes the check value away, and with it the right to write.
+                // `retire_key` removes the check value, and so forbids writing.
                 &format!("WHERE EXISTS (SELECT 1 FROM {meta} WHERE name = $8::text)"),
             ),
         }
@@ -455,7 +455,7 @@ impl Client for PostgresClient {
     }
 
     async fn barrier(&self) -> Result<()> {
-        // Conflicts with what writers hold, so it is granted when all that began before have ended.
+        // Conflicts with writers' locks, so it is granted when all earlier ones have ended.
         let barrier = async {
             let mut transaction = self.pool.begin().await?;
             sqlx::query(AssertSqlSafe(format!(
@@ -474,7 +474,7 @@ impl Client for PostgresClient {
         if !asked {
             return Ok(false);
         }
-        // VACUUM skips the tables of others with no more than a notice.
+        // VACUUM skips tables of other owners with only a notice.
         let ours = sqlx::query(
             "SELECT pg_has_role(c.relowner, 'MEMBER') OR pg_has_role(d.datdba, 'MEMBER') \
              FROM pg_class c, pg_database d \
@@ -517,8 +517,8 @@ impl Client for PostgresClient {
     }
 }
 
-/// What every connection is opened with. What is not set here may come from libpq's own variables
-/// (PGAPPNAME, PGOPTIONS, client certificates); place, role, password and TLS never do.
+/// The options of every connection. libpq's variables may set the other ones (PGAPPNAME, PGOPTIONS,
+/// client certificates), but never location, role, password and TLS.
 fn options(target: &PostgresOptions) -> PgConnectOptions {
     target.to_driver("secret-persistence-db")
 }
@@ -529,7 +529,7 @@ async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnect
         Err(_) => Err(Error::new(
             ErrorKind::Unavailable,
             format!(
-                "the server did not answer within {} seconds",
+                "the server did not respond within {} seconds",
                 wait.as_secs()
             ),
         )
@@ -537,7 +537,7 @@ async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnect
     }
 }
 
-/// The table's columns, none where it is missing, and whether the second table is there.
+/// The table's columns, none if it is missing, and whether the second table exists.
 async fn columns(connection: &mut PgConnection, config: &Config) -> Result<(Vec<Found>, bool)> {
     let found = sqlx::query(
         "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull \
@@ -568,7 +568,7 @@ async fn columns(connection: &mut PgConnection, config: &Config) -> Result<(Vec<
     Ok((found, meta))
 }
 
-/// Runs what is needed, decided while no other process of ours can change the table.
+/// Runs the needed statements. No other process of ours can change the table meanwhile.
 async fn run(
     connection: &mut PgConnection,
     config: &Config,
@@ -606,7 +606,7 @@ fn sealed_columns(layout: Layout) -> String {
     format!("coordinate, {expires}, payload, {rest}")
 }
 
-/// The condition of a filter and its parameter, `$1`, which is unused and NULL where there is none.
+/// The condition of a filter and its parameter `$1`, which is NULL if unused.
 fn condition(filter: &Filter) -> (&'static str, Option<&str>) {
     match filter {
         Filter::Plain => ("payload IS NOT NULL AND $1::text IS NULL", None),

@@ -1,4 +1,4 @@
-//! How a Postgres server is reached: one reader for stores, for databases of configurations and for
+//! The connection options of Postgres: one parser for stores, databases of configurations and
 //! journals.
 
 use std::fmt;
@@ -66,7 +66,7 @@ const SSL_ROOT_CERT: Setting = Setting::new(
 .with_helm(&["sslRootCert"])
 .operator_only();
 
-/// The settings of a Postgres server, to be rows of a larger key table: `url`, `host`, `port`,
+/// The settings of a Postgres server, as rows for a larger key table: `url`, `host`, `port`,
 /// `database`, `user`, `password`, `sslmode` and `ssl-root-cert`.
 pub const POSTGRES_SETTINGS: [Setting; 8] = [
     URL,
@@ -79,7 +79,7 @@ pub const POSTGRES_SETTINGS: [Setting; 8] = [
     SSL_ROOT_CERT,
 ];
 
-/// Where a Postgres database is and as whom we connect: complete and checked. `Debug` and `Display`
+/// The location of a Postgres database and our role, complete and checked. `Debug` and `Display`
 /// show no credential.
 ///
 /// ```
@@ -110,11 +110,10 @@ pub struct PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Reads `postgres://<host>[:port]/<database>`: what a key table with these settings does with a
-    /// URL.
+    /// Parses `postgres://<host>[:port]/<database>` for a key table with these settings.
     ///
     /// # Errors
-    /// `InvalidConfig` if the query says something else than the rest of the URL.
+    /// `InvalidConfig` if the query contradicts the rest of the URL.
     pub fn read_url(url: &StoreUrl, settings: &mut SettingMap) -> Result<()> {
         if let Some(host) = url.host() {
             settings.set("host", unbracketed(host))?;
@@ -128,21 +127,21 @@ impl PostgresOptions {
         }
     }
 
-    /// Whether a variable counts: `DATABASE_URL` does not where the host is given.
+    /// Whether to use a variable: `DATABASE_URL` is ignored if the host is set.
     #[must_use]
     pub fn reads(explicit: &SettingMap, _: Variables<'_>, variable: &str) -> bool {
         variable != "DATABASE_URL" || !explicit.is_set("host")
     }
 
-    /// Checks settings of a table that has [`POSTGRES_SETTINGS`] among its rows. Reads the file that
-    /// `ssl-root-cert` names.
+    /// Checks settings of a table that contains the rows of [`POSTGRES_SETTINGS`]. Reads the file
+    /// that `ssl-root-cert` names.
     ///
-    /// `sslmode` has the six values of libpq. TLS is always verified in full, against a server that is
-    /// not on this machine even where less was asked for.
+    /// `sslmode` has the six values of libpq. TLS is always fully verified, and always used for a
+    /// remote server, even if `sslmode` requires less.
     ///
     /// # Errors
-    /// `InvalidConfig`, naming the setting: one that is missing or cannot be understood, and TLS
-    /// switched off for a server elsewhere.
+    /// `InvalidConfig` with the name of a missing or invalid setting, and if TLS is disabled for a
+    /// remote server.
     pub fn from_settings(settings: &SettingMap) -> Result<Self> {
         let address = match settings.secret("url") {
             Some(url) => database_url::parse(&url)?,
@@ -151,23 +150,24 @@ impl PostgresOptions {
         Self::new(settings, address)
     }
 
-    /// Reads a URL that contains everything, credentials too: `postgres://user:password@host/database`,
-    /// in libpq's form or JDBC's. Nothing is read from the environment.
+    /// Parses a URL that contains everything, including credentials:
+    /// `postgres://user:password@host/database`, in the form of libpq or JDBC. Ignores the
+    /// environment.
     ///
     /// # Errors
-    /// `InvalidConfig`, as for [`Self::from_settings`]. The URL is never part of it.
+    /// `InvalidConfig`, as for [`Self::from_settings`]. Never contains the URL.
     pub fn from_url(url: &SecretValue) -> Result<Self> {
         let mut settings = SettingMap::new(&POSTGRES_SETTINGS);
         settings.set_by_operator("url", url.clone())?;
         Self::from_settings(&settings).map_err(|error| {
             error.with_hint(
-                "write postgres://user:password@host/database; TLS is fully verified, and only a \
+                "write postgres://user:password@host/database; TLS is fully verified; only a \
                  server on this machine may be used without it",
             )
         })
     }
 
-    /// The same, `url` read already.
+    /// Checks settings with an already parsed `url`.
     pub(crate) fn new(settings: &SettingMap, address: Address) -> Result<Self> {
         if address.file.is_some() {
             return Err(invalid(
@@ -182,8 +182,8 @@ impl PostgresOptions {
         };
         let text = |name: &str| settings.text(name).map(str::to_owned);
         let has_url = settings.is_set("url");
-        // A URL names the place as a whole: another source's host, port or database beside it would
-        // mix two places.
+        // A URL names the whole location. Another source's host, port or database would mix two
+        // locations.
         let place = |name: &str, from_url: Option<String>| {
             if has_url { from_url } else { text(name) }
         };
@@ -225,8 +225,8 @@ impl PostgresOptions {
         })
     }
 
-    /// The same as the driver takes it, without statement logging, and with no file of passwords read.
-    /// For the crates of this workspace: the driver's types are not part of the stable interface.
+    /// The driver's options, without statement logging and without reading a password file. For the
+    /// crates of this workspace: the driver's types are not part of the stable API.
     #[cfg(feature = "postgres")]
     #[doc(hidden)]
     #[must_use]
@@ -247,7 +247,7 @@ impl PostgresOptions {
                 PgSslMode::Disable
             })
             .application_name(application)
-            // PgBouncer refuses it, and no column is a float.
+            // PgBouncer refuses this parameter, and no column is a float.
             .extra_float_digits(None)
             .disable_statement_logging();
         match &self.root_certificates {
@@ -257,7 +257,7 @@ impl PostgresOptions {
     }
 }
 
-/// Where, and never as whom.
+/// Shows the location, never the role.
 impl fmt::Display for PostgresOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}/{}", self.host, self.port, self.database)
@@ -274,7 +274,7 @@ impl fmt::Debug for PostgresOptions {
     }
 }
 
-/// Whether to use TLS, which is verified in full then.
+/// Whether to use TLS, which is then fully verified.
 fn tls(sslmode: Option<&str>, local: bool, has_certificates: bool) -> Result<bool> {
     match sslmode {
         None => Ok(!local),
@@ -292,7 +292,7 @@ fn tls(sslmode: Option<&str>, local: bool, has_certificates: bool) -> Result<boo
     }
 }
 
-/// Whether traffic to it stays on this machine: loopback, or the folder of a socket.
+/// Whether the connection stays on this machine: loopback, or the folder of a socket.
 fn is_local(host: &str) -> bool {
     host.starts_with('/') || is_loopback(host)
 }
@@ -319,7 +319,8 @@ mod tests {
         PostgresOptions::from_settings(&settings)
     }
 
-    /// All six values, here and elsewhere: what libpq would leave to chance is verified in full.
+    /// All six values, for local and remote servers: what libpq would leave unverified is fully
+    /// verified.
     #[test]
     fn tls_is_full_outside_loopback() {
         for (host, sslmode, expected) in [
@@ -407,7 +408,7 @@ mod tests {
         assert_eq!(options.user, "reader");
         assert_eq!(options.password.as_ref().unwrap().expose(), "canary");
         assert!(!format!("{options:?}").contains("canary"));
-        // Without a host in the URL the variable names all of it.
+        // Without a host in the URL, the variable defines the whole location.
         let options = of("postgres:?sslmode=require", &variables).unwrap();
         assert_eq!(options.to_string(), "elsewhere:5432/x");
         assert_eq!(options.user, "other");

@@ -1,7 +1,7 @@
-//! Whether a key ring is the one that the table was encrypted with: asked at open, before any write.
+//! Checks at opening, before any write, that the key ring matches the table.
 //!
-//! The second table has a check value for every key that anything was ever written under. Only the
-//! holder of a key can make its check value; taking it away forbids writing under the key.
+//! The second table contains a check value for every key that was ever used to write. Only the
+//! holder of a key can create its check value. Removing it forbids writing with the key.
 
 use secret_persistence_core::{Error, ErrorKind, Result};
 
@@ -13,20 +13,20 @@ use crate::keyring::{KeyId, KeyRing};
 const PREFIX: &str = "check:";
 const RETIRED: &str = "retired:";
 
-/// How many rows are tried where a check value is missing.
+/// The number of rows to try if a check value is missing.
 const SAMPLE: usize = 8;
 
-/// The entry with a key's check value.
+/// The entry of a key's check value.
 pub(crate) fn entry(key_id: &str) -> String {
     format!("{PREFIX}{key_id}")
 }
 
-/// The entry that says that a key was retired, so that its id never comes back to life.
+/// The entry of a retired key, so that its id is never used again.
 pub(crate) fn tombstone(id: &KeyId) -> String {
     format!("{RETIRED}{id}")
 }
 
-/// Refuses a ring that does not fit the table, and a table that does not fit the mode.
+/// Refuses a ring that does not match the table, and a table that does not match the mode.
 pub(crate) async fn at_open(client: &dyn Client, mode: Mode, ring: Option<&KeyRing>) -> Result<()> {
     let entries = client.meta().await?;
     let checks: Vec<(KeyId, &[u8])> = entries
@@ -74,8 +74,8 @@ pub(crate) async fn at_open(client: &dyn Client, mode: Mode, ring: Option<&KeyRi
     Ok(())
 }
 
-/// Where the check value is missing but rows name the key, as after a restore of one table alone,
-/// one of the first rows has to open. Several, because one alone may be damaged.
+/// If the check value is missing but rows name the key, as after a restore of only one table, at
+/// least one of the first rows must decrypt. One row would not suffice, because it may be damaged.
 async fn try_some_rows(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Result<()> {
     let rows = client
         .scan(&Filter::SealedUnder(id.to_string()), None, SAMPLE)
@@ -88,7 +88,7 @@ async fn try_some_rows(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Resul
         };
         Some(sealed.open(ring, binding).is_ok())
     });
-    // Where no row is complete there is nothing to judge by, and nothing to open either.
+    // If no row is complete, there is nothing to check and nothing to decrypt.
     match opened.next() {
         None | Some(true) => Ok(()),
         Some(false) if opened.any(|opens| opens) => Ok(()),
@@ -99,7 +99,7 @@ async fn try_some_rows(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Resul
     }
 }
 
-/// Makes sure that the active key's check value is there, before anything is written under it.
+/// Ensures that the active key's check value exists before anything is written with the key.
 pub(crate) async fn register(client: &dyn Client, ring: &KeyRing) -> Result<()> {
     let name = entry(ring.active().as_str());
     let tombstone = tombstone(ring.active());
@@ -113,7 +113,7 @@ pub(crate) async fn register(client: &dyn Client, ring: &KeyRing) -> Result<()> 
     }
     let value = ring.check_value(ring.active())?.unwrap_or_default();
     client.put_meta(&name, &value, false).await?;
-    // Somebody else may have been first, with another key of the same id.
+    // Another process may have been first, with another key of the same id.
     let entries = client.meta().await?;
     match entries.iter().find(|(known, _)| *known == name) {
         Some((_, value)) if ring.recognises(ring.active(), value) => Ok(()),
@@ -125,7 +125,7 @@ pub(crate) async fn register(client: &dyn Client, ring: &KeyRing) -> Result<()> 
     }
 }
 
-/// What a write under a key says whose check value has been taken away.
+/// The error for a write with a key whose check value was removed.
 pub(crate) fn retired(id: &KeyId) -> Error {
     wrong(format!(
         "the key `{id}` has been retired while it was still active here"

@@ -1,4 +1,4 @@
-//! `rotate`: brings all rows under the active key, while they are in use; and the end of a key.
+//! `rotate`: rewraps all rows with the active key, while the table is in use. Also retires keys.
 
 use secret_persistence_core::{Error, ErrorKind, Operation, Result};
 
@@ -9,23 +9,24 @@ use crate::keyring::{KeyId, KeyRing};
 use crate::persistence::Database;
 use crate::ring_check;
 
-/// Where a `--reencrypt` that was killed goes on: the active key's id and the last name, one a line.
+/// Where an interrupted `--reencrypt` continues: the active key's id and the last name, each on a
+/// line.
 const CURSOR: &str = "reencrypt";
 
-/// How often a row is tried again that somebody else has changed.
+/// How often a row that others have changed is tried again.
 const ATTEMPTS: usize = 8;
 
-/// What `rotate` does.
+/// Options of [`Database::rotate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RotateOptions {
-    /// Whether values get new data keys too. For a leaked key ring: anyone who has it may have
-    /// unwrapped the data keys.
+    /// Whether values also get new data keys. Necessary after a leak of the key ring, because
+    /// anyone who has it may have unwrapped the data keys.
     pub reencrypt: bool,
 }
 
 impl RotateOptions {
-    /// Gives values new data keys too.
+    /// Sets whether values also get new data keys.
     #[must_use]
     pub fn with_reencrypt(mut self, reencrypt: bool) -> Self {
         self.reencrypt = reencrypt;
@@ -33,25 +34,27 @@ impl RotateOptions {
     }
 }
 
-/// What `rotate` did.
+/// The result of [`Database::rotate`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Rotated {
-    /// Rows that are under the active key now.
+    /// The number of rows that are now under the active key.
     pub rotated: u64,
-    /// Rows that do not open, left as they are: each an `Integrity` error. Their keys cannot be retired.
+    /// Rows that cannot be decrypted, unchanged; each is an `Integrity` error. Their keys cannot be
+    /// retired.
     pub damaged: Vec<Error>,
 }
 
 impl Database {
-    /// Brings every encrypted row under the ring's active key, each by compare-and-swap, so that
-    /// reading and writing go on. Killed at any moment it is simply run again.
+    /// Rewraps every encrypted row with the ring's active key. Each row is changed with
+    /// compare-and-swap, so that reads and writes continue. After an interruption, run it again.
     ///
-    /// Give every process the ring with the new key first, then activate it everywhere, then rotate.
+    /// Distribute the ring with the new key to every process first, then activate the key
+    /// everywhere, then rotate.
     ///
     /// # Errors
-    /// `InvalidConfig` without a key ring, or where the active key has been retired; `Conflict` where
-    /// others change rows faster than they are rotated.
+    /// `InvalidConfig` without a key ring, or if the active key was retired; `Conflict` if other
+    /// processes change rows faster than they are rotated.
     pub async fn rotate(
         &self,
         options: &RotateOptions,
@@ -70,12 +73,12 @@ impl Database {
         Ok(rotated)
     }
 
-    /// Ends a key: refuses where a row uses it, and from then on nothing can be written under it,
-    /// by whatever process. Afterwards it can be removed from the ring
-    /// ([`KeyRingFile::remove`](crate::KeyRingFile::remove)); its id is not used again for this table.
+    /// Retires a key: no process can write with it afterwards. Refuses if a row uses the key. Then
+    /// it can be removed from the ring ([`KeyRingFile::remove`](crate::KeyRingFile::remove)). Its
+    /// id cannot be used again for this table.
     ///
     /// # Errors
-    /// `InvalidConfig` for the ring's active key, and where rows use it, saying how many.
+    /// `InvalidConfig` for the ring's active key, and if rows use the key, with their number.
     pub async fn retire_key(&self, id: &KeyId) -> Result<()> {
         let ring = self.ring_for("retiring a key")?;
         let failed = self.failed(Operation::Write);
@@ -86,8 +89,8 @@ impl Database {
         let name = ring_check::entry(id.as_str());
         let entries = client.meta().await.map_err(&failed)?;
         let check = entries.into_iter().find(|(known, _)| *known == name);
-        // First forbid writes with it, then wait for running writes to end, and only then
-        // does a count say anything.
+        // Forbid writes with the key first, then wait for running writes to end. Only then is a
+        // count reliable.
         client.remove_meta(&name).await.map_err(&failed)?;
         client.barrier().await.map_err(&failed)?;
         let rows = client.count(&Filter::SealedUnder(id.to_string())).await;
@@ -163,7 +166,7 @@ impl Database {
                 .await?;
             let Some(last) = rows.last() else { break };
             let last = last.coordinate.clone();
-            // A row that somebody else has just rewrapped still has its old data key.
+            // A row that another process has just rewrapped still has its old data key.
             for attempt in 1.. {
                 let page = self.swap_page(rows, &renew, &mut damaged).await?;
                 done += page.swapped.len() as u64;
@@ -215,7 +218,7 @@ impl Database {
         })
     }
 
-    /// Where an earlier run ended that was for the same active key.
+    /// The position of an earlier run with the same active key.
     async fn cursor(&self, ring: &KeyRing) -> Result<Option<String>> {
         let entries = self.client().meta().await?;
         Ok(entries

@@ -22,26 +22,26 @@ use crate::config::{Config, IfMissing};
 use crate::error::{SQLITE, from_sqlx};
 use crate::schema::{self, Dialect, Found, Layout};
 
-/// Reading is local and short: more connections than cores only wait for each other.
+/// Reads are local and short. More connections than cores would only wait for each other.
 const READERS: u32 = 4;
 
-/// How many rows one statement inserts. It is prepared once for each connection, whatever the batch; more
-/// rows make it longer to prepare and no faster.
+/// The number of rows in one insert statement, which is prepared once per connection. With more
+/// rows, preparing takes longer and inserting is no faster.
 const PREPARED_ROWS: usize = 100;
 
-/// How long a delete waits for readers that are in the way of emptying the log.
-const SWEEP_PATIENCE: Duration = Duration::from_millis(50);
+/// How long a delete waits for readers that prevent emptying the log.
+const SWEEP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How often opening is tried while other processes are opening the same new file.
+/// How often to retry opening while other processes open the same new file.
 const OPEN_ATTEMPTS: u32 = 50;
 
 pub(crate) struct SqliteClient {
-    /// One connection, so that our own writers queue here and not in SQLite's busy loop.
+    /// One connection, so that our writers queue here and not in SQLite's busy loop.
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Empties the log after deletes, and does not wait for readers: there may always be one.
+    /// Empties the log after deletes, without waiting for readers, because there may always be one.
     sweeper: SqlitePool,
-    /// How many deletes have left their values in the log, and how many of them are gone from it.
+    /// The number of deletes whose values were in the log, and the number that have been erased.
     deleted: AtomicU64,
     swept: AtomicU64,
     layout: Layout,
@@ -59,7 +59,7 @@ struct Statements {
 }
 
 impl SqliteClient {
-    /// Opens the table; none where it is missing and is to be read as empty.
+    /// Opens the table. `None` if it is missing and counts as empty.
     pub(crate) async fn open(path: &Path, config: &Config) -> Result<Option<Self>> {
         if !path.exists() {
             match config.if_missing {
@@ -68,7 +68,7 @@ impl SqliteClient {
                 IfMissing::Refuse => {
                     return Err(Error::new(
                         ErrorKind::InvalidConfig,
-                        format!("there is no file {}", path.display()),
+                        format!("the file {} does not exist", path.display()),
                     )
                     .with_hint("check the path"));
                 }
@@ -107,7 +107,7 @@ impl SqliteClient {
             .max_connections(1)
             .acquire_timeout(config.connect_timeout)
             .test_before_acquire(false)
-            .connect_lazy_with(options.clone().busy_timeout(SWEEP_PATIENCE));
+            .connect_lazy_with(options.clone().busy_timeout(SWEEP_TIMEOUT));
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(config.connect_timeout)
@@ -127,7 +127,7 @@ impl SqliteClient {
         }))
     }
 
-    /// The SQL that the table still lacks, run if `apply` says so.
+    /// The SQL for what the table lacks. Runs it if `apply` is set.
     pub(crate) async fn prepare(path: &Path, config: &Config, apply: bool) -> Result<Vec<String>> {
         if !path.exists() {
             if apply {
@@ -155,8 +155,8 @@ impl SqliteClient {
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        // A transaction that begins as a reader is refused when it turns writer after somebody
-        // else's commit, whatever the busy timeout.
+        // A transaction that begins as a reader and becomes a writer fails after another commit,
+        // whatever the busy timeout.
         self.writer
             .begin_with("BEGIN IMMEDIATE")
             .await
@@ -195,7 +195,7 @@ impl SqliteClient {
         rows: &'q Rows<'_>,
         part: Range<usize>,
     ) -> Query<'q, Sqlite, SqliteArguments> {
-        // The statement differs with the number of rows; these two numbers come again.
+        // The number of rows changes the statement; only these two numbers recur.
         let is_usual = part.len() == 1 || part.len() == PREPARED_ROWS;
         let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(is_usual);
         for index in part {
@@ -226,7 +226,7 @@ impl SqliteClient {
         query
     }
 
-    /// Whether the key may still be written under: `retire_key` takes its check value away.
+    /// Whether the key may still be used for writing: `retire_key` removes its check value.
     async fn knows_key(&self, connection: &mut SqliteConnection, key_id: &str) -> Result<bool> {
         let sql = format!("SELECT 1 FROM {} WHERE name = $1", self.meta);
         sqlx::query(AssertSqlSafe(sql))
@@ -237,8 +237,8 @@ impl SqliteClient {
             .map_err(failed)
     }
 
-    /// Empties the log if a delete has left something in it. Where a reader is in the way, the next
-    /// change, or the last one to close, tries again.
+    /// Empties the log if a delete has left a value in it. If a reader prevents that, the next
+    /// change or the last connection to close tries again.
     async fn sweep(&self) {
         let deleted = self.deleted.load(Ordering::Acquire);
         if self.swept.load(Ordering::Acquire) < deleted
@@ -259,7 +259,7 @@ impl SqliteClient {
     }
 }
 
-/// The rows in parts that one statement inserts.
+/// Splits the rows into parts for one statement each.
 fn parts(rows: &Rows<'_>) -> impl Iterator<Item = Range<usize>> {
     let count = rows.names.len();
     (0..count)
@@ -302,7 +302,7 @@ impl Client for SqliteClient {
             Columns::Plain => &self.sql.read_plain,
             Columns::Sealed => &self.sql.read_sealed,
         };
-        // Names are text without control characters: they are always JSON.
+        // Names are text without control characters, so they are always valid JSON.
         let names = serde_json::to_string(names)
             .map_err(|_| Error::new(ErrorKind::Unexpected, "names cannot be encoded as JSON"))?;
         sqlx::query(AssertSqlSafe(sql.as_str()))
@@ -330,8 +330,8 @@ impl Client for SqliteClient {
         let inserted = if inserted == rows.names.len() as u64 {
             Inserted::All
         } else {
-            // Some names were there already, which is seldom. SQLite says which only where it lists
-            // those that were not, so all of it is done again.
+            // Some names already existed, which is rare. SQLite can only list the inserted ones, so
+            // insert again with a list.
             transaction.rollback().await.map_err(failed)?;
             transaction = self.begin().await?;
             let mut names = HashSet::new();
@@ -509,7 +509,7 @@ impl Client for SqliteClient {
     }
 
     async fn barrier(&self) -> Result<()> {
-        // Holding the write lock once is enough: there is one writer at a time.
+        // Taking the write lock once is enough, because there is only one writer at a time.
         self.begin().await?.rollback().await.map_err(failed)
     }
 
@@ -543,19 +543,19 @@ impl Client for SqliteClient {
     }
 }
 
-/// What every connection is opened with. Nothing in here runs DDL.
+/// The options of every connection. None of them runs DDL.
 fn options(path: &Path, config: &Config) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
-        // A configuration must never point at a secret that a power cut has taken back.
+        // A configuration must never point to a secret that a power failure has undone.
         .synchronous(SqliteSynchronous::Full)
-        // How long a statement waits for another process to let go of the write lock.
+        // How long a statement waits for another process's write lock.
         .busy_timeout(config.connect_timeout)
-        // What is deleted or encrypted is overwritten, in pages and in what is left of them.
+        // Overwrites deleted and encrypted values, in pages and in their remains.
         .pragma("secure_delete", "ON")
-        // No rows in temporary files.
+        // Never writes rows to temporary files.
         .pragma("temp_store", "MEMORY")
         .disable_statement_logging()
 }
@@ -569,7 +569,7 @@ async fn connect(options: &SqliteConnectOptions, config: &Config) -> Result<Sqli
         .max_lifetime(None)
         .test_before_acquire(false)
         .connect_lazy_with(options.clone());
-    // While another process turns a new file to WAL, opening is refused without waiting.
+    // While another process switches a new file to WAL, SQLite refuses to open it without waiting.
     for _ in 1..OPEN_ATTEMPTS {
         match pool.acquire().await {
             Ok(_) => return Ok(pool),
@@ -586,7 +586,7 @@ async fn connect(options: &SqliteConnectOptions, config: &Config) -> Result<Sqli
     Ok(pool)
 }
 
-/// A new file that nobody else can read; SQLite gives its log and index the same mode.
+/// Creates a file that no other user can read. SQLite gives its log and index the same mode.
 fn create_private(path: &Path) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -594,7 +594,7 @@ fn create_private(path: &Path) -> Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
         Ok(_) => Ok(()),
-        // Somebody else was quicker.
+        // Another process was faster.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(Error::new(
             ErrorKind::InvalidConfig,
@@ -605,7 +605,7 @@ fn create_private(path: &Path) -> Result<()> {
     }
 }
 
-/// The table's columns, none where it is missing, and whether the second table is there.
+/// The table's columns, none if it is missing, and whether the second table exists.
 async fn catalogue(pool: &SqlitePool, config: &Config) -> Result<(Vec<Found>, bool)> {
     let mut connection = pool.acquire().await.map_err(failed)?;
     columns(&mut connection, config).await
@@ -643,7 +643,7 @@ async fn columns(connection: &mut SqliteConnection, config: &Config) -> Result<(
     Ok((tables.pop().unwrap_or_default(), meta))
 }
 
-/// Runs what is needed, decided while nobody else can change the table.
+/// Runs the needed statements. No other process can change the table meanwhile.
 async fn run(
     pool: &SqlitePool,
     needed: impl Fn(&[Found], bool) -> Vec<String>,
@@ -672,7 +672,7 @@ fn sealed_columns(layout: Layout) -> String {
     format!("coordinate, {expires}, payload, {rest}")
 }
 
-/// The condition of a filter and its parameter, `$1`, which is unused and NULL where there is none.
+/// The condition of a filter and its parameter `$1`, which is NULL if unused.
 fn condition(filter: &Filter) -> (&'static str, Option<&str>) {
     match filter {
         Filter::Plain => ("payload IS NOT NULL AND $1 IS NULL", None),
@@ -687,7 +687,7 @@ fn failed(error: sqlx::Error) -> Error {
     from_sqlx("sqlite", SQLITE, &error)
 }
 
-/// Where the file of a configuration is.
+/// The location of the file of a configuration.
 pub(crate) fn place(path: &Path, config: &Config) -> String {
     let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     format!("{} table {}", path.display(), config.table)

@@ -1,4 +1,4 @@
-//! The whole suite on every kind of table that there is.
+//! The conformance suite with every kind of table.
 
 // Helpers of tests are tests too.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -61,7 +61,7 @@ async fn sqlite_legacy_table() {
     let store = keeps_every_promise(legacy, raw.clone()).await;
     assert_eq!(store.capabilities().expiry, Expiry::None);
     assert!(!store.capabilities().owner);
-    // Nothing was added to the table, or beside it.
+    // The table and its surroundings are unchanged.
     assert_eq!(
         raw.number("SELECT count(*) FROM pragma_table_info('secrets')")
             .await,
@@ -103,7 +103,7 @@ mod on_postgres {
         };
         let home = server.home().await;
         home.raw.run(LEGACY).await.unwrap();
-        // A role that may use the table and neither alter it nor make another.
+        // A role that may use the table, but not alter it or create another one.
         let role = home.role("user", "SELECT, INSERT, DELETE").await;
         let legacy = role.mode(Mode::Plain).build().unwrap();
         let store = keeps_every_promise(legacy, home.raw.clone()).await;

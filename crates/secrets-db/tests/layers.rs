@@ -26,7 +26,7 @@ fn owner() -> Owner {
 }
 
 fn options() -> Options {
-    // The store itself is tried at its size limit elsewhere.
+    // Another test tries the store at its size limit.
     Options::default()
         .with_owner(owner())
         .with_largest_value(1 << 16)
@@ -50,7 +50,7 @@ async fn cache() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limit() {
     let mut quota = LimitOptions::default();
-    // A file has no quota, and the suite makes thousands of writes.
+    // A file has no quota, and the suite sends thousands of writes.
     quota.write.per_second = 5_000.0;
     quota.list.per_second = 5_000.0;
     keeps_every_promise(|stack| Layers::over(stack.with_limit(quota))).await;

@@ -1,4 +1,4 @@
-//! Nothing secret shows: not in errors, `Debug`, or logs of whatever level and library.
+//! Nothing secret appears in errors, `Debug` or logs, at any level and of any library.
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
@@ -15,10 +15,10 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::support::{LEGACY, Place, managed, ring, secret};
 
-/// Two lines, each searched for by itself, with characters that escapes change.
+/// Two lines, each searched for, with characters that escapes change.
 const CANARY: &str = "cänary \"one\" /+?&\nsecond canary line \\ %";
 
-/// Keeps everything that is logged, as text.
+/// Collects all logs as text.
 #[derive(Clone, Default)]
 struct Everything(Arc<Mutex<String>>);
 
@@ -70,7 +70,7 @@ impl Subscriber for Everything {
     fn exit(&self, _: &Id) {}
 }
 
-/// Every spelling under which a text could hide.
+/// Every encoding of a text.
 fn spellings(text: &str) -> Vec<String> {
     let mut spellings = Vec::new();
     let lines = text.lines().chain([text]);
@@ -93,8 +93,7 @@ fn spellings(text: &str) -> Vec<String> {
                 .trim_matches(['[', ']'])
                 .to_owned(),
         );
-        // Base64 of the text wherever it begins in what is encoded, without the characters that its
-        // neighbours decide.
+        // Base64 of the text at each offset, without the characters that depend on its neighbours.
         for before in 0..3_usize {
             let shifted = [vec![0; before], line.as_bytes().to_vec()].concat();
             for engine in [
@@ -112,7 +111,7 @@ fn spellings(text: &str) -> Vec<String> {
     spellings
 }
 
-/// The search finds what it is to find.
+/// The search detects leaks.
 #[test]
 fn spellings_are_found_again() {
     let found = |haystack: &str| {
@@ -133,7 +132,7 @@ fn spellings_are_found_again() {
     assert!(!found("cinary and nothing else"));
 }
 
-/// Uses the store in every way, well and badly, and collects what errors and `Debug` show.
+/// Uses the store in every way, with success and failure, and collects errors and `Debug`.
 async fn use_it(place: &Place, heard: &Everything, ring: &KeyRing) {
     let show = |error: secret_persistence_core::Error| {
         heard.say(&format!("\n{error} {error:?} "));
@@ -174,7 +173,7 @@ async fn use_it(place: &Place, heard: &Everything, ring: &KeyRing) {
         let write = plain.write(Write::new(managed(4), secret(CANARY)));
         let _ = tokio::time::timeout(std::time::Duration::from_micros(300), write).await;
     }
-    // The table is taken away under the store.
+    // The table is removed while the store is open.
     raw.run("ALTER TABLE secrets RENAME TO gone").await.unwrap();
     show(
         plain
@@ -232,7 +231,7 @@ async fn use_it(place: &Place, heard: &Everything, ring: &KeyRing) {
 #[tokio::test(flavor = "current_thread")]
 async fn nothing_secret_shows() {
     let heard = Everything::default();
-    // Everything of this test runs on this thread, but for SQLite's own, which inherit it.
+    // This test runs on this thread, except for SQLite's threads, which inherit the subscriber.
     let _guard = tracing::subscriber::set_default(heard.clone());
     let ring = ring();
     let mut secrets = vec![CANARY.to_owned()];
@@ -261,7 +260,8 @@ async fn nothing_secret_shows() {
         use_it(&place, &heard, &ring).await;
     }
     let heard = heard.0.lock().unwrap();
-    // It has listened: our warning is there, from every place that was opened as plain text.
+    // The subscriber was active: it received our warning for each place that was opened as plain
+    // text.
     let warnings = heard.matches("secrets are stored in plain text").count();
     assert!(warnings >= 1, "{heard}");
     for text in secrets {

@@ -32,7 +32,7 @@ async fn a_legacy_table_is_prepared_and_encrypted_in_place() {
     for place in Place::all("a_legacy_table_is_encrypted").await {
         legacy(&place, 1_203).await;
         let ring = ring();
-        // Not before the columns are there, and not without the statement.
+        // Not without the columns, and not without the confirmation.
         let error = place.open(Mode::Encrypted, Some(&ring)).await.unwrap_err();
         assert!(error.hint().unwrap().contains("prepare"), "{error}");
         Database::prepare(&place.config().build().unwrap())
@@ -82,7 +82,7 @@ async fn a_legacy_table_is_prepared_and_encrypted_in_place() {
     }
 }
 
-/// What is half plain and half encrypted is neither guessed nor lost.
+/// A row that is half plain and half encrypted is neither guessed nor lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_row_is_named_and_left() {
     for place in Place::all("a_half_row_is_named").await {
@@ -109,7 +109,7 @@ async fn a_half_row_is_named_and_left() {
     }
 }
 
-/// Services go on in `mode=converting`: no write and no delete of theirs is lost or undone.
+/// Services continue in `mode=converting`: none of their writes and deletes is lost or undone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn encrypting_and_rotating_disturb_nobody() {
     for place in Place::all("encrypting_and_rotating_disturb_nobody").await {
@@ -120,7 +120,7 @@ async fn encrypting_and_rotating_disturb_nobody() {
         let old = ring();
         let mut new = old.clone();
         new.add("k2".parse().unwrap()).unwrap();
-        // Everybody has both keys before the second becomes active.
+        // Every process has both keys before the second one becomes active.
         let mut known = new.clone();
         new.activate(&"k2".parse().unwrap()).unwrap();
         known.activate(&"k1".parse().unwrap()).unwrap();
@@ -128,7 +128,7 @@ async fn encrypting_and_rotating_disturb_nobody() {
         let tool = place.open(Mode::Encrypted, Some(&known)).await.unwrap();
         let rotator = place.open(Mode::Encrypted, Some(&new)).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
-        // Each in a task of its own, as services are.
+        // Each in a separate task, like services.
         let writer = tokio::spawn({
             let (service, stop) = (service.clone(), Arc::clone(&stop));
             async move {
@@ -201,7 +201,7 @@ async fn encrypting_and_rotating_disturb_nobody() {
     }
 }
 
-/// Rotating keeps data keys; for a leaked ring that is not enough.
+/// Rotation keeps data keys, which is not sufficient for a leaked ring.
 #[tokio::test(flavor = "multi_thread")]
 async fn reencrypting_makes_new_data_keys_also_for_rows_that_were_rotated_before() {
     for place in Place::all("reencrypting_makes_new_data_keys").await {
@@ -232,7 +232,7 @@ async fn reencrypting_makes_new_data_keys_also_for_rows_that_were_rotated_before
             let read = store.read(&managed(number).into()).await.unwrap();
             assert_eq!(read.value, secret("value"));
         }
-        // Its cursor is gone: the next run begins at the beginning.
+        // Its cursor is gone: the next run starts over.
         assert_eq!(store.rotate(&reencrypt, &|_| {}).await.unwrap().rotated, 5);
         store.close().await;
     }
@@ -260,19 +260,19 @@ async fn rotate_names_rows_that_do_not_open_and_goes_on() {
             assert_eq!((rotated.rotated, rotated.damaged.len()), (3, 1));
             assert_eq!(rotated.damaged[0].coordinate(), Some(managed(2).as_str()));
         }
-        // The damaged row keeps its key from being retired: it may be restored one day.
+        // The damaged row prevents retiring its key, because it may be restored some day.
         let error = store.retire_key(&"k1".parse().unwrap()).await.unwrap_err();
         assert!(error.to_string().contains("1 rows"), "{error}");
         store.close().await;
     }
 }
 
-/// No plain text lingers in the files of SQLite.
+/// SQLite's files contain no plain text afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_and_deleted_values_are_gone_from_the_files() {
     let place = Place::Sqlite(crate::support::Folder::new());
     let folder = place.folder();
-    // An installation's file, written without our settings, some rows deleted long ago.
+    // An installation's file, written without our settings, with some rows deleted long ago.
     let raw = folder.raw().await;
     raw.run("PRAGMA secure_delete = OFF").await.unwrap();
     raw.run(LEGACY).await.unwrap();
@@ -289,7 +289,7 @@ async fn encrypted_and_deleted_values_are_gone_from_the_files() {
     raw.close().await;
     assert!(contains(&folder.bytes(), "canary"));
 
-    // Plain: what is deleted is gone from the database, its log and its index at once.
+    // Plain: a deleted value is removed from the database, its log and its index immediately.
     let store = place.open(Mode::Plain, None).await.unwrap();
     store.write(write(902, "brief-visitor")).await.unwrap();
     assert!(contains(&folder.bytes(), "brief-visitor"));
@@ -300,7 +300,7 @@ async fn encrypted_and_deleted_values_are_gone_from_the_files() {
     assert!(!contains(&folder.bytes(), "brief-visitor"));
     store.close().await;
 
-    // Encrypted: everything is, free pages and log included, while the store is still open.
+    // Encrypted: all of them are, including free pages and the log, while the store is still open.
     Database::prepare(&place.config().build().unwrap())
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! Processes that are killed in the middle, and processes that write at once.
+//! Processes that are killed in the middle, and processes that write at the same time.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use crate::support::{LEGACY, Place, Raw, managed, ring, secret, write};
 
 const ROWS: usize = 3_000;
 
-/// What the tests below start as a process of its own. It does nothing by itself.
+/// The program that the tests below start as a separate process. It does nothing on its own.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by the other tests of this file"]
 async fn child() {
@@ -59,7 +59,7 @@ fn start(job: &str, url: &str, ring: Option<&KeyRing>, variables: &[(&str, Strin
     command.spawn().unwrap()
 }
 
-/// Waits for the k-th sign of progress and kills without warning. Whether it was still running.
+/// Waits for the k-th sign of progress, then kills it. Returns whether it was still running.
 fn kill_at(mut child: Child, signs: usize) -> bool {
     let output = BufReader::new(child.stdout.take().unwrap());
     let mut progress = output
@@ -105,7 +105,7 @@ async fn conversions_survive_being_killed_at_any_page() {
         ] {
             for signs in [1, 2, 3, 5] {
                 kills += usize::from(kill_at(start(job, &url, Some(ring), &variables), signs));
-                // Whatever it was doing: everything is there and opens.
+                // Whatever it was doing, everything exists and can be decrypted.
                 let store = place.open(Mode::Converting, Some(ring)).await.unwrap();
                 all_there(&store).await;
                 store.close().await;
@@ -149,7 +149,7 @@ async fn all_there(store: &Database) {
     }
 }
 
-/// Two processes and sixteen tasks in each write one SQLite file, made by whoever is first.
+/// Two processes with sixteen tasks each write one SQLite file, which the first one creates.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn processes_and_tasks_lose_nothing() {
     for place in Place::all("processes_and_tasks_lose_nothing").await {

@@ -1,5 +1,5 @@
-//! What a database store promises beyond the suite: tampering, wrong key rings, conversions that are
-//! killed, what stays on the disk, what an error says, what never shows.
+//! Guarantees of a database store beyond the suite: tampering, wrong key rings, interrupted
+//! conversions, remains on the disk, the contents of errors, secrecy.
 
 // Helpers of tests are tests too.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! What only a server can say to us.
+//! Failures that only a server has.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn what_is_wrong_at_open_is_said() {
     let error = refused(down).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.is_retryable());
-    // Wrong password, unknown role, unknown database.
+    // A wrong password, an unknown role, an unknown database.
     let error = refused(home.config_as("postgres", "canary-password")).await;
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(!format!("{error:?}").contains("canary"));
@@ -45,7 +45,7 @@ async fn what_is_wrong_at_open_is_said() {
         .set("password", server.password());
     let error = refused(nowhere).await;
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
-    // A table that is missing, with and without leave and right to make it.
+    // A missing table, with and without the setting and the permission to create it.
     let error = refused(home.config().set("table", "missing").set("create", "false")).await;
     assert!(error.hint().unwrap().contains("CREATE TABLE"), "{error}");
     let role = home.role("maker", "SELECT").await.set("table", "missing");
@@ -59,7 +59,7 @@ async fn what_is_wrong_at_open_is_said() {
     )
     .await;
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
-    // The server has no slot left for this role.
+    // The server has no free slot for this role.
     let role = home.role("limited", "SELECT").await;
     let name = format!("limited_{}", home.database);
     home.raw
@@ -97,7 +97,7 @@ async fn certificates_are_verified_in_full() {
     .unwrap();
     store.write(write(1, "value")).await.unwrap();
     store.close().await;
-    // An authority that is not known, and a certificate for another name.
+    // An unknown authority, and a certificate for another name.
     for untrusted in [
         secured("localhost"),
         secured("127.0.0.1").set("ssl-root-cert", &path),
@@ -133,7 +133,7 @@ async fn rights_that_are_missing_are_named() {
     let error = Database::prepare(&reader).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     store.close().await;
-    // A replica, or a server set read-only.
+    // A replica, or a server that is set read-only.
     let writer = home.role("frozen", "SELECT, INSERT, DELETE").await;
     let name = format!("frozen_{}", home.database);
     home.raw
@@ -150,7 +150,7 @@ async fn rights_that_are_missing_are_named() {
     store.close().await;
 }
 
-/// A trigger stands for what the server says when its disk is full, or a constraint of somebody's own.
+/// A trigger simulates the server's response to a full disk, or to a constraint.
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_of_the_server_show_no_value() {
     let Some(server) = server("failures_of_the_server_show_no_value") else {
@@ -208,7 +208,7 @@ async fn a_full_pool_and_a_lost_connection_are_told_apart() {
         .set("pool-size", "1")
         .set("connect-timeout", "1");
     let store = Database::connect(config.build().unwrap()).await.unwrap();
-    // Somebody locks the table: the first reader holds the one connection.
+    // Another session locks the table: the first reader uses the only connection.
     let locker = home.raw.clone();
     let lock = tokio::spawn(async move {
         locker
@@ -227,7 +227,7 @@ async fn a_full_pool_and_a_lost_connection_are_told_apart() {
     assert!(error.hint().unwrap().contains("pool-size"), "{error}");
     lock.await.unwrap();
     assert_eq!(first.await.unwrap().unwrap().value, secret("value"));
-    // The server ends our connection: one failure, then a new connection.
+    // The server closes our connection: one failure, then a new connection.
     let name = &home.database;
     home.raw
         .run(&format!(
@@ -247,7 +247,7 @@ async fn a_full_pool_and_a_lost_connection_are_told_apart() {
     store.close().await;
 }
 
-/// A server whose encoding is not UTF-8 holds what it can, and everything when encrypted.
+/// A server whose encoding is not UTF-8 stores the values that it can, and all values if encrypted.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_encoding_refuses_what_it_cannot_hold() {
     let Some(server) = server("another_encoding") else {
@@ -282,7 +282,7 @@ async fn another_encoding_refuses_what_it_cannot_hold() {
     store.close().await;
 }
 
-/// Only the owner can rewrite the table; for others it is said that it was not done.
+/// Only the owner can rewrite the table. For others, the result says that it was not done.
 #[tokio::test(flavor = "multi_thread")]
 async fn vacuum_full_is_offered_to_the_owner() {
     let Some(server) = server("vacuum_full_is_offered_to_the_owner") else {

@@ -1,4 +1,4 @@
-//! Our own columns come when they are asked for, and not before.
+//! Our own columns are added on request, and not before.
 
 use secret_persistence_core::{
     ErrorKind, Expiry, SecretPersistence, SecretPersistenceExt, Timestamp,
@@ -15,7 +15,7 @@ async fn prepare_shows_its_sql_and_runs_it_on_request() {
         raw.insert(managed(1).as_str(), "old").await;
         let config = place.config().build().unwrap();
 
-        // Opened as it is, and left as it is.
+        // Opened and left unchanged.
         let store = Database::connect(config.clone()).await.unwrap();
         let capabilities = store.capabilities();
         assert_eq!(
@@ -65,7 +65,7 @@ async fn prepare_shows_its_sql_and_runs_it_on_request() {
     }
 }
 
-/// A table that has some of our columns, as somebody made it by hand.
+/// A table with some of our columns, created by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_with_some_columns_uses_what_it_has() {
     for place in Place::all("a_table_with_some_columns").await {
@@ -95,7 +95,7 @@ async fn a_table_with_some_columns_uses_what_it_has() {
     }
 }
 
-/// A store of another name, in odd spelling, beside the usual one.
+/// A store with another name, in an unusual spelling, beside the usual one.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_table_names_work() {
     for place in Place::all("odd_table_names_work").await {
@@ -112,8 +112,8 @@ async fn odd_table_names_work() {
     }
 }
 
-/// A dry run against a table that is misspelt, or does not exist yet: it is read as empty, and
-/// nothing is made.
+/// A dry run with a table that is misspelt or does not exist yet: it reads as empty, and nothing is
+/// created.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_reads_a_missing_table_as_empty_and_makes_nothing() {
     for place in Place::all("dry-run").await {
@@ -140,7 +140,7 @@ async fn a_dry_run_reads_a_missing_table_as_empty_and_makes_nothing() {
         if let Place::Sqlite(folder) = &place {
             assert!(!folder.file().exists());
         }
-        // It is the store that it would be.
+        // It has the same name as the real store.
         let made = Database::connect(place.config().build().unwrap())
             .await
             .unwrap();

@@ -1,4 +1,4 @@
-//! Key rings that do not fit, keys that come and go.
+//! Key rings that do not match, and keys that are added and retired.
 
 use secret_persistence_core::{ErrorKind, SecretPersistenceExt};
 use secret_persistence_db::{KeyId, KeyRing, Mode, RotateOptions};
@@ -9,7 +9,7 @@ fn id(text: &str) -> KeyId {
     text.parse().unwrap()
 }
 
-/// A wrong ring would otherwise write rows that the right one cannot open.
+/// Otherwise a wrong ring would write rows that the right one cannot decrypt.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_ring_is_refused_at_open_before_any_write() {
     for place in Place::all("a_wrong_ring_is_refused_at_open").await {
@@ -34,7 +34,7 @@ async fn a_wrong_ring_is_refused_at_open_before_any_write() {
         }
         assert_eq!(raw.number(meta).await, 1);
 
-        // Even where the check values were lost, a row tells.
+        // Even if the check values were lost, a row reveals it.
         raw.run("DELETE FROM secrets_meta").await.unwrap();
         let error = place
             .open(Mode::Encrypted, Some(&same_id))
@@ -55,7 +55,7 @@ async fn a_wrong_ring_is_refused_at_open_before_any_write() {
     }
 }
 
-/// Both open an empty table, where nothing can be checked yet. The second to write must lose.
+/// Both open an empty table, which has nothing to check yet. The second writer must fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_rings_of_one_id_do_not_both_write() {
     for place in Place::all("two_rings_of_one_id").await {
@@ -90,7 +90,7 @@ async fn a_key_is_retired_when_no_row_uses_it_and_nobody_writes_under_it_again()
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(error.to_string().contains(says), "{error}");
         }
-        // Refused, it is as alive as before.
+        // After the refusal it still works.
         before.write(write(3, "value")).await.unwrap();
 
         let rotated = store
@@ -100,12 +100,12 @@ async fn a_key_is_retired_when_no_row_uses_it_and_nobody_writes_under_it_again()
         assert_eq!((rotated.rotated, rotated.damaged.len()), (2, 0));
         store.retire_key(&id("k1")).await.unwrap();
 
-        // A process that still has the old ring must not write what the new one cannot open.
+        // A process with the old ring must not write rows that the new one cannot decrypt.
         let error = before.write(write(4, "value")).await.unwrap_err();
         assert!(error.to_string().contains("retired"), "{error}");
         let error = before.read(&managed(4).into()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        // Nor after a restart, nor under a new key of the old id.
+        // Nor after a restart, nor with a new key of the old id.
         for ring in [&old, &KeyRing::generate(id("k1")).unwrap()] {
             if let Ok(again) = place.open(Mode::Encrypted, Some(ring)).await {
                 let error = again.write(write(5, "value")).await.unwrap_err();

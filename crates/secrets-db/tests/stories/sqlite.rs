@@ -1,4 +1,4 @@
-//! What only a file can do to us.
+//! Faults that only a file has.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -76,11 +76,11 @@ async fn what_is_wrong_with_a_file_is_said() {
             .unwrap();
         Database::connect(config).await
     };
-    // Missing, with and without leave to make it.
+    // Missing, with and without permission to create it.
     let error = open(false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(!folder.file().exists());
-    // Of another sort.
+    // With another layout.
     std::fs::write(
         folder.file(),
         "this is a text and no database, as anybody can see. ".repeat(100),
@@ -101,7 +101,7 @@ async fn what_is_wrong_with_a_file_is_said() {
     let error = open(false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.hint().unwrap().contains("CREATE TABLE"), "{error}");
-    // A table that is something else.
+    // A table of something else.
     raw.run("CREATE TABLE secrets (id TEXT PRIMARY KEY, payload TEXT)")
         .await
         .unwrap();
@@ -114,7 +114,7 @@ async fn what_is_wrong_with_a_file_is_said() {
     let error = store.write(write(1, "value")).await.unwrap_err();
     assert_ne!(error.kind(), ErrorKind::Unavailable, "{error}");
     store.close().await;
-    // Locked by somebody else for longer than we wait.
+    // Locked by another process for longer than the timeout.
     raw.run("DROP TABLE secrets").await.unwrap();
     raw.run(LEGACY).await.unwrap();
     let store = open(true).await.unwrap();
@@ -126,7 +126,7 @@ async fn what_is_wrong_with_a_file_is_said() {
     store.write(write(1, "value")).await.unwrap();
     store.close().await;
     raw.close().await;
-    // A folder that is missing.
+    // A missing folder.
     let config = Setup::of_url("sqlite:///nowhere/at/all.db")
         .build()
         .unwrap();
@@ -135,7 +135,7 @@ async fn what_is_wrong_with_a_file_is_said() {
     assert!(error.to_string().contains("/nowhere/at/all.db"), "{error}");
 }
 
-/// A damaged file is noticed, and neither crashes nor passes for missing secrets.
+/// A damaged file is detected: it neither crashes nor counts as missing secrets.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_file_is_integrity() {
     let place = Place::Sqlite(Folder::new());
@@ -168,7 +168,7 @@ async fn a_damaged_file_is_integrity() {
     }
 }
 
-/// Bytes that are no text, numbers, and a blob where text should be: one row fails, no other.
+/// Bytes that are not text, numbers, and a blob instead of text: only that row fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_odd_row_spoils_no_other() {
     let folder = Folder::new();
@@ -215,7 +215,7 @@ async fn one_odd_row_spoils_no_other() {
     store.close().await;
 }
 
-/// A disk that fills up: nothing is lost, the error says it, and it goes on when there is room.
+/// A full disk: nothing is lost, the error names it, and the store continues when there is space.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_said() {
     let folder = Folder::new();

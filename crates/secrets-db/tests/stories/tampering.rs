@@ -1,4 +1,4 @@
-//! Somebody who can write the database, but has no key, changes rows.
+//! Someone who can write the database, but has no key, changes rows.
 
 use secret_persistence_core::{
     Coordinate, ErrorKind, SecretPersistence, SecretPersistenceExt, Timestamp,
@@ -54,10 +54,10 @@ async fn a_row_that_was_changed_is_integrity_and_spoils_no_other() {
                 "UPDATE secrets SET payload = 'theirs', ciphertext = NULL, nonce = NULL, \
                      wrapped_key = NULL, key_nonce = NULL, key_id = NULL WHERE {ROW_1}"
             ),
-            // Given another expiry, or none.
+            // With another expiry, or none.
             format!("UPDATE secrets SET expires = expires + 1 WHERE {ROW_1}"),
             format!("UPDATE secrets SET expires = NULL WHERE {ROW_1}"),
-            // Given the id of another key of the ring, of none, of nonsense.
+            // With the id of another key of the ring, of none, or an invalid one.
             format!("UPDATE secrets SET key_id = 'k2' WHERE {ROW_1}"),
             format!("UPDATE secrets SET key_id = 'k9' WHERE {ROW_1}"),
             format!("UPDATE secrets SET key_id = 'No id!' WHERE {ROW_1}"),
@@ -72,7 +72,7 @@ async fn a_row_that_was_changed_is_integrity_and_spoils_no_other() {
                      UPDATE secrets SET coordinate = 'airbyte_workspace_1_secret_000001_v1' WHERE {ROW_2}"
             ),
         ];
-        // Columns nulled, each and all.
+        // With NULL columns, each and all.
         changes.extend(whole.map(|name| format!("UPDATE secrets SET {name} = NULL WHERE {ROW_1}")));
         changes.push(format!(
             "UPDATE secrets SET ciphertext = NULL, nonce = NULL, wrapped_key = NULL, \
@@ -91,7 +91,7 @@ async fn a_row_that_was_changed_is_integrity_and_spoils_no_other() {
                 Err(ErrorKind::Integrity),
                 "{change}"
             );
-            // A write that meets it says so too, and does not take it for its own.
+            // A write reports such a row too, and does not treat it as its own.
             let again = store.write(writes[0].clone()).await.unwrap_err();
             assert_eq!(again.kind(), ErrorKind::Integrity, "{change}");
             assert_eq!(again.coordinate(), Some(managed(1).as_str()));
@@ -108,7 +108,7 @@ async fn a_row_that_was_changed_is_integrity_and_spoils_no_other() {
     }
 }
 
-/// An unaware reader must fail instead of using ciphertext.
+/// A reader without the key ring must fail instead of using ciphertext.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encrypted_row_has_no_payload() {
     for place in Place::all("an_encrypted_row_has_no_payload").await {
@@ -124,7 +124,7 @@ async fn an_encrypted_row_has_no_payload() {
     }
 }
 
-/// The setting decides what is accepted, whatever the table looks like.
+/// The setting decides which rows are accepted, whatever the table contains.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_store_takes_no_encrypted_row_and_the_reverse() {
     for place in Place::all("a_plain_store_takes_no_encrypted_row").await {
@@ -135,13 +135,13 @@ async fn a_plain_store_takes_no_encrypted_row_and_the_reverse() {
         plain.write(write(2, "two")).await.unwrap();
         assert_eq!(kind_of(&plain, 1).await, Err(ErrorKind::Integrity));
         assert_eq!(kind_of(&encrypted, 2).await, Err(ErrorKind::Integrity));
-        // While a table is converted both are read, and encrypted ones are written.
+        // During a conversion, both kinds are read and encrypted ones are written.
         let converting = place.open(Mode::Converting, Some(&ring)).await.unwrap();
         assert_eq!(kind_of(&converting, 1).await, Ok("one".to_owned()));
         assert_eq!(kind_of(&converting, 2).await, Ok("two".to_owned()));
         converting.write(write(3, "three")).await.unwrap();
         assert_eq!(kind_of(&encrypted, 3).await, Ok("three".to_owned()));
-        // Now that something is encrypted in it, the table is not opened as a plain one.
+        // A table with an encrypted row is not opened as plain.
         let error = place.open(Mode::Plain, None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         for store in [encrypted, plain, converting] {

@@ -1,5 +1,5 @@
-//! What the tests share: stores of every kind, and somebody else who uses the same database.
-// Each test binary uses its own part of this.
+//! Shared by the tests: stores of every kind, and another client of the same database.
+// Each test binary uses a part of this.
 #![allow(clippy::print_stdout, clippy::unwrap_used, dead_code)]
 
 #[cfg(feature = "postgres")]
@@ -16,14 +16,14 @@ use secret_persistence_core::{
 use secret_persistence_db::{Config, Database, EncryptOptions, KeyRing, Mode, SETTINGS};
 use sqlx::AssertSqlSafe;
 
-/// A table as an installation of Airbyte has it.
+/// A table of an Airbyte installation.
 pub(crate) const LEGACY: &str = "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)";
 
 pub(crate) fn ring() -> KeyRing {
     KeyRing::generate("k1".parse().unwrap()).unwrap()
 }
 
-/// Settings that a test puts together.
+/// Settings for a test.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup(SettingMap);
 
@@ -64,7 +64,7 @@ pub(crate) fn write(number: usize, value: &str) -> Write {
     Write::new(managed(number), secret(value))
 }
 
-/// A folder with a database file in it, deleted at the end.
+/// A folder with a database file, deleted at the end.
 pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -88,7 +88,7 @@ impl Folder {
         Raw::sqlite(&self.file()).await
     }
 
-    /// Every byte of the database, its log and its index.
+    /// All bytes of the database, its log and its index.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for entry in self.path().read_dir().unwrap() {
@@ -98,7 +98,7 @@ impl Folder {
     }
 }
 
-/// Where a test keeps its table: it runs in each.
+/// The places of tables. A test runs in each of them.
 pub(crate) enum Place {
     #[cfg(feature = "postgres")]
     Postgres(postgres::Home),
@@ -106,7 +106,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The folder of a place that is a file.
+    /// The folder of a file.
     pub(crate) fn folder(&self) -> &Folder {
         match self {
             #[cfg(feature = "postgres")]
@@ -162,7 +162,7 @@ pub(crate) fn contains(bytes: &[u8], needle: &str) -> bool {
         .any(|window| window == needle.as_bytes())
 }
 
-/// Somebody else's connection to the same database.
+/// Another client's connection to the same database.
 #[derive(Clone, Debug)]
 pub(crate) enum Raw {
     #[cfg(feature = "postgres")]
@@ -239,8 +239,8 @@ impl Raw {
     }
 }
 
-/// Plants what the store itself would not write: external names and empty values. In an encrypted
-/// table they come about by encrypting a plain one.
+/// Writes rows that the store itself would not write: external names and empty values. In an
+/// encrypted table, they result from encrypting a plain one.
 #[derive(Debug)]
 pub(crate) struct SomebodyElse {
     pub(crate) raw: Raw,

@@ -1,4 +1,4 @@
-//! A real Postgres: the one whose address is in `TEST_POSTGRES_URL`, or one that is started here.
+//! A real Postgres: from `TEST_POSTGRES_URL`, or started here.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -13,8 +13,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::Raw;
 
-/// Makes a cluster and serves it until its standard input ends, which it does when the tests end,
-/// however they end. Then everything is deleted.
+/// Creates a cluster and serves it until its standard input ends, which happens when the tests end
+/// in any way. Then everything is deleted.
 const SCRIPT: &str = r#"
 set -eu
 umask 077
@@ -43,21 +43,21 @@ pub(crate) struct Server {
     port: u16,
     user: String,
     password: String,
-    /// The authority that certified the server, in PEM form; empty where it was not started here.
+    /// The authority of the server's certificate in PEM form; empty if it was not started here.
     pub(crate) authority: String,
-    /// Serves for as long as its standard input is open.
+    /// Serves while its standard input is open.
     _alive: Option<Child>,
 }
 
-/// The server of this test binary. Where there is none the test fails if `CI` is set, and else says
-/// that it was skipped.
+/// The server of this test binary. If it is missing, the test fails if `CI` is set, and otherwise
+/// reports that it was skipped.
 pub(crate) fn server(test: &str) -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
     let server = SERVER.get_or_init(given).as_ref();
     server.or_else(|| own_server(test))
 }
 
-/// One that is started here even where another is given: for tests that have to know its roles,
+/// A server that is started here even if another one is given, for tests that depend on its roles,
 /// passwords and certificate.
 pub(crate) fn own_server(test: &str) -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
@@ -72,7 +72,7 @@ pub(crate) fn own_server(test: &str) -> Option<&'static Server> {
     server
 }
 
-/// A database of its own, made for one test.
+/// A separate database for one test.
 pub(crate) struct Home {
     server: &'static Server,
     pub(crate) database: String,
@@ -108,7 +108,7 @@ impl Server {
         if let Some(database) = database {
             options = options.database(database);
         }
-        // A server that was just started is not listening yet.
+        // A server that was just started does not listen yet.
         for _ in 0..300 {
             if let Ok(pool) = sqlx::PgPool::connect_with(options.clone()).await {
                 return Raw::Postgres(pool);
@@ -133,7 +133,7 @@ impl Home {
         self.config_as(&self.server.user, &self.server.password)
     }
 
-    /// For a process of its own: a URL, and what stands in its environment.
+    /// For a separate process: a URL, and its environment.
     pub(crate) fn address(&self) -> (String, Vec<(&'static str, String)>) {
         let Server {
             host,
@@ -164,7 +164,7 @@ impl Home {
         ))
     }
 
-    /// A role with these rights on the tables that there are, and no more.
+    /// A role with only these permissions on the existing tables.
     pub(crate) async fn role(&self, name: &str, rights: &str) -> Setup {
         let role = format!("{name}_{}", self.database);
         self.raw
@@ -206,7 +206,7 @@ fn start() -> Option<Server> {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    // Not for the address: so a certificate for another name is at hand too.
+    // Not for the address, so that there is also a certificate for another name.
     let certificate = CertificateParams::new(vec!["localhost".to_owned()])
         .unwrap()
         .signed_by(&key, &authority)

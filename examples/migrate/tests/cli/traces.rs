@@ -83,11 +83,10 @@ async fn the_target_is_made_by_the_command_that_fills_it() {
         "--configs",
         &lab.table(),
     ];
-    lab.run(&split).says("there is no file target.db");
+    lab.run(&split).says("target.db does not exist");
     for (command, more) in [("plan", &[][..]), ("copy", &["--dry-run"])] {
         let ran = lab.moves(command, more).expect(0);
-        ran.says("there is no file target.db")
-            .says("2 to be written");
+        ran.says("target.db does not exist").says("2 to be written");
     }
     for command in ["verify", "rollback"] {
         lab.moves(command, &[]).expect(2).says("--to sqlite:");

@@ -267,7 +267,7 @@ async fn what_has_expired_is_gone() {
             .await
             .unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidValue, "{refused}");
-        assert!(refused.message().contains("expires within a minute"));
+        assert!(refused.message().contains("expire within a minute"));
     }
     assert!(google.secrets().is_empty());
 }

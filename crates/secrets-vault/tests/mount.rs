@@ -187,7 +187,7 @@ async fn a_mount_that_is_not_there_fails_the_first_operation_and_waiting_for_it(
         store.clone().ready().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        assert!(error.message().contains("no such mount"), "{error}");
+        assert!(error.message().contains("mount does not exist"), "{error}");
         assert!(
             error
                 .store()

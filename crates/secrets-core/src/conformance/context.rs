@@ -1,4 +1,4 @@
-//! What a case works with: the store, names and values of its own, and a list of what to clean up.
+//! The context of a case: the store, unique names and values, and a list of what to clean up.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) enum Stop {
     NotApplicable(String),
 }
 
-/// How a case, or a step of it, ends.
+/// The result of a case, or of a step of it.
 pub(super) type Verdict<T = ()> = std::result::Result<T, Stop>;
 
 /// Fails the case unless a condition is true.
@@ -36,7 +36,7 @@ macro_rules! ensure {
 }
 pub(super) use ensure;
 
-/// Ends the case as one that does not apply.
+/// Ends the case as not applicable.
 macro_rules! not_applicable {
     ($($reason:tt)+) => {
         return Err($crate::conformance::context::Stop::NotApplicable(format!($($reason)+)))
@@ -44,12 +44,12 @@ macro_rules! not_applicable {
 }
 pub(super) use not_applicable;
 
-/// One case's own corner of the store.
+/// The part of the store that belongs to one case.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// The store that is tried.
+    /// The tested store.
     pub(super) store: Arc<dyn SecretPersistence>,
-    /// Where changes go: the same store, unless only the reading half is tried.
+    /// The store that executes changes: the same, unless only the reading half is tested.
     pub(super) writer: Arc<dyn SecretPersistence>,
     pub(super) options: Options,
     pub(super) scope: Scope,
@@ -67,7 +67,8 @@ impl Context {
             store,
             writer,
             options,
-            // The prefix is ours, short, and of the permitted characters: it cannot be refused.
+            // The prefix is fixed, short and consists of permitted characters, so it cannot be
+            // refused.
             scope: Scope::new("conformance_", Uuid::new_v4())
                 .unwrap_or_else(|_| Scope::workspace(Uuid::new_v4())),
             written: Mutex::default(),
@@ -90,10 +91,10 @@ impl Context {
         self.own(&name)
     }
 
-    /// A name of this case, as it is, remembered for cleaning up.
+    /// A name of this case, unchanged, recorded for cleaning up.
     ///
     /// # Panics
-    /// If the case made an invalid name, which is a defect of the suite.
+    /// If the name is invalid, which is a defect of the suite.
     pub(super) fn own(&self, name: &str) -> ManagedCoordinate {
         let coordinate = ManagedCoordinate::parse(name)
             .unwrap_or_else(|error| panic!("the suite made an invalid name: {error}"));
@@ -101,24 +102,24 @@ impl Context {
         coordinate
     }
 
-    /// All names this case has made.
+    /// All names that this case has created.
     pub(super) fn names(&self) -> Vec<ManagedCoordinate> {
         self.written.lock().clone()
     }
 
-    /// A value that occurs nowhere else.
+    /// A unique value.
     pub(super) fn value(&self) -> SecretValue {
         SecretValue::new(format!("canary {}", Uuid::new_v4().simple()))
     }
 
-    /// A new name with a value, written.
+    /// Writes a new name with a value.
     pub(super) async fn written(&self) -> Verdict<Write> {
         let write = Write::new(self.name(), self.value());
         self.create(&write).await?;
         Ok(write)
     }
 
-    /// `count` new names with values, written.
+    /// Writes `count` new names with values.
     pub(super) async fn written_many(&self, count: usize) -> Verdict<Vec<Write>> {
         let concurrency = self.writer.capabilities().concurrency.clamp(1, 16);
         let all: Vec<Verdict<Write>> = stream::iter(0..count)
@@ -132,7 +133,7 @@ impl Context {
     /// Writes a new name.
     pub(super) async fn create(&self, write: &Write) -> Verdict {
         match self.write(write).await {
-            // A repetition after an answer that was lost finds the value already there.
+            // A retry after a lost response finds the existing value.
             Ok(_) => Ok(()),
             Err(error) => failed(format!("a new value was not written: {error}")),
         }
@@ -157,7 +158,7 @@ impl Context {
         self.read(&coordinate.clone().into()).await
     }
 
-    /// One batch call; entries that failed in a retryable way are read again, one by one.
+    /// Sends one batch. Entries that failed in a retryable way are read again, one by one.
     pub(super) async fn read_batch(
         &self,
         coordinates: &[Coordinate],
@@ -165,7 +166,7 @@ impl Context {
         let mut results = self.store.read_batch(coordinates).await;
         ensure!(
             results.len() == coordinates.len(),
-            "a batch of {} reads got {} answers",
+            "a batch of {} reads got {} results",
             coordinates.len(),
             results.len()
         );
@@ -177,12 +178,12 @@ impl Context {
         Ok(results)
     }
 
-    /// One batch call; entries that failed in a retryable way are written again, one by one.
+    /// Sends one batch. Entries that failed in a retryable way are written again, one by one.
     pub(super) async fn write_batch(&self, writes: &[Write]) -> Verdict<Vec<Result<Written>>> {
         let mut results = self.writer.write_batch(writes).await;
         ensure!(
             results.len() == writes.len(),
-            "a batch of {} writes got {} answers",
+            "a batch of {} writes got {} results",
             writes.len(),
             results.len()
         );
@@ -208,7 +209,7 @@ impl Context {
         self.retrying(|| self.store.describe(coordinate)).await
     }
 
-    /// Every page of a listing, each checked for its size.
+    /// Reads every page of a listing and checks its size.
     pub(super) async fn list(&self, options: &ListOptions) -> Verdict<Vec<Entry>> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut cursor = None;
@@ -226,7 +227,7 @@ impl Context {
             }
             ensure!(
                 page.next.is_none() || page.next != cursor,
-                "the listing answers the same cursor again"
+                "the listing returns the same cursor again"
             );
             entries.extend(page.entries);
             match page.next {
@@ -242,8 +243,9 @@ impl Context {
             .with_page_size(self.options.page_size)
     }
 
-    /// Waits until the listing shows `expected`, which is sorted, as long as it may lag. It may be
-    /// late with what is in `possible`, and must never show anything else or anything twice.
+    /// Waits until the listing shows `expected`, which is sorted, for as long as the listing may
+    /// lag. It may be late with the names in `possible`, but must never show any other name, or one
+    /// twice.
     pub(super) async fn until_listed(
         &self,
         options: &ListOptions,
@@ -278,8 +280,8 @@ impl Context {
         }
     }
 
-    /// How long a listing is waited for on this store: not at all where it is immediate. How late it
-    /// may be otherwise nobody promises, so that the end of this wait fails nothing.
+    /// How long to wait for a listing of this store: not at all if it is immediate. The delay of
+    /// other listings is not documented, so the end of this wait fails nothing.
     pub(super) fn lag(&self) -> Patience {
         match self.capabilities().listing {
             Listing::Immediate => self.patience_of(Duration::ZERO),
@@ -303,10 +305,12 @@ impl Context {
         }
     }
 
-    /// Lets the outsider store a value.
+    /// Stores a value through the outsider.
     pub(super) async fn insert_external(&self, value: &SecretValue) -> Verdict<Coordinate> {
         let Some(outsider) = &self.options.outsider else {
-            not_applicable!("the options name no outsider who stores external secrets");
+            not_applicable!(
+                "the options do not contain an outsider, which stores external secrets"
+            );
         };
         let name = format!("conformance-{}", Uuid::new_v4());
         match outsider.insert(&name, value).await {
@@ -315,13 +319,13 @@ impl Context {
                 Ok(coordinate)
             }
             Err(error) if error.kind() == ErrorKind::InvalidValue => {
-                not_applicable!("nobody can store such a value: {error}")
+                not_applicable!("the store cannot contain such a value: {error}")
             }
             Err(error) => failed(format!("the outsider could not store a value: {error}")),
         }
     }
 
-    /// Repeats what fails in a retryable way, as long as the options' patience lasts.
+    /// Retries retryable failures within the options' patience.
     pub(super) async fn retrying<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -338,7 +342,7 @@ impl Context {
         }
     }
 
-    /// Deletes whatever the case may have written.
+    /// Deletes everything that the case may have written.
     pub(super) async fn clean_up(&self) -> std::result::Result<(), String> {
         let concurrency = self.writer.capabilities().concurrency.clamp(1, 16);
         let names = self.names();
@@ -358,17 +362,17 @@ impl Context {
         }
         match failures.first() {
             None => Ok(()),
-            Some(first) => Err(format!("{} secrets stay behind: {first}", failures.len())),
+            Some(first) => Err(format!("{} secrets remain: {first}", failures.len())),
         }
     }
 }
 
-/// A bounded wait for something that takes time.
+/// A bounded wait.
 #[derive(Debug)]
 pub(super) struct Patience {
     deadline: Instant,
     interval: Duration,
-    /// Whether the store has promised that what is waited for happens in this time.
+    /// Whether the store guarantees the expected state within this time.
     must_end: bool,
 }
 
@@ -380,7 +384,8 @@ pub(super) enum Wait {
 }
 
 impl Patience {
-    /// Waits a moment. Where there is no time left, fails the case if what is waited for was promised.
+    /// Waits a moment. If no time is left, fails the case if the store guarantees the expected
+    /// state.
     pub(super) async fn wait(&self, complaint: impl FnOnce() -> String) -> Verdict<Wait> {
         if Instant::now() < self.deadline {
             tokio::time::sleep(self.interval).await;
@@ -393,22 +398,23 @@ impl Patience {
     }
 }
 
-/// What a listing has shown when its time was over.
+/// The state of a listing at the end of a wait.
 #[derive(Debug)]
 #[must_use]
 pub(super) enum Shown {
     All,
-    /// Not everything yet, as a listing may that lags; how much.
+    /// Incomplete, which is allowed if a listing may lag, and how much is missing.
     NotYet(String),
 }
 
 impl Shown {
-    /// Ends the case where the listing lagged behind: nothing was wrong, and not everything was seen.
+    /// Ends the case if the listing lagged behind: no fault was seen, but not everything was
+    /// either.
     pub(super) fn or_not_applicable(self, options: &Options) -> Verdict {
         match self {
             Self::All => Ok(()),
             Self::NotYet(how) => not_applicable!(
-                "the listing may lag and did for {} s, right as far as it goes: {how}",
+                "the listing may lag and did for {} s, without a fault so far: {how}",
                 options.list_lag.as_secs_f32()
             ),
         }
@@ -419,25 +425,25 @@ pub(super) fn failed<T>(message: String) -> Verdict<T> {
     Err(Stop::Failed(message))
 }
 
-/// The value of a success, or a failed case.
+/// The value of a success. Fails the case otherwise.
 pub(super) fn passed<T>(result: Result<T>, what: &str) -> Verdict<T> {
     result.or_else(|error| failed(format!("{what} failed: {error}")))
 }
 
-/// Succeeds where a read gave this very value.
+/// Checks that a read returned this value.
 pub(super) fn reads_as(result: Result<Read>, value: &SecretValue, what: &str) -> Verdict {
     let read = passed(result, what)?;
-    // Never the values themselves, not even ours: this is printed.
+    // Never print values, not even generated ones.
     ensure!(
         read.value == *value,
-        "{what} gave another value ({} bytes instead of {})",
+        "{what} returned another value ({} bytes instead of {})",
         read.value.len(),
         value.len()
     );
     Ok(())
 }
 
-/// Succeeds where a call was refused for one of these reasons.
+/// Checks that a call was refused for one of these reasons.
 pub(super) fn refused<T>(result: Result<T>, kinds: &[ErrorKind], what: &str) -> Verdict<Error> {
     let expected = || {
         let names: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
@@ -450,7 +456,7 @@ pub(super) fn refused<T>(result: Result<T>, kinds: &[ErrorKind], what: &str) -> 
     }
 }
 
-/// One read through a given handle.
+/// Reads once through another handle.
 pub(super) async fn read_from(
     context: &Context,
     store: &Arc<dyn SecretPersistence>,
@@ -469,7 +475,7 @@ fn one_of<T>(mut results: Vec<Result<T>>, operation: Operation) -> Result<T> {
         Some(result) if results.is_empty() => result,
         _ => Err(Error::new(
             ErrorKind::Unexpected,
-            "a batch of one did not get one answer",
+            "a batch of one did not return one result",
         )
         .with_operation(operation)),
     }

@@ -1,4 +1,5 @@
-//! Proof that the suite sees: stores that break one promise each must fail the case that guards it.
+//! Proves that the suite detects faults: a store that breaks one guarantee must fail the case that
+//! checks it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -64,7 +65,7 @@ async fn run_over_memory(capabilities: Capabilities) -> Report {
     let options = options(&memory);
     let store: Arc<dyn SecretPersistence> = Arc::clone(&memory) as _;
     let report = run(&store, &options).await;
-    // Nothing of ours is left, and nothing of others is gone.
+    // Nothing of ours remains, and nothing of others is gone.
     let left = format!("{memory:?}");
     assert_eq!(left.matches("Stored {").count(), 1, "{left}");
     assert!(left.contains("somebody-elses"), "{left}");
@@ -178,7 +179,9 @@ async fn a_report_prints_a_line_per_case_and_a_sum() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), report.cases.len() + 1);
     assert!(lines[0].starts_with("passed          capabilities are sane ("));
-    assert!(text.contains("not applicable  external names are read: the options name no outsider"));
+    assert!(text.contains(
+        "not applicable  external names are read: the options do not contain an outsider"
+    ));
     assert!(lines.last().unwrap().ends_with(", 0 failed"), "{text}");
     assert_eq!(*seen.lock().unwrap(), lines[..lines.len() - 1]);
 }
@@ -205,8 +208,8 @@ async fn retryable_errors_are_repeated_and_fail_nothing() {
     report.assert_passed();
 }
 
-/// Google says that its listings may lag by hours. However long the suite waits for one, the same
-/// things fail: what the listing must never show. The report says that it had not caught up.
+/// Google documents that its listings may lag by hours. Whatever the wait, the same faults fail:
+/// names that a listing must never show. The report says that the listing had not caught up.
 #[tokio::test(start_paused = true)]
 async fn how_late_a_listing_is_decides_nothing() {
     let eventual = || {
@@ -252,7 +255,7 @@ async fn how_late_a_listing_is_decides_nothing() {
     }
 }
 
-/// A, B, A, B: a server that nobody trusts must not keep a caller for ever.
+/// A, B, A, B: an untrusted server must not keep a caller busy forever.
 #[tokio::test]
 async fn a_listing_that_goes_round_in_a_circle_ends() {
     let store = Broken::over(Arc::new(Memory::new()), Defect::GoesRound);
@@ -274,7 +277,7 @@ async fn what_cannot_be_deleted_is_reported() {
         .unwrap()
         .to_string();
     assert!(
-        failure.contains("cleaning up: 38 secrets stay behind"),
+        failure.contains("cleaning up: 38 secrets remain"),
         "{failure}"
     );
 }
@@ -383,7 +386,7 @@ async fn every_defect_fails_its_case() {
     }
 }
 
-/// What a [`Broken`] store does wrong.
+/// The fault of a [`Broken`] store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Defect {
     AcceptsEmpty,
@@ -443,7 +446,7 @@ enum Defect {
     ZeroBatch,
 }
 
-/// A good store with one defect.
+/// A correct store with one fault.
 #[derive(Debug)]
 struct Broken {
     inner: Arc<Memory>,
@@ -480,7 +483,7 @@ impl Broken {
         assert_ne!(self.defect, Defect::PanicsOnChange, "a change arrived");
     }
 
-    /// The name under which this store keeps what is called `coordinate`.
+    /// The name under which this store keeps `coordinate`.
     fn native(&self, coordinate: &ManagedCoordinate) -> ManagedCoordinate {
         let name = coordinate.as_str();
         let name = match self.defect {

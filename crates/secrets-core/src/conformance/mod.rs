@@ -1,7 +1,8 @@
-//! The suite of promises that every backend and every layer keeps, ours or a third party's.
+//! A test suite for the contract of [`SecretPersistence`](crate::SecretPersistence): for every
+//! backend and layer, including third-party ones.
 //!
-//! A store that passes may be trusted with everything else in this library. Running it takes a dozen
-//! lines, here over [`Memory`](crate::Memory):
+//! Everything else in this library works with a store that passes. Running the suite takes a dozen
+//! lines, here with [`Memory`](crate::Memory):
 //!
 //! ```
 //! use std::sync::Arc;
@@ -18,17 +19,17 @@
 //! # }
 //! ```
 //!
-//! What it does to the store:
-//! - It only ever touches names of its own, `airbyte_conformance_<random>_secret_<random>_v<n>` and
-//!   what the [`Outsider`] inserts: a store in use loses nothing.
-//! - It deletes whatever it may have written after every case, whether the case passed or not. Where
-//!   the process is killed, everything that begins with `airbyte_conformance_` may be deleted.
-//! - It adapts to [`Capabilities`](crate::Capabilities) visibly: a case that does not apply is
-//!   in the [`Report`] with the reason.
-//! - It repeats what fails in a retryable way for [`Options::patience`], so that a provider's quota
-//!   fails no case. Everything else that is unexpected does.
+//! Effects on the store:
+//! - It only uses unique names, `airbyte_conformance_<random>_secret_<random>_v<n>` and those that
+//!   the [`Outsider`] inserts, so it is safe for a store in use.
+//! - After every case, passed or not, it deletes everything that the case may have written. If the
+//!   process is killed, delete all names that begin with `airbyte_conformance_`.
+//! - It adapts visibly to [`Capabilities`](crate::Capabilities): the [`Report`] contains each case
+//!   that does not apply, with the reason.
+//! - It retries retryable failures for [`Options::patience`], so that a provider's quota fails no
+//!   case. Any other unexpected failure does.
 //!
-//! It needs a Tokio runtime with time enabled. Races show best on one with several threads.
+//! It needs a Tokio runtime with time enabled. A multi-threaded runtime finds more races.
 
 mod cases;
 mod context;
@@ -54,8 +55,8 @@ pub async fn run(store: &Arc<dyn SecretPersistence>, options: &Options) -> Repor
     run_cases(store, store, options, CASES.iter()).await
 }
 
-/// Runs the reading half over `store`, which refuses every change; what is to be read is written and
-/// deleted through `writer`, another handle on the same secrets.
+/// Runs the reading half over `store`, which refuses every change. `writer`, another handle of the
+/// same secrets, writes and deletes the secrets to read.
 pub async fn run_reading(
     store: &Arc<dyn SecretPersistence>,
     writer: &Arc<dyn SecretPersistence>,
@@ -90,7 +91,7 @@ async fn run_case(
 ) -> CaseReport {
     let context = Context::new(Arc::clone(store), Arc::clone(writer), options.clone());
     let started = Instant::now();
-    // A store that panics or hangs has failed the case, not the suite.
+    // A store that panics or hangs fails the case, not the suite.
     let run = AssertUnwindSafe((case.run)(&context)).catch_unwind();
     let outcome = match tokio::time::timeout(options.case_timeout, run).await {
         Ok(Ok(Ok(()))) => Outcome::Passed,
@@ -98,7 +99,7 @@ async fn run_case(
         Ok(Ok(Err(Stop::Failed(message)))) => Outcome::Failed(message),
         Ok(Err(_panic)) => Outcome::Failed("it panicked".to_owned()),
         Err(_elapsed) => Outcome::Failed(format!(
-            "it was not done after {} s",
+            "it did not end within {} s",
             options.case_timeout.as_secs()
         )),
     };
@@ -106,7 +107,7 @@ async fn run_case(
     let leftovers = match tokio::time::timeout(options.case_timeout, clean_up).await {
         Ok(Ok(result)) => result,
         Ok(Err(_panic)) => Err("it panicked".to_owned()),
-        Err(_elapsed) => Err("it was not done in time".to_owned()),
+        Err(_elapsed) => Err("it did not end in time".to_owned()),
     };
     let outcome = match (outcome, leftovers) {
         (outcome, Ok(())) => outcome,

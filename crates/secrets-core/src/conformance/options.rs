@@ -1,4 +1,5 @@
-//! What the suite may assume about a store beyond its capabilities, and how long it may wait.
+//! Options of the suite: what it may assume about a store beyond its capabilities, and its time
+//! limits.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,42 +15,43 @@ use crate::{Coordinate, Owner, Result, SecretPersistence, SecretValue};
 pub type Opener =
     Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn SecretPersistence>>> + Send + Sync>;
 
-/// Is told of every case as it ends.
+/// Receives every case when it ends.
 pub type Progress = Arc<dyn Fn(&CaseReport) + Send + Sync>;
 
-/// How to run the suite. The defaults fit every store that is reached within milliseconds.
+/// Options of the suite. The defaults suit every store that responds within milliseconds.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// How long one case may take, 5 minutes by default.
+    /// The maximum duration of one case, by default 5 minutes.
     pub case_timeout: Duration,
-    /// How many tasks read and write at once, 64 by default.
+    /// The number of tasks that read and write concurrently, by default 64.
     pub concurrency: usize,
-    /// For a store that enforces expiry: how far ahead a secret's expiry is set to be seen
-    /// going, within [`patience`](Self::patience). Unless told, nobody waits for that.
+    /// For a store that enforces expiry: how far in the future to set a secret's expiry, in order
+    /// to see it expire within [`patience`](Self::patience). By default, the suite does not wait
+    /// for that.
     pub expiry_wait: Option<Duration>,
-    /// The largest value that is tried, 16 MiB by default: a store with a higher limit is not asked
-    /// to hold a value at its limit.
+    /// The largest value to try, by default 16 MiB. A store with a higher limit is not tested at
+    /// its limit.
     pub largest_value: usize,
-    /// How long a listing that is [`Eventual`](crate::Listing::Eventual) is waited for, 1 minute unless
-    /// told. Nobody promises how late it may be: a case for which it did not catch up is
-    /// [`NotApplicable`](crate::conformance::Outcome::NotApplicable), and fails only where the
-    /// listing shows what it must not.
+    /// How long to wait for a listing that is [`Eventual`](crate::Listing::Eventual), by default 1
+    /// minute. Its delay is not documented: a case for which it does not catch up is
+    /// [`NotApplicable`](crate::conformance::Outcome::NotApplicable), and fails only if the listing
+    /// shows a wrong name.
     pub list_lag: Duration,
-    /// The owner that the store was opened with, to be found again in what it describes.
+    /// The owner with which the store was opened. Descriptions must contain it.
     pub owner: Option<Owner>,
-    /// Stores secrets under external names, as somebody else would.
+    /// Stores secrets under external names, like another client.
     pub outsider: Option<Arc<dyn Outsider>>,
-    /// The page size of listings, 3 by default.
+    /// The page size of listings, by default 3.
     pub page_size: usize,
-    /// How long retryable errors are repeated, and states that take time to settle (a deletion) are
-    /// waited for; 30 seconds by default.
+    /// How long to retry retryable errors and wait for states that take time (a deletion), by
+    /// default 30 seconds.
     pub patience: Duration,
-    /// The pause between two looks at something that takes time, 50 milliseconds by default.
+    /// The pause between two polls, by default 50 milliseconds.
     pub poll_interval: Duration,
-    /// Is told of every case as it ends.
+    /// Receives every case when it ends.
     pub progress: Option<Progress>,
-    /// Opens the store a second time, to see that values outlive the handle they were written with.
+    /// Opens the store a second time, to check that values outlive the handle that wrote them.
     pub reopen: Option<Opener>,
 }
 
@@ -73,84 +75,84 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How long one case may take.
+    /// Sets the maximum duration of one case.
     #[must_use]
     pub fn with_case_timeout(mut self, timeout: Duration) -> Self {
         self.case_timeout = timeout;
         self
     }
 
-    /// How many tasks read and write at once.
+    /// Sets the number of tasks that read and write concurrently.
     #[must_use]
     pub fn with_concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = tasks.max(1);
         self
     }
 
-    /// Waits for the store to remove a secret that expires this far ahead.
+    /// Waits until the store removes a secret that expires this far in the future.
     #[must_use]
     pub fn with_expiry_wait(mut self, ahead: Duration) -> Self {
         self.expiry_wait = Some(ahead);
         self
     }
 
-    /// The largest value that is tried, in bytes.
+    /// Sets the largest value to try, in bytes.
     #[must_use]
     pub fn with_largest_value(mut self, bytes: usize) -> Self {
         self.largest_value = bytes;
         self
     }
 
-    /// How long a listing that may lag is waited for.
+    /// Sets how long to wait for a listing that may lag.
     #[must_use]
     pub fn with_list_lag(mut self, lag: Duration) -> Self {
         self.list_lag = lag;
         self
     }
 
-    /// The owner that the store was opened with.
+    /// Sets the owner with which the store was opened.
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
         self
     }
 
-    /// Who stores secrets under external names.
+    /// Sets the client that stores secrets under external names.
     #[must_use]
     pub fn with_outsider(mut self, outsider: Arc<dyn Outsider>) -> Self {
         self.outsider = Some(outsider);
         self
     }
 
-    /// The page size of listings.
+    /// Sets the page size of listings.
     #[must_use]
     pub fn with_page_size(mut self, entries: usize) -> Self {
         self.page_size = entries.max(1);
         self
     }
 
-    /// How long retryable errors are repeated and states are waited for.
+    /// Sets how long to retry retryable errors and to wait for states.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// The pause between two looks at something that takes time.
+    /// Sets the pause between two polls.
     #[must_use]
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Who is told of every case as it ends.
+    /// Sets a function that receives every case when it ends.
     #[must_use]
     pub fn with_progress(mut self, progress: impl Fn(&CaseReport) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(progress));
         self
     }
 
-    /// Opens the store a second time.
+    /// Sets a function that opens the store a second time.
     #[must_use]
     pub fn with_reopen(
         mut self,
@@ -183,19 +185,19 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Somebody else who keeps secrets in the same store, by the store's own means.
+/// Another client of the same store, which uses the store's own API.
 #[async_trait]
 pub trait Outsider: fmt::Debug + Send + Sync {
-    /// Stores a value under `name`, which is `conformance-<random>`, or one derived from it, and says
-    /// how we are to ask for it.
+    /// Stores a value under `name`, which is `conformance-<random>`, or under a derived one.
+    /// Returns the name to read.
     ///
     /// # Errors
-    /// `InvalidValue` where the store cannot hold the value, whoever writes it.
+    /// `InvalidValue` if the store cannot contain the value, whoever writes it.
     async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate>;
 
-    /// Removes it again.
+    /// Removes it.
     ///
     /// # Errors
-    /// If it stays behind.
+    /// If it remains.
     async fn remove(&self, coordinate: &Coordinate) -> Result<()>;
 }

@@ -1,15 +1,15 @@
-//! What the suite found.
+//! The report of a run.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What became of every case.
+/// The outcome of every case.
 ///
-/// `Display` prints one line per case and a sum.
+/// `Display` prints one line per case and a summary.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The store, as its `Display` shows it.
+    /// The store's `Display`.
     pub store: String,
     /// The cases in the order in which they ran.
     pub cases: Vec<CaseReport>,
@@ -36,10 +36,10 @@ impl Report {
             .filter(|case| matches!(case.outcome, Outcome::Failed(_)))
     }
 
-    /// Ends a test where a case failed.
+    /// Asserts that no case failed.
     ///
     /// # Panics
-    /// If one did, naming all that did and why.
+    /// If a case failed, with all failed cases and their reasons.
     pub fn assert_passed(&self) {
         let failures: Vec<String> = self.failures().map(ToString::to_string).collect();
         assert!(
@@ -74,15 +74,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// What became of one case.
+/// The outcome of one case.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CaseReport {
-    /// The case, in words, stable.
+    /// The name of the case, which is stable.
     pub name: &'static str,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// How long it took, cleaning up included.
+    /// How long it took, including the cleanup.
     pub took: Duration,
 }
 
@@ -107,13 +107,13 @@ impl fmt::Display for CaseReport {
     }
 }
 
-/// How a case ended.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The store broke the promise; how.
+    /// The store broke the guarantee, with the details.
     Failed(String),
-    /// The store does not make this promise, or the options give no way to see it; which.
+    /// The store does not give this guarantee, or the options cannot test it; with the reason.
     NotApplicable(String),
-    /// The store kept the promise.
+    /// The store kept the guarantee.
     Passed,
 }

@@ -1,4 +1,4 @@
-//! What a store says about itself and about its secrets.
+//! What a store returns about itself and its secrets.
 
 use crate::conformance::context::{Context, Verdict, ensure, not_applicable, passed, refused};
 use crate::{ErrorKind, Expiry};
@@ -19,10 +19,10 @@ pub(super) async fn capabilities_are_sane(cx: &Context) -> Verdict {
     ] {
         ensure!(number >= 1, "{name} is 0, and must be at least 1");
     }
-    // The name is in every error and log line.
+    // Every error and log line contains the name.
     ensure!(
         !cx.store.to_string().trim().is_empty(),
-        "the store's Display shows nothing"
+        "the store's Display is empty"
     );
     Ok(())
 }
@@ -43,7 +43,7 @@ pub(super) async fn identity_says_who_and_where(cx: &Context) -> Verdict {
         !identity
             .location
             .starts_with(&format!("{} ", identity.store)),
-        "the location begins with the kind of store, which is said beside it: {}",
+        "the location repeats the kind of store, which is a separate field: {}",
         identity.location
     );
     Ok(())
@@ -54,7 +54,7 @@ pub(super) async fn describe_knows_the_name(cx: &Context) -> Verdict {
     let entry = passed(cx.describe(&write.coordinate).await, "describing a secret")?;
     ensure!(
         entry.coordinate == write.coordinate,
-        "describing `{}` told of `{}`",
+        "describing `{}` returned `{}`",
         write.coordinate,
         entry.coordinate
     );
@@ -76,10 +76,10 @@ pub(super) async fn describe_knows_the_name(cx: &Context) -> Verdict {
 
 pub(super) async fn owner_is_kept(cx: &Context) -> Verdict {
     if !cx.capabilities().owner {
-        not_applicable!("the store keeps no owner");
+        not_applicable!("the store does not keep an owner");
     }
     let Some(owner) = &cx.options.owner else {
-        not_applicable!("the options do not say with which owner the store was opened");
+        not_applicable!("the options do not contain the owner with which the store was opened");
     };
     let write = cx.written().await?;
     let entry = passed(cx.describe(&write.coordinate).await, "describing a secret")?;
@@ -88,7 +88,7 @@ pub(super) async fn owner_is_kept(cx: &Context) -> Verdict {
         "the owner is {owner}, and the secret is described with {:?}",
         entry.owner
     );
-    // Expiring secrets are what the sweeper looks at the owner of.
+    // The sweeper checks the owner of expiring secrets.
     if cx.capabilities().expiry != Expiry::None {
         let write = crate::Write::new(cx.name(), cx.value())
             .with_expires(Some(super::expiry::in_an_hour()));

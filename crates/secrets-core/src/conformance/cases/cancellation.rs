@@ -1,4 +1,4 @@
-//! Futures that are dropped midway, after every small number of polls.
+//! Futures that are dropped after each small number of polls.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ pub(super) async fn dropped_futures(cx: &Context) -> Verdict {
     }
 }
 
-/// Succeeds where the listing shows only names that this case made.
+/// Checks that the listing shows only names of this case.
 async fn no_foreign_names(cx: &Context) -> Verdict {
     let mut known = cx.names();
     known.sort();
@@ -43,7 +43,7 @@ async fn no_foreign_names(cx: &Context) -> Verdict {
 async fn writes(cx: &Context, polls: u32) -> Verdict {
     let writes: Vec<Write> = (0..3).map(|_| Write::new(cx.name(), cx.value())).collect();
     drop_after(polls, cx.writer.write_many(&writes)).await;
-    // Before the repetition, which may tidy up what the first attempt left.
+    // Read first, because the retry may complete what the first attempt left.
     if cx.capabilities().listing == Listing::Immediate {
         no_foreign_names(cx).await?;
     }
@@ -77,7 +77,7 @@ async fn deletes(cx: &Context, polls: u32) -> Verdict {
     let write = cx.written().await?;
     let immediate = DeleteOptions::default().with_recovery(Recovery::Immediate);
     drop_after(polls, cx.writer.delete(&write.coordinate, &immediate)).await;
-    // It was deleted or it was not, and the value is the same if it was not.
+    // It was either deleted, or the value is unchanged.
     match cx.read_managed(&write.coordinate).await {
         Ok(read) => reads_as(Ok(read), &write.value, "reading after a dropped delete")?,
         Err(error) if error.kind().is_gone() => {}
@@ -94,7 +94,7 @@ async fn deletes(cx: &Context, polls: u32) -> Verdict {
     expect_gone(cx, &write.coordinate).await
 }
 
-/// Polls a future at most so many times, then drops it.
+/// Polls a future at most `polls` times, then drops it.
 async fn drop_after<F: Future>(polls: u32, future: F) {
     struct Cut<F> {
         future: Pin<Box<F>>,

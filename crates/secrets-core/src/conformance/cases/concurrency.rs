@@ -1,4 +1,4 @@
-//! Many callers at once, as tasks of their own so that they really race.
+//! Many callers at once, in separate tasks so that they really race.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) async fn readers_and_writers(cx: &Context) -> Verdict {
             for _ in 0..ROUNDS {
                 let name = Coordinate::from(known.coordinate.clone());
                 same_value(insist(|| store.read(&name)).await?, &known)?;
-                // It is there or it is not; it is never half there.
+                // It is either there or not, and never incomplete.
                 let name = Coordinate::from(being_written.coordinate.clone());
                 match insist(|| store.read(&name)).await {
                     Ok(read) => same_value(read, &being_written)?,
@@ -62,7 +62,8 @@ pub(super) async fn equal_writes_agree(cx: &Context) -> Verdict {
             let written = passed(result, "one of several equal, concurrent writes")?;
             created += usize::from(written == Written::Created);
         }
-        // An answer may be lost and its repetition find the value: none or one, never two.
+        // A response may be lost, and the retry then finds the value: none or one creates it, never
+        // two.
         ensure!(
             created <= 1 || !cx.capabilities().atomic_create,
             "{created} of {RACERS} equal, concurrent writes say that they created the name"
@@ -105,7 +106,7 @@ pub(super) async fn different_writes_have_one_winner(cx: &Context) -> Verdict {
     Ok(())
 }
 
-/// Starts all writes together and waits for all.
+/// Starts all writes together, and waits for them.
 async fn race(cx: &Context, writes: Vec<Write>) -> Verdict<Vec<(Write, Result<Written>)>> {
     let start = Arc::new(tokio::sync::Barrier::new(writes.len()));
     let mut tasks = JoinSet::new();
@@ -128,7 +129,7 @@ async fn race(cx: &Context, writes: Vec<Write>) -> Verdict<Vec<(Write, Result<Wr
     Ok(results)
 }
 
-/// Repeats what fails in a retryable way, a little later each time.
+/// Retries retryable failures with growing pauses.
 async fn insist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
@@ -155,7 +156,7 @@ fn same_value(read: crate::Read, write: &Write) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Integrity,
-        "it reads as another value than was written",
+        "it reads as another value than the written one",
     )
     .with_coordinate(write.coordinate.shared()))
 }

@@ -1,4 +1,4 @@
-//! Deleting, and what comes between there and gone.
+//! Deletes, and the states until a secret is gone.
 
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ pub(super) async fn deleted_is_gone(cx: &Context) -> Verdict {
         Recovery::Window { days: 7 },
     ] {
         let write = cx.written().await?;
-        // Read first, so that a layer that keeps values has one to forget.
+        // Read first, so that a caching layer has a value to forget.
         let read = cx.read_managed(&write.coordinate).await;
         reads_as(read, &write.value, "reading before the delete")?;
         passed(
@@ -38,12 +38,12 @@ pub(super) async fn missing_succeeds(cx: &Context) -> Verdict {
         }
         expect_gone(cx, &write.coordinate).await?;
     }
-    // What is scheduled for deletion may still be deleted at once.
+    // A secret that is scheduled for deletion may still be deleted immediately.
     let write = cx.written().await?;
     for recovery in [Recovery::Configured, Recovery::Immediate] {
         passed(
             cx.delete(&write.coordinate, recovery).await,
-            &format!("deleting ({recovery:?}) what is being deleted"),
+            &format!("deleting ({recovery:?}) a secret that is being deleted"),
         )?;
     }
     expect_gone(cx, &write.coordinate).await
@@ -110,7 +110,7 @@ pub(super) async fn writing_purges_a_pending_name(cx: &Context) -> Verdict {
     let write = pending(cx).await?;
     let other = Write::new(write.coordinate.clone(), cx.value());
     let what = "writing under a name that is scheduled for deletion";
-    // A repetition after an answer that was lost finds the value already there.
+    // A retry after a lost response finds the existing value.
     passed(cx.write(&other).await, what)?;
     let read = cx.read_managed(&other.coordinate).await;
     reads_as(read, &other.value, "reading after that write")?;
@@ -155,11 +155,11 @@ pub(super) async fn restore_brings_back(cx: &Context) -> Verdict {
         )?;
         refused(
             restore(&write.coordinate).await,
-            // A store without a window of its own may still know how to restore what others soft-deleted.
+            // A store without a recovery window may still restore secrets that others soft-deleted.
             &[ErrorKind::NotFound, ErrorKind::Unsupported],
             "restoring where there is no recovery",
         )?;
-        not_applicable!("what is deleted is gone, and the store says so when asked to restore");
+        not_applicable!("a deleted secret is gone, and the store says so on restore");
     }
     refused(
         restore(&cx.name()).await,
@@ -175,10 +175,10 @@ pub(super) async fn restore_brings_back(cx: &Context) -> Verdict {
     Ok(())
 }
 
-/// Ends the case where a write does something else under a name that is scheduled for deletion.
+/// Ends the case if the store treats a name that is scheduled for deletion differently.
 fn on_pending(cx: &Context, wanted: OnPending) -> Verdict {
     if !cx.capabilities().recovery {
-        not_applicable!("the store deletes at once");
+        not_applicable!("the store deletes immediately");
     }
     let does = match cx.capabilities().on_pending {
         does if does == wanted => return Ok(()),
@@ -186,13 +186,15 @@ fn on_pending(cx: &Context, wanted: OnPending) -> Verdict {
         OnPending::Refuse => "refuses a write of",
         OnPending::Restore => "restores",
     };
-    not_applicable!("as it is set up, the store {does} a name that is scheduled for deletion");
+    not_applicable!(
+        "with its configuration, the store {does} a name that is scheduled for deletion"
+    );
 }
 
-/// A secret that is scheduled for deletion, once the store says so.
+/// Waits until a deleted secret is scheduled for deletion.
 async fn pending(cx: &Context) -> Verdict<Write> {
     if !cx.capabilities().recovery {
-        not_applicable!("the store deletes at once");
+        not_applicable!("the store deletes immediately");
     }
     let write = cx.written().await?;
     passed(
@@ -211,14 +213,14 @@ async fn pending(cx: &Context) -> Verdict<Write> {
                 patience.wait(complaint).await?;
             }
             Err(error) => return failed(format!("reading after a delete: {error}")),
-            Ok(_) => return failed("a deleted secret is still read".to_owned()),
+            Ok(_) => return failed("a deleted secret is still readable".to_owned()),
         }
     }
 }
 
-/// Succeeds where a name reads as deleted, for good or for now.
+/// Checks that a name reads as deleted, permanently or not.
 pub(super) async fn expect_gone(cx: &Context, coordinate: &ManagedCoordinate) -> Verdict {
-    // A store may keep what it deletes for a while and still have no way to restore it.
+    // A store may keep a deleted secret for a while without a way to restore it.
     let kinds = &[ErrorKind::NotFound, ErrorKind::PendingDeletion];
     let read = cx.read_managed(coordinate).await;
     refused(read, kinds, "reading what was deleted").map(drop)

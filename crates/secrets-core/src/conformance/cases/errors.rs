@@ -1,4 +1,4 @@
-//! What errors say: everything that helps, nothing that is secret.
+//! The contents of errors: everything that helps, and nothing that is secret.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -72,12 +72,12 @@ pub(super) async fn name_the_coordinate_never_the_value(cx: &Context) -> Verdict
         let error = cx.write(&there).await.err();
         check(cx, Operation::Write, &there.coordinate, &canaries, error)?;
     }
-    // The handle itself says who it is, not what passed through it.
+    // The handle itself shows its store, but no value.
     let shown = format!("{} {:?}", cx.store, cx.store);
     hides(&shown, &canaries, "the store's Display or Debug")
 }
 
-/// A value of several lines, each of which would be a leak.
+/// A value with several lines, each of which would be a leak.
 fn multi_line(cx: &Context) -> Write {
     let lines = [(); 3].map(|()| cx.value().expose().to_owned());
     Write::new(cx.name(), SecretValue::new(lines.join("\n")))
@@ -110,7 +110,7 @@ fn check(
     );
     ensure!(
         error.operation() == Some(operation),
-        "the error of a {operation} says it was {:?}: {error}",
+        "the error of a {operation} names the operation {:?}: {error}",
         error.operation()
     );
     ensure!(

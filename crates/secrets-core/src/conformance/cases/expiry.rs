@@ -1,4 +1,4 @@
-//! Expiry: kept to the second, and acted on by the sweeper or the store.
+//! Expiry: kept to the second, and enforced by the sweeper or the store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ pub(super) async fn is_kept(cx: &Context) -> Verdict {
         )?;
         let read = cx.read_managed(&write.coordinate).await;
         refused(read, &[ErrorKind::NotFound], "reading what was refused")?;
-        not_applicable!("the store keeps no expiry, and says so when asked to");
+        not_applicable!("the store does not support expiry, and refuses it");
     }
-    // Short-lived secrets belong to nobody: the scope with the all-zero id.
+    // The scope of short-lived secrets: the all-zero id.
     let ephemeral = cx.own(&format!(
         "{}_secret_{}_v1",
         Scope::ephemeral(),
@@ -76,10 +76,10 @@ pub(super) async fn is_kept(cx: &Context) -> Verdict {
 
 pub(super) async fn sweep_removes_what_has_expired(cx: &Context) -> Verdict {
     if cx.capabilities().expiry == Expiry::None {
-        not_applicable!("the store keeps no expiry");
+        not_applicable!("the store does not support expiry");
     }
     if cx.capabilities().listing == Listing::None {
-        not_applicable!("the store cannot list, which sweeping needs");
+        not_applicable!("the store cannot list, which sweeping requires");
     }
     let soon = Write::new(cx.name(), cx.value()).with_expires(Some(in_an_hour()));
     let later = Timestamp::now().saturating_add(HOUR * 48);
@@ -99,7 +99,7 @@ pub(super) async fn sweep_removes_what_has_expired(cx: &Context) -> Verdict {
     };
     let owner = entry.owner.as_deref();
     let tomorrow = Timestamp::now().saturating_add(HOUR * 24);
-    // Before anything has expired, and in another's name: nothing goes.
+    // Before the expiry, or for another owner, nothing is deleted.
     let mut sweeps = vec![("sweeping too early", Timestamp::now(), owner)];
     if owner.is_some() {
         sweeps.push((
@@ -134,7 +134,7 @@ pub(super) async fn sweep_removes_what_has_expired(cx: &Context) -> Verdict {
             "sweeping deleted {} secrets instead of the one that had expired",
             sweep.deleted.len()
         );
-        // A delete that was throttled, say, is tried again by the next sweep.
+        // The next sweep retries a delete that failed, for example because of throttling.
         let again = sweep.failed.iter().any(crate::Error::is_retryable);
         let wait = if again { &patience } else { &lag };
         let complaint = || format!("sweeping does not delete what has expired: {failures:?}");
@@ -156,12 +156,12 @@ pub(super) async fn sweep_removes_what_has_expired(cx: &Context) -> Verdict {
 
 pub(super) async fn store_removes_what_has_expired(cx: &Context) -> Verdict {
     if cx.capabilities().expiry != Expiry::Enforced {
-        not_applicable!("the store does not remove by itself what has expired");
+        not_applicable!("the store does not remove expired secrets itself");
     }
     let Some(ahead) = cx.options.expiry_wait else {
-        not_applicable!("the options do not ask to wait for a secret to expire");
+        not_applicable!("the options do not request waiting until a secret expires");
     };
-    // A whole second more, because the present one has begun.
+    // One more second, because the current one has begun.
     let expires = Timestamp::now().saturating_add(ahead + Duration::from_secs(1));
     let write = Write::new(cx.name(), cx.value()).with_expires(Some(expires));
     cx.create(&write).await?;
@@ -172,13 +172,12 @@ pub(super) async fn store_removes_what_has_expired(cx: &Context) -> Verdict {
         cx,
         &write.coordinate,
         &cx.patience(),
-        "the store goes on serving what has expired",
+        "the store still serves an expired secret",
     )
     .await
 }
 
-/// The store with a fence around one scope: sweeping must not reach the secrets of others, even
-/// those that have really expired.
+/// The store, restricted to one scope: sweeping must not reach other secrets, even expired ones.
 #[derive(Debug)]
 struct Fenced {
     store: Arc<dyn SecretPersistence>,

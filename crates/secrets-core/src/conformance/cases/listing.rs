@@ -1,4 +1,4 @@
-//! Listing: every name once, page by page, and nothing that should not be there, however late it is.
+//! Listings: every name once, page by page, and no wrong name, whatever the delay.
 
 use crate::conformance::context::{Context, Verdict, ensure, not_applicable, passed, refused};
 use crate::{ErrorKind, ListOptions, Listing, ManagedCoordinate, Recovery, Write};
@@ -10,7 +10,7 @@ pub(super) async fn shows_every_name_once(cx: &Context) -> Verdict {
     let expected = sorted(&writes);
     let listing = cx.listing_of_scope();
     let shown = cx.until_listed(&listing, &expected, &expected).await?;
-    // Details tell of each name what describe tells.
+    // Details match the description of each name.
     let details = cx.listing_of_scope().with_details(true);
     for entry in cx.list(&details).await? {
         let described = passed(cx.describe(&entry.coordinate).await, "describing a name")?;
@@ -64,19 +64,19 @@ pub(super) async fn forgets_what_was_deleted(cx: &Context) -> Verdict {
     let left = cx
         .until_listed(&listing, &sorted(&writes[2..]), &all)
         .await?;
-    // Where it never showed the names, it cannot be seen to forget them.
+    // If the listing never showed the names, it cannot be seen to forget them.
     shown.or_not_applicable(&cx.options)?;
     left.or_not_applicable(&cx.options)
 }
 
-/// Ends the case where the store cannot list, after seeing that it says so.
+/// Ends the case if the store cannot list, after checking that it says so.
 async fn can_list(cx: &Context) -> Verdict {
     if cx.capabilities().listing != Listing::None {
         return Ok(());
     }
     let page = cx.store.list_page(&cx.listing_of_scope(), None).await;
     refused(page, &[ErrorKind::Unsupported], "listing")?;
-    not_applicable!("the store cannot list, and says so when asked to");
+    not_applicable!("the store cannot list, and refuses it");
 }
 
 fn sorted(writes: &[Write]) -> Vec<ManagedCoordinate> {

@@ -1,4 +1,4 @@
-//! Every case of the suite, in the order in which they run.
+//! All cases of the suite, in their order.
 
 mod about;
 mod cancellation;
@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 
 use super::context::{Context, Verdict};
 
-/// One promise and how to see whether it is kept.
+/// One guarantee, and the test of it.
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) half: Half,
@@ -24,7 +24,7 @@ pub(super) struct Case {
 
 type Run = for<'a> fn(&'a Context) -> BoxFuture<'a, Verdict>;
 
-/// Whether a store that refuses every change can be tried too.
+/// Whether the case also applies to a store that refuses every change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Half {
     Reading,
@@ -41,7 +41,7 @@ macro_rules! cases {
     };
 }
 
-/// Names are stable: users compare reports with them.
+/// Names are stable, because users compare reports.
 #[rustfmt::skip]
 pub(super) const CASES: &[Case] = cases! {
     Reading "capabilities are sane" = about::capabilities_are_sane;

@@ -1,4 +1,4 @@
-//! Reading: what is missing, many at once, names of others, another handle.
+//! Reads: missing names, batches, external names, another handle.
 
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ pub(super) async fn missing_is_not_found(cx: &Context) -> Verdict {
     )?;
     let external = format!("conformance-missing-{}", Uuid::new_v4());
     let external = passed(Coordinate::parse(&external), "an external name")?;
-    // A least-privilege policy may cover our own names only.
+    // A minimal policy may permit only managed names.
     refused(
         cx.read(&external).await,
         &[ErrorKind::NotFound, ErrorKind::PermissionDenied],
@@ -27,11 +27,11 @@ pub(super) async fn missing_is_not_found(cx: &Context) -> Verdict {
 pub(super) async fn batch_answers_by_name(cx: &Context) -> Verdict {
     ensure!(
         cx.store.read_batch(&[]).await.is_empty(),
-        "a batch of no reads got answers"
+        "a batch of no reads got results"
     );
     let size = cx.capabilities().read_batch.clamp(1, 24);
     let writes = cx.written_many(size.div_ceil(2)).await?;
-    // Missing names among the others, all in an order that is neither sorted nor that of writing.
+    // Includes missing names, in an order that is neither sorted nor that of writing.
     let mut asked: Vec<(Coordinate, Option<SecretValue>)> = writes
         .into_iter()
         .map(|write| (write.coordinate.into(), Some(write.value)))
@@ -49,7 +49,7 @@ pub(super) async fn batch_answers_by_name(cx: &Context) -> Verdict {
             &format!("round {round} of a batch of {size}"),
         )?;
     }
-    // More than one batch holds, through the extension trait.
+    // More than one batch, through the extension trait.
     let many = cx.capabilities().read_batch.min(24) * 2 + 1;
     while asked.len() < many {
         let write = cx.written().await?;
@@ -110,7 +110,7 @@ pub(super) async fn empty_of_others(cx: &Context) -> Verdict {
 
 pub(super) async fn outlive_the_handle(cx: &Context) -> Verdict {
     let Some(reopen) = &cx.options.reopen else {
-        not_applicable!("the options do not say how to open the store again");
+        not_applicable!("the options do not contain a way to reopen the store");
     };
     let write: Write = cx.written().await?;
     let other = passed(reopen().await, "opening the store again")?;
@@ -144,7 +144,7 @@ fn check_answers(
     );
     for (result, (_, expected)) in results.into_iter().zip(asked) {
         match expected {
-            Some(value) => reads_as(result, value, &format!("{what}: a name that is there"))?,
+            Some(value) => reads_as(result, value, &format!("{what}: an existing name"))?,
             None => {
                 let what = format!("{what}: a missing name");
                 refused(result, &[ErrorKind::NotFound], &what)?;

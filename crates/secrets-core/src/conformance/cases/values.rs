@@ -1,11 +1,12 @@
-//! What may be stored, and what comes back.
+//! The values that may be stored, and what reads return.
 
 use crate::conformance::context::{
     Context, Verdict, ensure, not_applicable, passed, reads_as, refused,
 };
 use crate::{ErrorKind, SecretValue, Write, Written};
 
-/// Texts that careless code changes: trims, escapes, parses, normalises, cuts or recodes.
+/// Texts that incorrect code changes: by trimming, escaping, parsing, normalising, truncating or
+/// recoding.
 const AWKWARD: &[(&str, &str)] = &[
     ("one character", "x"),
     ("a blank", " "),
@@ -93,7 +94,7 @@ pub(super) async fn above_the_size_limit(cx: &Context) -> Verdict {
     let limit = limit(cx)?;
     for (what, value) in [
         ("one byte above the limit", filled("x", limit + 1)),
-        // Fewer characters than the limit has bytes: bytes are what counts.
+        // The limit applies to bytes, so fewer characters than the limit exceed it.
         (
             "one byte above the limit, in characters of four",
             filled("🔑", limit + 1),
@@ -109,7 +110,7 @@ pub(super) async fn above_the_size_limit(cx: &Context) -> Verdict {
         let text = error.to_string();
         ensure!(
             text.contains(&limit.to_string()) && text.contains(&write.value.len().to_string()),
-            "the error does not say the limit, {limit}, and the size, {}: {text}",
+            "the error does not contain the limit, {limit}, and the size, {}: {text}",
             write.value.len()
         );
         let read = cx.read_managed(&write.coordinate).await;
@@ -161,14 +162,14 @@ fn limit(cx: &Context) -> Verdict<usize> {
     let limit = cx.capabilities().max_value_bytes;
     if limit > cx.options.largest_value {
         not_applicable!(
-            "the store takes {limit} bytes, the options try at most {}",
+            "the store accepts {limit} bytes, but the options try at most {}",
             cx.options.largest_value
         );
     }
     Ok(limit)
 }
 
-/// Exactly so many bytes, of this character as far as it goes.
+/// A value of exactly `bytes` bytes, of this character as far as possible.
 fn filled(unit: &str, bytes: usize) -> SecretValue {
     let mut text = unit.repeat(bytes / unit.len());
     text.extend(std::iter::repeat_n('x', bytes - text.len()));

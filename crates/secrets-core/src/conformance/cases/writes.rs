@@ -1,4 +1,4 @@
-//! Writing: one name, one value, forever.
+//! Writes: one name has one value forever.
 
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ pub(super) async fn again_is_already_the_same(cx: &Context) -> Verdict {
     let first = passed(cx.write(&write).await, "the first write")?;
     ensure!(
         first == Written::Created,
-        "the first write of a new name says it was already there"
+        "the first write of a new name says that the name existed"
     );
     for _ in 0..2 {
         let again = passed(cx.write(&write).await, "the same write again")?;
@@ -28,7 +28,7 @@ pub(super) async fn again_is_already_the_same(cx: &Context) -> Verdict {
 pub(super) async fn another_value_already_exists(cx: &Context) -> Verdict {
     let write = cx.written().await?;
     let text = write.value.expose();
-    // Values that a careless comparison takes for equal.
+    // Values that an incorrect comparison considers equal.
     for (what, other) in [
         ("another value", cx.value()),
         (
@@ -59,7 +59,7 @@ pub(super) async fn another_value_already_exists(cx: &Context) -> Verdict {
 pub(super) async fn each_of_a_batch_stands_alone(cx: &Context) -> Verdict {
     ensure!(
         cx.writer.write_batch(&[]).await.is_empty(),
-        "a batch of no writes got answers"
+        "a batch of no writes got results"
     );
     let there = cx.written().await?;
     let taken = cx.written().await?;
@@ -108,7 +108,7 @@ pub(super) async fn each_of_a_batch_stands_alone(cx: &Context) -> Verdict {
                 Ok(written) => {
                     ensure!(
                         passed(result, &what)? == *written,
-                        "{what} is not answered {written:?}"
+                        "{what} does not return {written:?}"
                     );
                     reads_as(read, &write.value, &what)?;
                 }
@@ -136,7 +136,7 @@ pub(super) async fn many_are_chunked(cx: &Context) -> Verdict {
     let results = cx.writer.write_many(&writes).await;
     ensure!(
         results.len() == writes.len(),
-        "{} writes got {} answers",
+        "{} writes got {} results",
         writes.len(),
         results.len()
     );

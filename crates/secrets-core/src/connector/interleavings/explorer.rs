@@ -1,12 +1,12 @@
-//! Runs a handful of futures in every order of their atomic steps.
+//! Runs a few futures in every order of their atomic steps.
 //!
-//! Each actor is a future of the real library code over a store and a database whose every operation
-//! first takes a [`World::step`]. Nothing moves but by the explorer: it lets one waiting step pass,
-//! polls its actor, checks the invariant, and chooses again; a crash is the actor's future dropped
-//! after a step of its own. One run follows one path of choices; runs are repeated from the beginning
-//! until every path has been taken. Of orders that differ only in which of two independent steps comes
-//! first (two records, two new names), [`Orders::Different`] runs one, by the sleep sets of partial-order
-//! model checking.
+//! Each actor is a future of the real library code over a store and a database, whose every
+//! operation first awaits a [`World::step`]. Only the explorer makes progress: it lets one waiting
+//! step pass, polls its actor, checks the invariant, and chooses again. A crash drops the actor's
+//! future after one of its steps. One run follows one path of choices. Runs are repeated from the
+//! beginning until every path has been taken. For orders that differ only in the order of two
+//! independent steps (two records, two new names), [`Orders::Different`] runs one of them, with the
+//! sleep sets of partial-order model checking.
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-/// What a step touches: two steps that do not conflict may be swapped without anybody noticing, the
-/// check after each step included.
+/// The resources of a step. Two steps without a conflict may be swapped without any visible
+/// difference, including the check after each step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Touches {
     pub(super) reads_row: bool,
     pub(super) writes_row: bool,
-    /// One record of the outbox, or [`Touches::OUTBOX`] for the list of them.
+    /// One record of the outbox, or [`Touches::OUTBOX`] for the list of records.
     pub(super) record: Option<usize>,
     pub(super) reads_secrets: bool,
     pub(super) writes_secrets: bool,
@@ -47,7 +47,7 @@ impl Touches {
 
     fn conflicts(self, other: Self) -> bool {
         let one_way = |a: Self, b: Self| {
-            // A secret that comes or goes while the row is being saved is what the check is about.
+            // The check depends on secrets that appear or disappear while the row is being saved.
             (a.writes_row && (b.reads_row || b.writes_row || b.writes_secrets || b.deletes_secrets))
                 || (a.deletes_secrets && (b.reads_secrets || b.writes_secrets))
                 || (a.writes_secrets && b.reads_secrets)
@@ -62,38 +62,40 @@ impl Touches {
 type Actor = Pin<Box<dyn Future<Output = ()>>>;
 type Check = Box<dyn Fn() -> Result<(), String>>;
 
-/// The parts of one run. Created for every run.
+/// The parts of one run, created for each run.
 pub(super) struct Scene {
     pub(super) actors: Vec<(&'static str, Actor)>,
-    /// Holds after every single step.
+    /// Must be true after every step.
     pub(super) always: Check,
-    /// Runs when all actors have ended, and everything in flight has landed: the healer's last round.
+    /// Runs after all actors have ended and all requests in flight have arrived: the healer's last
+    /// round.
     pub(super) afterwards: Actor,
-    /// Holds after that.
+    /// Must be true after that.
     pub(super) finally: Check,
 }
 
-/// What an exploration found.
+/// The result of an exploration.
 #[derive(Debug)]
 pub(super) struct Explored {
     pub(super) runs: u64,
-    /// Paths that were given up because they only swap what is independent.
+    /// Paths that were abandoned because they only swap independent steps.
     pub(super) pruned: u64,
     pub(super) crashes: u64,
     pub(super) longest: usize,
     pub(super) violation: Option<String>,
 }
 
-/// Which orders to run.
+/// The orders to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Orders {
-    /// One of those that differ only in the order of independent steps.
+    /// One of several orders that differ only in the order of independent steps.
     Different,
-    /// Every one.
+    /// All orders.
     Every,
 }
 
-/// Explores the orders of a scene with at most so many crashes in each. Stops at the first violation.
+/// Explores the orders of a scene with at most `crashes` crashes in each. Stops at the first
+/// violation.
 pub(super) fn explore(
     orders: Orders,
     crashes: usize,
@@ -127,7 +129,7 @@ pub(super) fn explore(
             explored.violation = Some(story);
             return explored;
         }
-        // The next path differs at the last choice that has another option left.
+        // The next path differs at the last choice with another option.
         let mut trace = state.trace.clone();
         drop(state);
         loop {
@@ -146,8 +148,8 @@ pub(super) fn explore(
 
 fn run(world: &Arc<World>, scene: Scene, orders: Orders, mut crashes: usize) -> Result<(), String> {
     let names: Vec<&'static str> = scene.actors.iter().map(|(name, _)| *name).collect();
-    // A crash touches nothing but its actor, so it only matters after which of the actor's own steps it
-    // comes, not when among the steps of others.
+    // A crash affects only its actor. It therefore only matters after which of the actor's steps it
+    // occurs, not its position among the steps of others.
     let mut moved = None;
     let mut asleep: Vec<(u64, Touches)> = Vec::new();
     let mut actors: Vec<Option<Actor>> = scene
@@ -172,7 +174,7 @@ fn run(world: &Arc<World>, scene: Scene, orders: Orders, mut crashes: usize) -> 
         }
         if options.is_empty() {
             if let Some(at) = actors.iter().position(Option::is_some) {
-                return Err(format!("{} waits for what never comes", names[at]));
+                return Err(format!("{} waits forever", names[at]));
             }
             break;
         }
@@ -202,7 +204,7 @@ fn run(world: &Arc<World>, scene: Scene, orders: Orders, mut crashes: usize) -> 
                 moved = Some(at);
             }
         }
-        // What has landed wakes the task that waits for the answer.
+        // A request that arrived wakes the task that waits for its response.
         for at in 0..actors.len() {
             if world.take_answered(at) {
                 poll(world, &mut actors, at);
@@ -217,7 +219,7 @@ fn run(world: &Arc<World>, scene: Scene, orders: Orders, mut crashes: usize) -> 
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()));
     if ended.is_pending() {
-        return Err("the last round waits for what never comes".to_owned());
+        return Err("the last round waits forever".to_owned());
     }
     (scene.always)()?;
     (scene.finally)()
@@ -257,10 +259,10 @@ impl Choice {
     }
 }
 
-/// What the actors of one run share with the explorer.
+/// State that the actors of one run share with the explorer.
 #[derive(Default)]
 pub(super) struct World {
-    /// The index of the actor that is being polled: a step belongs to it.
+    /// The index of the actor that is being polled, which owns the step.
     polling: AtomicUsize,
     state: Mutex<State>,
 }
@@ -275,7 +277,7 @@ struct State {
     story: Vec<String>,
     crashed: u64,
     pruned: bool,
-    /// Steps pass by themselves: everything is over but the last round.
+    /// Steps pass without waiting: only the last round is left.
     free: bool,
 }
 
@@ -288,7 +290,7 @@ struct Waiting {
     waker: Waker,
 }
 
-/// A request that has left its sender, who may crash or give up: it arrives all the same.
+/// A request that has left its sender. It arrives even if the sender crashes or gives up.
 struct Flying {
     number: u64,
     label: &'static str,
@@ -300,8 +302,8 @@ struct Flying {
 }
 
 impl World {
-    /// Waits until the explorer lets this step pass. What follows, up to the next step, is atomic and
-    /// touches no more than it says.
+    /// Waits until the explorer lets this step pass. The code until the next step is atomic and
+    /// uses only the given resources.
     pub(super) fn step(self: &Arc<Self>, label: &'static str, touches: Touches) -> Step {
         Step {
             world: Arc::clone(self),
@@ -311,7 +313,7 @@ impl World {
         }
     }
 
-    /// Sends a request that arrives whenever the explorer wants, and waits for the answer.
+    /// Sends a request that arrives whenever the explorer chooses, and waits for the response.
     pub(super) fn send(
         self: &Arc<Self>,
         label: &'static str,
@@ -348,7 +350,7 @@ impl World {
         }
     }
 
-    /// One of so many ways things can go. Every one is explored.
+    /// One of several alternatives. All of them are explored.
     pub(super) fn pick(&self, options: usize) -> usize {
         let mut state = self.locked();
         if state.free {
@@ -361,7 +363,7 @@ impl World {
         chosen
     }
 
-    /// Adds a line to what is printed of a run that broke a promise.
+    /// Adds a line to the output for a run with a violation.
     pub(super) fn tell(&self, line: impl Into<String>) {
         self.locked().story.push(line.into());
     }
@@ -427,7 +429,7 @@ impl World {
         }
     }
 
-    /// Whether an answer is there for this actor that it has not been polled for.
+    /// Whether there is a response for this actor that it has not been polled for.
     fn take_answered(&self, actor: usize) -> bool {
         let mut state = self.locked();
         let before = state.flying.len();
@@ -501,7 +503,7 @@ impl Drop for Step {
     }
 }
 
-/// The answer to a request in flight.
+/// The response to a request in flight.
 pub(super) struct Answer {
     world: Arc<World>,
     number: Option<u64>,
@@ -550,7 +552,7 @@ const fn record(id: usize) -> Touches {
     }
 }
 
-/// How many runs, and how many different orders, two actors of three steps each make.
+/// The number of runs, and of different orders, of two actors with three steps each.
 fn orders(orders: Orders, touches: [Touches; 2]) -> (u64, usize) {
     let seen: Arc<Mutex<Vec<Vec<&str>>>> = Arc::default();
     let explored = explore(orders, 0, |world| {

@@ -1,10 +1,10 @@
 //! Every order of save, commit, abort, heal and crash, over a model of the row and the record.
 //!
-//! The library code is the real one, and so is the store's contract; the database is a model, and
-//! every operation on either is one atomic step. After each step no saved configuration points at
-//! nothing and no secret of another is gone; when all is over, the store has what the row points at
-//! and nothing else. Each rule of the protocol is then broken on purpose, and the explorer finds the
-//! order in which that costs a secret.
+//! The library code is real, and so is the store's contract. The database is a model, and every
+//! operation on either is one atomic step. After each step, no saved configuration points to a
+//! missing secret, and no secret of another owner is gone. At the end, the store contains the
+//! secrets that the row points to, and no others. Each rule of the protocol is then broken on
+//! purpose, and the explorer finds the order in which that loses a secret.
 
 mod explorer;
 mod model;
@@ -14,7 +14,7 @@ use model::{Detail, Model, Rules, spec};
 
 type Changes = Vec<(&'static str, &'static str)>;
 
-/// Two secrets in one row, and three ways in which two stages can meet.
+/// Two secrets in one row, and three ways in which two stages can overlap.
 fn meetings() -> [(&'static str, Changes, Changes); 3] {
     [
         ("the same value", vec![("a", "new")], vec![("a", "new")]),
@@ -23,12 +23,12 @@ fn meetings() -> [(&'static str, Changes, Changes); 3] {
     ]
 }
 
-/// Who takes part besides the healer's last round.
+/// The participants besides the healer's last round.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cast {
     changes: [bool; 2],
     delete: bool,
-    /// The healer while others are at work, on the record that was stored first.
+    /// The healer while others are at work, for the first record.
     heal: bool,
     read: bool,
 }
@@ -70,7 +70,7 @@ fn run(
 }
 
 fn holds(orders: Orders, crashes: usize, detail: Detail, cast: Cast, at_least: u64) {
-    // Alone, a change meets nobody.
+    // A single change does not overlap with any other.
     let meetings = meetings()
         .into_iter()
         .skip(if cast.changes[1] { 0 } else { 2 });
@@ -87,11 +87,11 @@ fn holds(orders: Orders, crashes: usize, detail: Detail, cast: Cast, at_least: u
     }
 }
 
-/// The rules are broken; the explorer must find what that costs.
+/// Breaks rules. The explorer must find the loss.
 fn breaks(crashes: usize, rules: Rules, detail: Detail, cast: Cast, what: &str) {
     let meeting = &meetings()[2];
     let violation = run(Orders::Every, crashes, rules, detail, cast, meeting).violation;
-    let violation = violation.expect("the broken rule costs nothing: this model proves nothing");
+    let violation = violation.expect("the broken rule loses nothing, so this model proves nothing");
     assert!(violation.contains(what), "{violation}");
 }
 
@@ -208,7 +208,7 @@ fn without_comparing_the_row_a_secret_is_lost() {
         row_is_compared: false,
         ..Rules::ALL
     };
-    breaks(0, rules, Detail::PLAIN, TWO, "points at nothing");
+    breaks(0, rules, Detail::PLAIN, TWO, "points to a missing secret");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn without_comparing_the_record_a_slow_saver_loses_its_secret() {
         ..Rules::ALL
     };
     let cast = Cast { heal: true, ..ONE };
-    breaks(0, rules, Detail::PLAIN, cast, "points at nothing");
+    breaks(0, rules, Detail::PLAIN, cast, "points to a missing secret");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_healer_that_does_not_claim_deletes_what_is_being_saved() {
         ..Rules::ALL
     };
     let cast = Cast { heal: true, ..ONE };
-    breaks(0, rules, Detail::PLAIN, cast, "points at nothing");
+    breaks(0, rules, Detail::PLAIN, cast, "points to a missing secret");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_healer_that_does_not_return_leaves_what_landed_late() {
         ..Rules::ALL
     };
     let cast = Cast { heal: true, ..ONE };
-    breaks(1, rules, LATE_WRITES, cast, "nobody will ever find");
+    breaks(1, rules, LATE_WRITES, cast, "will never be found");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_commit_before_the_save_loses_the_old_secret() {
         saved_before_commit: false,
         ..Rules::ALL
     };
-    breaks(0, rules, Detail::PLAIN, ONE, "points at nothing");
+    breaks(0, rules, Detail::PLAIN, ONE, "points to a missing secret");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn settling_by_a_row_that_is_still_being_saved_loses_the_new_secret() {
         settles_with_lock: false,
         ..Rules::ALL
     };
-    breaks(0, rules, NO_OUTBOX, ONE, "points at nothing");
+    breaks(0, rules, NO_OUTBOX, ONE, "points to a missing secret");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
     SecretPersistence, SecretValue, Stores, Write, Written,
 };
 
-/// Which rules the callers keep. All of them, unless a test shows what one is good for.
+/// The rules that the callers follow: all of them, unless a test shows what one is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     /// A save compares the row's revision.
@@ -28,11 +28,11 @@ pub(super) struct Rules {
     pub(super) record_is_compared: bool,
     /// The healer claims a record before it heals.
     pub(super) healer_claims: bool,
-    /// The healer heals again when the deadline is over.
+    /// The healer heals again after the deadline.
     pub(super) healer_returns: bool,
     /// The row is saved before the change is committed.
     pub(super) saved_before_commit: bool,
-    /// A save of unknown outcome is settled by a row that was read with a lock.
+    /// A save with an unknown outcome is settled with a row that was read with a lock.
     pub(super) settles_with_lock: bool,
     /// A reader whose secret is gone reads the row again.
     pub(super) reader_returns: bool,
@@ -50,16 +50,16 @@ impl Rules {
     };
 }
 
-/// What is a step of its own, and what can go wrong.
+/// Which operations are separate steps, and what can go wrong.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Detail {
     /// Reads of the store are steps.
     pub(super) reads: bool,
-    /// Writes fly: they arrive when they want, and their sender may give up before.
+    /// Writes are in flight: they arrive at any time, and their sender may give up before.
     pub(super) late_writes: bool,
-    /// Saves may have an unknown outcome, and may be under way for a while.
+    /// Saves may have an unknown outcome, and may take a while.
     pub(super) late_saves: bool,
-    /// Without an outbox: nothing but the row.
+    /// Without an outbox: only the row.
     pub(super) no_outbox: bool,
 }
 
@@ -72,7 +72,7 @@ impl Detail {
     };
 }
 
-/// One run's world: the database, the store, and the library between them.
+/// The state of one run: the database, the store, and the library between them.
 #[derive(Clone)]
 pub(super) struct Model {
     pub(super) world: Arc<World>,
@@ -89,7 +89,7 @@ pub(super) struct Model {
 struct Database {
     row: Option<Row>,
     records: Vec<(Record, RowState)>,
-    /// Saves that are under way: nobody who locks the row gets it before they are over.
+    /// Running saves. A caller that locks the row waits until they have ended.
     saving: usize,
     broken: Option<String>,
 }
@@ -98,7 +98,7 @@ struct Database {
 struct Row {
     revision: u64,
     config: Value,
-    /// What the caller who saved it meant. A real row has no such column.
+    /// The configuration that the caller meant. A real row has no such column.
     meant: Value,
 }
 
@@ -110,7 +110,7 @@ enum RowState {
     Removed,
 }
 
-/// How a save was answered.
+/// The outcome of a save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Saved {
     Lost,
@@ -173,7 +173,8 @@ pub(super) fn spec() -> Arc<ConnectorSpec> {
 }
 
 impl Model {
-    /// A row with secrets `a` and `b`, saved, and a store that has them and another's secret.
+    /// Creates a saved row with secrets `a` and `b`, and a store with them and a secret of another
+    /// owner.
     pub(super) fn new(
         world: &Arc<World>,
         spec: &Arc<ConnectorSpec>,
@@ -223,7 +224,7 @@ impl Model {
         }
     }
 
-    /// The scene of these actors: every promise is checked after every step.
+    /// The scene of these actors. Every guarantee is checked after every step.
     pub(super) fn scene(
         &self,
         actors: Vec<(&'static str, futures::future::BoxFuture<'static, ()>)>,
@@ -244,7 +245,7 @@ impl Model {
         }
     }
 
-    /// A caller who replaces secrets of the row.
+    /// A caller that replaces secrets of the row.
     pub(super) async fn change(self, changes: Vec<(&'static str, &'static str)>) {
         self.world.step("reads the row", READS_ROW).await;
         let Some(row) = self.database().row.clone() else {
@@ -262,13 +263,13 @@ impl Model {
             .await
         {
             Ok(planned) => planned,
-            // The row has moved on, and its secret with it: a caller starts again, or gives up.
+            // The row has changed, and its secret with it: a caller starts again, or gives up.
             Err(error) => return self.expect_gone(&error),
         };
         let record = planned.record().clone();
         let id = self.open(&record).await;
         let Ok(staged) = planned.stage().await else {
-            // The stage has been taken back; what is still in flight is the healer's.
+            // The stage was aborted. The healer deletes what is still in flight.
             return;
         };
         if !self.rules.saved_before_commit {
@@ -292,7 +293,7 @@ impl Model {
         }
     }
 
-    /// A caller who deletes the row.
+    /// A caller that deletes the row.
     pub(super) async fn delete(self) {
         self.world.step("reads the row", READS_ROW).await;
         let Some(row) = self.database().row.clone() else {
@@ -360,7 +361,7 @@ impl Model {
         }
     }
 
-    /// The healer, on whatever is open when it looks.
+    /// The healer, for the record if it is open.
     pub(super) async fn heal(self, id: usize) {
         self.world.step("looks into the outbox", OUTBOX).await;
         if self.database().records.len() <= id {
@@ -370,7 +371,7 @@ impl Model {
         let state = if self.rules.healer_claims {
             self.claim(Some(id)).await
         } else {
-            // It trusts what it saw when it looked.
+            // It relies on what it read from the outbox.
             match state {
                 RowState::Open => RowState::Abandoned,
                 state => state,
@@ -379,7 +380,7 @@ impl Model {
         self.heal_once(&record, state).await;
     }
 
-    /// The healer's last round: everything, after every deadline.
+    /// The healer's last round: all records, after all deadlines.
     async fn heal_all(&self) {
         let count = self.database().records.len();
         for id in 0..count {
@@ -409,7 +410,7 @@ impl Model {
         Some(database.records.len() - 1)
     }
 
-    /// `open` to `abandoned` by compare-and-swap; what the record is after it.
+    /// Moves a record from `open` to `abandoned` with compare-and-swap, and returns its state.
     async fn claim(&self, id: Option<usize>) -> RowState {
         let Some(id) = id else {
             return RowState::Abandoned;
@@ -458,7 +459,7 @@ impl Model {
         if !self.detail.late_saves {
             return if transaction() { Saved::Yes } else { Saved::No };
         }
-        // The answer may be lost, and then the transaction may still be under way.
+        // The response may be lost while the transaction is still running.
         let saved: Arc<Mutex<Option<bool>>> = Arc::default();
         let answer = {
             let saved = Arc::clone(&saved);
@@ -491,14 +492,14 @@ impl Model {
         }
     }
 
-    /// No saved configuration points at nothing, and no secret of another is gone.
+    /// No saved configuration points to a missing secret, and no secret of another owner is gone.
     fn row_hydrates(&self) -> Result<(), String> {
         let database = self.database();
         if let Some(broken) = &database.broken {
             return Err(broken.clone());
         }
         if !self.has(OTHERS, "another's") {
-            return Err("another's secret is gone".to_owned());
+            return Err("another owner's secret is gone".to_owned());
         }
         let Some(row) = &database.row else {
             return Ok(());
@@ -509,7 +510,7 @@ impl Model {
             };
             if !self.has(coordinate, meant.as_str().unwrap()) {
                 return Err(format!(
-                    "revision {}: {name} points at nothing",
+                    "revision {}: {name} points to a missing secret",
                     row.revision
                 ));
             }
@@ -517,7 +518,7 @@ impl Model {
         Ok(())
     }
 
-    /// With an outbox, the store has what the row points at and nothing more.
+    /// With an outbox, the store contains the secrets that the row points to, and no others.
     fn nothing_is_left(&self) -> Result<(), String> {
         let database = self.database();
         let config = database
@@ -527,7 +528,7 @@ impl Model {
         let referenced = pointers(config).unwrap().len();
         let left = self.memory.len() - 1 - referenced;
         if left > 0 && !self.detail.no_outbox {
-            return Err(format!("{left} secrets that nobody will ever find"));
+            return Err(format!("{left} secrets that will never be found"));
         }
         Ok(())
     }
@@ -544,7 +545,7 @@ impl Model {
             .is_ok_and(|read| read.value.expose() == value)
     }
 
-    /// The only thing that may go wrong for a stale caller is that a secret has been replaced.
+    /// The only permitted failure of a stale caller is that a secret was replaced.
     fn expect_gone(&self, error: &crate::connector::ConnectorError) {
         if !error.problems().iter().all(Problem::is_gone) {
             self.break_promise(error.to_string());
@@ -612,7 +613,7 @@ impl SecretPersistence for Gated {
             })
         };
         if self.world.pick(2) == 1 {
-            let gave_up = Error::new(ErrorKind::Unavailable, "no answer in time")
+            let gave_up = Error::new(ErrorKind::Unavailable, "no response in time")
                 .with_operation(Operation::Write);
             return vec![Err(gave_up); writes.len()];
         }

@@ -21,6 +21,8 @@ pub mod redact;
 mod secret;
 pub mod settings;
 mod storage_id;
+#[cfg(feature = "serde")]
+mod stored;
 mod stores;
 mod timestamp;
 

@@ -51,7 +51,7 @@ pub use record::{Record, RecordState};
 pub use references::{References, ResolveReferences, UnresolvedReference};
 pub use secret_json::{SecretJson, json_depth};
 pub use secrets::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
-pub use spec::ConnectorSpec;
+pub use spec::{ConnectorSpec, Markers};
 pub use split::plan_create;
 pub use staged::{Planned, Settled, Staged};
 pub use update::{plan_update, saved_pointers_needed};

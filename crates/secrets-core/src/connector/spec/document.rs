@@ -270,15 +270,6 @@ impl<'s> Document<'s> {
 /// The keywords that refer to other schemas.
 pub(super) const REFERENCES: [&str; 3] = ["$dynamicRef", "$recursiveRef", "$ref"];
 
-/// Whether a schema marks its place as secret: with anything but `false` and `"false"`.
-pub(super) fn is_marked(schema: &Map<String, Value>) -> bool {
-    match schema.get("airbyte_secret") {
-        None | Some(Value::Bool(false)) => false,
-        Some(Value::String(text)) => text != "false",
-        Some(_) => true,
-    }
-}
-
 /// Which value of the document it is.
 pub(super) fn address(value: &Value) -> usize {
     ptr::from_ref(value).addr()

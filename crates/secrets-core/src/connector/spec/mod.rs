@@ -4,6 +4,7 @@ mod automaton;
 mod document;
 mod expression;
 mod graph;
+mod markers;
 mod merge;
 mod pattern;
 mod schema;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub(super) use self::graph::{Cursor, Position};
+pub use self::markers::Markers;
 pub(super) use self::types::Types;
 use super::error::ConnectorError;
 
@@ -27,7 +29,7 @@ use super::error::ConnectorError;
 /// configuration. Clones share everything.
 ///
 /// A schema marks its place as secret with `airbyte_secret`, with any value except `false` and
-/// `"false"`. A place is secret if any schema that may apply to it says so, in any branch of any
+/// `"false"`; [`compile_with`](Self::compile_with) takes other [`Markers`]. A place is secret if any schema that may apply to it says so, in any branch of any
 /// combination, behind any reference. A specification that cannot be interpreted is an error, so
 /// that no secret stays in plain text.
 ///
@@ -66,7 +68,15 @@ impl ConnectorSpec {
     /// [`MAX_DEPTH`](super::MAX_DEPTH) or merges to more than
     /// [`MAX_MERGED_NODES`](super::MAX_MERGED_NODES).
     pub fn compile(specification: &Value) -> Result<Self, ConnectorError> {
-        let nodes = schema::Nodes::read(specification)?;
+        Self::compile_with(specification, &Markers::default())
+    }
+
+    /// Compiles a specification that marks its secrets in another way.
+    ///
+    /// # Errors
+    /// As for [`compile`](Self::compile).
+    pub fn compile_with(specification: &Value, markers: &Markers) -> Result<Self, ConnectorError> {
+        let nodes = schema::Nodes::read(specification, markers)?;
         merge::merge(&nodes).map(|graph| Self(Arc::new(graph)))
     }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::document::{Complaints, Document, REFERENCES, Stray, address, is_marked};
+use super::document::{Complaints, Document, REFERENCES, Stray, address};
+use super::markers::Markers;
 use super::pattern::Pattern;
 use super::types::Types;
 use crate::connector::error::ConnectorError;
@@ -49,7 +50,10 @@ impl<'s> Nodes<'s> {
     ///
     /// # Errors
     /// `UnsupportedSchema` for every place in which secrets could be missed; `LimitExceeded`.
-    pub(super) fn read(specification: &'s Value) -> Result<Self, ConnectorError> {
+    pub(super) fn read(
+        specification: &'s Value,
+        markers: &'s Markers,
+    ) -> Result<Self, ConnectorError> {
         let document = Document::scan(specification)?;
         let mut reader = Reader {
             nodes: vec![Node::boolean(Types::ALL), Node::boolean(Types::NONE)],
@@ -66,6 +70,7 @@ impl<'s> Nodes<'s> {
                 .and_then(Value::as_str)
                 .is_some_and(|schema| schema.contains("draft-0") || schema.contains("2019-09")),
             document,
+            markers,
         };
         if !specification.is_object() && !specification.is_boolean() {
             reader
@@ -174,6 +179,7 @@ struct Reader<'s> {
     name_schemas: Vec<(&'s Value, NodeId)>,
     complaints: Complaints,
     items_cover_prefix: bool,
+    markers: &'s Markers,
 }
 
 const UNREACHED: &str = "a secret is marked, or a mark is referred to, in a part of the \
@@ -190,10 +196,11 @@ impl<'s> Reader<'s> {
             Value::Bool(false) => FALSE,
             Value::Object(schema) => {
                 let (nodes, pending) = (&mut self.nodes, &mut self.pending);
+                let markers = self.markers;
                 *self.reached.entry(address(value)).or_insert_with(|| {
                     let id = nodes.len();
                     let mut node = Node::boolean(Types::admitted_by(schema));
-                    node.secret = is_marked(schema);
+                    node.secret = markers.mark(schema);
                     nodes.push(node);
                     pending.push((id, value, schema));
                     id
@@ -213,7 +220,7 @@ impl<'s> Reader<'s> {
     /// nobody knows which values it is about.
     fn unreached(&mut self) -> Vec<(&'s Value, NodeId)> {
         let (mut referring, mut marked) = (Vec::new(), Vec::new());
-        let reached = &self.reached;
+        let (reached, markers) = (&self.reached, self.markers);
         self.document.used(&mut |value, schema| {
             if reached.contains_key(&address(value)) {
                 return;
@@ -221,7 +228,7 @@ impl<'s> Reader<'s> {
             let is_reference = |keyword: &&str| schema.get(*keyword).is_some_and(Value::is_string);
             if REFERENCES.iter().any(is_reference) {
                 referring.push(value);
-            } else if is_marked(schema) {
+            } else if markers.mark(schema) {
                 marked.push(value);
             }
         });

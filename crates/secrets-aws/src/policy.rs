@@ -251,7 +251,7 @@ impl Denial<'_> {
             hint += "; if the secret has its own KMS key, it also needs kms:Decrypt on that key";
         }
         hint += &format!(
-            "; `migrate policy aws` prints the whole policy; see {}",
+            "; `secret-migrate policy aws` prints the whole policy; see {}",
             rule.page
         );
         (
@@ -711,7 +711,7 @@ mod tests {
             "aws:RequestTag/AirbyteManaged is true",
             "secretsmanager:TagResource",
             "kms:GenerateDataKey",
-            "migrate policy aws",
+            "secret-migrate policy aws",
             "https://docs.aws.amazon.com/",
         ] {
             assert!(hint.contains(part), "{hint}");

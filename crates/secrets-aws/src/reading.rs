@@ -35,7 +35,7 @@ impl AwsSecretsManager {
             warn!(
                 store = %self,
                 "the principal may not perform secretsmanager:BatchGetSecretValue: secrets are read one \
-                 by one, which is slower; `migrate policy aws` prints the policy that allows it"
+                 by one, which is slower; `secret-migrate policy aws` prints the policy that allows it"
             );
         }
     }

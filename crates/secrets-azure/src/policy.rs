@@ -290,7 +290,7 @@ pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, Stri
     let data_action = right.data_action;
     let role = format!(
         "assign a role with the data action {data_action} on the vault to the principal; a new \
-         assignment takes minutes to take effect; `migrate check --wait 10m` waits for it"
+         assignment takes minutes to take effect; `secret-migrate check --wait 10m` waits for it"
     );
     let policy = format!(
         "grant the secret permission `{permission}` in the vault's access policies to the principal's \
@@ -324,7 +324,7 @@ pub(crate) fn advice(action: Action, model: Model, vault: &str) -> (String, Stri
     (
         message,
         format!(
-            "{grant}; `migrate policy azure` prints a minimal role; see {}",
+            "{grant}; `secret-migrate policy azure` prints a minimal role; see {}",
             right.page
         ),
     )
@@ -562,7 +562,7 @@ mod tests {
         let (message, hint) = advice(Action::Get, Model::Roles, "my-vault");
         assert!(message.contains("Microsoft.KeyVault/vaults/secrets/getSecret/action"));
         assert!(
-            hint.contains("--wait") && hint.contains("migrate policy azure"),
+            hint.contains("--wait") && hint.contains("secret-migrate policy azure"),
             "{hint}"
         );
         let (message, hint) = advice(Action::GetDeleted, Model::AccessPolicy, "my-vault");

@@ -64,7 +64,7 @@ async fn a_refusal_names_what_to_grant_and_how_the_vault_decides() {
             says(
                 &error,
                 ErrorKind::PermissionDenied,
-                &[words[0], words[2], "migrate policy azure"],
+                &[words[0], words[2], "secret-migrate policy azure"],
             );
         }
         let error = store

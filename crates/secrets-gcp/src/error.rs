@@ -144,7 +144,7 @@ impl Fault {
                     ErrorKind::InvalidConfig,
                     "the KMS key cannot be used, or an organisation policy forbids the location",
                     "check whether kms-key is enabled and granted to Secret Manager's service agent \
-                     (`migrate policy gcp --kms-key …`), and the policies gcp.resourceLocations \
+                     (`secret-migrate policy gcp --kms-key …`), and the policies gcp.resourceLocations \
                      and gcp.restrictNonCmekServices; set region if secrets must stay in one",
                 )
             }

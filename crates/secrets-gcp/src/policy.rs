@@ -265,7 +265,7 @@ impl Denial<'_> {
         if permission.starts_with("cloudkms.") {
             let hint = format!(
                 "grant the service agent service-<project number>@{SERVICE_AGENT} {KEY_ROLE} on the \
-                 key; `migrate policy gcp --kms-key …` prints the command; see {KEY_PAGE}"
+                 key; `secret-migrate policy gcp --kms-key …` prints the command; see {KEY_PAGE}"
             );
             return (message, hint);
         }
@@ -287,7 +287,7 @@ impl Denial<'_> {
         };
         let hint = format!(
             "{grant}; check the project too, because Google returns the same for one that does not \
-             exist; `migrate policy gcp` prints the roles; see {page}"
+             exist; `secret-migrate policy gcp` prints the roles; see {page}"
         );
         (message, hint)
     }
@@ -722,7 +722,7 @@ mod tests {
         );
         for part in [
             "\"projects/<project number>/locations/europe-west3/secrets/airbyte_\"",
-            "migrate policy gcp",
+            "secret-migrate policy gcp",
             "https://cloud.google.com/",
         ] {
             assert!(hint.contains(part), "{hint}");

@@ -148,7 +148,7 @@ impl Condition {
                 "the version is enabled, but the customer's key that encrypts it cannot be \
                  used",
                 "check whether the KMS key version is enabled, and granted to the service agent of \
-                 Secret Manager (`migrate policy gcp --kms-key …`)",
+                 Secret Manager (`secret-migrate policy gcp --kms-key …`)",
             ),
             Self::Scheduled => Error::new(
                 ErrorKind::PendingDeletion,

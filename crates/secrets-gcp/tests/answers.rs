@@ -34,7 +34,7 @@ async fn an_operator_understands_what_is_wrong() {
             false,
             &[
                 "secretmanager.versions.access on projects/stand-in-project/secrets/airbyte_",
-                "migrate policy gcp",
+                "secret-migrate policy gcp",
             ],
         ),
         (

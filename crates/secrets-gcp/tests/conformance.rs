@@ -158,7 +158,7 @@ async fn every_permission_is_needed_and_named_where_it_is_missing() {
         let is_named = errors.iter().any(|error| {
             error.kind() == ErrorKind::PermissionDenied
                 && error.message().contains(&permission)
-                && error.hint().unwrap().contains("migrate policy gcp")
+                && error.hint().unwrap().contains("secret-migrate policy gcp")
         }) || unread.hint().unwrap().contains(&permission);
         assert!(is_named, "{permission}: {errors:?} {unread}");
         named.insert(permission);

@@ -75,7 +75,7 @@ impl TokenState {
             Self::NeverAccepted => (
                 "the token is invalid or has expired, or it lacks every permission here, even the one to look itself up",
                 "give the store another token, and check `namespace`; the policy that \
-                 `migrate policy vault` prints lets a token look itself up",
+                 `secret-migrate policy vault` prints lets a token look itself up",
             ),
         };
         Some(Error::new(ErrorKind::Unauthenticated, message).with_hint(hint))

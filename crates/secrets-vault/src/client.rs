@@ -334,7 +334,7 @@ impl Answer {
         let error = from_status(self.status, self.retry_after);
         match &self.needs {
             Some(needs) => error.with_hint(format!(
-                "it needs {needs}: `migrate policy vault` prints the minimal policy; if the token may \
+                "it needs {needs}: `secret-migrate policy vault` prints the minimal policy; if the token may \
                  have expired, log in again"
             )),
             None => error,

@@ -36,7 +36,7 @@ pub(crate) const TABLE: &[Row] = &[
         status: 403,
         kind: ErrorKind::PermissionDenied,
         message: "the token lacks the permission",
-        hint: "grant the capability with the policy that `migrate policy vault` prints; \
+        hint: "grant the capability with the policy that `secret-migrate policy vault` prints; \
                if the token may have expired, log in again",
     },
     // A 404 without a list of texts means a missing name, a 404 with one a missing route.

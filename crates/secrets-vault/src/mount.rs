@@ -192,7 +192,7 @@ async fn locate(http: &Http, session: &Arc<Session>, place: &Place) -> Result<Kv
             )
             .with_hint(
                 "check mount and prefix (`vault secrets list`), namespace, and the token's policy: \
-                 `migrate policy vault` prints the minimal one",
+                 `secret-migrate policy vault` prints the minimal one",
             ));
         }
         _ => return Err(answer.error()),

@@ -220,7 +220,12 @@ async fn a_missing_capability_is_told_from_a_bad_token() {
     let error = reads(&store).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert_eq!(error.coordinate(), Some("airbyte_w_secret_x_v1"));
-    assert!(error.hint().unwrap().contains("migrate policy vault"));
+    assert!(
+        error
+            .hint()
+            .unwrap()
+            .contains("secret-migrate policy vault")
+    );
 }
 
 /// The status is 403, as for a missing capability, and the mount looks as if it did not exist.

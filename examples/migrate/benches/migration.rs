@@ -107,7 +107,7 @@ async fn written(source: &Database, writes: &mut Vec<Write>) {
 /// How long a command takes, and the most memory it ever had, in KiB.
 fn run(folder: &Path, command: &str) -> (Duration, u64) {
     let started = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_migrate"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_secret-migrate"))
         .args([
             command,
             "--from",

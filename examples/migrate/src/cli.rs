@@ -4,12 +4,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use secret_persistence_migrate::{
     Decisions, Expiring, External, Missing, Orphaned, OtherScope, PendingDeletion, Recoverable,
     Shared, Storage, Unfit,
 };
 
+use crate::figures;
 use crate::status::EXIT_STATUSES;
 
 const ENVIRONMENT: &str = "\
@@ -23,17 +24,56 @@ Environment (no option ever takes a secret):
   DATABASE_USER, DATABASE_PASSWORD
   Each may have the prefix FROM_, TO_, STORE_, CONFIG_ or JOURNAL_; the prefixed variable takes precedence.";
 
+/// The commands in the order of the help, with the heading of each group.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Begin", &["demo", "init", "check", "policy"]),
+    (
+        "Move between stores",
+        &["plan", "copy", "verify", "rollback", "retire"],
+    ),
+    (
+        "Configurations",
+        &["split", "update", "settle", "mask", "hydrate"],
+    ),
+    (
+        "Look after a store",
+        &[
+            "sweep",
+            "prepare",
+            "encrypt",
+            "rotate",
+            "keygen",
+            "conformance",
+        ],
+    ),
+    ("This program", &["completions", "man", "help"]),
+];
+
 /// Moves secrets of connector configurations between stores, and back.
 #[derive(Debug, Parser)]
-#[command(name = "migrate", version, max_term_width = 120, after_help = AFTER_HELP.as_str())]
+#[command(name = "secret-migrate", version, max_term_width = 120, after_help = AFTER_HELP.as_str())]
 pub(crate) struct Cli {
     /// Print the result as one JSON object on standard output; progress goes to standard error.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Every command")]
     pub(crate) json: bool,
     /// Write every listed name and place to this new file, one per line; the screen shows ten of
     /// each kind.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Every command"
+    )]
     pub(crate) list: Option<PathBuf>,
+    /// Read options from this TOML file; an option of the command line takes precedence. `init`
+    /// writes one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Every command"
+    )]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -41,11 +81,48 @@ pub(crate) struct Cli {
 static AFTER_HELP: std::sync::LazyLock<String> =
     std::sync::LazyLock::new(|| format!("{ENVIRONMENT}\n\n{EXIT_STATUSES}"));
 
+/// The definition of the command line, with what derive cannot express: groups of commands, and the
+/// figures of each report.
+pub(crate) fn definition() -> clap::Command {
+    let mut definition = Cli::command();
+    let width = GROUPS
+        .iter()
+        .flat_map(|(_, names)| *names)
+        .map(|name| name.len())
+        .max()
+        .unwrap_or_default();
+    let mut commands = String::new();
+    for (heading, names) in GROUPS {
+        commands += &format!("{heading}:\n");
+        for name in names {
+            let about = definition
+                .find_subcommand(name)
+                .and_then(clap::Command::get_about)
+                .map_or_else(
+                    || "Print the help of a command".to_owned(),
+                    ToString::to_string,
+                );
+            commands += &format!("  {name:width$}  {}\n", about.trim_end_matches('.'));
+        }
+        commands.push('\n');
+    }
+    definition = definition.help_template(format!(
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{commands}Options:\n{{options}}{{after-help}}"
+    ));
+    for name in figures::COMMANDS {
+        definition =
+            definition.mut_subcommand(name, |command| command.after_long_help(figures::help(name)));
+    }
+    definition
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show split, copy, verify and rollback on made-up connectors. Needs no store.
     Demo(DemoArgs),
+    /// Write a configuration file for --config, by asking or from the environment.
+    Init(InitArgs),
     /// Report what a copy would do, and what needs a decision first.
     Plan(MoveArgs),
     /// Copy every secret to the target. Resumable and repeatable; deletes nothing.
@@ -59,14 +136,23 @@ pub(crate) enum Command {
     Retire(RetireArgs),
     /// Move raw secrets out of configurations: write them to a store and leave pointers.
     Split(SplitArgs),
+    /// Apply edited configurations: write new secrets, keep the masked ones, delete nothing yet.
+    Update(UpdateArgs),
+    /// End changes of `split -` and `update -` after the save: delete what is no longer needed.
+    Settle(FilterArgs),
+    /// Replace every secret of configurations with a mask. Needs no store.
+    Mask(MaskArgs),
+    /// Insert the values into configurations. Refuses a terminal as output unless told.
+    Hydrate(HydrateArgs),
     /// Check a store end to end with a test secret: identity, write, read, list, delete.
     Check(CheckArgs),
     /// Delete secrets of this installation that have expired.
     Sweep(SweepArgs),
     /// Print the SQL that adds our columns to a table, and run it on request.
     Prepare(PrepareArgs),
-    /// Convert a plain table to an encrypted one in place. Give the store with the settings it will
-    /// have: with mode=encrypted.
+    /// Convert a plain table to an encrypted one in place.
+    ///
+    /// Give the store with the settings it will have: with mode=encrypted.
     Encrypt(EncryptArgs),
     /// Wrap every data key with the active key, or generate new data keys.
     Rotate(RotateArgs),
@@ -76,10 +162,15 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Run the conformance suite against a store, under random names. It cleans up after itself.
     Conformance(ConformanceArgs),
+    /// Print the completions for a shell.
+    Completions(CompletionsArgs),
+    /// Write the manual pages to a folder.
+    Man(ManArgs),
 }
 
 /// The two stores of a migration, and its configurations.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Stores")]
 pub(crate) struct Route {
     /// The store to copy from.
     #[arg(long, value_name = "URL", required_unless_present = "from_settings")]
@@ -120,6 +211,7 @@ impl Route {
 
 /// The store of a command that uses one store.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Stores")]
 pub(crate) struct OneStore {
     /// The store.
     #[arg(long, value_name = "URL", required_unless_present = "store_settings")]
@@ -171,6 +263,7 @@ impl<'a> Place<'a> {
 
 /// The configurations, and the table that resolves their references.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Configurations")]
 pub(crate) struct Configs {
     /// Where configurations are: `<database
     /// URL>?table=…&id=…&configuration=…[&base_id=…][&prefix=…] [&specification=…][&where=…]`,
@@ -185,6 +278,7 @@ pub(crate) struct Configs {
 
 /// The journal option.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run")]
 pub(crate) struct JournalArgs {
     /// The journal: a file, or a Postgres URL.
     #[arg(long, value_name = "PATH or URL", default_value = "migrate-journal.db")]
@@ -193,6 +287,7 @@ pub(crate) struct JournalArgs {
 
 /// The concurrency and rate options.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run")]
 pub(crate) struct Pace {
     /// Maximum concurrent requests per store. Default: the store's recommendation.
     #[arg(long, value_name = "N")]
@@ -286,18 +381,18 @@ pub(crate) struct MoveArgs {
     pub(crate) journal: JournalArgs,
     /// The longest delay until a store that replicates the other shows a change. Rollback and
     /// retire wait three times this long before they delete more than one secret.
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s", help_heading = "Run")]
     pub(crate) lag: Duration,
     /// Let rollback and retire go on where a store refuses to be written, so that nothing proves that the
     /// other one keeps what is deleted. State that neither follows the other.
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub(crate) without_probe: bool,
     #[command(flatten)]
     pub(crate) pace: Pace,
     #[command(flatten)]
     pub(crate) decisions: DecisionArgs,
     /// Report what would be done; change nothing.
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub(crate) dry_run: bool,
 }
 
@@ -307,32 +402,37 @@ pub(crate) struct RetireArgs {
     #[command(flatten)]
     pub(crate) moved: MoveArgs,
     /// Confirm that --configs covers every place that contains coordinates.
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub(crate) all_references: bool,
     /// Delete immediately, without the source's recovery window.
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub(crate) without_recovery: bool,
 }
 
 /// `split`.
 #[derive(Args, Debug)]
 pub(crate) struct SplitArgs {
+    /// `-` reads JSON lines from standard input and writes them to standard output, without a
+    /// journal. Without it, --configs names the configurations.
+    #[arg(value_name = "-", value_parser = ["-"])]
+    pub(crate) filter: Option<String>,
     #[command(flatten)]
     pub(crate) at: OneStore,
     #[command(flatten)]
-    pub(crate) configs: Configs,
+    pub(crate) configs: SplitConfigs,
     /// The journal of the split: a file, or a Postgres URL. It must not be the journal of a
     /// migration.
     #[arg(
         long,
         value_name = "PATH or URL",
-        default_value = "migrate-split-journal.db"
+        default_value = "migrate-split-journal.db",
+        help_heading = "Run"
     )]
     pub(crate) journal: String,
     #[command(flatten)]
     pub(crate) pace: Pace,
     /// Report how many secrets would be written; change nothing.
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub(crate) dry_run: bool,
     /// Refuse secrets that are not strings, for installations that may return to Airbyte.
     #[arg(long)]
@@ -346,6 +446,97 @@ pub(crate) struct SplitArgs {
     /// Allow raw references to external secrets whose names begin with this prefix. Repeatable.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) allow_external: Vec<String>,
+}
+
+/// The configurations of `split`, which a filter reads from standard input instead.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Configurations")]
+pub(crate) struct SplitConfigs {
+    /// Where configurations are, as for `plan`; the specification and the base id are needed too.
+    /// Repeatable.
+    #[arg(
+        long = "configs",
+        value_name = "URL or FILE",
+        required_unless_present = "filter",
+        conflicts_with = "filter"
+    )]
+    pub(crate) sources: Vec<String>,
+    /// The table that resolves reference ids, as for `plan`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) references: Option<String>,
+}
+
+/// A filter with a store.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FilterArgs {
+    /// Standard input: one JSON object per line. Each gives one line of standard output.
+    #[arg(value_name = "-", value_parser = ["-"])]
+    filter: String,
+    #[command(flatten)]
+    pub(crate) at: OneStore,
+    /// The table that resolves reference ids, as for `plan`.
+    #[arg(long, value_name = "URL", help_heading = "Configurations")]
+    pub(crate) references: Option<String>,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+}
+
+/// `update -`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Refuse secrets that are not strings, for installations that may return to Airbyte.
+    #[arg(long)]
+    pub(crate) strings_only: bool,
+    /// Refuse properties that the specification does not define.
+    #[arg(long)]
+    pub(crate) refuse_unknown_properties: bool,
+    /// Allow raw references to external secrets whose names begin with this prefix. Repeatable.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) allow_external: Vec<String>,
+}
+
+/// `mask -`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MaskArgs {
+    /// Standard input: one JSON object per line. Each gives one line of standard output.
+    #[arg(value_name = "-", value_parser = ["-"])]
+    filter: String,
+}
+
+/// `hydrate -`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HydrateArgs {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Print secrets even if the output is a terminal, which keeps them in its scrollback.
+    #[arg(long)]
+    pub(crate) to_terminal: bool,
+}
+
+/// `init`.
+#[derive(Args, Debug)]
+pub(crate) struct InitArgs {
+    /// The new file.
+    #[arg(long, value_name = "FILE", default_value = "secret-migrate.toml")]
+    pub(crate) file: PathBuf,
+}
+
+/// `completions`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The folder, which is created if it is missing.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }
 
 /// `check`.
@@ -368,7 +559,7 @@ pub(crate) struct SweepArgs {
     #[command(flatten)]
     pub(crate) at: OneStore,
     /// Report what would be deleted; delete nothing.
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub(crate) dry_run: bool,
 }
 
@@ -602,13 +793,37 @@ fn storage(text: &str) -> Result<(String, Storage), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_one_group_of_the_help() {
+        let mut grouped: Vec<&str> = GROUPS
+            .iter()
+            .flat_map(|(_, names)| *names)
+            .copied()
+            .collect();
+        grouped.sort_unstable();
+        let mut definition = definition();
+        definition.build();
+        let mut commands: Vec<&str> = definition
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        commands.sort_unstable();
+        assert_eq!(grouped, commands);
+        let help = definition.render_help().to_string();
+        assert!(help.contains("\nMove between stores:\n  plan "), "{help}");
+        let (_, commands) = help.split_once("Begin:").unwrap();
+        let (commands, _) = commands.split_once("Options:").unwrap();
+        assert!(
+            commands.lines().all(|line| line.chars().count() <= 110),
+            "{commands}"
+        );
     }
 
     #[test]
@@ -643,7 +858,7 @@ mod tests {
     #[test]
     fn decisions_are_what_was_said() {
         let cli = Cli::parse_from([
-            "migrate",
+            "secret-migrate",
             "plan",
             "--from",
             "sqlite:a",
@@ -673,17 +888,17 @@ mod tests {
     #[test]
     fn nothing_that_contradicts_itself_is_understood() {
         for line in [
-            "migrate plan --from sqlite:a --configs c",
-            "migrate plan --from sqlite:a --to sqlite:b",
-            "migrate plan --from sqlite:a --from-settings f --to sqlite:b --configs c",
-            "migrate plan --from-settings f --configs c",
-            "migrate plan --from sqlite:a --to sqlite:b --configs c --unshare --shared keep",
-            "migrate plan --from sqlite:a --to sqlite:b --configs c --storage x",
-            "migrate copy --from sqlite:a --to sqlite:b --configs c --rate 0",
-            "migrate copy --from sqlite:a --to sqlite:b --configs c --concurrency 0",
-            "migrate keygen --file f --add a --activate b",
-            "migrate keygen --file f --remove a",
-            "migrate keygen --file f --store sqlite:a",
+            "secret-migrate plan --from sqlite:a --configs c",
+            "secret-migrate plan --from sqlite:a --to sqlite:b",
+            "secret-migrate plan --from sqlite:a --from-settings f --to sqlite:b --configs c",
+            "secret-migrate plan --from-settings f --configs c",
+            "secret-migrate plan --from sqlite:a --to sqlite:b --configs c --unshare --shared keep",
+            "secret-migrate plan --from sqlite:a --to sqlite:b --configs c --storage x",
+            "secret-migrate copy --from sqlite:a --to sqlite:b --configs c --rate 0",
+            "secret-migrate copy --from sqlite:a --to sqlite:b --configs c --concurrency 0",
+            "secret-migrate keygen --file f --add a --activate b",
+            "secret-migrate keygen --file f --remove a",
+            "secret-migrate keygen --file f --store sqlite:a",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

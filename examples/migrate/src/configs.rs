@@ -6,7 +6,6 @@ use secret_persistence::Environment;
 use secret_persistence_core::connector::ResolveReferences;
 use secret_persistence_migrate::{Access, ConfigSource, sources};
 
-use crate::cli::Configs;
 use crate::role::Role;
 use crate::status::{Failure, Result};
 
@@ -15,12 +14,12 @@ use crate::status::{Failure, Result};
 /// # Errors
 /// For wrong settings, missing tables, columns and files, and a source that is listed twice.
 pub(crate) async fn open(
-    configs: &Configs,
+    configs: &[String],
     environment: &Environment,
     access: Access,
 ) -> Result<Vec<Arc<dyn ConfigSource>>> {
     let mut opened: Vec<Arc<dyn ConfigSource>> = Vec::new();
-    for text in &configs.sources {
+    for text in configs {
         let source = sources::open(text, &Role::Config.variables(environment), access)
             .await
             .map_err(|error| Failure::from(error).at(Role::Config.option()))?;
@@ -42,10 +41,10 @@ pub(crate) async fn open(
 /// # Errors
 /// For wrong settings and invalid rows.
 pub(crate) async fn references(
-    configs: &Configs,
+    references: Option<&str>,
     environment: &Environment,
 ) -> Result<Option<Arc<dyn ResolveReferences>>> {
-    let Some(text) = &configs.references else {
+    let Some(text) = references else {
         return Ok(None);
     };
     let references = sources::ReferenceTable::open(text, &Role::Config.variables(environment))

@@ -9,10 +9,12 @@ mod cli;
 mod commands;
 mod configs;
 mod console;
+mod figures;
 mod interrupt;
 mod journal;
 mod kill;
 mod observer;
+mod options_file;
 mod output;
 mod role;
 mod status;
@@ -20,7 +22,7 @@ mod store;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches as _;
 use secret_persistence::Environment;
 
 use crate::cli::Cli;
@@ -28,7 +30,14 @@ use crate::output::Output;
 use crate::status::Status;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments = match options_file::applied(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(failure) => return exit(Output::for_people().failure(&failure)),
+    };
+    let parsed = cli::definition()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // clap repeats arguments that it does not understand, which could be a URL with a

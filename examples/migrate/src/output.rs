@@ -117,7 +117,7 @@ impl Output {
     pub(crate) fn failure(&self, failure: &Failure) -> Status {
         let status = failure.status();
         let text = chain(failure);
-        remark(format!("migrate: {text}"));
+        remark(format!("secret-migrate: {text}"));
         self.object(status, &json!({ "error": text }));
         status
     }
@@ -278,7 +278,7 @@ fn end(report: &Report) -> String {
     }
 }
 
-fn meaning(class: Class) -> &'static str {
+pub(crate) fn meaning(class: Class) -> &'static str {
     match class {
         Class::Changed => "changed since they were copied; the next copy updates them",
         Class::Conflicting => "have another value in the target",

@@ -33,12 +33,12 @@ impl Program {
     /// The program beside the one that runs: a test of the whole workspace with all features builds both.
     pub(crate) fn found() -> Option<Self> {
         let own = env::current_exe().unwrap();
-        let built = own.ancestors().nth(2).unwrap().join("migrate");
+        let built = own.ancestors().nth(2).unwrap().join("secret-migrate");
         let file = available(if built.is_file() {
             Ok(built)
         } else {
             Err(Absent::Missing {
-                server: "migrate",
+                server: "secret-migrate",
                 remedy: "run `cargo build -p migrate --all-features`".into(),
             })
         })?;

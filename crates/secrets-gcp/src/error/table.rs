@@ -144,7 +144,7 @@ pub(super) const TABLE: &[Row] = &[
         ErrorKind::InvalidConfig,
         "Google refuses a parameter of the request",
         "check labels, region and expiry (between a minute and a hundred years ahead), and, with a \
-         KMS key, whether Secret Manager's service agent exists (`migrate policy gcp --kms-key …`)",
+         KMS key, whether Secret Manager's service agent exists (`secret-migrate policy gcp --kms-key …`)",
     ),
     Row::new(
         &["NOT_FOUND"],

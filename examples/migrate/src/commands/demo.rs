@@ -30,7 +30,7 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<Status> {
         Some(_) => None,
         None => Some(
             tempfile::Builder::new()
-                .prefix("migrate-demo-")
+                .prefix("secret-migrate-demo-")
                 .tempdir()
                 .map_err(|cause| {
                     Failure::failed("cannot create a temporary folder").with_source(cause)

@@ -123,8 +123,9 @@ impl Run {
         };
         let from = Described::read(args.route.source(), Role::From, environment)?;
         let to = Described::read(args.route.target(), Role::To, environment)?;
-        let sources = configs::open(&args.route.configs, environment, access).await?;
-        let references = configs::references(&args.route.configs, environment).await?;
+        let sources = configs::open(&args.route.configs.sources, environment, access).await?;
+        let references =
+            configs::references(args.route.configs.references.as_deref(), environment).await?;
         let if_missing = match command {
             Command::Copy if !args.dry_run => IfMissing::Create,
             Command::Copy | Command::Plan => IfMissing::Empty,

@@ -24,8 +24,8 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<Status> {
     let store = Described::read(args.at.place(), Role::Store, environment)?;
-    let sources = configs::open(&args.configs, environment, Access::Update).await?;
-    let references = configs::references(&args.configs, environment).await?;
+    let sources = configs::open(&args.configs.sources, environment, Access::Update).await?;
+    let references = configs::references(args.configs.references.as_deref(), environment).await?;
     let if_missing = if args.dry_run {
         IfMissing::Empty
     } else {
@@ -47,11 +47,10 @@ pub(crate) async fn run(
         )
         .with_observer(Arc::new(Shown::default()))
         .with_cancellation(interrupt::watch());
-    let policy = args.allow_external.iter().fold(
-        Policy::default()
-            .with_strings_only(args.strings_only)
-            .with_refuse_unknown_properties(args.refuse_unknown_properties),
-        |policy, prefix| policy.with_external_prefix(None, prefix),
+    let policy = policy(
+        args.strings_only,
+        args.refuse_unknown_properties,
+        &args.allow_external,
     );
     let mut connector = ConnectorOptions::default().with_policy(policy);
     if let Some(references) = references {
@@ -67,4 +66,18 @@ pub(crate) async fn run(
     let report = split.run().await;
     journal.close().await;
     Ok(output.report(&report?))
+}
+
+/// What a split or an update accepts.
+pub(super) fn policy(
+    strings_only: bool,
+    refuse_unknown_properties: bool,
+    external: &[String],
+) -> Policy {
+    external.iter().fold(
+        Policy::default()
+            .with_strings_only(strings_only)
+            .with_refuse_unknown_properties(refuse_unknown_properties),
+        |policy, prefix| policy.with_external_prefix(None, prefix),
+    )
 }

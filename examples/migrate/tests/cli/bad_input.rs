@@ -362,7 +362,7 @@ async fn a_disk_that_fills_up_loses_nothing() {
     let output = Command::new("sh")
         .arg("-c")
         .arg(script)
-        .arg(env!("CARGO_BIN_EXE_migrate"))
+        .arg(env!("CARGO_BIN_EXE_secret-migrate"))
         .args(&arguments)
         .current_dir(lab.folder())
         .env_clear()

@@ -212,7 +212,7 @@ impl Lab {
 
     /// The binary, in the folder, with an environment of our own and nothing of the machine's.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_migrate"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_secret-migrate"));
         command
             .args(arguments)
             .current_dir(self.folder())

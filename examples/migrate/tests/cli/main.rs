@@ -6,10 +6,14 @@
 mod bad_input;
 mod canary;
 mod demo;
+mod filters;
 mod kill;
 mod lab;
 mod maintenance;
 mod moving;
+mod operations;
+mod options;
+mod picture;
 mod policies;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -20,7 +20,7 @@ use sqlx::{ConnectOptions, SqlitePool};
 use uuid::Uuid;
 
 use super::connectors::Connector;
-use crate::cli::{Configs, Place};
+use crate::cli::Place;
 use crate::configs;
 use crate::journal;
 use crate::role::Role;
@@ -245,15 +245,8 @@ impl World {
             &self.folder.join(Self::CONFIGURATIONS),
             "table=actor&id=id&configuration=configuration&base_id=workspace_id&specification=specification",
         )?;
-        let sources: Vec<Arc<dyn ConfigSource>> = configs::open(
-            &Configs {
-                sources: vec![url],
-                references: None,
-            },
-            &Environment::default(),
-            Access::ReadOnly,
-        )
-        .await?;
+        let sources: Vec<Arc<dyn ConfigSource>> =
+            configs::open(&[url], &Environment::default(), Access::ReadOnly).await?;
         let migration = Migration::new(
             Arc::clone(from) as Arc<dyn SecretPersistence>,
             Arc::clone(to) as Arc<dyn SecretPersistence>,

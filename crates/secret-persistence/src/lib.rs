@@ -14,6 +14,8 @@ mod stores;
 pub use secret_persistence_aws as aws;
 #[cfg(feature = "azure")]
 pub use secret_persistence_azure as azure;
+#[cfg(feature = "conformance")]
+pub use secret_persistence_core::conformance;
 #[cfg(feature = "redact")]
 pub use secret_persistence_core::redact;
 pub use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl, Trust};
@@ -41,3 +43,9 @@ pub use kind::Kind;
 pub use settings::{COMMON, Environment, KubernetesSecrets, Settings, Tenant, Warning, key_table};
 pub use storage::{Storage, Storages};
 pub use stores::{StoresSettings, stores};
+
+/// The code of the repository's pages, which runs with the tests of the documentation.
+#[cfg(all(doctest, feature = "conformance", feature = "sqlite"))]
+#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../../../docs/linking.md")]
+struct Pages;

@@ -5,6 +5,7 @@
 
 mod clouds;
 mod demo;
+mod dependencies;
 mod fleet;
 mod google;
 mod installation;

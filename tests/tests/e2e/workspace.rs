@@ -474,6 +474,7 @@ fn the_readme_begins_with_two_commands() {
     assert!(first.is_some() && second.is_some(), "{first:?} {second:?}");
     for script in [
         "scripts/lines",
+        "scripts/picture",
         "scripts/rustc-and-clippy",
         "scripts/test",
         ".ci/run",

@@ -1,13 +1,16 @@
 //! Compares the values of a name in both stores and decides what a copy does.
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
 use secret_persistence_core::{
-    Coordinate, Error, ErrorKind, Expiry, ManagedCoordinate, Read, Result, SecretPersistenceExt,
-    SecretValue, Timestamp, Write,
+    Coordinate, Error, ErrorKind, Expiry, ManagedCoordinate, Read, Result, SecretPersistence,
+    SecretPersistenceExt, SecretValue, Timestamp, Write,
 };
 
 use crate::scan::coordinates;
-use crate::session::{Session, by_key};
-use crate::{Class, Expiring, Failure, Finding, JournalEntry, MigrateResult, PendingDeletion};
+use crate::session::{Meter, Session, by_key};
+use crate::{
+    Class, Difference, Expiring, Failure, Finding, JournalEntry, MigrateResult, PendingDeletion,
+};
 
 /// One secret on both sides at one moment.
 pub(super) struct Pair {
@@ -59,6 +62,17 @@ impl Pair {
         }
     }
 
+    /// The same for the observer. `None` if neither side has it, or one could not be read.
+    pub(super) fn compared(&self) -> Option<Difference> {
+        match (&self.source, &self.target) {
+            (Side::Has(_), Side::Has(_)) if self.is_equal() => Some(Difference::Equal),
+            (Side::Has(_), Side::Has(_)) => Some(Difference::Different),
+            (Side::Has(_), Side::Gone(_)) => Some(Difference::Missing),
+            (Side::Gone(_), Side::Has(_)) => Some(Difference::Unexpected),
+            _ => None,
+        }
+    }
+
     /// The failure of the side that could not be read.
     pub(super) fn failure(&self) -> Option<Failure> {
         [&self.source, &self.target]
@@ -95,15 +109,35 @@ pub(super) enum Step {
 }
 
 impl Session<'_> {
-    /// Reads both sides of a unit together.
-    pub(super) async fn pairs(&self, entries: Vec<JournalEntry>) -> Vec<Pair> {
+    /// Reads both sides of a unit together. With a meter, it reports as progress what both sides
+    /// have read.
+    pub(super) async fn pairs(
+        &self,
+        entries: Vec<JournalEntry>,
+        meter: Option<&Meter<'_>>,
+    ) -> Vec<Pair> {
         let names: Vec<ManagedCoordinate> = entries
             .iter()
             .map(|entry| entry.coordinate.clone())
             .collect();
         let names = coordinates(&names);
-        let (source, target) =
-            futures::join!(self.source.read_many(&names), self.target.read_many(&names));
+        let both = Mutex::new([0_usize; 2]);
+        let read = |side: usize| {
+            let both = &both;
+            move |secrets: usize| {
+                let mut both = both.lock();
+                let before = both[0].min(both[1]);
+                both[side] += secrets;
+                if let Some(meter) = meter {
+                    meter.passed(both[0].min(both[1]) - before);
+                }
+            }
+        };
+        let (source_read, target_read) = (read(0), read(1));
+        let (source, target) = futures::join!(
+            read_counting(&*self.source, &names, &source_read),
+            read_counting(&*self.target, &names, &target_read)
+        );
         entries
             .into_iter()
             .zip(source.into_iter().zip(target))
@@ -115,10 +149,9 @@ impl Session<'_> {
             .collect()
     }
 
-    /// Reads both sides of a unit and decides what to do with each secret.
-    pub(super) async fn steps(&self, scan: u64, entries: Vec<JournalEntry>) -> Vec<Step> {
+    /// Decides what to do with each secret of a unit.
+    pub(super) async fn steps(&self, scan: u64, pairs: Vec<Pair>) -> Vec<Step> {
         let now = Timestamp::now();
-        let pairs = self.pairs(entries).await;
         // Concurrently, because each one may have to ask the source for its expiry.
         join_all(pairs.into_iter().map(|pair| self.step(scan, now, pair))).await
     }
@@ -140,7 +173,9 @@ impl Session<'_> {
             }
             // The target has it because of us, the source has deleted it, and no configuration
             // mentions it.
-            (Side::Gone(_), Side::Has(_)) if entry.intent => return Step::Withdraw(entry),
+            (Side::Gone(_), Side::Has(_)) if entry.intent && !self.is_left(&entry.coordinate) => {
+                return Step::Withdraw(entry);
+            }
             _ => return Step::Forgotten(entry),
         };
         match target {
@@ -279,6 +314,26 @@ impl Session<'_> {
         }
         Ok(self.source.describe(coordinate).await?.expires)
     }
+}
+
+/// Reads in batches of the store's size and reports each. The store's limit bounds the requests in
+/// flight.
+async fn read_counting(
+    store: &dyn SecretPersistence,
+    names: &[Coordinate],
+    read: &(dyn Fn(usize) + Sync),
+) -> Vec<Result<Read>> {
+    let batch = store.capabilities().read_batch.max(1);
+    let mut chunks: Vec<BoxFuture<'_, Vec<Result<Read>>>> =
+        Vec::with_capacity(names.len().div_ceil(batch));
+    for chunk in names.chunks(batch) {
+        chunks.push(Box::pin(async move {
+            let results = store.read_many(chunk).await;
+            read(chunk.len());
+            results
+        }));
+    }
+    join_all(chunks).await.into_iter().flatten().collect()
 }
 
 impl Finding {

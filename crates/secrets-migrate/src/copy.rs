@@ -51,7 +51,8 @@ impl Session<'_> {
         ledger.tally(|tally| tally.secrets += entries.len() as u64);
         let mut transitions = Vec::new();
         let (mut writes, mut restores, mut withdrawals) = (Vec::new(), Vec::new(), Vec::new());
-        for step in self.steps(scan, entries).await {
+        let pairs = self.pairs(entries, None).await;
+        for step in self.steps(scan, pairs).await {
             match step {
                 Step::Changed(entry) => {
                     ledger.tally(|tally| tally.changed_since += 1);
@@ -177,6 +178,9 @@ impl Session<'_> {
     /// Deletes from the target what the source deleted during the copy. The intent stays, so that
     /// the next start finds a write that is still in flight.
     async fn withdraw(&self, coordinate: &ManagedCoordinate) -> Option<Transition> {
+        if self.is_left(coordinate) {
+            return Some(Transition::new(coordinate.clone(), State::Written, true));
+        }
         let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
         match self.target.delete(coordinate, &at_once).await {
             Ok(()) => {

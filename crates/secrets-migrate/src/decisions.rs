@@ -211,10 +211,11 @@ impl Decisions {
     }
 
     /// Whether a run may continue despite the findings of a class. Storage ids are decided one by
-    /// one, so the class as a whole never stops a run. Conflicts and unreadable places always do.
+    /// one, so the class as a whole never stops a run. Conflicts and places that are unreadable or
+    /// unresolved always do.
     pub(super) fn settles(&self, class: Class) -> bool {
         match class {
-            Class::Conflicting | Class::Storage | Class::Unreadable => false,
+            Class::Conflicting | Class::Storage | Class::Unreadable | Class::Unresolved => false,
             Class::Expiring => self.expiring.is_some(),
             Class::External => self.external.is_some(),
             Class::Missing => self.missing.is_some(),

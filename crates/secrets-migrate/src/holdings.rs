@@ -29,8 +29,11 @@ pub(super) struct Held {
 
 /// The meaning of a pointer for a migration.
 pub(super) enum Means {
-    /// A secret in another store, which stays there.
-    Elsewhere,
+    /// A secret in another storage, which stays there.
+    Elsewhere {
+        coordinate: Coordinate,
+        storage: String,
+    },
     /// A secret of the source.
     Secret {
         coordinate: Coordinate,
@@ -61,7 +64,7 @@ impl Held {
     pub(super) fn coordinate(&self) -> Option<&Coordinate> {
         match &self.means {
             Means::Secret { coordinate, .. } => Some(coordinate),
-            Means::Elsewhere | Means::Undecided(_) => None,
+            Means::Elsewhere { .. } | Means::Undecided(_) => None,
         }
     }
 }
@@ -156,7 +159,10 @@ impl Session<'_> {
                     coordinate: location.coordinate,
                     own: pointer.reference_id.is_none(),
                 },
-                Some((_, Some(Storage::Leave))) => Means::Elsewhere,
+                Some((id, Some(Storage::Leave))) => Means::Elsewhere {
+                    storage: id.as_str().to_owned(),
+                    coordinate: location.coordinate,
+                },
                 Some((id, None)) => Means::Undecided(id.as_str().to_owned()),
             },
         )

@@ -1,6 +1,7 @@
 //! Checks that every configuration hydrates.
 use std::collections::{BTreeSet, HashMap};
 
+use futures::future::try_join_all;
 use secret_persistence_core::connector::{Pointer, Problem, ProblemKind, Rereads, hydrate_with};
 use secret_persistence_core::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretPersistenceExt, SecretValue,
@@ -8,7 +9,7 @@ use secret_persistence_core::{
 
 use crate::holdings::{Held, Holding, Means};
 use crate::scan::coordinates;
-use crate::session::Session;
+use crate::session::{Rows, Session, Work};
 use crate::{
     Class, ConfigRow, ConfigSource, Content, External, Failure, Finding, JournalEntry,
     MigrateResult, Missing, Phase, State,
@@ -16,6 +17,9 @@ use crate::{
 
 /// A placeholder for secrets of other stores, which are not read: valid as text and as JSON.
 const ELSEWHERE: &str = "0";
+
+/// The smallest number of configurations that are hydrated together.
+const GROUP: usize = 16;
 
 /// The store to read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,8 +35,8 @@ impl Session<'_> {
     /// all succeeded; failures are in the ledger.
     pub(super) async fn hydrate(&self, from: Store) -> MigrateResult<bool> {
         let before = self.failures();
-        self.each_page(Phase::Hydrate, &|source, rows| {
-            Box::pin(self.hydrate_page(from, source, rows))
+        self.each_page(Phase::Hydrate, &|page| {
+            Box::pin(self.hydrate_page(from, page))
         })
         .await?;
         Ok(self.failures() == before)
@@ -45,7 +49,35 @@ impl Session<'_> {
         failed
     }
 
-    async fn hydrate_page(
+    /// Hydrates a page in groups, all of them concurrently, and reports each as progress.
+    async fn hydrate_page(&self, from: Store, page: Rows<'_>) -> MigrateResult<()> {
+        let Rows {
+            source,
+            rows,
+            meter,
+        } = page;
+        let meter = &meter;
+        let store = match from {
+            Store::Source => &self.source,
+            Store::Target => &self.target,
+        };
+        // As many as one request may answer, so that the groups cost no additional requests.
+        let size = store.capabilities().read_batch.max(GROUP);
+        let mut groups: Vec<Work<'_>> = Vec::with_capacity(rows.len().div_ceil(size));
+        let mut rest = rows.into_iter().peekable();
+        while rest.peek().is_some() {
+            let group: Vec<ConfigRow> = rest.by_ref().take(size).collect();
+            groups.push(Box::pin(async move {
+                let count = group.len();
+                self.hydrate_rows(from, source, group).await?;
+                meter.passed(count);
+                Ok(())
+            }));
+        }
+        try_join_all(groups).await.map(drop)
+    }
+
+    async fn hydrate_rows(
         &self,
         from: Store,
         source: &dyn ConfigSource,
@@ -55,6 +87,7 @@ impl Session<'_> {
         let mut rows = rows;
         while !rows.is_empty() {
             let holdings = self.holdings(source, rows).await?;
+            self.note_left(&holdings).await?;
             let reads = self.reads(from, &holdings).await;
             let (mut moved, mut moved_rereads) = (Vec::new(), Vec::new());
             for (holding, mut rereads) in holdings.into_iter().zip(rereads) {
@@ -77,7 +110,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Reads everything that a page of rows needs, each name once.
+    /// Reads everything that a group of rows needs, each name once.
     async fn reads(&self, from: Store, holdings: &[Holding]) -> Reads {
         let names: BTreeSet<&Coordinate> = holdings
             .iter()
@@ -110,7 +143,7 @@ impl Session<'_> {
         let mut values: HashMap<&Pointer, SecretValue> = HashMap::new();
         for held in &holding.held {
             let value = match &held.means {
-                Means::Elsewhere => SecretValue::new(ELSEWHERE.to_owned()),
+                Means::Elsewhere { .. } => SecretValue::new(ELSEWHERE.to_owned()),
                 Means::Undecided(_) => {
                     problems.push(Problem::new(
                         held.place.clone(),

@@ -13,13 +13,16 @@ use secret_persistence_core::{
     DeleteOptions, ErrorKind, Expiry, ManagedCoordinate, Read, Recovery, Scope, SecretPersistence,
     SecretPersistenceExt, SecretValue, Timestamp, Write,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use crate::compare::{Pair, Side};
+use crate::copy::to;
 use crate::scan::coordinates;
 use crate::session::{Meter, Session};
-use crate::{Failure, MigrateError, MigrateErrorKind, MigrateResult, Stop, Transition};
+use crate::{
+    Failure, JournalEntry, MigrateError, MigrateErrorKind, MigrateResult, Stop, Transition,
+};
 
 /// The lifetime of a probe that could not be deleted.
 const PROBE_LIFETIME: Duration = Duration::from_secs(3600);
@@ -38,6 +41,14 @@ const LOOKS: u32 = 5;
 pub(super) struct Sides<'s> {
     pub(super) emptied: &'s dyn SecretPersistence,
     pub(super) kept: &'s dyn SecretPersistence,
+}
+
+/// A deleted secret that is looked at once more.
+pub(super) struct Watched {
+    /// When the longest lag has passed.
+    from: Instant,
+    entry: JournalEntry,
+    read: Read,
 }
 
 /// The result of deleting one secret.
@@ -199,6 +210,11 @@ impl Session<'_> {
             }
         }
         let lost = self.look_after(sides, &deleted, is_first).await?;
+        // The first secret was looked at until now.
+        if !is_first && lost.is_empty() {
+            self.watch(pairs, &deletions);
+        }
+        self.look_at_watched(sides, Instant::now()).await?;
         let transition = |deletion: Deletion| deletion.transition;
         transitions.extend(
             deletions
@@ -243,6 +259,52 @@ impl Session<'_> {
             }
         }
         Ok(lost)
+    }
+
+    /// Remembers one deleted secret of a unit, to look at it once more when the longest lag has
+    /// passed: a replica that begins during a run, or contains only some names, may lag too.
+    fn watch(&self, pairs: &[Pair], deletions: &[Deletion]) {
+        let mut deleted = pairs.iter().zip(deletions).rev();
+        let last = deleted.find(|(_, deletion)| deletion.deleted);
+        if let Some((pair, _)) = last
+            && let Side::Has(read) = &pair.source
+        {
+            self.watched.lock().push_back(Watched {
+                from: Instant::now() + self.options.lag,
+                entry: pair.entry.clone(),
+                read: read.clone(),
+            });
+        }
+    }
+
+    /// Waits until the longest lag has passed since the last delete, and looks at what is watched.
+    pub(super) async fn look_at_the_last(&self, sides: Sides<'_>) -> MigrateResult<()> {
+        let last = self.watched.lock().back().map(|watched| watched.from);
+        if let Some(last) = last {
+            sleep_until(last).await;
+            self.look_at_watched(sides, last).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_watched(&self, sides: Sides<'_>, until: Instant) -> MigrateResult<()> {
+        let due: Vec<Watched> = {
+            let mut watched = self.watched.lock();
+            let due = watched.partition_point(|watched| watched.from <= until);
+            watched.drain(..due).collect()
+        };
+        for Watched { entry, read, .. } in due {
+            let look = sides.kept.read(&entry.coordinate.clone().into()).await;
+            let is_lost = look.is_err_and(|error| error.kind().is_gone());
+            // A service with a mirror may have deleted it in both stores, after it saved the row.
+            if is_lost && self.is_mentioned(&entry).await? {
+                self.ledger.stop(Stop::Linked);
+                self.put_back(sides, &entry.coordinate, &read).await;
+                self.advance(&[to(&entry, entry.state, entry.intent)])
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     async fn put_back(&self, sides: Sides<'_>, name: &ManagedCoordinate, read: &Read) {

@@ -9,8 +9,8 @@ use secret_persistence_core::ErrorKind;
 use secret_persistence_core::connector::Problem;
 
 use crate::{
-    Cancellation, Class, Counts, Decisions, Event, Failure, Finding, MigrateOptions, Observer,
-    Phase, Report, Run, Stop, Tally,
+    Cancellation, Class, Counts, Decisions, Difference, Event, Failure, Finding, JournalEntry,
+    MigrateOptions, Observer, Phase, Report, Run, Stop, Tally,
 };
 
 /// Collects results, notifies the observer, and decides whether the run continues.
@@ -97,6 +97,17 @@ impl Ledger {
             });
         }
         settled
+    }
+
+    /// Tells the observer how a secret differs.
+    pub(super) fn compared(&self, entry: &JournalEntry, difference: Option<Difference>) {
+        if let Some(difference) = difference {
+            self.observer.event(&Event::Compared {
+                coordinate: entry.coordinate.as_str(),
+                configuration: entry.holder.as_deref(),
+                difference,
+            });
+        }
     }
 
     /// Records a failure of one secret. Too many failures stop the run.

@@ -19,6 +19,7 @@ mod independence;
 mod job;
 mod journal;
 mod ledger;
+mod left;
 mod memory;
 mod options;
 mod outbox;
@@ -34,6 +35,7 @@ pub mod sources;
 mod split;
 #[cfg(test)]
 mod tests;
+mod unexpected;
 mod unshare;
 mod verify;
 
@@ -52,6 +54,6 @@ pub use journal::SqlJournal;
 pub use journal::{Counts, Journal, JournalEntry, Mention, Note, Run, Select, State, Transition};
 pub use memory::{MemoryConfigs, MemoryJournal};
 pub use options::MigrateOptions;
-pub use progress::{Event, Observer, Phase, Silent};
+pub use progress::{Difference, Event, Observer, Phase, Silent};
 pub use report::{Class, Failure, Finding, Findings, Report, Stop, Tally};
 pub use split::{OneStore, Split};

@@ -23,6 +23,8 @@ pub struct MigrateOptions {
     /// Whether rollback and retire continue if a store refuses writes, so that no probe can prove that
     /// neither store replicates the other.
     pub without_probe: bool,
+    /// Whether plan and verify also list the target, for secrets that the source does not have.
+    pub unexpected: bool,
     /// The decisions about findings.
     pub decisions: Decisions,
     /// How many rows, names or entries are read at once from configurations, listings and journal.
@@ -45,6 +47,7 @@ impl Default for MigrateOptions {
             dry_run: false,
             lag: Duration::from_secs(2),
             without_probe: false,
+            unexpected: false,
             decisions: Decisions::default(),
             page: const { NonZeroUsize::new(500).unwrap() },
             listed: 1000,
@@ -87,6 +90,14 @@ impl MigrateOptions {
     #[must_use]
     pub fn with_without_probe(mut self, without_probe: bool) -> Self {
         self.without_probe = without_probe;
+        self
+    }
+
+    /// Sets whether plan and verify list the target too. The
+    /// [`Observer`](crate::Observer) gets what is unexpected.
+    #[must_use]
+    pub fn with_unexpected(mut self, unexpected: bool) -> Self {
+        self.unexpected = unexpected;
         self
     }
 

@@ -13,15 +13,20 @@ impl Session<'_> {
             Box::pin(self.plan_unit(scan, unit))
         })
         .await?;
+        self.find_unexpected(&|entry| entry.scan == scan).await?;
         self.ledger.decide();
         Ok(())
     }
 
     async fn plan_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
         let ledger = &self.ledger;
-        let entries = unit.entries;
+        let Unit { entries, meter } = unit;
         ledger.tally(|tally| tally.secrets += entries.len() as u64);
-        for step in self.steps(scan, entries).await {
+        let pairs = self.pairs(entries, Some(&meter)).await;
+        for pair in &pairs {
+            ledger.compared(&pair.entry, pair.compared());
+        }
+        for step in self.steps(scan, pairs).await {
             match step {
                 Step::Changed(entry) => {
                     ledger.tally(|tally| tally.changed_since += 1);

@@ -37,6 +37,15 @@ pub enum Event<'a> {
         /// The number of units, if it is known.
         total: Option<u64>,
     },
+    /// Plan or verify has compared a secret on both sides. Not for secrets that neither side has.
+    Compared {
+        /// The secret.
+        coordinate: &'a str,
+        /// The configuration that mentions it, if it is known.
+        configuration: Option<&'a str>,
+        /// The result.
+        difference: Difference,
+    },
     /// A phase has ended, complete or because the run was stopped.
     Ended {
         /// Which phase.
@@ -48,6 +57,21 @@ pub enum Event<'a> {
     Failed(&'a Failure),
     /// A finding that needs a decision, or that the operator should know.
     Found(&'a Finding),
+}
+
+/// How the target differs from the source in one secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Difference {
+    /// The target has another value.
+    Different,
+    /// Both have the same value.
+    Equal,
+    /// The source has it, the target does not.
+    Missing,
+    /// The target has it, the source does not.
+    Unexpected,
 }
 
 /// A part of a run.

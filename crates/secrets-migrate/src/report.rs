@@ -135,7 +135,8 @@ pub struct Tally {
     pub hydrated: u64,
     /// Secrets that were deleted: from the target by rollback, from the source by retire.
     pub deleted: u64,
-    /// Secrets that were not deleted because they are not equal on both sides.
+    /// Secrets that were not deleted because they are not equal on both sides, or because a
+    /// configuration names them in a storage that is left.
     pub kept: u64,
     /// Secrets that are no longer in the source.
     pub gone: u64,
@@ -168,8 +169,8 @@ pub enum Class {
     Expiring,
     /// An external secret, which is never copied.
     External,
-    /// Rollback or retire did not delete it, because the two sides are not equal. Needs no
-    /// decision.
+    /// Rollback or retire did not delete it, because the two sides are not equal, or because a
+    /// configuration names it in a storage that is left. Needs no decision.
     Kept,
     /// The target has lost it, or a copy was stopped before it wrote it; the next copy writes it,
     /// unless the detail says what to do first. Needs no decision.
@@ -200,6 +201,8 @@ pub enum Class {
     Unknown,
     /// A configuration is unreadable: a malformed pointer, an unknown reference. Always stops.
     Unreadable,
+    /// A pointer by a reference id, and nothing was given that resolves references. Always stops.
+    Unresolved,
 }
 
 impl Class {
@@ -225,6 +228,7 @@ impl Class {
             Self::Unfit => "unfit",
             Self::Unknown => "unknown",
             Self::Unreadable => "unreadable",
+            Self::Unresolved => "unresolved",
         }
     }
 }

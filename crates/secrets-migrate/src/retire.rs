@@ -33,6 +33,7 @@ impl Session<'_> {
             Box::pin(self.retire_unit(unit))
         })
         .await?;
+        self.look_at_the_last(self.emptying_source()).await?;
         if self.options.dry_run || self.ledger.is_stopped() {
             return Ok(());
         }
@@ -47,7 +48,7 @@ impl Session<'_> {
     }
 
     async fn retire_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
-        let pairs = self.pairs(unit.entries).await;
+        let pairs = self.pairs(unit.entries, None).await;
         let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.retire_one(pair)) };
         self.delete_unit(self.emptying_source(), &pairs, &one, &unit.meter)
             .await
@@ -63,6 +64,9 @@ impl Session<'_> {
         } else if let Some(difference) = pair.difference() {
             ledger.tally(|tally| tally.kept += 1);
             ledger.found(kept(entry, difference));
+        } else if let Some(reason) = self.left_in(entry) {
+            ledger.tally(|tally| tally.kept += 1);
+            ledger.found(kept(entry, reason));
         } else {
             match self.retire_equal(&entry.coordinate).await {
                 Ok(true) => {

@@ -29,7 +29,8 @@ impl Session<'_> {
         self.each_unit(Phase::Delete, None, &select, &|unit| {
             Box::pin(self.rollback_unit(unit))
         })
-        .await
+        .await?;
+        self.look_at_the_last(self.emptying_target()).await
     }
 
     fn emptying_target(&self) -> Sides<'_> {
@@ -40,7 +41,7 @@ impl Session<'_> {
     }
 
     async fn rollback_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
-        let pairs = self.pairs(unit.entries).await;
+        let pairs = self.pairs(unit.entries, None).await;
         let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.rollback_one(pair)) };
         let mut transitions = self
             .delete_unit(self.emptying_target(), &pairs, &one, &unit.meter)
@@ -86,6 +87,11 @@ impl Session<'_> {
             ledger.found(kept(entry, difference));
             return Deletion::default();
         }
+        if let Some(reason) = self.left_in(entry) {
+            ledger.tally(|tally| tally.kept += 1);
+            ledger.found(kept(entry, reason));
+            return Deletion::default();
+        }
         if self.options.dry_run {
             ledger.tally(|tally| tally.deleted += 1);
             return Deletion::default();
@@ -111,7 +117,7 @@ impl Session<'_> {
 const HOLLOW: &str =
     "its value was destroyed and its name is still taken: delete the secret in the store";
 
-pub(super) fn kept(entry: &JournalEntry, reason: &'static str) -> Finding {
+pub(super) fn kept(entry: &JournalEntry, reason: impl Into<String>) -> Finding {
     Finding::of(Class::Kept, entry.coordinate.as_str())
         .in_holder(entry.holder.as_deref())
         .with_detail(reason)

@@ -1,16 +1,16 @@
 //! Finds all secrets: those that configurations mention, and those that none mentions.
 use futures::future::{BoxFuture, join_all};
-use secret_persistence_core::connector::Problem;
+use secret_persistence_core::connector::{Problem, ProblemKind};
 use secret_persistence_core::{
     Coordinate, Entry, ErrorKind, ListOptions, Listing, ManagedCoordinate, SecretPersistenceExt,
     Timestamp,
 };
 
 use crate::holdings::{Holding, Means};
-use crate::session::Session;
+use crate::session::{Rows, Session};
 use crate::{
-    Class, ConfigRow, ConfigSource, Content, Finding, Mention, MigrateError, MigrateErrorKind,
-    MigrateResult, Orphaned, Phase, Select,
+    Class, Content, Finding, Mention, MigrateError, MigrateErrorKind, MigrateResult, Orphaned,
+    Phase, Select,
 };
 
 impl Session<'_> {
@@ -19,10 +19,8 @@ impl Session<'_> {
     pub(super) async fn scan(&self) -> MigrateResult<u64> {
         let began = Timestamp::now();
         let scan = self.journal.begin_scan().await?;
-        self.each_page(Phase::Scan, &|source, rows| {
-            Box::pin(self.scan_page(scan, source, rows))
-        })
-        .await?;
+        self.each_page(Phase::Scan, &|page| Box::pin(self.scan_page(scan, page)))
+            .await?;
         if !self.ledger.is_stopped() {
             self.report_shared(scan).await?;
             self.orphans(scan, began).await?;
@@ -30,13 +28,9 @@ impl Session<'_> {
         Ok(scan)
     }
 
-    async fn scan_page(
-        &self,
-        scan: u64,
-        source: &dyn ConfigSource,
-        rows: Vec<ConfigRow>,
-    ) -> MigrateResult<()> {
-        let holdings = self.holdings(source, rows).await?;
+    async fn scan_page(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
+        let holdings = self.holdings(page.source, page.rows).await?;
+        self.note_left(&holdings).await?;
         let keys: Vec<String> = holdings.iter().map(|row| row.key.clone()).collect();
         if let Some(twice) = self.journal.see(scan, &keys).await?.into_iter().next() {
             return Err(MigrateError::new(
@@ -56,7 +50,7 @@ impl Session<'_> {
     fn scan_row(&self, holding: &Holding, mentions: &mut Vec<Mention>) {
         let ledger = &self.ledger;
         for problem in &holding.problems {
-            ledger.found(unreadable(&holding.key, problem));
+            ledger.found(self.unreadable(&holding.key, problem));
         }
         ledger.note(|report| {
             match holding.row.content {
@@ -72,7 +66,7 @@ impl Session<'_> {
         for held in &holding.held {
             let place = held.pointer.is_some().then(|| held.place.as_str());
             match &held.means {
-                Means::Elsewhere => {}
+                Means::Elsewhere { .. } => {}
                 Means::Undecided(id) => ledger.found(
                     Finding::new(Class::Storage)
                         .in_configuration(&holding.key, place)
@@ -111,19 +105,14 @@ impl Session<'_> {
         if self.journal.page(&shared, None, 1).await?.is_empty() {
             return Ok(());
         }
-        self.each_page(Phase::Scan, &|source, rows| {
-            Box::pin(self.report_shared_in(scan, source, rows))
+        self.each_page(Phase::Scan, &|page| {
+            Box::pin(self.report_shared_in(scan, page))
         })
         .await
     }
 
-    async fn report_shared_in(
-        &self,
-        scan: u64,
-        source: &dyn ConfigSource,
-        rows: Vec<ConfigRow>,
-    ) -> MigrateResult<()> {
-        for holding in self.holdings(source, rows).await? {
+    async fn report_shared_in(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
+        for holding in self.holdings(page.source, page.rows).await? {
             for entry in self.shared_in(scan, &holding).await? {
                 self.ledger.found(
                     Finding::of(Class::Shared, entry.coordinate.as_str())
@@ -148,11 +137,10 @@ impl Session<'_> {
         let mut after = None;
         while !self.ledger.is_stopped() {
             let page = self.source.list_page(&options, after.as_ref()).await?;
-            let count = page.entries.len();
             for entries in page.entries.chunks(self.options.page.get()) {
                 self.orphans_among(scan, began, entries).await?;
+                self.ledger.advanced(Phase::List, entries.len());
             }
-            self.ledger.advanced(Phase::List, count);
             if page.next.is_some() && page.next == after {
                 return Err(MigrateError::new(
                     MigrateErrorKind::Store,
@@ -234,6 +222,22 @@ impl Session<'_> {
         join_all(owners).await
     }
 
+    fn unreadable(&self, key: &str, problem: &Problem) -> Finding {
+        let needs_references =
+            self.references.is_none() && problem.kind() == ProblemKind::UnknownReference;
+        let class = if needs_references {
+            Class::Unresolved
+        } else {
+            Class::Unreadable
+        };
+        let mut finding = Finding::new(class)
+            .in_configuration(key, Some(problem.place().as_str()))
+            .with_kind(problem.kind().as_str())
+            .with_detail(problem.message().to_owned());
+        finding.coordinate = problem.coordinate().map(str::to_owned);
+        finding
+    }
+
     /// Whether an owner is another installation.
     pub(super) fn is_foreign(&self, owner: Option<&str>) -> bool {
         owner.is_some_and(|theirs| self.owner.is_none_or(|ours| ours.as_str() != theirs))
@@ -272,13 +276,4 @@ impl Session<'_> {
 /// Managed coordinates as coordinates to read.
 pub(super) fn coordinates(names: &[ManagedCoordinate]) -> Vec<Coordinate> {
     names.iter().cloned().map(Coordinate::from).collect()
-}
-
-fn unreadable(key: &str, problem: &Problem) -> Finding {
-    let mut finding = Finding::new(Class::Unreadable)
-        .in_configuration(key, Some(problem.place().as_str()))
-        .with_kind(problem.kind().as_str())
-        .with_detail(problem.message().to_owned());
-    finding.coordinate = problem.coordinate().map(str::to_owned);
-    finding
 }

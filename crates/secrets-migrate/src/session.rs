@@ -1,4 +1,5 @@
 //! A running command: two stores, a journal and a ledger.
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,12 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use secret_persistence_core::connector::{
     ActingSecrets, ConnectorOptions, ConnectorSecrets, ResolveReferences,
 };
 use secret_persistence_core::{Actor, Operation, Owner, SecretPersistence, Stores};
 
+use crate::independence::Watched;
 use crate::ledger::Ledger;
+use crate::left::LeftNames;
 use crate::{
     Access, ConfigRow, ConfigSource, Journal, JournalEntry, MigrateError, MigrateErrorKind,
     MigrateOptions, MigrateResult, Migration, Phase, Report, Run, Select,
@@ -48,6 +52,10 @@ pub(super) struct Session<'m> {
     pub(super) ledger: Ledger,
     /// Whether the first secret was deleted and the other store checked.
     pub(super) tried: tokio::sync::Mutex<bool>,
+    /// Deleted secrets that are looked at once more, the oldest first.
+    pub(super) watched: Mutex<VecDeque<Watched>>,
+    /// Secrets of the journal that configurations also name in a storage that is left.
+    pub(super) left: LeftNames,
 }
 
 impl<'m> Session<'m> {
@@ -89,6 +97,8 @@ impl<'m> Session<'m> {
             source_kind: source.store,
             ledger: migration.ledger(command, run),
             tried: tokio::sync::Mutex::new(false),
+            watched: Mutex::default(),
+            left: LeftNames::default(),
         })
     }
 
@@ -167,7 +177,7 @@ impl<'m> Session<'m> {
     pub(super) async fn each_page<'s>(
         &'s self,
         phase: Phase,
-        work: &(dyn Fn(&'s dyn ConfigSource, Vec<ConfigRow>) -> Work<'s> + Sync),
+        work: &(dyn Fn(Rows<'s>) -> Work<'s> + Sync),
     ) -> MigrateResult<()> {
         each_page(&self.ledger, self.configs, self.options, phase, work).await
     }
@@ -200,7 +210,15 @@ pub(super) struct Unit<'w> {
     pub(super) meter: Arc<Meter<'w>>,
 }
 
-/// Reports each secret of a unit once: when it is processed, or else at the end of the unit.
+/// Configurations that a command processes together, and their progress.
+pub(super) struct Rows<'w> {
+    pub(super) source: &'w dyn ConfigSource,
+    pub(super) rows: Vec<ConfigRow>,
+    pub(super) meter: Arc<Meter<'w>>,
+}
+
+/// Reports each secret of a unit, or each configuration of a page, once: when it is processed, or
+/// else at the end.
 pub(super) struct Meter<'w> {
     ledger: &'w Ledger,
     phase: Phase,
@@ -208,31 +226,31 @@ pub(super) struct Meter<'w> {
 }
 
 impl<'w> Meter<'w> {
-    fn new(ledger: &'w Ledger, phase: Phase, secrets: usize) -> Arc<Self> {
+    fn new(ledger: &'w Ledger, phase: Phase, count: usize) -> Arc<Self> {
         Arc::new(Self {
             ledger,
             phase,
-            left: AtomicUsize::new(secrets),
+            left: AtomicUsize::new(count),
         })
     }
 
-    /// Reports processed secrets.
-    pub(super) fn passed(&self, secrets: usize) {
-        let take = |left: usize| Some(left.saturating_sub(secrets));
+    /// Reports how many more are processed.
+    pub(super) fn passed(&self, count: usize) {
+        let take = |left: usize| Some(left.saturating_sub(count));
         let before = self
             .left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .unwrap_or_default();
-        self.tell(before.min(secrets));
+        self.tell(before.min(count));
     }
 
     fn end(&self) {
         self.tell(self.left.swap(0, Ordering::Relaxed));
     }
 
-    fn tell(&self, secrets: usize) {
-        if secrets > 0 {
-            self.ledger.advanced(self.phase, secrets);
+    fn tell(&self, count: usize) {
+        if count > 0 {
+            self.ledger.advanced(self.phase, count);
         }
     }
 }
@@ -279,11 +297,11 @@ impl Running<'_> {
 
 /// Runs `work` over the rows of every source, page by page, until the ledger stops.
 pub(super) async fn each_page<'c>(
-    ledger: &Ledger,
+    ledger: &'c Ledger,
     configs: &'c [Arc<dyn ConfigSource>],
     options: &MigrateOptions,
     phase: Phase,
-    work: &(dyn Fn(&'c dyn ConfigSource, Vec<ConfigRow>) -> Work<'c> + Sync),
+    work: &(dyn Fn(Rows<'c>) -> Work<'c> + Sync),
 ) -> MigrateResult<()> {
     ledger.began(phase, None);
     for source in configs {
@@ -297,9 +315,14 @@ pub(super) async fn each_page<'c>(
                 )
                 .with_place(source.to_string()));
             }
-            let count = page.rows.len();
-            work(&**source, page.rows).await?;
-            ledger.advanced(phase, count);
+            let meter = Meter::new(ledger, phase, page.rows.len());
+            work(Rows {
+                source: &**source,
+                rows: page.rows,
+                meter: Arc::clone(&meter),
+            })
+            .await?;
+            meter.end();
             after = page.next;
             if after.is_none() {
                 break;

@@ -15,7 +15,7 @@ use crate::holdings::scope_of;
 use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::outbox::{Knowledge, Outbox, failed};
-use crate::session::{each_page, key, updatable};
+use crate::session::{Rows, each_page, key, updatable};
 use crate::{
     Class, ConfigRow, ConfigSource, Content, Failure, Finding, Journal, MigrateError,
     MigrateErrorKind, MigrateResult, Phase, Report, Run, Update,
@@ -116,13 +116,9 @@ impl Work<'_> {
             self.outbox().end(Knowledge::Rows).await?;
         }
         let scan = journal.begin_scan().await?;
-        each_page(
-            &self.ledger,
-            configs,
-            options,
-            Phase::Split,
-            &|source, rows| Box::pin(self.page(scan, source, rows)),
-        )
+        each_page(&self.ledger, configs, options, Phase::Split, &|page| {
+            Box::pin(self.page(scan, page))
+        })
         .await?;
         self.ledger.decide();
         if options.dry_run || self.ledger.is_stopped() {
@@ -134,12 +130,12 @@ impl Work<'_> {
         self.outbox().end(Knowledge::AllSaved).await
     }
 
-    async fn page(
-        &self,
-        scan: u64,
-        source: &dyn ConfigSource,
-        rows: Vec<ConfigRow>,
-    ) -> MigrateResult<()> {
+    async fn page(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
+        let Rows {
+            source,
+            rows,
+            meter,
+        } = page;
         let keys: Vec<String> = rows.iter().map(|row| key(source, &row.id)).collect();
         let twice = self.split.journal.see(scan, &keys).await?;
         if let Some(twice) = twice.into_iter().next() {
@@ -160,6 +156,7 @@ impl Work<'_> {
             if let Some((note, staged)) = staged? {
                 self.save(source, row, &note, staged).await?;
             }
+            meter.passed(1);
         }
         Ok(())
     }

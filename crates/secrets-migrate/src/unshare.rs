@@ -11,18 +11,17 @@ use uuid::Uuid;
 use crate::holdings::Holding;
 use crate::outbox::{Knowledge, Outbox};
 use crate::scan::coordinates;
-use crate::session::Session;
+use crate::session::{Rows, Session};
 use crate::{
-    Access, ConfigRow, ConfigSource, Content, Failure, Mention, MigrateErrorKind, MigrateResult,
-    Phase, Update,
+    Access, ConfigSource, Content, Failure, Mention, MigrateErrorKind, MigrateResult, Phase, Update,
 };
 
 impl Session<'_> {
     /// Gives every configuration with a shared coordinate, except the first that the scan found, a
     /// copy under its own name in the source, and updates its row by compare-and-swap.
     pub(super) async fn unshare(&self, scan: u64) -> MigrateResult<()> {
-        self.each_page(Phase::Unshare, &|source, rows| {
-            Box::pin(self.unshare_page(scan, source, rows))
+        self.each_page(Phase::Unshare, &|page| {
+            Box::pin(self.unshare_page(scan, page))
         })
         .await?;
         if self.options.dry_run || self.ledger.is_stopped() {
@@ -51,14 +50,10 @@ impl Session<'_> {
         }
     }
 
-    async fn unshare_page(
-        &self,
-        scan: u64,
-        source: &dyn ConfigSource,
-        rows: Vec<ConfigRow>,
-    ) -> MigrateResult<()> {
-        for holding in self.holdings(source, rows).await? {
-            self.unshare_row(scan, source, &holding).await?;
+    async fn unshare_page(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
+        for holding in self.holdings(page.source, page.rows).await? {
+            self.unshare_row(scan, page.source, &holding).await?;
+            page.meter.passed(1);
         }
         Ok(())
     }

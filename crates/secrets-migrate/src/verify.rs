@@ -6,7 +6,7 @@ use crate::copy::to;
 use crate::hydrate::Store;
 use crate::plan::{changed, conflicting};
 use crate::session::{Session, Unit};
-use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop, Transition};
+use crate::{Class, Finding, MigrateResult, Phase, Select, State, Stop, Transition};
 
 impl Session<'_> {
     /// Compares every secret that should be in the target, then hydrates every configuration from
@@ -27,6 +27,8 @@ impl Session<'_> {
             Box::pin(self.verify_unit(unit))
         })
         .await?;
+        self.find_unexpected(&|entry| entry.state != State::Pending)
+            .await?;
         if self.ledger.is_stopped() {
             return Ok(());
         }
@@ -52,7 +54,7 @@ impl Session<'_> {
     }
 
     async fn verify_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
-        let pairs = self.settled_pairs(unit.entries).await;
+        let pairs = self.settled_pairs(unit).await;
         let mut transitions: Vec<Transition> = Vec::new();
         for pair in &pairs {
             transitions.extend(self.verify_one(pair).await);
@@ -64,8 +66,8 @@ impl Session<'_> {
     }
 
     /// Pairs, without counting as lost what the source has deleted at the same time.
-    async fn settled_pairs(&self, entries: Vec<JournalEntry>) -> Vec<Pair> {
-        let mut pairs = self.pairs(entries).await;
+    async fn settled_pairs(&self, unit: Unit<'_>) -> Vec<Pair> {
+        let mut pairs = self.pairs(unit.entries, Some(&unit.meter)).await;
         for pair in &mut pairs {
             if matches!((&pair.source, &pair.target), (Side::Has(_), Side::Gone(_))) {
                 let again = self
@@ -84,6 +86,7 @@ impl Session<'_> {
             ledger.failed(failure);
             return None;
         }
+        ledger.compared(entry, pair.compared());
         match (&pair.source, &pair.target) {
             // The target has lost it. Its intent stays: if it appears again, it still is ours.
             (Side::Has(_), Side::Gone(error)) => {

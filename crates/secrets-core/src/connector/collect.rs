@@ -61,9 +61,15 @@ impl ActingSecrets {
     /// refer to the scope's secrets, including those in backups that must stay restorable, and what
     /// records of open changes write. `before` must be earlier than the time at which the first of
     /// them was read, by at least the longest duration of a change: a younger secret may belong to
-    /// a change that is not saved yet. A name that is referenced under any storage id is kept,
-    /// because two ids may lead to the same store. A secret of another owner is kept, and so is one
-    /// whose age the store does not record.
+    /// a change that is not saved yet. A secret of another owner is kept, and so is one whose age the
+    /// store does not record.
+    ///
+    /// A name that is referenced under any storage id is kept, because two ids may lead to the same
+    /// store. The names decide, and not the stores' identities: one store may have two identities, if
+    /// two addresses lead to it, and then a comparison of identities would delete what is in use. A
+    /// managed name is given once, so the same name in another store is a copy of the same secret, and
+    /// keeping one too many costs nothing but its place.
+    ///
     /// # Errors
     /// If the store is unknown or cannot list; if the audit is required and its sink fails.
     pub async fn collect(

@@ -161,6 +161,46 @@ async fn the_first_secret_that_both_lose_is_put_back_and_ends_the_run() {
     );
 }
 
+/// A replica that has only some names, and gets them late: neither the probe nor the first secret shows
+/// it, and what was deleted is still there a moment later.
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_arrives_late_ends_the_run_too() {
+    for command in ["retire", "rollback"] {
+        let world = copied(6).await;
+        let before = contents(&world.source).await;
+        let (emptied, kept) = match command {
+            "retire" => (&world.source, &world.target),
+            _ => (&world.target, &world.source),
+        };
+        let followed: Arc<dyn SecretPersistence> = Arc::new(Followed {
+            store: emptied.clone(),
+            by: kept.clone(),
+            writes: false,
+            only: "000000000006_v1",
+        });
+        let report = match command {
+            "retire" => {
+                let migration = between(&world, followed, world.target.clone());
+                migration.retire(AllReferences::confirmed()).await.unwrap()
+            }
+            _ => {
+                let migration = between(&world, world.source.clone(), followed);
+                migration.rollback().await.unwrap()
+            }
+        };
+        assert_eq!(report.stopped, Some(Stop::Linked), "{command}");
+        assert_eq!(report.tally.deleted, 5, "{command}");
+        assert_eq!(report.failures.len(), 1, "{command}");
+        // Whatever is in neither store any more would be lost.
+        let now = (contents(emptied).await, contents(kept).await);
+        for (name, value) in &before {
+            let somewhere = now.0.get(name).or_else(|| now.1.get(name));
+            assert_eq!(somewhere, Some(value), "{command}");
+        }
+        assert!(world.entry(6).await.intent, "{command}: it is still ours");
+    }
+}
+
 #[tokio::test]
 async fn a_pointer_at_another_workspace_waits_for_a_decision_and_is_never_unshared() {
     let workspace = |number: u128| Some(Uuid::from_u128(number));
@@ -230,6 +270,10 @@ async fn what_the_source_can_restore_is_not_called_missing() {
     let report = world.undisturbed().plan().await.unwrap();
     assert_eq!(report.count(Class::Missing), 0);
     assert_eq!(report.count(Class::Recoverable), 1);
+    let detail = report.findings[&Class::Recoverable].listed[0]
+        .detail
+        .as_deref();
+    assert!(detail.unwrap().contains("restore it there"), "{detail:?}");
     assert_eq!(report.undecided, [Class::Recoverable]);
     world.options.decisions = Decisions::default().with_recoverable(Recoverable::Skip);
     assert_complete(&world.undisturbed().plan().await.unwrap(), "decided");

@@ -3,6 +3,7 @@
 mod canaries;
 mod classes;
 mod kills;
+mod left;
 mod linked;
 mod races;
 mod refusals;

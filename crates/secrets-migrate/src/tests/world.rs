@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::tap::{Process, Tap, TapJournal};
 use crate::{
     ConfigRow, Content, Decisions, JournalEntry, MemoryConfigs, MemoryJournal, MigrateOptions,
-    Migration, Report, Select, State,
+    Migration, Report, Select, State, Transition,
 };
 
 pub(super) struct World {
@@ -115,6 +115,13 @@ impl World {
             .into_iter()
             .find(|entry| entry.coordinate == name(number))
             .unwrap()
+    }
+
+    /// The journal says of a secret that a copy was killed when it was about to write it.
+    pub(super) async fn intend(&self, number: u32) {
+        use crate::Journal;
+        let intent = Transition::new(name(number), State::Intent, true);
+        self.journal.advance(&[intent]).await.unwrap();
     }
 
     /// Every configuration hydrates from the store, to what the source had in the beginning.

@@ -11,7 +11,10 @@ use secret_persistence_core::{
 use serde_json::json;
 
 use super::world::{World, assert_complete, contents, has, name, pointer, put, remove, value};
-use crate::{AllReferences, Class, Decisions, MigrateErrorKind, Migration, Orphaned, State, Stop};
+use crate::{
+    AllReferences, Class, Decisions, Event, MigrateErrorKind, Migration, Observer, Orphaned, Phase,
+    State, Stop,
+};
 
 /// A store with one peculiarity.
 #[derive(Debug)]
@@ -253,42 +256,54 @@ async fn a_conflict_that_nobody_has_any_more_stops_nothing() {
 /// The bar moves with every secret that a store takes, not with a unit of many.
 #[tokio::test]
 async fn progress_is_told_secret_by_secret() {
-    use crate::{Event, Observer, Phase};
-
-    #[derive(Debug, Default)]
-    struct Steps(parking_lot::Mutex<Vec<u64>>);
-
-    impl Observer for Steps {
-        fn event(&self, event: &Event<'_>) {
-            if let Event::Advanced {
-                phase: Phase::Copy | Phase::Delete,
-                done,
-            } = event
-            {
-                self.0.lock().push(*done);
-            }
-        }
-    }
-
     let world = World::with(40, 2).await;
     let batch = world.target.capabilities().write_batch as u64;
-    let copy = Arc::new(Steps::default());
-    let report = world
-        .undisturbed()
-        .with_observer(copy.clone())
-        .copy()
-        .await
-        .unwrap();
-    assert_complete(&report, "copy");
-    let steps = copy.0.lock().clone();
-    assert_eq!(steps.last(), Some(&40));
-    assert!(
-        steps.windows(2).all(|two| two[1] - two[0] <= batch),
-        "{steps:?}"
-    );
-    let delete = Arc::new(Steps::default());
-    let rollback = world.undisturbed().with_observer(delete.clone());
-    assert_complete(&rollback.rollback().await.unwrap(), "rollback");
-    let steps = delete.0.lock().clone();
-    assert_eq!(steps, (1..=40).collect::<Vec<u64>>());
+    let told = async |command: &str| {
+        let steps = Arc::new(Steps::default());
+        let migration = world.undisturbed().with_observer(steps.clone());
+        let report = match command {
+            "plan" => migration.plan().await,
+            "copy" => migration.copy().await,
+            "verify" => migration.verify().await,
+            _ => migration.rollback().await,
+        };
+        assert_complete(&report.unwrap(), command);
+        steps
+    };
+    let plan = told("plan").await;
+    plan.expect(Phase::Compare, 40, batch);
+    let copy = told("copy").await;
+    copy.expect(Phase::Copy, 40, batch);
+    let verify = told("verify").await;
+    verify.expect(Phase::Compare, 40, batch);
+    // Two secrets in each configuration; the page has all of them.
+    verify.expect(Phase::Hydrate, 20, 16);
+    let rollback = told("rollback").await;
+    rollback.expect(Phase::Delete, 40, 1);
+}
+
+/// How far each phase says that it is.
+#[derive(Debug, Default)]
+struct Steps(parking_lot::Mutex<Vec<(Phase, u64)>>);
+
+impl Observer for Steps {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Advanced { phase, done } = event {
+            self.0.lock().push((*phase, *done));
+        }
+    }
+}
+
+impl Steps {
+    /// Ends the test unless the phase got to its end in steps of at most this size.
+    #[track_caller]
+    fn expect(&self, of: Phase, all: u64, most: u64) {
+        let steps = self.0.lock();
+        let steps = steps.iter().filter(|(phase, _)| *phase == of);
+        let mut steps: Vec<u64> = steps.map(|(_, done)| *done).collect();
+        steps.insert(0, 0);
+        assert_eq!(steps.last(), Some(&all), "{of}: {steps:?}");
+        let mut sizes = steps.windows(2).map(|two| two[1] - two[0]);
+        assert!(sizes.all(|size| size <= most), "{of}: {steps:?}");
+    }
 }

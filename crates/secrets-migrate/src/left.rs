@@ -1,0 +1,66 @@
+//! Secrets that configurations also name in a storage that is left.
+//!
+//! The identity of whatever deletes is the store, not the id that a configuration reaches it by: an
+//! installation whose first secrets were saved under the id of its default storage, and the others
+//! without an id, has one store under two ids. An id that the operator leaves alone may therefore
+//! mean the source or the target. Whether it does cannot be asked, because a run opens only two
+//! stores, and two addresses of one store may have two identities. So names decide: a managed name
+//! is given once, and a secret of this name is kept if any configuration names it, by any id. At
+//! worst, a copy that nobody needs stays.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use secret_persistence_core::{Coordinate, ManagedCoordinate};
+
+use crate::holdings::{Holding, Means};
+use crate::session::Session;
+use crate::{JournalEntry, MigrateResult};
+
+/// Names of the journal, each with one storage id. Names that the journal does not contain are not
+/// kept here, because nothing deletes them.
+#[derive(Debug, Default)]
+pub(super) struct LeftNames(Mutex<HashMap<ManagedCoordinate, String>>);
+
+impl Session<'_> {
+    /// Notes the secrets that rows name in a storage that is left.
+    pub(super) async fn note_left(&self, holdings: &[Holding]) -> MigrateResult<()> {
+        let (names, storages): (Vec<ManagedCoordinate>, Vec<&String>) = holdings
+            .iter()
+            .flat_map(|holding| &holding.held)
+            .filter_map(|held| match &held.means {
+                Means::Elsewhere {
+                    coordinate: Coordinate::Managed(name),
+                    storage,
+                } => Some((name.clone(), storage)),
+                _ => None,
+            })
+            .unzip();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let known = self.journal.find(&names).await?;
+        let mut left = self.left.0.lock();
+        for ((name, storage), known) in names.into_iter().zip(storages).zip(known) {
+            if known.is_some() {
+                left.insert(name, storage.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a secret must not be deleted, if a configuration names it in a storage that is left.
+    pub(super) fn left_in(&self, entry: &JournalEntry) -> Option<String> {
+        let left = self.left.0.lock();
+        let id = left.get(&entry.coordinate)?;
+        Some(format!(
+            "a configuration names it in storage {id}, which may be this store; if the id means the \
+             source or the target, use --storage {id}=move"
+        ))
+    }
+
+    /// Whether a configuration names a secret in a storage that is left.
+    pub(super) fn is_left(&self, coordinate: &ManagedCoordinate) -> bool {
+        self.left.0.lock().contains_key(coordinate)
+    }
+}

@@ -124,11 +124,11 @@ pub(crate) enum Command {
     /// Write a configuration file for --config, by asking or from the environment.
     Init(InitArgs),
     /// Report what a copy would do, and what needs a decision first.
-    Plan(MoveArgs),
+    Plan(CompareArgs),
     /// Copy every secret to the target. Resumable and repeatable; deletes nothing.
     Copy(MoveArgs),
     /// Read everything back, compare it, and hydrate every configuration from the target.
-    Verify(MoveArgs),
+    Verify(CompareArgs),
     /// Delete from the target what copy wrote there, after every configuration has hydrated from
     /// the source.
     Rollback(MoveArgs),
@@ -372,7 +372,7 @@ impl DecisionArgs {
     }
 }
 
-/// `plan`, `copy`, `verify` and `rollback`.
+/// `copy` and `rollback`; `plan`, `verify` and `retire` have more.
 #[derive(Args, Debug)]
 pub(crate) struct MoveArgs {
     #[command(flatten)]
@@ -380,7 +380,8 @@ pub(crate) struct MoveArgs {
     #[command(flatten)]
     pub(crate) journal: JournalArgs,
     /// The longest delay until a store that replicates the other shows a change. Rollback and
-    /// retire wait three times this long before they delete more than one secret.
+    /// retire wait three times this long before they delete more than one secret, and once more at
+    /// the end.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s", help_heading = "Run")]
     pub(crate) lag: Duration,
     /// Let rollback and retire go on where a store refuses to be written, so that nothing proves that the
@@ -394,6 +395,20 @@ pub(crate) struct MoveArgs {
     /// Report what would be done; change nothing.
     #[arg(long, help_heading = "Run")]
     pub(crate) dry_run: bool,
+}
+
+/// `plan` and `verify`.
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) moved: MoveArgs,
+    /// Write each secret that is missing or different in the target, or unexpected there, to this
+    /// new file: one JSON object per line. This also lists the target.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) differences: Option<PathBuf>,
+    /// Write secrets that are equal to that file too.
+    #[arg(long, requires = "differences")]
+    pub(crate) equal: bool,
 }
 
 /// `retire`.
@@ -882,7 +897,7 @@ mod tests {
             .with_missing(Missing::Skip)
             .with_storage("s1", Storage::Move)
             .with_storage("s=2", Storage::Leave);
-        assert_eq!(plan.decisions.decisions(), expected);
+        assert_eq!(plan.moved.decisions.decisions(), expected);
     }
 
     #[test]

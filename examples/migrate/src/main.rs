@@ -10,6 +10,7 @@ mod commands;
 mod configs;
 mod console;
 mod figures;
+mod differences;
 mod interrupt;
 mod journal;
 mod kill;

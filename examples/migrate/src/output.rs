@@ -164,6 +164,8 @@ impl Output {
 fn status_of(report: &Report) -> Status {
     match report.stopped {
         Some(Stop::Cancelled) => Status::Interrupted,
+        // Verify refuses nothing: it has found configurations that would not work.
+        Some(Stop::Hydration) if report.command == "verify" => Status::Found,
         Some(Stop::Undecided | Stop::Hydration) => Status::Undecided,
         Some(Stop::Conflict | Stop::Linked | Stop::Remaining | Stop::Unverified) => Status::Found,
         Some(_) => Status::Failed,
@@ -246,13 +248,12 @@ fn end(report: &Report) -> String {
             "{}: stopped; the target has other values under these names. Nothing was overwritten",
             report.command
         ),
+        Some(Stop::Hydration) if report.command == "verify" => {
+            "verify: finished; the configurations above do not hydrate from the target".to_owned()
+        }
         Some(Stop::Hydration) => format!(
-            "{}: refused; the configurations above would not hydrate{}",
-            report.command,
-            match report.command {
-                "retire" | "rollback" => ", nothing was deleted",
-                _ => "",
-            }
+            "{}: refused; the configurations above would not hydrate, nothing was deleted",
+            report.command
         ),
         Some(Stop::Linked) => format!(
             "{}: stopped; a delete in one store also deleted from the other, and the secret was written back: \
@@ -301,6 +302,7 @@ pub(crate) fn meaning(class: Class) -> &'static str {
              names them, --refuse-unknown-properties refuses them)"
         }
         Class::Unreadable => "places in configurations that cannot be understood",
+        Class::Unresolved => "places in configurations that name a secret by a reference",
         _ => "others",
     }
 }
@@ -318,7 +320,8 @@ fn remedy(class: Class) -> &'static str {
         Class::Storage => "--storage <id>=move or <id>=leave for each",
         Class::Unfit => "--unfit skip, or use another target",
         Class::Conflicting => "find out which value is right; nothing is overwritten",
-        Class::Unreadable => "correct them first; --references resolves references",
+        Class::Unreadable => "correct them first",
+        Class::Unresolved => "--references <the table that resolves them>",
         _ => "an option",
     }
 }

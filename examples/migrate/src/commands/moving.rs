@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use secret_persistence::{Environment, Recovery};
-use secret_persistence_migrate::{Access, AllReferences, MigrateOptions, Migration, Shared};
+use secret_persistence_migrate::{
+    Access, AllReferences, MigrateOptions, Migration, Observer, Shared,
+};
 
-use crate::cli::{MoveArgs, Pace, RetireArgs};
+use crate::cli::{CompareArgs, MoveArgs, Pace, RetireArgs};
 use crate::configs;
+use crate::differences::Differences;
 use crate::interrupt;
 use crate::journal;
 use crate::observer::Shown;
@@ -17,14 +20,18 @@ use crate::store::{Described, IfMissing};
 
 /// `plan`.
 pub(crate) async fn plan(
-    args: MoveArgs,
+    args: CompareArgs,
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Command::Plan).await?;
+    let differences = Differences::of(&args)?;
+    let run = Run::prepare(&args.moved, environment, output, Command::Plan).await?;
+    let run = run.telling(differences.as_ref());
     let report = run.migration.plan().await;
     run.journal.close().await;
-    Ok(output.report(&report?))
+    let status = output.report(&report?);
+    differences.map_or(Ok(()), |differences| differences.finish())?;
+    Ok(status)
 }
 
 /// `copy`.
@@ -41,14 +48,18 @@ pub(crate) async fn copy(
 
 /// `verify`.
 pub(crate) async fn verify(
-    args: MoveArgs,
+    args: CompareArgs,
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Command::Other).await?;
+    let differences = Differences::of(&args)?;
+    let run = Run::prepare(&args.moved, environment, output, Command::Other).await?;
+    let run = run.telling(differences.as_ref());
     let report = run.migration.verify().await;
     run.journal.close().await;
-    Ok(output.report(&report?))
+    let status = output.report(&report?);
+    differences.map_or(Ok(()), |differences| differences.finish())?;
+    Ok(status)
 }
 
 /// `rollback`.
@@ -168,6 +179,17 @@ impl Run {
             journal,
             options,
         })
+    }
+
+    /// The same run, which writes differences to their file.
+    fn telling(mut self, differences: Option<&Arc<Differences>>) -> Self {
+        if let Some(differences) = differences {
+            self.migration = self
+                .migration
+                .with_options(self.options.clone().with_unexpected(true))
+                .with_observer(Arc::clone(differences) as Arc<dyn Observer>);
+        }
+        self
     }
 }
 

@@ -19,4 +19,6 @@ mod policies;
 mod postgres;
 mod settings;
 mod splitting;
+mod terminal;
 mod traces;
+mod words;

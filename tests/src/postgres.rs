@@ -37,6 +37,7 @@ const SETTINGS: &str = "\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = 300
+wal_level = logical
 fsync = off
 full_page_writes = off
 synchronous_commit = off

@@ -65,6 +65,82 @@ impl Server {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
+    /// Replicates a kind of changes of the secrets to another database of the same server, and waits
+    /// until it does.
+    async fn is_replicated_to(&self, follower: &Self, published: &str) {
+        self.sql(&format!(
+            "CREATE PUBLICATION everything FOR TABLE secrets WITH (publish = '{published}')"
+        ))
+        .await;
+        // Within one server, a subscription that creates its own slot waits for itself.
+        let slot = &self.database;
+        self.sql(&format!(
+            "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+        ))
+        .await;
+        let password = match self.url.password() {
+            Some(password) => format!(" password={password}"),
+            None => String::new(),
+        };
+        let place = format!(
+            "host={} port={} user={} dbname={}{password}",
+            self.url.host_str().unwrap(),
+            self.url.port().unwrap_or(5432),
+            self.url.username(),
+            self.database,
+        );
+        follower
+            .sql(&format!(
+                "CREATE SUBSCRIPTION s_{slot} CONNECTION '{place}' PUBLICATION everything \
+                 WITH (create_slot = false, slot_name = '{slot}', copy_data = false)"
+            ))
+            .await;
+        let marker = "INSERT INTO secrets VALUES ('marker', '')";
+        self.sql(marker).await;
+        if published.contains("insert") {
+            follower.until_markers(1).await;
+        } else {
+            follower.sql(marker).await;
+        }
+        self.sql("DELETE FROM secrets WHERE coordinate = 'marker'")
+            .await;
+        follower.until_markers(0).await;
+    }
+
+    async fn until_markers(&self, expected: usize) {
+        for _ in 0..600 {
+            let markers = self.texts("SELECT coordinate FROM secrets WHERE coordinate = 'marker'");
+            if markers.await.len() == expected {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("{} does not follow", self.database);
+    }
+
+    async fn is_no_longer_replicated_to(&self, follower: &Self) {
+        let slot = &self.database;
+        for sql in ["DISABLE", "SET (slot_name = NONE)"] {
+            follower
+                .sql(&format!("ALTER SUBSCRIPTION s_{slot} {sql}"))
+                .await;
+        }
+        follower.sql(&format!("DROP SUBSCRIPTION s_{slot}")).await;
+        // The server releases the slot a moment later.
+        for _ in 0..600 {
+            let active = format!(
+                "SELECT slot_name::text FROM pg_replication_slots WHERE slot_name = '{slot}' AND active"
+            );
+            if self.texts(&active).await.is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        self.sql(&format!("SELECT pg_drop_replication_slot('{slot}')"))
+            .await;
+        self.sql("DROP PUBLICATION everything").await;
+    }
+
     /// The URL as the tool takes it, without a user.
     fn address(&self, query: &str) -> String {
         let (host, port) = (
@@ -345,6 +421,88 @@ async fn a_target_that_follows_the_source_is_not_retired_into_nothing() {
         assert_eq!(left.len(), 10, "{table}");
     }
     server.drop().await;
+}
+
+/// Two databases, one of which follows the other through Postgres' own logical replication: of all
+/// changes, or only of deletes.
+#[tokio::test]
+async fn a_logical_replica_is_neither_retired_nor_rolled_back_into_nothing() {
+    let Some(source) = Server::new().await else {
+        return;
+    };
+    if source.texts("SHOW wal_level").await != ["logical"] {
+        eprintln!("SKIPPED: the server at {URL} has no wal_level = logical");
+        return source.drop().await;
+    }
+    let target = Server::new().await.unwrap();
+    for server in [&source, &target] {
+        server
+            .sql("CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)")
+            .await;
+    }
+    source
+        .sql("CREATE TABLE actor (id text PRIMARY KEY, configuration text)")
+        .await;
+    for number in 1..=10 {
+        let name = format!("airbyte_workspace_1_secret_{number}_v1");
+        source
+            .sql(&format!("INSERT INTO secrets VALUES ('{name}', 'value')"))
+            .await;
+        source
+            .sql(&format!(
+                "INSERT INTO actor VALUES ('{number}', '{{\"password\": {{\"_secret\": \"{name}\"}}}}')"
+            ))
+            .await;
+    }
+    let (from, to) = (
+        source.address("?table=secrets&mode=plain"),
+        target.address("?table=secrets&mode=plain"),
+    );
+    let actors = source.address("?table=actor&id=id&configuration=configuration");
+    let lab = Lab::empty();
+    let run = |command: &'static str, more: &[&str]| {
+        let fixed = [
+            command,
+            "--from",
+            &from,
+            "--to",
+            &to,
+            "--configs",
+            &actors,
+            "--journal",
+            "journal.db",
+            "--lag",
+            "2s",
+        ];
+        source.run(&lab, &[&fixed[..], more].concat())
+    };
+    run("copy", &[]).expect(0);
+    run("verify", &[]).expect(0);
+    for published in ["insert, update, delete, truncate", "delete"] {
+        for (command, more, emptied, kept) in [
+            ("retire", &["--all-references"][..], &source, &target),
+            ("rollback", &[], &target, &source),
+        ] {
+            emptied.is_replicated_to(kept, published).await;
+            run(command, more)
+                .expect(2)
+                .says("one replicates the other");
+            // Everything that was on its way has arrived.
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            for server in [&source, &target] {
+                let left = server
+                    .texts("SELECT coordinate FROM secrets WHERE coordinate LIKE '%workspace_1_%'")
+                    .await;
+                assert_eq!(left.len(), 10, "{command} {published} {}", server.database);
+            }
+            emptied.is_no_longer_replicated_to(kept).await;
+        }
+    }
+    // Nothing connects the two any more.
+    let retired = run("retire", &["--all-references", "--json"]).expect(0);
+    assert_eq!(retired.json()["tally"]["deleted"], 10);
+    target.drop().await;
+    source.drop().await;
 }
 
 /// What a trigger says may quote the row, under any code that it likes.

@@ -106,7 +106,7 @@ impl fmt::Display for Mode {
 /// let url = StoreUrl::parse("sqlite:///var/lib/secrets.db?table=secrets")?;
 /// let config = Config::from_settings(&SETTINGS.from_url(&url, &|_| None)?)?;
 /// assert_eq!(config.mode(), Mode::Plain);
-/// Unknown settings are errors with a suggestion.
+/// // Unknown settings are errors with a suggestion.
 /// let misspelt = StoreUrl::parse("sqlite:///var/lib/secrets.db?tabel=x")?;
 /// let error = SETTINGS.from_url(&misspelt, &|_| None).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);

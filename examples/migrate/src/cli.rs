@@ -404,10 +404,10 @@ pub(crate) struct CompareArgs {
     pub(crate) moved: MoveArgs,
     /// Write each secret that is missing or different in the target, or unexpected there, to this
     /// new file: one JSON object per line. This also lists the target.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub(crate) differences: Option<PathBuf>,
     /// Write secrets that are equal to that file too.
-    #[arg(long, requires = "differences")]
+    #[arg(long, requires = "differences", help_heading = "Run")]
     pub(crate) equal: bool,
 }
 

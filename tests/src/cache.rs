@@ -13,6 +13,9 @@ const FOLDER_VARIABLE: &str = "TEST_SERVERS_DIR";
 /// The pins of LocalStack, relative to `tests/servers/localstack`.
 pub(crate) const LOCALSTACK_PINS: &[&str] = &["requirements.txt"];
 
+/// The pins of moto, relative to `tests/servers/moto`.
+pub(crate) const MOTO_PINS: &[&str] = &["requirements.txt"];
+
 /// The pins of what comes from npm, relative to `tests/servers/node`.
 pub(crate) const NODE_PINS: &[&str] = &["package.json", "package-lock.json"];
 
@@ -78,6 +81,7 @@ mod tests {
     fn the_build_script_has_the_same_keys() {
         for (server, pins) in [
             ("localstack", LOCALSTACK_PINS),
+            ("moto", MOTO_PINS),
             ("node", NODE_PINS),
             ("python", PYTHON_PINS),
             ("vault", VAULT_PINS),

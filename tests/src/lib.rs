@@ -2,7 +2,9 @@
 //!
 //! # Servers
 //!
-//! [`LocalStack`], [`Postgres`] and [`VaultServer`] are the real programs. Each is found in this order:
+//! [`LocalStack`], [`Postgres`] and [`VaultServer`] are the real programs. [`Moto`] and [`OpenBao`] are second
+//! implementations of the first and the last. [`PgBouncer`] is a pooler in front of a Postgres. Each is found in this
+//! order:
 //!
 //! 1. where the environment says that one runs (the constants ending in `_VARIABLE` name the variables);
 //! 2. among the programs that `tests/servers/build` put into the folder `TEST_SERVERS_DIR`, by default
@@ -56,6 +58,9 @@ pub mod google;
 mod jwt;
 mod localstack;
 mod logs;
+mod moto;
+mod openbao;
+mod pgbouncer;
 mod postgres;
 mod process;
 pub mod proxy;
@@ -68,6 +73,9 @@ pub use certificates::Authority;
 pub use clients::Client;
 pub use localstack::LocalStack;
 pub use logs::Logs;
+pub use moto::Moto;
+pub use openbao::OpenBao;
+pub use pgbouncer::{PgBouncer, PoolMode};
 pub use postgres::Postgres;
 pub use proxy::FaultProxy;
 pub use vault::{VaultAnswer, VaultOptions, VaultServer};

@@ -272,10 +272,34 @@ struct Installation {
     user: Option<User>,
 }
 
+/// Who servers run as that refuse to run as root.
 #[derive(Clone, Copy, Debug)]
-struct User {
+pub(crate) struct User {
     uid: u32,
     gid: u32,
+}
+
+impl User {
+    /// The user `postgres`, where the tests run as root.
+    pub(crate) fn unprivileged() -> io::Result<Option<Self>> {
+        Ok(match id(&["-u"])? {
+            0 => Some(Self {
+                uid: id(&["-u", "postgres"])?,
+                gid: id(&["-g", "postgres"])?,
+            }),
+            _ => None,
+        })
+    }
+
+    /// Gives it a file or folder.
+    pub(crate) fn give(self, path: &Path) -> io::Result<()> {
+        chown(path, Some(self.uid), Some(self.gid))
+    }
+
+    /// Lets the command run as this user.
+    pub(crate) fn step_down(self, command: &mut Command) {
+        command.uid(self.uid).gid(self.gid);
+    }
 }
 
 impl Installation {
@@ -283,20 +307,14 @@ impl Installation {
         let Some(programs) = debian_programs()?.or_else(programs_on_path) else {
             return Ok(None);
         };
-        let user = match id(&["-u"])? {
-            0 => Some(User {
-                uid: id(&["-u", "postgres"])?,
-                gid: id(&["-g", "postgres"])?,
-            }),
-            _ => None,
-        };
+        let user = User::unprivileged()?;
         Ok(Some(Self { programs, user }))
     }
 
     /// Gives a file or folder to the user that the server runs as.
     fn give(&self, path: &Path) -> io::Result<()> {
         match self.user {
-            Some(user) => chown(path, Some(user.uid), Some(user.gid)),
+            Some(user) => user.give(path),
             None => Ok(()),
         }
     }
@@ -304,7 +322,7 @@ impl Installation {
     /// Lets the command run as that user.
     fn step_down(&self, command: &mut Command) {
         if let Some(user) = self.user {
-            command.uid(user.uid).gid(user.gid);
+            user.step_down(command);
         }
     }
 

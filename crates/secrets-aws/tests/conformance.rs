@@ -50,6 +50,24 @@ async fn localstack_keeps_every_promise() {
     report.assert_passed();
 }
 
+/// Another implementation than LocalStack's. It differs from AWS in that it takes values above 64 KiB and
+/// any number of requests, and checks no names: nothing that the suite relies on.
+#[tokio::test(flavor = "multi_thread")]
+async fn moto_keeps_every_promise() {
+    let Some(moto) = e2e::Moto::start_or_env().await else {
+        return;
+    };
+    let owner = Owner::parse("conformance").unwrap();
+    let store = config(moto.url()).owner(owner.clone()).connect().await;
+    let store: Arc<dyn SecretPersistence> = Arc::new(store);
+    let options = Options::default()
+        .with_owner(owner)
+        .with_outsider(Arc::new(SomebodyElse::new(moto.url().to_owned())));
+    let report = conformance::run(&store, &options).await;
+    println!("{report}");
+    report.assert_passed();
+}
+
 /// If deletes are immediate by configuration, nothing can be restored, and the store says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn localstack_keeps_every_promise_with_immediate_deletes() {

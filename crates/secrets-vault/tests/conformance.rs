@@ -108,6 +108,21 @@ async fn version_2_keeps_every_promise() {
     conforms(&admin, 2, "a/joined", &[]).await;
 }
 
+/// OpenBao is a fork of Vault: the same API, by now implemented by others.
+#[tokio::test(flavor = "multi_thread")]
+async fn openbao_keeps_every_promise() {
+    let Some(server) = e2e::OpenBao::start_or_env().await else {
+        return;
+    };
+    let admin = Admin::new(server.address(), server.root_token());
+    for version in [1, 2] {
+        conforms(&admin, version, "airbyte/", &[("owner", "tests")]).await;
+    }
+    let settings = [("prefix", "secret/"), ("token", "nonsense")];
+    let error = admin.open(&settings).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn version_1_keeps_every_promise_but_those_it_has_no_room_for() {
     let Some(admin) = Admin::from_env() else {

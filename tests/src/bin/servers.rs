@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use e2e::{LocalStack, Postgres, VaultServer, available};
+use e2e::{LocalStack, Moto, OpenBao, Postgres, VaultServer, available};
 
 /// Starts the servers of the tests for the time of a command.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ struct Options {
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Server {
     Localstack,
+    Moto,
+    Openbao,
     Postgres,
     Vault,
 }
@@ -61,6 +63,20 @@ async fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             None
         }
     };
+    let moto = async {
+        if wanted(Server::Moto, Moto::URL_VARIABLE) {
+            available(Moto::start().await)
+        } else {
+            None
+        }
+    };
+    let openbao = async {
+        if wanted(Server::Openbao, OpenBao::ADDRESS_VARIABLE) {
+            available(OpenBao::start().await)
+        } else {
+            None
+        }
+    };
     let postgres = async {
         if wanted(Server::Postgres, Postgres::URL_VARIABLE) {
             available(Postgres::start().await)
@@ -75,10 +91,13 @@ async fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             None
         }
     };
-    let (localstack, postgres, vault) = tokio::join!(localstack, postgres, vault);
+    let (localstack, moto, openbao, postgres, vault) =
+        tokio::join!(localstack, moto, openbao, postgres, vault);
 
     let mut variables = Variables::new();
     variables.extend(localstack.iter().flat_map(LocalStack::variables));
+    variables.extend(moto.iter().flat_map(Moto::variables));
+    variables.extend(openbao.iter().flat_map(OpenBao::variables));
     variables.extend(postgres.iter().flat_map(Postgres::variables));
     variables.extend(vault.iter().flat_map(VaultServer::variables));
     match command.split_first() {

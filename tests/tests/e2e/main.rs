@@ -13,6 +13,7 @@ mod layers;
 mod live_move;
 mod mirroring;
 mod outages;
+mod pooler;
 mod program;
 mod ring;
 mod rooms;

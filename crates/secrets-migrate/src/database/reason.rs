@@ -3,6 +3,8 @@
 //! A trigger or a constraint of the table may quote a row in its message, with any code. A message
 //! is therefore shown only if it cannot contain a row, that is, while a statement is being
 //! prepared. All other failures are described by their code.
+#[cfg(feature = "postgres")]
+use secret_persistence_remote::Connect;
 use sqlx::error::DatabaseError;
 
 use crate::{MigrateError, MigrateErrorKind};
@@ -33,6 +35,10 @@ pub(super) fn failure(place: &str, what: &str, cause: &sqlx::Error) -> MigrateEr
 
 fn of_client(cause: &sqlx::Error) -> String {
     match cause {
+        #[cfg(feature = "postgres")]
+        sqlx::Error::Io(io) if Connect::of(io) == Some(Connect::NoSuchHost) => {
+            Connect::NoSuchHost.to_string()
+        }
         sqlx::Error::Io(io) => format!("no connection ({})", io.kind()),
         sqlx::Error::PoolTimedOut => "no connection within the time limit".into(),
         sqlx::Error::Tls(_) => "TLS failed; for a private authority, set ssl-root-cert".into(),
@@ -63,10 +69,14 @@ fn of_sqlstate(code: &str) -> (MigrateErrorKind, &'static str) {
         "42501" => (Settings, "the role lacks a privilege"),
         "42703" => (Settings, "a column does not exist"),
         "42P01" | "3F000" => (Settings, "a table does not exist"),
+        "08P01" => (
+            Settings,
+            "the server or a pooler refuses the protocol; the pooler's log names what it refuses",
+        ),
         "42P05" | "26000" => (
-            Unavailable,
-            "a pooler in between mixes up prepared statements; connect to the server itself, or \
-             use the pooler's session mode",
+            Settings,
+            "a pooler mixes up prepared statements; connect to the server itself, use the pooler's \
+             session mode, or set its max_prepared_statements (PgBouncer 1.21 or later)",
         ),
         "53300" => (Unavailable, "the server has too many connections"),
         "P0001" => (

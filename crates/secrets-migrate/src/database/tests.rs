@@ -103,3 +103,19 @@ fn the_settings_of_a_server_are_refused_beside_a_file() {
     // The environment may be another database's.
     assert!(settings(&url("sqlite:journal.db"), SERVER, &role).is_ok());
 }
+
+#[tokio::test]
+async fn an_unknown_host_is_called_so() {
+    let place = "postgres://nosuch.invalid/d";
+    let source = format!("{place}?table=t&id=id&configuration=c");
+    for error in [
+        sources::open(&source, &role, Access::ReadOnly)
+            .await
+            .map(drop)
+            .unwrap_err(),
+        SqlJournal::open(place, &role).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), MigrateErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("host unknown"), "{error}");
+    }
+}

@@ -38,7 +38,8 @@
 //!
 //! # Faults
 //!
-//! [`FaultProxy`] stands in front of any HTTP server; it counts, delays, refuses, cuts and records requests.
+//! [`FaultProxy`] stands in front of any HTTP server; it counts, delays, refuses, cuts and records requests. [`Hostile`]
+//! is a server that answers as no server should.
 //!
 //! # Secrecy
 //!
@@ -55,6 +56,7 @@ mod certificates;
 mod clients;
 mod container;
 pub mod google;
+mod hostile;
 mod jwt;
 mod localstack;
 mod logs;
@@ -71,6 +73,7 @@ pub use alone::in_a_process_of_its_own;
 pub use canary::Canaries;
 pub use certificates::Authority;
 pub use clients::Client;
+pub use hostile::{Asked, Honest, Hostile, Misbehaviour};
 pub use localstack::LocalStack;
 pub use logs::Logs;
 pub use moto::Moto;

@@ -27,6 +27,7 @@ use crate::config::{Config, Deletion};
 use crate::credentials::CredentialCache;
 use crate::error::Fault;
 use crate::policy::{Action, Denial};
+use crate::transport::Bounded;
 
 /// The SDK's default, stated here beside the other limits.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
@@ -68,6 +69,7 @@ impl Client {
             .region(region.clone())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts.clone())
+            .interceptor(Bounded)
             .identity_cache(IdentityCache::no_cache());
         sts.set_use_fips(flag(config.use_fips));
         sts.set_use_dual_stack(flag(config.use_dualstack));
@@ -78,6 +80,7 @@ impl Client {
             .region(region)
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
+            .interceptor(Bounded)
             .identity_cache(IdentityCache::no_cache())
             .credentials_provider(credentials.clone());
         secrets.set_use_fips(flag(config.use_fips));

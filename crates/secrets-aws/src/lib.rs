@@ -11,6 +11,7 @@ mod persistence;
 pub mod policy;
 mod reading;
 mod settings;
+mod transport;
 
 pub use config::{Config, EXPIRES_TAG, OWNER_TAG};
 pub use persistence::AwsSecretsManager;

@@ -1,9 +1,11 @@
 //! Postgres: a pool of connections, one statement per batch.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use secret_persistence_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
@@ -51,8 +53,7 @@ impl PostgresClient {
     pub(crate) async fn open(target: &PostgresOptions, config: &Config) -> Result<Option<Self>> {
         let options = options(target);
         // The pool would retry until the timeout and then report only that.
-        let mut connection = connect(&options, config.connect_timeout).await?;
-        let (mut found, mut meta) = columns(&mut connection, config).await?;
+        let (mut connection, mut found, mut meta) = look(&options, config).await?;
         if found.is_empty() {
             match config.if_missing {
                 IfMissing::Create => {}
@@ -108,8 +109,7 @@ impl PostgresClient {
         config: &Config,
         apply: bool,
     ) -> Result<Vec<String>> {
-        let mut connection = connect(&options(target), config.connect_timeout).await?;
-        let (found, meta) = columns(&mut connection, config).await?;
+        let (mut connection, found, meta) = look(&options(target), config).await?;
         if !found.is_empty() {
             Layout::read(Dialect::Postgres, &config.table, &found, meta)?;
         }
@@ -524,8 +524,31 @@ fn options(target: &PostgresOptions) -> PgConnectOptions {
 }
 
 async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {
-    match tokio::time::timeout(wait, PgConnection::connect_with(options)).await {
-        Ok(connection) => connection.map_err(failed),
+    let connection = async { PgConnection::connect_with(options).await.map_err(failed) };
+    within(wait, connection).await
+}
+
+/// Connects and looks at the table, all within the time for a connection: a server may accept one and
+/// then be silent.
+async fn look(
+    options: &PgConnectOptions,
+    config: &DbConfig,
+) -> Result<(PgConnection, Vec<Found>, bool)> {
+    let looked = async {
+        let mut connection = PgConnection::connect_with(options).await.map_err(failed)?;
+        let (found, meta) = columns(&mut connection, config).await?;
+        Ok((connection, found, meta))
+    };
+    within(config.connect_timeout, looked).await
+}
+
+/// The driver panics on messages that are shorter than their type: a server that sends them must not
+/// end the caller's task.
+async fn within<T>(wait: Duration, request: impl Future<Output = Result<T>>) -> Result<T> {
+    let request = AssertUnwindSafe(request).catch_unwind();
+    match tokio::time::timeout(wait, request).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(failed(sqlx::Error::Protocol("a malformed message".into()))),
         Err(_) => Err(Error::new(
             ErrorKind::Unavailable,
             format!(

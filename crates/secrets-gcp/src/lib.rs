@@ -11,6 +11,7 @@ mod persistence;
 pub mod policy;
 mod reading;
 mod settings;
+mod transport;
 mod writing;
 
 pub use config::{Config, OWNER_LABEL};

@@ -8,6 +8,8 @@ mod demo;
 mod dependencies;
 mod fleet;
 mod google;
+mod hostile;
+mod hostile_database;
 mod installation;
 mod layers;
 mod live_move;

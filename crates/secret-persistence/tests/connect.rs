@@ -138,3 +138,18 @@ async fn a_read_only_store_refuses_every_change() {
     let error = store.write(write()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
+
+/// An operator of OpenBao looks for its name.
+#[test]
+fn a_url_of_openbao_says_what_to_write() {
+    for scheme in ["openbao", "bao", "hashicorp"] {
+        let url = format!("{scheme}://bao.example:8200/secret/airbyte/");
+        let error = Settings::from_url(&url, &Environment::empty()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        let hint = error.hint().unwrap_or_default();
+        assert!(
+            hint.contains("OpenBao") && hint.contains("vault://"),
+            "{error}"
+        );
+    }
+}

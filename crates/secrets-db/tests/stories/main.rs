@@ -15,3 +15,5 @@ mod sqlite;
 #[path = "../support/mod.rs"]
 mod support;
 mod tampering;
+#[cfg(feature = "postgres")]
+mod unreachable;

@@ -75,8 +75,8 @@ impl Health {
     }
 }
 
-/// Probes every store once.
-pub(crate) async fn probe(gateway: &Gateway) {
+/// Probes every store once, as the running gateway does every ten seconds.
+pub async fn probe(gateway: &Gateway) {
     let default = ask("default", Arc::clone(gateway.store())).await;
     let last_read = gateway.health().locked().last_read.clone();
     let from_cache = match last_read {

@@ -20,6 +20,7 @@ pub use connector::heal;
 pub use digests::Digests;
 pub use failed_writes::{FailedWrite, FailedWrites};
 pub use gateway::{Gateway, Parts};
+pub use health::probe;
 pub use migration::MigrationJournal;
 #[cfg(feature = "postgres")]
 pub use outbox::PostgresOutbox;
@@ -27,7 +28,7 @@ pub use outbox::{
     After, Change, ChangeKind, Count, Idempotency, Inserted, Outbox, OutboxError, SqliteOutbox,
     State,
 };
-pub use server::{Problem, ServeError, router, serve};
+pub use server::{Problem, ProblemKind, ServeError, router, serve};
 pub use settings::{
     InvalidSetting, Jwt, JwtKeys, Kv, KvVersion, Limits, Setting, Settings, TABLE, Texts, Tls,
     variable,

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use secret_persistence::connector::{ConnectorError, ProblemKind, RecordState};
+use secret_persistence::connector::{self, ConnectorError, RecordState};
 use secret_persistence::{Location, ManagedCoordinate, Scope, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::request::{Wanted, What, idempotency};
 use crate::gateway::Gateway;
 use crate::outbox::{After, Change, Idempotency, Inserted, State as ChangeState};
-use crate::server::{Body, Caller, Problem, invalid};
+use crate::server::{Body, Caller, Problem, ProblemKind, invalid};
 use crate::tokens::Role;
 
 /// How much longer than a request staging may take; afterwards nobody waits for it.
@@ -23,6 +23,9 @@ const LEASE_BEYOND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many changes one query of the outbox returns.
 const PAGE: u32 = 100;
+
+/// How many changes one response may have.
+const MAX_LIST: usize = 500;
 
 /// Maximum queries for one response, if most changes are invisible to the caller.
 const LOOKS: usize = 20;
@@ -46,8 +49,7 @@ pub(super) async fn create(
     let made = gateway.to_the_end(async move { make(&ours, &caller, wanted, idempotency).await });
     made.await.unwrap_or_else(|| {
         Err(Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
+            ProblemKind::Internal,
             "the gateway failed; its log says more",
         ))
     })
@@ -57,15 +59,13 @@ pub(super) async fn create(
 fn answer_again(known: &Change, ours: &Idempotency) -> Result<Response, Problem> {
     if known.idempotency.as_ref().map(|theirs| &theirs.digest) != Some(&ours.digest) {
         return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency_key_reused",
+            ProblemKind::IdempotencyKeyReused,
             "the Idempotency-Key belongs to another request",
         ));
     }
     if known.state == ChangeState::Staging {
         return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "change_in_progress",
+            ProblemKind::ChangeInProgress,
             "the first request with this Idempotency-Key is still running; try again",
         )
         .with_retry_after(1));
@@ -143,12 +143,10 @@ async fn make(
         }
         Err(_) => {
             abandon(gateway, caller, &change).await;
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "timeout",
-                "the store did not answer in time",
-            )
-            .with_retry_after(5));
+            return Err(
+                Problem::new(ProblemKind::Timeout, "the store did not answer in time")
+                    .with_retry_after(5),
+            );
         }
     };
     let (configuration, _) = staged.into_parts();
@@ -175,8 +173,7 @@ async fn make(
 
 fn abandoned() -> Problem {
     Problem::new(
-        StatusCode::CONFLICT,
-        "change_abandoned",
+        ProblemKind::ChangeAbandoned,
         "the change took too long and was abandoned; repeat it",
     )
 }
@@ -200,7 +197,7 @@ async fn abandon(gateway: &Gateway, caller: &Caller, change: &Change) {
 /// Every secret that was not written.
 fn count_failures(gateway: &Gateway, caller: &Caller, error: &ConnectorError) {
     for problem in error.problems() {
-        if let (ProblemKind::Store, Some(error)) = (problem.kind(), problem.error()) {
+        if let (connector::ProblemKind::Store, Some(error)) = (problem.kind(), problem.error()) {
             gateway.failed_writes().failed(
                 "connector",
                 &caller.0.name,
@@ -254,8 +251,7 @@ pub(super) async fn list(
             .flat_map(char::escape_debug)
             .collect();
         return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "unknown_field",
+            ProblemKind::UnknownField,
             format!("unknown parameter {unknown}"),
         )
         .with("fields", vec![unknown]));
@@ -277,8 +273,10 @@ pub(super) async fn list(
         Some(text) => text
             .parse()
             .ok()
-            .filter(|limit| (1..=500).contains(limit))
-            .ok_or_else(|| invalid("limit", "is not a number from 1 to 500"))?,
+            .filter(|limit| (1..=MAX_LIST).contains(limit))
+            .ok_or_else(|| {
+                invalid("limit", "is not a number from 1 to 500").with("limit", MAX_LIST)
+            })?,
     };
     let mut after = query.get("after").map(|text| cursor(text)).transpose()?;
     let mut found = Vec::new();

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use secret_persistence::connector::{ActingSecrets, RecordState, SecretJson};
 use secret_persistence::{Actor, Timestamp};
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use super::changes::find;
 use crate::gateway::Gateway;
 use crate::outbox::{Change, OutboxError, State as ChangeState};
-use crate::server::{Body, Caller, Problem};
+use crate::server::{Body, Caller, Problem, ProblemKind};
 use crate::tokens::Role;
 
 /// The pause before deleting again after a failure.
@@ -76,16 +75,14 @@ async fn end_as(
             return Ok(Json(json!({"id": change.id.to_string(), "state": now})));
         }
         Err(Problem::new(
-            StatusCode::CONFLICT,
-            "change_ended_otherwise",
+            ProblemKind::ChangeEndedOtherwise,
             format!("the change is already {}", now.as_str()),
         )
         .with("state", now.as_str()))
     });
     ended.await.unwrap_or_else(|| {
         Err(Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
+            ProblemKind::Internal,
             "the gateway failed; its log says more",
         ))
     })

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::sight;
 use crate::gateway::Gateway;
-use crate::server::{Body, Caller, Problem, invalid};
+use crate::server::{Body, Caller, Problem, invalid, too_many};
 use crate::tokens::Role;
 
 /// How many configurations one request may contain.
@@ -26,7 +26,7 @@ pub(super) async fn hydrate(
     };
     fields.finish()?;
     if configurations.len() > MAX_CONFIGURATIONS {
-        return Err(invalid("configurations", "has more than 1,000 members"));
+        return Err(too_many("configurations", MAX_CONFIGURATIONS));
     }
     let external = &gateway.settings().external_prefixes;
     let seen: Vec<Result<(), Problem>> = configurations

@@ -1,6 +1,6 @@
 //! Parses the body of `POST /changes`.
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use secret_persistence::connector::{ConnectorSpec, Place, Policy, SecretJson};
 use secret_persistence::{Scope, Timestamp};
 use serde_json::{Value, json};
@@ -8,8 +8,14 @@ use serde_json::{Value, json};
 use super::sight;
 use crate::digests::Digests;
 use crate::outbox::{ChangeKind, Idempotency};
-use crate::server::{Fields, Problem, invalid};
+use crate::server::{Fields, Problem, invalid, missing, too_many};
 use crate::tokens::Principal;
+
+/// How many places one request may guard.
+const MAX_GUARDED: usize = 1000;
+
+/// The longest `Idempotency-Key`.
+const MAX_KEY: usize = 255;
 
 /// A requested change.
 pub(super) struct Wanted {
@@ -77,14 +83,6 @@ impl Wanted {
                 "the scope does not exist for this token",
             ));
         }
-        let missing = |name: &'static str| {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "missing_field",
-                format!("`{name}` is missing"),
-            )
-            .with("field", name)
-        };
         let compile = || {
             let specification = specification
                 .as_ref()
@@ -133,11 +131,11 @@ impl Wanted {
 }
 
 fn places(value: &Value) -> Result<Vec<Place>, Problem> {
-    let wrong = || invalid("guarded", "is not a list of at most 1,000 JSON Pointers");
-    let items = value
-        .as_array()
-        .filter(|items| items.len() <= 1000)
-        .ok_or_else(wrong)?;
+    let wrong = || invalid("guarded", "is not a list of JSON Pointers");
+    let items = value.as_array().ok_or_else(wrong)?;
+    if items.len() > MAX_GUARDED {
+        return Err(too_many("guarded", MAX_GUARDED));
+    }
     items
         .iter()
         .map(|item| {
@@ -161,8 +159,11 @@ pub(super) fn idempotency(
     let key = key
         .to_str()
         .ok()
-        .filter(|key| (1..=255).contains(&key.len()))
-        .ok_or_else(|| invalid("Idempotency-Key", "must have 1 to 255 printable characters"))?;
+        .filter(|key| (1..=MAX_KEY).contains(&key.len()))
+        .ok_or_else(|| {
+            invalid("Idempotency-Key", "must have 1 to 255 printable characters")
+                .with("limit", MAX_KEY)
+        })?;
     Ok(Some(Idempotency {
         key: digests.of("idempotency key", &json!([caller.name, key])),
         digest: request.digest(digests, "request"),

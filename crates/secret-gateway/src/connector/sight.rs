@@ -1,12 +1,11 @@
 //! What a caller may see of a configuration.
 
-use axum::http::StatusCode;
 use secret_persistence::connector::{Policy, pointers};
 use secret_persistence::{Coordinate, Scope};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::server::{Problem, invalid};
+use crate::server::{Problem, ProblemKind, invalid};
 use crate::tokens::{Binding, Principal};
 
 /// Refuses a configuration that points to secrets that the caller may not see: reading them, or
@@ -37,8 +36,7 @@ pub(super) fn require(
         return Ok(());
     }
     Err(Problem::new(
-        StatusCode::NOT_FOUND,
-        "not_found",
+        ProblemKind::NotFound,
         "the configuration points to secrets that do not exist for this token",
     )
     .with("problems", unseen))

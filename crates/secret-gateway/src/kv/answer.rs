@@ -2,19 +2,20 @@
 //! clients whether to retry.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, LINK, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use secret_persistence::{Error, ErrorKind};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::server::BodyError;
+use crate::server::{BodyError, ProblemKind};
 use crate::tokens::Refusal;
 
 /// An error of the KV API.
 #[derive(Clone, Debug)]
 pub(crate) struct KvError {
+    kind: ProblemKind,
     status: StatusCode,
     errors: Vec<String>,
     retry_after: Option<u64>,
@@ -23,8 +24,18 @@ pub(crate) struct KvError {
 }
 
 impl KvError {
-    pub(crate) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ProblemKind, error: impl Into<String>) -> Self {
+        // Vault's statuses where they differ from those of the connector API.
+        let status = match kind.status() {
+            StatusCode::BAD_GATEWAY => StatusCode::INTERNAL_SERVER_ERROR,
+            StatusCode::UNAUTHORIZED => StatusCode::FORBIDDEN,
+            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                StatusCode::BAD_REQUEST
+            }
+            status => status,
+        };
         Self {
+            kind,
             status,
             errors: vec![error.into()],
             retry_after: None,
@@ -35,15 +46,14 @@ impl KvError {
     /// For missing names, and for names that a token may not see: Vault returns nothing else.
     pub(crate) fn not_found() -> Self {
         Self {
-            status: StatusCode::NOT_FOUND,
             errors: Vec::new(),
-            retry_after: None,
-            data: None,
+            ..Self::new(ProblemKind::NotFound, "")
         }
     }
 
-    pub(crate) fn bad(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error)
+    /// A member of the body, or a parameter, that cannot be taken as it is.
+    pub(crate) fn invalid(error: impl Into<String>) -> Self {
+        Self::new(ProblemKind::InvalidField, error)
     }
 
     /// The response for a deleted version: 404 with its metadata.
@@ -55,11 +65,16 @@ impl KvError {
     }
 
     pub(crate) fn denied() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "permission denied")
+        Self::new(ProblemKind::MissingRole, "permission denied")
     }
 
     pub(crate) fn unsupported() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "unsupported operation")
+        Self::new(ProblemKind::MethodNotAllowed, "unsupported operation")
+    }
+
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
     }
 
     pub(crate) fn with_retry_after(mut self, seconds: u64) -> Self {
@@ -75,6 +90,11 @@ impl IntoResponse for KvError {
             None => json!({"errors": self.errors}),
         };
         let mut response = json_response(self.status, &body);
+        // Vault's body has no place for a kind.
+        let kind = format!("<{}>; rel=\"type\"", self.kind.urn());
+        if let Ok(kind) = HeaderValue::from_str(&kind) {
+            response.headers_mut().insert(LINK, kind);
+        }
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()
@@ -86,36 +106,42 @@ impl IntoResponse for KvError {
 
 impl From<Error> for KvError {
     fn from(error: Error) -> Self {
-        let status = match error.kind() {
+        let (kind, status) = match error.kind() {
             ErrorKind::NotFound | ErrorKind::PendingDeletion => return Self::not_found(),
-            ErrorKind::AlreadyExists
-            | ErrorKind::InvalidCoordinate
-            | ErrorKind::InvalidValue
-            | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
-            ErrorKind::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
-            ErrorKind::Throttled => StatusCode::TOO_MANY_REQUESTS,
+            ErrorKind::AlreadyExists => (ProblemKind::ValueExists, None),
+            ErrorKind::InvalidCoordinate => (ProblemKind::NameNotManaged, None),
+            ErrorKind::InvalidValue => (ProblemKind::ValueRefused, None),
+            ErrorKind::Unsupported => (ProblemKind::Unsupported, None),
+            ErrorKind::PayloadTooLarge => (
+                ProblemKind::ValueRefused,
+                Some(StatusCode::PAYLOAD_TOO_LARGE),
+            ),
+            ErrorKind::PermissionDenied => (ProblemKind::StoreFailed, Some(StatusCode::FORBIDDEN)),
+            ErrorKind::Throttled => (ProblemKind::StoreThrottled, None),
             // The response of a sealed Vault: clients retry.
-            ErrorKind::Conflict | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Conflict | ErrorKind::Unavailable => (ProblemKind::StoreUnavailable, None),
+            _ => (ProblemKind::StoreFailed, None),
         };
-        Self {
+        let failed = Self {
             retry_after: crate::server::retry_after(&error),
-            ..Self::new(status, error.to_string())
+            ..Self::new(kind, error.to_string())
+        };
+        match status {
+            Some(status) => failed.with_status(status),
+            None => failed,
         }
     }
 }
 
 impl From<Refusal> for KvError {
     fn from(refusal: Refusal) -> Self {
+        let refused = Self::new(refusal.into(), refusal.to_string());
         match refusal {
-            Refusal::Unavailable => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()).with_retry_after(5)
-            }
+            Refusal::Unavailable => refused.with_retry_after(5),
             // Vault returns nothing else for an unknown token.
             _ => Self {
                 errors: vec!["permission denied".to_owned(), refusal.to_string()],
-                ..Self::denied()
+                ..refused
             },
         }
     }
@@ -123,11 +149,7 @@ impl From<Refusal> for KvError {
 
 impl From<BodyError> for KvError {
     fn from(error: BodyError) -> Self {
-        let status = match error {
-            BodyError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Self::new(status, error.detail())
+        Self::new(error.kind(), error.detail())
     }
 }
 

@@ -3,6 +3,7 @@
 use secret_persistence::{Coordinate, ManagedCoordinate};
 
 use super::answer::KvError;
+use crate::server::ProblemKind;
 
 /// The coordinate of a path, for reading: managed, or an external name that the operator allows.
 ///
@@ -30,7 +31,7 @@ pub(super) fn readable(
             }
             _ => Err(KvError::not_found()),
         },
-        Err(error) => Err(KvError::bad(error.to_string())),
+        Err(error) => Err(KvError::new(ProblemKind::NameNotManaged, error.to_string())),
     }
 }
 
@@ -40,10 +41,13 @@ pub(super) fn readable(
 /// 400, with the reason.
 pub(super) fn managed(prefix: &str, path: &str) -> Result<ManagedCoordinate, KvError> {
     let Some(name) = path.strip_prefix(prefix) else {
-        return Err(KvError::bad(format!("names must begin with `{prefix}`")));
+        return Err(KvError::new(
+            ProblemKind::NameNotManaged,
+            format!("names must begin with `{prefix}`"),
+        ));
     };
     ManagedCoordinate::parse(name).map_err(|error| {
-        KvError::bad(format!(
+        KvError::new(ProblemKind::NameNotManaged, format!(
             "only managed names, airbyte_…_secret_<uuid>_v<version>, can be written or deleted: {}",
             error.message()
         ))

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::answer::{KvError, auth, data, json_response};
 use crate::gateway::Gateway;
-use crate::server::Caller;
+use crate::server::{Caller, ProblemKind};
 use crate::settings::KvVersion;
 use crate::tokens::{Principal, Role, presented};
 
@@ -124,9 +124,10 @@ async fn mount(
         Some(rest) if rest.is_empty() || rest.starts_with('/') => Ok(data(described(&gateway))),
         // Vault's response for a mount that a token may not see.
         _ => Err(KvError::new(
-            StatusCode::FORBIDDEN,
+            ProblemKind::NotFound,
             "preflight capability check returned 403, please ensure client's policies grant access to this path",
-        )),
+        )
+        .with_status(StatusCode::FORBIDDEN)),
     }
 }
 

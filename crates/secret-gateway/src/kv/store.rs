@@ -9,7 +9,7 @@ use secret_persistence::{
 use super::answer::KvError;
 use super::names::{self, Folder};
 use crate::gateway::Gateway;
-use crate::server::Caller;
+use crate::server::{Caller, ProblemKind};
 use crate::tokens::{Principal, Role};
 
 /// A client could not use a longer listing.
@@ -77,7 +77,7 @@ impl Engine {
             AuditEvent::new(self.caller.actor(), operation, coordinate).with_failure(failure);
         self.gateway.stores().record(&[event]).await.map_err(|error| {
             tracing::error!(target: "secret_gateway", %error, "the audit is required and its sink failed");
-            KvError::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "the audit is required and its sink failed")
+            KvError::new(ProblemKind::AuditFailed, "the audit is required and its sink failed")
                 .with_retry_after(5)
         })
     }
@@ -118,7 +118,7 @@ impl Engine {
             .to_the_end(async move { ours.write_managed(coordinate, value, only_new).await });
         written.await.unwrap_or_else(|| {
             Err(KvError::new(
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                ProblemKind::Internal,
                 "the gateway failed; its log says more",
             ))
         })
@@ -165,10 +165,12 @@ impl Engine {
                 failed(error.kind(), Some(&error));
                 Err(match error.kind() {
                     ErrorKind::AlreadyExists if only_new => cas_mismatch(),
-                    ErrorKind::AlreadyExists => KvError::bad(
+                    ErrorKind::AlreadyExists => KvError::new(
+                        ProblemKind::ValueExists,
                         "the name has another value, and a managed name keeps one value forever; use a new name for a new value",
                     ),
-                    ErrorKind::PendingDeletion => KvError::bad(
+                    ErrorKind::PendingDeletion => KvError::new(
+                        ProblemKind::ValueExists,
                         "the name is scheduled for deletion; undelete it, or use a new name",
                     ),
                     _ => error.into(),
@@ -205,7 +207,7 @@ impl Engine {
         });
         deleted.await.unwrap_or_else(|| {
             Err(KvError::new(
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                ProblemKind::Internal,
                 "the gateway failed; its log says more",
             ))
         })
@@ -254,7 +256,10 @@ impl Engine {
         };
         let store = self.gateway.store();
         if store.capabilities().listing == Listing::None {
-            return Err(KvError::bad("this store cannot list"));
+            return Err(KvError::new(
+                ProblemKind::Unsupported,
+                "this store cannot list",
+            ));
         }
         let options = ListOptions::default();
         let mut entries = store.list(&options);
@@ -265,9 +270,12 @@ impl Engine {
                 continue;
             }
             if names.len() == MAX_NAMES {
-                return Err(KvError::bad(format!(
-                    "there are more than {MAX_NAMES} names; use a token that is bound to a workspace"
-                )));
+                return Err(KvError::new(
+                    ProblemKind::Unsupported,
+                    format!(
+                        "there are more than {MAX_NAMES} names; use a token that is bound to a workspace"
+                    ),
+                ));
             }
             names.push(format!("{stem}{coordinate}"));
         }
@@ -299,5 +307,8 @@ impl From<Error> for ReadError {
 }
 
 fn cas_mismatch() -> KvError {
-    KvError::bad("check-and-set parameter did not match the current version")
+    KvError::new(
+        ProblemKind::VersionMismatch,
+        "check-and-set parameter did not match the current version",
+    )
 }

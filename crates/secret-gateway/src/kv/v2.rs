@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{KvError, data, done};
 use super::store::{Engine, ReadError};
 use crate::gateway::Gateway;
-use crate::server::{Caller, read_json};
+use crate::server::{Caller, ProblemKind, read_json};
 
 /// The time of versions whose read does not return one: looking it up would need a second request.
 const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
@@ -70,7 +70,7 @@ async fn read(engine: &Engine, path: &str, wanted: Option<&str>) -> Answer {
     match wanted {
         None | Some("" | "0" | "1") => {}
         Some(text) if text.parse::<u64>().is_ok() => return Err(KvError::not_found()),
-        Some(_) => return Err(KvError::bad("`version` is not a number")),
+        Some(_) => return Err(KvError::invalid("`version` is not a number")),
     }
     match engine.read(path).await {
         Ok(value) => Ok(value_answer(&value)),
@@ -116,7 +116,7 @@ fn members(body: SecretJson) -> Result<Map<String, Value>, KvError> {
         Value::Object(members) => Ok(members),
         other => {
             drop(SecretJson::new(other));
-            Err(KvError::bad("the body is not an object"))
+            Err(KvError::invalid("the body is not an object"))
         }
     }
 }
@@ -126,7 +126,7 @@ fn parsed(mut members: Map<String, Value>) -> (Result<SecretValue, KvError>, boo
     let only_new = match members.shift_remove("options") {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Object(options)) => cas(&options),
-        Some(_) => Err(KvError::bad("`options` is not an object")),
+        Some(_) => Err(KvError::invalid("`options` is not an object")),
     };
     let data = members.shift_remove("data");
     let unknown = !members.is_empty();
@@ -135,14 +135,17 @@ fn parsed(mut members: Map<String, Value>) -> (Result<SecretValue, KvError>, boo
         Some(Value::Object(data)) => only_value(data),
         Some(other) => {
             drop(SecretJson::new(other));
-            Err(KvError::bad("`data` is not an object"))
+            Err(KvError::invalid("`data` is not an object"))
         }
-        None => Err(KvError::bad("no data provided")),
+        None => Err(KvError::new(ProblemKind::MissingField, "no data provided")),
     };
     match only_new {
         Ok(only_new) if !unknown => (value, only_new),
         Ok(_) => (
-            Err(KvError::bad("only `data` and `options` are supported")),
+            Err(KvError::new(
+                ProblemKind::UnknownField,
+                "only `data` and `options` are supported",
+            )),
             false,
         ),
         Err(error) => (Err(error), false),
@@ -151,12 +154,15 @@ fn parsed(mut members: Map<String, Value>) -> (Result<SecretValue, KvError>, boo
 
 fn cas(options: &Map<String, Value>) -> Result<bool, KvError> {
     if options.keys().any(|name| name != "cas") {
-        return Err(KvError::bad("only `cas` is supported in `options`"));
+        return Err(KvError::new(
+            ProblemKind::UnknownField,
+            "only `cas` is supported in `options`",
+        ));
     }
     match options.get("cas") {
         None => Ok(false),
         Some(cas) if cas.as_u64() == Some(0) => Ok(true),
-        Some(_) => Err(KvError::bad(
+        Some(_) => Err(KvError::invalid(
             "`cas` must be 0: a managed name keeps one value forever, so there is only one version",
         )),
     }
@@ -173,14 +179,18 @@ pub(super) fn only_value(mut fields: Map<String, Value>) -> Result<SecretValue, 
             if alone {
                 Ok(value)
             } else {
-                Err(KvError::bad("a secret must have only the field `value`"))
+                Err(KvError::new(
+                    ProblemKind::UnknownField,
+                    "a secret must have only the field `value`",
+                ))
             }
         }
         Some(other) => {
             drop(SecretJson::new(other));
-            Err(KvError::bad("the field `value` is not a string"))
+            Err(KvError::invalid("the field `value` is not a string"))
         }
-        None => Err(KvError::bad(
+        None => Err(KvError::new(
+            ProblemKind::MissingField,
             "a secret must have the field `value`, a string",
         )),
     }
@@ -289,7 +299,10 @@ async fn names_the_version(gateway: &Gateway, request: Request) -> Result<bool, 
     let is_one = |version: &Value| version.as_u64() == Some(1) || version.as_str() == Some("1");
     match body.get("versions") {
         Some(Value::Array(versions)) if !versions.is_empty() => Ok(versions.iter().any(is_one)),
-        _ => Err(KvError::bad("no version number provided")),
+        _ => Err(KvError::new(
+            ProblemKind::MissingField,
+            "no version number provided",
+        )),
     }
 }
 
@@ -305,7 +318,10 @@ async fn config(State(_): State<Gateway>, _: Caller, method: Method) -> Answer {
 /// Wrapping would store the response for another caller to fetch, which is not supported.
 pub(super) fn refuse_wrapping(headers: &HeaderMap) -> Result<(), KvError> {
     match headers.get("x-vault-wrap-ttl") {
-        Some(ttl) if !ttl.is_empty() => Err(KvError::bad("response wrapping is not supported")),
+        Some(ttl) if !ttl.is_empty() => Err(KvError::new(
+            ProblemKind::Unsupported,
+            "response wrapping is not supported",
+        )),
         _ => Ok(()),
     }
 }

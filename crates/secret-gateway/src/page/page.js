@@ -111,7 +111,7 @@
       table("journal", ["State", "Secrets"], states.map((state) => [state, state === "conflict" && journal.conflict > 0 ? [String(journal.conflict), "bad"] : String(journal[state])]), "none");
     } else if (journal) {
       at("copied").removeAttribute("value");
-      at("copied-text").textContent = "the journal cannot be read now: migrate is using its file, or there is none";
+      at("copied-text").textContent = "the journal cannot be read now: secret-migrate is using its file, or there is none";
       at("journal").replaceChildren();
     }
     const cached = sum(metrics, "secrets_cache_total", (labels) => labels.result === "hit");
@@ -119,6 +119,7 @@
     const counts = {
       "Mirror": status.mirrored ? "two stores are kept alike" : "one store",
       "Read from the second store": String(sum(metrics, "secrets_mirror_fallbacks_total")),
+      "Of these missing in the first (drift)": String(sum(metrics, "secrets_mirror_fallbacks_total", (labels) => labels.kind === "not_found")),
       "Cache hits": looked > 0 ? `${Math.round(100 * cached / looked)} % of ${looked}` : "no cache",
       "Quota used, in requests": String(sum(metrics, "secrets_limit_permits_total")),
       "Slowed down by the store": String(sum(metrics, "secrets_limit_slowed_total")),

@@ -2,8 +2,8 @@
 
 use axum::body::Body as HttpBody;
 use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use secret_persistence::connector::{SecretJson, json_depth};
@@ -11,6 +11,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use super::kind::ProblemKind;
 use super::problem::Problem;
 use crate::digests::Digests;
 use crate::gateway::Gateway;
@@ -27,6 +28,16 @@ pub(crate) enum BodyError {
 }
 
 impl BodyError {
+    pub(crate) fn kind(&self) -> ProblemKind {
+        match self {
+            Self::Aborted => ProblemKind::BodyAborted,
+            Self::NotJson => ProblemKind::BodyNotJson,
+            Self::TooDeep(_) => ProblemKind::BodyTooDeep,
+            Self::TooLarge(_) => ProblemKind::BodyTooLarge,
+            Self::WrongContentType => ProblemKind::WrongContentType,
+        }
+    }
+
     pub(crate) fn detail(&self) -> String {
         match self {
             Self::Aborted => "the body ended early".to_owned(),
@@ -42,16 +53,7 @@ impl BodyError {
 
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
-        let (status, kind) = match error {
-            BodyError::Aborted => (StatusCode::BAD_REQUEST, "body_aborted"),
-            BodyError::NotJson => (StatusCode::BAD_REQUEST, "body_not_json"),
-            BodyError::TooDeep(_) => (StatusCode::BAD_REQUEST, "body_too_deep"),
-            BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            BodyError::WrongContentType => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_content_type")
-            }
-        };
-        let problem = Self::new(status, kind, error.detail());
+        let problem = Self::new(error.kind(), error.detail());
         match error {
             BodyError::TooDeep(limit) | BodyError::TooLarge(limit) => problem.with("limit", limit),
             _ => problem,
@@ -163,14 +165,7 @@ impl Fields {
 
     /// A member that has to be there.
     pub(crate) fn require(&mut self, name: &'static str) -> Result<Value, Problem> {
-        self.take(name).ok_or_else(|| {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "missing_field",
-                format!("`{name}` is missing"),
-            )
-            .with("field", name)
-        })
+        self.take(name).ok_or_else(|| missing(name))
     }
 
     /// A member that has to be a text.
@@ -197,20 +192,24 @@ impl Fields {
             return Ok(());
         }
         Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "unknown_field",
+            ProblemKind::UnknownField,
             format!("nothing is known by the name of {}", unknown.join(", ")),
         )
         .with("fields", unknown))
     }
 }
 
+/// A member that has to be there and is not.
+pub(crate) fn missing(field: &str) -> Problem {
+    Problem::new(ProblemKind::MissingField, format!("`{field}` is missing")).with("field", field)
+}
+
+/// A member with more entries than one request may have.
+pub(crate) fn too_many(field: &str, limit: usize) -> Problem {
+    invalid(field, &format!("has more than {limit} entries")).with("limit", limit)
+}
+
 /// A member that cannot be taken as it is.
 pub(crate) fn invalid(field: &str, reason: &str) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        "invalid_field",
-        format!("`{field}` {reason}"),
-    )
-    .with("field", field)
+    Problem::new(ProblemKind::InvalidField, format!("`{field}` {reason}")).with("field", field)
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use secret_persistence::AllowedHosts;
 
 use super::caller::is_kv;
+use super::kind::ProblemKind;
 use super::problem::Problem;
 use crate::gateway::Gateway;
 use crate::kv::KvError;
@@ -54,13 +55,16 @@ fn documented(kv: bool, response: Response) -> Response {
         return response;
     }
     let (kind, detail) = match status {
-        StatusCode::NOT_FOUND => ("not_found", "there is no such route"),
+        StatusCode::NOT_FOUND => (ProblemKind::NotFound, "there is no such route"),
         StatusCode::METHOD_NOT_ALLOWED => (
-            "method_not_allowed",
+            ProblemKind::MethodNotAllowed,
             "this route does not support the method",
         ),
-        StatusCode::INTERNAL_SERVER_ERROR => ("internal", "the gateway failed; its log says more"),
-        _ => ("bad_request", "the request is invalid"),
+        StatusCode::INTERNAL_SERVER_ERROR => (
+            ProblemKind::Internal,
+            "the gateway failed; its log says more",
+        ),
+        _ => (ProblemKind::BadRequest, "the request is invalid"),
     };
     let allow = response.headers().get(axum::http::header::ALLOW).cloned();
     let mut documented = if kv {
@@ -69,9 +73,9 @@ fn documented(kv: bool, response: Response) -> Response {
             StatusCode::NOT_FOUND => "no handler for route. route entry not found.",
             _ => detail,
         };
-        KvError::new(status, detail).into_response()
+        KvError::new(kind, detail).into_response()
     } else {
-        Problem::new(status, kind, detail).into_response()
+        Problem::new(kind, detail).into_response()
     };
     if let Some(allow) = allow {
         documented
@@ -105,7 +109,9 @@ pub(super) async fn hosts(
     }
     match refusal(gateway.settings(), request.uri(), request.headers()) {
         None => next.run(request).await,
-        Some(problem) if kv => KvError::new(problem.status(), problem.kind()).into_response(),
+        Some(problem) if kv => {
+            KvError::new(problem.kind(), problem.kind().as_str()).into_response()
+        }
         Some(problem) => problem.into_response(),
     }
 }
@@ -126,8 +132,7 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
     };
     if !settings.allowed_hosts.allows(&host) {
         return Some(Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "host_not_allowed",
+            ProblemKind::HostNotAllowed,
             "the request is for a host that is not in `allowed-hosts`",
         ));
     }
@@ -138,8 +143,7 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
     };
     if !headers.get_all(ORIGIN).iter().all(same_origin) {
         return Some(Problem::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
+            ProblemKind::OriginNotAllowed,
             "the request comes from a page of another origin",
         ));
     }
@@ -157,27 +161,39 @@ pub(super) async fn limits(
         return next.run(request).await;
     }
     let kv = is_kv(request.uri().path());
-    let refuse = |kind: &'static str, detail: &'static str| {
-        metrics::counter!("secret_gateway_shed_requests_total", "reason" => kind).increment(1);
+    let limits = gateway.settings().limits;
+    let refuse = |kind: ProblemKind, detail: String, limit: u64| {
+        metrics::counter!("secret_gateway_shed_requests_total", "reason" => kind.as_str())
+            .increment(1);
         if kv {
-            KvError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            KvError::new(kind, detail)
                 .with_retry_after(1)
                 .into_response()
         } else {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail)
+            Problem::new(kind, detail)
+                .with("limit", limit)
                 .with_retry_after(1)
                 .into_response()
         }
     };
     let Ok(_permit) = gateway.permits().try_acquire() else {
+        let most = limits.concurrency;
         return refuse(
-            "busy",
-            "the gateway is at its limit of concurrent requests; try again",
+            ProblemKind::Busy,
+            format!("the gateway is at its limit of {most} concurrent requests; try again"),
+            most as u64,
         );
     };
-    match tokio::time::timeout(gateway.settings().limits.timeout, next.run(request)).await {
+    match tokio::time::timeout(limits.timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => refuse("timeout", "the request timed out; try again"),
+        Err(_) => {
+            let most = limits.timeout.as_secs();
+            refuse(
+                ProblemKind::Timeout,
+                format!("the request took longer than {most} seconds; try again"),
+                most,
+            )
+        }
     }
 }
 
@@ -196,7 +212,8 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             map.append(name, value.parse().unwrap());
         }
-        refusal(&texts.parse().unwrap(), &Uri::from_static("/"), &map).map(|problem| problem.kind())
+        refusal(&texts.parse().unwrap(), &Uri::from_static("/"), &map)
+            .map(|problem| problem.kind().as_str())
     }
 
     #[test]

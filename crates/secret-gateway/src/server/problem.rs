@@ -4,10 +4,11 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
-use secret_persistence::connector::{self, ConnectorError, ProblemKind};
+use secret_persistence::connector::{self, ConnectorError};
 use secret_persistence::{Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
+use super::kind::ProblemKind;
 use crate::outbox::OutboxError;
 use crate::tokens::{Refusal, Role};
 
@@ -20,8 +21,7 @@ pub struct Problem(Box<Inner>);
 
 #[derive(Clone, Debug)]
 struct Inner {
-    status: StatusCode,
-    kind: &'static str,
+    kind: ProblemKind,
     detail: String,
     more: Map<String, Value>,
     retry_after: Option<u64>,
@@ -29,9 +29,8 @@ struct Inner {
 
 impl Problem {
     /// A problem of a kind, with a sentence for people.
-    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self(Box::new(Inner {
-            status,
             kind,
             detail: detail.into(),
             more: Map::new(),
@@ -56,27 +55,26 @@ impl Problem {
     /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.0.status
+        self.0.kind.status()
     }
 
-    /// Its kind, stable.
+    /// Its kind.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> ProblemKind {
         self.0.kind
     }
 
     /// Something that does not exist, or that a token may not see.
     #[must_use]
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+        Self::new(ProblemKind::NotFound, detail)
     }
 
     /// A caller without a role.
     #[must_use]
     pub fn missing_role(role: Role) -> Self {
         Self::new(
-            StatusCode::FORBIDDEN,
-            "missing_role",
+            ProblemKind::MissingRole,
             format!("the token does not have the role `{role}`"),
         )
         .with("role", role.as_str())
@@ -86,10 +84,10 @@ impl Problem {
     #[must_use]
     pub fn document(&self) -> Value {
         let mut document = json!({
-            "type": format!("urn:secret-gateway:problem:{}", self.0.kind),
-            "title": title(self.0.kind),
-            "status": self.0.status.as_u16(),
-            "kind": self.0.kind,
+            "type": self.0.kind.urn(),
+            "title": self.0.kind.title(),
+            "status": self.status().as_u16(),
+            "kind": self.0.kind.as_str(),
             "detail": self.0.detail,
         });
         if let (Value::Object(members), more) = (&mut document, &self.0.more) {
@@ -99,19 +97,10 @@ impl Problem {
     }
 }
 
-/// The kind in words.
-fn title(kind: &str) -> String {
-    let mut text = kind.replace('_', " ");
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    text
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.document().to_string()));
-        *response.status_mut() = self.0.status;
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
@@ -120,23 +109,28 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.0.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.0.status == StatusCode::UNAUTHORIZED {
+        if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
 }
 
+impl From<Refusal> for ProblemKind {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Expired => Self::TokenExpired,
+            Refusal::Missing => Self::TokenMissing,
+            Refusal::NoGrant => Self::TokenWithoutGrant,
+            Refusal::Unavailable => Self::TokensUnavailable,
+            Refusal::Unknown => Self::TokenUnknown,
+        }
+    }
+}
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, kind) = match refusal {
-            Refusal::Expired => (StatusCode::UNAUTHORIZED, "token_expired"),
-            Refusal::Missing => (StatusCode::UNAUTHORIZED, "token_missing"),
-            Refusal::NoGrant => (StatusCode::FORBIDDEN, "token_without_grant"),
-            Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "tokens_unavailable"),
-            Refusal::Unknown => (StatusCode::UNAUTHORIZED, "token_unknown"),
-        };
-        let problem = Self::new(status, kind, refusal.to_string());
+        let problem = Self::new(ProblemKind::from(refusal), refusal.to_string());
         if refusal == Refusal::Unavailable {
             problem.with_retry_after(5)
         } else {
@@ -149,8 +143,7 @@ impl From<OutboxError> for Problem {
     fn from(error: OutboxError) -> Self {
         tracing::error!(target: "secret_gateway", %error, cause = std::error::Error::source(&error).map(tracing::field::display), "the outbox failed");
         Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "outbox_unavailable",
+            ProblemKind::OutboxUnavailable,
             "the gateway's outbox is unavailable; nothing unrecorded was begun",
         )
         .with_retry_after(5)
@@ -159,16 +152,13 @@ impl From<OutboxError> for Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let (status, kind) = match error.kind() {
-            ErrorKind::Throttled => (StatusCode::TOO_MANY_REQUESTS, "store_throttled"),
-            ErrorKind::Unavailable | ErrorKind::Conflict => {
-                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
-            }
+        let kind = match error.kind() {
+            ErrorKind::Throttled => ProblemKind::StoreThrottled,
+            ErrorKind::Unavailable | ErrorKind::Conflict => ProblemKind::StoreUnavailable,
             // The gateway's own permissions and settings: the caller cannot correct them.
-            _ => (StatusCode::BAD_GATEWAY, "store_failed"),
+            _ => ProblemKind::StoreFailed,
         };
-        let mut problem =
-            Self::new(status, kind, error.to_string()).with("error", error.kind().as_str());
+        let mut problem = Self::new(kind, error.to_string()).with("error", error.kind().as_str());
         if let Some(store) = error.store() {
             problem = problem.with("store", store);
         }
@@ -199,33 +189,27 @@ impl From<ConnectorError> for Problem {
             .iter()
             .filter_map(connector::Problem::error)
             .collect();
+        let is_audit =
+            |problem: &connector::Problem| problem.kind() == connector::ProblemKind::AuditFailed;
         let of_stores = |problem: &connector::Problem| {
-            matches!(
-                problem.kind(),
-                ProblemKind::Store | ProblemKind::AuditFailed
-            )
+            is_audit(problem) || problem.kind() == connector::ProblemKind::Store
         };
-        let (status, kind) = if problems
-            .iter()
-            .any(|problem| problem.kind() == ProblemKind::AuditFailed)
-        {
-            (StatusCode::SERVICE_UNAVAILABLE, "audit_failed")
+        let all_stores =
+            |test: fn(ErrorKind) -> bool| stores.iter().all(|error| test(error.kind()));
+        let kind = if problems.iter().any(is_audit) {
+            ProblemKind::AuditFailed
         } else if !problems.iter().all(of_stores) {
-            (StatusCode::UNPROCESSABLE_ENTITY, "configuration_refused")
-        } else if error.is_retryable()
-            && stores
-                .iter()
-                .all(|error| error.kind() == ErrorKind::Throttled)
-        {
-            (StatusCode::TOO_MANY_REQUESTS, "store_throttled")
+            ProblemKind::ConfigurationRefused
+        } else if error.is_retryable() && all_stores(|kind| kind == ErrorKind::Throttled) {
+            ProblemKind::StoreThrottled
         } else if error.is_retryable() {
-            (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            ProblemKind::StoreUnavailable
         } else if stores.iter().any(|error| gone(error.kind())) {
-            (StatusCode::UNPROCESSABLE_ENTITY, "secret_missing")
-        } else if stores.iter().all(|error| refused(error.kind())) {
-            (StatusCode::UNPROCESSABLE_ENTITY, "value_refused")
+            ProblemKind::SecretMissing
+        } else if all_stores(refused) {
+            ProblemKind::ValueRefused
         } else {
-            (StatusCode::BAD_GATEWAY, "store_failed")
+            ProblemKind::StoreFailed
         };
         let wait = stores.iter().filter_map(|error| retry_after(error)).max();
         let shown: Vec<Value> = problems.iter().take(SHOWN).map(shown).collect();
@@ -233,8 +217,8 @@ impl From<ConnectorError> for Problem {
             1 => "one place of the configuration is refused".to_owned(),
             count => format!("{count} places of the configuration are refused"),
         };
-        let problem = Self::new(status, kind, detail).with("problems", shown);
-        match (status, wait) {
+        let problem = Self::new(kind, detail).with("problems", shown);
+        match (kind.status(), wait) {
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, wait) => {
                 problem.with_retry_after(wait.unwrap_or(1))
             }

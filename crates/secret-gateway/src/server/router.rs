@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 
+use super::kind::ProblemKind;
 use super::problem::Problem;
 use super::{access, guards};
 use crate::gateway::Gateway;
@@ -40,8 +41,7 @@ async fn nothing() -> StatusCode {
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!(target: "secret_gateway", "a request panicked");
     Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
+        ProblemKind::Internal,
         "the gateway failed; its log says more",
     )
     .into_response()

@@ -55,7 +55,7 @@ pub const TABLE: &[Setting] = &[
     setting(
         "migration-journal",
         None,
-        "the journal of a migration whose progress the page shows, as `migrate --journal` takes it; a file cannot be read while `migrate` runs, a Postgres database can; credentials in variables that begin with `JOURNAL_`",
+        "the journal of a migration whose progress the page shows, as `secret-migrate --journal` takes it; a file cannot be read while `secret-migrate` runs, a Postgres database can; credentials in variables that begin with `JOURNAL_`",
     ),
     setting(
         "tokens-file",

@@ -43,11 +43,33 @@ async fn a_full_disk_loses_nothing_that_was_told() {
     let ballast = folder.path().join("data").join("ballast");
     std::fs::write(&ballast, vec![0; 700 << 10]).unwrap();
     let gateway = Program::start(folder.path(), &[]);
+    what_was_told_is_true(folder.path(), &token, gateway, || {
+        std::fs::remove_file(&ballast).unwrap();
+    })
+    .await;
+}
+
+/// The same where a quota lets no file grow, which needs no rights to set up.
+#[tokio::test]
+async fn a_quota_loses_nothing_that_was_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = everything(folder.path());
+    let gateway = Program::start_with_quota(folder.path(), 1200);
+    what_was_told_is_true(folder.path(), &token, gateway, || ()).await;
+}
+
+/// Fills the gateway until it refuses, starts it again where there is room, and compares.
+async fn what_was_told_is_true(
+    folder: &Path,
+    token: &str,
+    gateway: Program,
+    make_room: impl FnOnce(),
+) {
     let client = reqwest::Client::new();
     let post = |path: String, body: Value| {
         let sent = client
             .post(format!("{}{path}", gateway.base))
-            .header("x-vault-token", &token)
+            .header("x-vault-token", token)
             .header("content-type", "application/json")
             .body(body.to_string());
         async move {
@@ -102,12 +124,12 @@ async fn a_full_disk_loses_nothing_that_was_told() {
 
     // There is room again, and a new process.
     gateway.kill();
-    std::fs::remove_file(&ballast).unwrap();
-    let gateway = Program::start(folder.path(), &[]);
+    make_room();
+    let gateway = Program::start(folder, &[]);
     let get = |path: String| {
         let sent = client
             .get(format!("{}{path}", gateway.base))
-            .header("x-vault-token", &token);
+            .header("x-vault-token", token);
         async move {
             let answer = sent.send().await.unwrap();
             serde_json::from_str::<Value>(&answer.text().await.unwrap()).unwrap()
@@ -152,7 +174,7 @@ async fn a_full_disk_loses_nothing_that_was_told() {
     );
     let sent = client
         .post(format!("{}/v1/secret/data/{}", gateway.base, name(3, 1)))
-        .header("x-vault-token", &token)
+        .header("x-vault-token", token)
         .body(json!({"data": {"value": "there is room again"}}).to_string());
     assert_eq!(sent.send().await.unwrap().status(), 200);
 }

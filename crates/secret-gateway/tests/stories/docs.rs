@@ -1,17 +1,12 @@
-//! The documentation's table of settings is made from the code's.
+//! The documentation's tables are made from the code's.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use secret_gateway::{TABLE, variable};
+use secret_gateway::{ProblemKind, TABLE, variable};
 
 #[test]
 fn the_table_of_settings_is_the_codes() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (begin, end) = ("<!-- table: gateway -->\n", "<!-- end -->");
-    let start = text.find(begin).unwrap() + begin.len();
-    let stop = start + text[start..].find(end).unwrap();
     let mut table =
         String::from("| setting | environment | default | what it is |\n|---|---|---|---|\n");
     for setting in TABLE {
@@ -30,7 +25,28 @@ fn the_table_of_settings_is_the_codes() {
         )
         .unwrap();
     }
-    if text[start..stop] == table {
+    is_in_docs("gateway", &table);
+}
+
+#[test]
+fn the_table_of_problems_is_the_codes() {
+    let mut table = String::from("| kind | status | meaning |\n|---|---|---|\n");
+    for kind in ProblemKind::ALL {
+        let (name, status) = (kind.as_str(), kind.status().as_u16());
+        writeln!(table, "| `{name}` | {status} | {} |", kind.meaning()).unwrap();
+    }
+    is_in_docs("problems", &table);
+}
+
+/// The part of `docs/gateway.md` between the marks of this name is the table.
+#[track_caller]
+fn is_in_docs(mark: &str, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/gateway.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = (format!("<!-- table: {mark} -->\n"), "<!-- end -->");
+    let start = text.find(&begin).unwrap() + begin.len();
+    let stop = start + text[start..].find(end).unwrap();
+    if &text[start..stop] == table {
         return;
     }
     let updated = format!("{}{table}{}", &text[..start], &text[stop..]);

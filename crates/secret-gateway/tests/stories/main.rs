@@ -3,6 +3,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+mod audit;
 mod canary;
 mod changes;
 mod clients;
@@ -10,10 +11,14 @@ mod crowd;
 mod deployment;
 mod disk;
 mod docs;
+mod health;
 mod jwt;
 mod kv;
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+mod migration;
 mod openapi;
 mod page;
+mod problems;
 mod process;
 mod program;
 mod reload;

@@ -1,6 +1,7 @@
 //! The document of the connector API says what is served.
 
-use serde_json::Value;
+use secret_gateway::ProblemKind;
+use serde_json::{Value, json};
 
 use crate::world::World;
 
@@ -43,6 +44,75 @@ async fn every_operation_of_the_document_is_served_and_every_reference_leads_som
     }
     assert_eq!(operations, 14);
     references(&document, &document);
+}
+
+/// The document lists the kinds of problems, and its limits are those that the gateway enforces.
+#[tokio::test]
+async fn the_document_has_the_kinds_and_the_limits() {
+    let settings = [
+        ("max-body-bytes", "10000"),
+        ("request-timeout-seconds", "7"),
+        ("concurrency", "11"),
+    ];
+    let world = World::with(&settings).await;
+    let document = world
+        .send("GET", "/api/v1/openapi.json", &[], None)
+        .await
+        .expect(200);
+    let kinds = &document["components"]["schemas"]["Problem"]["properties"]["kind"]["enum"];
+    let all: Vec<&str> = ProblemKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(kinds, &json!(all));
+    assert!(all.is_sorted(), "{all:?}");
+
+    let text = document["info"]["description"].as_str().unwrap();
+    let depth = world.gateway.settings().limits.depth;
+    for limit in [
+        "10000 bytes".to_owned(),
+        format!("{depth} levels"),
+        "7 seconds".to_owned(),
+        "11 requests".to_owned(),
+    ] {
+        assert!(text.contains(&limit), "{limit}: {text}");
+    }
+    assert!(!document.to_string().contains("{max"));
+
+    // Those of a field are in its schema and in the problem.
+    let most = |pointer: &str| document.pointer(pointer).unwrap().as_u64().unwrap();
+    let configurations = most(
+        "/paths/~1api~1v1~1hydrate/post/requestBody/content/application~1json/schema/properties/configurations/maxItems",
+    );
+    let body = json!({"configurations": vec![0; usize::try_from(configurations).unwrap() + 1]});
+    let problem = world.call("POST", "/api/v1/hydrate", Some(body)).await;
+    let problem = problem.expect_kind(400, "invalid_field");
+    assert_eq!(
+        (&problem["field"], problem["limit"].as_u64()),
+        (&json!("configurations"), Some(configurations))
+    );
+
+    let guarded = most("/components/schemas/ChangeRequest/properties/guarded/maxItems");
+    let body = json!({
+        "kind": "delete", "scope": {"workspace": uuid::Uuid::nil()}, "saved": {},
+        "guarded": vec![""; usize::try_from(guarded).unwrap() + 1],
+    });
+    let problem = world.call("POST", "/api/v1/changes", Some(body)).await;
+    let problem = problem.expect_kind(400, "invalid_field");
+    assert_eq!(problem["limit"], guarded);
+
+    let parameters = "/paths/~1api~1v1~1changes";
+    let key = most(&format!("{parameters}/post/parameters/0/schema/maxLength"));
+    let long = "k".repeat(usize::try_from(key).unwrap() + 1);
+    let headers = [("idempotency-key", long.as_str())];
+    let problem = world
+        .call_with(&headers, "POST", "/api/v1/changes", Some(json!({})))
+        .await;
+    let problem = problem.expect_kind(400, "invalid_field");
+    assert_eq!(problem["limit"], key);
+
+    let list = most(&format!("{parameters}/get/parameters/3/schema/maximum"));
+    let path = format!("/api/v1/changes?limit={}", list + 1);
+    let problem = world.call("GET", &path, None).await;
+    let problem = problem.expect_kind(400, "invalid_field");
+    assert_eq!(problem["limit"], list);
 }
 
 fn references(document: &Value, value: &Value) {

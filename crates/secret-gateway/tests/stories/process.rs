@@ -312,6 +312,25 @@ async fn tls_serves_tokens_and_client_certificates_of_its_authority() {
     assert!(stranger.get(&url).send().await.is_err());
 }
 
+/// Behind a proxy it serves plain HTTP, and says so at every start.
+#[tokio::test]
+async fn behind_a_proxy_it_warns_at_every_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--listen", "0.0.0.0:0", "--behind-proxy", "true"];
+    let flags = [&flags[..], &["--allowed-hosts", "gateway.example"]].concat();
+    for start in 1..=2 {
+        let gateway = Program::start(folder.path(), &flags);
+        let url = gateway.base.replace("0.0.0.0", "127.0.0.1");
+        let live = reqwest::get(format!("{url}/health/live")).await.unwrap();
+        assert_eq!(live.status(), 200);
+        let other = reqwest::get(format!("{url}/v1/sys/health")).await.unwrap();
+        assert_eq!(other.status(), 421, "only for its name");
+        let warnings = crate::program::log_of(folder.path());
+        let warnings = warnings.matches("behind-proxy: serving plain HTTP").count();
+        assert_eq!(warnings, start);
+    }
+}
+
 #[test]
 fn beyond_loopback_plain_http_is_refused_and_tokens_are_managed() {
     let folder = tempfile::tempdir().unwrap();

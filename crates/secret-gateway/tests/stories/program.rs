@@ -23,8 +23,30 @@ impl Program {
             .unwrap_or_else(|| panic!("it does not listen: {}", log_of(folder)))
     }
 
+    /// No file of it may have more than so many KiB.
+    #[cfg(unix)]
+    pub(crate) fn start_with_quota(folder: &Path, kib: u32) -> Self {
+        // Past the limit a write fails, as it does on a full disk, instead of ending the process.
+        let limited = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
+        let blocks = (kib * 2).to_string();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", limited, &blocks, env!("CARGO_BIN_EXE_secret-gateway")]);
+        Self::spawn(shell, folder, &[], &[])
+            .unwrap_or_else(|| panic!("it does not listen: {}", log_of(folder)))
+    }
+
     /// `None` where it ends at once, as where its store does not answer.
     pub(crate) fn try_start(
+        folder: &Path,
+        flags: &[&str],
+        variables: &[(&str, String)],
+    ) -> Option<Self> {
+        let program = Command::new(env!("CARGO_BIN_EXE_secret-gateway"));
+        Self::spawn(program, folder, flags, variables)
+    }
+
+    fn spawn(
+        mut program: Command,
         folder: &Path,
         flags: &[&str],
         variables: &[(&str, String)],
@@ -39,7 +61,7 @@ impl Program {
         } else {
             &["--listen", "127.0.0.1:0"]
         };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_secret-gateway"))
+        let mut child = program
             .args(listen)
             .arg("--data-folder")
             .arg(folder.join("data"))

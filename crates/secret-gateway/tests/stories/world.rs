@@ -3,12 +3,13 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use secret_gateway::{
     Authenticator, Digests, Gateway, Grant, Parts, Role, SqliteOutbox, Texts, TokenFile, router,
@@ -28,7 +29,7 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) gateway: Gateway,
     pub(crate) store: Arc<Faulty>,
-    router: Router,
+    pub(crate) router: Router,
     tokens: TokenFile,
     all: SecretValue,
 }
@@ -43,6 +44,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) async fn of(response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        }
+    }
+
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
@@ -88,6 +101,16 @@ impl World {
         folder: tempfile::TempDir,
         settings: &[(&str, &str)],
     ) -> Self {
+        Self::of(store, folder, settings, |stores| stores).await
+    }
+
+    /// A gateway whose default store is among others.
+    pub(crate) async fn of(
+        store: Arc<Faulty>,
+        folder: tempfile::TempDir,
+        settings: &[(&str, &str)],
+        among: impl FnOnce(Stores) -> Stores,
+    ) -> Self {
         let settings = texts(folder.path(), settings).parse().unwrap();
         let outbox = SqliteOutbox::open(&folder.path().join("outbox.db"))
             .await
@@ -97,7 +120,7 @@ impl World {
         let all = tokens.create(&Grant::new(name, Role::ALL)).unwrap();
         let gateway = Gateway::new(Parts {
             settings,
-            stores: Stores::new(store.clone() as _),
+            stores: among(Stores::new(store.clone() as _)),
             storages: None,
             mirrored: false,
             migration: None,
@@ -199,15 +222,7 @@ pub(crate) async fn ask(
         .body(body.map_or_else(Body::empty, Body::from))
         .unwrap();
     let response = router.clone().oneshot(request).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    let text = String::from_utf8(bytes.to_vec()).unwrap();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body: serde_json::from_str(&text).unwrap_or(Value::Null),
-        text,
-    }
+    Answer::of(response).await
 }
 
 /// A name of a workspace.
@@ -238,35 +253,45 @@ pub(crate) fn workspace(id: u128) -> Value {
 #[derive(Debug, Default)]
 pub(crate) struct Faulty {
     pub(crate) inner: Memory,
-    failing: std::sync::Mutex<Option<(Operation, ErrorKind)>>,
+    failing: std::sync::Mutex<Vec<(Operation, ErrorKind)>>,
     pub(crate) reads: AtomicUsize,
-    hangs: std::sync::atomic::AtomicBool,
+    hangs: AtomicBool,
+    panics: AtomicBool,
 }
 
 impl Faulty {
     /// Lets an operation fail from now on.
     pub(crate) fn fail(&self, operation: Operation, kind: ErrorKind) {
-        *self.failing.lock().unwrap() = Some((operation, kind));
+        let mut failing = self.failing.lock().unwrap();
+        failing.retain(|(theirs, _)| *theirs != operation);
+        failing.push((operation, kind));
     }
 
     /// Lets everything succeed again.
     pub(crate) fn mend(&self) {
-        *self.failing.lock().unwrap() = None;
+        self.failing.lock().unwrap().clear();
         self.hangs.store(false, Ordering::SeqCst);
+        self.panics.store(false, Ordering::SeqCst);
     }
 
-    /// Lets writes take place and never be answered.
+    /// Lets writes panic.
+    pub(crate) fn panic(&self) {
+        self.panics.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets writes take place and not be answered until the store is mended.
     pub(crate) fn hang(&self) {
         self.hangs.store(true, Ordering::SeqCst);
     }
 
     fn failure(&self, operation: Operation) -> Option<Error> {
-        let failing = *self.failing.lock().unwrap();
+        let failing = self.failing.lock().unwrap();
         failing
-            .filter(|(theirs, _)| *theirs == operation)
+            .iter()
+            .find(|(theirs, _)| *theirs == operation)
             .map(|(operation, kind)| {
-                Error::new(kind, "told to fail")
-                    .with_operation(operation)
+                Error::new(*kind, "told to fail")
+                    .with_operation(*operation)
                     .with_store("faulty")
             })
     }
@@ -293,6 +318,7 @@ impl SecretPersistence for Faulty {
     }
 
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        assert!(!self.panics.load(Ordering::SeqCst), "told to panic");
         match self.failure(Operation::Write) {
             Some(error) => writes
                 .iter()
@@ -300,8 +326,8 @@ impl SecretPersistence for Faulty {
                 .collect(),
             None => {
                 let written = self.inner.write_batch(writes).await;
-                if self.hangs.load(Ordering::SeqCst) {
-                    std::future::pending::<()>().await;
+                while self.hangs.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 written
             }

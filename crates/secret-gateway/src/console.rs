@@ -5,8 +5,11 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use secret_gateway::{Binding, Gateway, Principal, Role};
-use tracing_subscriber::EnvFilter;
+use secret_gateway::{Binding, Gateway, Principal, REQUEST_SPAN, Role};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Prints a line on standard output. A closed pipe is ignored.
 pub(crate) fn line(text: &str) {
@@ -24,21 +27,28 @@ pub(crate) fn failed(error: &(dyn Error + 'static)) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Logs to standard error.
-pub(crate) fn log(json: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
+/// Logs to standard error, and traces to `traces`.
+pub(crate) fn log(
+    json: bool,
+    traces: Option<impl Layer<Registry> + Send + Sync>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let filter = match std::env::var("SECRET_GATEWAY_LOG_FILTER") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text)?,
         // SDK messages below this level are for their developers.
         _ => EnvFilter::new("info"),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    // A request's span repeats what its line says.
+    let filter = filter.and(filter_fn(|metadata| metadata.target() != REQUEST_SPAN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(traces);
     if json {
-        builder.json().flatten_event(true).try_init()
+        let lines = lines.json().flatten_event(true);
+        registry.with(lines.with_filter(filter)).try_init()?;
     } else {
-        builder.with_ansi(false).try_init()
+        let lines = lines.with_ansi(false);
+        registry.with(lines.with_filter(filter)).try_init()?;
     }
+    Ok(())
 }
 
 /// A token in one line.

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets, Policy};
 use secret_persistence::{SecretPersistence, StorageId, Stores};
 use tokio::sync::{RwLock, Semaphore};
+use tracing::Instrument as _;
 
 use crate::digests::Digests;
 use crate::failed_writes::FailedWrites;
@@ -167,11 +168,12 @@ impl Gateway {
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let under_way = Arc::clone(&self.0.work).read_owned().await;
-        let task = tokio::spawn(async move {
+        let work = async move {
             let result = work.await;
             drop(under_way);
             result
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         // A task that panicked has no result.
         task.await.ok()
     }

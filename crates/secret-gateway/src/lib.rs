@@ -28,7 +28,7 @@ pub use outbox::{
     After, Change, ChangeKind, Count, Idempotency, Inserted, Outbox, OutboxError, SqliteOutbox,
     State,
 };
-pub use server::{Problem, ProblemKind, ServeError, router, serve};
+pub use server::{Problem, ProblemKind, REQUEST_SPAN, ServeError, router, serve};
 pub use settings::{
     InvalidSetting, Jwt, JwtKeys, Kv, KvVersion, Limits, Setting, Settings, TABLE, Texts, Tls,
     variable,

@@ -2,6 +2,8 @@
 
 mod cli;
 mod console;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::error::Error;
 use std::net::TcpListener;
@@ -97,7 +99,15 @@ fn create(settings: &Settings, matches: &ArgMatches) -> Outcome {
 }
 
 async fn serving(settings: Settings) -> Outcome {
-    console::log(settings.json_logs)?;
+    #[cfg(feature = "otlp")]
+    let traces = traces::provider()?;
+    #[cfg(feature = "otlp")]
+    console::log(settings.json_logs, traces.as_ref().map(traces::layer))?;
+    #[cfg(not(feature = "otlp"))]
+    console::log(
+        settings.json_logs,
+        None::<tracing_subscriber::layer::Identity>,
+    )?;
     let metrics = PrometheusBuilder::new()
         .set_buckets(&[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])?
         .install_recorder()?;
@@ -116,8 +126,13 @@ async fn serving(settings: Settings) -> Outcome {
     } = start(settings, &Environment::of_process(), Some(metrics)).await?;
     console::welcome(&gateway, address, &tokens);
     tracing::info!(target: "secret_gateway", %address, "listening");
-    serve(gateway, listener, signal()).await?;
-    Ok(())
+    let served = serve(gateway, listener, signal()).await;
+    #[cfg(feature = "otlp")]
+    if let Some(traces) = traces {
+        // It sends what is left, and waits for the collector.
+        tokio::task::spawn_blocking(move || traces::stop(&traces)).await?;
+    }
+    Ok(served?)
 }
 
 /// Completes on SIGTERM or Ctrl-C.

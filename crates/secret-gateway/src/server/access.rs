@@ -7,9 +7,14 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 const REQUEST_ID: &str = "x-request-id";
+
+/// The target of a request's span, for traces. It says what the line of the log says.
+pub const REQUEST_SPAN: &str = "secret_gateway::request";
 
 /// Where the extractor of callers leaves the name for the line of log.
 #[derive(Clone, Debug, Default)]
@@ -43,26 +48,46 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let name = CallerName::default();
     request.extensions_mut().insert(name.clone());
-    let method = request.method().clone();
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map_or("unmatched", |path| path.as_str())
         .to_owned();
     let id = request_id(request.headers());
-    let mut response = next.run(request).await;
-    let (status, took) = (response.status(), began.elapsed());
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    let caller = name.0.get().map(String::as_str);
     // Others than the known methods would make as many series as somebody likes to invent.
-    let method = match method.as_str() {
+    let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "LIST" | "OPTIONS") => {
             known.to_owned()
         }
         _ => "other".to_owned(),
     };
+    let span = tracing::info_span!(
+        target: REQUEST_SPAN,
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.response.status_code = Empty,
+        http.route = route,
+        caller = Empty,
+        request = id,
+    );
+    #[cfg(feature = "otlp")]
+    join_trace(&span, request.headers());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, took) = (response.status(), began.elapsed());
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let caller = name.0.get().map(String::as_str);
+    if let Some(caller) = caller {
+        span.record("caller", caller);
+    }
     metrics::counter!(
         "secret_gateway_requests_total",
         "route" => route.clone(), "method" => method.clone(), "status" => status.as_str().to_owned()
@@ -81,4 +106,16 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
         "request"
     );
     response
+}
+
+/// Makes the span part of the caller's trace, which `traceparent` names.
+#[cfg(feature = "otlp")]
+fn join_trace(span: &tracing::Span, headers: &HeaderMap) {
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+    let caller = opentelemetry::global::get_text_map_propagator(|propagator| {
+        propagator.extract(&opentelemetry_http::HeaderExtractor(headers))
+    });
+    // It fails where nothing traces.
+    let _ = span.set_parent(caller);
 }

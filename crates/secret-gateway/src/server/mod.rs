@@ -10,6 +10,7 @@ mod router;
 mod serve;
 mod tls;
 
+pub use access::REQUEST_SPAN;
 pub(crate) use body::{Body, BodyError, Fields, invalid, missing, read_json, too_many};
 pub(crate) use caller::Caller;
 pub(crate) use guards::OwnText;

@@ -28,4 +28,6 @@ mod rights;
 mod schemathesis;
 mod server;
 mod shutdown;
+#[cfg(feature = "otlp")]
+mod traces;
 mod world;

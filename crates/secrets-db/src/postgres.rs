@@ -532,7 +532,7 @@ async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnect
 /// then be silent.
 async fn look(
     options: &PgConnectOptions,
-    config: &DbConfig,
+    config: &Config,
 ) -> Result<(PgConnection, Vec<Found>, bool)> {
     let looked = async {
         let mut connection = PgConnection::connect_with(options).await.map_err(failed)?;

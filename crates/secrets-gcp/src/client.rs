@@ -7,7 +7,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use crc::{CRC_32_ISCSI, Crc, Table};
+use google_cloud_gax::client_builder::internal::with_follow_redirects;
 use google_cloud_gax::error::Error as SdkError;
+use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_secretmanager_v1::client::SecretManagerService;
 use google_cloud_secretmanager_v1::model::replication::user_managed::Replica;
 use google_cloud_secretmanager_v1::model::replication::{Automatic, UserManaged};
@@ -27,7 +29,6 @@ use crate::credentials::CredentialCache;
 use crate::error::Fault;
 use crate::naming::{Place, Version};
 use crate::policy::{Action, Denial};
-use crate::transport::Transport;
 
 /// The maximum duration of one request. Secret Manager responds in tens of milliseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -267,9 +268,15 @@ impl Client {
     async fn service(&self) -> Result<&SecretManagerService, Nature> {
         self.service
             .get_or_try_init(|| async {
-                let transport = Transport::new(&self.endpoint, self.credentials.clone());
-                let transport = transport.ok_or(Nature::Unbuildable)?;
-                Ok(SecretManagerService::from_stub(transport))
+                let builder = SecretManagerService::builder()
+                    .with_endpoint(&self.endpoint)
+                    .with_credentials(self.credentials.clone())
+                    .with_retry_policy(NeverRetry)
+                    .with_attempt_timeout(REQUEST_TIMEOUT);
+                // The only way there is, though the SDK does not document it: a redirect would take
+                // a value along to the host it names.
+                let built = quiet(with_follow_redirects(builder, false).build()).await;
+                built.map_err(|_| Nature::Unbuildable)
             })
             .await
     }

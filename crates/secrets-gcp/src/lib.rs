@@ -11,7 +11,6 @@ mod persistence;
 pub mod policy;
 mod reading;
 mod settings;
-mod transport;
 mod writing;
 
 pub use config::{Config, OWNER_LABEL};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use secret_persistence_core::{Error, ErrorKind};
-use secret_persistence_db::{Database, DbConfig};
+use secret_persistence_db::{Config, Database};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -93,7 +93,7 @@ async fn open(misbehaviour: Misbehaviour, lets_in: bool) -> Result<Database, Err
     let settings = secret_persistence_db::SETTINGS
         .from_url(&url, &|_: &str| None)
         .unwrap();
-    Database::connect(DbConfig::from_settings(&settings)?).await
+    Database::connect(Config::from_settings(&settings)?).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

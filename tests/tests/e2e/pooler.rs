@@ -8,7 +8,7 @@ use secret_persistence_core::{
     conformance::{self, Options},
     settings::StoreUrl,
 };
-use secret_persistence_db::{Database, DbConfig};
+use secret_persistence_db::{Config, Database};
 use secret_persistence_migrate::{Access, Journal as _, MigrateErrorKind, SqlJournal, sources};
 use sqlx::{Connection, PgConnection};
 
@@ -38,7 +38,7 @@ async fn open(url: &str) -> secret_persistence_core::Result<Database> {
     let settings = secret_persistence_db::SETTINGS
         .from_url(&url, &user)
         .unwrap();
-    Database::connect(DbConfig::from_settings(&settings)?).await
+    Database::connect(Config::from_settings(&settings)?).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,8 @@ pub(crate) struct Backend {
     pub(crate) open: for<'a> fn(&'a SettingMap, Option<Owner>) -> Opening<'a>,
 }
 
-/// Opens a store with its configuration: what the five backends do alike, each with its own types.
+/// Opens a store with its configuration. All five backends open in the same way, each with its own
+/// types.
 #[cfg(any(
     feature = "aws",
     feature = "azure",
@@ -138,15 +139,15 @@ fn no_scheme(scheme: &str, backends: &[Backend]) -> Error {
             .with_hint(format!("build with --features {feature}"));
     }
     if ["openbao", "bao", "hashicorp"].contains(&scheme) {
-        return invalid(format!("`{scheme}` is no store"))
-            .with_hint("OpenBao speaks as HashiCorp Vault does: write vault://…");
+        return invalid(format!("`{scheme}` is not a store"))
+            .with_hint("OpenBao has the same API as HashiCorp Vault: write vault://…");
     }
     let schemes: Vec<&str> = backends
         .iter()
         .flat_map(|backend| backend.settings.schemes())
         .copied()
         .collect();
-    // Only short texts of letters: never repeat what may be a pasted credential.
+    // Shows only short words, because a longer text may be a pasted credential.
     let shown = scheme.len() <= 12 && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
     invalid(match shown {
         true => format!("no built-in store has the scheme `{scheme}`"),

@@ -90,7 +90,7 @@ impl Kind {
         found.ok_or_else(|| unknown("SECRET_PERSISTENCE", &wanted, Self::as_str))
     }
 
-    /// Reads `type` of `global.secretsManager`, or of another place: the name of the block or the
+    /// Parses `type` of `global.secretsManager` or of another place: the name of the block or the
     /// upper-case form.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Kind {
         }
         let wanted = text.to_ascii_uppercase();
         let found = Self::ALL.into_iter().find(|kind| kind.as_str() == wanted);
-        // Who writes the name of a block means one.
+        // The name of a block identifies its kind.
         let is_of_blocks = !text.contains('_') && text != wanted;
         found.ok_or_else(|| {
             unknown(place, &wanted, |kind| {
@@ -123,7 +123,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Words that say whose store is meant.
+/// Words that identify a provider.
 const PROVIDERS: &[(Kind, &[&str])] = &[
     (Kind::Aws, &["AWS", "AMAZON"]),
     (Kind::Azure, &["AZURE", "AKV"]),
@@ -136,13 +136,13 @@ const PROVIDERS: &[(Kind, &[&str])] = &[
     (Kind::Vault, &["VAULT"]),
 ];
 
-/// Do not repeat the text: it may be a pasted secret.
+/// Never repeats the text, which may be a pasted secret.
 fn unknown(place: &str, text: &str, called: impl Fn(Kind) -> &'static str) -> Error {
-    let error = invalid(format!("`{place}` names no kind of store"));
+    let error = invalid(format!("`{place}` does not name a kind of store"));
     if ["NONE", "NO_OP", "NOOP"].contains(&text) {
         return error.with_hint(
-            "with it Airbyte keeps secrets within the configurations, so there is no store to open; `split` of \
-             the migration tool moves them into one",
+            "with it, Airbyte stores secrets in the configurations, so there is no store to open; `split` of \
+             the migration tool moves them into a store",
         );
     }
     let has = |words: &&[&str]| words.iter().any(|word| text.contains(word));
@@ -162,7 +162,7 @@ fn unknown(place: &str, text: &str, called: impl Fn(Kind) -> &'static str) -> Er
         .or(nearest.map(|(_, kind)| kind));
     error.with_hint(match meant {
         Some(kind) => format!("did you mean {}?", called(kind)),
-        None => format!("it is one of {}", Kind::ALL.map(called).join(", ")),
+        None => format!("use one of {}", Kind::ALL.map(called).join(", ")),
     })
 }
 
@@ -209,7 +209,7 @@ mod tests {
                 assert_eq!(error.unwrap_err().hint(), Some(meant.as_str()), "{text}");
             }
         }
-        // A file that has names of blocks is answered with one.
+        // The suggestion uses the names of blocks, as in the file.
         for (text, meant) in [
             ("azureSecretManager", "azureKeyVault"),
             ("gcpSecretManager", "googleSecretManager"),
@@ -225,9 +225,9 @@ mod tests {
             let error = Kind::of_variable(text).unwrap_err();
             assert!(error.hint().unwrap().contains("no store to open"), "{text}");
         }
-        // Of two stores none is nearer.
+        // Neither of two stores is nearer.
         let hint = Kind::of_variable("SECRET_MANAGER").unwrap_err();
-        assert!(hint.hint().unwrap().starts_with("it is one of"), "{hint}");
+        assert!(hint.hint().unwrap().starts_with("use one of"), "{hint}");
         let error = Kind::of_variable("ASW_SECRET_MANAGER").unwrap_err();
         assert_eq!(error.hint(), Some("did you mean AWS_SECRET_MANAGER?"));
         let error = Kind::of_variable("hvs.canary").unwrap_err();

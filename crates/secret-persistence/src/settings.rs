@@ -64,12 +64,12 @@ pub struct Settings {
     form: Form,
 }
 
-/// How the form that settings came in calls them.
+/// The form of the settings, which determines their names in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Form {
-    /// By their variables; a URL has no other words for credentials.
+    /// The names of variables. A URL cannot contain credentials.
     Variables,
-    /// By the keys below a place in a values file.
+    /// The keys below a place in a values file.
     Helm(String),
     Json,
 }
@@ -96,7 +96,7 @@ impl Settings {
         self
     }
 
-    /// What the form calls a setting, where it has it.
+    /// The name of a setting in the form, if it has one.
     fn called(&self, row: &Setting) -> Option<String> {
         match &self.form {
             Form::Variables => row.env.first().map(|name| (*name).to_owned()),
@@ -105,7 +105,7 @@ impl Settings {
         }
     }
 
-    /// The same error, whose advice names the keys of the form: backends know variables.
+    /// The same error with the names of the form in its hint. Backends only know variables.
     pub(crate) fn advise(&self, error: Error) -> Error {
         let Some(hint) = error.hint().filter(|_| self.form != Form::Variables) else {
             return error;
@@ -184,8 +184,8 @@ impl Settings {
         self
     }
 
-    /// The same store alone: without a mirror, and with default layers instead of a service's
-    /// layers. The owner stays. For tools that move or delete what one store has.
+    /// The same store without a mirror, and with default layers instead of a service's layers.
+    /// Keeps the owner. For tools that move or delete what one store contains.
     #[must_use]
     pub fn alone(mut self) -> Self {
         let mut common = SettingMap::new(COMMON);
@@ -232,8 +232,8 @@ impl Settings {
         backend::of(self.kind)
     }
 
-    /// The common settings for another store that is opened along with this one: the same, without
-    /// the settings that apply only to this one.
+    /// The common settings for another store that is opened together with this one, without the
+    /// settings that apply only to this one.
     pub(crate) fn around_others(&self) -> SettingMap {
         let mut values = SettingMap::new(COMMON);
         for name in self.common.names().filter(|name| *name != "mirror") {
@@ -258,7 +258,7 @@ impl Settings {
         self = self.inspected(environment)?;
         if let Some(text) = self.common.text("mirror") {
             let mut mirror = Self::mirror_of(text, environment)?;
-            // As many processes use the second store as the first.
+            // The second store is used by as many processes as the first one.
             if let (Some(replicas), None) =
                 (self.common.text("replicas"), mirror.common.text("replicas"))
             {
@@ -269,7 +269,7 @@ impl Settings {
         Ok(self)
     }
 
-    /// Looks at the values, whatever form they came in.
+    /// Checks the values, whatever their form.
     fn inspected(self, environment: &Environment) -> Result<Self> {
         placeholders::refuse(&self.store, environment)?;
         placeholders::refuse(&self.common, environment)?;

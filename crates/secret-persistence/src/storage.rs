@@ -22,9 +22,9 @@ pub trait Storages: Send + Sync + 'static {
     async fn storage(&self, id: &StorageId) -> Result<Option<Storage>>;
 }
 
-/// The settings of one storage as the platform keeps them: the JSON for external secret management
-/// (see [`Settings::from_json`]), in which each credential, or the whole JSON, is a pointer to a
-/// secret in the default store.
+/// The settings of one storage: the JSON for external secret management (see
+/// [`Settings::from_json`]), in which each credential, or the whole JSON, is a pointer to a secret
+/// in the default store.
 ///
 /// A changed credential has another coordinate, so comparing two of these shows the change without
 /// reading a secret.
@@ -114,7 +114,7 @@ impl Storage {
             if pointer.storage_id.is_some() || pointer.reference_id.is_some() || !ours {
                 return Err(Error::new(
                     ErrorKind::PermissionDenied,
-                    format!("the pointer at `{place}` of the storage's settings does not point to a secret of its own scope"),
+                    format!("the pointer at `{place}` of the storage's settings does not point to a secret of the storage's scope"),
                 )
                 .with_operation(Operation::Open)
                 .with_hint("a storage's credentials must be secrets of its scope, in the default store"));
@@ -124,7 +124,7 @@ impl Storage {
     }
 }
 
-/// Without the settings: they may contain a credential.
+/// Omits the settings, which may contain a credential.
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Storage")

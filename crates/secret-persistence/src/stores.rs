@@ -19,7 +19,7 @@ use crate::connect::connect;
 use crate::settings::{Environment, Settings};
 use crate::storage::{Storage, Storages};
 
-/// How long settings of other storages count as unchanged by default.
+/// How long the settings of other storages count as unchanged by default.
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// The actor that reads credentials of other storages, for audit events.
@@ -161,8 +161,8 @@ struct Seen {
 
 impl Opener {}
 
-/// A check of a storage's settings. If its caller is cancelled midway, the check does not count,
-/// and the next caller checks again.
+/// A check of a storage's settings. If its caller is cancelled, the check does not count, and the
+/// next caller checks again.
 struct Look<'a> {
     opener: &'a Opener,
     id: &'a StorageId,
@@ -198,7 +198,7 @@ impl OpenStore for Opener {
     async fn is_current(&self, id: &StorageId) -> bool {
         let (known, before) = match self.seen.lock().get_mut(id) {
             Some(seen) if seen.checked.elapsed() >= self.recheck => {
-                // Others continue in the meantime.
+                // Other callers continue in the meantime.
                 let before = mem::replace(&mut seen.checked, Instant::now());
                 (seen.storage.clone(), before)
             }

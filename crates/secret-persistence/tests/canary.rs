@@ -1,7 +1,7 @@
-//! No secret of any form of settings is ever shown: planted everywhere, looked for in errors, `Debug`
-//! and logs.
+//! No secret in any form of settings is ever shown: canaries in every setting, searched for in
+//! errors, `Debug` and logs.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use e2e::Logs;
@@ -10,7 +10,7 @@ use secret_persistence::{
     key_table,
 };
 
-/// No part of any honest message. Several lines, each looked for.
+/// Not part of any legitimate message. Several lines, each searched for.
 const CANARY: [&str; 2] = ["c4n4ryOne7f3a", "c4n4ryTwo9b1d"];
 
 /// Everything that was shown.
@@ -40,7 +40,7 @@ impl Shown {
                     self.error(&error);
                     return;
                 }
-                // Nothing listens where these point; stores that need no connection open.
+                // Nothing listens at these addresses. Stores that need no connection open.
                 let opening =
                     tokio::time::timeout(std::time::Duration::from_secs(5), connect(settings));
                 match opening.await {
@@ -58,7 +58,7 @@ fn canary() -> String {
     CANARY.join("\n")
 }
 
-/// Every kind, with its secrets planted and everything else made right or wrong.
+/// Every kind, with canaries as secrets, and everything else valid or invalid.
 fn environments() -> Vec<Environment> {
     let mut environments = Vec::new();
     for kind in Kind::ALL {
@@ -80,7 +80,7 @@ fn environments() -> Vec<Environment> {
                 right.push(((*name).to_owned(), value.clone()));
             }
         }
-        // Each once without one of its variables, and once with each put in the place of a setting.
+        // Each once without one of its variables, and once with each one in the place of a setting.
         for left_out in 0..right.len() {
             let mut fewer = right.clone();
             fewer.remove(left_out);
@@ -97,7 +97,7 @@ fn environments() -> Vec<Environment> {
     environments
 }
 
-/// Texts of values files, JSON, URLs: right, wrong and broken, a canary wherever a value can be.
+/// Values files, JSON and URLs: valid, invalid and broken, with a canary wherever a value may be.
 fn texts() -> Vec<String> {
     let [one, two] = CANARY;
     let mut texts = vec![

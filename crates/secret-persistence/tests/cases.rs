@@ -1,8 +1,8 @@
-//! Files of settings with a trap, each shaped like one that an operator had: every file in
-//! `settings/cases` against the text of its name in `settings/cases/expected`. `UPDATE_EXPECTED=1` writes
-//! those again; read the difference before committing.
+//! Files of settings with a trap, each based on a file that an operator had: every file in
+//! `settings/cases` is compared with the text in `settings/cases/expected`. `UPDATE_EXPECTED=1`
+//! updates the texts; read the diff before committing.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settings/cases")
 }
 
-/// What the Secrets of the files have, each under every key that one of the files names.
+/// The Secrets of the files, with each value under every key that one of the files names.
 const SECRETS: &str = "
 kind: Secret
 metadata: {name: pg}
@@ -40,7 +40,7 @@ stringData:
   AB_AZURE_KEY_VAULT_CLIENT_SECRET: of-the-secret
 ";
 
-/// A shell that has identities and stores of its own, none of which may be taken.
+/// A shell with other identities and stores, none of which may be used.
 fn shell() -> Environment {
     Environment::from_iter([
         ("AWS_ACCESS_KEY_ID", "of-the-shell"),
@@ -75,7 +75,7 @@ fn read(path: &Path, secrets: &KubernetesSecrets) -> String {
     text
 }
 
-/// With secrets: all of them are made up, and they are what is to be proven.
+/// With secrets: all of them are invented, and the test is about them.
 fn values(text: &mut String, values: &SettingMap) {
     for name in values.names() {
         let value = values.secret(name).unwrap();
@@ -112,7 +112,7 @@ fn files_with_a_trap() {
     }
 }
 
-/// Secrets that are given as files, and what is given in their place.
+/// Secrets that are passed as files, and other resources that are passed instead.
 #[test]
 fn manifests_with_a_trap() {
     let of = |name: &str| KubernetesSecrets::none().with_file(&folder().join(name));
@@ -140,7 +140,7 @@ fn manifests_with_a_trap() {
     }
 }
 
-/// The Secret that the chart makes for a release, where no other is named.
+/// The Secret that the chart creates for a release, if no other is named.
 #[test]
 fn the_secret_of_the_release_is_found() {
     let manifest = |names: &[&str]| {
@@ -166,11 +166,11 @@ fn the_secret_of_the_release_is_found() {
         ),
         (
             &["a-airbyte-secrets", "b-airbyte-secrets"],
-            "Secret airbyte-config-secrets, which is not at hand",
+            "Secret airbyte-config-secrets, which was not passed",
         ),
         (
             &["other"],
-            "Secret airbyte-config-secrets, which is not at hand",
+            "Secret airbyte-config-secrets, which was not passed",
         ),
     ] {
         let secrets = KubernetesSecrets::none()
@@ -181,7 +181,7 @@ fn the_secret_of_the_release_is_found() {
     }
 }
 
-/// Which identities of a file are refused, with what to write: the shell has others.
+/// The identities in a file that are refused, with what to write. The shell contains others.
 #[test]
 fn an_identity_for_an_sdk_is_the_files_or_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -252,7 +252,7 @@ fn an_identity_for_an_sdk_is_the_files_or_refused() {
             "{line}: {shown}"
         );
     }
-    // Beside an identity of ours they are for something else, such as the logs.
+    // Beside one of our identities, they are for something else, such as the logs.
     let key = "AWS_SECRET_MANAGER_ACCESS_KEY_ID=a\nAWS_SECRET_MANAGER_SECRET_ACCESS_KEY=b\n";
     for (start, line) in [
         (
@@ -284,7 +284,7 @@ fn an_identity_for_an_sdk_is_the_files_or_refused() {
             "{line}: {shown}"
         );
     }
-    // The same where a values file gives it to a component.
+    // The same if a values file passes it to a component.
     let values = "global: {secretsManager: {type: AWS_SECRET_MANAGER, awsSecretManager: {region: eu-west-1, \
                   authenticationType: instanceProfile}}}\n";
     let shown = read(&format!(
@@ -304,7 +304,7 @@ fn an_identity_for_an_sdk_is_the_files_or_refused() {
     assert!(shown.starts_with("store: "), "{shown}");
 }
 
-/// Files that are something else, in forms of which each has one case above or none.
+/// Files of another kind, in forms that have no case above.
 #[test]
 fn a_file_says_what_it_is() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -319,11 +319,11 @@ fn a_file_says_what_it_is() {
         ("# nothing\n\n".into(), "the file is empty"),
         ("[Service]\nEnvironment=VAULT_AUTH_TOKEN=canary\n".into(), "EnvironmentFile="),
         (format!("[{vault}]"), "the settings are a list"),
-        (format!(r#"{{"config": {vault}}}"#), "stand under `config`"),
-        (format!(r#"{{"items": [{vault}]}}"#), "stand under `items`"),
-        (format!(r#"{{"data": {{"configuration": {vault}}}}}"#), "stand under `data.configuration`"),
+        (format!(r#"{{"config": {vault}}}"#), "are under `config`"),
+        (format!(r#"{{"items": [{vault}]}}"#), "are under `items`"),
+        (format!(r#"{{"data": {{"configuration": {vault}}}}}"#), "are under `data.configuration`"),
         (r#"{"SECRET_PERSISTENCE": "VAULT", "VAULT_AUTH_TOKEN": "canary"}"#.into(), "`SECRET_PERSISTENCE` is not read"),
-        (format!("{{\"secret\": {}}}", serde_json::Value::from(vault)), "stand under `secret`"),
+        (format!("{{\"secret\": {}}}", serde_json::Value::from(vault)), "are under `secret`"),
         ("- VAULT_AUTH_TOKEN: canary\n".into(), "the file is a list"),
         ("canary\n".into(), "a single value"),
         ("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: canary}\n".into(), "--kubernetes-secret"),
@@ -357,7 +357,7 @@ fn a_file_says_what_it_is() {
         format!(
             "apiVersion: a/v1\nkind: Application\nspec: {{sources: [{{ref: v}}, {{helm: {{valuesObject: {values}}}}}]}}\n"
         ),
-        // Another chart's database beside a store of ours.
+        // Another chart's database beside one of our stores.
         format!(
             "{}\nkeycloak: {{externalDatabase: {{host: h}}}}",
             values.replace('"', "").trim_matches(['{', '}']).to_owned() + "}}}"
@@ -368,7 +368,7 @@ fn a_file_says_what_it_is() {
     }
 }
 
-/// Advice is in the words of the file.
+/// Hints use the names of the file.
 #[test]
 fn what_is_missing_is_called_as_the_file_calls_it() {
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,6 +1,6 @@
 //! Layers by settings, over SQLite.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -104,7 +104,7 @@ fn a_misspelt_layer_is_named_beside_a_misspelt_setting_of_the_store() {
     }
 }
 
-/// Each replica would otherwise take the whole share of the second store's quota.
+/// Otherwise each replica would use the whole share of the second store's quota.
 #[test]
 fn replicas_divide_the_quota_of_the_second_store_too() {
     let replicas = |mirror: &str| {

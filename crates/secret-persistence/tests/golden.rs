@@ -1,7 +1,7 @@
-//! What documented files mean: each file in `settings` against the text of its name in
-//! `settings/expected`. `UPDATE_EXPECTED=1` updates them; read the diff before committing.
+//! Documented files: each file in `settings` is compared with the text in `settings/expected`.
+//! `UPDATE_EXPECTED=1` updates the texts; read the diff before committing.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settings")
 }
 
-/// The files of a form, by the beginning of their names.
+/// The files of a form, by the prefix of their names.
 fn files(form: &str) -> Vec<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(folder())
         .unwrap()
@@ -68,7 +68,7 @@ fn render(settings: &Settings) -> String {
     text
 }
 
-/// With secrets: all of them are documented placeholders, and they are what is to be proven.
+/// With secrets: all of them are documented placeholders, and the test is about them.
 fn values(text: &mut String, values: &SettingMap) {
     for name in values.names() {
         let value = values.secret(name).unwrap();

@@ -1,6 +1,6 @@
-//! The tables of `docs/settings.md` are those of the code. `UPDATE_EXPECTED=1` updates them.
+//! The tables of `docs/settings.md` match the code. `UPDATE_EXPECTED=1` updates them.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -11,7 +11,7 @@ use secret_persistence::{COMMON, Kind, Setting, key_table};
 const BEGIN: &str = "<!-- table: ";
 const END: &str = "<!-- end -->";
 
-/// The document with its tables made from the code.
+/// The document with its tables generated from the code.
 fn rendered(document: &str) -> String {
     let mut text = String::new();
     let mut rest = document;
@@ -136,7 +136,7 @@ fn the_document_has_the_tables_of_the_code() {
     }
 }
 
-/// The names that operators of Airbyte have, each in its table.
+/// The names that Airbyte operators use, each in its table.
 #[test]
 fn every_documented_name_is_there() {
     for (kind, variables) in [
@@ -204,7 +204,7 @@ fn every_documented_name_is_there() {
     }
 }
 
-/// Settings around a store and settings of a store share one namespace in URLs.
+/// Common settings and settings of a store share one namespace in URLs.
 #[test]
 fn no_name_means_two_things() {
     for kind in Kind::ALL {

@@ -1,6 +1,6 @@
-//! Every store by settings alone, on servers: what an operator sets is all that a service needs.
+//! Every store from settings, with real servers: a service needs only what an operator sets.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use secret_persistence::{
 use serde_json::json;
 use uuid::Uuid;
 
-/// Opens the store, writes a secret, reads it back and finds the owner with it.
+/// Opens the store, writes a secret, reads it, and checks its owner.
 async fn proves(settings: Settings) {
     let settings = settings.with("owner", "by_settings").unwrap();
     let store = connect(settings).await.unwrap();
@@ -118,8 +118,8 @@ impl Storages for Row {
     }
 }
 
-/// Rotating a storage's token changes one secret and one row. Nothing is restarted, and no
-/// call fails that comes after both.
+/// Rotating a storage's token changes one secret and one row. Nothing is restarted, and no later
+/// call fails.
 #[tokio::test]
 async fn a_storage_whose_token_is_refused_is_opened_anew() {
     let Some(server) = VaultServer::start_or_env().await else {
@@ -148,7 +148,7 @@ async fn a_storage_whose_token_is_refused_is_opened_anew() {
     let rows = Arc::new(Row(Mutex::new(row(&coordinate(1)))));
     let settings = StoresSettings::new(default)
         .with_storages(Arc::clone(&rows) as _)
-        // Only a refusal makes it look again.
+        // Only a refusal causes a new check.
         .with_recheck(Duration::from_secs(3600));
     let stores = stores(settings).await.unwrap();
     let keep = async |version, token: &str| {

@@ -1,6 +1,6 @@
 //! Several stores: a default one in SQLite, and others whose credentials are secrets in it.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -61,7 +61,7 @@ fn scope(id: &str) -> Scope {
     Scope::new("storage_organization_", id.parse().unwrap()).unwrap()
 }
 
-/// Writes a secret of the scope, and gives a pointer to it.
+/// Writes a secret of the scope, and returns a pointer to it.
 async fn pointer(stores: &Stores, of: &str, version: i64, value: &str) -> Value {
     let secret = "0e6a1a53-5a5e-4f4e-8c11-64a1d4b7e1f2".parse().unwrap();
     let coordinate = ManagedCoordinate::new(&scope(of), secret, version).unwrap();
@@ -155,7 +155,7 @@ async fn changed_settings_open_the_store_anew() {
     );
     let second = stores.store(Some(&id("a"))).await.unwrap();
     assert!(!Arc::ptr_eq(&first, &second));
-    // What cannot be looked at is taken to be unchanged; what is gone is gone.
+    // Settings that cannot be read count as unchanged; a deleted storage is gone.
     *table.down.lock().unwrap() = true;
     assert!(Arc::ptr_eq(
         &second,
@@ -167,7 +167,8 @@ async fn changed_settings_open_the_store_anew() {
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 }
 
-/// Callers with less patience than the table needs would otherwise keep a revoked credential in use.
+/// Otherwise callers with a shorter timeout than the table needs would keep using a revoked
+/// credential.
 #[tokio::test]
 async fn a_look_at_the_settings_that_was_abandoned_is_made_again() {
     let (folder, table) = (tempfile::tempdir().unwrap(), Arc::default());
@@ -205,10 +206,10 @@ async fn a_tenants_pointer_reaches_no_secret_but_its_own() {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{name}: {error}");
         assert!(!format!("{error} {error:?}").contains("canary"));
     }
-    // The operator's own settings may point to any secret of the default store.
+    // The operator's settings may point to any secret of the default store.
     table.put("operator", Storage::of_operator(access_key(foreign)));
     stores.store(Some(&id("operator"))).await.unwrap();
-    // What a tenant may not say is refused where the store is opened.
+    // Settings that a tenant must not set are refused when the store is opened.
     let ambient = json!({"auth_type": "IAM_ROLE", "roleArn": "arn:aws:iam::123456789012:role/x", "awsRegion": "eu-west-1", "tagKey": "T"});
     table.put("ambient", of_tenant(ambient));
     assert!(stores.store(Some(&id("ambient"))).await.is_err());
@@ -284,7 +285,7 @@ async fn audit_events_go_to_the_file_of_the_settings() {
     );
     assert_eq!(event["coordinate"], pointer["_secret"]);
     assert!(!text.contains("canary"));
-    // Where nothing can be written, nothing is read.
+    // If audit events cannot be written, nothing is read.
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     assert!(!hydrate(&stores, &pointer).await);

@@ -1,6 +1,6 @@
-//! What a tenant's settings may not say: one test per refusal, through the façade.
+//! Settings that a tenant must not set: one test per refusal, through the façade.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use secret_persistence::{Environment, ErrorKind, Settings, Tenant, connect};
@@ -212,14 +212,14 @@ fn addresses_of_this_network() {
     }
 }
 
-/// A name is no address before it is looked up, and the connection is made to what was checked.
+/// A name has no address before it is resolved, and the connection uses the checked address.
 #[tokio::test]
 async fn names_of_addresses_of_this_network() {
     let settings = fine(&vault("https://localhost:1"), &Tenant::new());
     let error = connect(settings).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     assert!(error.message().contains("public internet"), "{error}");
-    // Where the operator lists it, it is connected to, and nothing listens there.
+    // If the operator lists the host, the store connects to it, and nothing listens there.
     let listed = Tenant::new().with_allowed_hosts(["localhost"]);
     let settings = fine(&vault("https://localhost:1"), &listed)
         .with("retry-attempts", "1")

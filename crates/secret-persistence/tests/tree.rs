@@ -1,11 +1,11 @@
-//! A build with one store has no other store's SDK in it.
+//! A build with one store does not contain another store's SDK.
 
-// The helpers are tests too, which clippy only sees in functions that are marked.
+// Clippy recognises only functions with the test attribute as tests, which helpers lack.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 
-/// Features, and the packages by which one knows each store's backend and SDK.
+/// Features, and the packages that identify each store's backend and SDK.
 const STORES: &[(&str, &[&str])] = &[
     (
         "aws",

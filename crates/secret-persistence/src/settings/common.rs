@@ -37,7 +37,7 @@ pub const COMMON: &[Setting] = &[
     .with_default("300"),
     Setting::new(
         "cache-stale-seconds",
-        "how much longer a value is served while the store does not answer, 0 to 604800",
+        "how much longer a value is served while the store does not respond, 0 to 604800",
     )
     .with_env(&["SECRETS_CACHE_STALE_SECONDS"])
     .with_helm(&["cacheStaleSeconds"])
@@ -73,7 +73,7 @@ pub const COMMON: &[Setting] = &[
     .with_helm(&["limit"]),
     Setting::new(
         "limit-share",
-        "the part of the quota that this installation may use, 0.001 to 1: others use the account too",
+        "the part of the quota that this installation may use, 0.001 to 1, because others may use the account too",
     )
     .with_env(&["SECRETS_LIMIT_SHARE"])
     .with_helm(&["limitShare"])
@@ -131,7 +131,7 @@ pub(crate) struct Layering {
 }
 
 impl Layering {
-    /// Reads them, with the store's quotas as defaults.
+    /// Reads the layers, with the store's quotas as defaults.
     pub(crate) fn of(settings: &Settings) -> Result<Self> {
         let values = &settings.common;
         let quotas = settings.backend()?.quotas.map(|quotas| quotas());
@@ -156,7 +156,7 @@ pub(crate) fn audit_mode(values: &SettingMap) -> Result<Option<AuditMode>> {
 }
 
 fn cache(values: &SettingMap) -> Result<Option<CacheOptions>> {
-    // What is not switched on is checked all the same: it may be tomorrow.
+    // Settings of disabled layers are checked too, because a layer may be enabled later.
     let options = CacheOptions::default()
         .with_ttl(seconds(values, "cache-ttl-seconds", 1..=86_400)?)
         .with_stale(seconds(values, "cache-stale-seconds", 0..=604_800)?)
@@ -241,7 +241,7 @@ mod tests {
         assert!(limit(&[("limit-writes-per-second", "3")]).is_some());
     }
 
-    /// The documentation of the layers and the table of settings say the same.
+    /// The documentation of the layers matches the table of settings.
     #[test]
     fn the_tables_defaults_are_those_of_the_layers() {
         let unset = values(&[("cache", "true")]);

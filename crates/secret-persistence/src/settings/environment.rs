@@ -38,8 +38,8 @@ impl Environment {
     /// The variables for one of several stores or databases: a variable with the prefix replaces
     /// the variable without it.
     ///
-    /// An empty variable is unset, so `FROM_DATABASE_USER=` hides nothing; nor does what Kubernetes
-    /// injects for a service whose name begins like the prefix.
+    /// An empty variable counts as unset, so `FROM_DATABASE_USER=` hides nothing. The same applies
+    /// to variables that Kubernetes injects for a service whose name begins like the prefix.
     ///
     /// ```
     /// use secret_persistence::Environment;
@@ -141,12 +141,12 @@ impl Settings {
         Ok(Self::of_variables(environment)?.with_warnings(warnings))
     }
 
-    /// Reads the variables of a file, and behind them those that are ours alone. What is a warning in an
-    /// environment, which others have written for other programs, is an error in a file.
+    /// Reads the variables of a file, and our own variables from the environment. What is a warning
+    /// in an environment, which other programs share, is an error in a file.
     ///
     /// # Errors
-    /// As [`from_env`](Self::from_env); and `InvalidConfig` where another store than the database seems to
-    /// be meant, and for an identity that only an SDK would read.
+    /// As [`from_env`](Self::from_env); and `InvalidConfig` if another store than the database
+    /// seems to be meant, and for an identity that only an SDK would read.
     pub(super) fn from_file_of_variables(file: Environment, ours: Environment) -> Result<Self> {
         if file.get(SECRET_PERSISTENCE).is_none()
             && let Some((what, remedy)) = unnamed::find(&file)
@@ -198,8 +198,8 @@ impl Settings {
 }
 
 /// Kubernetes sets variables such as `<SERVICE>_PORT=tcp://…` in every pod, for every service of
-/// its
-/// namespace: <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
+/// its namespace:
+/// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
 fn is_of_a_service(name: &str, value: &str) -> bool {
     name.ends_with("_PORT")
         && ["tcp://", "udp://", "sctp://"]

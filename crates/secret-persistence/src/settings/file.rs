@@ -8,15 +8,16 @@ use super::{Environment, KubernetesSecrets, Settings, helm, text, tree, variable
 
 impl Settings {
     /// Reads a file of any form: the JSON for external secret management, a Helm `values.yaml`, or
-    /// environment variables, one `NAME=value` a line, in UTF-8 or UTF-16. The content says which it is.
+    /// environment variables, one `NAME=value` per line, in UTF-8 or UTF-16. The form is detected
+    /// from the contents.
     ///
-    /// Variables are read as people write them for docker, systemd and shells: with `export`, in quotes,
-    /// over several lines within quotes, with blanks around `=` and comments after a blank. A line that
-    /// two of those would read in two ways is an error.
+    /// Variables are read as people write them for docker, systemd and shells: with `export`, in
+    /// quotes, over several lines within quotes, with spaces around `=` and comments after a space.
+    /// A line that two of those would read differently is an error.
     ///
-    /// The environment stands behind the file, as each form says; behind a file of variables it is not
-    /// asked, except for `SECRETS_…`. Variables that give an identity to an SDK are refused in a file: an
-    /// SDK would not see them, and work with what the process has.
+    /// The environment completes the file as documented for each form. For a file of variables, it
+    /// only adds `SECRETS_…`. Variables that define an identity for an SDK are refused in a file:
+    /// the SDK would not see them, and would use the identity of the process.
     ///
     /// # Errors
     /// `InvalidConfig` if the file cannot be read, and the errors of its form.
@@ -39,7 +40,7 @@ impl Settings {
                 Self::from_values(&document, secrets, environment)
             }
             Ok(document) => Self::from_value(&document, environment),
-            // YAML may have braces around it too.
+            // YAML may begin with a brace too.
             Err(error) => match tree::yaml("the file", &text) {
                 Ok(documents)
                     if documents
@@ -82,7 +83,7 @@ mod tests {
             ),
             ("externalDatabase: {host: h}", Kind::Database),
         ] {
-            // As a Windows editor writes it, too.
+            // As a Windows editor saves it.
             let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
             std::fs::write(&path, windows).unwrap();
             let read = || Settings::from_file(&path, &KubernetesSecrets::none(), &environment);

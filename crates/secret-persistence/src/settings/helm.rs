@@ -2,14 +2,15 @@
 //!
 //! The charts, by their templates in github.com/airbytehq/airbyte-platform:
 //!
-//! | chart | templates | database | credentials where nothing is named |
+//! | chart | templates | database | credentials by default |
 //! |---|---|---|---|
 //! | 0.4x to 0.6x | `charts/airbyte/templates/_helpers.tpl` | `postgresql.enabled` decides, then `externalDatabase` | `<release>-airbyte-secrets` |
 //! | 1.x | `charts/airbyte/templates/_database.tpl` | `postgresql.enabled` decides, then `global.database` | `<release>-airbyte-secrets` |
 //! | 2.x | `charts/v2/airbyte/templates/config/_database.tpl`, `_secretsManager.tpl` | `global.database` | `global.secretName`, then `<release>-airbyte-secrets` |
 //! | data plane | `charts/v2/airbyte-data-plane/templates/config/_secretsManager.tpl` | none | `secretName` at the root |
 //!
-//! Their documentation names `airbyte-config-secrets` throughout, which comes before the release's.
+//! The charts' documentation uses `airbyte-config-secrets` throughout, which has precedence over
+//! the release's Secret.
 
 mod block;
 mod database;
@@ -27,8 +28,8 @@ use crate::kind::Kind;
 
 pub(super) use document::{is_of_values, is_sealed, refuse_text};
 
-/// Keys of `global.secretsManager` beside the stores' blocks. `enabled` is in the chart's own
-/// values, but only `type` decides.
+/// Keys of `global.secretsManager` beside the stores' blocks. The chart's own values contain
+/// `enabled`, but only `type` decides.
 const KEYS: &[&str] = &[
     "enabled",
     "secretName",
@@ -37,24 +38,24 @@ const KEYS: &[&str] = &[
     "type",
 ];
 
-/// The place of the store, and where the chart of a data plane has it.
+/// The place of the store, and its place in the chart of a data plane.
 const MANAGER_PLACE: &str = "global.secretsManager";
 const DATA_PLANE_PLACE: &str = "secretsManager";
 
 /// The path of the common settings, which the chart does not define.
 const COMMON_PLACE: &str = "global.secretPersistence";
 
-/// How AWS, and Google in documented files, say that credentials stand in a Secret.
+/// The key with which AWS, and Google in documented files, selects credentials in a Secret.
 const AUTHENTICATION_TYPE: &str = "authenticationType";
 
-/// The Secret of Vault's token, by the name that version 2 of the chart has for it.
+/// The Secret of Vault's token, by its name in version 2 of the chart.
 const TOKEN_SECRET: &str = "authTokenRefName";
 
 impl Settings {
     /// Reads a Helm `values.yaml` as Airbyte documents it: `global.secretsManager` contains the
     /// kind of store and its block; without it, the store is the database in `global.database` or
     /// `externalDatabase`. The common settings are in `global.secretPersistence`, with the names of
-    /// [`COMMON`] in camel case. The values within a HelmRelease of Flux and an Application of Argo CD
+    /// [`COMMON`] in camel case. Values within a HelmRelease of Flux or an Application of Argo CD
     /// are read too.
     ///
     /// `null` and `""` count as unset. Credentials are in the file, or in a Kubernetes Secret under
@@ -62,11 +63,11 @@ impl Settings {
     /// from the environment: the owner, the layers, a database's key ring.
     ///
     /// # Errors
-    /// `InvalidConfig` for what is no YAML; for other files that people have beside the values, with what
-    /// to give in their place; for unknown keys in `global.secretsManager` and in the block of the chosen
-    /// store, with the nearest known one; where another store than the database seems to be meant, but is
-    /// named where the chart does not look; for a credential in the file together with the key of one;
-    /// and for a Secret or key that is referred to and not there.
+    /// `InvalidConfig` for invalid YAML; for other files that people keep beside the values, with
+    /// what to pass instead; for unknown keys in `global.secretsManager` and in the block of the
+    /// chosen store, with the nearest known one; if another store than the database seems to be
+    /// meant, but is set where the chart does not look; for a credential in the file together with
+    /// the key of one in a Secret; and for a missing Secret or key.
     pub fn from_helm(
         values: &str,
         secrets: &KubernetesSecrets,
@@ -78,14 +79,14 @@ impl Settings {
             [] => &empty,
             [document] => document,
             _ => {
-                return Err(invalid("the values file holds several documents")
-                    .with_hint("give the one with the values"));
+                return Err(invalid("the values file contains several documents")
+                    .with_hint("pass only the one with the values"));
             }
         };
         Self::from_values(root, secrets, environment)
     }
 
-    /// As [`from_helm`](Self::from_helm), parsed already.
+    /// As [`from_helm`](Self::from_helm), for parsed values.
     pub(super) fn from_values(
         document: &Value,
         secrets: &KubernetesSecrets,
@@ -137,7 +138,7 @@ impl Settings {
 struct Manager<'a> {
     place: &'static str,
     entries: &'a Map<String, Value>,
-    /// The Secret for everything, where this one names none.
+    /// The Secret for all credentials, if this one names none.
     secret: Option<&'a Value>,
 }
 
@@ -151,8 +152,8 @@ impl<'a> Manager<'a> {
                 secret: global.and_then(|global| global.get("secretName")),
             }));
         }
-        // Without `global` it is the chart of a data plane, or a file as version 1 documents it for
-        // Google; in the other chart the place is wrong.
+        // Without `global`, this is the chart of a data plane, or a file as version 1 documents it
+        // for Google. In the other chart, this place is wrong.
         let at_root = root.get("secretsManager").filter(|_| global.is_none());
         let is_documented = ["airbyteUrl", "dataPlane"]
             .iter()
@@ -168,7 +169,7 @@ impl<'a> Manager<'a> {
         }
     }
 
-    /// The kind of store that `type` names; `None` where it is unset, which means the database.
+    /// The kind of store in `type`; `None` if it is unset, which means the database.
     fn kind(&self) -> Result<Option<Kind>> {
         let blocks = || Kind::ALL.into_iter().filter_map(Kind::helm_block);
         let known = KEYS.iter().copied().chain(blocks());
@@ -188,7 +189,8 @@ impl<'a> Manager<'a> {
             return Kind::of_helm(&place, text.expose()).map(Some);
         }
         match blocks().find(|block| self.entries.get(*block).is_some_and(is_filled)) {
-            // The database would be taken, in plain text, by somebody who set up another store.
+            // Without this error, someone who configured another store would get the database, in
+            // plain text.
             Some(block) => Err(invalid(format!("`{place}` is missing beside `{block}`"))
                 .with_hint(format!("set it to {block}"))),
             None => Ok(None),
@@ -201,7 +203,7 @@ impl<'a> Manager<'a> {
         let place = format!("{}.{name}", self.place);
         let entries = tree::entries(&place, self.entries.get(name))?.ok_or_else(|| {
             invalid(format!("`{place}` is missing"))
-                .with_hint("it holds the settings of the chosen store")
+                .with_hint("it contains the settings of the chosen store")
         })?;
         let names = self.secret_names(entries, secrets)?;
         let mut block = Block::new(place.clone(), entries, names, secrets);
@@ -248,9 +250,11 @@ impl<'a> Manager<'a> {
             };
             match &named {
                 Some((first, other)) if *other != name => {
-                    return Err(invalid(format!("`{first}` and `{key}` name two Secrets"))
-                        .with_store(self.place)
-                        .with_hint("they mean the same: leave one out"));
+                    return Err(
+                        invalid(format!("`{first}` and `{key}` name different Secrets"))
+                            .with_store(self.place)
+                            .with_hint("they have the same meaning: remove one"),
+                    );
                 }
                 _ => named = Some((key, name)),
             }
@@ -266,8 +270,8 @@ impl<'a> Manager<'a> {
     }
 }
 
-/// Whether somebody has set up a store in a block. The charts' own values have some keys filled, with words
-/// and names of keys that everybody has, and with placeholders.
+/// Whether a block configures a store. The charts' own values contain some keys with common words,
+/// names of keys and placeholders.
 fn is_filled(block: &Value) -> bool {
     let entries = block.as_object().into_iter().flatten();
     let mut set = entries.filter(|(key, value)| {
@@ -279,7 +283,7 @@ fn is_filled(block: &Value) -> bool {
     set.next().is_some()
 }
 
-/// The Secrets of a file that names none for the purpose: the one for everything, else those of the
+/// The Secrets of a file that names none: the one for all credentials, otherwise those of the
 /// documentation and of the chart.
 fn secret_names(for_all: Option<String>, secrets: &KubernetesSecrets) -> Result<Vec<String>> {
     Ok(match for_all {
@@ -349,15 +353,15 @@ fn common(values: &mut SettingMap, global: &Map<String, Value>) -> Result<()> {
 fn no_secret(name: &str, place: &str, secrets: &KubernetesSecrets) -> Error {
     match secrets.sealed(name) {
         Some(kind) => invalid(format!(
-            "`{place}` refers to the Kubernetes Secret {name}, and what is at hand is its {kind}"
+            "`{place}` refers to the Kubernetes Secret {name}, but only its {kind} was passed"
         ))
         .with_hint(format!(
-            "only the cluster can make the Secret of it: give what `kubectl get secret {name} -o yaml` prints"
+            "only the cluster can create the Secret from it: pass the output of `kubectl get secret {name} -o yaml`"
         )),
         None => invalid(format!(
-            "`{place}` refers to the Kubernetes Secret {name}, which is not at hand"
+            "`{place}` refers to the Kubernetes Secret {name}, which was not passed"
         ))
-        .with_hint("give its manifest, or the folder that it is mounted in"),
+        .with_hint("pass its manifest, or the folder where it is mounted"),
     }
 }
 

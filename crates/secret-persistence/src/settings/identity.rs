@@ -1,7 +1,8 @@
-//! Identities that a file gives in variables of a provider's SDK.
+//! Refuses identities for a provider's SDK in a file of variables.
 //!
-//! An SDK reads those of the process, never of a file. A file with one identity, used in a shell with
-//! another, would work in the shell's; so the file is refused, and says what to write.
+//! An SDK reads its variables from the process, never from a file. With one identity in the file
+//! and another one in the shell, the SDK would use the shell's. Therefore the file is refused, with
+//! what to write instead.
 
 use secret_persistence_core::Result;
 use secret_persistence_core::settings::SettingMap;
@@ -9,12 +10,13 @@ use secret_persistence_core::settings::SettingMap;
 use super::invalid;
 use crate::kind::Kind;
 
-/// Variables of one kind's SDK that say who we are.
+/// Variables of an SDK that define an identity.
 struct Sdk {
     kind: Kind,
-    /// Where one of these settings is set, the SDK does not look for an identity.
+    /// If one of these settings is set, the SDK does not look for an identity.
     unless: &'static [&'static str],
-    /// A variable, and the setting to write in its place; without one, the process has to have it.
+    /// A variable, and the setting to write instead. Without one, the process must have the
+    /// variable.
     variables: &'static [(&'static str, Option<&'static str>)],
 }
 
@@ -76,10 +78,10 @@ const SDKS: &[Sdk] = &[
     },
 ];
 
-/// Refuses variables that give an identity which the settings do not have.
+/// Refuses variables that define an identity which the settings do not contain.
 ///
-/// `variables` are those of the file, each with the place that it stands in; `called` says how the file
-/// calls a setting.
+/// `variables` are those of the file, each with its place; `called` returns the name of a setting
+/// in the file.
 ///
 /// # Errors
 /// `InvalidConfig`, with the place and what to write there.
@@ -96,17 +98,17 @@ pub(super) fn refuse_of_sdks<'a>(
     for (place, name) in variables {
         let known = sdk.variables.iter().find(|(known, _)| *known == name);
         let setting = match known {
-            // Each of a database's variables is an identity by itself.
+            // Each of a database's variables is an identity.
             Some((_, Some(setting))) if store.is_set(setting) => continue,
             Some((_, setting)) => *setting,
             None => continue,
         };
         let remedy = match setting.and_then(&called) {
-            Some(key) => format!("set {key} in its place"),
-            None => String::from("leave it out here, and set it where the process runs"),
+            Some(key) => format!("set {key} instead"),
+            None => String::from("remove it here, and set it where the process runs"),
         };
         return Err(invalid(format!(
-            "`{place}` gives an identity that only an SDK reads, and only from the environment of the \
+            "`{place}` defines an identity that only an SDK reads, and only from the environment of the \
              process: the file would be used with another identity"
         ))
         .with_hint(remedy));

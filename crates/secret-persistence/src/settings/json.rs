@@ -108,10 +108,10 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
     let object = match value {
         Value::Object(object) => object,
         Value::Array(_) => {
-            return Err(invalid("the settings are a list, and no JSON object")
-                .with_hint("give one of its objects by itself"));
+            return Err(invalid("the settings are a list, not a JSON object")
+                .with_hint("pass one of its objects"));
         }
-        _ => return Err(invalid("the settings are no JSON object")),
+        _ => return Err(invalid("the settings are not a JSON object")),
     };
     tree::refuse_encrypted("the file", value)?;
     let has = |key: &&str| object.get(*key).is_some_and(|value| !value.is_null());
@@ -143,8 +143,8 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
     match fitting[..] {
         [(at, form)] => Ok((backends.swap_remove(at), form, object)),
         [] => Err(match wrapped(&backends, object, 3) {
-            Some(key) => invalid(format!("the settings stand under `{key}`"))
-                .with_hint(format!("give the object that `{key}` holds by itself")),
+            Some(key) => invalid(format!("the settings are under `{key}`"))
+                .with_hint(format!("pass only the value of `{key}`")),
             None => no_form(&backends, object, auth_type),
         }),
         _ => {
@@ -161,7 +161,7 @@ fn recognise(value: &Value) -> Result<(Backend, JsonForm, &Map<String, Value>)> 
     }
 }
 
-/// The key of an object that would fit a form, or of a text that holds one, or of a list of them.
+/// The key of an object that matches a form, of a text that contains one, or of a list of them.
 fn wrapped(backends: &[Backend], object: &Map<String, Value>, depth: usize) -> Option<String> {
     let forms = || backends.iter().flat_map(|backend| backend.json);
     let fits = |inner: &Value| {
@@ -169,7 +169,7 @@ fn wrapped(backends: &[Backend], object: &Map<String, Value>, depth: usize) -> O
     };
     let holds = |inner: &Value| match inner {
         Value::Array(items) => items.iter().any(fits),
-        // JSON within a text, as consoles and exports have it.
+        // JSON within a string, as consoles and exports contain it.
         Value::String(text) if text.trim_start().starts_with('{') => {
             tree::json("the text", text).is_ok_and(|inner| fits(&inner))
         }
@@ -190,7 +190,7 @@ fn wrapped(backends: &[Backend], object: &Map<String, Value>, depth: usize) -> O
     None
 }
 
-/// Why no form matches: the nearest form, and what is missing.
+/// The error if no form matches: the nearest form, and what is missing.
 fn no_form(backends: &[Backend], object: &Map<String, Value>, auth_type: Option<&str>) -> Error {
     let known = |text| {
         let forms = backends.iter().flat_map(|backend| backend.json);
@@ -252,7 +252,7 @@ fn no_form(backends: &[Backend], object: &Map<String, Value>, auth_type: Option<
 }
 
 fn wrong_auth_type() -> Error {
-    invalid("`auth_type` is IAM_ROLE or ACCESS_KEY, for AWS only")
+    invalid("`auth_type` must be IAM_ROLE or ACCESS_KEY, and is for AWS only")
 }
 
 /// Sets every value of the object.
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn what_fits_no_form_or_several_is_refused() {
         for (value, expected) in [
-            (json!([]), "no JSON object"),
+            (json!([]), "not a JSON object"),
             (json!({}), "no known form"),
             (json!({"auth_type": "SSO"}), "IAM_ROLE or ACCESS_KEY"),
             (json!({"auth_type": 1}), "IAM_ROLE or ACCESS_KEY"),
@@ -354,7 +354,7 @@ mod tests {
                 json!({"address": "https://v", "token": "canary", "prefix": "x", "namespace": "n"}),
                 "unknown setting",
             ),
-            // Without auth_type an access key is meant, and a role has no place beside it.
+            // Without auth_type, an access key is assumed, and a role is not allowed beside it.
             (
                 json!({"awsAccessKey": "a", "awsSecretAccessKey": "canary", "awsRegion": "us-east-1", "tagKey": "T", "roleArn": "r"}),
                 "unknown setting",

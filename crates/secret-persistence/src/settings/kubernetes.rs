@@ -28,9 +28,9 @@ const DEFAULT: &str = "airbyte-config-secrets";
 #[derive(Clone, Default)]
 #[must_use]
 pub struct KubernetesSecrets {
-    /// By name and key; `None` for values that are not text, such as a key store beside our keys.
+    /// By name and key. `None` for values that are not text, such as a key store.
     manifests: BTreeMap<String, BTreeMap<String, Option<SecretValue>>>,
-    /// What a controller would make Secrets of: the kind, by the Secret's name.
+    /// Resources from which a controller creates Secrets: the kind, by the Secret's name.
     sealed: BTreeMap<String, String>,
     /// Folders of one Secret each; a folder without a name is for any Secret.
     folders: Vec<(Option<String>, PathBuf)>,
@@ -75,7 +75,8 @@ impl KubernetesSecrets {
     /// Adds the Secrets of a file of manifests, in UTF-8 or UTF-16.
     ///
     /// # Errors
-    /// `InvalidConfig` where the file cannot be read, and as [`with_manifests`](Self::with_manifests).
+    /// `InvalidConfig` if the file cannot be read; otherwise as
+    /// [`with_manifests`](Self::with_manifests).
     pub fn with_file(self, path: &Path) -> Result<Self> {
         self.with_manifests(&text::read(path)?)
     }
@@ -97,22 +98,22 @@ impl KubernetesSecrets {
         self.manifests.contains_key(name) || self.folder(name).is_some()
     }
 
-    /// The Secrets that are meant where a file names none: `airbyte-config-secrets` of the documentation,
-    /// then `<release>-airbyte-secrets`, which the charts make and use.
+    /// The Secrets of a file that names none: `airbyte-config-secrets` of the documentation, then
+    /// `<release>-airbyte-secrets`, which the charts create and use.
     pub(super) fn defaults(&self) -> Vec<String> {
         let of_chart = |name: &&String| {
             name.ends_with("-airbyte-secrets") || name.ends_with("-airbyte-data-plane-secrets")
         };
         let of_release: Vec<&String> = self.manifests.keys().filter(of_chart).collect();
         let mut names = vec![DEFAULT.to_owned()];
-        // Of several releases none is meant.
+        // With several releases, the name is ambiguous.
         if let [name] = of_release[..] {
             names.push(name.clone());
         }
         names
     }
 
-    /// The kind of what is at hand in place of a Secret.
+    /// The kind of the resource that was passed instead of a Secret.
     pub(super) fn sealed(&self, name: &str) -> Option<&str> {
         self.sealed.get(name).map(String::as_str)
     }
@@ -126,7 +127,7 @@ impl KubernetesSecrets {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if key.is_empty() || key.len() > 253 || !key.bytes().all(allowed) || key.starts_with("..") {
             return Err(invalid("this is not a valid key of a Kubernetes Secret")
-                .with_hint("a key has letters, digits, `-`, `_` and `.`"));
+                .with_hint("a key consists of letters, digits, `-`, `_` and `.`"));
         }
         let value = match self.manifests.get(name).and_then(|keys| keys.get(key)) {
             Some(Some(value)) => Some(value.clone()),
@@ -154,7 +155,8 @@ impl KubernetesSecrets {
         Some(folder)
     }
 
-    /// Keeps what a Secret would be made of. Its name is that of the resource, unless it says another.
+    /// Records the resource that a Secret is created from. The Secret has the resource's name,
+    /// unless the resource contains another one.
     fn add_sealed(&mut self, kind: &str, resource: &Value) {
         let places = [
             "/spec/target/name",
@@ -194,7 +196,7 @@ impl KubernetesSecrets {
                         wrong(
                             name,
                             key,
-                            "`stringData` of a Secret holds texts: put it in quotes",
+                            "`stringData` of a Secret must contain strings: put it in quotes",
                         )
                     })?
                     .unwrap_or_else(|| SecretValue::new(String::new())),
@@ -234,7 +236,7 @@ fn read(path: &Path) -> Result<Option<SecretValue>> {
     }
 }
 
-/// Editors and `echo` add a trailing newline that is not part of the credential.
+/// Removes the newline that editors and `echo` add, and that is not part of the credential.
 fn without_line_end(value: SecretValue) -> SecretValue {
     let text = value.expose();
     let trimmed = text

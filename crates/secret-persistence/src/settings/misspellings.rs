@@ -119,8 +119,8 @@ pub(super) fn find(environment: &Environment, kind: Kind) -> Vec<Warning> {
     warnings
 }
 
-/// Variables of ours whose values are as a file has them, and not as it means them: `docker run
-/// --env-file` and `environment` in a compose file keep quotes, comments and blanks.
+/// Finds our variables whose values contain the syntax of a file: `docker run --env-file` and
+/// `environment` in a compose file keep quotes, comments and spaces.
 pub(super) fn literal(environment: &Environment) -> Vec<Warning> {
     let rows = backend::built_in();
     let rows = rows.iter().flat_map(|backend| backend.settings.rows());
@@ -136,13 +136,13 @@ pub(super) fn literal(environment: &Environment) -> Vec<Warning> {
         let in_quotes =
             |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
         let what = if in_quotes('"') || in_quotes('\'') {
-            "has quotes around its value, which are a part of it"
+            "has quotes around its value, which are part of it"
         } else if value.trim_end_matches(['\r', '\n']).trim()
             != value.trim_end_matches(['\r', '\n'])
         {
-            "has blanks around its value, which are a part of it"
+            "has spaces around its value, which are part of it"
         } else if value.contains(" #") && !value.starts_with('{') {
-            "has something like a comment in its value, which is a part of it"
+            "has a comment in its value, which is part of it"
         } else {
             continue;
         };
@@ -156,7 +156,7 @@ pub(super) fn literal(environment: &Environment) -> Vec<Warning> {
 /// The probable intended name: equal except for case and separators, or different by one or two
 /// letters.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    // A truncated name, in the only namespace that is entirely ours.
+    // A truncated name. Only the names with our own prefix are certainly ours.
     let cut = |known: &&&str| name.starts_with(OURS) && known.starts_with(name);
     if let Some(known) = known.iter().find(cut) {
         return Some(known);
@@ -231,8 +231,8 @@ mod tests {
         for (value, expected) in [
             ("\"canary/\"", "quotes"),
             ("'canary/'", "quotes"),
-            ("canary/ ", "blanks"),
-            (" canary/", "blanks"),
+            ("canary/ ", "spaces"),
+            (" canary/", "spaces"),
             ("canary/ # ours", "comment"),
         ] {
             assert!(told(value).contains(expected), "{value}");
@@ -247,7 +247,7 @@ mod tests {
     fn the_names_of_other_tools_are_told_apart() {
         let warnings = found(Kind::Vault, &["VAULT_ADDR", "VAULT_TOKEN"]);
         assert!(warnings[0].contains("VAULT_ADDRESS") && warnings[1].contains("VAULT_AUTH_TOKEN"));
-        // If ours are set too, theirs are for the other tool.
+        // If ours are set too, the others belong to the other tool.
         assert!(found(Kind::Vault, &["VAULT_ADDR", "VAULT_ADDRESS"]).is_empty());
         assert!(found(Kind::Database, &["VAULT_ADDR"]).is_empty());
         assert_eq!(

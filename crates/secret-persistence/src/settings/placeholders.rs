@@ -1,16 +1,16 @@
-//! Values that somebody was to fill in and did not.
+//! Refuses placeholders that were not replaced.
 
 use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{Error, Result};
 
 use super::{Environment, invalid};
 
-/// A way to write one: how it looks, how it is told, and what fills it in.
+/// A kind of placeholder: its form, its name in errors, and the remedy.
 struct Placeholder {
     looks: &'static str,
     begins: &'static str,
     ends: &'static str,
-    /// What stands in between; the rest is what a credential may look like.
+    /// The text between the delimiters; anything else could be a credential.
     holds: fn(&str) -> bool,
     remedy: &'static str,
 }
@@ -21,28 +21,28 @@ const PLACEHOLDERS: &[Placeholder] = &[
         begins: "${",
         ends: "}",
         holds: is_variable,
-        remedy: "a variable of a shell, of docker compose or of a template: write its value",
+        remedy: "a variable of a shell, docker compose or a template: write its value",
     },
     Placeholder {
         looks: "$(…)",
         begins: "$(",
         ends: ")",
         holds: is_variable,
-        remedy: "a variable of Kubernetes or of a pipeline: write its value",
+        remedy: "a variable of Kubernetes or a pipeline: write its value",
     },
     Placeholder {
         looks: "{{…}}",
         begins: "{{",
         ends: "}}",
         holds: |_| true,
-        remedy: "a template: give the file that it is rendered to",
+        remedy: "a template: pass the rendered file",
     },
     Placeholder {
         looks: "<…>",
         begins: "<",
         ends: ">",
         holds: is_description,
-        remedy: "an example of some documentation: write the value",
+        remedy: "an example from documentation: write the value",
     },
 ];
 
@@ -53,14 +53,14 @@ const REFERENCES: &[Placeholder] = &[
         begins: "ENC[",
         ends: "]",
         holds: |_| true,
-        remedy: "encrypted with SOPS: give what `sops -d` prints",
+        remedy: "encrypted with SOPS: pass the output of `sops -d`",
     },
     Placeholder {
         looks: "ref+…://…",
         begins: "ref+",
         ends: "",
         holds: |text| text.contains("://"),
-        remedy: "a reference of vals: give what `vals eval` prints",
+        remedy: "a reference of vals: pass the output of `vals eval`",
     },
     Placeholder {
         looks: "$…",
@@ -74,7 +74,7 @@ const REFERENCES: &[Placeholder] = &[
         begins: "op://",
         ends: "",
         holds: |_| true,
-        remedy: "a reference of 1Password: give what `op inject` prints",
+        remedy: "a reference of 1Password: pass the output of `op inject`",
     },
     Placeholder {
         looks: "vault:…#…",
@@ -88,7 +88,7 @@ const REFERENCES: &[Placeholder] = &[
         begins: "$ANSIBLE_VAULT;",
         ends: "",
         holds: |_| true,
-        remedy: "encrypted with Ansible: give what `ansible-vault decrypt` prints",
+        remedy: "encrypted with Ansible: pass the output of `ansible-vault decrypt`",
     },
 ];
 
@@ -108,10 +108,10 @@ fn is_description(text: &str) -> bool {
     text.starts_with(char::is_alphabetic) && text.chars().all(allowed)
 }
 
-/// Refuses a text that is a placeholder as a whole.
+/// Refuses a text that is a placeholder.
 ///
 /// # Errors
-/// `InvalidConfig`, with the place and what would fill it in.
+/// `InvalidConfig`, with the place and the remedy.
 pub(super) fn refuse_whole(place: &str, text: &str) -> Result<()> {
     let text = text.trim();
     let is_whole = |known: &&Placeholder| {
@@ -125,7 +125,7 @@ pub(super) fn refuse_whole(place: &str, text: &str) -> Result<()> {
     }
 }
 
-/// Refuses a text that has a placeholder in it. Not for credentials: a password may look like that.
+/// Refuses a text that contains a placeholder. Not for credentials: a password may look like that.
 ///
 /// # Errors
 /// As [`refuse_whole`].
@@ -143,10 +143,10 @@ pub(super) fn refuse_any(place: &str, text: &str) -> Result<()> {
     }
 }
 
-/// Refuses placeholders among values, wherever they came from.
+/// Refuses placeholders among values, in any form.
 ///
 /// # Errors
-/// As [`refuse_whole`], with the variable that has it where there is one.
+/// As [`refuse_whole`], with the name of the variable if there is one.
 pub(super) fn refuse(values: &SettingMap, environment: &Environment) -> Result<()> {
     for row in values.table() {
         let Some(value) = values.secret(row.name) else {
@@ -154,7 +154,7 @@ pub(super) fn refuse(values: &SettingMap, environment: &Environment) -> Result<(
         };
         let has_it = |name: &&&str| environment.secret(name).as_ref() == Some(&value);
         let place = format!("`{}`", row.env.iter().find(has_it).unwrap_or(&row.name));
-        // The URL of a database is a secret for the password that may stand in it.
+        // The URL of a database counts as a secret because it may contain a password.
         match row.secret && row.name != "url" {
             true => refuse_whole(&place, value.expose())?,
             false => refuse_any(&place, value.expose())?,
@@ -164,11 +164,7 @@ pub(super) fn refuse(values: &SettingMap, environment: &Environment) -> Result<(
 }
 
 fn not_filled_in(place: &str, known: &Placeholder) -> Error {
-    invalid(format!(
-        "{place} has a placeholder that nothing has filled in: {}",
-        known.looks
-    ))
-    .with_hint(known.remedy)
+    invalid(format!("{place} contains a placeholder: {}", known.looks)).with_hint(known.remedy)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Prefixes of Vault that are probably not what was meant. None is an error: names are written as they
-//! stand, and somebody may have secrets under such names.
+//! Warns about prefixes of Vault that are probably mistakes. None is an error: prefixes are used
+//! unchanged, and there may be secrets under such names.
 
 use secret_persistence_core::settings::SettingMap;
 
 use super::Warning;
 use crate::kind::Kind;
 
-/// What looks wrong about the prefix of a Vault store.
+/// The warnings about the prefix of a Vault store.
 pub(super) fn warnings(kind: Kind, store: &SettingMap) -> Vec<Warning> {
     let prefix = match kind {
         Kind::Vault => store.text("prefix").unwrap_or_default(),
@@ -19,18 +19,17 @@ pub(super) fn warnings(kind: Kind, store: &SettingMap) -> Vec<Warning> {
     let mut found = Vec::new();
     if prefix.split('/').any(of_the_api) && store.text("kv-version") != Some("1") {
         found.push(
-            "has `data/` or `metadata/` in it, which the interface of KV 2 adds by itself: mount and path \
-             alone are meant",
+            "contains `data/` or `metadata/`, which the API of KV 2 adds by itself: use only mount and path",
         );
     }
     if !prefix.ends_with('/') {
         found.push(match prefix.contains('/') || store.is_set("mount") {
-            true => "has no `/` at its end, so its last part runs together with the names",
-            false => "has no `/` at its end, and is read as the mount",
+            true => "does not end with `/`, so its last part becomes part of the names",
+            false => "does not end with `/`, and is used as the mount",
         });
     }
     if prefix.contains(char::is_whitespace) {
-        found.push("has blanks in it, which become part of every name");
+        found.push("contains spaces, which become part of every name");
     }
     let warning = |what| Warning::new(format!("the prefix of Vault {what}"));
     found.into_iter().map(warning).collect()
@@ -87,10 +86,10 @@ mod tests {
         for (prefix, expected) in [
             ("secret/data/airbyte/", "`data/`"),
             ("secret/metadata/", "`metadata/`"),
-            ("secret/airbyte", "no `/` at its end"),
-            ("secret", "read as the mount"),
-            ("secret/air byte/", "blanks"),
-            (" secret/", "blanks"),
+            ("secret/airbyte", "does not end with `/`"),
+            ("secret", "used as the mount"),
+            ("secret/air byte/", "spaces"),
+            (" secret/", "spaces"),
         ] {
             let told = of(prefix);
             assert!(

@@ -7,7 +7,7 @@ use secret_persistence_core::settings::Trust;
 
 use super::Environment;
 
-/// What the operator keeps for one tenant, in addition to the tenant's settings.
+/// The operator's settings for one tenant, in addition to the tenant's settings.
 ///
 /// ```
 /// use secret_persistence::Tenant;

@@ -1,4 +1,4 @@
-//! Files as text, in the encodings that editors save.
+//! Reads text files in the encodings that editors save.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,11 @@ use secret_persistence_core::Result;
 
 use super::invalid;
 
-/// Reads a file of UTF-8 or UTF-16; PowerShell saves the latter. A byte order mark is no part of the text.
+/// Reads a file of UTF-8 or UTF-16, which PowerShell saves. A byte order mark is not part of the
+/// text.
 ///
 /// # Errors
-/// `InvalidConfig` for a file that cannot be read, or is in neither encoding.
+/// `InvalidConfig` for a file that cannot be read or has another encoding.
 pub(super) fn read(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|error| {
         invalid(format!("{} cannot be read", path.display())).with_source(error)
@@ -30,7 +31,7 @@ fn decode(bytes: &[u8]) -> Option<String> {
     match bytes {
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
-        // Without a mark: settings begin with ASCII, whose other byte is zero.
+        // Without a mark: settings begin with ASCII, so the other byte is zero.
         [first, 0, ..] if *first != 0 => utf16(bytes, u16::from_le_bytes),
         [0, second, ..] if *second != 0 => utf16(bytes, u16::from_be_bytes),
         _ => {

@@ -28,7 +28,8 @@ pub(super) fn yaml(what: &str, text: &str) -> Result<Vec<SecretJson>> {
         .collect())
 }
 
-/// What is wrong with a YAML text, and where. The cause is left out: it may quote what stands there.
+/// The error for an invalid YAML text, with the position. Omits the cause, which may quote the
+/// text.
 fn wrong_yaml(what: &str, text: &str, error: &serde_saphyr::Error) -> Error {
     if let Some(line) = json_in_a_comment(text) {
         return invalid(format!("{what} is not valid YAML")).with_hint(format!(
@@ -40,13 +41,13 @@ fn wrong_yaml(what: &str, text: &str, error: &serde_saphyr::Error) -> Error {
         serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().filter(|key| looks_like_a_name(key));
             let key = key.map_or_else(|| String::from("a key"), |key| format!("the key `{key}`"));
-            invalid(format!("{key} stands twice in one block of {what}"))
+            invalid(format!("{key} occurs twice in one block of {what}"))
         }
         _ => invalid(format!("{what} is not valid YAML")),
     };
     match error.location() {
         Some(place) => wrong.with_hint(format!(
-            "look at line {}, column {}",
+            "see line {}, column {}",
             place.line(),
             place.column()
         )),
@@ -54,7 +55,8 @@ fn wrong_yaml(what: &str, text: &str, error: &serde_saphyr::Error) -> Error {
     }
 }
 
-/// A line whose value is a comment that begins JSON, as documentation prints it (`gcp.json: ## {`).
+/// A line whose value is a comment that begins with JSON, as some documentation prints it
+/// (`gcp.json: ## {`).
 fn json_in_a_comment(text: &str) -> Option<usize> {
     let torn = |line: &str| {
         let comment = line
@@ -65,19 +67,19 @@ fn json_in_a_comment(text: &str) -> Option<usize> {
     text.lines().position(torn).map(|at| at + 1)
 }
 
-/// Refuses what SOPS has encrypted, as a whole or in part.
+/// Refuses a document that SOPS has encrypted, as a whole or in part.
 ///
 /// # Errors
 /// `InvalidConfig`, with how to decrypt it.
 pub(super) fn refuse_encrypted(what: &str, document: &Value) -> Result<()> {
     match document.pointer("/sops/mac") {
         Some(_) => Err(invalid(format!("{what} is encrypted with SOPS"))
-            .with_hint("give what `sops -d` prints")),
+            .with_hint("pass the output of `sops -d`")),
         None => Ok(()),
     }
 }
 
-/// Whether a text may be shown as a name: somebody may have pasted a secret in the place of one.
+/// Whether a text may be shown as a name. It may be a pasted secret.
 pub(super) fn looks_like_a_name(text: &str) -> bool {
     (1..=40).contains(&text.len())
         && text
@@ -92,7 +94,7 @@ pub(super) fn looks_like_a_name(text: &str) -> bool {
 pub(crate) fn json(what: &str, text: &str) -> Result<SecretJson> {
     let wrong = |message: String, error: &serde_json::Error| {
         let (line, column) = (error.line(), error.column());
-        invalid(message).with_hint(format!("look at line {line}, column {column}"))
+        invalid(message).with_hint(format!("see line {line}, column {column}"))
     };
     let value: Value = serde_json::from_str(text)
         .map_err(|error| wrong(format!("{what} is not valid JSON"), &error))?;
@@ -104,7 +106,7 @@ pub(crate) fn json(what: &str, text: &str) -> Result<SecretJson> {
             |name| format!("the name `{name}`"),
         );
         wrong(
-            format!("{name} stands twice in one object of {what}"),
+            format!("{name} occurs twice in one object of {what}"),
             &error,
         )
     })?;
@@ -141,18 +143,18 @@ pub(super) fn entries<'a>(
 /// A scalar as text; `None` if it is unset.
 ///
 /// # Errors
-/// `InvalidConfig` for lists and blocks; for numbers and truth values that are not written as they are
-/// read (`0x10`, `yes`), since the text that was meant is lost; and for a placeholder.
+/// `InvalidConfig` for lists and blocks; for numbers and booleans in an unusual spelling (`0x10`,
+/// `yes`), because the original text is lost; and for a placeholder.
 pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> {
     let text = match value {
         _ if is_unset(value) => return Ok(None),
-        // A block scalar ends in a line end that is no part of the value.
+        // The line end of a block scalar is not part of the value.
         Value::String(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         Value::Number(_) => {
             return Err(invalid(format!(
-                "`{place}` is read as a number or as true or false, and is not written like that"
+                "`{place}` means a number or a boolean in YAML, in an unusual spelling"
             ))
             .with_hint("put it in quotes"));
         }
@@ -164,7 +166,7 @@ pub(super) fn scalar(place: &str, value: &Value) -> Result<Option<SecretValue>> 
     Ok(Some(SecretValue::new(text)))
 }
 
-/// `true` or `false`; `None` where it is unset.
+/// `true` or `false`; `None` if it is unset.
 ///
 /// # Errors
 /// `InvalidConfig` for anything else.
@@ -172,14 +174,14 @@ pub(super) fn flag(place: &str, value: &Value) -> Result<Option<bool>> {
     match value {
         Value::Bool(flag) => Ok(Some(*flag)),
         value if is_unset(value) => Ok(None),
-        _ => Err(invalid(format!("`{place}` is true or false"))),
+        _ => Err(invalid(format!("`{place}` must be true or false"))),
     }
 }
 
 /// A block as JSON text: a key file that was pasted as YAML.
 ///
 /// # Errors
-/// `InvalidConfig` for one with a number or truth value that is not written as it is read.
+/// `InvalidConfig` for a number or boolean in an unusual spelling.
 pub(super) fn pasted(place: &str, value: &Value) -> Result<Option<SecretValue>> {
     match value {
         Value::Object(entries) => {
@@ -323,7 +325,7 @@ mod tests {
             "{\"x\": [{\"b\": null,\n\"\\u0062\": \"canary\"}]}",
         ] {
             let error = json("the text", text).unwrap_err();
-            assert!(error.message().contains("stands twice"), "{error}");
+            assert!(error.message().contains("occurs twice"), "{error}");
             assert!(error.hint().unwrap().contains("line 2"), "{error}");
             assert!(!format!("{error:?}").contains("canary"));
         }
@@ -337,7 +339,7 @@ mod tests {
         );
     }
 
-    /// The scalar of a text, as a credential would be read.
+    /// The scalar of a text, read as a credential.
     fn of_yaml(written: &str) -> Result<Option<String>> {
         let documents = yaml("the file", &format!("a: [é, {{x: {written}}}]\n"))?;
         let value = documents[0].pointer("/a/1/x").unwrap();
@@ -398,7 +400,7 @@ mod tests {
                 error.hint().unwrap().contains("quotes"),
                 "{respelt}: {error}"
             );
-            // In quotes it is a text like any other.
+            // In quotes, it is a string like any other.
             for quote in ['"', '\''] {
                 let quoted = format!("{quote}{respelt}{quote}");
                 if !respelt.starts_with("!!") {
@@ -434,7 +436,7 @@ mod tests {
         }
     }
 
-    /// JSON has one spelling for integers and texts, and its fractions are not kept as written.
+    /// JSON has one spelling for integers and strings, and does not keep the spelling of fractions.
     #[test]
     fn numbers_of_json_are_integers() {
         assert_eq!(scalar("x", &json!(5432)).unwrap().unwrap().expose(), "5432");
@@ -448,7 +450,7 @@ mod tests {
     fn a_key_that_stands_twice_is_named_where_it_looks_like_one() {
         let error = yaml("the file", "global: {a: 1}\nb: 2\nglobal: {c: 3}").unwrap_err();
         assert!(
-            error.to_string().contains("`global` stands twice"),
+            error.to_string().contains("`global` occurs twice"),
             "{error}"
         );
         assert!(error.to_string().contains("line 3"), "{error}");
@@ -456,7 +458,7 @@ mod tests {
         assert!(!error.to_string().contains("p4ssw0rd"), "{error}");
         let error = json("the text", "{\"token\": 1, \"token\": 2}").unwrap_err();
         assert!(
-            error.to_string().contains("`token` stands twice"),
+            error.to_string().contains("`token` occurs twice"),
             "{error}"
         );
     }

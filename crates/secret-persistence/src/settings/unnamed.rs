@@ -1,11 +1,11 @@
-//! Stores that are set up, but named where nobody looks: the database would be taken in their place, in
-//! plain text.
+//! Detects stores that are configured, but named where nothing reads it: the database would be used
+//! instead, in plain text.
 
 use super::Environment;
 use super::environment::SECRET_PERSISTENCE;
 use crate::kind::Kind;
 
-/// What names the kind of store in other places than these settings.
+/// Variables of other tools that name the kind of store.
 const NAMES: &[&str] = &[
     "SECRETS_MANAGER",
     "SECRETS_MANAGER_TYPE",
@@ -15,7 +15,7 @@ const NAMES: &[&str] = &[
     "SECRET_STORE_TYPE",
 ];
 
-/// What variables of a store begin with.
+/// The prefixes of the variables of a store.
 const OF_STORES: &[(&str, Kind)] = &[
     ("AB_AZURE_KEY_VAULT_", Kind::Azure),
     ("AWS_SECRET_MANAGER_", Kind::Aws),
@@ -27,7 +27,7 @@ const OF_STORES: &[(&str, Kind)] = &[
     ("VAULT_TOKEN", Kind::Vault),
 ];
 
-/// The store that a variable is about, where it is about one other than a database.
+/// What a variable says about a store other than a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum About {
     /// It names a kind of store, or seems to.
@@ -47,7 +47,7 @@ pub(super) fn about(name: &str) -> Option<About> {
     store.map(|(_, kind)| About::Store(*kind))
 }
 
-/// A variable that is about a store while `SECRET_PERSISTENCE` is unset, and what to do.
+/// A variable about a store while `SECRET_PERSISTENCE` is unset, and the remedy.
 pub(super) fn find(environment: &Environment) -> Option<(String, String)> {
     let set = environment
         .names()
@@ -57,7 +57,7 @@ pub(super) fn find(environment: &Environment) -> Option<(String, String)> {
         About::Store(kind) => Some(*kind),
         About::Kind => None,
     });
-    // What seems to name the kind says more than what belongs to one.
+    // A variable with the kind is more specific than a setting of one kind.
     let (name, _) = found
         .iter()
         .find(|(_, about)| *about == About::Kind)
@@ -68,7 +68,7 @@ pub(super) fn find(environment: &Environment) -> Option<(String, String)> {
     };
     Some((
         format!(
-            "{SECRET_PERSISTENCE} is not set, so the database would keep the secrets, although {name} is set"
+            "{SECRET_PERSISTENCE} is not set, so the database would store the secrets, although {name} is set"
         ),
         format!(
             "set {meant}, or {SECRET_PERSISTENCE}={} for the database",

@@ -49,7 +49,7 @@ impl Settings {
         Self::new(backend.kind, store, common).with_environment(environment)
     }
 
-    /// The second store: the URL of the setting `mirror`, with the variables that have the mirror's
+    /// The second store: the URL in the setting `mirror`, with the variables that have the mirror's
     /// prefix.
     pub(super) fn mirror_of(url: &str, environment: &Environment) -> Result<Self> {
         // Only settings of the store itself: a mirror of a mirror would never end.

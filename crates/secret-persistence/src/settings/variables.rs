@@ -1,31 +1,31 @@
-//! Files of variables, one `NAME=value` a line.
+//! Parses files of variables, one `NAME=value` per line.
 //!
-//! Docker, docker compose, systemd and shells read such files in different ways. What all who write them
-//! mean alike is read here; where two of them would read two values, the line is refused. `dotenvy` is
-//! not used because it replaces `$x` within passwords, drops the quotes of JSON that stands without
-//! quotes of its own, and shows the line in its errors.
+//! Docker, docker compose, systemd and shells read such files differently. This parser accepts what
+//! means the same to all of them. It refuses lines that two of them would read differently.
+//! `dotenvy` is not used because it replaces `$x` within passwords, drops the quotes of unquoted
+//! JSON, and shows the line in its errors.
 
 use secret_persistence_core::{Error, Result};
 
 use super::{Environment, invalid};
 
-/// Whether a text is of this form: its first line that says something is an assignment.
+/// Whether a text has this form: its first significant line is an assignment.
 pub(super) fn is_of_variables(text: &str) -> bool {
     let line = text.lines().map(str::trim).find(|line| !is_comment(line));
     line.and_then(assignment).is_some()
 }
 
-/// Reads the variables.
+/// Parses the variables.
 ///
 /// # Errors
-/// `InvalidConfig` with the line, and no value: for a line that is no assignment, for what follows a
-/// closing quote, for a backslash that docker and systemd read in two ways, for a quote that does not
-/// end, and for a name that has two values.
+/// `InvalidConfig` with the line number and no value: for a line that is not an assignment, for
+/// text after a closing quote, for a backslash that docker and systemd read differently, for an
+/// unclosed quote, and for a name with two values.
 pub(super) fn parse(text: &str) -> Result<Environment> {
     let mut found: Vec<(usize, String, String)> = Vec::new();
     let mut lines = Lines { text, number: 0 };
     while let Some(line) = lines.next() {
-        // The blanks at its end may stand within quotes.
+        // Spaces at the end of a line may be within quotes.
         let line = line.trim_start();
         if is_comment(line) {
             continue;
@@ -47,8 +47,8 @@ pub(super) fn parse(text: &str) -> Result<Environment> {
                     return Err(at_line(
                         number,
                         name,
-                        "has blanks after `export`, where a shell would read several words",
-                        "write the value in single quotes, and one variable a line",
+                        "contains spaces after `export`, where a shell would read several words",
+                        "write the value in single quotes, and one variable per line",
                     ));
                 }
                 value.to_owned()
@@ -61,14 +61,14 @@ pub(super) fn parse(text: &str) -> Result<Environment> {
             return Err(invalid(format!(
                 "the variable {name} has two values in the file, in lines {first} and {number}"
             ))
-            .with_hint("leave one of them out"));
+            .with_hint("remove one of them"));
         }
         found.push((number, name.to_owned(), value));
     }
     let encrypted = |name: &str| ["sops_mac", "sops_version"].contains(&name);
     if found.iter().any(|(_, name, _)| encrypted(name)) {
         return Err(
-            invalid("the file is encrypted with SOPS").with_hint("give what `sops -d` prints")
+            invalid("the file is encrypted with SOPS").with_hint("pass the output of `sops -d`")
         );
     }
     Ok(found
@@ -77,7 +77,7 @@ pub(super) fn parse(text: &str) -> Result<Environment> {
         .collect())
 }
 
-/// The lines that are left, and the number of the last one that was taken.
+/// The remaining lines, and the number of the last line that was read.
 struct Lines<'a> {
     text: &'a str,
     number: usize,
@@ -95,12 +95,13 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Blank lines and comments, of which systemd has two kinds.
+/// Blank lines and comments. Systemd has two kinds of comments.
 fn is_comment(line: &str) -> bool {
     line.is_empty() || line.starts_with(['#', ';'])
 }
 
-/// A name and what follows its `=`, with blanks around it and `export` before it as in a shell.
+/// A name and the text after its `=`. Spaces around it and a preceding `export` are allowed, as in
+/// a shell.
 fn assignment(line: &str) -> Option<(&str, &str)> {
     let line = match line.strip_prefix("export") {
         Some(rest) if rest.starts_with([' ', '\t']) => rest.trim_start(),
@@ -116,10 +117,11 @@ fn assignment(line: &str) -> Option<(&str, &str)> {
     is_name.then_some((name, value))
 }
 
-/// A value without quotes: to the end of the line, or to a comment, which has a blank before its `#`.
+/// A value without quotes: to the end of the line, or to a comment, which has a space before its
+/// `#`.
 fn bare<'a>(text: &'a str, number: usize, name: &str) -> Result<&'a str> {
     let value = text.trim();
-    // JSON may hold everything that means something elsewhere.
+    // JSON may contain characters that have a meaning elsewhere.
     if value.starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok()
     {
         return Ok(value);
@@ -131,14 +133,14 @@ fn bare<'a>(text: &'a str, number: usize, name: &str) -> Result<&'a str> {
         true => Err(at_line(
             number,
             name,
-            "ends in a backslash, which joins lines for systemd and is a part of the value for docker",
-            "write the value in single quotes, or in one line",
+            "ends with a backslash, which joins lines for systemd and is part of the value for docker",
+            "write the value in single quotes, or on one line",
         )),
         false => Ok(value),
     }
 }
 
-/// A value in quotes, which may have several lines. Within single quotes everything is as it stands.
+/// A value in quotes, which may span several lines. Single quotes keep everything unchanged.
 fn quoted(
     quote: char,
     line: &str,
@@ -160,8 +162,8 @@ fn quoted(
                     return Err(at_line(
                         lines.number,
                         name,
-                        "goes on after the closing quote",
-                        "JSON and what has quotes in it stands in single quotes",
+                        "continues after the closing quote",
+                        "put JSON and other values that contain quotes in single quotes",
                     ));
                 }
                 '\\' if quote == '"' => match letters.next() {
@@ -170,8 +172,8 @@ fn quoted(
                         return Err(at_line(
                             lines.number,
                             name,
-                            "has a backslash in double quotes that docker and systemd read in two ways",
-                            "write the value in single quotes, where everything is as it stands",
+                            "contains a backslash in double quotes that docker and systemd read differently",
+                            "write the value in single quotes, which keep everything unchanged",
                         ));
                     }
                 },
@@ -198,16 +200,16 @@ fn no_assignment(number: usize, line: &str, before: Option<&(usize, String, Stri
         .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
     let hint = match before {
         _ if is_name => String::from(
-            "it has a name alone, which docker fills in from its own environment: write NAME=value",
+            "it contains only a name, whose value docker takes from its own environment: write NAME=value",
         ),
         Some((_, name, value)) if value.starts_with(['{', '[']) => {
             format!(
-                "the value of {name} seems to go on: one of several lines stands in single quotes"
+                "the value of {name} seems to continue: put a value with several lines in single quotes"
             )
         }
-        _ => String::from("a file of variables has one NAME=value a line"),
+        _ => String::from("a file of variables contains one NAME=value per line"),
     };
-    invalid(format!("line {number} of the file is no assignment")).with_hint(hint)
+    invalid(format!("line {number} of the file is not an assignment")).with_hint(hint)
 }
 
 #[cfg(test)]
@@ -238,7 +240,7 @@ mod tests {
             ("A=b ", "b"),
             ("A=b\t\r\n", "b"),
             ("# ours\n\n; systemd's\n#A=c\nA=b", "b"),
-            // What is a part of the value.
+            // Part of the value.
             ("A=b#c", "b#c"),
             ("A=#b", "#b"),
             ("A='b # c'", "b # c"),
@@ -258,7 +260,7 @@ mod tests {
             (r#"A={"a": "b # c\n"}"#, r#"{"a": "b # c\n"}"#),
             (r#"A={"a": "b"} # ours"#, r#"{"a": "b"}"#),
             (r#"A="{\"a\": \"b\\n\"}""#, r#"{"a": "b\n"}"#),
-            // The same value twice is no question.
+            // The same value twice is not an error.
             ("A=b\nA='b'", "b"),
         ] {
             assert_eq!(read(text).unwrap().as_deref(), Some(value), "{text}");
@@ -273,7 +275,7 @@ mod tests {
         for (text, expected) in [
             ("B=c\nA=\"canary\\n\"", "line 2"),
             ("A=\"canary\\\nb\"", "backslash in double quotes"),
-            ("A=canary\\", "ends in a backslash"),
+            ("A=canary\\", "ends with a backslash"),
             ("export A=b C=canary", "after `export`"),
             ("A=\"canary\" b", "after the closing quote"),
             ("A=\"{\"a\":\"canary\"}\"", "single quotes"),
@@ -285,9 +287,12 @@ mod tests {
             ("A=b\ncanary: d", "line 2 of the file is no assignment"),
             (
                 "A=b\n\nVAULT_AUTH_TOKEN\n",
-                "line 3 of the file is no assignment",
+                "line 3 of the file is not an assignment",
             ),
-            ("A={\n\"a\": \"canary\"\n}", "the value of A seems to go on"),
+            (
+                "A={\n\"a\": \"canary\"\n}",
+                "the value of A seems to continue",
+            ),
             ("A=b\nexport canary\n", "line 2"),
             (
                 "A=\nB=c\nA=canary",

@@ -207,14 +207,14 @@ async fn what_is_wrong_with_a_file_is_said_before_anything_is_opened() {
         .says("did you mean VAULT?");
     plan(&["--from-settings", "both.yaml"]).says("exclude each other");
     plan(&["--from-settings", "missing.yaml"]).says("cannot be read");
-    plan(&["--from-settings", "secret.yaml"]).says("Secret s, which is not at hand");
+    plan(&["--from-settings", "secret.yaml"]).says("Secret s, which was not passed");
     plan(&[
         "--from-settings",
         "secret.yaml",
         "--kubernetes-secret",
         "manifest.yaml",
     ])
-    .says("names a key that the Kubernetes Secret s has not");
+    .says("names a key that is missing or empty in the Kubernetes Secret s");
     plan(&[
         "--from-settings",
         "secret.yaml",

@@ -13,12 +13,13 @@ const SECRET_KEY: &str = "SecretKey";
 pub(super) struct Block<'a> {
     place: String,
     entries: &'a Map<String, Value>,
-    /// The Secrets that may have a credential; the first that is at hand and has the key wins.
+    /// The Secrets that may contain a credential. The first one that was passed and has the key is
+    /// used.
     names: Vec<String>,
     secrets: &'a KubernetesSecrets,
     /// A key, and other names for it.
     aliases: Option<(&'static str, &'static [&'static str])>,
-    /// Settings that are taken from elsewhere.
+    /// Settings that come from elsewhere.
     without: Vec<&'static str>,
     warnings: Vec<Warning>,
 }
@@ -41,7 +42,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Reads a key under other names too.
+    /// Also reads a key under other names.
     pub(super) fn with_aliases(
         mut self,
         key: &'static str,
@@ -51,7 +52,7 @@ impl<'a> Block<'a> {
         self
     }
 
-    /// Leaves settings out.
+    /// Excludes settings.
     pub(super) fn without(mut self, settings: &[&'static str]) -> Self {
         self.without.extend(settings);
         self
@@ -122,7 +123,7 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// The value in the file itself, under any of its keys.
+    /// The value in the file, under any of its keys.
     fn inline(&self, row: &Setting) -> Result<Option<SecretValue>> {
         let mut found: Option<SecretValue> = None;
         for key in row.helm {
@@ -131,7 +132,7 @@ impl<'a> Block<'a> {
             };
             let value = match row.name {
                 "tags" => tree::tags(&self.at(key), value)?,
-                // The key file pasted as a block.
+                // A key file that was pasted as a block.
                 "credentials" if value.is_object() => tree::pasted(&self.at(key), value)?,
                 _ => tree::scalar(&self.at(key), value)?,
             };
@@ -140,7 +141,7 @@ impl<'a> Block<'a> {
                     return Err(
                         invalid(format!("`{}` have two values", row.helm.join("` and `")))
                             .with_store(self.place.clone())
-                            .with_hint("they mean the same; remove one"),
+                            .with_hint("they have the same meaning: remove one"),
                     );
                 }
                 (_, Some(value)) => found = Some(value),
@@ -150,7 +151,7 @@ impl<'a> Block<'a> {
         Ok(found)
     }
 
-    /// The key of the Secret that the file names for a credential.
+    /// The Secret's key for a credential, if the file names it.
     fn named(&self, row: &Setting) -> Result<Option<String>> {
         let Some(key) = secret_key(row) else {
             return Ok(None);
@@ -173,7 +174,7 @@ impl<'a> Block<'a> {
         Ok(found)
     }
 
-    /// What a Secret has under the key that `at` names.
+    /// The value in a Secret under the key that `at` names.
     pub(super) fn of_secret(&self, at: &str, key: &str) -> Result<SecretValue> {
         let place = self.at(at);
         let Some(first) = self.names.iter().find(|name| self.secrets.has(name)) else {
@@ -183,12 +184,12 @@ impl<'a> Block<'a> {
         match self.find(key)? {
             Some(value) => Ok(value),
             None => Err(invalid(format!(
-                "`{place}` names a key that the Kubernetes Secret {first} has not, or that is empty"
+                "`{place}` names a key that is missing or empty in the Kubernetes Secret {first}"
             ))),
         }
     }
 
-    /// A key of the first Secret that has it.
+    /// A key in the first Secret that contains it.
     fn find(&self, key: &str) -> Result<Option<SecretValue>> {
         for name in &self.names {
             if let Some(value) = self.secrets.get(name, key)?
@@ -239,7 +240,7 @@ impl<'a> Block<'a> {
             return no_secret(name, &self.place, self.secrets);
         }
         invalid(format!(
-            "`{}` needs a credential: the Kubernetes Secret {} has no {key}",
+            "`{}` requires a credential: the Kubernetes Secret {} has no {key}",
             self.place,
             self.names.join(" or ")
         ))
@@ -260,7 +261,7 @@ impl<'a> Block<'a> {
         let named = secret_key(row).unwrap_or_default();
         invalid(format!("`{inline}` and `{named}` exclude each other"))
             .with_store(self.place.clone())
-            .with_hint("put a credential in the file or in the Kubernetes Secret, not in both")
+            .with_hint("put the credential in the file or in the Kubernetes Secret, not in both")
     }
 
     fn at(&self, key: &str) -> String {
@@ -277,7 +278,7 @@ fn secret_key(row: &Setting) -> Option<String> {
 fn nearest_secret_key<'t>(table: &'t [Setting], key: &str) -> Option<&'t Setting> {
     let looks_like_a_name = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphabetic());
     let folded = key.to_ascii_lowercase();
-    // A key with the whole suffix means one of these, however misspelt its beginning is.
+    // A key with the whole suffix means one of these, even if its beginning is misspelt.
     let most = match folded.ends_with("secretkey") {
         true => key.len() / 2,
         false => 3,

@@ -1,5 +1,5 @@
-//! The database of a `values.yaml`: `global.database` of the present chart, `externalDatabase` of the
-//! one before, or the Postgres that the chart brings along.
+//! The database of a `values.yaml`: `global.database` of the current chart, `externalDatabase` of
+//! the previous one, or the chart's bundled Postgres.
 
 use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{Error, Result, SecretValue};
@@ -14,8 +14,8 @@ use crate::kind::Kind;
 const PRESENT: &str = "global.database";
 const FORMER: &str = "externalDatabase";
 
-/// Additional keys beside those of the key table. `type` says who runs the server, and we do not
-/// use the replica.
+/// Additional keys beside those of the key table. `type` says who runs the server. The replica is
+/// not used.
 const KEYS: &[&str] = &[
     "databaseSecretKey",
     "existingSecret",
@@ -29,7 +29,7 @@ const KEYS: &[&str] = &[
     "type",
 ];
 
-/// What the Secret may have besides user and password.
+/// What the Secret may contain besides user and password.
 const OF_SECRET: &[(&str, &str)] = &[
     ("host", "hostSecretKey"),
     ("port", "portSecretKey"),
@@ -37,18 +37,17 @@ const OF_SECRET: &[(&str, &str)] = &[
     ("database", "nameSecretKey"),
 ];
 
-/// What the password's key in the Secret is called besides `passwordSecretKey`: by the former block, and
-/// by charts 0.4x.
+/// Other names of `passwordSecretKey`: of the former block, and of charts 0.4x.
 const PASSWORD_KEYS: &[&str] = &["existingSecretPasswordKey", "secretValue"];
 
-/// Hosts that stand in the charts' own values and are nobody's: `test` in 0.40, `example.com` in 1.x.
+/// Hosts in the charts' own values that mean no server: `test` in 0.40, `example.com` in 1.x.
 const NOBODYS: &[&str] = &["example.com", "test"];
 
 /// The database and user of every version of the chart.
 const DEFAULT_DATABASE: &str = "db-airbyte";
 const DEFAULT_USER: &str = "airbyte";
 
-/// The service of the Postgres that the chart brings along, in every version.
+/// The service of the bundled Postgres, in every version.
 const BUNDLED_HOST: &str = "airbyte-db-svc";
 
 pub(super) fn settings(
@@ -69,8 +68,8 @@ pub(super) fn settings(
     let present = present.map(|entries| Source::of(PRESENT, entries));
     let former = former.map(|entries| Source::of(FORMER, entries));
     let (present, former) = (present.transpose()?, former.transpose()?);
-    // Where the file does not say who runs the server, a host that only the chart's own values have
-    // says nothing either.
+    // If the file does not say who runs the server, a host from the chart's own values does not say
+    // so either.
     let is_real = |source: &&Source<'_>| match source.host.as_deref() {
         _ if source.has("jdbcUrl") => true,
         Some("localhost" | "127.0.0.1") if source.place == FORMER => bundled == Some(false),
@@ -88,17 +87,18 @@ pub(super) fn settings(
     if bundled == Some(true) {
         return match real.iter().find(|source| !source.has("jdbcUrl")) {
             None if real.is_empty() => of_chart(root, secrets),
-            // The URL comes before `postgresql.enabled` in charts 0.4x, and stands in no other.
+            // In charts 0.4x the URL has precedence over `postgresql.enabled`; no other chart has
+            // it.
             None => external(&real, for_all, secrets),
             Some(source) => Err(invalid(format!(
-                "`postgresql.enabled` means the database of the chart, and `{}` names another",
+                "`postgresql.enabled` selects the bundled database, but `{}` names another one",
                 source.place
             ))
-            .with_hint("set postgresql.enabled to false, or leave the host out")),
+            .with_hint("set postgresql.enabled to false, or remove the host")),
         };
     }
     if !real.is_empty() {
-        // What the present block says of the Secret counts for the former one too, in charts 0.4x.
+        // In charts 0.4x, the current block's Secret applies to the former one too.
         let mut sources = real;
         if let Some(source) = &present
             && !is_real(&source)
@@ -111,9 +111,9 @@ pub(super) fn settings(
     let chart_decides = former.is_some() && bundled.is_none();
     match chart_decides || is_internal {
         true => of_chart(root, secrets),
-        false => Err(invalid("the values file names no store").with_hint(format!(
-            "set global.secretsManager.type, or the host of `{PRESENT}`: the database that the chart \
-             brings along has no address outside the cluster"
+        false => Err(invalid("the values file does not name a store").with_hint(format!(
+            "set global.secretsManager.type, or the host of `{PRESENT}`: the chart's bundled database \
+             has no address outside the cluster"
         ))),
     }
 }
@@ -147,7 +147,7 @@ impl<'a> Source<'a> {
         text(&format!("{}.{key}", self.place), self.entries.get(key))
     }
 
-    /// Whether the block has the password, or the name of its key.
+    /// Whether the block contains the password, or the name of its key.
     fn says_password(&self) -> bool {
         let mut keys = ["password", "passwordSecretKey"]
             .iter()
@@ -155,20 +155,20 @@ impl<'a> Source<'a> {
         keys.any(|key| self.has(key))
     }
 
-    /// The Secret that the block names.
+    /// The Secret in the block.
     fn secret(&self) -> Result<Option<String>> {
         match (self.text("existingSecret")?, self.text("secretName")?) {
             (Some(one), Some(other)) if one != other => Err(invalid(
-                "`existingSecret` and `secretName` name two Secrets",
+                "`existingSecret` and `secretName` name different Secrets",
             )
             .with_store(self.place)
-            .with_hint("they mean the same: leave one out")),
+            .with_hint("they have the same meaning: remove one")),
             (one, other) => Ok(one.or(other)),
         }
     }
 }
 
-/// A database that somebody else runs. Both blocks may name it, as long as they agree.
+/// An external database. Both blocks may describe it, if they agree.
 fn external(
     sources: &[&Source<'_>],
     for_all: Option<String>,
@@ -198,7 +198,7 @@ fn external(
             return Err(
                 invalid(format!("`{}` exclude each other", given.join("` and `")))
                     .with_store(source.place)
-                    .with_hint("a password comes from one place"),
+                    .with_hint("a password must come from one place"),
             );
         }
         let names = match (&named, &for_all) {
@@ -208,7 +208,7 @@ fn external(
         let mut block = Block::new(source.place.to_owned(), source.entries, names, secrets)
             .with_aliases("passwordSecretKey", PASSWORD_KEYS);
         block.refuse_unknown(rows, KEYS)?;
-        // A URL names the place as a whole, and a host of the chart's own values is nobody's.
+        // A URL names the whole location, and a host of the chart's own values means no server.
         if source.has("jdbcUrl")
             || source
                 .host
@@ -222,11 +222,12 @@ fn external(
         if url.user {
             block = block.without(&["user"]);
         }
-        // Where the other block says where the password is, this one's documented key does not count.
+        // If the other block says where the password is, this block's documented key does not
+        // count.
         if !source.says_password() && sources.iter().any(|source| source.says_password()) {
             block = block.without(&["password"]);
         }
-        // A URL with a password is complete in itself: nothing is looked up beside it.
+        // A URL with a password is complete: nothing is looked up.
         let looks_up =
             !url.password && !source.has("password") && (named.is_some() || for_all.is_some());
         let mut own = SettingMap::new(rows);
@@ -262,7 +263,7 @@ fn external(
     Ok(settings.with_warnings(warnings).of_helm(place.to_owned()))
 }
 
-/// What the Secret has of the place itself.
+/// The location in the Secret.
 fn of_secret(
     source: &Source<'_>,
     block: &Block<'_>,
@@ -281,7 +282,7 @@ fn of_secret(
         if source.has(inline) || (*setting == "database" && source.has("name")) {
             return Err(invalid(format!("`{inline}` and `{at}` exclude each other"))
                 .with_store(source.place)
-                .with_hint("it stands in the file or in the Kubernetes Secret, not in both"));
+                .with_hint("put it in the file or in the Kubernetes Secret, not in both"));
         }
         let value = block.of_secret(at, &key)?;
         values
@@ -305,13 +306,13 @@ fn merge(values: &mut SettingMap, own: &SettingMap, sources: &[&Source<'_>]) -> 
 fn two(sources: &[&Source<'_>], name: &str) -> Error {
     let places: Vec<&str> = sources.iter().map(|source| source.place).collect();
     invalid(format!(
-        "`{}` name two databases: they differ in `{name}`",
+        "`{}` name different databases: they differ in `{name}`",
         places.join("` and `")
     ))
-    .with_hint("leave one of them out")
+    .with_hint("remove one of them")
 }
 
-/// Which credentials a `jdbcUrl` has in it.
+/// The credentials in a `jdbcUrl`.
 #[derive(Clone, Copy, Default)]
 struct InUrl {
     user: bool,
@@ -338,7 +339,7 @@ fn credentials_of_url(source: &Source<'_>) -> Result<InUrl> {
     })
 }
 
-/// The Postgres that the chart brings along. Its service has a name within the cluster only.
+/// The bundled Postgres. Its service has a name only within the cluster.
 fn of_chart(root: &Value, secrets: &KubernetesSecrets) -> Result<Settings> {
     let place = "postgresql";
     let of = |key: &str| {
@@ -364,9 +365,9 @@ fn of_chart(root: &Value, secrets: &KubernetesSecrets) -> Result<Settings> {
         values.set("password", password.expose())?;
     }
     let warning = Warning::new(format!(
-        "the values mean the Postgres that the chart brings along, whose service {BUNDLED_HOST} is known \
-         within the cluster alone and has no TLS: from elsewhere run `kubectl port-forward \
-         svc/{BUNDLED_HOST} 5432`, and give the URL postgres://localhost:5432/{database} with DATABASE_USER \
+        "the values select the chart's bundled Postgres, whose service {BUNDLED_HOST} is known \
+         only within the cluster and has no TLS: outside of it, run `kubectl port-forward \
+         svc/{BUNDLED_HOST} 5432`, and use the URL postgres://localhost:5432/{database} with DATABASE_USER \
          and DATABASE_PASSWORD"
     ));
     let settings = Settings::new(Kind::Database, values, SettingMap::new(COMMON));

@@ -1,4 +1,5 @@
-//! What a file is: values, something that holds them, or something that people have beside them.
+//! Identifies a file: values, a resource that contains them, or another file that people keep
+//! beside them.
 
 use std::ops::Deref;
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 use super::super::environment::SECRET_PERSISTENCE;
 use super::super::{invalid, tree};
 
-/// The values of a chart, within the document or parsed out of it.
+/// The values of a chart, in the document or parsed from it.
 pub(super) enum Values<'a> {
     Here(&'a Value),
     Parsed(SecretJson),
@@ -26,7 +27,7 @@ impl Deref for Values<'_> {
     }
 }
 
-/// Whether a document that is JSON is of the kinds that are read here, and not the JSON for external
+/// Whether a JSON document is of a kind that is read here, as opposed to the JSON for external
 /// secret management.
 pub(in super::super) fn is_of_values(document: &Value) -> bool {
     let has = |key: &str| document.get(key).is_some_and(|value| !value.is_string());
@@ -44,10 +45,10 @@ pub(in super::super) fn is_of_values(document: &Value) -> bool {
         || (document.get("apiVersion").is_some() && document.get("kind").is_some())
 }
 
-/// Refuses texts that are no YAML at all, as far as they say what they are.
+/// Refuses texts that are recognisably not YAML.
 ///
 /// # Errors
-/// `InvalidConfig`, with what to give in their place.
+/// `InvalidConfig`, with what to pass instead.
 pub(in super::super) fn refuse_text(text: &str) -> Result<()> {
     let line = text
         .lines()
@@ -55,19 +56,19 @@ pub(in super::super) fn refuse_text(text: &str) -> Result<()> {
         .find(|line| !line.is_empty() && !line.starts_with(['#', ';']));
     match line {
         None => Err(invalid("the file is empty")
-            .with_hint("give a values.yaml, a file of NAME=value lines, or JSON")),
+            .with_hint("pass a values.yaml, a file of NAME=value lines, or JSON")),
         Some("[Unit]" | "[Service]" | "[Install]") => Err(is_no_settings(
             "a unit of systemd",
-            "give the file that its EnvironmentFile= names, or its Environment= as NAME=value lines",
+            "pass the file that its EnvironmentFile= names, or its Environment= as NAME=value lines",
         )),
         Some(_) => Ok(()),
     }
 }
 
-/// Finds the values of a document.
+/// Finds the values in a document.
 ///
 /// # Errors
-/// `InvalidConfig` for what has no values, with what it is and what to give in its place.
+/// `InvalidConfig` if it contains none, with what it is and what to pass instead.
 pub(super) fn values(document: &Value) -> Result<Values<'_>> {
     let object = match document {
         Value::Null => return Ok(Values::Here(document)),
@@ -75,13 +76,13 @@ pub(super) fn values(document: &Value) -> Result<Values<'_>> {
         Value::Array(_) => {
             return Err(is_no_settings(
                 "a list",
-                "give one of its items in a file of its own",
+                "pass one of its items in a separate file",
             ));
         }
         _ => {
             return Err(is_no_settings(
                 "a single value",
-                "give a values.yaml, a file of NAME=value lines, or JSON",
+                "pass a values.yaml, a file of NAME=value lines, or JSON",
             ));
         }
     };
@@ -95,7 +96,7 @@ pub(super) fn values(document: &Value) -> Result<Values<'_>> {
             (Some(service), _) => Err(of_compose(service)),
             (None, Some((_, what, place))) => Err(is_no_settings(
                 what,
-                &format!("give what is in {place}, in a file of its own"),
+                &format!("pass the contents of {place} in a separate file"),
             )),
             (None, None) => Ok(Values::Here(document)),
         },
@@ -108,12 +109,13 @@ fn of_release(document: &Value) -> Result<Values<'_>> {
         Some(found) if !tree::is_unset(found) => values(found),
         _ => Err(is_no_settings(
             "a HelmRelease without `spec.values`",
-            "give the values that `spec.valuesFrom` refers to",
+            "pass the values that `spec.valuesFrom` refers to",
         )),
     }
 }
 
-/// <https://argo-cd.readthedocs.io/en/stable/user-guide/helm/>: `valuesObject` comes before `values`.
+/// <https://argo-cd.readthedocs.io/en/stable/user-guide/helm/>: `valuesObject` has precedence over
+/// `values`.
 fn of_application(document: &Value) -> Result<Values<'_>> {
     let sources = match document.pointer("/spec/sources").and_then(Value::as_array) {
         Some(sources) => sources.iter().collect(),
@@ -131,18 +133,18 @@ fn of_application(document: &Value) -> Result<Values<'_>> {
         return Err(match found.len() {
             0 => is_no_settings(
                 "an Application of Argo CD without `spec.source.helm.values`",
-                "give the file that `valueFiles` names",
+                "pass the file that `valueFiles` names",
             ),
             _ => is_no_settings(
                 "an Application of Argo CD with several sources that have values",
-                "give the values of Airbyte's chart in a file of their own",
+                "pass the values of Airbyte's chart in a separate file",
             ),
         });
     };
     if has(&helm, "parameters") {
         return Err(is_no_settings(
             "an Application of Argo CD with `helm.parameters`, which change its values",
-            "give the values that come of both in a file of their own",
+            "pass the combined values in a separate file",
         ));
     }
     if let Some(object) = helm
@@ -154,17 +156,17 @@ fn of_application(document: &Value) -> Result<Values<'_>> {
     let place = "spec.source.helm.values";
     let text = match helm.get("values") {
         Some(Value::String(text)) => text,
-        _ => return Err(invalid(format!("`{place}` is not text"))),
+        _ => return Err(invalid(format!("`{place}` is not a string"))),
     };
     let mut documents = tree::yaml(&format!("`{place}`"), text)?;
     match documents.len() {
         1 => {
             let parsed = documents.swap_remove(0);
-            // What stands within values has no other values within it.
+            // Values do not contain other values.
             values(&parsed).map(drop)?;
             Ok(Values::Parsed(parsed))
         }
-        _ => Err(invalid(format!("`{place}` holds several documents"))),
+        _ => Err(invalid(format!("`{place}` contains several documents"))),
     }
 }
 
@@ -177,33 +179,33 @@ fn of_another_kind(kind: &str, document: &Value) -> Error {
     match kind {
         "ConfigMap" => is_no_settings(
             "a ConfigMap",
-            "give the values.yaml, or what is under `data` as NAME=value lines, with the credentials of the \
+            "pass the values.yaml, or the contents of `data` as NAME=value lines, with the credentials of the \
              Secret beside them",
         ),
         "Secret" => is_no_settings(
             "a Kubernetes Secret",
-            "give the values.yaml as settings, and this file as its Secret (--kubernetes-secret)",
+            "pass the values.yaml as settings, and this file as its Secret (--kubernetes-secret)",
         ),
         _ if is_sealed(kind) => is_no_settings(
-            &format!("of kind {kind}, of which only the cluster can make a Secret"),
+            &format!("of kind {kind}, from which only the cluster can create a Secret"),
             &format!(
-                "the plain Secret is needed: give the values.yaml as settings, and what `kubectl get secret \
-                 {name} -o yaml` prints as its Secret (--kubernetes-secret)"
+                "the plain Secret is required: pass the values.yaml as settings, and the output of `kubectl get secret \
+                 {name} -o yaml` as its Secret (--kubernetes-secret)"
             ),
         ),
-        "List" => is_no_settings("a list of manifests", "give the values.yaml"),
+        "List" => is_no_settings("a list of manifests", "pass the values.yaml"),
         "ApplicationSet" => is_no_settings(
             "an ApplicationSet of Argo CD",
-            "give the values of one Application in a file of their own",
+            "pass the values of one Application in a separate file",
         ),
         _ => is_no_settings(
             "a manifest of Kubernetes",
-            "give the values.yaml of the chart, not what is made of it",
+            "pass the values.yaml of the chart, not the rendered manifest",
         ),
     }
 }
 
-/// Kinds of which a controller makes a Secret.
+/// Kinds from which a controller creates a Secret.
 pub(in super::super) fn is_sealed(kind: &str) -> bool {
     [
         "SealedSecret",
@@ -218,7 +220,7 @@ pub(in super::super) fn is_sealed(kind: &str) -> bool {
     .contains(&kind)
 }
 
-/// Where tools that render charts have values: the key at the root, and what to say.
+/// Tools that render charts: their key at the root, a description, and the place of the values.
 const TOOLS: &[(&str, &str, &str)] = &[
     (
         "helmCharts",
@@ -241,7 +243,8 @@ fn tool(
         .find(|(key, ..)| object.get(*key).is_some_and(Value::is_array))
 }
 
-/// A service of a compose file; any says what the file is, one with variables what to give.
+/// A service of a compose file. Any service identifies the file; one with variables is the one to
+/// pass.
 fn compose_service(object: &Map<String, Value>) -> Option<&str> {
     let services = object.get("services")?.as_object()?;
     let has = |service: &Value, keys: &[&str]| keys.iter().any(|key| service.get(key).is_some());
@@ -260,7 +263,7 @@ fn of_compose(service: &str) -> Error {
     is_no_settings(
         "a compose file",
         &format!(
-            "give what is under `services.{service}.environment` as NAME=value lines, with every ${{…}} \
+            "pass the contents of `services.{service}.environment` as NAME=value lines, with every ${{…}} \
              filled in, or the file that `env_file` names"
         ),
     )

@@ -1,5 +1,5 @@
-//! What stands where the chart does not look. Passing over it would take the database, in plain text, for
-//! a store that somebody set up, or drop an audit that somebody wants.
+//! Refuses settings where the chart does not look. Ignoring them would use the database, in plain
+//! text, instead of a store that someone configured, or drop a required audit.
 
 use secret_persistence_core::Result;
 use serde_json::{Map, Value};
@@ -9,10 +9,10 @@ use super::super::{Warning, invalid, tree};
 use super::{COMMON_PLACE, MANAGER_PLACE};
 use crate::kind::Kind;
 
-/// What is at the root of a chart's values, and never a chart within it.
+/// Keys at the root of a chart's values, but never of a chart within it.
 const OF_THE_CHART: &[&str] = &["externalDatabase", "global", "postgresql", "secretsManager"];
 
-/// Refuses what is nearly one of our two places, beside it or outside of `global`.
+/// Refuses a key that resembles one of our two places, beside it or outside of `global`.
 pub(super) fn refuse(
     root: &Value,
     global: Option<&Map<String, Value>>,
@@ -23,7 +23,7 @@ pub(super) fn refuse(
         let meant = |key: &str| {
             strsim::damerau_levenshtein(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()) <= 2
         };
-        // A variable is told as one.
+        // Another error reports variables.
         let is_variable =
             |key: &str, value: &Value| !value.is_object() && unnamed::about(key).is_some();
         let set = |(key, value): (&'_ String, &'_ Value)| {
@@ -45,16 +45,17 @@ pub(super) fn refuse(
     Ok(())
 }
 
-/// Refuses the values of a chart around Airbyte's, which hands them down below a name.
+/// Refuses the values of a chart that contains Airbyte's as a dependency, and so has them below a
+/// name.
 pub(super) fn refuse_wrapped(root: &Value) -> Result<()> {
     let set = |place: &str| is_set(root, place);
     let plain =
         set("/global/secretsManager") || set("/global/database") || set("/externalDatabase");
     match wrapper(root, plain, 4) {
         Some(place) => Err(invalid(format!(
-            "the values stand under `{place}`, as those of a chart around Airbyte's"
+            "the values are under `{place}`, as in a chart that contains Airbyte's"
         ))
-        .with_hint(format!("give what is below `{place}` in a file of its own"))),
+        .with_hint(format!("pass the contents of `{place}` in a separate file"))),
         None => Ok(()),
     }
 }
@@ -65,8 +66,8 @@ fn is_set(value: &Value, place: &str) -> bool {
         .is_some_and(|value| !tree::is_unset(value))
 }
 
-/// The block that has values of ours. Where the root has a database of its own, another chart's may stand
-/// in a block: there only a store counts, or a name that says whose it is.
+/// The block that contains our values. If the root has a database, a block may belong to another
+/// chart: then only a store counts, or a name that identifies Airbyte.
 fn wrapper(value: &Value, plain: bool, depth: usize) -> Option<String> {
     let blocks = value.as_object()?.iter();
     let blocks = blocks.filter(|(key, value)| {
@@ -90,7 +91,7 @@ fn wrapper(value: &Value, plain: bool, depth: usize) -> Option<String> {
     None
 }
 
-/// A variable that the values give to a component.
+/// A variable that the values pass to a component.
 pub(super) struct Variable<'a> {
     pub(super) place: String,
     pub(super) name: &'a str,
@@ -101,7 +102,7 @@ pub(super) struct Variable<'a> {
 pub(super) fn variables(root: &Value) -> Vec<Variable<'_>> {
     let mut found = Vec::new();
     for (component, values) in root.as_object().into_iter().flatten() {
-        // What stands in a ConfigMap or a compose file, written as values.
+        // The contents of a ConfigMap or a compose file, written as values.
         if !values.is_object() && unnamed::about(component).is_some() {
             found.push(Variable {
                 place: component.clone(),
@@ -134,8 +135,8 @@ pub(super) fn variables(root: &Value) -> Vec<Variable<'_>> {
     found
 }
 
-/// Refuses variables that name a store, where the values name none: the database would be taken. Where
-/// they name another store, that is taken, and the difference is a warning.
+/// Refuses variables that name a store if the values name none, because the database would be used.
+/// If the values name another store, that one is used, with a warning.
 pub(super) fn refuse_variables(
     variables: &[Variable<'_>],
     chosen: Option<Kind>,
@@ -159,7 +160,7 @@ pub(super) fn refuse_variables(
         };
         return Ok(another.map(warning).collect());
     }
-    // What names the kind says more than what belongs to one.
+    // A variable with the kind is more specific than a setting of one kind.
     let of_kind = set().find(|variable| {
         about(variable) == Some(About::Kind) && named(variable) != Some(Kind::Database)
     });
@@ -172,7 +173,7 @@ pub(super) fn refuse_variables(
         _ => named(variable),
     };
     Err(invalid(format!(
-        "`{}` is not read, and the database would be used in place of the store that it means",
+        "`{}` is not read, so the database would be used instead of the store that it names",
         variable.place
     ))
     .with_hint(format!(

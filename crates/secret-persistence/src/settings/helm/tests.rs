@@ -1,4 +1,4 @@
-//! What documented and other files mean.
+//! Documented files and others.
 
 use super::*;
 
@@ -81,7 +81,7 @@ fn a_credential_stands_in_the_file_or_in_the_secret() {
         refused(vault(both), "exclude each other");
     }
     refused(vault("authToken: canary, token: other"), "two values");
-    refused(vault("authTokenSecretKey: missing"), "has not");
+    refused(vault("authTokenSecretKey: missing"), "missing or empty");
     refused(vault("authTokenSecretKey: ../token"), "not a valid key");
 }
 
@@ -101,7 +101,7 @@ fn a_secret_that_is_not_at_hand_is_named() {
         "VAULT",
         "secretName: a, secretsManagerSecretName: b, vault: {address: 'https://v'}",
     );
-    refused(read(&values), "two Secrets");
+    refused(read(&values), "different Secrets");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_secret_that_a_database_refers_to_has_its_password() {
     };
     refused(
         database("existingSecret: other"),
-        "Secret other, which is not at hand",
+        "Secret other, which was not passed",
     );
     let empty = KubernetesSecrets::none()
         .with_manifests("kind: Secret\nmetadata: {name: other}\nstringData: {password: canary}")
@@ -184,7 +184,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         ),
         (
             manager("aws", "awsSecretManager: {region: us-east-1}"),
-            "names no kind",
+            "not name a kind",
         ),
         (manager("VAULTS", "vault: {}"), "did you mean VAULT?"),
         (
@@ -198,7 +198,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
     ] {
         refused(read(&values), expected);
     }
-    // The rest of the file is none of our business, nor is the block of a store that was not chosen.
+    // The rest of the file is ignored, and so are the blocks of other stores.
     let values = manager(
         "VAULT",
         "enabled: false, awsSecretManager: {nonsense: 1}, vault: {address: 'https://v'}",
@@ -223,7 +223,7 @@ fn a_misspelt_or_misplaced_store_is_an_error_and_not_the_database() {
     ] {
         refused(read(&misplaced), "did you mean `global.secretPersistence`?");
     }
-    // What is empty says nothing, and other names are the chart's.
+    // Empty values mean nothing, and other names belong to the chart.
     read(&format!(
         "secretsManager:\nglobal: {{secrets: {{a: b}}, {database}}}"
     ))
@@ -239,7 +239,7 @@ fn a_block_without_type_is_an_error_and_not_the_database() {
         read("global: {secretsManager: {type: vault}}"),
         "is missing",
     );
-    // The charts' own values have blocks in which nobody has set up anything.
+    // The charts' own values contain blocks that configure nothing.
     let settings = read(
         "global: {secretsManager: {enabled: false, type: '', awsSecretManager: {region: <aws-region>, \
          authenticationType: credentials, tags: [{key: '', value: ''}], kms: ''}, googleSecretManager: {projectId: \
@@ -247,7 +247,7 @@ fn a_block_without_type_is_an_error_and_not_the_database() {
          database: {host: h}}",
     );
     assert_eq!(settings.unwrap().kind(), Kind::Database);
-    refused(read(""), "names no store");
+    refused(read(""), "does not name a store");
     refused(read("global: {secretsManager: VAULT}"), "not a block");
     refused(read("a: 1\n---\nb: 2"), "several documents");
 }
@@ -295,11 +295,11 @@ fn the_database_is_meant_without_a_secrets_manager() {
         ),
         (
             "{externalDatabase: {host: h}, global: {database: {host: canary}}}",
-            "two databases",
+            "different databases",
         ),
         (
             "externalDatabase: {host: h, existingSecret: a, secretName: b}",
-            "two Secrets",
+            "different Secrets",
         ),
     ] {
         refused(read(both), expected);
@@ -358,7 +358,7 @@ fn database(values: &str) -> Result<String> {
 fn the_database_is_the_one_that_the_chart_would_use() {
     const BUNDLED: &str = "airbyte-db-svc:5432:db-airbyte airbyte airbyte";
     for (values, expected) in [
-        // The chart's own, by each way to say so.
+        // The chart's own, in each way to select it.
         ("postgresql: {enabled: true}", BUNDLED),
         ("global: {database: {type: internal, host: ''}}", BUNDLED),
         (
@@ -374,7 +374,7 @@ fn the_database_is_the_one_that_the_chart_would_use() {
             "postgresql: {enabled: true, postgresqlUsername: u, postgresqlPassword: p, postgresqlDatabase: d}",
             "airbyte-db-svc:5432:d u p",
         ),
-        // Somebody else's.
+        // An external one.
         (
             "{postgresql: {enabled: false}, externalDatabase: {host: localhost}}",
             "localhost:db-airbyte airbyte ",
@@ -413,7 +413,7 @@ fn the_database_is_the_one_that_the_chart_would_use() {
             "{postgresql: {enabled: true}, externalDatabase: {jdbcUrl: 'jdbc:postgresql://u:p@h/d'}}",
             "jdbc:postgresql://u:p@h/d  ",
         ),
-        // Secrets, by their several names.
+        // Secrets, with their different names.
         (
             "global: {secretName: airbyte-config-secrets, database: {host: h}}",
             "h:db-airbyte airbyte canary-default-password",
@@ -453,13 +453,13 @@ fn the_database_is_the_one_that_the_chart_would_use() {
         ),
         (
             "{postgresql: {enabled: 'x'}, externalDatabase: {host: h}}",
-            "`postgresql.enabled` is true or false",
+            "`postgresql.enabled` must be true or false",
         ),
         (
             "{postgresql: {enabled: yes}, externalDatabase: {host: h}}",
-            "`postgresql.enabled` is true or false",
+            "`postgresql.enabled` must be true or false",
         ),
-        ("postgresql: {enabled: false}", "names no store"),
+        ("postgresql: {enabled: false}", "does not name a store"),
         (
             "{global: {database: {host: h, password: a}}, externalDatabase: {host: h, password: canary}}",
             "differ in `password`",
@@ -478,7 +478,7 @@ fn the_database_is_the_one_that_the_chart_would_use() {
         ),
         (
             "global: {database: {host: h, secretName: other}}",
-            "Secret other, which is not at hand",
+            "Secret other, which was not passed",
         ),
         (
             "externalDatabase: {jdbcUrl: 'jdbc:postgresql://h/d?user=u&password=canary', existingSecret: s}",
@@ -543,7 +543,7 @@ fn a_store_that_components_are_given_is_an_error_and_not_the_database() {
             refused(read(&values), remedy);
         }
     }
-    // Where a store is named, another one for a component is told.
+    // If a store is named, another one for a component is a warning.
     let chosen = manager("VAULT", "vault: {address: 'https://v', authToken: t}");
     let of = |variables: &str| {
         let settings = read(&format!("{chosen}\nserver: {{env_vars: {{{variables}}}}}")).unwrap();

@@ -1,4 +1,4 @@
-//! Nodes of a YAML text, each with the place of its own text.
+//! Nodes of a YAML text, each with its original text.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
-/// A node as the parser understands it.
+/// A node as the parser interprets it.
 pub(super) enum Node {
     Bool(bool),
     Float(f64),
@@ -18,8 +18,8 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// The node as JSON. A scalar that is not text, and whose own text says something else than what
-    /// it is understood as (`0x10`, `1_000`, `+42`, `-0`, `yes`), becomes [`respelt`].
+    /// The node as JSON. A scalar that is not a string, and whose original text differs from its
+    /// interpretation (`0x10`, `1_000`, `+42`, `-0`, `yes`), becomes [`respelt`].
     pub(super) fn into_value(self, written: &str, document: &str) -> Value {
         let same = |text: &str| written == text;
         match self {
@@ -31,7 +31,7 @@ impl Node {
             },
             Self::Float(number) if same(&number.to_string()) => Value::from(written),
             Self::Bool(_) | Self::Int(_) | Self::Float(_) => respelt(),
-            // The only texts that the parser spells in its own way.
+            // The only values that the parser writes differently.
             Self::Text(text)
                 if [".inf", "-.inf", ".nan"].contains(&text.as_str())
                     && !written.starts_with(['"', '\'']) =>
@@ -57,7 +57,7 @@ impl Node {
     }
 }
 
-/// A node with its text: that of the anchor for an alias.
+/// A node with its text. For an alias, this is the text of the anchor.
 fn spanned(node: Spanned<Node>, document: &str) -> Value {
     let span = node.defined.span();
     let written = span.byte_offset().zip(span.byte_len());
@@ -69,8 +69,8 @@ fn spanned(node: Spanned<Node>, document: &str) -> Value {
         .into_value(written.unwrap_or_default().trim(), document)
 }
 
-/// Stands for a scalar whose spelling is lost. Nothing that is read from YAML as it is written becomes a
-/// number with a fraction.
+/// Represents a scalar whose spelling is lost. No other value read from YAML is a number with a
+/// fraction.
 fn respelt() -> Value {
     Number::from_f64(0.5).map_or(Value::Null, Value::Number)
 }
@@ -106,7 +106,7 @@ impl<'de> Visitor<'de> for Nodes {
         Ok(Node::Int(number))
     }
 
-    /// One that is too large for us is respelt, since its text is never that of a float.
+    /// A number that is too large is respelt too, because its text is never that of a float.
     fn visit_u128<E: Error>(self, number: u128) -> Result<Node, E> {
         Ok(i128::try_from(number).map_or(Node::Float(f64::INFINITY), Node::Int))
     }

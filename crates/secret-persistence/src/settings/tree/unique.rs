@@ -1,4 +1,4 @@
-//! Refuses JSON with duplicate names: parsers differ in which of the two they use.
+//! Refuses JSON with duplicate names: parsers differ in which one they use.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,17 +6,17 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Walks through a text and keeps only names.
+/// Walks a text and remembers only names.
 #[derive(Clone, Copy)]
 struct Unique<'a> {
-    /// The name that stands twice.
+    /// The duplicate name.
     twice: &'a RefCell<Option<String>>,
 }
 
-/// Refuses a text with an object that has a duplicate name.
+/// Refuses a text in which an object has a duplicate name.
 ///
 /// # Errors
-/// Where that is so, with the name and its place; and for what is no JSON.
+/// For a duplicate name, with the name and its position; and for invalid JSON.
 pub(super) fn check(text: &str) -> Result<(), (Option<String>, serde_json::Error)> {
     let twice = RefCell::new(None);
     let mut json = serde_json::Deserializer::from_str(text);
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for Unique<'_> {
             entries.next_value_seed(self)?;
             if names.contains(&name) {
                 self.twice.replace(Some(name));
-                return Err(A::Error::custom("a name stands twice"));
+                return Err(A::Error::custom("a name occurs twice"));
             }
             names.insert(name);
         }

@@ -1,23 +1,23 @@
-//! What a test does when its server is not there: fail in CI, skip visibly elsewhere.
+//! Handles a missing server: the test fails in CI, and is skipped visibly elsewhere.
 
 use std::{fmt, io};
 
-/// The reason why there is no server.
+/// Why there is no server.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Absent {
-    /// The server is there but did not start: a defect wherever it happens.
+    /// The server is installed but did not start, which is always a defect.
     Failed {
         /// The name of the server.
         server: &'static str,
-        /// What went wrong, with the end of the server's log.
+        /// The reason, with the end of the server's log.
         reason: String,
     },
-    /// Nothing to start was found.
+    /// The server is not installed.
     Missing {
         /// The name of the server.
         server: &'static str,
-        /// How to get one.
+        /// How to install it.
         remedy: String,
     },
 }
@@ -40,24 +40,25 @@ impl fmt::Display for Absent {
 
 impl std::error::Error for Absent {}
 
-/// Returns the server, or nothing where none is installed and the test may therefore be skipped.
+/// Returns the server, or `None` if it is not installed and the test may be skipped.
 ///
 /// # Panics
 ///
-/// If the server failed to start, and, where the variable `CI` is `true`, also if it is missing.
+/// If the server did not start; if `CI` is `true`, also if it is missing.
 pub fn available<T>(started: Result<T, Absent>) -> Option<T> {
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     decide(started, in_ci, &mut io::stderr())
 }
 
-/// `report` is standard error itself: the test harness would swallow what the print macros write.
+/// `report` is standard error itself: the test harness would capture the output of the print
+/// macros.
 fn decide<T>(started: Result<T, Absent>, in_ci: bool, report: &mut dyn io::Write) -> Option<T> {
     match started {
         Ok(server) => Some(server),
         Err(absent @ Absent::Missing { .. }) if !in_ci => {
             let test = std::thread::current();
             let test = test.name().unwrap_or("a test");
-            // Where even standard error is closed nobody could be told.
+            // If standard error is closed, there is no one to tell.
             let _ = writeln!(report, "SKIPPED {test}: {absent}");
             None
         }

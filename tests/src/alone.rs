@@ -1,10 +1,10 @@
-//! Tests that need a process, and an environment, of their own.
+//! Tests that need a separate process and environment.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Runs one ignored test of this binary in a process of its own, with nothing in its environment but
-/// what is given.
+/// Runs one ignored test of this binary in a separate process. Its environment contains only the
+/// given variables.
 pub fn in_a_process_of_its_own(test: &str, home: &Path, environment: &[(&str, &str)]) {
     let output = Command::new(std::env::current_exe().expect("a test runs from a file"))
         .args(["--exact", test, "--ignored", "--nocapture"])

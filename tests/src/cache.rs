@@ -1,4 +1,4 @@
-//! Where the programs lie that `tests/servers/build` has built.
+//! Finds the programs that `tests/servers/build` has built.
 
 use std::{
     env, fs, io,
@@ -16,19 +16,19 @@ pub(crate) const LOCALSTACK_PINS: &[&str] = &["requirements.txt"];
 /// The pins of moto, relative to `tests/servers/moto`.
 pub(crate) const MOTO_PINS: &[&str] = &["requirements.txt"];
 
-/// The pins of what comes from npm, relative to `tests/servers/node`.
+/// The pins of the npm packages, relative to `tests/servers/node`.
 pub(crate) const NODE_PINS: &[&str] = &["package.json", "package-lock.json"];
 
-/// The pins of what comes from PyPI, relative to `tests/servers/python`.
+/// The pins of the PyPI packages, relative to `tests/servers/python`.
 pub(crate) const PYTHON_PINS: &[&str] = &["requirements.txt"];
 
-/// What the story of Vault's Go client is built from, relative to `tests/servers/vault-api`.
+/// The sources of the story with Vault's Go client, relative to `tests/servers/vault-api`.
 pub(crate) const VAULT_API_PINS: &[&str] = &["go.mod", "go.sum", "main.go"];
 
-/// The pins of Airbyte's client of Vault, relative to `tests/servers/vault-java-driver`.
+/// The pins of Airbyte's Vault client, relative to `tests/servers/vault-java-driver`.
 pub(crate) const VAULT_JAVA_DRIVER_PINS: &[&str] = &["pom.xml"];
 
-/// What the Vault program is built from, relative to `tests/servers/vault`.
+/// The sources of the Vault program, relative to `tests/servers/vault`.
 pub(crate) const VAULT_PINS: &[&str] = &[
     "backends.go",
     "certificates.go",
@@ -42,14 +42,15 @@ pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("servers")
 }
 
-/// The file inside the built server, if that was built from exactly the pins of this checkout.
+/// The file in the built server, if it was built from exactly the pins of this checkout.
 pub(crate) fn find(server: &str, pins: &[&str], file: &str) -> io::Result<Option<PathBuf>> {
     let key = key(&sources().join(server), pins)?;
     let path = folder().join(format!("{server}-{key}")).join(file);
     Ok(path.try_exists()?.then_some(path))
 }
 
-/// The first 16 hexadecimal digits of the SHA-256 of all pins one after the other, as `tests/servers/build` has it.
+/// The first 16 hexadecimal digits of the SHA-256 of all pins, concatenated, as
+/// `tests/servers/build` computes it.
 fn key(folder: &Path, pins: &[&str]) -> io::Result<String> {
     let mut hash = Sha256::new();
     for pin in pins {
@@ -76,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// If the two ever differed, tests would start no server at all, or one of other pins.
+    /// If both differed, tests would start no server, or one with other pins.
     #[test]
     fn the_build_script_has_the_same_keys() {
         for (server, pins) in [

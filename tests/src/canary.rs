@@ -1,4 +1,4 @@
-//! Canaries: values that must not show, looked for in every spelling that programs commonly give to text.
+//! Canaries: values that must not appear in any common encoding of text.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,10 +10,10 @@ use base64::engine::{
     general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 
-/// Shorter texts stand somewhere by chance.
+/// Shorter texts may occur by chance.
 const LEAST: usize = 8;
 
-/// What must not show anywhere.
+/// Values that must not appear.
 ///
 /// ```
 /// let mut canaries = e2e::Canaries::default();
@@ -24,14 +24,14 @@ const LEAST: usize = 8;
 /// ```
 #[derive(Clone, Default)]
 pub struct Canaries {
-    /// By their beginnings: there may be thousands of them to look for in megabytes.
+    /// By their first bytes: there may be thousands of them to search for in megabytes.
     spellings: HashMap<[u8; LEAST], BTreeSet<String>>,
-    /// Which beginnings there are at all, by a hash of their first bytes.
+    /// The hashes of all first bytes.
     beginnings: Vec<bool>,
 }
 
 impl Canaries {
-    /// Adds a text, as a whole and each of its lines.
+    /// Adds a text: the whole text, and each of its lines.
     pub fn add(&mut self, text: &str) {
         self.beginnings.resize(1 << 20, false);
         let trimmed = text.lines().map(str::trim);
@@ -48,7 +48,7 @@ impl Canaries {
         }
     }
 
-    /// The first spelling that shows.
+    /// The first spelling that occurs.
     pub fn found_in(&self, bytes: &[u8]) -> Option<&str> {
         if self.spellings.is_empty() {
             return None;
@@ -66,11 +66,11 @@ impl Canaries {
         found.next().map(String::as_str)
     }
 
-    /// Ends the test if any shows.
+    /// Fails the test if any canary occurs.
     ///
     /// # Panics
     ///
-    /// If any shows: with its spelling and the place, and the line it stands in.
+    /// If one occurs, with its spelling, the place and the line.
     #[track_caller]
     pub fn expect_none_in(&self, bytes: &[u8], place: &str) {
         if let Some(spelling) = self.found_in(bytes) {
@@ -88,13 +88,14 @@ impl fmt::Debug for Canaries {
     }
 }
 
-/// Of the first four bytes, in twenty bits.
+/// A hash of the first four bytes, in twenty bits.
 fn hash(beginning: &[u8; LEAST]) -> usize {
     let [a, b, c, d, ..] = *beginning;
     (u32::from_le_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b9) >> 12) as usize
 }
 
-/// One text as it stands and as JSON, `Debug`, URLs, forms, hexadecimal, lists of bytes and base64 have it.
+/// One text, as it is and as JSON, `Debug`, URLs, forms, hexadecimal, lists of bytes and base64
+/// encode it.
 fn spellings(text: &str) -> Vec<String> {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -128,7 +129,7 @@ fn spellings(text: &str) -> Vec<String> {
         hexadecimal,
         bytes.trim_matches(['[', ']']).to_owned(),
     ];
-    // Base64 of the text wherever it begins in what is encoded, without the characters that its neighbours decide.
+    // Base64 of the text at each offset, without the characters that depend on its neighbours.
     for (before, from) in [(0, 0), (1, 2), (2, 3)] {
         let shifted = [vec![0; before], text.as_bytes().to_vec()].concat();
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
@@ -137,7 +138,7 @@ fn spellings(text: &str) -> Vec<String> {
             spellings.extend(encoded.get(from..to).map(str::to_owned));
         }
     }
-    // Blanks at the ends are no part of what is told apart.
+    // Spaces at the ends do not distinguish a text.
     spellings.retain(|spelling| spelling.trim().len() >= LEAST);
     spellings
 }
@@ -172,7 +173,7 @@ mod tests {
             );
         }
         canaries.expect_none_in(b"canary one, second, line", "a harmless text");
-        // What is too short to be told from any other text is not looked for.
+        // A text that is too short to be unique is not searched.
         canaries.add("short");
         canaries.expect_none_in(b"a short text", "a harmless text");
     }

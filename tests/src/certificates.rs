@@ -22,7 +22,7 @@ use tokio_rustls::{
     },
 };
 
-/// A certificate authority that nothing trusts unless it is told to.
+/// A certificate authority that nothing trusts by default.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -38,12 +38,13 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// The TLS side towards clients.
+    /// The TLS configuration for clients.
     pub(crate) fn acceptor(&self) -> io::Result<TlsAcceptor> {
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(self.chain.as_bytes()).collect();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes());
-        // The provider is said explicitly, because rustls guesses only while no other crate brings a second one.
+        // The provider is explicit, because rustls only chooses one if no other crate adds a
+        // second.
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
@@ -58,7 +59,7 @@ impl Certificate {
 }
 
 impl Authority {
-    /// Makes a new authority, whose file lives as long as the value.
+    /// Creates an authority. Its file exists as long as the value.
     ///
     /// # Errors
     ///
@@ -72,7 +73,7 @@ impl Authority {
         })
     }
 
-    /// Makes a new authority with its file in this folder.
+    /// Creates an authority with its file in this folder.
     pub(crate) fn in_folder(folder: &Path) -> io::Result<Self> {
         let mut params = CertificateParams::default();
         params
@@ -92,17 +93,17 @@ impl Authority {
         })
     }
 
-    /// The PEM file of the authority's own certificate, for clients that are to trust it.
+    /// The PEM file of the authority's certificate, for clients that trust it.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
     }
 
-    /// Starts a server on loopback whose certificate for `localhost` and 127.0.0.1 is over; it ends
-    /// with the runtime.
+    /// Starts a server on loopback whose certificate for `localhost` and 127.0.0.1 has expired. It
+    /// ends with the runtime.
     ///
     /// # Errors
     ///
-    /// If no port can be had.
+    /// If no port is free.
     pub async fn serve_expired(&self) -> io::Result<SocketAddr> {
         let mut params = CertificateParams::default();
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -112,14 +113,14 @@ impl Authority {
         let address = listener.local_addr()?;
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Who does not accept the certificate ends here, and says so itself.
+                // A client that does not accept the certificate ends here and reports it.
                 tokio::spawn(acceptor.accept(stream));
             }
         });
         Ok(address)
     }
 
-    /// Issues a server certificate for the names, IP addresses among them.
+    /// Issues a server certificate for these names and IP addresses.
     pub(crate) fn issue(&self, names: &[&str]) -> io::Result<Certificate> {
         self.sign(CertificateParams::default(), names)
     }

@@ -1,4 +1,4 @@
-//! Programs of others that ask our servers.
+//! Third-party programs that call our servers.
 
 use std::{
     env,
@@ -8,14 +8,14 @@ use std::{
 
 use crate::{Absent, available, cache};
 
-/// A client that nobody here wrote. `tests/servers/build` fetches it.
+/// A third-party client. `tests/servers/build` downloads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// The command line of OpenBao, `bao`.
     Bao,
-    /// Debian's browser, without a window.
+    /// Debian's browser, headless.
     Chromium,
-    /// Vault's own client in Go, with the story in `tests/servers/vault-api`.
+    /// Vault's official client in Go, with the story in `tests/servers/vault-api`.
     Go,
     /// The client that Airbyte uses, as the class path of `java`.
     Java,
@@ -28,7 +28,7 @@ pub enum Client {
 }
 
 impl Client {
-    /// A command that runs it, without arguments; nothing where it is not installed and the test may therefore be
+    /// A command that runs it, without arguments; `None` if it is not installed and the test may be
     /// skipped.
     ///
     /// # Panics
@@ -38,7 +38,7 @@ impl Client {
         available(self.find())
     }
 
-    /// The file of a story that stands beside the pins.
+    /// The file of a story, next to the pins.
     pub fn story(self, file: &str) -> PathBuf {
         cache::sources().join(self.pins().0).join(file)
     }
@@ -91,7 +91,7 @@ impl Client {
         }
     }
 
-    /// The folder of its pins, the pins, and the file in what was built from them.
+    /// The folder of its pins, the pins, and the file in the result.
     fn pins(self) -> (&'static str, &'static [&'static str], &'static str) {
         const PYTHON: &str = "venv/bin/python";
         match self {

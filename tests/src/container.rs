@@ -1,4 +1,4 @@
-//! Servers in containers, for machines that have a runtime.
+//! Servers in containers, for machines with a container runtime.
 
 use std::{
     ffi::OsStr,
@@ -9,10 +9,10 @@ use std::{
 
 use crate::{Absent, cache};
 
-/// Starts the service of `tests/servers/compose.yaml` unless it runs already, and returns its address on the loopback
-/// interface; nothing where no container runtime answers.
+/// Starts the service of `tests/servers/compose.yaml` unless it is running, and returns its address
+/// on the loopback interface; `None` if no container runtime responds.
 ///
-/// The container is left running, for the next test process: `docker compose --file … down` ends it.
+/// The container keeps running for the next test process. `docker compose --file … down` stops it.
 pub(crate) fn start(
     server: &'static str,
     service: &str,
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// A runtime that writes down what it was asked.
+    /// A runtime that records its arguments.
     fn runtime(script: &str) -> (tempfile::TempDir, std::ffi::OsString) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("docker");

@@ -1,4 +1,4 @@
-//! JSON Web Tokens, really signed and really verified: RS256 only, which is what the providers prescribe.
+//! JSON Web Tokens with real signatures: only RS256, which the providers require.
 
 use std::{
     io,
@@ -25,10 +25,10 @@ pub(crate) struct SigningKey {
 }
 
 impl SigningKey {
-    /// A key under an id of its own.
+    /// A key with a unique id.
     ///
-    /// Making a key takes half a second where nothing is optimised, so these are all the same one, and are told apart by
-    /// their ids, which signatures cover.
+    /// Creating a key takes half a second without optimisation, so all of them are the same key.
+    /// Their ids, which signatures cover, distinguish them.
     pub(crate) fn shared() -> Self {
         static PAIR: LazyLock<Arc<KeyPair>> = LazyLock::new(|| {
             Arc::new(KeyPair::generate(KeySize::Rsa2048).expect("memory and randomness"))
@@ -36,7 +36,7 @@ impl SigningKey {
         Self::with(Arc::clone(&PAIR))
     }
 
-    /// Another key than all before.
+    /// A key that differs from all previous ones.
     pub(crate) fn generate() -> io::Result<Self> {
         let pair = KeyPair::generate(KeySize::Rsa2048).map_err(io::Error::other)?;
         Ok(Self::with(Arc::new(pair)))
@@ -92,7 +92,7 @@ impl SigningKey {
     }
 }
 
-/// A token in its parts, of which nothing is believed yet.
+/// A token in its parts, not verified yet.
 pub(crate) struct Jwt {
     header: Value,
     claims: Value,
@@ -116,22 +116,22 @@ impl Jwt {
         })
     }
 
-    /// Everything that it says.
+    /// All claims.
     pub(crate) fn claims(&self) -> &Value {
         &self.claims
     }
 
-    /// The algorithm that its header names.
+    /// The algorithm in its header.
     pub(crate) fn algorithm(&self) -> Option<&str> {
         self.header["alg"].as_str()
     }
 
-    /// The id of the key that is said to have signed it.
+    /// The id of the key in its header.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header["kid"].as_str()
     }
 
-    /// Whether this key has signed it, by the algorithm that its header names.
+    /// Whether this key signed it, with the algorithm in its header.
     pub(crate) fn is_signed_by(&self, key: &SigningKey) -> bool {
         let public =
             UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.pair.public_key().as_ref());
@@ -149,7 +149,7 @@ impl Jwt {
         self.claims[claim].as_i64()
     }
 
-    /// The scopes that it asks for.
+    /// The requested scopes.
     pub(crate) fn scopes(&self) -> Vec<String> {
         let scopes = self.text("scope").unwrap_or_default();
         scopes.split_whitespace().map(str::to_owned).collect()

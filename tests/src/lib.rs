@@ -1,4 +1,4 @@
-//! What the tests of this workspace share: real servers, and faults on demand.
+//! The test kit of this workspace: real servers, and injected faults.
 //!
 //! # Servers
 //!
@@ -6,15 +6,17 @@
 //! implementations of the first and the last. [`PgBouncer`] is a pooler in front of a Postgres. Each is found in this
 //! order:
 //!
-//! 1. where the environment says that one runs (the constants ending in `_VARIABLE` name the variables);
-//! 2. among the programs that `tests/servers/build` put into the folder `TEST_SERVERS_DIR`, by default
-//!    `target/servers` (Postgres: among the installed packages), started on a free port;
-//! 3. in a container, by `tests/servers/compose.yaml`, where a container runtime answers.
+//! 1. from the environment, if it is running (the constants that end in `_VARIABLE` name the
+//!    variables);
+//! 2. from the programs that `tests/servers/build` put into the folder `TEST_SERVERS_DIR`, by
+//!    default `target/servers` (Postgres: from the installed packages), started on a free port;
+//! 3. in a container, with `tests/servers/compose.yaml`, if a container runtime responds.
 //!
-//! A server that a test process started dies with that process, even when it is killed.
+//! A server that a test process starts ends with that process, even if the process is killed.
 //!
-//! A test that needs a server begins like this. Where there is none it fails if `CI=true`, and otherwise says on
-//! standard error that it was skipped, whatever the test harness captures:
+//! A test that needs a server begins like this. If the server is missing, the test fails if
+//! `CI=true`. Otherwise it reports on standard error that it was skipped, even if the test harness
+//! captures output:
 //!
 //! ```no_run
 //! # async fn test() {
@@ -22,30 +24,33 @@
 //! # }
 //! ```
 //!
-//! `start_or_env` shares one server within the test process, so tests use random names in it and never wipe, seal or
-//! stop it. A test that does such things has a server to itself: `e2e::available(VaultServer::start().await)`.
+//! `start_or_env` shares one server within the test process, so tests use random names, and never
+//! wipe, seal or stop the server. A test that does uses a separate server:
+//! `e2e::available(VaultServer::start().await)`.
 //!
 //! # Stand-ins
 //!
-//! [`azure::Azure`] stands in for Azure Key Vault and Entra ID, and [`google::Google`] for Google Secret Manager and its
-//! token servers, of which there is no program to run. Each is as strict as what it stands for, and starts within the
-//! test process.
+//! [`azure::Azure`] stands in for Azure Key Vault and Entra ID, and [`google::Google`] for Google
+//! Secret Manager and its token servers, because there is no program to run. Each is as strict as
+//! the original, and starts within the test process.
 //!
 //! # Clients
 //!
-//! [`Client`] are programs of others that ask our servers: clients of Vault in Go, Java, Python and Node, OpenBao's
-//! command line, schemathesis, a browser. Where one is missing the same holds as for servers.
+//! [`Client`] are third-party programs that call our servers: clients of Vault in Go, Java, Python
+//! and Node, OpenBao's command line, schemathesis, a browser. If one is missing, the same applies
+//! as for servers.
 //!
 //! # Faults
 //!
-//! [`FaultProxy`] stands in front of any HTTP server; it counts, delays, refuses, cuts and records requests. [`Hostile`]
-//! is a server that answers as no server should.
+//! [`FaultProxy`] is a proxy for any HTTP server. It counts, delays, refuses, cuts and records
+//! requests.
+//! [`Hostile`] is a server with malformed, endless and slow responses.
 //!
 //! # Secrecy
 //!
-//! [`Canaries`] looks for what must not show, in whatever spelling.
+//! [`Canaries`] searches for values that must not appear, in every encoding.
 //!
-//! Nothing here depends on another crate of the workspace, so every one of them may use it in its tests.
+//! This crate depends on no other crate of the workspace, so each of them can use it in its tests.
 
 mod absent;
 mod alone;

@@ -14,13 +14,13 @@ use crate::{
 
 const NAME: &str = "LocalStack";
 
-/// How long it may take to answer. Four seconds are usual.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The maximum time until it responds. Four seconds are usual.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A LocalStack of the pinned version.
 ///
-/// It takes any credentials and regions, enforces no policy, and checks fewer limits than AWS does: what it lets pass
-/// proves nothing. All its data is in memory.
+/// It accepts any credentials and regions, enforces no policy, and checks fewer limits than AWS:
+/// what it accepts proves nothing. All its data is in memory.
 #[derive(Debug)]
 pub struct LocalStack {
     url: String,
@@ -30,20 +30,21 @@ pub struct LocalStack {
 #[derive(Debug)]
 struct Process {
     port: u16,
-    // Before the folder, so that the server has ended when its files are removed.
+    // Declared before the folder, so that the server has ended when its files are removed.
     server: Option<ServerProcess>,
     folder: Folder,
 }
 
 impl LocalStack {
-    /// The variable with the address of a LocalStack that runs already.
+    /// The variable with the address of a running LocalStack.
     pub const URL_VARIABLE: &'static str = "TEST_LOCALSTACK_URL";
 
-    /// The LocalStack that all tests of this process share; see the crate's documentation for where it comes from.
+    /// The LocalStack that all tests of this process share. The crate's documentation explains
+    /// where it comes from.
     ///
     /// # Panics
     ///
-    /// If it cannot be started, and, where the variable `CI` is `true`, if there is none.
+    /// If it cannot be started; if `CI` is `true`, also if it is missing.
     pub async fn start_or_env() -> Option<&'static Self> {
         static SHARED: OnceCell<Result<LocalStack, Absent>> = OnceCell::const_new();
         let shared = SHARED.get_or_init(Self::from_env_or_start).await;
@@ -71,16 +72,16 @@ impl LocalStack {
         }
     }
 
-    /// Starts a LocalStack for the caller alone, on a free port.
+    /// Starts a LocalStack only for the caller, on a free port.
     ///
     /// # Errors
     ///
-    /// If it is not installed, or does not answer within two minutes.
+    /// If it is not installed, or does not respond within two minutes.
     pub async fn start() -> Result<Self, Absent> {
         Self::start_at(None).await
     }
 
-    /// Like [`start`](Self::start), at the given port.
+    /// Like [`start`](Self::start), on the given port.
     ///
     /// # Errors
     ///
@@ -108,11 +109,11 @@ impl LocalStack {
         &self.url
     }
 
-    /// Kills the server. It forgets everything.
+    /// Kills the server. It loses all data.
     ///
     /// # Panics
     ///
-    /// If the server is not the caller's own, because others use it.
+    /// If the server does not belong to the caller, because others use it.
     pub fn kill(&mut self) {
         self.own().server = None;
     }
@@ -125,7 +126,7 @@ impl LocalStack {
     ///
     /// # Panics
     ///
-    /// If the server is not the caller's own, because others use it.
+    /// If the server does not belong to the caller, because others use it.
     pub async fn restart(&mut self) -> Result<(), Absent> {
         let url = self.url.clone();
         let process = self.own();
@@ -134,7 +135,7 @@ impl LocalStack {
         wait(&url, process).await
     }
 
-    /// The variables that tell another process of this server.
+    /// The variables that describe this server to another process.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         vec![(Self::URL_VARIABLE, self.url.clone())]
     }
@@ -167,7 +168,7 @@ fn launch(port: u16, folder: &Path) -> Result<ServerProcess, Absent> {
         .env("GATEWAY_SERVER", "hypercorn")
         .env("SERVICES", "secretsmanager,kms,sts,iam")
         .env("SKIP_SSL_CERT_DOWNLOAD", "1")
-        // Otherwise it may take the machine for its own container, and write to /var/lib and /etc.
+        // Otherwise it may treat the machine as its container, and write to /var/lib and /etc.
         .env("FILESYSTEM_ROOT", folder)
         .env("OVERRIDE_IN_DOCKER", "0")
         .env("TMPDIR", folder);
@@ -182,7 +183,7 @@ async fn wait(url: &str, process: &mut Process) -> Result<(), Absent> {
         .build()
         .map_err(|error| Absent::failed(NAME, error))?;
     let server = process.server.as_mut().expect("launched by the caller");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Ok(answer) = client.get(&health).send().await
             && let Ok(health) = answer.json::<serde_json::Value>().await
@@ -197,7 +198,7 @@ async fn wait(url: &str, process: &mut Process) -> Result<(), Absent> {
             .has_ended()
             .map_err(|error| Absent::failed(NAME, error))?;
         if ended || Instant::now() > deadline {
-            let why = if ended { "it ended" } else { "no answer" };
+            let why = if ended { "it ended" } else { "no response" };
             return Err(Absent::failed(
                 NAME,
                 format!("{why}; its log ends:\n{}", server.log_tail()),

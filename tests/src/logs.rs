@@ -1,4 +1,4 @@
-//! Everything that is logged, at every level, of every target.
+//! Everything that is logged, at every level, with every target.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use parking_lot::{Mutex, MutexGuard};
 use tracing::Dispatch;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Collects what is logged while it is the subscriber.
+/// Collects all events while it is the subscriber.
 #[derive(Clone, Debug, Default)]
 pub struct Logs(Arc<Mutex<Vec<u8>>>);
 
 impl Logs {
-    /// A subscriber that takes TRACE and above from everybody.
+    /// A subscriber for TRACE and above, for all targets.
     #[must_use]
     pub fn dispatch(&self) -> Dispatch {
         Dispatch::new(
@@ -24,7 +24,7 @@ impl Logs {
         )
     }
 
-    /// All of it so far.
+    /// All output so far.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()

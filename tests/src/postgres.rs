@@ -18,13 +18,13 @@ use crate::{
 
 const NAME: &str = "Postgres";
 
-/// How long it may take to answer. One second is usual.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The maximum time until it responds. One second is usual.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where Debian's packages put each version.
+/// The folder in which Debian's packages install each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
-/// Only members of `password_users` are asked for a password: everybody else is who they say they are.
+/// Only members of `password_users` need a password; all others are trusted.
 const CLIENTS: &str = "\
 host all +password_users 127.0.0.1/32 scram-sha-256
 host all +password_users ::1/128      scram-sha-256
@@ -32,7 +32,7 @@ host all all             127.0.0.1/32 trust
 host all all             ::1/128      trust
 ";
 
-/// The one port serves both plain connections and TLS. Nothing is worth a flush to disk here.
+/// The same port serves plain connections and TLS. No data needs a flush to disk.
 const SETTINGS: &str = "\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -46,9 +46,9 @@ ssl_cert_file = 'server.pem'
 ssl_key_file = 'server-key.pem'
 ";
 
-/// A Postgres of its own data folder, with the superuser `postgres`.
+/// A Postgres with a separate data folder and the superuser `postgres`.
 ///
-/// A role that is to need a password is made `IN ROLE password_users`; all others need none.
+/// Create a role that needs a password `IN ROLE password_users`; all others need none.
 #[derive(Debug)]
 pub struct Postgres {
     url: String,
@@ -60,7 +60,7 @@ pub struct Postgres {
 struct Process {
     port: u16,
     installation: Installation,
-    // Before the folder, so that the server has ended when its files are removed.
+    // Declared before the folder, so that the server has ended when its files are removed.
     server: Option<ServerProcess>,
     folder: Folder,
 }
@@ -68,14 +68,15 @@ struct Process {
 impl Postgres {
     /// The PEM file of the authority that signed the server's certificate. Optional.
     pub const CA_FILE_VARIABLE: &'static str = "TEST_POSTGRES_CA_FILE";
-    /// The variable with the URL of a Postgres that runs already: a superuser in any database.
+    /// The variable with the URL of a running Postgres: a superuser in any database.
     pub const URL_VARIABLE: &'static str = "TEST_POSTGRES_URL";
 
-    /// The Postgres that all tests of this process share; see the crate's documentation for where it comes from.
+    /// The Postgres that all tests of this process share. The crate's documentation explains where
+    /// it comes from.
     ///
     /// # Panics
     ///
-    /// If it cannot be started, and, where the variable `CI` is `true`, if there is none.
+    /// If it cannot be started; if `CI` is `true`, also if it is missing.
     pub async fn start_or_env() -> Option<&'static Self> {
         static SHARED: OnceCell<Result<Postgres, Absent>> = OnceCell::const_new();
         let shared = SHARED.get_or_init(Self::from_env_or_start).await;
@@ -108,16 +109,16 @@ impl Postgres {
         }
     }
 
-    /// Starts a Postgres for the caller alone, on a free port.
+    /// Starts a Postgres only for the caller, on a free port.
     ///
     /// # Errors
     ///
-    /// If it is not installed, or does not answer within a minute.
+    /// If it is not installed, or does not respond within a minute.
     pub async fn start() -> Result<Self, Absent> {
         Self::start_at(None).await
     }
 
-    /// Like [`start`](Self::start), at the given port.
+    /// Like [`start`](Self::start), on the given port.
     ///
     /// # Errors
     ///
@@ -170,27 +171,28 @@ impl Postgres {
         &self.url
     }
 
-    /// The PEM file of the authority that signed the server's certificate, which is for `127.0.0.1` and `localhost`.
+    /// The PEM file of the authority that signed the server's certificate for `127.0.0.1` and
+    /// `localhost`.
     ///
     /// # Panics
     ///
-    /// If the server came from the environment without one.
+    /// If the server comes from the environment, without such a file.
     pub fn ca_file(&self) -> &Path {
         self.ca_file
             .as_deref()
-            .unwrap_or_else(|| panic!("no TLS with this Postgres: set {}", Self::CA_FILE_VARIABLE))
+            .unwrap_or_else(|| panic!("this Postgres has no TLS: set {}", Self::CA_FILE_VARIABLE))
     }
 
-    /// Ends the server at once, like a crash. Its data stays.
+    /// Stops the server immediately, like a crash. Its data remains.
     ///
     /// # Panics
     ///
-    /// If the server is not the caller's own, because others use it.
+    /// If the server does not belong to the caller, because others use it.
     pub fn kill(&mut self) {
         self.own().server = None;
     }
 
-    /// Ends the server if it runs, and starts it again with the same data at the same address.
+    /// Stops the server if it is running, and starts it with the same data at the same address.
     ///
     /// # Errors
     ///
@@ -198,12 +200,12 @@ impl Postgres {
     ///
     /// # Panics
     ///
-    /// If the server is not the caller's own, because others use it.
+    /// If the server does not belong to the caller, because others use it.
     pub fn restart(&mut self) -> Result<(), Absent> {
         self.own().launch()
     }
 
-    /// The variables that tell another process of this server.
+    /// The variables that describe this server to another process.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![(Self::URL_VARIABLE, self.url.clone())];
         if let Some(file) = &self.ca_file {
@@ -233,12 +235,12 @@ impl Process {
         let mut server =
             ServerProcess::spawn(&mut command, &self.folder.path().join("log")).map_err(failed)?;
 
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.answers().map_err(failed)? {
             let ended = server.has_ended().map_err(failed)?;
             if ended || Instant::now() > deadline {
                 let log = server.log_tail();
-                let why = if ended { "it ended" } else { "no answer" };
+                let why = if ended { "it ended" } else { "no response" };
                 return Err(Absent::failed(NAME, format!("{why}; its log ends:\n{log}")));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -265,7 +267,7 @@ impl Process {
     }
 }
 
-/// Where the programs lie, and who may run them: they refuse to run as root.
+/// The folder of the programs, and the user that runs them: they refuse to run as root.
 #[derive(Debug)]
 struct Installation {
     programs: PathBuf,
@@ -311,7 +313,7 @@ impl Installation {
         Ok(Some(Self { programs, user }))
     }
 
-    /// Gives a file or folder to the user that the server runs as.
+    /// Gives a file or folder to the user that runs the server.
     fn give(&self, path: &Path) -> io::Result<()> {
         match self.user {
             Some(user) => user.give(path),
@@ -319,7 +321,7 @@ impl Installation {
         }
     }
 
-    /// Lets the command run as that user.
+    /// Runs the command as that user.
     fn step_down(&self, command: &mut Command) {
         if let Some(user) = self.user {
             user.step_down(command);
@@ -333,7 +335,7 @@ impl Installation {
             .arg("-D")
             .arg(data)
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"]);
-        // The current folder may be one that the user cannot enter.
+        // The user may not be able to enter the current folder.
         command.args(["--locale=C", "--no-sync"]).current_dir("/");
         run(&mut command)?;
 
@@ -378,7 +380,7 @@ fn debian_programs() -> io::Result<Option<PathBuf>> {
     Ok(found.into_iter().max().map(|(_, programs)| programs))
 }
 
-/// Other systems have the programs where all programs are.
+/// Other systems install the programs in the usual place.
 fn programs_on_path() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).find(|folder| folder.join("initdb").exists())
@@ -389,7 +391,7 @@ fn id(arguments: &[&str]) -> io::Result<u32> {
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim()
         .parse()
-        .map_err(|_| io::Error::other("there is no user `postgres` to run it as"))
+        .map_err(|_| io::Error::other("the user `postgres`, which runs it, does not exist"))
 }
 
 fn run(command: &mut Command) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Child processes that die with the test process.
+//! Child processes that end with the test process.
 
 use std::{
     fmt, fs,
@@ -13,23 +13,24 @@ use std::{
 
 use tempfile::TempDir;
 
-/// How long a server may take to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The maximum time until a server ends after a signal.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a server is told to end at once.
+/// The signal that stops a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stop {
-    /// Without any last words: for servers that ignore politer signals, or keep nothing worth tidying up.
+    /// Kills it: for servers that ignore other signals, or have nothing to clean up.
     Kill,
-    /// Postgres' immediate shutdown, which crashes like a kill but gives back its shared memory.
+    /// Postgres' immediate shutdown: a crash like a kill, but it releases its shared memory.
     Quit,
 }
 
 /// A running server, stopped when dropped.
 ///
-/// A watcher beside it holds the other end of the pipe `lifeline`. It sees the end of that pipe when this value is
-/// dropped, and also when the test process dies in whatever way, and stops the server. (The kernel's parent-death signal
-/// would not do: it is sent when the *thread* that started the child ends, and tests are threads.)
+/// A watcher process has the other end of the pipe `lifeline`. The pipe ends when this value is
+/// dropped, and also when the test process dies in any way. The watcher then stops the server. (The
+/// kernel's parent-death signal is not suitable: it is sent when the *thread* that started the
+/// child ends, and tests are threads.)
 pub(crate) struct ServerProcess {
     child: Child,
     lifeline: Option<ChildStdin>,
@@ -37,13 +38,14 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts a program that [`watched`] made, with all that it says in a log file.
+    /// Starts a program that [`watched`] created, with its output in a log file.
     pub(crate) fn spawn(command: &mut Command, log: &Path) -> io::Result<Self> {
         let file = fs::File::create(log)?;
         Self::start(command.stdout(file.try_clone()?).stderr(file), log)
     }
 
-    /// Starts a program that [`watched`] made, with its log in a file and its standard output in a pipe.
+    /// Starts a program that [`watched`] created, with its log in a file and its standard output in
+    /// a pipe.
     pub(crate) fn spawn_talking(
         command: &mut Command,
         log: &Path,
@@ -61,7 +63,7 @@ impl ServerProcess {
     fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
-            // Ctrl-C at the terminal is for the test process; the server follows it by the pipe.
+            // Ctrl-C in the terminal is for the test process. The pipe then stops the server.
             .process_group(0)
             .spawn()?;
         let lifeline = child.stdin.take();
@@ -72,7 +74,7 @@ impl ServerProcess {
         })
     }
 
-    /// Whether the server has ended by itself.
+    /// Whether the server has ended.
     pub(crate) fn has_ended(&mut self) -> io::Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
@@ -92,7 +94,7 @@ impl ServerProcess {
 
     fn stop(&mut self) -> io::Result<()> {
         drop(self.lifeline.take());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.child.try_wait()?.is_none() {
             if Instant::now() > deadline {
                 self.child.kill()?;
@@ -107,7 +109,8 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // A server that cannot be stopped cannot be reported from here either; its watcher goes on trying.
+        // A server that cannot be stopped cannot be reported from here either. Its watcher keeps
+        // trying.
         let _ = self.stop();
     }
 }
@@ -120,8 +123,8 @@ impl fmt::Debug for ServerProcess {
     }
 }
 
-/// A temporary folder that is removed when dropped, and also when the test process dies before that: servers that all
-/// tests share are never dropped.
+/// A temporary folder. It is removed when dropped, and also if the test process dies before that,
+/// because shared servers are never dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
     folder: TempDir,
@@ -131,7 +134,7 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn new() -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
-        // The server beside it dies at the same time, and may write until it has.
+        // The server dies at the same time, and may write until then.
         let janitor = Command::new("sh")
             .args(["-c", r#"cat >/dev/null; sleep 1; rm -rf "$1""#, "janitor"])
             .arg(folder.path())
@@ -150,15 +153,16 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // The folder itself follows. A janitor that cannot be dismissed removes it once more.
+        // The folder itself is removed next. If the janitor cannot be stopped, it removes the
+        // folder again.
         let _ = self.janitor.kill();
         let _ = self.janitor.wait();
     }
 }
 
-/// A command that runs the program with a watcher beside it. Arguments and environment are added as usual.
+/// A command that runs the program with a watcher. Add arguments and environment as usual.
 ///
-/// The shell becomes the program, so the process id of the child is the program's own.
+/// The shell becomes the program, so the child's process id is the program's.
 pub(crate) fn watched(program: &Path, stop: Stop) -> Command {
     let signal = match stop {
         Stop::Kill => "KILL",
@@ -172,8 +176,8 @@ pub(crate) fn watched(program: &Path, stop: Stop) -> Command {
     command
 }
 
-/// A port that nobody listens on at this moment. Another process may take it before the caller does, so callers start
-/// again with another one when the server ends at once.
+/// A port that is currently free. Another process may take it first, so callers retry with another
+/// one if the server ends immediately.
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
@@ -184,8 +188,8 @@ mod tests {
 
     fn sleeper(stop: Stop) -> (ServerProcess, Folder) {
         let folder = Folder::new().unwrap();
-        // Whoever starts the tests in the background of a shell has them ignore SIGQUIT, and a program
-        // inherits that; servers have handlers of their own.
+        // If the tests run in the background of a shell, they ignore SIGQUIT, and programs inherit
+        // that. Servers install their own handlers.
         let mut command = watched(Path::new("env"), stop);
         command.args(["--default-signal=QUIT", "sleep", "600"]);
         let process = ServerProcess::spawn(&mut command, &folder.path().join("log")).unwrap();
@@ -210,19 +214,16 @@ mod tests {
             let start = Instant::now();
             drop(process);
             assert!(!runs(pid));
-            assert!(
-                start.elapsed() < PATIENCE / 2,
-                "the watcher did not stop it"
-            );
+            assert!(start.elapsed() < TIMEOUT / 2, "the watcher did not stop it");
         }
     }
 
-    /// What the kernel does to the pipe when the test process is killed.
+    /// The kernel does this to the pipe when the test process is killed.
     #[test]
     fn the_end_of_the_pipe_alone_ends_the_server() {
         let (mut process, _folder) = sleeper(Stop::Kill);
         drop(process.lifeline.take());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !process.has_ended().unwrap() {
             assert!(Instant::now() < deadline, "still running");
             thread::sleep(Duration::from_millis(5));

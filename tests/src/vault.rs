@@ -1,4 +1,4 @@
-//! HashiCorp Vault itself, storing in memory.
+//! HashiCorp Vault itself, with in-memory storage.
 
 use std::{
     env, fmt,
@@ -22,22 +22,23 @@ use crate::{
 
 const NAME: &str = "Vault";
 
-/// The token of the development server in the container, as `compose.yaml` has it.
+/// The token of the development server in the container, from `compose.yaml`.
 const CONTAINER_TOKEN: &str = "root";
 
 /// A Vault of the pinned version, unsealed, with a root token.
 ///
-/// Policies, token lifetimes, logins, sealing and step-down are the real thing. Namespaces are not: they need a licence.
+/// Policies, token lifetimes, logins, sealing and step-down are real. Namespaces are not, because
+/// they need a licence.
 ///
-/// What a server from elsewhere does not offer (an unseal key, TLS) is absent, and asking for it panics with the name of
-/// the variable.
+/// A feature that another server does not offer (an unseal key, TLS) is missing, and requesting it
+/// panics with the name of the variable.
 pub struct VaultServer {
     state: State,
     client: reqwest::Client,
     process: Option<(ServerProcess, Folder)>,
 }
 
-/// What the program prints when it is ready.
+/// The line that the program prints when it is ready.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
@@ -53,7 +54,7 @@ struct State {
     unseal_key: Option<String>,
 }
 
-/// How a Vault of one's own is started.
+/// Options for starting a separate Vault.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VaultOptions {
@@ -62,15 +63,15 @@ pub struct VaultOptions {
 }
 
 impl VaultOptions {
-    /// Lets a standby redirect to the TLS listener of the active node instead of the plain one.
+    /// Makes the standby redirect to the TLS listener of the active node instead of the plain one.
     #[must_use]
     pub fn with_redirect_to_tls(mut self) -> Self {
         self.redirect_to_tls = true;
         self
     }
 
-    /// Runs a second node on the same storage. It redirects (307) to the first one, and takes over when that one is
-    /// sealed or steps down.
+    /// Runs a second node with the same storage. It redirects (307) to the first one, and takes
+    /// over when that one is sealed or steps down.
     #[must_use]
     pub fn with_standby(mut self) -> Self {
         self.standby = true;
@@ -78,17 +79,17 @@ impl VaultOptions {
     }
 }
 
-/// What Vault answered.
+/// A response from Vault.
 #[derive(Clone, Debug)]
 pub struct VaultAnswer {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
     /// The body, `null` if there is none or it is not JSON.
     pub body: Value,
 }
 
 impl VaultAnswer {
-    /// Returns the body of a successful answer.
+    /// Returns the body of a successful response.
     ///
     /// # Panics
     ///
@@ -106,16 +107,16 @@ impl VaultAnswer {
 }
 
 impl VaultServer {
-    /// The variable with the address of a Vault that runs already. [`TOKEN_VARIABLE`](Self::TOKEN_VARIABLE) goes with
-    /// it; the others are optional.
+    /// The variable with the address of a running Vault. [`TOKEN_VARIABLE`](Self::TOKEN_VARIABLE)
+    /// is also required; the others are optional.
     pub const ADDRESS_VARIABLE: &'static str = "TEST_VAULT_ADDR";
     /// The PEM file of the authority that signed the certificate of the TLS listeners.
     pub const CA_FILE_VARIABLE: &'static str = "TEST_VAULT_CA_FILE";
-    /// The PEM file of a client certificate that the mutual TLS listener takes.
+    /// The PEM file of a client certificate that the mutual TLS listener accepts.
     pub const CLIENT_CERT_FILE_VARIABLE: &'static str = "TEST_VAULT_CLIENT_CERT_FILE";
     /// The PEM file of the key of that certificate.
     pub const CLIENT_KEY_FILE_VARIABLE: &'static str = "TEST_VAULT_CLIENT_KEY_FILE";
-    /// The address of the listener that asks for a client certificate.
+    /// The address of the listener that requires a client certificate.
     pub const MTLS_ADDRESS_VARIABLE: &'static str = "TEST_VAULT_MTLS_ADDR";
     /// The address of the TLS listener.
     pub const TLS_ADDRESS_VARIABLE: &'static str = "TEST_VAULT_TLS_ADDR";
@@ -124,11 +125,12 @@ impl VaultServer {
     /// The unseal key, in hexadecimal digits.
     pub const UNSEAL_KEY_VARIABLE: &'static str = "TEST_VAULT_UNSEAL_KEY";
 
-    /// The Vault that all tests of this process share; see the crate's documentation for where it comes from.
+    /// The Vault that all tests of this process share. The crate's documentation explains where it
+    /// comes from.
     ///
     /// # Panics
     ///
-    /// If it cannot be started, and, where the variable `CI` is `true`, if there is none.
+    /// If it cannot be started; if `CI` is `true`, also if it is missing.
     pub async fn start_or_env() -> Option<&'static Self> {
         static SHARED: OnceCell<Result<VaultServer, Absent>> = OnceCell::const_new();
         let shared = SHARED.get_or_init(Self::from_env_or_start).await;
@@ -169,7 +171,7 @@ impl VaultServer {
         }
     }
 
-    /// Starts a Vault for the caller alone.
+    /// Starts a Vault only for the caller.
     ///
     /// # Errors
     ///
@@ -178,14 +180,15 @@ impl VaultServer {
         Self::start_with(&VaultOptions::default()).await
     }
 
-    /// Starts a Vault for the caller alone, with options.
+    /// Starts a Vault only for the caller, with options.
     ///
     /// # Errors
     ///
     /// As for [`start`](Self::start).
     pub async fn start_with(options: &VaultOptions) -> Result<Self, Absent> {
         let options = options.clone();
-        // Under a second, but blocking: the line that says it is ready is read from a pipe.
+        // This takes less than a second but blocks: the line that says it is ready comes from a
+        // pipe.
         let started = tokio::task::spawn_blocking(move || launch(&options)).await;
         let (state, server, folder) = started.map_err(|error| Absent::failed(NAME, error))??;
         Ok(Self {
@@ -199,7 +202,8 @@ impl VaultServer {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(30))
-            // Tests have a runtime each, and a connection does not outlive the runtime that opened it.
+            // Each test has a runtime, and a connection does not outlive the runtime that opened
+            // it.
             .pool_max_idle_per_host(0)
             .build()
             .expect("the options are valid");
@@ -223,7 +227,7 @@ impl VaultServer {
         )
     }
 
-    /// The address of the TLS listener that demands a client certificate.
+    /// The address of the TLS listener that requires a client certificate.
     pub fn mtls_address(&self) -> &str {
         offered(
             self.state.mtls_address.as_deref(),
@@ -279,16 +283,16 @@ impl VaultServer {
     ///
     /// # Panics
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> VaultAnswer {
         self.request_as(self.root_token(), method, path, body).await
     }
 
-    /// Sends a request with any token; an empty one is none.
+    /// Sends a request with any token. An empty one means none.
     ///
     /// # Panics
     ///
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn request_as(
         &self,
         token: &str,
@@ -306,16 +310,16 @@ impl VaultServer {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.expect("Vault answers");
+        let answer = request.send().await.expect("Vault responds");
         let status = answer.status();
-        let body = answer.bytes().await.expect("Vault answers completely");
+        let body = answer.bytes().await.expect("Vault responds completely");
         VaultAnswer {
             status,
             body: serde_json::from_slice(&body).unwrap_or_default(),
         }
     }
 
-    /// Mounts a new key-value store of version 1 or 2 and returns its path, without slashes.
+    /// Mounts a new key/value store of version 1 or 2, and returns its path without slashes.
     ///
     /// # Panics
     ///
@@ -326,7 +330,8 @@ impl VaultServer {
         self.request("POST", &format!("sys/mounts/{path}"), Some(&mount))
             .await
             .expect("mount");
-        // A mount of version 2 answers 400 to everything until it has prepared its storage in the background.
+        // A mount of version 2 answers 400 to everything until it has prepared its storage in the
+        // background.
         let probe = if version == 2 {
             format!("{path}/config")
         } else {
@@ -355,8 +360,8 @@ impl VaultServer {
         name
     }
 
-    /// Creates a token that has exactly these policies (`default` too only if it is named) and lives for the time,
-    /// such as `2s`. It may be renewed for as long again.
+    /// Creates a token with exactly these policies (without `default`, unless it is listed) and a
+    /// lifetime such as `2s`. It can be renewed for the same time.
     ///
     /// # Panics
     ///
@@ -373,11 +378,11 @@ impl VaultServer {
             .to_owned()
     }
 
-    /// Seals the server and waits until it is.
+    /// Seals the server and waits until it is sealed.
     ///
     /// # Panics
     ///
-    /// If the server is not the caller's own, because others use it, or if Vault refuses.
+    /// If the server does not belong to the caller, because others use it, or if Vault refuses.
     pub async fn seal(&self) {
         self.own();
         self.request("PUT", "sys/seal", None).await.expect("seal");
@@ -389,7 +394,7 @@ impl VaultServer {
         .await;
     }
 
-    /// Unseals the server and waits until it serves, or is a standby again.
+    /// Unseals the server and waits until it is active or a standby again.
     ///
     /// # Panics
     ///
@@ -399,7 +404,7 @@ impl VaultServer {
         self.request("PUT", "sys/unseal", Some(&json!({"key": key})))
             .await
             .expect("unseal");
-        // 200: active; 429: a standby. The time between is a standby of nobody, which answers 429 too.
+        // 200: active; 429: standby. In between, a standby without an active node also answers 429.
         let health = "sys/health?standbycode=473";
         let alone = self.state.standby_address.is_none();
         let serves = |answer: &VaultAnswer| {
@@ -408,11 +413,12 @@ impl VaultServer {
         self.until(serves, "GET", health).await;
     }
 
-    /// Makes the active node give up its place, for about ten seconds. A standby takes it, where there is one.
+    /// Makes the active node step down for about ten seconds. A standby takes over, if there is
+    /// one.
     ///
     /// # Panics
     ///
-    /// If the server is not the caller's own, because others use it, or if Vault refuses.
+    /// If the server does not belong to the caller, because others use it, or if Vault refuses.
     pub async fn step_down(&self) {
         self.own();
         self.request("PUT", "sys/step-down", None)
@@ -422,7 +428,7 @@ impl VaultServer {
         self.until(is_standby, "GET", "sys/health").await;
     }
 
-    /// The variables that tell another process of this server.
+    /// The variables that describe this server to another process.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let state = &self.state;
@@ -503,12 +509,12 @@ fn launch(options: &VaultOptions) -> Result<(State, ServerProcess, Folder), Abse
     BufReader::new(stdout)
         .read_line(&mut line)
         .map_err(failed)?;
-    // A program that ends closes the pipe, which leaves the line empty.
+    // A program that ends closes the pipe, and the line is empty.
     let state = serde_json::from_str(&line).map_err(|error| {
         Absent::failed(
             NAME,
             format!(
-                "{error} in its answer; its log ends:\n{}",
+                "{error} in its output; its log ends:\n{}",
                 server.log_tail()
             ),
         )
@@ -521,7 +527,7 @@ fn offered<'a, T: ?Sized>(value: Option<&'a T>, variable: &str) -> &'a T {
     value.unwrap_or_else(|| panic!("this Vault does not offer it: set {variable}"))
 }
 
-/// A name that no other test has.
+/// A unique name.
 fn random_name(what: &str) -> String {
     format!("{what}-{}", uuid::Uuid::new_v4().simple())
 }

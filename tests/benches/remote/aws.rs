@@ -14,7 +14,7 @@ use crate::{
 
 const REGION: &str = "eu-central-1";
 
-/// The AWS SDK as it comes.
+/// The unmodified AWS SDK.
 pub(crate) struct Sdk {
     client: aws_sdk_secretsmanager::Client,
     pub(crate) url: String,

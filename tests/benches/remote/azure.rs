@@ -21,14 +21,14 @@ pub(crate) async fn measure(delay: Duration) {
     clouds::measure("Azure", delay, &ours, store, &floor).await;
 }
 
-/// Logins go through the delay too.
+/// Logins are delayed too.
 async fn ours_at(azure: &Azure, target: &Target) -> Arc<dyn SecretPersistence> {
     let ca_file = target.ca_file(azure.ca_file());
     let settings = SETTINGS.from_pairs([
         ("vault-url", &*target.url),
         ("authority-host", &*target.url),
         ("ca-file", ca_file.to_str().unwrap()),
-        // The vault is called localhost, which is below no resource.
+        // The vault is called localhost, which is not below any resource.
         ("verify-challenge", "false"),
         ("tenant-id", azure.tenant_id()),
         ("client-id", azure.client_id()),
@@ -38,7 +38,7 @@ async fn ours_at(azure: &Azure, target: &Target) -> Arc<dyn SecretPersistence> {
     Arc::new(AzureKeyVault::connect(config).await.unwrap())
 }
 
-/// A pooled HTTP client with a token, and the vault's answers as they come.
+/// A pooled HTTP client with a token, and the vault's responses unchanged.
 struct Http {
     client: reqwest::Client,
     token: String,

@@ -1,4 +1,4 @@
-//! What is measured for the stores that have a stand-in here: they answer one secret per request.
+//! Measurements for stores with a stand-in, which return one secret per request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     target::Target,
 };
 
-/// The most requests under way at once, of ours and of the bare client.
+/// The maximum number of concurrent requests, for our store and for the bare client.
 const CONCURRENCY: usize = 50;
 
-/// How many secrets, and how many times longer than one of them they may take.
+/// The number of secrets, and how many times longer than one of them they may take.
 const CASES: [(usize, Option<f64>); 3] = [(1, None), (32, Some(1.5)), (100, Some(3.0))];
 
 const REPETITIONS: usize = 31;
@@ -45,8 +45,8 @@ pub(crate) fn header() {
     );
 }
 
-/// Measures one store. All cases, ours and bare, are run in each repetition: what the machine does otherwise hits them
-/// alike.
+/// Measures one store. Each repetition runs all cases, ours and bare, so that other load on the
+/// machine affects them equally.
 pub(crate) async fn measure(
     name: &str,
     delay: Duration,
@@ -107,7 +107,7 @@ pub(crate) async fn measure(
     }
 }
 
-/// The store at this concurrency, whatever its own is, and without a limit on its rate: the stand-ins have no quota here.
+/// The store with this concurrency and without a rate limit: the stand-ins have no quota here.
 fn limited(store: Arc<dyn SecretPersistence>) -> Arc<dyn SecretPersistence> {
     let limit = ClassLimit {
         concurrency: CONCURRENCY,

@@ -1,4 +1,4 @@
-//! What is read and written: names, values, configurations.
+//! The data of the measurements: names, values, configurations.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) fn value(name: &ManagedCoordinate) -> String {
     format!("the value of {name}")
 }
 
-/// A configuration that points to each name so many times.
+/// A configuration that points to each name this many times.
 pub(crate) fn configuration(names: &[ManagedCoordinate], times: usize) -> Value {
     let pointers = names
         .iter()

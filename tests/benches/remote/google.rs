@@ -21,7 +21,7 @@ pub(crate) async fn measure(delay: Duration) {
     clouds::measure("Google", delay, &ours, store, &floor).await;
 }
 
-/// With a key, which names the address of logins: they go to the stand-in itself.
+/// With a key that contains the address of logins, which go to the stand-in.
 async fn ours_at(google: &Google, target: &Target) -> Arc<dyn SecretPersistence> {
     let settings = SETTINGS.from_pairs([
         ("project-id", google.project()),
@@ -32,7 +32,7 @@ async fn ours_at(google: &Google, target: &Target) -> Arc<dyn SecretPersistence>
     Arc::new(GoogleSecretManager::connect(config).await.unwrap())
 }
 
-/// A pooled HTTP client with a token, and the service's answers as they come.
+/// A pooled HTTP client with a token, and the service's responses unchanged.
 struct Http {
     client: reqwest::Client,
     project: String,

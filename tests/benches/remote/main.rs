@@ -1,13 +1,14 @@
-//! What the remote stores add to the requests that have to be made anyway.
+//! The overhead of the remote stores over the necessary requests.
 //!
-//! `cargo bench -p e2e --bench remote` prints, for LocalStack and for Vault, directly and with 20 ms before each
-//! request, the medians of interleaved repetitions: ours, the same with the bare SDK or a bare HTTP client, and the
-//! ratio. `tests/e2e/round_trips.rs` asserts the numbers of requests, which are printed too. For Google and Azure it
-//! prints the same for the stand-ins, and how much longer many secrets take than one.
+//! `cargo bench -p e2e --bench remote` prints, for LocalStack and for Vault, directly and with a
+//! delay of 20 ms for each request, the medians of interleaved repetitions: ours, the same with the
+//! bare SDK or a bare HTTP client, and the ratio. It also prints the numbers of requests, which
+//! `tests/e2e/round_trips.rs` asserts. For Google and Azure it prints the same for the stand-ins,
+//! and how much longer many secrets take than one.
 //!
-//! Names of stores (`localstack`, `vault`, `google`, `azure`) behind `--` run only those.
+//! Names of stores (`localstack`, `vault`, `google`, `azure`) after `--` select only those.
 
-// A bench prints, and may stop at whatever goes wrong.
+// A bench prints, and may panic on any failure.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod aws;
@@ -29,7 +30,7 @@ use crate::{aws::Sdk, measure::measure, target::Target, vault::Http};
 const DELAY: Duration = Duration::from_millis(20);
 
 fn main() {
-    // Cargo says `--bench`.
+    // Cargo passes `--bench`.
     let names: Vec<_> = env::args()
         .skip(1)
         .filter(|name| !name.starts_with('-'))

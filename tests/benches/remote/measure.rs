@@ -1,4 +1,4 @@
-//! What is measured for the stores that have a real server here.
+//! Measurements for stores with a real server.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,7 +17,8 @@ use crate::{
 
 const SECRETS: usize = 100;
 
-/// Enough for medians on a machine that does other things too; the loop over single reads takes seconds each time.
+/// Enough for medians on a machine with other load; the loop of single reads takes seconds each
+/// time.
 const REPETITIONS: usize = 31;
 const WRITE_REPETITIONS: usize = 7;
 const LOOP_REPETITIONS: usize = 3;
@@ -28,15 +29,15 @@ pub(crate) fn header() {
     );
 }
 
-/// What somebody writes without us.
+/// Code without our library.
 pub(crate) trait Bare {
-    /// Our store at the same address; what connecting costs is in it.
+    /// Our store at the same address, including the connection.
     async fn ours(&self) -> Arc<dyn SecretPersistence>;
 
     /// The same client as after a start, without any connection.
     fn anew(&self) -> Self;
 
-    /// Reads different names in the fastest way that the server has.
+    /// Reads different names in the fastest way of the server.
     async fn read(&self, names: &[ManagedCoordinate]);
 
     async fn read_one(&self, name: &ManagedCoordinate);
@@ -44,7 +45,7 @@ pub(crate) trait Bare {
     async fn write_one(&self, name: &ManagedCoordinate);
 }
 
-/// Measures one store at one delay; all names that were written.
+/// Measures one store with one delay, for all written names.
 pub(crate) async fn measure<B: Bare>(
     store: &'static str,
     delay: Duration,

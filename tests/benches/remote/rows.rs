@@ -1,10 +1,10 @@
-//! Interleaved repetitions, and the lines that they end in.
+//! Interleaved repetitions, and their output.
 
 use std::time::{Duration, Instant};
 
 use crate::target::Target;
 
-/// The lines of one store at one delay.
+/// The lines of one store with one delay.
 pub(crate) struct Rows<'a> {
     pub(crate) store: &'static str,
     pub(crate) delay: Duration,
@@ -12,7 +12,7 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Measures, and prints the medians and what one more run of ours asks of the server.
+    /// Measures, and prints the medians and the requests of one more run of ours.
     pub(crate) async fn row(
         &self,
         (what, repetitions, limit): (&str, usize, Option<f64>),
@@ -56,7 +56,7 @@ pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// How long it takes, up to the answer: not until the answer is wiped.
+/// The time until the response, without wiping it.
 pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> Duration {
     let started = Instant::now();
     let answer = work.await;

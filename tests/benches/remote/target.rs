@@ -1,4 +1,4 @@
-//! A server, with or without a delay in front of it.
+//! A server, with or without a delay.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +25,7 @@ impl Target {
         Self { url, proxy }
     }
 
-    /// The same for a server that speaks TLS. The delay has a certificate of its own authority.
+    /// The same for a server with TLS. The delay has a certificate from its own authority.
     pub(crate) fn with_tls(server: &str, ca_file: &Path, delay: Duration) -> Self {
         let proxy = FaultProxy::builder(server)
             .with_tls()
@@ -34,13 +34,13 @@ impl Target {
             .start()
             .unwrap();
         Self {
-            // Not the address: certificates are looked up by name.
+            // Not the address: certificates are for names.
             url: proxy.url().replace("127.0.0.1", "localhost"),
             proxy: Some(proxy),
         }
     }
 
-    /// The authority to trust: that of the delay where there is one, of the server otherwise.
+    /// The authority to trust: the delay's if there is one, otherwise the server's.
     pub(crate) fn ca_file(&self, server: &Path) -> PathBuf {
         self.proxy
             .as_ref()
@@ -54,7 +54,7 @@ impl Target {
         }
     }
 
-    /// Requests, the most at once, connections opened; by what was done since the reset.
+    /// Requests, the maximum at once, and opened connections since the reset.
     pub(crate) fn counts(&self) -> [String; 3] {
         self.proxy.as_ref().map_or_else(Default::default, |proxy| {
             [

@@ -11,7 +11,7 @@ use crate::{configuration::value, measure::Bare};
 
 const POOL: usize = 32;
 
-/// A pooled HTTP client, and Vault's answers as they come.
+/// A pooled HTTP client, and Vault's responses unchanged.
 pub(crate) struct Http {
     client: reqwest::Client,
     pub(crate) url: String,

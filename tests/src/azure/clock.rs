@@ -1,4 +1,4 @@
-//! Times as the protocols write them.
+//! Times in the formats of the protocols.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Who exists: tenants, the application, managed identities, and the keys behind their tokens.
+//! Tenants, the application, managed identities, and the keys that sign their tokens.
 
 use std::{fs, io, path::PathBuf};
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{clock::unix_now, jwt::Signer};
 
-/// The audience that a federated token has to name.
+/// The audience that a federated token must have.
 ///
 /// See <https://learn.microsoft.com/entra/workload-id/workload-identity-federation>.
 pub(super) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -20,7 +20,7 @@ pub(super) struct Directory {
     pub(super) entra_key: Signer,
     pub(super) federation: Federation,
     pub(super) identity_header: String,
-    /// A tenant that knows the application too, but is not the vault's.
+    /// A tenant that also knows the application, but does not own the vault.
     pub(super) other_tenant: String,
     /// The application ID URI of the vault service in this cloud.
     pub(super) resource: String,
@@ -30,7 +30,7 @@ pub(super) struct Directory {
     pub(super) user_identity_resource: String,
 }
 
-/// Somebody who can hold a token.
+/// An identity that can get a token.
 #[derive(Clone)]
 pub(super) struct Principal {
     pub(super) client_id: String,
@@ -46,7 +46,7 @@ pub(super) struct Federation {
     _folder: TempDir,
 }
 
-/// What a federated token says. The default is what the application trusts.
+/// The claims of a federated token. By default, the application trusts them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FederatedToken {
@@ -54,7 +54,7 @@ pub struct FederatedToken {
     pub audience: String,
     /// The issuer: a cluster.
     pub issuer: String,
-    /// The seconds until it expires; negative for one that has expired.
+    /// The seconds until it expires; negative for an expired token.
     pub lifetime: i64,
     /// The subject: a service account.
     pub subject: String,
@@ -94,7 +94,7 @@ impl Directory {
         Ok(directory)
     }
 
-    /// An access token in the form of version 1.0, which the vault service asks for.
+    /// An access token in version 1.0, which the vault service requires.
     ///
     /// See <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes#the-token-is-expired>.
     pub(super) fn access_token(
@@ -123,8 +123,8 @@ impl Directory {
         }))
     }
 
-    /// Whether tokens are given out for this resource: the vault service and two others of every cloud. Some clients
-    /// write a slash at the end, and get a token whose audience has it too.
+    /// Whether tokens are issued for this resource: the vault service and two others of every
+    /// cloud. Some clients append a slash, and get a token with the same audience.
     pub(super) fn has_resource(&self, resource: &str) -> bool {
         const OTHERS: [&str; 2] = [
             "https://graph.microsoft.com",
@@ -170,14 +170,14 @@ impl Federation {
             "exp": expires,
             "sub": token.subject,
         }));
-        // Renamed into place, as a projected volume does it: readers see the old one or the new one.
+        // Renamed into place, like a projected volume: readers see the old or the new token.
         let new = self.token_file.with_extension("new");
         fs::write(&new, token)?;
         fs::rename(new, &self.token_file)
     }
 }
 
-/// Who signs tokens of version 1.0 for a tenant.
+/// The issuer of version 1.0 tokens for a tenant.
 pub(super) fn issuer(tenant: &str) -> String {
     format!("https://sts.windows.net/{tenant}/")
 }

@@ -17,13 +17,13 @@ use super::{
     switches::Switches,
 };
 
-/// The only kind of assertion there is, <https://datatracker.ietf.org/doc/html/rfc7523#section-2.2>.
+/// The only type of assertion, <https://datatracker.ietf.org/doc/html/rfc7523#section-2.2>.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How far the clocks of two parties may be apart.
+/// The tolerated difference between two clocks.
 const SKEW: i64 = 300;
 
-/// Why no token is given out.
+/// Why no token is issued.
 struct Refusal {
     status: StatusCode,
     error: &'static str,
@@ -32,7 +32,7 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// The credential itself is refused, <https://datatracker.ietf.org/doc/html/rfc6749#section-5.2>.
+    /// The credential is refused, <https://datatracker.ietf.org/doc/html/rfc6749#section-5.2>.
     fn client(code: u32, description: impl Into<String>) -> Self {
         Self {
             status: StatusCode::UNAUTHORIZED,
@@ -51,7 +51,7 @@ impl Refusal {
         }
     }
 
-    /// The parameter is needed and not there, AADSTS900144 of
+    /// The required parameter is missing, AADSTS900144 of
     /// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
     fn missing(parameter: &str) -> Self {
         Self::request(
@@ -101,7 +101,7 @@ pub(super) fn token(
     grant(directory, switches, tenant, &form).unwrap_or_else(Refusal::reply)
 }
 
-/// An answer without the usual body, as a gateway in front of the service gives it.
+/// A response without the usual body, as from a gateway in front of the service.
 pub(super) fn unavailable(status: u16) -> Reply {
     let status = StatusCode::from_u16(status).expect("the switch is a status");
     Reply::json(
@@ -261,7 +261,7 @@ fn check_assertion(directory: &Directory, kind: &str, assertion: &str) -> Result
     if !audiences.contains(&json!(expected.audience)) {
         return Err(presented(700_212, "audience", claims["aud"].to_string()));
     }
-    // Compared with regard to case:
+    // The comparison is case-sensitive:
     // https://learn.microsoft.com/entra/identity-platform/reference-breaking-changes#federated-identity-credentials-now-use-case-sensitive-matching
     if text("sub") != expected.subject {
         return Err(presented(700_213, "subject", text("sub")));
@@ -269,7 +269,7 @@ fn check_assertion(directory: &Directory, kind: &str, assertion: &str) -> Result
     Ok(())
 }
 
-/// The resource that a scope stands for.
+/// The resource of a scope.
 ///
 /// See <https://learn.microsoft.com/entra/identity-platform/scopes-oidc#the-default-scope> and AADSTS1002012 and
 /// AADSTS500011 of <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
@@ -303,7 +303,7 @@ pub(super) fn unknown_resource(tenant: &str, resource: &str) -> String {
     )
 }
 
-/// How long a token that is given out now is valid.
+/// How long a new token is valid.
 pub(super) fn seconds(switches: &Switches) -> i64 {
     i64::try_from(switches.token_lifetime.as_secs()).unwrap_or(i64::MAX / 2)
 }

@@ -4,17 +4,17 @@ use serde_json::Value;
 
 use crate::jwt::{Jwt, SigningKey};
 
-/// Signs tokens, and knows its own again.
+/// Signs and verifies tokens.
 pub(super) struct Signer(SigningKey);
 
-/// Why a token is not one.
+/// Why a token is invalid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Invalid {
-    /// It does not have the form of a signed token.
+    /// It is not a signed token.
     Malformed,
-    /// It names our key, but the signature is not of that key.
+    /// It names our key, but has another key's signature.
     Signature,
-    /// It names a key that is not ours, or another algorithm.
+    /// It names another key or algorithm.
     UnknownKey,
 }
 
@@ -27,7 +27,7 @@ impl Signer {
         self.0.sign(claims)
     }
 
-    /// Returns the claims, whatever they say: times, issuer and audience are for the caller to judge.
+    /// Returns the claims. The caller checks times, issuer and audience.
     pub(super) fn verify(&self, token: &str) -> Result<Value, Invalid> {
         let jwt = Jwt::parse(token).ok_or(Invalid::Malformed)?;
         if jwt.algorithm() != Some("RS256") || jwt.key_id() != Some(self.0.id()) {

@@ -1,6 +1,6 @@
 //! The token endpoints of managed identities: of the instance metadata service of a virtual machine, and of App Service.
 //!
-//! The machine has a system-assigned identity and one that was assigned by a user.
+//! The machine has a system-assigned and a user-assigned identity.
 
 use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -14,10 +14,10 @@ use super::{
     switches::Switches,
 };
 
-/// Where a virtual machine finds its metadata service.
+/// The address of the metadata service on a virtual machine.
 pub(super) const METADATA_PATH: &str = "/metadata/identity/oauth2/token";
 
-/// Where the variable `IDENTITY_ENDPOINT` points to in App Service.
+/// The target of the variable `IDENTITY_ENDPOINT` in App Service.
 pub(super) const APP_SERVICE_PATH: &str = "/msi/token";
 
 /// The body of a grant, or the status and the body of a refusal.
@@ -59,7 +59,7 @@ fn metadata(
             json!({"error": "invalid_request", "error_description": description}),
         )
     };
-    // Both headers keep out requests that somebody was tricked into sending:
+    // Both headers exclude forged requests:
     // https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#security-and-authentication
     if headers.get("metadata").is_none_or(|value| value != "true") {
         return Err(refused("Required metadata header not specified"));
@@ -91,7 +91,7 @@ fn metadata(
 
     let lifetime = seconds(switches);
     let mut body = granted(directory, switches, identity, resource);
-    // Numbers are texts here.
+    // Numbers are strings here.
     body["expires_in"] = json!(lifetime.to_string());
     body["ext_expires_in"] = json!(lifetime.to_string());
     body["not_before"] = json!(unix_now().to_string());
@@ -143,8 +143,8 @@ fn app_service(
     Ok(granted(directory, switches, identity, resource))
 }
 
-/// The identity that was asked for, if the machine has it. The names of the parameters differ between the two services
-/// and their versions; every one of them is understood.
+/// The requested identity, if the machine has it. The names of the parameters differ between the
+/// two services and their versions; all of them are accepted.
 fn identity<'a>(directory: &'a Directory, query: &Query) -> Option<&'a Principal> {
     let assigned = &directory.user_identity;
     let first = |names: &[&str]| names.iter().find_map(|name| query.get(name));

@@ -1,36 +1,38 @@
 //! A stand-in for Azure Key Vault and Entra ID, as strict as the services.
 //!
-//! It is written from the public documentation of the services: the comment at each refusal links to the page that
-//! documents it, or to a report in which the service was seen to give it. Clients use it exactly as the cloud; they need
-//! to be told the vault's address, the authority host and the file of a certificate authority, which users of other
-//! clouds and of intercepting proxies have to be able to say anyway.
+//! It is written from the public documentation of the services. The comment at each refusal links
+//! to the page that documents it, or to a report of the response. Clients use it exactly like the
+//! cloud. They only need the vault's address, the authority host and the file of a certificate
+//! authority, which are also settings for other clouds and for intercepting proxies.
 //!
 //! # What it serves
 //!
-//! - The vault over https: set, get, update, list, list of versions, delete; deleted secrets: get, list, recover, purge.
-//!   Deleting, recovering and purging take time. Tokens are checked: signature, time, tenant, audience.
-//! - Entra ID on the same port: tokens for an application with a client secret or a federated token (client
-//!   assertion), for this vault's tenant and another one.
+//! - The vault over https: set, get, update, list, list of versions, delete; for deleted secrets:
+//!   get, list, recover, purge. Deleting, recovering and purging take time. Tokens are verified:
+//!   signature, time, tenant, audience.
+//! - Entra ID on the same port: tokens for an application with a client secret or a federated token
+//!   (client assertion), for this vault's tenant and another one.
 //! - Managed identities over plain http on a second port: of a virtual machine and of App Service.
 //!
-//! The certificate is for `localhost`, `127.0.0.1` and `*.vault.localhost`. Challenges name the resource
-//! `https://vault.localhost` unless [`Options::with_resource`] says otherwise: a client that verifies that the resource is
-//! a parent of the vault's host finds it right for `https://standin.vault.localhost:PORT`
-//! ([`Azure::named_vault_url`], whose name a client has to be told to resolve to `127.0.0.1`), and wrong for
-//! `https://localhost:PORT` ([`Azure::vault_url`]).
+//! The certificate is for `localhost`, `127.0.0.1` and `*.vault.localhost`. Challenges contain the
+//! resource `https://vault.localhost` by default ([`Options::with_resource`] sets another one). A
+//! client that verifies that the resource is a parent of the vault's host accepts it for
+//! `https://standin.vault.localhost:PORT` ([`Azure::named_vault_url`], a name that the client must
+//! resolve to `127.0.0.1`), and refuses it for `https://localhost:PORT` ([`Azure::vault_url`]).
 //!
 //! # Where it is simpler than the services
 //!
-//! - One vault, whatever name it is called by, in one region, with 90 days of retention, all in memory.
-//! - No keys, certificates, storage accounts, backup and restore; none of its secrets belongs to a certificate, so that
-//!   `managed` and `kid` never appear, and `outContentType` is ignored.
-//! - `POST` with `X-HTTP-METHOD` instead of other methods is not understood.
-//! - Reads see each write at once; only listings can lag.
-//! - Limits on traffic are those that the switches set: per vault, not per kind of request, and without subscription.
-//! - Entra ID gives tokens to applications only. Its metadata documents and key sets are not served, a certificate is no
-//!   credential of the application, and roles do not appear in tokens.
-//! - In what order several things wrong with one request are noticed is not documented; here it is the token, the network
-//!   rules, the traffic, the version of the protocol, the name, the permission, the rest.
+//! - There is one vault, with any name, in one region, with 90 days of retention, in memory.
+//! - There are no keys, certificates, storage accounts, backups and restores. No secret belongs to
+//!   a certificate, so `managed` and `kid` never appear, and `outContentType` is ignored.
+//! - `POST` with `X-HTTP-METHOD` instead of other methods is not supported.
+//! - Reads see each write immediately; only listings can lag.
+//! - Limits are those of the switches: per vault, not per kind of request or subscription.
+//! - Entra ID issues tokens only to applications. It does not serve metadata documents and key
+//!   sets, does not accept certificates as credentials, and puts no roles into tokens.
+//! - The order in which several faults of one request are detected is not documented. Here it is
+//!   the token, the network rules, the limits, the version of the protocol, the name, the
+//!   permission, the rest.
 //!
 //! # Example
 //!
@@ -82,20 +84,20 @@ pub use self::{
 };
 use crate::Authority;
 
-/// The names of the service, a resource in every cloud of its own.
+/// The names of the service: a different resource in every cloud.
 const RESOURCE: &str = "https://vault.localhost";
 
-/// A running stand-in. It stops when dropped, in the middle of whatever it does.
+/// A running stand-in. It stops immediately when dropped.
 pub struct Azure {
     address: SocketAddr,
     metadata_address: SocketAddr,
     authority: Authority,
     shared: Arc<Shared>,
-    // Taken when dropped only.
+    // `None` only while dropping.
     runtime: Option<Runtime>,
 }
 
-/// How an [`Azure`] is started.
+/// Options for starting an [`Azure`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Options {
@@ -106,28 +108,29 @@ pub struct Options {
 }
 
 impl Options {
-    /// Offers managed identities on this port of `127.0.0.1`. On a free one by default.
+    /// Serves managed identities on this port of `127.0.0.1`, by default on a free one.
     #[must_use]
     pub fn with_metadata_port(mut self, port: u16) -> Self {
         self.metadata_port = port;
         self
     }
 
-    /// Listens on this port of `127.0.0.1`. On a free one by default.
+    /// Listens on this port of `127.0.0.1`, by default on a free one.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Names this resource in challenges, and takes only tokens for it. `https://vault.localhost` by default.
+    /// Sets the resource in challenges, which tokens must be for. By default
+    /// `https://vault.localhost`.
     #[must_use]
     pub fn with_resource(mut self, resource: impl Into<String>) -> Self {
         self.resource = Some(resource.into());
         self
     }
 
-    /// Behaves like this from the beginning.
+    /// Sets the initial switches.
     #[must_use]
     pub fn with_switches(mut self, switches: Switches) -> Self {
         self.switches = switches;
@@ -142,7 +145,7 @@ impl Azure {
     ///
     /// If a port is taken, or the temporary folder cannot be written.
     pub async fn start(options: Options) -> io::Result<Self> {
-        // Making keys takes a while.
+        // Creating keys takes a while.
         tokio::task::spawn_blocking(move || Self::launch(options))
             .await
             .map_err(io::Error::other)?
@@ -164,7 +167,7 @@ impl Azure {
             switches: RwLock::new(options.switches),
             vault: Vault::default(),
         });
-        // Threads of its own: a test may block while a child process talks to the stand-in.
+        // Separate threads: a test may block while a child process uses the stand-in.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("azure")
@@ -191,13 +194,13 @@ impl Azure {
         format!("https://localhost:{}", self.address.port())
     }
 
-    /// The address of the vault under a name below the resource of its challenges, such as
-    /// `https://standin.vault.localhost:41234`. The client has to be told that this name is `127.0.0.1`.
+    /// The address of the vault with a name below the resource of its challenges, such as
+    /// `https://standin.vault.localhost:41234`. The client must resolve this name to `127.0.0.1`.
     pub fn named_vault_url(&self) -> String {
         format!("https://standin.vault.localhost:{}", self.address.port())
     }
 
-    /// Where both ports of the vault and of Entra ID are: `127.0.0.1` and the port.
+    /// The address of the port of the vault and of Entra ID: `127.0.0.1` and the port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -207,12 +210,12 @@ impl Azure {
         &self.shared.authority_host
     }
 
-    /// The PEM file of the authority that clients have to trust.
+    /// The PEM file of the authority that clients must trust.
     pub fn ca_file(&self) -> &Path {
         self.authority.ca_file()
     }
 
-    /// What tokens for the vault are asked for: the name of the service.
+    /// The resource for which tokens are requested: the name of the service.
     pub fn resource(&self) -> &str {
         &self.directory().resource
     }
@@ -222,7 +225,7 @@ impl Azure {
         &self.directory().tenant
     }
 
-    /// Another tenant that gives tokens to the application. The vault takes none of them.
+    /// Another tenant that issues tokens to the application. The vault accepts none of them.
     pub fn other_tenant_id(&self) -> &str {
         &self.directory().other_tenant
     }
@@ -242,7 +245,7 @@ impl Azure {
         &self.directory().federation.token_file
     }
 
-    /// Puts another token into that file.
+    /// Replaces the token in that file.
     ///
     /// # Errors
     ///
@@ -251,7 +254,7 @@ impl Azure {
         self.directory().federation.write(token)
     }
 
-    /// What App Service puts into `IDENTITY_ENDPOINT`, such as `http://127.0.0.1:41235/msi/token`.
+    /// The value of `IDENTITY_ENDPOINT` in App Service, such as `http://127.0.0.1:41235/msi/token`.
     pub fn managed_identity_endpoint(&self) -> String {
         format!(
             "http://{}{}",
@@ -260,12 +263,13 @@ impl Azure {
         )
     }
 
-    /// What App Service puts into `IDENTITY_HEADER`.
+    /// The value of `IDENTITY_HEADER` in App Service.
     pub fn managed_identity_header(&self) -> &str {
         &self.directory().identity_header
     }
 
-    /// Where a virtual machine gets tokens, such as `http://127.0.0.1:41235/metadata/identity/oauth2/token`.
+    /// The address of a virtual machine's tokens, such as
+    /// `http://127.0.0.1:41235/metadata/identity/oauth2/token`.
     pub fn metadata_endpoint(&self) -> String {
         format!("http://{}{}", self.metadata_address, managed::METADATA_PATH)
     }
@@ -285,17 +289,18 @@ impl Azure {
         &self.directory().user_identity_resource
     }
 
-    /// Changes how the services behave, from the next request on.
+    /// Changes the behaviour of the services, from the next request on.
     pub fn switches<T>(&self, change: impl FnOnce(&mut Switches) -> T) -> T {
         change(&mut self.shared.switches.write().expect("no holder panics"))
     }
 
-    /// All requests that were answered or dropped, in the order in which that happened.
+    /// All requests that were answered or dropped, in that order.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.record.lock().expect("no holder panics").clone()
     }
 
-    /// The number of requests for this operation, whatever became of them; see [`Request::operation`].
+    /// The number of requests for this operation, whatever their outcome; see
+    /// [`Request::operation`].
     pub fn count(&self, operation: &str) -> usize {
         let record = self.shared.record.lock().expect("no holder panics");
         record
@@ -317,13 +322,13 @@ impl Azure {
 impl Drop for Azure {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Waiting would panic inside a test's own runtime.
+            // Waiting would panic in a test's runtime.
             runtime.shutdown_background();
         }
     }
 }
 
-/// Shows no credential.
+/// Hides credentials.
 impl fmt::Debug for Azure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Azure")

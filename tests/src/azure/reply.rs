@@ -1,4 +1,4 @@
-//! What the stand-in answers, before it goes over the wire.
+//! The responses of the stand-in, before they are sent.
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -1,4 +1,4 @@
-//! Which operation a request asks for.
+//! Maps requests to operations.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use hyper::Method;
 use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
-/// The parameters behind the `?`.
+/// The parameters after the `?`.
 #[derive(Debug)]
 pub(super) struct Query(BTreeMap<String, String>);
 
@@ -16,12 +16,12 @@ impl Query {
         Self(pairs.into_owned().collect())
     }
 
-    /// Whether the parameter is there.
+    /// Whether the parameter exists.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// The value of the parameter, unless it is absent or empty.
+    /// The value of the parameter, unless it is missing or empty.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
@@ -30,7 +30,7 @@ impl Query {
     }
 }
 
-/// What the https port is asked for.
+/// The target of a request to the https port.
 #[derive(Debug, PartialEq)]
 pub(super) enum Route {
     Token { tenant: String },
@@ -75,7 +75,7 @@ pub(super) enum Operation {
 
 impl Route {
     pub(super) fn parse(method: &Method, path: &str) -> Self {
-        // A slash at the end stands for an absent version.
+        // A trailing slash means that the version is missing.
         let segments: Vec<_> = path
             .split('/')
             .filter(|segment| !segment.is_empty())
@@ -162,7 +162,7 @@ impl Operation {
         }
     }
 
-    /// The data action that a role has to hold.
+    /// The data action that a role must contain.
     ///
     /// See <https://learn.microsoft.com/azure/role-based-access-control/permissions/security#microsoftkeyvault>.
     pub(super) fn data_action(&self) -> &'static str {
@@ -180,8 +180,8 @@ impl Operation {
         }
     }
 
-    /// The permission that an access policy has to hold, as the page of each operation in
-    /// <https://learn.microsoft.com/rest/api/keyvault/secrets/operation-groups> says.
+    /// The permission that an access policy must contain, from the page of each operation in
+    /// <https://learn.microsoft.com/rest/api/keyvault/secrets/operation-groups>.
     pub(super) fn permission(&self) -> &'static str {
         match self {
             Self::Delete { .. } => "delete",

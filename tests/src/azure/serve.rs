@@ -1,4 +1,4 @@
-//! The way of a request through the stand-in.
+//! The path of a request through the stand-in.
 
 use std::{
     io,
@@ -30,9 +30,9 @@ use super::{
 };
 use crate::Authority;
 
-/// What all connections of one stand-in share.
+/// State that all connections of one stand-in share.
 pub(super) struct Shared {
-    /// Where Entra ID is, as challenges say.
+    /// The address of Entra ID in challenges.
     pub(super) authority_host: String,
     pub(super) directory: Directory,
     pub(super) record: Mutex<Vec<Recorded>>,
@@ -40,21 +40,21 @@ pub(super) struct Shared {
     pub(super) vault: Vault,
 }
 
-/// Which of the two ports a connection came to.
+/// The port of a connection.
 #[derive(Clone, Copy)]
 pub(super) enum Port {
-    /// Plain http, where a machine looks for its managed identity.
+    /// Plain http, where a machine finds its managed identity.
     Metadata,
     /// The vault and Entra ID.
     Service,
 }
 
-/// The TLS side towards clients.
+/// The TLS configuration for clients.
 pub(super) fn acceptor(authority: &Authority, names: &[&str]) -> io::Result<TlsAcceptor> {
     authority.issue(names)?.acceptor()
 }
 
-/// Serves connections until the runtime ends; with TLS where there is an acceptor.
+/// Serves connections until the runtime ends, with TLS if there is an acceptor.
 pub(super) async fn accept(
     listener: TcpListener,
     port: Port,
@@ -62,7 +62,7 @@ pub(super) async fn accept(
     shared: Arc<Shared>,
 ) {
     loop {
-        // A client that is gone before it is accepted concerns nobody.
+        // A client that disconnects before it is accepted does not matter.
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
@@ -74,7 +74,7 @@ pub(super) async fn accept(
             match acceptor {
                 None => connection(stream, port, shared).await,
                 Some(acceptor) => {
-                    // A client that does not trust the certificate ends here, and says so itself.
+                    // A client that does not trust the certificate ends here and reports it.
                     if let Ok(stream) = acceptor.accept(stream).await {
                         connection(stream, port, shared).await;
                     }
@@ -90,13 +90,13 @@ async fn connection(
     shared: Arc<Shared>,
 ) {
     let service = service_fn(move |request| serve(request, port, Arc::clone(&shared)));
-    // Ends in an error whenever a switch cuts it, and whenever a client does.
+    // Fails whenever a switch or a client cuts the connection.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// An error closes the connection without an answer.
+/// An error closes the connection without a response.
 async fn serve(
     request: Request<Incoming>,
     port: Port,
@@ -182,7 +182,7 @@ fn service(shared: &Shared, head: &request::Parts, body: &[u8]) -> (Recorded, Re
     (recorded, reply)
 }
 
-/// Whether an answer that gets lost leaves its caller in doubt.
+/// Whether a lost response leaves the outcome unknown to its caller.
 fn changes(recorded: &Recorded) -> bool {
     matches!(
         recorded.operation,

@@ -1,57 +1,62 @@
-//! What can be changed while the stand-in runs.
+//! Behaviour that can be changed while the stand-in runs.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
-/// How the service behaves from now on. Changed through [`Azure::switches`](super::Azure::switches).
+/// The behaviour of the service from now on. Change it with
+/// [`Azure::switches`](super::Azure::switches).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Switches {
-    /// Whether the client secret has passed its end date. Not by default.
+    /// Whether the client secret has expired. By default it has not.
     pub client_secret_expired: bool,
-    /// How far the clock of the vault is ahead of the one that dates tokens. Zero by default.
+    /// How far the vault's clock is ahead of the token issuer's. By default zero.
     pub clock_ahead: Duration,
-    /// How long a deleted secret stays in the state `deleting`. 20 ms by default.
+    /// How long a deleted secret stays in the state `deleting`. By default 20 ms.
     pub deleting: Duration,
-    /// The names (in lower case) of secrets that are disabled whatever their attributes say. None by default.
+    /// The names (in lower case) of secrets that are disabled, whatever their attributes. By
+    /// default none.
     pub disabled: BTreeSet<String>,
-    /// How many of the next changes are done without an answer: the connection ends instead. None by default.
+    /// The number of next changes that are executed without a response: the connection is closed.
+    /// By default none.
     pub drop_after_work: u32,
-    /// The status with which Entra ID and the managed identity endpoints answer everything. None by default.
+    /// The status of every response of Entra ID and the managed identity endpoints. By default
+    /// none.
     pub entra_failure: Option<u16>,
-    /// The status (5xx) with which the vault answers everything. None by default.
+    /// The status (5xx) of every response of the vault. By default none.
     pub failure: Option<u16>,
-    /// What the vault's network rules say to the caller. Everybody is let in by default.
+    /// The vault's network rules. By default they admit everyone.
     pub firewall: Firewall,
-    /// How long every request is held back. Not at all by default.
+    /// The delay of every request. By default none.
     pub latency: Duration,
-    /// How long a new secret is missing from listings, and a deleted one still in them. Zero by default.
+    /// How long listings lag behind creations and deletions. By default zero.
     pub list_lag: Duration,
-    /// What decides about permissions. Roles by default.
+    /// The permission model. By default roles.
     pub permission_model: PermissionModel,
-    /// Whether deleted secrets can be purged before their time. They can by default.
+    /// Whether deleted secrets can be purged. By default they can.
     pub purge_protection: bool,
-    /// How long a name that was purged cannot be used again. 20 ms by default.
+    /// How long the name of a purged secret cannot be reused. By default 20 ms.
     pub purging: Duration,
-    /// How long a recovered secret cannot be read yet. 20 ms by default.
+    /// How long a recovered secret cannot be read. By default 20 ms.
     pub recovering: Duration,
-    /// The most requests to the vault within one second; the others are throttled. Unlimited by default.
+    /// The maximum number of requests to the vault per second; others are throttled. By default
+    /// unlimited.
     pub requests_per_second: Option<u32>,
-    /// The seconds in `Retry-After` of a throttled request. Absent by default.
+    /// The seconds in `Retry-After` of a throttled request. By default none.
     pub retry_after: Option<u32>,
-    /// Whether every second page of a listing is empty, though a next one follows. Not by default.
+    /// Whether every second page of a listing is empty and has a successor. By default it is not.
     pub sparse_pages: bool,
-    /// Throttles every n-th request to the vault. None by default.
+    /// Throttles every n-th request to the vault. By default none.
     pub throttle_every: Option<u32>,
-    /// How long tokens are valid. An hour less a second by default.
+    /// How long tokens are valid. By default an hour minus a second.
     pub token_lifetime: Duration,
     pub(super) denied: BTreeSet<&'static str>,
     pub(super) role_assigned: Option<Instant>,
 }
 
-/// What the network rules of the vault say.
+/// The network rules of the vault.
 ///
 /// See <https://learn.microsoft.com/azure/key-vault/general/network-security>.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -59,25 +64,25 @@ pub struct Switches {
 pub enum Firewall {
     /// The caller's address is not in the list: `ForbiddenByFirewall`.
     AddressNotAllowed,
-    /// Everybody is let in.
+    /// Everyone is admitted.
     #[default]
     Open,
-    /// Only private links and trusted services are let in: `ForbiddenByConnection`.
+    /// Only private links and trusted services are admitted: `ForbiddenByConnection`.
     PublicAccessDisabled,
 }
 
-/// What decides whether a caller may do something.
+/// The permission model of the vault.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum PermissionModel {
-    /// The vault's own list of permissions, as older vaults have it: refusals are `ForbiddenByPolicy`.
+    /// The vault's list of permissions, as in older vaults: refusals are `ForbiddenByPolicy`.
     AccessPolicy,
     /// Roles with data actions: refusals are `ForbiddenByRbac`.
     #[default]
     Roles,
 }
 
-/// The data actions that the operations on secrets need.
+/// The data actions of the operations on secrets.
 ///
 /// See <https://learn.microsoft.com/azure/role-based-access-control/permissions/security#microsoftkeyvault>.
 pub const DATA_ACTIONS: [&str; 7] = [
@@ -91,13 +96,13 @@ pub const DATA_ACTIONS: [&str; 7] = [
 ];
 
 impl Switches {
-    /// Allows everything again.
+    /// Allows everything.
     pub fn allow_all(&mut self) {
         self.denied.clear();
         self.role_assigned = None;
     }
 
-    /// Allows these data actions and no others.
+    /// Allows only these data actions.
     ///
     /// # Panics
     ///
@@ -109,12 +114,13 @@ impl Switches {
         self.denied.retain(|action| !allowed.contains(action));
     }
 
-    /// Lets the caller's role assignment arrive after this time. Until then everything is refused.
+    /// Makes the caller's role assignment arrive after this time. Until then everything is refused.
     pub fn assign_role_after(&mut self, time: Duration) {
         self.role_assigned = Some(Instant::now() + time);
     }
 
-    /// Denies this data action. Under [`PermissionModel::AccessPolicy`] that takes the permission away which covers it.
+    /// Denies this data action. Under [`PermissionModel::AccessPolicy`], this removes the
+    /// permission that covers it.
     ///
     /// # Panics
     ///

@@ -1,7 +1,7 @@
-//! Runs the stand-in for Azure Key Vault and Entra ID, to try clients against it by hand.
+//! Runs the stand-in for Azure Key Vault and Entra ID, to try clients by hand.
 //!
-//! It prints addresses, ids and credentials as lines for a shell, serves until Ctrl-C, and then prints how
-//! often each operation was called.
+//! Prints addresses, ids and credentials as lines for a shell, serves until Ctrl-C, and then prints
+//! how often each operation was called.
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +24,10 @@ struct Options {
     /// The resource in challenges, and the audience of tokens [default: `https://vault.localhost`]
     #[arg(long)]
     resource: Option<String>,
-    /// How long every request is held back
+    /// The delay of every request
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
-    /// How long new secrets are missing from listings, and deleted ones still in them
+    /// How long listings lag behind
     #[arg(long, default_value_t = 0)]
     list_lag_ms: u64,
     /// How long deleting, recovering and purging take
@@ -48,19 +48,19 @@ struct Options {
     /// Deny a data action, such as Microsoft.KeyVault/vaults/secrets/delete; may be given more than once
     #[arg(long, value_parser = data_action)]
     deny: Vec<String>,
-    /// Refuse by the vault's own access policy instead of by roles
+    /// Refuse with the vault's access policy instead of roles
     #[arg(long)]
     access_policy: bool,
-    /// Let the role assignment arrive after this time
+    /// The time until the role assignment arrives
     #[arg(long)]
     role_after_seconds: Option<u64>,
-    /// Keep the caller out by network rules
+    /// Exclude the caller with network rules
     #[arg(long, value_enum)]
     firewall: Option<Rule>,
     /// Disable a secret; may be given more than once
     #[arg(long)]
     disable: Vec<String>,
-    /// Protect deleted secrets from being purged
+    /// Protect deleted secrets from purges
     #[arg(long)]
     purge_protection: bool,
     /// How long tokens are valid

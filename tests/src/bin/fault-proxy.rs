@@ -1,7 +1,7 @@
-//! Runs a proxy between a client and a server, to try by hand what slow or refused requests do.
+//! Runs a proxy between a client and a server, to try slow or refused requests by hand.
 //!
-//! It prints its address, serves until Ctrl-C, and then prints how often each operation was called and the most requests
-//! that were under way at once.
+//! Prints its address, serves until Ctrl-C, and then prints how often each operation was called and
+//! the maximum number of concurrent requests.
 
 use std::{
     io::{self, Write as _},
@@ -17,13 +17,13 @@ struct Options {
     /// The address of the server, such as http://127.0.0.1:4566
     #[arg(long)]
     upstream: String,
-    /// What the server is: decides how operations are named and how it refuses
+    /// The kind of server: determines the names of operations and the form of refusals
     #[arg(long, value_enum)]
     kind: Kind,
     /// The port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// How long each request is held back
+    /// The delay of each request
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
     /// Throttle every n-th request
@@ -59,5 +59,5 @@ async fn main() -> io::Result<()> {
     for (operation, count) in proxy.counts() {
         writeln!(output, "{count:8} {operation}")?;
     }
-    writeln!(output, "{:8} under way at once", proxy.in_flight_maximum())
+    writeln!(output, "{:8} concurrent at most", proxy.in_flight_maximum())
 }

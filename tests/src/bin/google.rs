@@ -1,7 +1,7 @@
 //! Runs the stand-in for Google Secret Manager, to try clients by hand.
 //!
-//! It prints where it is, which project it serves and the file with the key of its service account; then it serves until
-//! Ctrl-C, and prints how often each method was called.
+//! Prints its address, its project and the file with the key of its service account, serves until
+//! Ctrl-C, and then prints how often each method was called.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use e2e::google::{Google, Options, Quota, Switches};
 
-/// A server that answers as Google Secret Manager does.
+/// A stand-in for Google Secret Manager.
 #[derive(Parser)]
 struct Arguments {
     /// The port to listen on; 0 takes a free one
@@ -42,7 +42,7 @@ struct Arguments {
     /// Throttle every n-th request
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     throttle_every: Option<u32>,
-    /// A permission that is denied, such as secretmanager.versions.access; may be given more than once
+    /// Deny a permission, such as secretmanager.versions.access; may be given more than once
     #[arg(long)]
     deny: Vec<String>,
     /// The API is not enabled in the project
@@ -57,10 +57,10 @@ struct Arguments {
     /// How many seconds the server's clock is ahead
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     clock_offset: i64,
-    /// How many seconds access tokens last
+    /// How many seconds access tokens are valid
     #[arg(long, default_value_t = 3600)]
     token_lifetime: u64,
-    /// Serve regional names at the regional endpoint only, as the service does
+    /// Serve regional names only at the regional endpoint, like the service
     #[arg(long)]
     strict_endpoints: bool,
 }

@@ -1,8 +1,9 @@
-//! Starts the servers of the tests, runs a command that finds them in its environment, and stops them again.
+//! Starts the servers of the tests, runs a command with their addresses in its environment, and
+//! stops them.
 //!
-//! Without a command it prints the environment as lines for a shell and waits for Ctrl-C or the end of its standard
-//! input. Servers whose addresses are in the environment already are not started. One that is not installed is reported
-//! and left out, or is a failure where `CI=true`.
+//! Without a command, it prints the environment as lines for a shell and waits for Ctrl-C or the
+//! end of its standard input. It does not start servers whose addresses are in the environment. It
+//! reports and skips servers that are not installed, or fails if `CI=true`.
 //!
 //! Its exit status is that of the command.
 
@@ -16,7 +17,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use e2e::{LocalStack, Moto, OpenBao, Postgres, VaultServer, available};
 
-/// Starts the servers of the tests for the time of a command.
+/// Starts the servers of the tests while a command runs.
 #[derive(Parser)]
 struct Options {
     /// Start only this server; may be given more than once
@@ -43,7 +44,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(status) => status,
         Err(error) => {
-            // Nobody is left to tell if standard error is closed.
+            // If standard error is closed, there is no one to tell.
             let _ = writeln!(io::stderr(), "servers: {error}");
             ExitCode::from(2)
         }
@@ -102,12 +103,12 @@ async fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     variables.extend(vault.iter().flat_map(VaultServer::variables));
     match command.split_first() {
         Some((program, arguments)) => {
-            // Ctrl-C reaches the command as well, which ends by it; the servers are stopped after it.
+            // Ctrl-C also reaches the command, which ends. Then the servers are stopped.
             tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
             let mut command = Command::new(program);
             command.args(arguments).envs(variables);
             let status = tokio::task::spawn_blocking(move || command.status()).await??;
-            // Killed by a signal: any failure will do.
+            // Killed by a signal: any failure status will do.
             let code = status
                 .code()
                 .and_then(|code| u8::try_from(code).ok())

@@ -1,4 +1,5 @@
-//! Who there is: a service account with a key, one to impersonate, a user, and a workload of another provider.
+//! The identities: a service account with a key, one to impersonate, a user, and a workload of
+//! another provider.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use super::pretty;
 use crate::jwt::{Jwt, SigningKey};
 
 /// The scope that each method of the service
-/// [asks for](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access#authorization-scopes).
+/// [requires](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access#authorization-scopes).
 pub(super) const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 
 /// The issuer of the workload's tokens.
@@ -33,13 +34,13 @@ pub(super) struct Accounts {
     impersonated: String,
     refresh_token: String,
     client_secret: String,
-    /// The present key of the service account, as an object and as the text of its file.
+    /// The current key of the service account, as an object and as the text of its file.
     key: RwLock<(SigningKey, String)>,
     workload_key: SigningKey,
     tokens: Mutex<BTreeMap<String, Token>>,
 }
 
-/// What an access token stands for.
+/// The identity and scope of an access token.
 #[derive(Clone)]
 pub(super) struct Token {
     pub(super) principal: String,
@@ -102,7 +103,8 @@ impl Accounts {
         format!("{}/token", self.origin)
     }
 
-    /// The full name of the workload's identity provider, which tokens that are exchanged have to be meant for.
+    /// The full name of the workload's identity provider, which is the required audience of
+    /// exchanged tokens.
     pub(super) fn provider(&self) -> String {
         format!(
             "//iam.googleapis.com/projects/{}/locations/global/workloadIdentityPools/stand-in/providers/workloads",
@@ -110,20 +112,20 @@ impl Accounts {
         )
     }
 
-    /// Whether the present key of the service account has signed it.
+    /// Whether the current key of the service account signed it.
     pub(super) fn has_signed(&self, jwt: &Jwt) -> bool {
         let key = &self.key.read().expect("no holder panics").0;
         jwt.key_id().is_none_or(|id| id == key.id()) && jwt.is_signed_by(key)
     }
 
-    /// Whether the workload's provider has issued it.
+    /// Whether the workload's provider issued it.
     pub(super) fn workload_has_signed(&self, jwt: &Jwt) -> bool {
         jwt.text("iss") == Some(WORKLOAD_ISSUER)
             && jwt.key_id() == Some(self.workload_key.id())
             && jwt.is_signed_by(&self.workload_key)
     }
 
-    /// Makes a new key; nothing that the old one signs is believed any more.
+    /// Creates a key. Signatures of the old one are refused from now on.
     pub(super) fn rotate(&self) -> io::Result<()> {
         let key = SigningKey::generate()?;
         let pem = key.pem();
@@ -227,7 +229,7 @@ impl Accounts {
     }
 }
 
-/// Writes a file that nobody but its owner may read.
+/// Writes a file that only its owner can read.
 pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -244,7 +246,7 @@ fn random() -> String {
 
 #[cfg(test)]
 impl Accounts {
-    /// A token that the service account's present key signs.
+    /// A token signed with the service account's current key.
     pub(super) fn sign(&self, claims: &Value) -> String {
         let key = self.key.read().expect("no holder panics");
         key.0.sign(claims)

@@ -1,4 +1,4 @@
-//! Who calls: the token of a request, verified.
+//! Authenticates a request with its token.
 
 use hyper::{HeaderMap, header};
 use time::OffsetDateTime;
@@ -9,19 +9,21 @@ use super::{
 };
 use crate::jwt::Jwt;
 
-/// The longest that a token signed by its bearer may last, in seconds.
+/// The longest lifetime of a self-signed token, in seconds.
 ///
-/// That is [an hour](https://google.aip.dev/auth/4111); the minute on top is for clients that make allowance for clocks
-/// on both sides. The service's own tolerance is not documented.
+/// It is [an hour](https://google.aip.dev/auth/4111), plus a minute for clients that tolerate
+/// differences between clocks. The service's own tolerance is not documented.
 pub(super) const LONGEST: i64 = 3600 + 60;
 
-/// How far in the future a token may have been issued, in seconds. The service's own tolerance is not documented.
+/// How far in the future the issue time of a token may be, in seconds. The service's own tolerance
+/// is not documented.
 pub(super) const SKEW: i64 = 30;
 
-/// The account that a request for this service is made for.
+/// The account of a request for this service.
 ///
-/// Two kinds of tokens are taken: those that one of the token endpoints issued, and those that a service account signed
-/// for itself ([AIP-4111](https://google.aip.dev/auth/4111)), which is what most of the provider's own clients send.
+/// Two kinds of tokens are accepted: those of the token endpoints, and those that a service account
+/// signed itself ([AIP-4111](https://google.aip.dev/auth/4111)), which most of the provider's own
+/// clients send.
 pub(super) fn caller(
     accounts: &Accounts,
     keys_revoked: bool,

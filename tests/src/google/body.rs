@@ -17,7 +17,7 @@ pub(super) fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value, Refusal> {
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(match kind {
-            // The fields of a form are taken for parameters of the query. Their names only are repeated.
+            // The fields of a form are treated as query parameters. Only their names are repeated.
             "application/x-www-form-urlencoded" => bad_request(&form(body)),
             _ => invalid_argument("The body of a request must be of the type application/json."),
         });

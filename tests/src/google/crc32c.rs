@@ -1,6 +1,6 @@
 //! The checksum of payloads, [Castagnoli's](https://cloud.google.com/secret-manager/docs/data-integrity).
 //!
-//! Written here, and not taken from the crate that the backend takes, so that a mistake there would show.
+//! Written here instead of using the backend's crate, so that a fault there would be detected.
 
 /// The polynomial 0x1EDC6F41, bits in reverse order.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
@@ -38,7 +38,8 @@ const fn table() -> [u32; 256] {
 mod tests {
     use super::crc32c;
 
-    /// The check value of the algorithm's definition, and the example of the provider's page (`YQo=`, `163439259`).
+    /// The check value in the algorithm's definition, and the example of the provider's page
+    /// (`YQo=`, `163439259`).
     #[test]
     fn known_sums() {
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);

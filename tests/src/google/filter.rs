@@ -1,9 +1,9 @@
 //! Filters of listings.
 //!
-//! See [the page](https://cloud.google.com/secret-manager/docs/filtering) and, for the grammar, which it leaves out,
-//! [AIP-160](https://google.aip.dev/160): `OR` binds tighter than `AND`, `-` is `NOT`, `:` asks whether something has
-//! something. That texts are compared by `:` whatever their case, and that `*` stands for anything, is inferred from
-//! examples of that page.
+//! See [the page](https://cloud.google.com/secret-manager/docs/filtering) and, for the grammar,
+//! which the page omits, [AIP-160](https://google.aip.dev/160): `OR` binds tighter than `AND`, `-`
+//! is `NOT`, `:` tests for containment. Two rules are inferred from examples of that page: `:`
+//! ignores case, and `*` matches anything.
 
 use std::cmp::Ordering;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::schema::timestamp;
 
-/// A filter that has been understood.
+/// A parsed filter.
 pub(super) enum Filter {
     All(Vec<Filter>),
     Any(Vec<Filter>),
@@ -44,9 +44,9 @@ enum Word {
     Text(String),
 }
 
-/// Understands a filter over messages with these fields, by their names in snake case.
+/// Parses a filter over messages with these fields, by their names in snake case.
 ///
-/// The error says what is wrong.
+/// The error describes the fault.
 pub(super) fn parse(text: &str, fields: &[&str]) -> Result<Filter, String> {
     let words = words(text)?;
     let mut parser = Parser {
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &str, fields: &[&str]) -> Result<Filter, String> {
 }
 
 impl Filter {
-    /// Whether a message, in JSON with camel case, passes.
+    /// Whether a message, in JSON with camel case, matches.
     pub(super) fn passes(&self, message: &Value) -> bool {
         match self {
             Self::All(filters) => filters.iter().all(|filter| filter.passes(message)),
@@ -99,7 +99,7 @@ impl Parser<'_> {
         found
     }
 
-    /// Sequences, joined by `AND` or by nothing.
+    /// Sequences, joined by `AND` or nothing.
     fn expression(&mut self) -> Result<Filter, String> {
         let mut all = vec![self.factor()?];
         loop {
@@ -239,7 +239,7 @@ fn words(text: &str) -> Result<Vec<Word>, String> {
     Ok(words)
 }
 
-/// Whether this begins a time of day, in which colons are no operators.
+/// Whether this begins a time, in which colons are not operators.
 fn is_time(word: &str) -> bool {
     let bytes = word.as_bytes();
     bytes.len() > 10 && bytes[..4].iter().all(u8::is_ascii_digit) && bytes[10] == b'T'
@@ -262,7 +262,7 @@ fn compare(message: &Value, field: &[String], operator: Operator, value: &str) -
             other => text(other).is_some_and(|text| contains(&text, value)),
         }),
         Operator::Equal => any(&|text| text == value),
-        // What is not there is not equal either.
+        // A missing value is not equal either.
         Operator::NotEqual => !any(&|text| text == value),
         Operator::Less => ordered(Ordering::is_lt),
         Operator::LessOrEqual => ordered(Ordering::is_le),
@@ -271,7 +271,7 @@ fn compare(message: &Value, field: &[String], operator: Operator, value: &str) -
     }
 }
 
-/// All values at a path, through lists.
+/// All values at a path, including those in lists.
 fn reach<'a>(value: &'a Value, path: &[String], found: &mut Vec<&'a Value>) {
     if let Value::Array(items) = value {
         for item in items {
@@ -287,7 +287,7 @@ fn reach<'a>(value: &'a Value, path: &[String], found: &mut Vec<&'a Value>) {
         return;
     };
     let wanted = super::schema::snake(first);
-    // The keys of maps stand as they are.
+    // The keys of maps are unchanged.
     let next = fields.get(first).or_else(|| {
         let named = |(name, _): &(&String, &Value)| super::schema::snake(name) == wanted;
         fields.iter().find(named).map(|(_, value)| value)
@@ -306,7 +306,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// In time, or as texts.
+/// Compares times or texts.
 fn order(left: &str, right: &str) -> Option<Ordering> {
     match (timestamp(left), timestamp(right)) {
         (Some(left), Some(right)) => Some(left.cmp(&right)),
@@ -315,7 +315,7 @@ fn order(left: &str, right: &str) -> Option<Ordering> {
     }
 }
 
-/// Whether the parts between asterisks are there, one after the other.
+/// Whether the parts between asterisks occur in this order.
 fn contains(text: &str, pattern: &str) -> bool {
     let text = text.to_lowercase();
     let mut rest = text.as_str();
@@ -366,7 +366,7 @@ mod tests {
             ("replication.user_managed.replicas.location:us-east1", true),
             ("replication.automatic:*", false),
             ("topics:*", false),
-            // `OR` binds tighter: nothing that is not `name:b` passes.
+            // `OR` binds tighter: only `name:b` matches.
             ("name:airbyte OR name:x AND name:nobody", false),
             ("name:airbyte OR (name:x AND name:nobody)", true),
             ("name:airbyte labels.environment:test", false),

@@ -17,7 +17,7 @@ use super::{
 
 pub(super) const SERVICE: &str = "iamcredentials.googleapis.com";
 
-/// The permission that the caller needs on the other account.
+/// The permission that the caller needs for the other account.
 pub(super) const PERMISSION: &str = "iam.serviceAccounts.getAccessToken";
 
 const REQUEST: &[Field] = &[
@@ -52,7 +52,7 @@ pub(super) fn generate(
     if scopes.is_empty() {
         return Err(invalid_argument("Request contains an invalid argument."));
     }
-    // A chain of delegation would need accounts that trust each other.
+    // A chain of delegation would require accounts that trust each other.
     let delegated = request
         .get("delegates")
         .and_then(Value::as_array)

@@ -1,6 +1,6 @@
-//! The metadata server of a machine that runs as the service account.
+//! The metadata server of a machine with the service account.
 //!
-//! See [how it is asked](https://cloud.google.com/compute/docs/metadata/querying-metadata) and
+//! See [its requests](https://cloud.google.com/compute/docs/metadata/querying-metadata) and
 //! [its tokens](https://cloud.google.com/compute/docs/access/authenticate-workloads#applications).
 
 use hyper::{HeaderMap, StatusCode, Uri, header::HeaderName};
@@ -25,7 +25,7 @@ pub(super) fn answer(
     let google = headers
         .get(&FLAVOR)
         .is_some_and(|flavor| flavor == "Google");
-    // A request that somebody passed on, or that a browser was made to send, must not get a token.
+    // A forwarded request, or one that a browser was made to send, must not get a token.
     if headers.contains_key("x-forwarded-for") || (!google && uri.path() != "/") {
         let text = "Missing Metadata-Flavor:Google header.";
         return flavored(Answer::html(StatusCode::FORBIDDEN, "Forbidden", text));
@@ -81,7 +81,7 @@ fn token(accounts: &Accounts, switches: &Switches, uri: &Uri, now: OffsetDateTim
     )
 }
 
-/// By this header a client knows that it has not asked some other server.
+/// Clients recognise the metadata server by this header.
 fn flavored(answer: Answer) -> Answer {
     answer.with_header(FLAVOR, "Google")
 }

@@ -1,15 +1,16 @@
-//! A stand-in for Google Secret Manager and for what its clients ask for credentials.
+//! A stand-in for Google Secret Manager and its credential services.
 //!
-//! There is no emulator of this service to be had, so this one speaks its REST interface, version 1, over plain HTTP on
-//! a loopback port, and refuses what the service refuses. It was written from the provider's public documentation and
-//! from error messages that users of the service have reported; each refusal in `refusal.rs` names its page. Clients use
-//! it exactly as they use the service: the only thing they are told is another endpoint.
+//! There is no emulator of this service. This one serves its REST API, version 1, over plain HTTP
+//! on a loopback port, and refuses what the service refuses. It is written from the provider's
+//! public documentation and from error messages in users' reports; each refusal in `refusal.rs`
+//! links to its page. Clients use it exactly like the service, with another endpoint.
 //!
 //! # What it serves
 //!
 //! - `secretmanager.googleapis.com`: `projects.secrets` and `projects.secrets.versions`, global and regional names.
-//! - `oauth2.googleapis.com/token`: assertions that a service account signed, and a user's refresh token.
-//! - `sts.googleapis.com/v1/token`: tokens of a workload's own identity provider, exchanged.
+//! - `oauth2.googleapis.com/token`: assertions signed by a service account, and a user's refresh
+//!   token.
+//! - `sts.googleapis.com/v1/token`: exchanges tokens of a workload's identity provider.
 //! - `iamcredentials.googleapis.com`: `generateAccessToken`, for impersonation.
 //! - `metadata.google.internal`: the metadata server of a machine with a service account.
 //!
@@ -17,20 +18,24 @@
 //!
 //! # Where it is simpler than the service
 //!
-//! - One port stands for all those hosts, because their paths do not overlap and tests have no names to give. The
-//!   service answers regional names only on its regional endpoints, and global ones only on the global one; so does
-//!   this one where [`Switches::strict_endpoints`] is on, with a second port for [`Google::regional_endpoint`].
-//! - Neither Pub/Sub topics, rotation, tags, secret types nor delayed destruction: `UNIMPLEMENTED`.
-//! - Metadata is as old as a switch says, but all of one age; the service gives no bound.
-//! - An expired secret is gone at once; the service takes its time.
+//! - One port serves all those hosts, because their paths do not overlap and tests have no names
+//!   for them. The service serves regional names only on its regional endpoints, and global ones
+//!   only on the global one. With [`Switches::strict_endpoints`], so does this one, with a second
+//!   port for [`Google::regional_endpoint`].
+//! - Pub/Sub topics, rotation, tags, secret types and delayed destruction are `UNIMPLEMENTED`.
+//! - A switch sets the age of metadata, which is the same for all of it; the service documents no
+//!   limit.
+//! - An expired secret is deleted immediately; the service takes some time.
 //! - The quota counts per second instead of per minute, so that tests end.
-//! - Permissions are those of whoever calls, not of single principals, and policies that are set on a secret are kept
-//!   but have no effect.
-//! - Parameters that shape the answer (`fields`, `callback`, other formats than JSON) are taken and have no effect.
-//! - Cloud KMS is a switch; that keys are named properly, and lie where the data does, is checked.
-//! - Filters know the comparisons of the documentation, not functions or words without a field.
-//! - Where no page gives the wording of a refusal, the code and status are those of the documentation and the words are
-//!   ours.
+//! - Permissions apply to every caller, not to single principals. Policies of a secret are stored
+//!   and have no effect.
+//! - Parameters for the form of the response (`fields`, `callback`, other formats than JSON) are
+//!   accepted and have no effect.
+//! - Cloud KMS is a switch. The names and locations of keys are checked.
+//! - Filters support the comparisons in the documentation, but not functions or words without a
+//!   field.
+//! - If no page documents the message of a refusal, its code and status are documented and the
+//!   message is ours.
 //!
 //! # Example
 //!
@@ -87,27 +92,27 @@ pub use self::{
     switches::{Cut, Grant, Kms, Quota, Switches, When},
 };
 
-/// A running stand-in. It stops when dropped, in the middle of whatever it does.
+/// A running stand-in. It stops immediately when dropped.
 pub struct Google {
     address: SocketAddr,
     regional: SocketAddr,
     shared: Arc<Shared>,
     folder: TempDir,
-    // Taken when dropped only.
+    // `None` only while dropping.
     runtime: Option<Runtime>,
 }
 
-/// How a [`Google`] is started.
+/// Options for starting a [`Google`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// The port to listen on; 0, the default, takes a free one.
+    /// The port to listen on, by default 0 for a free one.
     pub port: u16,
-    /// The id of the one project that exists.
+    /// The id of the only project.
     pub project: String,
-    /// Its number, which the service puts into the names that it answers.
+    /// Its number, which the service uses in the names that it returns.
     pub project_number: u64,
-    /// How the server behaves to begin with.
+    /// The initial behaviour of the server.
     pub switches: Switches,
 }
 
@@ -138,7 +143,7 @@ impl Options {
         self
     }
 
-    /// Begins with these switches.
+    /// Sets the initial switches.
     #[must_use]
     pub fn with_switches(mut self, switches: Switches) -> Self {
         self.switches = switches;
@@ -147,7 +152,7 @@ impl Options {
 }
 
 impl Google {
-    /// Starts the server, on threads of its own: a test may block while a child process talks to it.
+    /// Starts the server on separate threads: a test may block while a child process uses it.
     ///
     /// # Errors
     ///
@@ -161,7 +166,7 @@ impl Google {
         let address = listener.local_addr()?;
         let regional_address = regional.local_addr()?;
         let folder = tempfile::tempdir()?;
-        // Making keys takes long enough to hold up a thread that others need.
+        // Creating keys takes long enough to block a thread that others need.
         let (project, origin) = (options.project.clone(), format!("http://{address}"));
         let number = options.project_number;
         let accounts =
@@ -191,13 +196,13 @@ impl Google {
         })
     }
 
-    /// The address of everything, such as `http://127.0.0.1:41234`. Regional names are served here as well, except
-    /// where [`Switches::strict_endpoints`] is on.
+    /// The address of all services, such as `http://127.0.0.1:41234`. It also serves regional
+    /// names, except with [`Switches::strict_endpoints`].
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The address of a regional endpoint, which serves names of every region and no others.
+    /// The address of a regional endpoint, which serves only regional names, of every region.
     pub fn regional_endpoint(&self) -> String {
         format!("http://{}", self.regional)
     }
@@ -222,17 +227,19 @@ impl Google {
         self.shared.accounts.impersonated_email()
     }
 
-    /// The key file of the service account, as the console gives it out; its token address is that of this server.
+    /// The key file of the service account, in the form of the console. Its token address is this
+    /// server's.
     pub fn service_account_json(&self) -> String {
         self.shared.accounts.key_file()
     }
 
-    /// What `gcloud auth application-default login` leaves behind for a user.
+    /// The file that `gcloud auth application-default login` creates for a user.
     pub fn user_credentials_json(&self) -> String {
         self.shared.accounts.user_file()
     }
 
-    /// The configuration of a workload that takes its own token, [`subject_token`](Self::subject_token), from this file.
+    /// The configuration of a workload that reads its token,
+    /// [`subject_token`](Self::subject_token), from this file.
     pub fn external_account_json(&self, token_file: &Path) -> String {
         self.shared.accounts.external_account_file(token_file)
     }
@@ -242,7 +249,7 @@ impl Google {
         self.shared.accounts.impersonated_file()
     }
 
-    /// A token of the workload's own identity provider, good for an hour of the server's time.
+    /// A token of the workload's identity provider, valid for an hour of the server's time.
     pub fn subject_token(&self) -> String {
         let lifetime = Duration::from_secs(3600);
         self.shared
@@ -250,7 +257,7 @@ impl Google {
             .subject_token(self.shared.now(), lifetime)
     }
 
-    /// Where assertions are exchanged for tokens.
+    /// The address that exchanges assertions for tokens.
     pub fn token_url(&self) -> String {
         self.shared.accounts.token_url()
     }
@@ -260,7 +267,8 @@ impl Google {
         self.address.to_string()
     }
 
-    /// Writes the present key of the service account to a file that only its owner may read, which goes with the server.
+    /// Writes the current key of the service account to a file that only its owner can read. The
+    /// file is removed with the server.
     ///
     /// # Errors
     ///
@@ -271,22 +279,23 @@ impl Google {
         Ok(path)
     }
 
-    /// Replaces the key of the service account: the old one is refused from now on. The new key file.
+    /// Replaces the key of the service account, and returns the new key file. The old key is
+    /// refused from now on.
     ///
     /// # Errors
     ///
-    /// If no key can be made.
+    /// If no key can be created.
     pub fn rotate_key(&self) -> io::Result<String> {
         self.shared.accounts.rotate()?;
         Ok(self.service_account_json())
     }
 
-    /// Changes how the server behaves, from the next request on.
+    /// Changes the behaviour of the server, from the next request on.
     pub fn switches<T>(&self, change: impl FnOnce(&mut Switches) -> T) -> T {
         change(&mut self.shared.switches.write().expect("no holder panics"))
     }
 
-    /// The requests answered so far, in the order in which they arrived.
+    /// The answered requests, in the order in which they arrived.
     pub fn requests(&self) -> Vec<Request> {
         self.shared
             .record(|record| record.requests.iter().flatten().cloned().collect())
@@ -298,28 +307,28 @@ impl Google {
             .record(|record| record.counts.get(method).copied().unwrap_or(0))
     }
 
-    /// The most requests that were under way at one moment.
+    /// The maximum number of concurrent requests.
     pub fn in_flight_maximum(&self) -> usize {
         self.shared.record(|record| record.in_flight_maximum)
     }
 
-    /// Forgets the requests so far.
+    /// Forgets all requests so far.
     pub fn reset(&self) {
         self.shared.record(record::Record::reset);
     }
 
-    /// The names of all secrets that exist, whatever a listing shows by now, in alphabetical order.
+    /// The names of all existing secrets, sorted, whether listings show them yet or not.
     pub fn secrets(&self) -> Vec<String> {
         self.shared.store(Store::names)
     }
 
-    /// The versions of a secret that [`secrets`](Self::secrets) names: number and state, newest last.
+    /// The versions of a secret in [`secrets`](Self::secrets): number and state, newest last.
     pub fn versions(&self, name: &str) -> Vec<(u64, String)> {
         self.shared.store(|store, now| store.versions(name, now))
     }
 
-    /// Makes everything that is stored older, as if this time had passed since: expiries come nearer, lagging names
-    /// appear. Tokens are not concerned.
+    /// Ages everything that is stored by this time: expiries come nearer, and lagging names appear.
+    /// Does not affect tokens.
     pub fn age(&self, by: Duration) {
         self.shared.store(|store, _| store.age(by));
     }
@@ -328,7 +337,7 @@ impl Google {
 impl Drop for Google {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Waiting would panic inside a test's own runtime.
+            // Waiting would panic in a test's runtime.
             runtime.shutdown_background();
         }
     }
@@ -343,7 +352,7 @@ impl fmt::Debug for Google {
     }
 }
 
-/// A JSON object as text with line breaks, as the service prints it.
+/// A JSON object as text with line breaks, like the service prints it.
 fn pretty(value: &serde_json::Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_else(|_| json!({}).to_string())
 }

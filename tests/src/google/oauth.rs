@@ -1,8 +1,11 @@
 //! The token endpoint, `oauth2.googleapis.com/token`.
 //!
-//! See [what a service account sends](https://developers.google.com/identity/protocols/oauth2/service-account#httprest),
-//! [what a user's client sends](https://developers.google.com/identity/protocols/oauth2/native-app#offline), and
-//! [the error codes](https://developers.google.com/identity/protocols/oauth2/service-account#error-codes).
+//! See [the request of a service
+//! account](https://developers.google.com/identity/protocols/oauth2/service-account#httprest),
+//! [the request of a user's
+//! client](https://developers.google.com/identity/protocols/oauth2/native-app#offline), and
+//! [the error
+//! codes](https://developers.google.com/identity/protocols/oauth2/service-account#error-codes).
 
 use std::collections::BTreeMap;
 
@@ -20,7 +23,7 @@ use crate::jwt::Jwt;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// The fields of a form. None if the body is something else.
+/// The fields of a form; `None` if the body is something else.
 pub(super) fn form(headers: &HeaderMap, body: &[u8]) -> Option<BTreeMap<String, String>> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let kind = kind.split(';').next()?.trim();
@@ -32,8 +35,9 @@ pub(super) fn form(headers: &HeaderMap, body: &[u8]) -> Option<BTreeMap<String, 
         })
 }
 
-/// The fields of a form, or of a JSON object in its place, which this endpoint takes as well: the provider's own client
-/// for Rust [sends a user's refresh token so](https://docs.rs/google-cloud-auth/latest/google_cloud_auth/credentials/user_account/).
+/// The fields of a form, or of a JSON object, which this endpoint also accepts: the provider's
+/// client for Rust [sends a user's refresh token in
+/// one](https://docs.rs/google-cloud-auth/latest/google_cloud_auth/credentials/user_account/).
 fn fields(headers: &HeaderMap, body: &[u8]) -> Option<BTreeMap<String, String>> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     if kind
@@ -53,7 +57,7 @@ fn fields(headers: &HeaderMap, body: &[u8]) -> Option<BTreeMap<String, String>> 
     form(headers, body)
 }
 
-/// A refusal in the shape of [RFC 6749](https://www.rfc-editor.org/rfc/rfc6749#section-5.2).
+/// A refusal in the form of [RFC 6749](https://www.rfc-editor.org/rfc/rfc6749#section-5.2).
 pub(super) fn refuse(status: StatusCode, error: &str, description: &str) -> Refusal {
     Box::new(Answer::json(
         status,
@@ -114,14 +118,14 @@ pub(super) fn exchange(
         StatusCode::OK,
         &json!({
             "access_token": token,
-            // A second less than it really is, as the service says.
+            // One second less than the actual lifetime, like the service.
             "expires_in": switches.token_lifetime.as_secs().saturating_sub(1),
             "token_type": "Bearer",
         }),
     ))
 }
 
-/// The scopes that a signed assertion asks for, if everything about it is right.
+/// The scopes of a signed assertion, if it is valid.
 fn assertion(
     accounts: &Accounts,
     switches: &Switches,
@@ -167,7 +171,7 @@ fn assertion(
              and exp values in the JWT claim.",
         ));
     }
-    // Acting for a user of a Workspace domain needs a delegation that nobody has given.
+    // Acting for a user of a Workspace domain requires a delegation, which does not exist.
     if jwt.text("sub").is_some_and(|sub| sub != accounts.email()) {
         return Err(refuse(
             StatusCode::UNAUTHORIZED,

@@ -1,8 +1,9 @@
 //! The methods of the service.
 //!
-//! What each of them answers, and when it refuses, is on its own page of
-//! [the reference](https://cloud.google.com/secret-manager/docs/reference/rest). Messages name a secret by the project's
-//! number, as [reports of users](https://github.com/airbytehq/airbyte/issues/36442) show.
+//! The page of each method in
+//! [the reference](https://cloud.google.com/secret-manager/docs/reference/rest) documents its
+//! responses and refusals. Messages contain the project's number in a secret's name, as [users'
+//! reports](https://github.com/airbytehq/airbyte/issues/36442) show.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
@@ -22,13 +23,15 @@ use super::{
     switches::Switches,
 };
 
-/// [The most that a version may contain](https://cloud.google.com/secret-manager/quotas#content_limits).
+/// [The largest payload of a
+/// version](https://cloud.google.com/secret-manager/quotas#content_limits).
 const PAYLOAD_LIMIT: usize = 64 * 1024;
 
-/// [The most that a page may contain](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/list).
+/// [The largest
+/// page](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/list).
 const PAGE_LIMIT: usize = 25_000;
 
-/// The fields of a version that a filter may name.
+/// The fields of a version in filters.
 const VERSION_FILTERS: [&str; 5] = ["create_time", "destroy_time", "etag", "name", "state"];
 
 const ADD_VERSION: &[Field] = &[Field::new(
@@ -69,7 +72,7 @@ const SET_POLICY: &[Field] = &[
     Field::new("updateMask", Kind::Text),
 ];
 
-/// Does what a call asks for. Who calls, and whether the project can be used, has been looked at.
+/// Executes a call. The caller and the project have been checked.
 pub(super) fn perform(
     store: &mut Store,
     switches: &Switches,
@@ -83,12 +86,12 @@ pub(super) fn perform(
     }
     let name = store.name(target);
     if target.secret.as_deref().is_some_and(|id| !is_secret_id(id)) {
-        // The words are in https://github.com/googleapis/nodejs-secret-manager/issues/74.
+        // The message is from https://github.com/googleapis/nodejs-secret-manager/issues/74.
         return Err(invalid_argument(&format!(
             "Resource ID [{name}] is not in a valid format."
         )));
     }
-    // What has no shape is refused before anything is looked up.
+    // An invalid form is refused before any lookup.
     let request = match call.method.name {
         "AddSecretVersion" => schema::parse(body, ADD_VERSION, "")?,
         "CreateSecret" | "UpdateSecret" => schema::parse(body, SECRET, "secret")?,
@@ -138,9 +141,9 @@ struct Operation<'a> {
     switches: &'a Switches,
     call: &'a Call,
     request: Map<String, Value>,
-    /// What the path names, with the project's number.
+    /// The resource in the path, with the project's number.
     name: String,
-    /// The secret that this is, or is part of; the same as the name where there is none.
+    /// The secret of the resource; the same as the name if there is none.
     secret_name: String,
     now: OffsetDateTime,
 }
@@ -154,8 +157,9 @@ impl Operation<'_> {
             )));
         }
         if self.request.is_empty() {
-            // The words are in https://github.com/hashicorp/terraform-provider-google/issues/11395. A regional secret
-            // may have no field of its own.
+            // The message is from
+            // https://github.com/hashicorp/terraform-provider-google/issues/11395. A regional
+            // secret must not have the field.
             if self.call.target.location.is_none() {
                 return Err(invalid_argument("Secret must be provided."));
             }
@@ -167,7 +171,8 @@ impl Operation<'_> {
             return Err(already_exists(&name));
         }
         for key in settings.replication.keys() {
-            // Whether the key can be used shows when a version is added; that somebody could use it, here.
+            // Adding a version shows whether the key is usable. Here, only its name and location
+            // are checked.
             if self.switches.kms == super::switches::Kms::NoServiceAgent {
                 return Err(refusal::kms(self.switches.kms, key)
                     .unwrap_or_else(|| invalid_argument("The key cannot be used.")));
@@ -217,10 +222,11 @@ impl Operation<'_> {
         self.page("secrets", secrets, &filter)
     }
 
-    /// A version is [added](https://cloud.google.com/secret-manager/docs/add-secret-version) under the next number.
+    /// [Adds](https://cloud.google.com/secret-manager/docs/add-secret-version) a version with the
+    /// next number.
     fn add(&mut self) -> Result<Value, Refusal> {
         let payload = self.request.get("payload").and_then(Value::as_object);
-        // The words are in https://github.com/hashicorp/terraform-provider-google/issues/8766.
+        // The message is from https://github.com/hashicorp/terraform-provider-google/issues/8766.
         let payload = payload.ok_or_else(|| invalid_argument("Field [payload] is required."))?;
         let data = payload.get("data").and_then(Value::as_str);
         let data = data.and_then(schema::bytes).unwrap_or_default();
@@ -354,7 +360,7 @@ impl Operation<'_> {
             .filter_map(Value::as_str)
             .filter(|permission| self.switches.allows(permission, &self.name))
             .collect();
-        // What is empty is left out.
+        // Empty fields are omitted.
         Ok(if held.is_empty() {
             json!({})
         } else {
@@ -369,7 +375,7 @@ impl Operation<'_> {
             .ok_or_else(|| not_found(&format!("Secret [{name}] not found.")))
     }
 
-    /// The secret, if its metadata can be read by now.
+    /// The secret, if its metadata is visible yet.
     fn settled(&mut self) -> Result<&mut Secret, Refusal> {
         let seen = self.now - self.switches.metadata_lag;
         let missing = not_found(&format!("Secret [{}] not found.", self.secret_name));
@@ -381,17 +387,19 @@ impl Operation<'_> {
         }
     }
 
-    /// The number of the version that the path names: by its number, and where names are taken
-    /// ([reading only](https://cloud.google.com/secret-manager/docs/assign-alias-to-secret-version)) by an alias.
+    /// The number of the version in the path: by number, or by alias for
+    /// [reads](https://cloud.google.com/secret-manager/docs/assign-alias-to-secret-version).
     ///
-    /// `latest` is the newest version, [whatever its state](https://github.com/google-github-actions/get-secretmanager-secrets/issues/268),
-    /// as it was some time ago: [access by number alone](https://cloud.google.com/secret-manager/docs/reference/consistency)
-    /// is strongly consistent.
+    /// `latest` is the newest version, [whatever its
+    /// state](https://github.com/google-github-actions/get-secretmanager-secrets/issues/268), as of
+    /// some time ago: only [access by
+    /// number](https://cloud.google.com/secret-manager/docs/reference/consistency) is strongly
+    /// consistent.
     fn version(&mut self, by_name: bool) -> Result<usize, Refusal> {
         let version = self.call.target.version.clone().unwrap_or_default();
         let name = self.name.clone();
         let latest = self.now - self.switches.latest_lag;
-        // The words are in https://github.com/airbytehq/airbyte/issues/36442.
+        // The message is from https://github.com/airbytehq/airbyte/issues/36442.
         let missing = format!(
             "Secret [{}] not found or has no versions.",
             self.secret_name
@@ -404,7 +412,7 @@ impl Operation<'_> {
             let number = secret.settings.aliases.get(&version).copied();
             return number
                 .and_then(|number| usize::try_from(number).ok())
-                // Aliases are no more consistent than `latest`.
+                // Aliases are not more consistent than `latest`.
                 .filter(|number| {
                     secret
                         .newest(latest)
@@ -429,7 +437,7 @@ impl Operation<'_> {
             .map_err(|error| invalid_argument(&format!("Invalid list filter: {error}.")))
     }
 
-    /// A page of what passes the filter, after the item that the token names.
+    /// A page of the matching items, after the item in the token.
     fn page(
         &self,
         field: &str,
@@ -449,7 +457,7 @@ impl Operation<'_> {
             .map(Value::Object)
             .filter(|item| filter.passes(item))
             .collect();
-        // Zero, where there is a filter.
+        // Zero, if there is a filter.
         let total = if query.get("filter").is_empty() {
             passing.len()
         } else {
@@ -459,7 +467,7 @@ impl Operation<'_> {
             "" => 0,
             token => {
                 let last = self.last_of(token)?;
-                // What the token names may be gone: what comes after it does not.
+                // The item in the token may be gone; the items after it are not.
                 let backwards = field == "versions";
                 passing
                     .iter()
@@ -485,7 +493,7 @@ impl Operation<'_> {
         Ok(Value::Object(page))
     }
 
-    /// A token for the page after this item. It goes with the filter that it was made under:
+    /// A token for the page after this item. It is only valid with the same filter:
     /// [other arguments must not change](https://google.aip.dev/158).
     fn token(&self, last: &Value) -> String {
         let filter = self.call.query.get("filter");
@@ -508,7 +516,7 @@ impl Operation<'_> {
     }
 }
 
-/// Names in alphabetical order, and versions by number.
+/// Sorts names alphabetically, and versions by number.
 fn sort_key(name: &Value) -> (usize, String) {
     let name = name.as_str().unwrap_or_default();
     match name.split_once("/versions/") {
@@ -517,7 +525,7 @@ fn sort_key(name: &Value) -> (usize, String) {
     }
 }
 
-/// Something else has [changed it since](https://cloud.google.com/secret-manager/docs/etags).
+/// Someone has [changed it since](https://cloud.google.com/secret-manager/docs/etags).
 fn check_etag(given: &str, present: &str) -> Result<(), Refusal> {
     if given.is_empty() || given == present {
         return Ok(());
@@ -537,7 +545,8 @@ fn no_version(name: &str) -> Refusal {
     not_found(&format!("Secret Version [{name}] not found."))
 }
 
-/// The words are in <https://github.com/google-github-actions/get-secretmanager-secrets/issues/268>.
+/// The message is from
+/// <https://github.com/google-github-actions/get-secretmanager-secrets/issues/268>.
 fn wrong_state(name: &str, state: State) -> Refusal {
     let state = state.name();
     failed_precondition(&format!("Secret Version [{name}] is in {state} state."))

@@ -1,31 +1,32 @@
-//! What was asked.
+//! The requests that the server received.
 
 use std::collections::BTreeMap;
 
-/// A request that has been answered.
+/// An answered request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Request {
-    /// The method of the interface, such as `AccessSecretVersion` or `Token`; `Unknown` if there is none.
+    /// The method of the API, such as `AccessSecretVersion` or `Token`; `Unknown` if there is none.
     pub method: &'static str,
-    /// The path, as it was sent.
+    /// The path in the request.
     pub path: String,
-    /// The status of the answer; 0 if the connection was cut instead.
+    /// The status of the response; 0 if the connection was cut.
     pub status: u16,
 }
 
 #[derive(Default)]
 pub(super) struct Record {
-    /// A place per request; filled when it is answered.
+    /// One entry per request, which is set when it is answered.
     pub(super) requests: Vec<Option<Request>>,
     pub(super) counts: BTreeMap<&'static str, usize>,
     pub(super) in_flight: usize,
     pub(super) in_flight_maximum: usize,
-    /// Counts up whenever the requests are forgotten, so that none is entered in a place of another time.
+    /// Increases whenever the requests are forgotten, so that an old request does not set a new
+    /// entry.
     era: usize,
 }
 
-/// Where a request is entered when it is answered.
+/// The entry of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     era: usize,

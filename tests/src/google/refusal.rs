@@ -1,7 +1,8 @@
-//! What is refused, and how: one function for each reason, each with the page that documents it.
+//! The refusals: one function for each reason, with the page that documents it.
 //!
-//! The shape is that of [AIP-193](https://google.aip.dev/193): a code, a status, a message and typed details. The names
-//! of reasons are those of [`google.api.ErrorReason`](https://cloud.google.com/apis/design/errors#error_info).
+//! The form is that of [AIP-193](https://google.aip.dev/193): a code, a status, a message and typed
+//! details. The names of reasons are from
+//! [`google.api.ErrorReason`](https://cloud.google.com/apis/design/errors#error_info).
 
 use hyper::{
     StatusCode,
@@ -11,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::{pretty, switches::Kms};
 
-/// The service's name in what it says about itself.
+/// The service's name in its own responses.
 pub(super) const SERVICE: &str = "secretmanager.googleapis.com";
 
 const CONSOLE: &str = "https://console.developers.google.com";
 
-/// An answer to whatever was asked.
+/// The response to any request.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, String)>,
@@ -66,7 +67,7 @@ impl Answer {
 /// Why a request is refused.
 pub(super) type Refusal = Box<Answer>;
 
-/// A part of a body that cannot be read.
+/// An invalid part of a body.
 pub(super) struct Violation {
     pub(super) field: String,
     pub(super) description: String,
@@ -105,7 +106,7 @@ fn localized(message: &str) -> Value {
     })
 }
 
-/// There is no such path, or not for this verb: a page, not JSON, since no service has been found yet
+/// The path does not exist, or not for this method: a page, not JSON, because no service was found
 /// ([seen here](https://github.com/hashicorp/terraform-provider-google/issues/24627)).
 pub(super) fn unknown_path(path: &str) -> Refusal {
     let path = path.replace('&', "&amp;").replace('<', "&lt;");
@@ -113,7 +114,8 @@ pub(super) fn unknown_path(path: &str) -> Refusal {
     Box::new(Answer::html(StatusCode::NOT_FOUND, "Not Found", &text))
 }
 
-/// No credential at all: <https://cloud.google.com/docs/authentication/troubleshoot-adc>, and the words in
+/// The credential is missing: <https://cloud.google.com/docs/authentication/troubleshoot-adc>, and
+/// the message in
 /// [a report](https://github.com/reactmore/morelab/issues/17).
 pub(super) fn credentials_missing(service: &str, method: &str) -> Refusal {
     let mut refusal = refuse(
@@ -134,7 +136,7 @@ pub(super) fn credentials_missing(service: &str, method: &str) -> Refusal {
     refusal
 }
 
-/// A credential that is not, or no longer, good. The reason is `ACCESS_TOKEN_EXPIRED` or
+/// The credential is invalid or has expired. The reason is `ACCESS_TOKEN_EXPIRED` or
 /// `ACCESS_TOKEN_TYPE_UNSUPPORTED`: <https://cloud.google.com/apis/design/errors#error_info>.
 pub(super) fn credentials_invalid(reason: &str, service: &str, method: &str) -> Refusal {
     let mut refusal = refuse(
@@ -155,7 +157,7 @@ pub(super) fn credentials_invalid(reason: &str, service: &str, method: &str) -> 
     refusal
 }
 
-/// The token does not reach this far:
+/// The token lacks the scope:
 /// <https://cloud.google.com/secret-manager/docs/accessing-the-api#oauth-scopes>.
 pub(super) fn scope_insufficient(service: &str, method: &str) -> Refusal {
     refuse(
@@ -170,7 +172,7 @@ pub(super) fn scope_insufficient(service: &str, method: &str) -> Refusal {
     )
 }
 
-/// The project does not exist, or is none of the caller's business; which of both is not said
+/// The project does not exist, or the caller may not see it; the response does not tell which
 /// ([AIP-211](https://google.aip.dev/211), and the details in
 /// [a report](https://github.com/google-gemini/gemini-cli/issues/1808)).
 pub(super) fn consumer_invalid(project: &str) -> Refusal {
@@ -192,7 +194,7 @@ pub(super) fn consumer_invalid(project: &str) -> Refusal {
     )
 }
 
-/// The project to be charged, named in a header, is not the caller's:
+/// The caller may not use the quota project in the header:
 /// <https://cloud.google.com/docs/quotas/set-quota-project>.
 pub(super) fn user_project_denied(project: &str) -> Refusal {
     let message = format!(
@@ -258,9 +260,11 @@ pub(super) fn billing_disabled(number: u64) -> Refusal {
     )
 }
 
-/// Too many requests, of the class `Access`, `Read` or `Write`: <https://cloud.google.com/secret-manager/quotas>.
+/// Too many requests of the class `Access`, `Read` or `Write`:
+/// <https://cloud.google.com/secret-manager/quotas>.
 ///
-/// That a server may say how long to wait, and how, is in [`google.rpc.RetryInfo`](https://google.aip.dev/194).
+/// [`google.rpc.RetryInfo`](https://google.aip.dev/194) documents how a server may say how long to
+/// wait.
 pub(super) fn rate_limit(class: &str, number: u64, wait: Option<std::time::Duration>) -> Refusal {
     let message = format!(
         "Quota exceeded for quota metric '{class} requests' and limit '{class} requests per minute' of service \
@@ -288,15 +292,17 @@ pub(super) fn rate_limit(class: &str, number: u64, wait: Option<std::time::Durat
     }
     let mut refusal = refuse(429, "RESOURCE_EXHAUSTED", &message, details);
     if let Some(wait) = wait {
-        // In whole seconds, and not too early.
+        // In whole seconds, rounded up.
         let seconds = wait.as_secs_f64().ceil().to_string();
         refusal.headers.push((header::RETRY_AFTER, seconds));
     }
     refusal
 }
 
-/// A permission is missing: <https://cloud.google.com/secret-manager/docs/access-control>, and the words in
-/// [a report](https://github.com/googleapis/python-secret-manager/issues/389). The resource is named as it was asked for.
+/// A permission is missing: <https://cloud.google.com/secret-manager/docs/access-control>, and the
+/// message in
+/// [a report](https://github.com/googleapis/python-secret-manager/issues/389). The resource is
+/// named as in the request.
 pub(super) fn permission_denied(permission: &str, resource: &str) -> Refusal {
     let message = format!(
         "Permission '{permission}' denied for resource '{resource}' (or it may not exist)."
@@ -315,7 +321,8 @@ pub(super) fn permission_denied(permission: &str, resource: &str) -> Refusal {
 }
 
 /// The caller may not impersonate this account:
-/// <https://cloud.google.com/iam/docs/troubleshoot-workload-identity-federation>, and the words in
+/// <https://cloud.google.com/iam/docs/troubleshoot-workload-identity-federation>, and the message
+/// in
 /// [a report](https://github.com/google-github-actions/auth/issues/340).
 pub(super) fn impersonation_denied() -> Refusal {
     let permission = "iam.serviceAccounts.getAccessToken";
@@ -331,36 +338,39 @@ pub(super) fn impersonation_denied() -> Refusal {
     )
 }
 
-/// What was asked for is not there: <https://cloud.google.com/apis/design/errors#handling_errors>, code 5.
+/// The resource does not exist: <https://cloud.google.com/apis/design/errors#handling_errors>, code
+/// 5.
 pub(super) fn not_found(message: &str) -> Refusal {
     refuse(404, "NOT_FOUND", message, Vec::new())
 }
 
-/// The name is taken: the same page, code 6. The service says
-/// [as much](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/create) and no more.
+/// The name exists: the same page, code 6. The service
+/// [documents](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/create)
+/// no more.
 pub(super) fn already_exists(name: &str) -> Refusal {
     let message = format!("Secret [{name}] already exists.");
     refuse(409, "ALREADY_EXISTS", &message, Vec::new())
 }
 
-/// The request makes no sense, whatever the state of things: the same page, code 3.
+/// The request is invalid in any state: the same page, code 3.
 pub(super) fn invalid_argument(message: &str) -> Refusal {
     refuse(400, "INVALID_ARGUMENT", message, Vec::new())
 }
 
-/// The request makes no sense as things are: the same page, code 9.
+/// The request is invalid in the current state: the same page, code 9.
 pub(super) fn failed_precondition(message: &str) -> Refusal {
     refuse(400, "FAILED_PRECONDITION", message, Vec::new())
 }
 
-/// The stand-in does not have it. The service does.
+/// The stand-in does not implement it. The service does.
 pub(super) fn unimplemented(what: &str) -> Refusal {
     let message = format!("This stand-in for Secret Manager has no {what}.");
     refuse(501, "UNIMPLEMENTED", &message, Vec::new())
 }
 
-/// The body or a parameter does not have the shape of the message: <https://protobuf.dev/programming-guides/json/>, and
-/// the words in [a report](https://github.com/decolua/9router/issues/1876).
+/// The body or a parameter has an invalid form: <https://protobuf.dev/programming-guides/json/>,
+/// and
+/// the message in [a report](https://github.com/decolua/9router/issues/1876).
 pub(super) fn bad_request(violations: &[Violation]) -> Refusal {
     let messages: Vec<_> = violations
         .iter()
@@ -387,7 +397,8 @@ pub(super) fn bad_request(violations: &[Violation]) -> Refusal {
     )
 }
 
-/// The customer's key cannot be used: <https://cloud.google.com/secret-manager/docs/cmek>. None if it can.
+/// The customer's key is not usable: <https://cloud.google.com/secret-manager/docs/cmek>. `None` if
+/// it is.
 pub(super) fn kms(state: Kms, key: &str) -> Option<Refusal> {
     let agent = "the Secret Manager service agent";
     match state {
@@ -398,7 +409,8 @@ pub(super) fn kms(state: Kms, key: &str) -> Option<Refusal> {
         Kms::Disabled => Some(failed_precondition(&format!(
             "{key} is not enabled, current state is: DISABLED."
         ))),
-        // The words are in https://github.com/GoogleCloudPlatform/terraform-google-secret-manager/pull/74.
+        // The message is from
+        // https://github.com/GoogleCloudPlatform/terraform-google-secret-manager/pull/74.
         Kms::NoServiceAgent => Some(invalid_argument(
             "Secret Manager service identity for project not found. A service identity must be created to use \
              customer-managed encryption keys.",

@@ -1,4 +1,4 @@
-//! Secrets: what a client may say of one, and what the server says of it.
+//! Secrets: the fields that clients set, and those that the server adds.
 //!
 //! See [the resource](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets#resource:-secret).
 
@@ -38,7 +38,7 @@ const REPLICATION: &[Field] = &[
     ),
 ];
 
-/// A secret, as clients write it.
+/// A secret in a request.
 pub(super) const SECRET: &[Field] = &[
     Field::new("annotations", Kind::Map(&Kind::Text)),
     Field::new("createTime", Kind::Timestamp),
@@ -65,7 +65,7 @@ pub(super) const SECRET: &[Field] = &[
     Field::new("versionDestroyTtl", Kind::Duration),
 ];
 
-/// The fields of a secret that a filter may name.
+/// The fields of a secret in filters.
 pub(super) const SECRET_FILTERS: [&str; 9] = [
     "annotations",
     "create_time",
@@ -78,7 +78,7 @@ pub(super) const SECRET_FILTERS: [&str; 9] = [
     "topics",
 ];
 
-/// Locations that secrets may lie in; the service has
+/// Locations of secrets; the service has
 /// [more](https://cloud.google.com/secret-manager/docs/locations).
 const LOCATIONS: [&str; 12] = [
     "asia-east1",
@@ -95,7 +95,7 @@ const LOCATIONS: [&str; 12] = [
     "us-west1",
 ];
 
-/// Refuses a location that there is not.
+/// Refuses an unknown location.
 pub(super) fn check_location(location: &str) -> Result<(), Refusal> {
     if LOCATIONS.contains(&location) {
         return Ok(());
@@ -105,19 +105,19 @@ pub(super) fn check_location(location: &str) -> Result<(), Refusal> {
     )))
 }
 
-/// Whether this can be the id of a secret: at most 255 letters, digits, hyphens and underscores
+/// Whether this is a valid secret id: at most 255 letters, digits, hyphens and underscores
 /// ([`secretId`](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/create#query-parameters)).
 pub(super) fn is_secret_id(id: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=255).contains(&id.len()) && id.bytes().all(known)
 }
 
-/// Where the data is kept.
+/// The location of the data.
 #[derive(Clone)]
 pub(super) enum Replication {
     /// Anywhere.
     Automatic { key: Option<String> },
-    /// In the location that the secret's name has.
+    /// In the location in the secret's name.
     Regional { key: Option<String> },
     /// In these locations.
     UserManaged(Vec<(String, Option<String>)>),
@@ -137,7 +137,8 @@ impl Replication {
         }
     }
 
-    /// As a secret (`policy`) or one of its versions shows it: with the names of keys, or with those of their versions.
+    /// The form in a secret (`policy`) or in one of its versions: with the names of keys, or of key
+    /// versions.
     fn render(&self, policy: bool) -> Option<Value> {
         let encryption = |mut parent: Value, key: &Option<String>| {
             if let Some(key) = key {
@@ -162,7 +163,7 @@ impl Replication {
         }
     }
 
-    /// What a version says of where its data is and of the keys that it is encrypted with.
+    /// The location and the keys of a version.
     pub(super) fn describe_version(&self, version: &mut Map<String, Value>) {
         if let Some(status) = self.render(false) {
             version.insert("replicationStatus".to_owned(), status);
@@ -174,7 +175,7 @@ impl Replication {
     }
 }
 
-/// What clients decide about a secret.
+/// The settings of a secret.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) replication: Replication,
@@ -206,7 +207,8 @@ impl Settings {
         })
     }
 
-    /// Changes what the mask names to what the message says, or to nothing where it says nothing.
+    /// Changes the fields in the mask to the values of the message, or removes those that the
+    /// message lacks.
     pub(super) fn update(
         &mut self,
         secret: &Map<String, Value>,
@@ -247,7 +249,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The fields of a secret that come from here.
+    /// The fields of a secret from its settings.
     pub(super) fn render(&self, secret: &mut Map<String, Value>) {
         let mut put = |name: &str, value: Value| {
             secret.insert(name.to_owned(), value);
@@ -258,7 +260,7 @@ impl Settings {
         if let Replication::Regional { key: Some(key) } = &self.replication {
             put("customerManagedEncryption", json!({"kmsKeyName": key}));
         }
-        // What is empty is left out.
+        // Empty fields are omitted.
         if !self.labels.is_empty() {
             put("labels", json!(self.labels));
         }
@@ -280,7 +282,7 @@ impl Settings {
     }
 }
 
-/// A time as the service writes it.
+/// A time in the service's format.
 pub(super) fn rfc3339(time: OffsetDateTime) -> String {
     time.format(&Rfc3339).unwrap_or_default()
 }
@@ -305,8 +307,8 @@ fn check_absent(secret: &Map<String, Value>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// [Required and immutable](https://cloud.google.com/secret-manager/docs/choosing-replication) for a global secret; a
-/// regional one has none, and the service
+/// [Required and immutable](https://cloud.google.com/secret-manager/docs/choosing-replication) for
+/// a global secret. A regional one must not have it, and the service
 /// [says so](https://github.com/airbytehq/airbyte/issues/73660).
 fn replication(
     secret: &Map<String, Value>,
@@ -336,7 +338,8 @@ fn replication(
     if let Some(automatic) = policy.get("automatic").and_then(Value::as_object) {
         let key = key(automatic)?;
         if let Some(key) = &key {
-            // The words are in https://github.com/GoogleCloudPlatform/terraform-google-secret-manager/pull/74.
+            // The message is from
+            // https://github.com/GoogleCloudPlatform/terraform-google-secret-manager/pull/74.
             if key_location(key) != Some("global") {
                 return Err(invalid_argument(&format!(
                     "Automatic replication policy can only be configured with Cloud KMS keys in location [global]. \
@@ -382,7 +385,7 @@ fn replication(
     Ok(Replication::UserManaged(locations))
 }
 
-/// The name of the customer's key, of the form `projects/*/locations/*/keyRings/*/cryptoKeys/*`.
+/// The name of the customer's key: `projects/*/locations/*/keyRings/*/cryptoKeys/*`.
 fn key(parent: &Map<String, Value>) -> Result<Option<String>, Refusal> {
     let Some(encryption) = parent.get("customerManagedEncryption") else {
         return Ok(None);
@@ -427,9 +430,9 @@ fn check_key_location(key: &str, location: &str) -> Result<(), Refusal> {
     )))
 }
 
-/// [The rules](https://cloud.google.com/secret-manager/docs/add-labels-to-secrets): at most 64;
-/// keys of 1 to 63 characters beginning with a lower-case or international letter, values of at most 63; lower-case or
-/// international letters, digits, underscores and dashes; 128 bytes.
+/// [The rules](https://cloud.google.com/secret-manager/docs/add-labels-to-secrets): at most 64
+/// labels; keys of 1 to 63 characters that begin with a lowercase or international letter, values
+/// of at most 63; lowercase or international letters, digits, underscores and dashes; 128 bytes.
 fn labels(secret: &Map<String, Value>) -> Result<BTreeMap<String, String>, Refusal> {
     let labels = texts(secret, "labels");
     if labels.len() > 64 {
@@ -456,8 +459,10 @@ fn labels(secret: &Map<String, Value>) -> Result<BTreeMap<String, String>, Refus
     Ok(labels)
 }
 
-/// [The rules](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets#resource:-secret): keys of 1 to 63 characters, letters and digits
-/// at both ends, dashes, underscores and dots between; less than 16 KiB in all.
+/// [The
+/// rules](https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets#resource:-secret):
+/// keys of 1 to 63 characters, with letters and digits at both ends, and dashes, underscores and
+/// dots between; less than 16 KiB in total.
 fn annotations(secret: &Map<String, Value>) -> Result<BTreeMap<String, String>, Refusal> {
     let annotations = texts(secret, "annotations");
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -486,8 +491,9 @@ fn annotations(secret: &Map<String, Value>) -> Result<BTreeMap<String, String>, 
     Ok(annotations)
 }
 
-/// [The rules](https://cloud.google.com/secret-manager/docs/assign-alias-to-secret-version): at most 50, for versions
-/// that there are; letters, digits, hyphens and underscores, a letter first, neither `latest` nor `NEW`.
+/// [The rules](https://cloud.google.com/secret-manager/docs/assign-alias-to-secret-version): at
+/// most 50, for existing versions; letters, digits, hyphens and underscores, beginning with a
+/// letter, neither `latest` nor `NEW`.
 fn aliases(secret: &Map<String, Value>, versions: i64) -> Result<BTreeMap<String, i64>, Refusal> {
     let mut aliases = BTreeMap::new();
     let given = secret.get("versionAliases").and_then(Value::as_object);

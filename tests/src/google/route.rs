@@ -1,4 +1,4 @@
-//! Paths, and the methods that they stand for.
+//! Paths, and their methods.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(super) enum Class {
     Write,
 }
 
-/// What a path names.
+/// The resource in a path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Target {
     pub(super) project: String,
@@ -26,7 +26,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The name of the project or location that the secret is in, or is to be in.
+    /// The name of the secret's project or location.
     pub(super) fn parent(&self, project: &str) -> String {
         match &self.location {
             None => format!("projects/{project}"),
@@ -55,17 +55,18 @@ pub(super) struct Call {
     pub(super) query: Query,
 }
 
-/// What is known of a method.
+/// The properties of a method.
 #[derive(Debug)]
 pub(super) struct MethodInfo {
     pub(super) name: &'static str,
-    /// The permission that it takes: <https://cloud.google.com/secret-manager/docs/access-control#permissions>.
+    /// The permission that it requires:
+    /// <https://cloud.google.com/secret-manager/docs/access-control#permissions>.
     pub(super) permission: &'static str,
     pub(super) class: Class,
     verb: &'static str,
     target: TargetKind,
     suffix: &'static str,
-    /// Query parameters besides those that every method takes.
+    /// Query parameters besides those of every method.
     parameters: &'static [&'static str],
 }
 
@@ -79,7 +80,7 @@ enum TargetKind {
 
 const LISTING: &[&str] = &["pageSize", "pageToken", "filter"];
 
-/// Every method that there is, from <https://cloud.google.com/secret-manager/docs/reference/rest>.
+/// All methods, from <https://cloud.google.com/secret-manager/docs/reference/rest>.
 static METHODS: [MethodInfo; 15] = {
     use Class::{Access, Read, Write};
     use TargetKind::{Secret, Secrets, Version, Versions};
@@ -220,7 +221,7 @@ static METHODS: [MethodInfo; 15] = {
             "setIamPolicy",
             &[],
         ),
-        // Takes none: it answers which ones there are.
+        // It requires none, because it returns the caller's permissions.
         method(
             "TestIamPermissions",
             "",
@@ -246,7 +247,7 @@ pub(super) fn methods() -> impl Iterator<Item = &'static MethodInfo> {
     METHODS.iter()
 }
 
-/// Parameters that every method takes: <https://cloud.google.com/apis/docs/system-parameters>.
+/// Parameters of every method: <https://cloud.google.com/apis/docs/system-parameters>.
 const SYSTEM_PARAMETERS: [&str; 12] = [
     "$.xgafv",
     "$alt",
@@ -267,12 +268,12 @@ const SYSTEM_PARAMETERS: [&str; 12] = [
 pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
-    /// By its name in camel case. Empty, if it is not there.
+    /// By its name in camel case; empty if it is missing.
     pub(super) fn get(&self, name: &str) -> &str {
         self.0.get(name).map(String::as_str).unwrap_or_default()
     }
 
-    /// Whether enumerations are to be answered as numbers, which the provider's own clients ask for.
+    /// Whether enumerations are returned as numbers, which the provider's own clients request.
     pub(super) fn numeric_enums(&self) -> bool {
         [self.get("$alt"), self.get("alt")]
             .iter()
@@ -280,7 +281,7 @@ impl Query {
     }
 }
 
-/// The method that a path and a verb stand for, and the parts that the path names. None, if there is none.
+/// The method of a path and an HTTP method, and the parts of the path; `None` if there is none.
 pub(super) fn resolve(verb: &Method, uri: &Uri) -> Option<(&'static MethodInfo, Target)> {
     let path = uri.path().strip_prefix("/v1/")?;
     let (path, suffix) = match path.rsplit_once(':') {
@@ -330,7 +331,7 @@ pub(super) fn resolve(verb: &Method, uri: &Uri) -> Option<(&'static MethodInfo, 
     Some((method, target))
 }
 
-/// A call, if the parameters of the query are those of the method.
+/// A call, if the query parameters are those of the method.
 pub(super) fn call(
     method: &'static MethodInfo,
     target: Target,
@@ -368,7 +369,7 @@ pub(super) fn call(
     }
 }
 
-/// The account whose token is asked for, if that is what the path says.
+/// The account whose token is requested, if this is such a path.
 pub(super) fn impersonated(verb: &Method, uri: &Uri) -> Option<String> {
     let rest = uri.path().strip_prefix("/v1/projects/-/serviceAccounts/")?;
     let email = rest.strip_suffix(":generateAccessToken")?;
@@ -376,12 +377,12 @@ pub(super) fn impersonated(verb: &Method, uri: &Uri) -> Option<String> {
     (*verb == Method::POST && !email.contains('/')).then_some(email)
 }
 
-/// Refuses a path that is none.
+/// Refuses an unknown path.
 pub(super) fn unknown(uri: &Uri) -> Refusal {
     unknown_path(uri.path_and_query().map_or("/", |path| path.as_str()))
 }
 
-/// A part of a path, decoded. None, if it would be another path then.
+/// A decoded part of a path; `None` if it would change the path.
 fn part(text: &str) -> Option<String> {
     let text = percent_decode_str(text).decode_utf8().ok()?;
     let wrong = text.is_empty() || text == "." || text == ".." || text.contains('/');

@@ -1,8 +1,8 @@
-//! Bodies in the shape of their messages: [proto3's JSON](https://protobuf.dev/programming-guides/json/).
+//! Validates bodies: [proto3's JSON](https://protobuf.dev/programming-guides/json/).
 //!
-//! A field's name is taken in camel case and as it stands in the definition; a number of 64 bits as a number or as a
-//! string; bytes in base64, standard or for URLs, padded or not; null means that the field is not there. Everything else
-//! is refused, with the path of the field.
+//! A field's name is accepted in camel case and in its original form; a 64-bit number as a number
+//! or a string; bytes in standard or URL base64, padded or not; null means that the field is
+//! missing. Everything else is refused, with the path of the field.
 
 use base64::{
     Engine as _, alphabet,
@@ -13,15 +13,15 @@ use time::{Duration, OffsetDateTime, UtcOffset, format_description::well_known::
 
 use super::refusal::{Refusal, Violation, bad_request};
 
-/// What a field holds.
+/// The type of a field.
 pub(super) enum Kind {
     /// Base64.
     Bytes,
     /// Such as `3600s`.
     Duration,
-    /// A number of 64 bits.
+    /// A 64-bit number.
     Integer,
-    /// Texts or integers by name.
+    /// Strings or integers by name.
     Map(&'static Kind),
     Message(&'static [Field]),
     Repeated(&'static Kind),
@@ -35,7 +35,7 @@ pub(super) struct Field {
     /// In camel case.
     name: &'static str,
     kind: Kind,
-    /// Of the fields with the same group there may be one only.
+    /// Only one of the fields of a group may be set.
     group: Option<&'static str>,
 }
 
@@ -57,7 +57,7 @@ impl Field {
     }
 }
 
-/// A message: its fields in camel case, those that are there only, integers as numbers.
+/// A message: its set fields in camel case, with integers as numbers.
 pub(super) fn parse(
     value: &Value,
     fields: &[Field],
@@ -72,7 +72,7 @@ pub(super) fn parse(
     }
 }
 
-/// Bytes, whichever of the alphabets they are written in.
+/// Bytes in either alphabet.
 pub(super) fn bytes(text: &str) -> Option<Vec<u8>> {
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -100,7 +100,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
         return None;
     }
-    // Ten thousand years, which is what the message can hold.
+    // Ten thousand years, the maximum of the message.
     let seconds: i64 = whole
         .parse()
         .ok()
@@ -162,7 +162,7 @@ fn single(
     violations: &mut Vec<Violation>,
 ) -> Option<Value> {
     let mut wrong = |kind: &str| {
-        // Never the value itself: it may be a secret, and this is printed by tests.
+        // Never the value itself: it may be a secret, and tests print this.
         violations.push(Violation {
             field: path.to_owned(),
             description: format!("Invalid value at '{path}' {kind}"),
@@ -250,7 +250,7 @@ fn unknown(name: &str, path: &str) -> Violation {
     }
 }
 
-/// A name as in the message's definition.
+/// The original form of a name.
 pub(super) fn snake(name: &str) -> String {
     let mut snake = String::new();
     for character in name.chars() {

@@ -1,4 +1,4 @@
-//! The way of a request through the server.
+//! The path of a request through the server.
 
 use std::{
     io,
@@ -32,14 +32,14 @@ use super::{
     switches::{Switches, When},
 };
 
-/// Which of the ports a request came in by.
+/// The port of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Role {
     Main,
     Regional,
 }
 
-/// What all connections share.
+/// State that all connections share.
 pub(super) struct Shared {
     pub(super) accounts: Accounts,
     pub(super) switches: RwLock<Switches>,
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     spent: Mutex<Spent>,
 }
 
-/// Requests for secrets: all, and those of the present second by class.
+/// Requests for secrets: all, and those of the current second by class.
 struct Spent {
     total: u64,
     second: Instant,
@@ -83,7 +83,7 @@ impl Shared {
         look(&mut self.store.lock().expect("no holder panics"), now)
     }
 
-    /// The time by the server's own clock.
+    /// The time of the server's clock.
     pub(super) fn now(&self) -> OffsetDateTime {
         let offset = self.switches.read().expect("no holder panics").clock_offset;
         OffsetDateTime::now_utc() + time::Duration::seconds(offset)
@@ -97,11 +97,11 @@ impl Shared {
 /// Serves connections until the runtime ends.
 pub(super) async fn accept(listener: TcpListener, role: Role, shared: Arc<Shared>) {
     loop {
-        // A client that is gone before it is accepted concerns nobody.
+        // A client that disconnects before it is accepted does not matter.
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        // Otherwise the kernel delays small responses, and latencies are not what they are said to be.
+        // Otherwise the kernel delays small responses, and latencies are wrong.
         let _ = stream.set_nodelay(true);
         tokio::spawn(connection(stream, role, Arc::clone(&shared)));
     }
@@ -109,13 +109,13 @@ pub(super) async fn accept(listener: TcpListener, role: Role, shared: Arc<Shared
 
 async fn connection(stream: TcpStream, role: Role, shared: Arc<Shared>) {
     let service = service_fn(move |request| serve(request, role, Arc::clone(&shared)));
-    // Ends in an error whenever a switch cuts it, and whenever a client does.
+    // Fails whenever a switch or a client cuts the connection.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// An error closes the connection without an answer.
+/// An error closes the connection without a response.
 async fn serve(
     request: Request<Incoming>,
     role: Role,
@@ -148,7 +148,7 @@ async fn serve(
     Ok(response(answer, shared.now()))
 }
 
-/// Whom a path is meant for.
+/// The service that a path belongs to.
 enum Destination {
     Impersonation(String),
     Metadata,
@@ -242,7 +242,7 @@ fn secrets(
     Ok(Answer::json(StatusCode::OK, &answer))
 }
 
-/// What is looked at before the service itself is: whose project it is, whether it may be used, and how much.
+/// The checks before the service: the project, its state, and the quota.
 fn check_project(
     shared: &Shared,
     switches: &Switches,
@@ -276,7 +276,7 @@ fn check_project(
 }
 
 impl Spent {
-    /// Counts a request, and says whether it is one too many.
+    /// Counts a request, and returns whether it exceeds the quota.
     fn exceeds(&mut self, switches: &Switches, class: Class) -> bool {
         self.total += 1;
         if let Some(every) = switches.throttle_every
@@ -302,8 +302,8 @@ impl Spent {
     }
 }
 
-/// Regional names are served by regional endpoints and by no others, as
-/// [the service answers](https://github.com/googleapis/google-cloud-python/issues/13389):
+/// Only regional endpoints serve regional names, as
+/// [the service responds](https://github.com/googleapis/google-cloud-python/issues/13389):
 /// <https://cloud.google.com/secret-manager/docs/reference/rest#service-endpoint>.
 fn check_endpoint(switches: &Switches, role: Role, call: &Call) -> Result<(), Refusal> {
     let regional = call.target.location.is_some();
@@ -331,12 +331,12 @@ fn response(answer: Answer, now: OffsetDateTime) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = answer.status;
     for (name, value) in answer.headers {
-        // Whatever a client sent us to repeat is left out where it cannot be sent.
+        // Text from the client is omitted if it is not a valid header.
         if let Ok(value) = value.parse() {
             response.headers_mut().append(name, value);
         }
     }
-    // By the server's clock, since that is how a client can tell that its own is wrong.
+    // The server's time, from which a client can see that its own clock is wrong.
     let format = format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
     );
@@ -346,7 +346,7 @@ fn response(answer: Answer, now: OffsetDateTime) -> Response<Full<Bytes>> {
     response
 }
 
-/// A request under way: until it is dropped, however that happens.
+/// A request in progress, until it is dropped.
 struct Arrived<'a> {
     shared: &'a Shared,
     method: &'static str,

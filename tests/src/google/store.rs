@@ -1,4 +1,4 @@
-//! What is stored.
+//! The stored data.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,12 +11,12 @@ use super::{
     route::Target,
 };
 
-/// All secrets of the one project.
+/// All secrets of the project.
 pub(super) struct Store {
     pub(super) project: String,
     pub(super) number: u64,
     secrets: BTreeMap<String, Secret>,
-    /// What listings still show.
+    /// The secrets that listings still show.
     gone: Vec<Gone>,
     etags: u64,
 }
@@ -29,7 +29,7 @@ pub(super) struct Secret {
     pub(super) created: OffsetDateTime,
     pub(super) etag: String,
     pub(super) policy: Value,
-    /// The first has the number 1.
+    /// The first version has the number 1.
     pub(super) versions: Vec<Version>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Version {
     pub(super) etag: String,
     pub(super) data: Vec<u8>,
     pub(super) checksum: u32,
-    /// Whether the client sent one.
+    /// Whether the client sent a checksum.
     pub(super) checksum_given: bool,
 }
 
@@ -60,7 +60,7 @@ impl State {
         }
     }
 
-    /// The number of the enumeration's definition.
+    /// The number in the enumeration's definition.
     fn number(self) -> u8 {
         match self {
             Self::Enabled => 1,
@@ -88,7 +88,7 @@ impl Store {
         }
     }
 
-    /// The name with the project's number, whichever way the project was named.
+    /// The name with the project's number, whichever form the request used.
     pub(super) fn name(&self, target: &Target) -> String {
         target.name(&self.number.to_string())
     }
@@ -138,7 +138,7 @@ impl Store {
         }
     }
 
-    /// The secrets of a project or location as a listing shows them, in the order of their names.
+    /// The secrets of a project or location in a listing, sorted by name.
     pub(super) fn list(
         &mut self,
         parent: &str,
@@ -147,7 +147,7 @@ impl Store {
     ) -> Vec<Map<String, Value>> {
         self.expire(now);
         let seen = now - lag;
-        // Nothing that any switch makes lag so long.
+        // No switch causes a longer lag.
         self.gone
             .retain(|gone| gone.deleted + Duration::from_secs(86_400) > now);
         let mut listed: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
@@ -195,7 +195,9 @@ impl Store {
         }
     }
 
-    /// Deletes what [has expired](https://cloud.google.com/secret-manager/docs/creating-and-managing-expiring-secrets).
+    /// Deletes
+    /// [expired](https://cloud.google.com/secret-manager/docs/creating-and-managing-expiring-secrets)
+    /// secrets.
     fn expire(&mut self, now: OffsetDateTime) {
         let expired: Vec<_> = self
             .secrets
@@ -226,7 +228,7 @@ impl Secret {
         self.versions.get_mut(number.checked_sub(1)?)
     }
 
-    /// The number of the newest version that is older than this; whatever its state.
+    /// The number of the newest version that is older than this, whatever its state.
     pub(super) fn newest(&self, before: OffsetDateTime) -> Option<usize> {
         let newest = self
             .versions

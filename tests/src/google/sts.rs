@@ -1,4 +1,4 @@
-//! The exchange of a workload's own token, `sts.googleapis.com/v1/token`.
+//! Exchanges a workload's token, `sts.googleapis.com/v1/token`.
 //!
 //! See [the method](https://cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token) and
 //! [the errors](https://cloud.google.com/iam/docs/troubleshoot-workload-identity-federation).
@@ -35,7 +35,7 @@ pub(super) fn exchange(
     let fields = form(headers, body)
         .or_else(|| object(body))
         .ok_or_else(|| bad("invalid_request", "The request body cannot be parsed."))?;
-    // Names are spelt with underscores in forms and in camel case in JSON; both are taken in both.
+    // Names have underscores in forms and camel case in JSON; both are accepted in both.
     let field = |snake: &str, camel: &str| {
         let value = fields.get(snake).or_else(|| fields.get(camel));
         value.map(String::as_str).unwrap_or_default()
@@ -89,7 +89,7 @@ pub(super) fn exchange(
     ))
 }
 
-/// The subject of a token that the workload's provider has issued for this purpose.
+/// The subject of a token that the workload's provider issued for this purpose.
 fn subject(accounts: &Accounts, text: &str, now: OffsetDateTime) -> Result<String, Refusal> {
     let bad = |description: &str| refuse(StatusCode::BAD_REQUEST, "invalid_grant", description);
     let jwt = Jwt::parse(text).ok_or_else(|| bad("Unable to parse the ID Token."))?;
@@ -117,7 +117,7 @@ fn subject(accounts: &Accounts, text: &str, now: OffsetDateTime) -> Result<Strin
     })
 }
 
-/// Whether it has the form of a provider's full name, which has the project's number.
+/// Whether it is the full name of a provider, which contains the project's number.
 fn is_provider(audience: &str) -> bool {
     let parts: Vec<_> = audience.split('/').collect();
     matches!(

@@ -1,10 +1,10 @@
-//! How the server behaves, changeable while it runs.
+//! The behaviour of the server, which can be changed while it runs.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{impersonation, route};
 
-/// Everything that can be other than on a good day. The default is a good day: no lag, no quota, all permissions.
+/// The behaviour of the server. By default there is no lag, no quota, and every permission.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Switches {
@@ -12,41 +12,43 @@ pub struct Switches {
     pub api_disabled: bool,
     /// The project has no billing account.
     pub billing_disabled: bool,
-    /// How many seconds the server's clock is ahead of the client's; behind if negative.
+    /// How many seconds the server's clock is ahead of the client's; negative if behind.
     pub clock_offset: i64,
-    /// One bit of each payload is turned on its way out; the checksum is that of what is stored.
+    /// One bit of each payload is flipped in the response; the checksum is that of the stored
+    /// value.
     pub corrupt_payloads: bool,
     /// Requests whose connection is cut.
     pub cuts: Vec<Cut>,
     /// Permissions that the caller lacks, such as `secretmanager.versions.access`.
     pub denied: BTreeSet<String>,
-    /// What the caller may do; everything, if there is nothing here.
+    /// The caller's permissions; empty for all.
     pub granted: Option<Vec<Grant>>,
-    /// What has become of every key in Cloud KMS.
+    /// The state of every key in Cloud KMS.
     pub kms: Kms,
-    /// How long each request takes.
+    /// The duration of each request.
     pub latency: Duration,
-    /// How long it takes until `latest` names a new version.
+    /// How long `latest` lags behind a new version.
     pub latest_lag: Duration,
-    /// How long it takes until listings show what was created or deleted.
+    /// How long listings lag behind creations and deletions.
     pub list_lag: Duration,
-    /// How long it takes until the metadata of a new secret or version can be read. Access is not concerned.
+    /// How long the metadata of a new secret or version is not readable. Does not affect access.
     pub metadata_lag: Duration,
-    /// Payloads come without a checksum, as those stored under a customer's key before July 2021 do.
+    /// Payloads have no checksum, like those that were stored with a customer's key before July
+    /// 2021.
     pub omit_checksums: bool,
-    /// The most secrets on a page whose size the client leaves to the server.
+    /// The maximum size of pages if the client does not set one.
     pub page_size: usize,
-    /// Requests per second; unlimited if none.
+    /// Requests per second; `None` is unlimited.
     pub quota: Quota,
-    /// How long a client that exceeds the quota is told to wait.
+    /// How long a client that exceeds the quota should wait.
     pub retry_after: Option<Duration>,
     /// Every key of the service account is revoked.
     pub revoked_keys: bool,
-    /// Regional names are refused by the global endpoint, as the service does.
+    /// The global endpoint refuses regional names, like the service.
     pub strict_endpoints: bool,
     /// Exceeds the quota on every n-th request for secrets.
     pub throttle_every: Option<u32>,
-    /// How long access tokens last.
+    /// How long access tokens are valid.
     pub token_lifetime: Duration,
 }
 
@@ -78,11 +80,11 @@ impl Default for Switches {
 }
 
 impl Switches {
-    /// Takes a permission away.
+    /// Removes a permission.
     ///
     /// # Panics
     ///
-    /// If nothing that is served takes it: a misspelt one would test nothing.
+    /// If no method requires it: a misspelt permission would test nothing.
     #[track_caller]
     pub fn deny(&mut self, permission: impl Into<String>) {
         let permission = permission.into();
@@ -96,7 +98,7 @@ impl Switches {
     ///
     /// # Panics
     ///
-    /// If there is no such method of secrets.
+    /// If the method does not exist.
     #[track_caller]
     pub fn cut(&mut self, method: impl Into<String>, when: When) {
         let method = method.into();
@@ -109,7 +111,7 @@ impl Switches {
         });
     }
 
-    /// Whether the caller has a permission on a resource, named with the project's number.
+    /// Whether the caller has a permission for a resource, named with the project's number.
     pub(super) fn allows(&self, permission: &str, resource: &str) -> bool {
         !self.denied.contains(permission)
             && self.granted.as_ref().is_none_or(|grants| {
@@ -119,7 +121,7 @@ impl Switches {
             })
     }
 
-    /// What happens to the connection of a request of this method; counts it.
+    /// Returns the fault for the connection of a request of this method, and counts it.
     pub(super) fn meet(&mut self, method: &str) -> Option<When> {
         let cut = self
             .cuts
@@ -130,37 +132,39 @@ impl Switches {
     }
 }
 
-/// Requests whose connection breaks off without an answer.
+/// Requests whose connection is closed without a response.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Cut {
     /// The method, such as `AddSecretVersion`.
     pub method: String,
-    /// When it is cut.
+    /// When the connection is cut.
     pub when: When,
-    /// How many requests still are to be cut.
+    /// How many more requests are cut.
     pub times: u32,
 }
 
 /// When a connection is cut.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum When {
-    /// The work is done, and nobody learns of it.
+    /// The request is executed, and its caller does not learn of it.
     AfterWork,
-    /// Nothing is done.
+    /// The request is not executed.
     BeforeWork,
 }
 
-/// Permissions, as an IAM role grants them, possibly on a condition.
+/// Permissions of an IAM role, possibly with a condition.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Grant {
     /// Permissions such as `secretmanager.secrets.create`.
     pub permissions: BTreeSet<String>,
-    /// The condition: the resource's name begins with one of these. Unconditional, if empty.
+    /// The condition: the resource's name begins with one of these. Empty for no condition.
     ///
-    /// As in [`resource.name.startsWith`](https://cloud.google.com/iam/docs/conditions-resource-attributes), names have
-    /// the project's *number*; the resource of `create` and `list` is the project itself, or its location.
+    /// As in
+    /// [`resource.name.startsWith`](https://cloud.google.com/iam/docs/conditions-resource-attributes),
+    /// names contain the project's *number*. The resource of `create` and `list` is the project or
+    /// its location.
     pub name_prefixes: Vec<String>,
 }
 
@@ -173,7 +177,8 @@ impl Grant {
         }
     }
 
-    /// On resources only whose name begins so, or as another such call says.
+    /// Restricts the permissions to resources whose names begin with this, or with the prefix of
+    /// another such call.
     #[must_use]
     pub fn on_names_beginning(mut self, prefix: impl Into<String>) -> Self {
         self.name_prefixes.push(prefix.into());
@@ -197,9 +202,9 @@ pub enum Kms {
     Denied,
     /// They are disabled.
     Disabled,
-    /// The project's service agent was never made.
+    /// The project's service agent was never created.
     NoServiceAgent,
-    /// They work.
+    /// They are usable.
     Usable,
 }
 

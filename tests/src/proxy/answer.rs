@@ -1,10 +1,10 @@
-//! Answers that a server would give, without asking one.
+//! Responses of a server, without calling one.
 
 use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode, header::HeaderName};
 use serde_json::json;
 
-/// An answer that the proxy gives itself.
+/// A response that the proxy sends itself.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub(super) status: StatusCode,
@@ -13,11 +13,11 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer with an empty body.
+    /// A response with an empty body.
     ///
     /// # Panics
     ///
-    /// If the status is none.
+    /// If the status is invalid.
     pub fn status(status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status");
         Self {
@@ -27,11 +27,11 @@ impl Answer {
         }
     }
 
-    /// An answer with a JSON body.
+    /// A response with a JSON body.
     ///
     /// # Panics
     ///
-    /// If the status is none.
+    /// If the status is invalid.
     pub fn json(status: u16, body: &serde_json::Value) -> Self {
         let mut answer = Self::status(status).with_header("content-type", "application/json");
         answer.body = body.to_string().into();
@@ -42,7 +42,7 @@ impl Answer {
     ///
     /// # Panics
     ///
-    /// If the name or the value is none.
+    /// If the name or the value is invalid.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("the name of a header");
@@ -58,7 +58,7 @@ impl Answer {
         self
     }
 
-    /// An error as AWS' JSON services give it: the code in `__type`.
+    /// An error of AWS's JSON services: the code is in `__type`.
     ///
     /// See <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>.
     pub fn aws_error(status: u16, code: &str, message: &str) -> Self {
@@ -67,7 +67,8 @@ impl Answer {
             .with_content_type("application/x-amz-json-1.1")
     }
 
-    /// The refusal of one action, such as `secretsmanager:DeleteSecret`, by a policy that does not grant it.
+    /// The denial of one action, such as `secretsmanager:DeleteSecret`, by a policy that does not
+    /// grant it.
     pub fn aws_access_denied(action: &str) -> Self {
         let message = format!(
             "User: arn:aws:iam::000000000000:user/tester is not authorized to perform: {action} because no \
@@ -76,19 +77,19 @@ impl Answer {
         Self::aws_error(400, "AccessDeniedException", &message)
     }
 
-    /// The refusal of one request too many.
+    /// The response to too many requests.
     pub fn aws_throttling() -> Self {
         Self::aws_error(400, "ThrottlingException", "Rate exceeded")
     }
 
-    /// An error as Vault gives it.
+    /// An error of Vault.
     ///
     /// See <https://developer.hashicorp.com/vault/api-docs#error-response>.
     pub fn vault_error(status: u16, errors: &[&str]) -> Self {
         Self::json(status, &json!({"errors": errors}))
     }
 
-    /// Vault's refusal of one request too many, by a rate limit quota.
+    /// Vault's response to too many requests, from a rate limit quota.
     pub fn vault_throttling(retry_after_seconds: u32) -> Self {
         Self::vault_error(429, &["rate limit quota exceeded"])
             .with_header("retry-after", &retry_after_seconds.to_string())

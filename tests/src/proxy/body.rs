@@ -1,4 +1,4 @@
-//! A body that may end too early.
+//! A body that may end early.
 
 use std::{
     io,
@@ -11,10 +11,11 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// How long the first half has to get out before the connection is cut: an error at once would take it along.
+/// The time to send the first half before the connection is cut: an immediate error would discard
+/// it.
 const HEAD_START: Duration = Duration::from_millis(30);
 
-/// The bytes of an answer, or the first half of them under the length of the whole.
+/// The bytes of a response, or their first half with the length of the whole.
 pub(super) struct AnswerBody {
     left: Option<Bytes>,
     announced: u64,
@@ -31,7 +32,8 @@ impl AnswerBody {
         }
     }
 
-    /// One byte at least is missing, so that it is never the whole; an empty body is announced as one byte.
+    /// At least one byte is missing, so that the body is never complete. An empty body is announced
+    /// as one byte.
     pub(super) fn half(bytes: &Bytes) -> Self {
         let announced = bytes.len().max(1) as u64;
         let left = Some(bytes.slice(..bytes.len() / 2)).filter(|bytes| !bytes.is_empty());

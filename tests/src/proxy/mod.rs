@@ -1,7 +1,7 @@
 //! A reverse proxy that counts, delays, refuses, cuts and records requests.
 //!
-//! It speaks HTTP/1.1 with kept-alive connections on both sides, and TLS where asked. It has threads of its own: a test
-//! may block while a child process talks through it.
+//! It speaks HTTP/1.1 with persistent connections on both sides, and TLS on request. It has
+//! separate threads, so a test may block while a child process uses it.
 //!
 //! # Example
 //!
@@ -43,16 +43,16 @@ pub use self::{
 use self::{record::Record, serve::Shared};
 use crate::Authority;
 
-/// A running proxy. It stops when dropped, in the middle of whatever it does.
+/// A running proxy. It stops immediately when dropped.
 pub struct FaultProxy {
     address: SocketAddr,
     authority: Option<Authority>,
     shared: Arc<Shared>,
-    // Taken when dropped only.
+    // `None` only while dropping.
     runtime: Option<Runtime>,
 }
 
-/// How a [`FaultProxy`] is made.
+/// Builds a [`FaultProxy`].
 pub struct Builder {
     upstream: String,
     upstream_ca_file: Option<PathBuf>,
@@ -63,14 +63,15 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Waits so long before passing each request on. None by default.
+    /// Delays each request by this time. By default there is no delay.
     #[must_use]
     pub fn with_delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Names the operation of a request: by [`method_and_path`] by default, [`aws_operation`] for AWS.
+    /// Sets the function that names the operation of a request: by default [`method_and_path`];
+    /// [`aws_operation`] for AWS.
     #[must_use]
     pub fn with_operations(
         mut self,
@@ -80,21 +81,21 @@ impl Builder {
         self
     }
 
-    /// Listens on this port of `127.0.0.1`. On a free one by default.
+    /// Listens on this port of `127.0.0.1`, by default on a free one.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Speaks TLS to its clients, with a certificate for `127.0.0.1` and `localhost`.
+    /// Uses TLS for its clients, with a certificate for `127.0.0.1` and `localhost`.
     #[must_use]
     pub fn with_tls(mut self) -> Self {
         self.tls = true;
         self
     }
 
-    /// Trusts this authority (a PEM file) when the upstream's address begins with `https`.
+    /// Trusts this authority (a PEM file) if the upstream's address begins with `https`.
     #[must_use]
     pub fn with_upstream_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.upstream_ca_file = Some(file.into());
@@ -105,7 +106,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If the port is taken, or the file of the authority is none.
+    /// If the port is taken, or the authority's file is invalid.
     pub fn start(self) -> io::Result<FaultProxy> {
         let authority = self.tls.then(Authority::new).transpose()?;
         let acceptor = authority.as_ref().map(serve::acceptor).transpose()?;
@@ -157,7 +158,7 @@ impl FaultProxy {
         }
     }
 
-    /// The proxy's own address, such as `http://127.0.0.1:41234`.
+    /// The proxy's address, such as `http://127.0.0.1:41234`.
     pub fn url(&self) -> String {
         let scheme = if self.authority.is_some() {
             "https"
@@ -167,11 +168,11 @@ impl FaultProxy {
         format!("{scheme}://{}", self.address)
     }
 
-    /// The PEM file of the authority that its clients have to trust.
+    /// The PEM file of the authority that its clients must trust.
     ///
     /// # Panics
     ///
-    /// If the proxy does not speak TLS.
+    /// If the proxy does not use TLS.
     pub fn ca_file(&self) -> &Path {
         self.authority
             .as_ref()
@@ -179,8 +180,8 @@ impl FaultProxy {
             .ca_file()
     }
 
-    /// Adds a rule. Each request is shown to the rules in the order in which they were added, until one of them acts on
-    /// it; those after it neither act on that request nor count it.
+    /// Adds a rule. Rules are tried in the order in which they were added, until one of them
+    /// applies. Later rules neither affect nor count that request.
     pub fn inject(&self, rule: Rule) {
         self.shared
             .rules
@@ -194,14 +195,14 @@ impl FaultProxy {
         self.shared.rules.lock().expect("no holder panics").clear();
     }
 
-    /// Waits so long before passing on each request that arrives from now on.
+    /// Delays each request that arrives from now on.
     pub fn set_delay(&self, delay: Duration) {
         self.shared
             .delay_nanos
             .store(nanos(delay), Ordering::Relaxed);
     }
 
-    /// Passes requests on to another server from now on.
+    /// Forwards requests to another server from now on.
     pub fn set_upstream(&self, upstream: impl Into<String>) {
         *self.shared.upstream.write().expect("no holder panics") = without_slash(upstream.into());
     }
@@ -231,17 +232,17 @@ impl FaultProxy {
         self.record(|record| record.connections)
     }
 
-    /// The most requests that were under way at one moment.
+    /// The maximum number of concurrent requests.
     pub fn in_flight_maximum(&self) -> usize {
         self.record(|record| record.in_flight_maximum)
     }
 
-    /// Forgets all requests and connections so far, but not the rules and how often they acted.
+    /// Forgets all requests and connections so far, but not the rules and their counts.
     pub fn reset(&self) {
         self.record(Record::reset);
     }
 
-    /// Waits until `count` requests match the pattern, faulty ones included.
+    /// Waits until `count` requests match the pattern, including failed ones.
     pub async fn reached(&self, pattern: &str, count: usize) {
         loop {
             let arrival = self.shared.arrivals.notified();
@@ -260,7 +261,7 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Waiting would panic inside a test's own runtime.
+            // Waiting would panic in a test's runtime.
             runtime.shutdown_background();
         }
     }

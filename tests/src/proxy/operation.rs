@@ -2,8 +2,8 @@
 
 use hyper::http::request;
 
-/// The operation of a request to one of AWS' JSON services, such as `GetSecretValue`; the method and the path of any
-/// other request.
+/// The operation of a request to one of AWS's JSON services, such as `GetSecretValue`; otherwise
+/// the method and the path.
 pub fn aws_operation(request: &request::Parts) -> String {
     let target = request
         .headers
@@ -20,7 +20,7 @@ pub fn method_and_path(request: &request::Parts) -> String {
     format!("{} {}", request.method, request.uri.path())
 }
 
-/// Whether the operation is the pattern, or begins with it if that ends with `*`.
+/// Whether the operation equals the pattern, or begins with it if the pattern ends with `*`.
 pub(super) fn matches(operation: &str, pattern: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => operation.starts_with(beginning),

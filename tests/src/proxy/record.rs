@@ -1,4 +1,4 @@
-//! What the proxy saw.
+//! The requests that the proxy received.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,11 +7,11 @@ use hyper::{HeaderMap, Method, StatusCode, Uri};
 
 use super::operation;
 
-/// One request as it arrived.
+/// One request, as received.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Request {
-    /// What the proxy calls it.
+    /// The name of its operation.
     pub operation: String,
     /// The method.
     pub method: Method,
@@ -21,11 +21,11 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// The status that the client was sent: none yet, or none ever.
+    /// The status of the response, if one was sent.
     pub status: Option<StatusCode>,
 }
 
-/// Shows neither the body nor what headers say: tokens and secrets are in them.
+/// Hides the body and the values of headers, which contain tokens and secrets.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
@@ -42,11 +42,11 @@ pub(super) struct Record {
     pub(super) connections: usize,
     pub(super) in_flight: usize,
     pub(super) in_flight_maximum: usize,
-    /// Grows with each reset, so that a request from before does not mark one from after as answered.
+    /// Increases with each reset, so that an earlier request does not mark a later one as answered.
     generation: usize,
 }
 
-/// Where a request stands in the record.
+/// The position of a request in the record.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     generation: usize,

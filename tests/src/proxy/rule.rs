@@ -1,30 +1,31 @@
-//! Which requests meet which fault.
+//! Rules: which requests have which fault.
 
 use std::time::Duration;
 
 use super::{Answer, operation};
 
-/// What happens to a request.
+/// The fault of a request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The server does the work, and the connection closes without an answer.
+    /// The server executes the request, and the connection closes without a response.
     CutAfterWork,
-    /// The connection closes without an answer, and the server never hears of the request.
+    /// The connection closes without a response, and the server never receives the request.
     CutBeforeWork,
-    /// The request is passed on after this time, beside the delay of the proxy.
+    /// The request is forwarded after this time, in addition to the proxy's delay.
     Delay(Duration),
-    /// The server does the work, and the connection closes after half of the answer's body.
+    /// The server executes the request, and the connection closes after half of the response's
+    /// body.
     HalfAnswer,
-    /// The server does the work, and no answer ever comes.
+    /// The server executes the request, and there is never a response.
     HangAfterWork,
-    /// No answer ever comes, and the server never hears of the request.
+    /// There is never a response, and the server never receives the request.
     HangBeforeWork,
-    /// The proxy answers itself, and the server never hears of the request.
+    /// The proxy responds itself, and the server never receives the request.
     Respond(Answer),
 }
 
-/// A fault and the requests that meet it: all of them, unless it says otherwise.
+/// A fault and its requests: by default all of them.
 #[derive(Clone, Debug)]
 pub struct Rule {
     fault: Fault,
@@ -50,21 +51,22 @@ impl Rule {
         }
     }
 
-    /// Only for this operation, or those that begin with the pattern if it ends with `*`.
+    /// Restricts the rule to this operation, or to those that begin with the pattern if it ends
+    /// with `*`.
     #[must_use]
     pub fn on(mut self, pattern: impl Into<String>) -> Self {
         self.pattern = pattern.into();
         self
     }
 
-    /// Lets the first `count` such requests pass.
+    /// Skips the first `count` such requests.
     #[must_use]
     pub fn after(mut self, count: usize) -> Self {
         self.after = count;
         self
     }
 
-    /// Acts on every `n`-th of the rest only: 3 lets two pass, then acts.
+    /// Applies only to every `n`-th of the remaining ones: 3 skips two, then applies.
     ///
     /// # Panics
     ///
@@ -76,14 +78,14 @@ impl Rule {
         self
     }
 
-    /// Acts at most so often.
+    /// Applies at most this often.
     #[must_use]
     pub fn times(mut self, count: usize) -> Self {
         self.times = count;
         self
     }
 
-    /// Counts the request and returns the fault that it meets, if any.
+    /// Counts the request and returns its fault, if any.
     pub(super) fn meet(&mut self, operation: &str) -> Option<Fault> {
         if !operation::matches(operation, &self.pattern) {
             return None;

@@ -1,4 +1,4 @@
-//! The way of a request through the proxy.
+//! The path of a request through the proxy.
 
 use std::{
     convert::Infallible,
@@ -49,12 +49,12 @@ use super::{
 };
 use crate::Authority;
 
-/// What names the operation of a request.
+/// Names the operation of a request.
 pub(super) type Operations = dyn Fn(&request::Parts) -> String + Send + Sync;
 
 type Upstream = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// What all connections of one proxy share.
+/// State that all connections of one proxy share.
 pub(super) struct Shared {
     pub(super) arrivals: Notify,
     pub(super) delay_nanos: AtomicU64,
@@ -86,11 +86,11 @@ pub(super) async fn accept(
     shared: Arc<Shared>,
 ) {
     loop {
-        // A client that is gone before it is accepted concerns nobody.
+        // A client that disconnects before it is accepted does not matter.
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        // Otherwise the kernel delays small responses, and latencies are not what they are said to be.
+        // Otherwise the kernel delays small responses, and latencies are wrong.
         let _ = stream.set_nodelay(true);
         let shared = Arc::clone(&shared);
         let acceptor = acceptor.clone();
@@ -99,7 +99,7 @@ pub(super) async fn accept(
             match acceptor {
                 None => connection(stream, shared).await,
                 Some(acceptor) => {
-                    // A client that does not trust the certificate ends here, and says so itself.
+                    // A client that does not trust the certificate ends here and reports it.
                     if let Ok(stream) = acceptor.accept(stream).await {
                         connection(stream, shared).await;
                     }
@@ -109,7 +109,7 @@ pub(super) async fn accept(
     }
 }
 
-/// The TLS side towards clients.
+/// The TLS configuration for clients.
 pub(super) fn acceptor(authority: &Authority) -> io::Result<TlsAcceptor> {
     let certificate = authority.issue(&["127.0.0.1", "localhost"])?;
     let chain: Result<Vec<_>, _> =
@@ -127,7 +127,7 @@ pub(super) fn acceptor(authority: &Authority) -> io::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// The client towards the server, which trusts nobody but the given authority.
+/// The client for the server. It trusts only the given authority.
 pub(super) fn client(ca_file: Option<&Path>) -> io::Result<Upstream> {
     let mut roots = RootCertStore::empty();
     if let Some(file) = ca_file {
@@ -153,7 +153,7 @@ pub(super) fn client(ca_file: Option<&Path>) -> io::Result<Upstream> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// Said explicitly, because rustls guesses only while no other crate of the tree brings a second provider.
+/// Explicit, because rustls only chooses one if no other crate adds a second provider.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -163,13 +163,13 @@ async fn connection(
     shared: Arc<Shared>,
 ) {
     let service = service_fn(move |request| serve(request, Arc::clone(&shared)));
-    // Ends in an error whenever a rule cuts it, and whenever a client does.
+    // Fails whenever a rule or a client cuts the connection.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// An error closes the connection without an answer.
+/// An error closes the connection without a response.
 async fn serve(
     request: Request<Incoming>,
     shared: Arc<Shared>,
@@ -217,7 +217,7 @@ fn meet(shared: &Shared, operation: &str) -> Option<Fault> {
     rules.iter_mut().find_map(|rule| rule.meet(operation))
 }
 
-/// Lasts until the client has lost patience, which drops the future.
+/// Lasts until the client gives up, which drops the future.
 async fn never<T>() -> T {
     match future::pending::<Infallible>().await {}
 }
@@ -226,7 +226,8 @@ fn cut() -> io::Error {
     io::Error::other("the connection ends here by order of a rule")
 }
 
-/// Asks the server. Where that cannot be reached or breaks off, the client's connection breaks off too.
+/// Forwards the request. If the server is unreachable or disconnects, the client's connection is
+/// closed too.
 async fn pass_on(shared: &Shared, head: &request::Parts, body: Bytes) -> io::Result<Answer> {
     let upstream = shared.upstream.read().expect("no holder panics").clone();
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -252,7 +253,7 @@ async fn pass_on(shared: &Shared, head: &request::Parts, body: Bytes) -> io::Res
     })
 }
 
-/// Headers without those that describe one connection only.
+/// Headers without those that apply to one connection only.
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     const HOP_BY_HOP: [HeaderName; 6] = [
         header::CONNECTION,
@@ -275,7 +276,7 @@ fn response(answer: &Answer, body: AnswerBody) -> Response<AnswerBody> {
     let mut response = Response::new(body);
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers.clone();
-    // The answer to HEAD has the length of a body that is not there.
+    // The response to HEAD has the length of a missing body.
     if announced > 0 {
         response
             .headers_mut()
@@ -284,7 +285,7 @@ fn response(answer: &Answer, body: AnswerBody) -> Response<AnswerBody> {
     response
 }
 
-/// A request under way: until it is dropped, however that happens.
+/// A request in progress, until it is dropped.
 struct Arrived<'a> {
     shared: &'a Shared,
     place: Place,

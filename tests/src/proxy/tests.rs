@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 
 use super::*;
 
-/// A server that says back what it was sent, and counts.
+/// A server that returns each request, and counts.
 struct Echo {
     url: String,
     requests: Arc<AtomicUsize>,
@@ -237,7 +237,7 @@ async fn answers_look_like_those_of_aws() {
     assert_eq!(echo.requests(), 1);
 }
 
-/// reqwest repeats nothing: a cut connection is an error here, once.
+/// reqwest does not retry: a cut connection is one error here.
 #[tokio::test]
 async fn a_cut_before_or_after_the_work() {
     for (fault, worked) in [(Fault::CutBeforeWork, 0), (Fault::CutAfterWork, 1)] {
@@ -342,9 +342,6 @@ async fn a_test_may_wait_for_the_nth_request() {
     tokio::time::timeout(Duration::from_secs(5), proxy.reached("GET *", 2))
         .await
         .unwrap();
-    assert!(
-        !asking.is_finished(),
-        "the second request hangs at this moment"
-    );
+    assert!(!asking.is_finished(), "the second request is still waiting");
     asking.await.unwrap();
 }

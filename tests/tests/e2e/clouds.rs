@@ -1,5 +1,6 @@
-//! The demo's connectors and two thousand secrets more go round SQLite, Google, Azure and SQLite by the tool itself. It is
-//! killed again and again, between services that throttle, break off and do not list what they hold.
+//! The tool moves the demo's connectors and two thousand more secrets from SQLite to Google, Azure
+//! and back to SQLite. It is killed repeatedly, while the services throttle, disconnect, and list
+//! incompletely.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,13 +13,13 @@ use uuid::Uuid;
 
 use crate::installation::{FIRST, Installation, LAST};
 
-/// With four secrets each.
+/// Each has four secrets.
 const OTHERS: usize = 500;
 
 /// Longer than the story.
 const LAG: Duration = Duration::from_secs(3600);
 
-/// Requests that a service does without an answer, of each kind that changes something.
+/// How many requests of each modifying kind a service executes without a response.
 const BROKEN_OFF: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +44,7 @@ async fn nothing_is_lost_or_doubled_between_clouds_in_trouble() {
     for (leg, route) in stations.windows(2).enumerate() {
         let journal = format!("journal-{leg}.db");
         let step = installation.step(route[0], route[1], &journal).fast();
-        // At a point of its own, then whenever it happens to be, then at a point again.
+        // Killed at a fixed point, then at a random time, then at a fixed point again.
         step.killed_at("copy", random(500, 3000)).await;
         let enough = requests(&google, &azure) + 400;
         step.killed_once("copy", || requests(&google, &azure) > enough)
@@ -54,7 +55,8 @@ async fn nothing_is_lost_or_doubled_between_clouds_in_trouble() {
         step.expect_verified().await;
     }
 
-    // Every value is still where it was, and at the end of the ring, each once; in between, as the verifies have seen.
+    // Every value is where it was, and at the end of the ring, each once. The verifies have checked
+    // the steps in between.
     installation.expect_in(&installation.first).await;
     installation.expect_in(&installation.last).await;
     expect_once_in_google(&installation, &google);
@@ -76,15 +78,15 @@ fn azure_url(azure: &Azure) -> String {
     )
 }
 
-/// The one line of a key file that has the key, without what every key begins with.
+/// The line of a key file that contains the key, without the common prefix of all keys.
 fn private_key(file: &str) -> &str {
     let key = file.split("PRIVATE KEY-----\\n").nth(1).unwrap();
     // Line breaks are escaped in it.
     &key[64..128]
 }
 
-/// Listings show nothing of what happens in the story, and `latest` nothing for a while. Now and then a request is one
-/// too many, or done without an answer.
+/// Listings do not show the changes of the story, and `latest` lags for a while. Some requests are
+/// throttled, or executed without a response.
 fn trouble(google: &Google, azure: &Azure) {
     google.switches(|switches| {
         switches.list_lag = LAG;
@@ -102,7 +104,7 @@ fn trouble(google: &Google, azure: &Azure) {
     });
 }
 
-/// Ends the test unless there was any.
+/// Fails the test unless there was any.
 fn expect_trouble(google: &Google, azure: &Azure) {
     let requests = google.requests();
     let answered = |status: u16| {
@@ -122,7 +124,7 @@ fn expect_trouble(google: &Google, azure: &Azure) {
     azure.switches(|switches| assert_eq!(switches.drop_after_work, 0));
 }
 
-/// Reads and writes of both services so far.
+/// The number of reads and writes of both services so far.
 fn requests(google: &Google, azure: &Azure) -> usize {
     let methods = ["AccessSecretVersion", "AddSecretVersion", "CreateSecret"];
     let google = methods.iter().map(|method| google.count(method));
@@ -131,7 +133,7 @@ fn requests(google: &Google, azure: &Azure) -> usize {
     google.chain(azure).sum()
 }
 
-/// Ends the test unless the service contains all names and no others, each with a single version.
+/// Fails the test unless the service contains exactly these names, each with a single version.
 fn expect_once_in_google(installation: &Installation, google: &Google) {
     let held = google.secrets();
     let ids: BTreeSet<_> = held
@@ -151,7 +153,8 @@ fn expect_once_in_google(installation: &Installation, google: &Google) {
     }
 }
 
-/// Ends the test unless all names were set, each once, and no others: a vault adds a version to what is set again.
+/// Fails the test unless exactly these names were set, each once: a vault adds a version when a
+/// name is set again.
 fn expect_once_in_azure(installation: &Installation, azure: &Azure) {
     let mut set: Vec<_> = azure
         .requests()
@@ -170,7 +173,7 @@ fn expect_once_in_azure(installation: &Installation, azure: &Azure) {
     assert_eq!(azure.count("DeleteSecret"), 0);
 }
 
-/// Somewhere from the one to the other, elsewhere in each run; what fails says where.
+/// A random number in a range, different in each run. Failures print it.
 fn random(from: u64, to: u64) -> u64 {
     let [low, ..] = Uuid::new_v4().into_bytes();
     from + (to - from) * u64::from(low) / 256

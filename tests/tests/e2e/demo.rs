@@ -9,7 +9,7 @@ use crate::{
     stores::{Store, calls},
 };
 
-/// A connector as the demo has it.
+/// A connector of the demo.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Connector {
@@ -22,7 +22,7 @@ struct Connector {
 pub(crate) struct Saved {
     pub(crate) name: String,
     pub(crate) configuration: Value,
-    /// As it was entered.
+    /// The configuration as it was entered.
     pub(crate) full: Value,
 }
 

@@ -1,4 +1,4 @@
-//! Configurations and their secrets, as an installation has them.
+//! Configurations and their secrets, as in an installation.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,10 +14,10 @@ use uuid::Uuid;
 
 use crate::stores::{Store, owner};
 
-/// The workspace that every configuration of the stories belongs to: a pointer of another one is a finding.
+/// The workspace of every configuration in the stories. A pointer of another one is a finding.
 pub(crate) const WORKSPACE: Uuid = Uuid::from_u128(1);
 
-/// Configurations with four secrets each, and what the secrets are.
+/// Configurations with four secrets each, and their secrets.
 pub(crate) struct Fleet {
     pub(crate) secrets: BTreeMap<ManagedCoordinate, String>,
     configs: Arc<MemoryConfigs>,
@@ -51,7 +51,7 @@ impl Fleet {
         }
     }
 
-    /// The configurations as they are saved, and as they are when hydrated.
+    /// The configurations as saved, and hydrated.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (Value, Value)> {
         self.rows.iter().cloned()
     }
@@ -68,7 +68,7 @@ impl Fleet {
         }
     }
 
-    /// A migration of them. It takes four requests at a time, so that there is a middle to fail in.
+    /// A migration of them. It sends four requests at a time, so that it can fail in the middle.
     pub(crate) fn migration(
         &self,
         source: &Store,
@@ -86,7 +86,8 @@ impl Fleet {
         .with_owner(owner())
     }
 
-    /// Ends the test unless a verify finds every secret in the target, and everything hydrating from there.
+    /// Fails the test unless a verify finds every secret in the target, and every configuration
+    /// hydrates from there.
     pub(crate) async fn expect_verified(&self, migration: &Migration) {
         let report = migration.verify().await.unwrap();
         assert!(report.is_complete(), "{report:?}");
@@ -94,13 +95,13 @@ impl Fleet {
         assert_eq!(report.tally.hydrated, self.rows.len() as u64);
     }
 
-    /// Ends the test unless the store contains every secret once and equal, and nothing else.
+    /// Fails the test unless the store contains exactly these secrets, each once and equal.
     pub(crate) async fn expect_in(&self, store: &Store) {
         expect_exactly(store, &self.secrets).await;
     }
 }
 
-/// Ends the test unless the store contains these secrets, each once and equal, and nothing else.
+/// Fails the test unless the store contains exactly the given secrets, each once and equal.
 pub(crate) async fn expect_exactly(store: &Store, secrets: &BTreeMap<ManagedCoordinate, String>) {
     let expected: Vec<_> = secrets.keys().cloned().collect();
     assert_eq!(names(store).await, expected, "the names in {store}");
@@ -111,7 +112,7 @@ pub(crate) async fn expect_exactly(store: &Store, secrets: &BTreeMap<ManagedCoor
     }
 }
 
-/// Every name in a store, in order, as often as it is listed.
+/// Every name in a store, sorted, with duplicates.
 pub(crate) async fn names(store: &Store) -> Vec<ManagedCoordinate> {
     let options = ListOptions::default();
     let (mut names, mut after) = (Vec::new(), None);
@@ -126,7 +127,7 @@ pub(crate) async fn names(store: &Store) -> Vec<ManagedCoordinate> {
     }
 }
 
-/// Ends the test unless something failed, all of it of this kind, and some message names the cause.
+/// Fails the test unless there are failures, all of this kind, and one message names the cause.
 #[track_caller]
 pub(crate) fn expect_failures(report: &Report, kind: &str, cause: &str) {
     assert!(!report.is_complete(), "nothing failed");

@@ -1,4 +1,4 @@
-//! The tool against Google: the roles that it prints are enough for it, and what it says where one is missing.
+//! The tool with Google: the roles that it prints are sufficient, and errors name a missing one.
 
 use e2e::google::{Google, Grant, Options};
 use serde_json::Value;
@@ -39,7 +39,7 @@ async fn the_printed_roles_are_what_the_tool_needs() {
     let text = "secretmanager.secrets.create on projects/stand-in-project";
     assert!(reader.text.contains(text), "{}", reader.text);
 
-    // Without the right to delete it works, and says what will stay.
+    // Without the permission to delete, it works and reports what will remain.
     google.switches(|switches| {
         switches.granted = Some(all);
         switches.deny("secretmanager.secrets.delete");
@@ -59,7 +59,7 @@ async fn the_printed_roles_are_what_the_tool_needs() {
     );
 }
 
-/// What roles and conditions grant. A condition that is not understood ends the test.
+/// The permissions of roles and conditions. An unknown condition fails the test.
 fn grants(policy: &Value) -> Vec<Grant> {
     let roles = policy["roles"].as_array().unwrap().iter();
     roles

@@ -1,5 +1,5 @@
-//! An installation on disk: the demo's connectors and some more, their secrets in an embedded store, their
-//! configurations in a file, and the tool to move them with.
+//! An installation on disk: the demo's connectors and some more, their secrets in an embedded
+//! store, their configurations in a file, and the tool that moves them.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
     stores::{Store, calls, sqlite},
 };
 
-/// Where it begins.
+/// The initial store.
 pub(crate) const FIRST: &str = "sqlite:first.db";
 /// Another embedded store, empty.
 pub(crate) const LAST: &str = "sqlite:last.db";
@@ -28,18 +28,18 @@ pub(crate) struct Installation {
     pub(crate) program: Program,
     pub(crate) first: Store,
     pub(crate) last: Store,
-    /// All that the first store held at the beginning.
+    /// All secrets of the first store at the beginning.
     pub(crate) secrets: BTreeMap<ManagedCoordinate, String>,
     connectors: Vec<Saved>,
     fleet: Fleet,
 }
 
 impl Installation {
-    /// Four secrets more for each of `others`.
+    /// Four more secrets for each of `others`.
     pub(crate) async fn new(others: usize) -> Option<Self> {
         let mut program = Program::found()?;
         let first = sqlite(&program.folder().join("first.db")).await;
-        // The tool makes a table only where it is told to.
+        // The tool creates a table only on request.
         let last = sqlite(&program.folder().join("last.db")).await;
         let connectors = demo::save_in(&first).await;
         let fleet = Fleet::new(others);
@@ -91,8 +91,8 @@ impl Installation {
         }
     }
 
-    /// Ends the test unless the store contains every secret once and equal, and every connector hydrates from it as it
-    /// was entered.
+    /// Fails the test unless the store contains every secret once and equal, and every connector
+    /// hydrates from it as it was entered.
     pub(crate) async fn expect_in(&self, store: &Store) {
         expect_exactly(store, &self.secrets).await;
         for saved in &self.connectors {
@@ -105,7 +105,7 @@ impl Installation {
     }
 }
 
-/// What the tool does between two stores.
+/// A command of the tool between two stores.
 pub(crate) struct Step<'a> {
     installation: &'a Installation,
     route: [&'a str; 6],
@@ -114,7 +114,7 @@ pub(crate) struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// The same, as fast as it goes: a server of the tests has no quotas, or others than those that are documented.
+    /// The same at full speed: test servers have no quotas, or others than the documented ones.
     pub(crate) fn fast(mut self) -> Self {
         self.rate = &["--rate", "10000"];
         self
@@ -124,7 +124,8 @@ impl<'a> Step<'a> {
     where
         'a: 'b,
     {
-        // Few enough at once that there is a middle to fail in, enough that all of them give up soon.
+        // Few enough requests at once to fail in the middle, and enough that all of them give up
+        // soon.
         let pace = ["--concurrency", "16"];
         let parts = [&[command][..], &self.route, &self.journal, &pace, self.rate];
         parts.concat()
@@ -137,14 +138,15 @@ impl<'a> Step<'a> {
             .await
     }
 
-    /// Ends the test unless the command does all of its work. What it did.
+    /// Fails the test unless the command completes its work. Returns its report.
     pub(crate) async fn done(&self, command: &str) -> Value {
         let report = self.run(command).await.expect(0);
         assert_eq!(report["failed"], 0, "{report}");
         report["tally"].clone()
     }
 
-    /// Ends the test unless the command comes to this operation of a store or its journal, where it is killed.
+    /// Fails the test unless the command reaches this operation of a store or its journal, where it
+    /// is killed.
     pub(crate) async fn killed_at(&self, command: &str, point: u64) {
         let program = &self.installation.program;
         let arguments = self.arguments(command);
@@ -152,7 +154,7 @@ impl<'a> Step<'a> {
         assert!(killed, "{arguments:?} was over before point {point}");
     }
 
-    /// Ends the test unless the command is under way when it happens that it is to be killed.
+    /// Fails the test unless the command is running when it is killed.
     pub(crate) async fn killed_once(&self, command: &str, happens: impl Fn() -> bool) {
         let program = &self.installation.program;
         let arguments = self.arguments(command);
@@ -167,7 +169,7 @@ impl<'a> Step<'a> {
         program.ended(child).await;
     }
 
-    /// Copies, and strikes once the proxy has seen so many requests.
+    /// Copies, and acts when the proxy has received this many requests.
     pub(crate) async fn copy_struck(
         &self,
         proxy: &FaultProxy,
@@ -190,7 +192,8 @@ impl<'a> Step<'a> {
         program.ended(child).await
     }
 
-    /// Ends the test unless this copy completes what another began, and a verify finds all of it.
+    /// Fails the test unless this copy completes an interrupted one, and a verify finds all
+    /// secrets.
     pub(crate) async fn expect_resumed(&self, before: u64) {
         let tally = self.done("copy").await;
         let count = |name: &str| tally[name].as_u64().unwrap();
@@ -212,8 +215,8 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Ends the test unless the report says that it was stopped in its middle by failures of this kind, one of which names
-/// the cause and a secret. How much was written before.
+/// Fails the test unless the report says that failures of this kind stopped it in the middle, and
+/// one of them names the cause and a secret. Returns how much was written before.
 #[track_caller]
 pub(crate) fn expect_middle(report: &Value, all: u64, kind: &str, cause: &str) -> u64 {
     assert_eq!(report["stopped"], "failures", "{report}");
@@ -231,7 +234,7 @@ pub(crate) fn expect_middle(report: &Value, all: u64, kind: &str, cause: &str) -
     written
 }
 
-/// The requests that were answered so.
+/// The number of requests with this response.
 pub(crate) fn answered(proxy: &FaultProxy, status: u16) -> usize {
     let is_it = |request: &&proxy::Request| request.status.is_some_and(|other| other == status);
     proxy.requests().iter().filter(is_it).count()

@@ -1,4 +1,4 @@
-//! The layers over a real server, which keep every promise of the store below them.
+//! The layers over a real server keep every guarantee of the store below them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use secret_persistence_core::{
 
 use crate::stores::{Store, owner, sqlite, vault};
 
-/// Every layer of one stack. A development server has no quota, so the limit is a high one.
+/// All layers in one stack. A development server has no quota, so the limit is high.
 fn full(backend: Store) -> Stack {
     let mut limit = LimitOptions::default();
     for class in [&mut limit.read, &mut limit.write, &mut limit.list] {
@@ -22,13 +22,13 @@ fn full(backend: Store) -> Stack {
         .with_retry(RetryOptions::default())
 }
 
-/// A mount of one's own.
+/// A separate mount.
 async fn mounted(server: &VaultServer) -> Store {
     let mount = server.mount_kv(2).await;
     vault(server.address(), &mount, server.root_token()).await
 }
 
-/// The stores themselves are tried at their size limits elsewhere.
+/// Other tests try the stores at their size limits.
 fn options() -> Options {
     Options::default()
         .with_owner(owner())

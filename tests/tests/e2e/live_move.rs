@@ -1,7 +1,7 @@
-//! A stock installation moves from plain Postgres to AWS to Vault while its processes write: they speak to
-//! gateways as they would to Vault, and know nothing of it.
+//! A stock installation moves from plain Postgres to AWS to Vault while its processes write. They
+//! use gateways as if they were Vault, and do not notice the move.
 //!
-//! A few seconds per step here; `LIVE_MOVE_SECONDS=60` takes its time.
+//! Each step takes a few seconds; `LIVE_MOVE_SECONDS=60` extends it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,21 +40,21 @@ fn pause() -> Duration {
     Duration::from_secs(told.map_or(3, |text| text.parse().expect("a number of seconds")))
 }
 
-/// Replicas of the gateway behind one address, one of which is down at times.
+/// Replicas of the gateway behind one address. One of them is down at times.
 struct Gateways {
     file: PathBuf,
     folder: tempfile::TempDir,
     variables: BTreeMap<&'static str, String>,
     address: String,
     replicas: [Replica; REPLICAS],
-    /// One replica at a time is stopped, by whomever.
+    /// Allows only one replica to stop at a time.
     stopping: tokio::sync::Mutex<()>,
     kills: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Replica {
-    /// The URL of the store that it is told.
+    /// The URL of its store.
     store: Mutex<String>,
     port: AtomicU16,
     child: Mutex<Option<Child>>,
@@ -135,7 +135,7 @@ impl Gateways {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Starts a replica with the store that it is told.
+    /// Starts a replica with its store.
     async fn launch(&self, replica: usize) {
         let log = self.folder.path().join(format!("log-{replica}"));
         let mut command = self.command(replica);
@@ -169,7 +169,7 @@ impl Gateways {
         self.replicas[replica].port.store(port, Ordering::SeqCst);
     }
 
-    /// Ends a replica, by SIGTERM or by SIGKILL.
+    /// Stops a replica with SIGTERM or SIGKILL.
     async fn stop(&self, replica: usize, signal: &str) {
         let child = self.replicas[replica].child.lock().unwrap().take();
         let Some(mut child) = child else { return };
@@ -189,7 +189,7 @@ impl Gateways {
         }
     }
 
-    /// Kills a replica now and then, and starts it again with what it was told.
+    /// Kills a replica now and then, and restarts it with the same store.
     async fn kill_until(self: Arc<Self>, closing: Arc<AtomicBool>) {
         for round in 0.. {
             sleep(pause() / 2).await;
@@ -204,7 +204,7 @@ impl Gateways {
     }
 }
 
-/// Brings each connection to a replica that takes it.
+/// Forwards each connection to a running replica.
 async fn balance(listener: TcpListener, gateways: std::sync::Weak<Gateways>) {
     for turn in 0.. {
         let Ok((mut client, _)) = listener.accept().await else {
@@ -228,7 +228,7 @@ async fn balance(listener: TcpListener, gateways: std::sync::Weak<Gateways>) {
     }
 }
 
-/// What a platform's processes were told.
+/// The responses that a platform's processes received.
 #[derive(Default)]
 struct Told {
     written: BTreeMap<String, String>,
@@ -260,7 +260,7 @@ impl Told {
         }
     }
 
-    /// What has to be there.
+    /// The secrets that must exist.
     fn live(&self) -> BTreeMap<String, String> {
         let written = self.written.iter();
         written
@@ -270,7 +270,7 @@ impl Told {
     }
 }
 
-/// Processes that write through the Java driver, each in a workspace of its own.
+/// Processes that write with the Java driver, each in a separate workspace.
 struct Platform {
     told: Arc<Mutex<Told>>,
     processes: Vec<(Child, Option<ChildStdin>)>,
@@ -314,7 +314,7 @@ impl Platform {
         Some(Self { told, processes })
     }
 
-    /// Lets it run, until every process has written more.
+    /// Runs until every process has written more.
     async fn go_on(&self) {
         let counts = || -> Vec<usize> {
             let told = self.told.lock().unwrap();
@@ -342,7 +342,7 @@ impl Platform {
         panic!("the platform is stuck at {:?}", counts());
     }
 
-    /// Ends it, and waits until all was told.
+    /// Stops the processes, and waits for their output.
     async fn end(&mut self) {
         for (_, input) in &mut self.processes {
             drop(input.take());
@@ -361,7 +361,7 @@ fn workspace(process: usize) -> Uuid {
     Uuid::from_u128(process as u128)
 }
 
-/// Asks for full configurations over and over; how many were answered.
+/// Requests full configurations repeatedly, and counts the responses.
 async fn hydrate_until(
     gateways: Arc<Gateways>,
     told: Arc<Mutex<Told>>,
@@ -388,7 +388,7 @@ async fn hydrate_until(
             .post(&url)
             .bearer_auth(&token)
             .json(&json!({"configurations": pointers}));
-        // A replica was killed: asked again.
+        // A replica was killed: retry.
         let Ok(answer) = sent.send().await else {
             continue;
         };
@@ -419,20 +419,20 @@ async fn hydrate_until(
     answered
 }
 
-/// The operator's tool, with the rows of the platform as they are.
+/// The operator's tool, with the current rows of the platform.
 struct Tool {
     program: Program,
     told: Arc<Mutex<Told>>,
 }
 
 impl Tool {
-    /// Runs a command with the rows as they are. A secret that is deleted while it is looked at fails alone or stops a
-    /// rollback; the next run looks at the rows that there are then.
+    /// Runs a command with the current rows. A secret that is deleted meanwhile fails, or stops a
+    /// rollback. The next run reads the rows again.
     async fn run(&self, command: &str, from: &str, to: &str, journal: &str) -> Value {
         let mut arguments = vec![command, "--from", from, "--to", to];
         arguments.extend(["--configs", "rows.jsonl", "--journal", journal]);
         if command != "rollback" {
-            // A row that went while it was read, and a secret whose row is about to be saved.
+            // A row that was deleted meanwhile, and a secret whose row is about to be saved.
             arguments.extend(["--missing", "skip", "--orphaned", "copy"]);
         }
         for _ in 0..10 {
@@ -464,7 +464,7 @@ impl Tool {
         lines.collect()
     }
 
-    /// Copies until nothing is left to copy, and proves it.
+    /// Copies until nothing is left to copy, and verifies it.
     async fn copy(&self, from: &str, to: &str, journal: &str) {
         self.run("copy", from, to, journal).await;
         self.run("copy", from, to, journal).await;
@@ -473,7 +473,7 @@ impl Tool {
     }
 }
 
-/// The URL of a store that is kept like another.
+/// The URL of a store that is mirrored to another.
 fn mirrored(store: &str, mirror: &str) -> String {
     let mut url = Url::parse(store).unwrap();
     url.query_pairs_mut().append_pair("mirror", mirror);
@@ -524,7 +524,7 @@ async fn a_stock_installation_moves_while_it_writes() {
     let address = server.address().strip_prefix("http://").unwrap();
     let last = format!("vault://{address}/{mount}/airbyte/?tls=off");
 
-    // Stock: plain rows in Postgres. Only where Vault is has changed for the platform.
+    // Stock: plain rows in Postgres. For the platform, only Vault's address has changed.
     let Some(gateways) = Gateways::start(variables, &plain).await else {
         return;
     };
@@ -546,18 +546,18 @@ async fn a_stock_installation_moves_while_it_writes() {
     );
     let hydrating = tokio::spawn(hydrating);
 
-    // Mirror on, copy, verify, switch.
+    // Enable the mirror, copy, verify, switch.
     gateways.roll(&mirrored(&plain, &aws)).await;
     tool.copy(&plain, &aws, "journal-first.db").await;
     platform.go_on().await;
     gateways.roll(&mirrored(&aws, &plain)).await;
     platform.go_on().await;
-    // All the way back: Postgres has everything that was written meanwhile.
+    // All the way back: Postgres contains everything that was written meanwhile.
     gateways.roll(&mirrored(&plain, &aws)).await;
     gateways.roll(&plain).await;
     platform.go_on().await;
     tool.run("rollback", &plain, &aws, "journal-first.db").await;
-    // And once more, for good.
+    // And forward again, permanently.
     gateways.roll(&mirrored(&plain, &aws)).await;
     tool.copy(&plain, &aws, "journal-second.db").await;
     gateways.roll(&mirrored(&aws, &plain)).await;
@@ -591,7 +591,7 @@ async fn a_stock_installation_moves_while_it_writes() {
         (told.live(), summary)
     };
 
-    // Every coordinate that a writer was told is written reads equal from the last store.
+    // The last store contains every value that was reported to a writer as written.
     let store = vault(server.address(), &mount, &token).await;
     let names: Vec<Coordinate> = live
         .keys()

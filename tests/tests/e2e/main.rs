@@ -1,6 +1,6 @@
-//! The stories that need more than one crate or a real server.
+//! Stories that need several crates or real servers.
 
-// The lint knows tests by their attribute, and helpers of tests have none.
+// The lint recognises tests by their attribute, which helpers of tests lack.
 #![allow(clippy::unwrap_used)]
 
 mod clouds;

@@ -1,4 +1,5 @@
-//! A move without downtime: mirror on, copy, switch, and back, while services read and write.
+//! A move without downtime: enable the mirror, copy, switch, and back, while services read and
+//! write.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,17 +34,17 @@ const ROWS: usize = 5;
 struct Row {
     revision: u64,
     saved: Value,
-    /// As it was entered.
+    /// The configuration as it was entered.
     full: Value,
 }
 
-/// A service with its table of configurations, and the store that it is told to use.
+/// A service with its table of configurations and its store.
 struct Service {
     spec: ConnectorSpec,
     scope: Scope,
     rows: Mutex<BTreeMap<String, Row>>,
     store: RwLock<Store>,
-    /// What commits have deleted.
+    /// The names that commits have deleted.
     deleted: Mutex<BTreeSet<String>>,
     is_closing: AtomicBool,
     changes: AtomicUsize,
@@ -114,7 +115,7 @@ impl Service {
         self.rows.lock().unwrap().insert(id.to_owned(), row);
     }
 
-    /// Changes one secret of a row. A row has one writer, so nothing else can have changed it meanwhile.
+    /// Changes one secret of a row. A row has one writer, so nothing else has changed it meanwhile.
     async fn change(&self, id: &str) {
         let row = self.row(id);
         let mut full = row.full;
@@ -176,7 +177,7 @@ impl Service {
         }
     }
 
-    /// Lets the writers and the reader go on for a while.
+    /// Lets the writers and the reader continue for a while.
     async fn go_on(&self) {
         let until = |counter: &AtomicUsize, more| counter.load(Ordering::Relaxed) + more;
         let changes = until(&self.changes, WRITERS * ROWS);
@@ -190,7 +191,7 @@ impl Service {
         }
     }
 
-    /// What the rows mention, and what it stands for.
+    /// The names in the rows, and their values.
     fn secrets(&self) -> BTreeMap<ManagedCoordinate, String> {
         let rows = self.rows.lock().unwrap();
         let fields = rows.values().flat_map(|row| {
@@ -211,10 +212,10 @@ struct Tool {
 }
 
 impl Tool {
-    /// Gives it the rows as they are now, and runs a command. What it did.
+    /// Passes it the current rows, and runs a command. Returns its report.
     ///
-    /// What is true of rows that change while they are read is decided: a name that is gone belonged to a row that has
-    /// moved on, one that no row mentions yet is about to be saved.
+    /// The result for rows that change meanwhile is decided: a missing name belonged to a row that
+    /// has changed, and a name without a row is about to be saved.
     async fn run(&self, service: &Service, command: &str) -> Value {
         let lines: String = {
             let rows = service.rows.lock().unwrap();
@@ -257,7 +258,7 @@ async fn mirror_on_switch_and_mirror_back_under_load() {
     let service = Service::open(Arc::clone(&old)).await;
     assert_eq!(names(&new).await, []);
 
-    // Mirror on. Everything before it has come to its end, as where every replica was restarted.
+    // Enable the mirror. All earlier work has ended, as after a restart of every replica.
     let before = Layers::mirror(stack(&old), stack(&new)).build();
     let after = Layers::mirror(stack(&new), stack(&old)).build();
     service.use_store(&before);
@@ -276,11 +277,11 @@ async fn mirror_on_switch_and_mirror_back_under_load() {
     service.go_on().await;
     tool.run(&service, "copy").await;
 
-    // The switch, with changes and reads under way on both sides of it.
+    // The switch, while both sides are in use.
     service.use_store(&after);
     service.go_on().await;
     service.go_on().await;
-    // And back: the old store has all that was written since.
+    // And back: the old store contains everything that was written since.
     service.use_store(&before);
     service.go_on().await;
     service.use_store(&after);
@@ -291,7 +292,7 @@ async fn mirror_on_switch_and_mirror_back_under_load() {
         task.unwrap();
     }
 
-    // Either store alone is enough.
+    // Each store is sufficient alone.
     let secrets = service.secrets();
     assert_eq!(secrets.len(), WRITERS * ROWS * 2);
     expect_exactly(&old, &secrets).await;
@@ -301,7 +302,8 @@ async fn mirror_on_switch_and_mirror_back_under_load() {
             service.hydrate(&id).await;
         }
     }
-    // A copy that meets a delete may leave a name behind, which only the deleted configuration knew: the collector's.
+    // A copy that races with a delete may leave a name that only the deleted configuration
+    // contained. The collector deletes it.
     let deleted = service.deleted.lock().unwrap().clone();
     let extra: Vec<_> = names(&new)
         .await

@@ -1,4 +1,4 @@
-//! A copy meets what happens to servers, and goes on where it stopped.
+//! A copy survives outages of servers, and continues where it stopped.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,7 +45,8 @@ impl Departure {
         self.fleet.secrets.len() as u64
     }
 
-    /// Ends the test unless this copy completes what others began, and the target then has everything once.
+    /// Fails the test unless this copy completes interrupted ones, and the target then contains
+    /// everything once.
     async fn expect_resumed(&self, migration: &Migration, before: &Report, target: &Store) {
         let report = migration.copy().await.unwrap();
         assert!(report.is_complete(), "{report:?}");
@@ -66,7 +67,7 @@ impl Departure {
     }
 }
 
-/// Copies, and strikes once the proxy has seen so many requests.
+/// Copies, and acts when the proxy has received this many requests.
 async fn copy_struck(
     migration: &Migration,
     proxy: &FaultProxy,
@@ -84,14 +85,14 @@ async fn copy_struck(
     report.unwrap()
 }
 
-/// Ends the test unless the copy was struck in its middle.
+/// Fails the test unless the copy was stopped in the middle.
 #[track_caller]
 fn expect_middle(report: &Report, secrets: u64) {
     let written = report.tally.written;
     assert!((1..secrets).contains(&written), "{written} of {secrets}");
 }
 
-/// Ends the test unless every secret was written once: version 2 counts its versions.
+/// Fails the test unless every secret was written once: version 2 counts its versions.
 async fn expect_one_version_each(server: &VaultServer, mount: &str, fleet: &Fleet) {
     for name in fleet.secrets.keys() {
         let path = format!("{mount}/metadata/airbyte/{name}");
@@ -111,7 +112,7 @@ async fn vaults_token_expires_in_the_middle() {
     let policy = server.write_policy(&policy(&options).unwrap()).await;
     let proxy = FaultProxy::builder(server.address()).start().unwrap();
 
-    // A maximum, so that renewing it ahead of time does not help.
+    // A maximum, so that early renewal does not help.
     let token = json!({
         "policies": [policy], "no_default_policy": true, "ttl": "4s", "explicit_max_ttl": "4s",
     });
@@ -122,7 +123,7 @@ async fn vaults_token_expires_in_the_middle() {
     let migration = departure.to(&target);
     let writes = format!("POST /v1/{mount}/data/*");
     let report = copy_struck(&migration, &proxy, (&writes, 40), async || {
-        // What arrives from now on waits until the token is dead.
+        // Later requests wait until the token has expired.
         proxy.set_delay(Duration::from_secs(5));
         tokio::time::sleep(Duration::from_secs(4)).await;
         proxy.set_delay(Duration::ZERO);
@@ -162,7 +163,7 @@ async fn vault_is_sealed_in_the_middle() {
     assert_eq!(report.stopped, Some(Stop::Failures), "{report:?}");
     expect_middle(&report, departure.secrets());
 
-    // As long as it is, there is nothing to be had: one error that says why.
+    // Until then, nothing works: one error explains why.
     let error = migration.copy().await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("Vault is sealed"), "{cause}");
@@ -172,7 +173,7 @@ async fn vault_is_sealed_in_the_middle() {
     expect_one_version_each(&server, &mount, &departure.fleet).await;
 }
 
-/// The operator is quick enough: the copy does not even notice.
+/// The operator is fast enough: the copy does not notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_seal_is_waited_for() {
     let Some(server) = available(VaultServer::start().await) else {
@@ -233,7 +234,7 @@ async fn localstack_is_killed_in_the_middle_and_forgets_everything() {
     departure.expect_arrived(&migration, &target).await;
 }
 
-/// Both sides throttle, and nobody is told about it.
+/// Both sides throttle, without any report to the caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_third_request_is_throttled() {
     let (Some(vault_server), Some(localstack)) = (
@@ -253,7 +254,7 @@ async fn every_third_request_is_throttled() {
     let middle = repeating(&vault(&vault_proxy.url(), &mount, token).await, 40);
     let target = repeating(&aws(&aws_proxy.url(), &account()).await, 40);
     vault_proxy.inject(Rule::new(Fault::Respond(Answer::vault_throttling(0))).every(3));
-    // Not the other service, which says who we are in another protocol.
+    // Not the other service, which returns our identity in another protocol.
     for operation in ["BatchGetSecretValue", "CreateSecret", "ListSecrets"] {
         let throttling = Fault::Respond(Answer::aws_throttling());
         aws_proxy.inject(Rule::new(throttling).on(operation).every(3));
@@ -271,7 +272,8 @@ async fn every_third_request_is_throttled() {
     assert_eq!(report.tally.written, departure.secrets());
     departure.fleet.expect_verified(&onwards).await;
 
-    // A write to Vault is three requests, so an attempt that began each time from the first would never end.
+    // A write to Vault is three requests, so an attempt that started over each time would never
+    // end.
     let lone = Departure::new(1).await;
     let one_by_one = MigrateOptions::default().with_concurrency(1.try_into().unwrap());
     let migration = lone.to(&middle).with_options(one_by_one);
@@ -294,8 +296,8 @@ async fn every_third_request_is_throttled() {
     expect_one_version_each(vault_server, &mount, &departure.fleet).await;
 }
 
-/// Copies to a store whose every fifth write is done and never answered: at first without anything that repeats it, so
-/// that the next run has to find out, then another fleet with it.
+/// Copies to a store that executes every fifth write without a response: first without retries, so
+/// that the next run must find out, then another fleet with retries.
 async fn writes_without_answer(
     proxy: &FaultProxy,
     pattern: &str,
@@ -312,7 +314,7 @@ async fn writes_without_answer(
     proxy.heal();
     let again = migration.copy().await.unwrap();
     assert!(again.is_complete(), "{again:?}");
-    // They were there, and they were ours.
+    // They existed, and were ours.
     assert_eq!(again.tally.resumed, report.failed, "{again:?}");
     assert_eq!(again.tally.written, 0, "{again:?}");
     first.expect_arrived(&migration, target).await;

@@ -1,4 +1,4 @@
-//! The tool that operators run, as it is built, in a folder of its own.
+//! The built tool in a separate folder, as operators run it.
 
 use std::{
     collections::BTreeMap,
@@ -12,25 +12,26 @@ use e2e::{Absent, Canaries, available};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
-/// The tool with its folder and its environment. It has nothing of this process's environment.
+/// The tool with its folder and its environment, which is separate from this process's.
 pub(crate) struct Program {
     file: PathBuf,
     folder: tempfile::TempDir,
     variables: BTreeMap<&'static str, String>,
-    /// What it must never show.
+    /// Values that it must never show.
     canaries: Canaries,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: i32,
-    /// What was printed, both ways.
+    /// The output on both streams.
     pub(crate) text: String,
 }
 
 impl Program {
-    /// The program beside the one that runs: a test of the whole workspace with all features builds both.
+    /// The program next to the running one: a test of the whole workspace with all features builds
+    /// both.
     pub(crate) fn found() -> Option<Self> {
         let own = env::current_exe().unwrap();
         let built = own.ancestors().nth(2).unwrap().join("secret-migrate");
@@ -59,18 +60,18 @@ impl Program {
         self.variables.insert(name, value.to_owned());
     }
 
-    /// Sets a variable with a credential: no run may show it.
+    /// Sets a variable with a credential, which no run may show.
     pub(crate) fn set_credential(&mut self, name: &'static str, value: &str) {
         self.set(name, value);
         self.never_show(value);
     }
 
-    /// No run may show this or a line of it.
+    /// Adds a value that no run may show, as a whole or by line.
     pub(crate) fn never_show(&mut self, secret: &str) {
         self.canaries.add(secret);
     }
 
-    /// Starts it; what it prints is an object.
+    /// Starts it. Its output is a JSON object.
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).spawn().unwrap()
     }
@@ -89,8 +90,8 @@ impl Program {
         command
     }
 
-    /// Runs it to its n-th operation of a store or its journal, before or after it, and kills it there with SIGKILL.
-    /// False if it was over before.
+    /// Runs it until its n-th operation of a store or its journal, and kills it before or after
+    /// that with SIGKILL. Returns false if it had ended.
     pub(crate) async fn killed_at(&self, arguments: &[&str], point: u64) -> bool {
         let mut child = self
             .command(arguments)
@@ -110,7 +111,7 @@ impl Program {
         stopped
     }
 
-    /// Waits for its end, and looks at what it printed and at every file that it left, but the stores.
+    /// Waits until it ends, and checks its output and every file that it left except the stores.
     pub(crate) async fn ended(&self, child: Child) -> Ended {
         let output = spawn_blocking(|| child.wait_with_output().unwrap())
             .await
@@ -133,8 +134,8 @@ impl Program {
         self.ended(self.start(arguments)).await
     }
 
-    /// Ends the test if what other users of the machine can see of the running process shows a secret: its arguments,
-    /// and those and the environments of its children.
+    /// Fails the test if other users of the machine can see a secret of the running process: in its
+    /// arguments, or in the arguments and environments of its children.
     pub(crate) fn expect_secrecy_of(&self, child: &Child) {
         let of = |process: u32, what: &str| fs::read(format!("/proc/{process}/{what}"));
         let Ok(arguments) = of(child.id(), "cmdline") else {
@@ -167,7 +168,7 @@ impl Program {
 }
 
 impl Ended {
-    /// Ends the test unless it ended with this status. The object that it printed.
+    /// Fails the test unless it ended with this status. Returns its JSON output.
     #[track_caller]
     pub(crate) fn expect(&self, status: i32) -> Value {
         assert_eq!(self.status, status, "{}", self.text);

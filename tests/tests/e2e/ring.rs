@@ -1,5 +1,5 @@
-//! The demo's connectors and some hundred secrets more, from an embedded store through Vault and AWS back to another
-//! embedded one.
+//! The demo's connectors and a few hundred more secrets move from an embedded store through Vault
+//! and AWS to another embedded one.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ async fn every_value_is_equal_after_the_ring() {
         let retire = migration.retire(AllReferences::confirmed()).await.unwrap();
         assert!(retire.is_complete(), "{from} to {to}: {retire:?}");
         assert_eq!(retire.tally.deleted, secrets, "{from} to {to}");
-        // What would hydrate from somewhere else is not a move.
+        // Hydrating from another store would not be a move.
         assert_eq!(names(from).await, [], "left in {from}");
     }
 

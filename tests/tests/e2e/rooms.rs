@@ -1,4 +1,4 @@
-//! The tables of ARCHITECTURE.md that a reader goes by, compared with the tree.
+//! Compares tables of ARCHITECTURE.md with the tree.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,6 +1,7 @@
-//! How many requests the remote stores make, how many at once, and over how many connections.
+//! How many requests the remote stores send, how many of them concurrently, and over how many
+//! connections.
 //!
-//! What these take in time is measured by the bench `remote`.
+//! The bench `remote` measures their duration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,10 +17,10 @@ use secret_persistence_core::{
 use secret_persistence_vault::{Config, SETTINGS, Vault};
 use serde_json::{Map, Value, json};
 
-/// Long enough for everything that may be under way at once to be so.
+/// Long enough for all concurrent requests to overlap.
 const DELAY: Duration = Duration::from_millis(200);
 
-/// Vault's pool, unless the settings say otherwise.
+/// The default size of Vault's pool.
 const POOL: usize = 32;
 
 fn names(count: usize) -> Vec<ManagedCoordinate> {
@@ -40,7 +41,7 @@ fn writes(names: &[ManagedCoordinate]) -> Vec<Write> {
     names.iter().map(write).collect()
 }
 
-/// A configuration with a pointer to each name, and what it is with the values in place.
+/// A configuration with a pointer to each name, and the hydrated one.
 fn configuration<'a>(names: impl Iterator<Item = &'a ManagedCoordinate>) -> (Value, Value) {
     let (mut saved, mut full) = (Map::new(), Map::new());
     for (at, name) in names.enumerate() {
@@ -105,9 +106,9 @@ async fn aws_batches_go_out_together() {
 
     proxy.set_delay(DELAY);
     proxy.reset();
-    // As after a start: nothing is known, no connection is open.
+    // As after a start: nothing is known, and no connection is open.
     let secrets = acting(aws(&proxy).await);
-    // One alone needs one right less, and has a hundred times the quota.
+    // A single read needs one permission fewer, and has a hundred times the quota.
     for (count, singles, batches) in [(1, 1, 0), (10, 0, 1), (20, 0, 1), (21, 1, 1), (100, 0, 5)] {
         let (saved, full) = configuration(names.iter().take(count));
         assert_eq!(*secrets.hydrate(saved).await.unwrap(), full);
@@ -163,7 +164,7 @@ async fn vault_as(
     Arc::new(Vault::connect_lazy(config).await.unwrap())
 }
 
-/// A role that may do everything: its login mount, role id and secret id.
+/// A role with every permission: its login mount, role id and secret id.
 async fn app_role(server: &VaultServer) -> [String; 3] {
     let mount = format!("approle-{}", uuid::Uuid::new_v4());
     let send = async |method, path: String, body: Value| {
@@ -191,7 +192,8 @@ async fn app_role(server: &VaultServer) -> [String; 3] {
     [mount, id, secret]
 }
 
-/// After a start a login is one round trip, and the mount is asked for in the round trip of the read.
+/// After a start, a login is one round trip, and the mount is looked up in the round trip of the
+/// read.
 #[tokio::test(flavor = "multi_thread")]
 async fn vault_logs_in_and_reads_in_two_round_trips() {
     let Some(server) = VaultServer::start_or_env().await else {
@@ -265,7 +267,7 @@ async fn vault_fills_its_pool_and_not_more() {
 
     proxy.set_delay(DELAY);
     proxy.reset();
-    // As after a start: what it has to ask, it asks in one round trip.
+    // As after a start: all lookups take one round trip.
     let secrets = acting(vault(server, &proxy, &mount).await);
     assert_eq!(proxy.total(), 2, "{:?}", proxy.counts());
     assert_eq!(proxy.in_flight_maximum(), 2, "side by side");

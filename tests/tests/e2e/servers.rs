@@ -1,4 +1,4 @@
-//! Each server does what the tests of the backends build upon.
+//! Tests the properties of each server that other tests rely on.
 
 use e2e::{LocalStack, Postgres, VaultOptions, VaultServer, available};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ async fn aws(server: &LocalStack, operation: &str, mut body: Value) -> (u16, Val
         .post(server.url())
         .header("x-amz-target", format!("secretsmanager.{operation}"))
         .header("content-type", "application/x-amz-json-1.1")
-        // LocalStack reads the region from here, and checks no signature.
+        // LocalStack reads the region from here, and verifies no signature.
         .header(
             "authorization",
             "AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/secretsmanager/aws4_request, \
@@ -69,7 +69,7 @@ async fn localstack_keeps_secrets() {
     );
 }
 
-/// A story kills it in the middle and starts it again.
+/// A story kills it in the middle and restarts it.
 #[tokio::test]
 async fn localstack_forgets_everything_when_killed() {
     let Some(mut server) = available(LocalStack::start().await) else {

@@ -1,4 +1,4 @@
-//! Stores on real servers, each with a place of its own.
+//! Stores on real servers, each with a separate place.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -14,12 +14,12 @@ use secret_persistence_vault::{SETTINGS, Vault};
 
 pub(crate) type Store = Arc<dyn SecretPersistence>;
 
-/// The installation that the stories are about.
+/// The installation of the stories.
 pub(crate) fn owner() -> Owner {
     Owner::parse("stories").unwrap()
 }
 
-/// An account of LocalStack that nobody else uses: it takes twelve digits of an access key for one.
+/// A unique account of LocalStack: it uses an access key of twelve digits as the account.
 pub(crate) fn account() -> String {
     let number = uuid::Uuid::new_v4().as_u128() % 900_000_000_000;
     format!("{}", number + 100_000_000_000)
@@ -52,7 +52,7 @@ pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
     Arc::new(Vault::connect(config.with_owner(owner())).await.unwrap())
 }
 
-/// A database file, as it is where nobody has encrypted it.
+/// A database file without encryption.
 pub(crate) async fn sqlite(file: &Path) -> Store {
     let settings = secret_persistence_db::SETTINGS
         .from_pairs([("path", file.to_str().unwrap()), ("mode", "plain")]);
@@ -60,7 +60,8 @@ pub(crate) async fn sqlite(file: &Path) -> Store {
     Arc::new(Database::connect(config.with_owner(owner())).await.unwrap())
 }
 
-/// The store with a layer that repeats what fails for a moment, `attempts` times at most and after short pauses.
+/// The store with a layer that retries transient failures, at most `attempts` times and after short
+/// pauses.
 pub(crate) fn repeating(store: &Store, attempts: usize) -> Store {
     let options = RetryOptions::default()
         .with_attempts(attempts)
@@ -69,7 +70,7 @@ pub(crate) fn repeating(store: &Store, attempts: usize) -> Store {
     Layers::over(Stack::over(Arc::clone(store)).with_retry(options)).build()
 }
 
-/// The calls of a service over a store.
+/// The connector calls of a service over a store.
 pub(crate) fn calls(store: &Store) -> ActingSecrets {
     let stores = Stores::new(Arc::clone(store)).with_owner(owner());
     ConnectorSecrets::new(stores, ConnectorOptions::default()).acting_as(&Actor::new("stories"))

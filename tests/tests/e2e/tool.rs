@@ -1,4 +1,4 @@
-//! The tool that operators run, as it is built, between real servers.
+//! The built tool between real servers, as operators run it.
 
 use std::{fs, path::Path};
 
@@ -11,11 +11,12 @@ use crate::{
     stores::{account, aws, sqlite, vault},
 };
 
-/// The tool, and two servers with a place of its own in each.
+/// The tool, and two servers with a separate place in each.
 struct Bench {
     program: Program,
     vault: &'static VaultServer,
-    /// As long and random as tokens are, unlike that of a development server: it must not be shown.
+    /// As long and random as real tokens, unlike that of a development server: it must not be
+    /// shown.
     token: String,
     mount: String,
     localstack: &'static LocalStack,
@@ -55,7 +56,8 @@ impl Bench {
         format!("aws://us-east-1?endpoint-url={}", self.localstack.url())
     }
 
-    /// Runs the tool with a token that may do everything; it must end with this status. The object that it prints.
+    /// Runs the tool with a token that has every permission. It must end with this status. Returns
+    /// its JSON output.
     async fn run(&self, arguments: &[&str], status: i32) -> Value {
         self.program.run(arguments).await.expect(status)
     }
@@ -88,7 +90,7 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
     .unwrap();
     let first = sqlite(&bench.folder().join("first.db")).await;
     fleet.save_in(&first).await;
-    // The tool makes a table only where it is told to.
+    // The tool creates a table only on request.
     let last = sqlite(&bench.folder().join("last.db")).await;
 
     let (vault_url, aws_url) = (bench.vault_url(), bench.aws_url());
@@ -128,7 +130,7 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
         .expect_in(&vault(bench.vault.address(), &bench.mount, &bench.token).await)
         .await;
 
-    // Back out of the middle: what this leg has written goes, and only there.
+    // Back from the middle: only what this leg has written is deleted.
     let arguments = [
         "rollback",
         "--from",

@@ -1,4 +1,4 @@
-//! The tool that operators run, on a vault of Azure Key Vault.
+//! The tool with a vault of Azure Key Vault, as operators run it.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::program::{Ended, Program};
 
 const SUBSCRIPTION: &str = "11111111-2222-3333-4444-555555555555";
 
-/// The tool, and a vault of its own.
+/// The tool, and a separate vault.
 struct Bench {
     program: Program,
     azure: Azure,
@@ -111,7 +111,8 @@ async fn the_printed_role_is_enough_for_what_it_is_for() {
     );
 }
 
-/// A role assignment takes a while to arrive: the check waits for it, and not longer than told.
+/// A role assignment takes a while to arrive. The check waits for it, but not longer than
+/// requested.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_waits_for_a_role_assignment_to_arrive() {
     let Some(bench) = Bench::new().await else {
@@ -130,7 +131,7 @@ async fn a_check_waits_for_a_role_assignment_to_arrive() {
     let check = bench.check(&["--wait", "2m"]).await.expect(0);
     assert_eq!(check["works"], true, "{check}");
     assert!(started.elapsed() < Duration::from_secs(60));
-    // However often a step was taken, one secret was written and it is gone.
+    // However often a step was retried, one secret was written, and it is gone.
     let written = bench
         .azure
         .requests()

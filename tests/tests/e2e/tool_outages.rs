@@ -1,4 +1,4 @@
-//! The tool meets what happens to servers, says what it was, and goes on from its journal.
+//! The tool meets outages of servers, reports the cause, and continues from its journal.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     stores::{account, aws, vault},
 };
 
-/// Secrets beside the demo's, so that there is a middle: four each.
+/// Secrets in addition to the demo's, four each, so that there is a middle.
 const OTHERS: usize = 20;
 
 fn vault_url(address: &str, mount: &str) -> String {
@@ -26,10 +26,10 @@ fn aws_url(address: &str) -> String {
     format!("aws://us-east-1?endpoint-url={address}")
 }
 
-/// An installation that may do everything in Vault.
+/// An installation with every permission in Vault.
 async fn with_vault(server: &VaultServer) -> Option<(Installation, String)> {
     let mut installation = Installation::new(OTHERS).await?;
-    // As long and random as tokens are, unlike that of a development server: it must not be shown.
+    // As long and random as real tokens, unlike that of a development server: it must not be shown.
     let token = server.create_token(&["root"], "10m").await;
     installation
         .program
@@ -37,7 +37,7 @@ async fn with_vault(server: &VaultServer) -> Option<(Installation, String)> {
     Some((installation, server.mount_kv(2).await))
 }
 
-/// Gives an installation an account of LocalStack that nobody else uses.
+/// Gives an installation a unique account of LocalStack.
 fn use_account(installation: &mut Installation) -> String {
     let account = account();
     let program = &mut installation.program;
@@ -55,7 +55,8 @@ fn vault_proxy(server: &VaultServer) -> FaultProxy {
     FaultProxy::builder(server.address()).start().unwrap()
 }
 
-/// Ends the test unless Vault contains all of it, each secret written once: version 2 counts its versions.
+/// Fails the test unless Vault contains everything, each secret written once: version 2 counts its
+/// versions.
 async fn expect_in_vault(installation: &Installation, server: &VaultServer, mount: &str) {
     let store = vault(server.address(), mount, server.root_token()).await;
     installation.expect_in(&store).await;
@@ -79,7 +80,7 @@ async fn the_demos_connectors_go_round_while_every_third_request_is_throttled() 
     };
     let account = use_account(&mut installation);
     let (vault_proxy, aws_proxy) = (vault_proxy(vault_server), aws_proxy(localstack));
-    // What opens a store is asked once: an operator wants to hear of it at once.
+    // Requests that open a store are not retried, because an operator wants to know at once.
     let throttling = Fault::Respond(Answer::vault_throttling(0));
     for method in ["GET", "LIST", "POST"] {
         let pattern = format!("{method} /v1/{mount}/*");
@@ -98,7 +99,7 @@ async fn the_demos_connectors_go_round_while_every_third_request_is_throttled() 
     for (leg, route) in stations.windows(2).enumerate() {
         let journal = format!("journal-{leg}.db");
         let step = installation.step(route[0], route[1], &journal);
-        // Who is unlucky eight times in a row is told so, and the next run goes on.
+        // A request that fails eight times in a row is reported, and the next run continues.
         let mut written = 0;
         for _ in 0..5 {
             let ended = step.run("copy").await;
@@ -135,7 +136,7 @@ async fn vaults_token_expires_under_the_tool() {
     };
     let options = PolicyOptions::new(format!("{mount}/airbyte/")).with_kv_version(Some(2));
     let policy = server.write_policy(&policy(&options).unwrap()).await;
-    // A maximum, so that renewing it ahead of time does not help.
+    // A maximum, so that early renewal does not help.
     let token = json!({
         "policies": [policy], "no_default_policy": true, "ttl": "4s", "explicit_max_ttl": "4s",
     });
@@ -152,7 +153,7 @@ async fn vaults_token_expires_under_the_tool() {
     let writes = format!("POST /v1/{mount}/data/*");
     let ended = step
         .copy_struck(&proxy, (&writes, 20), async |_| {
-            // What arrives from now on waits until the token is dead.
+            // Later requests wait until the token has expired.
             proxy.set_delay(Duration::from_secs(5));
             tokio::time::sleep(Duration::from_secs(4)).await;
             proxy.set_delay(Duration::ZERO);
@@ -199,7 +200,7 @@ async fn vault_is_sealed_under_the_tool() {
         "Vault is sealed",
     );
 
-    // As long as it is, there is nothing to be had: one error that says why.
+    // Until then, nothing works: one error explains why.
     let ended = step.run("copy").await;
     assert_eq!(ended.status, 4, "{}", ended.text);
     assert!(ended.text.contains("Vault is sealed"), "{}", ended.text);
@@ -250,8 +251,9 @@ async fn localstack_is_killed_under_the_tool_and_forgets_everything() {
         .await;
 }
 
-/// Vault does the write and the connection drops, again and again; nobody is told about it. Then the tool itself is
-/// killed while it waits for an answer: its journal says that it meant to write, and the next run finds out that it did.
+/// Vault executes the write and the connection is closed, repeatedly and without any report. Then
+/// the tool is killed while it waits for a response: its journal contains the intent, and the next
+/// run finds out that it wrote.
 #[tokio::test(flavor = "multi_thread")]
 async fn vault_writes_and_neither_the_connection_nor_the_tool_lives_to_hear_of_it() {
     let Some(server) = VaultServer::start_or_env().await else {
@@ -269,7 +271,7 @@ async fn vault_writes_and_neither_the_connection_nor_the_tool_lives_to_hear_of_i
     proxy.inject(Rule::new(Fault::HangAfterWork).on(&*writes).after(20));
     let ended = step
         .copy_struck(&proxy, (&writes, 26), async |child| {
-            // Vault has got them and has had time to do them.
+            // Vault has received them and had time to execute them.
             tokio::time::sleep(Duration::from_millis(300)).await;
             child.kill().unwrap();
         })
@@ -284,7 +286,7 @@ async fn vault_writes_and_neither_the_connection_nor_the_tool_lives_to_hear_of_i
     step.expect_verified().await;
     expect_in_vault(&installation, server, &mount).await;
 
-    // What it wrote without hearing of it is its own: a rollback takes back all of it.
+    // Writes without a response belong to this migration too: a rollback deletes all of them.
     let tally = step.done("rollback").await;
     assert_eq!(tally["deleted"], installation.secrets(), "{tally}");
     installation.expect_in(&installation.first).await;

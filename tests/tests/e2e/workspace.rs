@@ -1,4 +1,4 @@
-//! The rules that hold for the workspace as a whole.
+//! The rules of the whole workspace.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 use e2e::{Absent, available};
 use serde_json::Value;
 
-/// What secret-persistence-core must never reach, not even through another crate: networks and SDKs.
+/// Dependencies that secret-persistence-core must not have, even indirectly: networks and SDKs.
 const NETWORK: [&str; 20] = [
     "aws-config",
     "aws-sdk-secretsmanager",
@@ -59,13 +59,13 @@ fn cargo(arguments: &[&str]) -> String {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Layer {
     Core,
-    /// What the stores behind a network share.
+    /// Shared by the stores behind a network.
     Remote,
     Backend,
-    /// The migration engine, which reaches Postgres as the database store does.
+    /// The migration engine, which connects to Postgres like the database store.
     Engine,
     Facade,
-    /// Examples and tests: nothing is built upon them.
+    /// Examples and tests: nothing depends on them.
     Top,
 }
 
@@ -73,7 +73,7 @@ struct Package {
     name: String,
     folder: PathBuf,
     layer: Layer,
-    /// Dependencies within the workspace, and whether they are for tests only.
+    /// Dependencies within the workspace, and whether they are only for tests.
     dependencies: Vec<(String, bool)>,
 }
 
@@ -138,9 +138,10 @@ fn dependencies_point_downwards() {
     let mut wrong = Vec::new();
     for package in &packages {
         for (dependency, tests_only) in &package.dependencies {
-            // The servers and the fault proxy stand beside everything: they depend on nothing of the workspace.
+            // The servers and the fault proxy are separate: they depend on no other crate of the
+            // workspace.
             let kit = *tests_only && dependency == "e2e";
-            // A crate may switch on its own features for its tests.
+            // A crate may enable its own features for its tests.
             let itself = *tests_only && *dependency == package.name;
             // The stories run the programs of the examples.
             let story = *tests_only && package.name == "e2e";
@@ -183,8 +184,8 @@ fn core_has_no_network() {
     );
 }
 
-/// What a package depends on. Features of other packages must not count, so this asks for the tree of
-/// the one package.
+/// The dependencies of a package. Features of other packages must not count, so this prints the
+/// tree of one package.
 fn reached_by(package: &str) -> Vec<String> {
     let tree = cargo(&[
         "tree",
@@ -208,7 +209,7 @@ fn reached_by(package: &str) -> Vec<String> {
     reached
 }
 
-/// The same of what the stores share: rustls alone, for its errors.
+/// The same for the shared crate: only rustls, for its errors.
 #[test]
 fn the_shared_room_has_no_sdk_and_no_network() {
     let reached = reached_by("secret-persistence-remote");
@@ -245,7 +246,8 @@ fn every_package_inherits_what_the_workspace_decides() {
     }
 }
 
-/// What the crate registry shows of each crate, and needs: `cargo publish` finds out too late.
+/// The metadata of each crate that the crate registry requires: `cargo publish` would find out too
+/// late.
 #[test]
 fn the_crates_can_be_published_and_nothing_else() {
     let metadata = cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]);
@@ -268,7 +270,7 @@ fn the_crates_can_be_published_and_nothing_else() {
         assert_eq!(package["readme"], "README.md", "{name}");
         let longest = package["description"].as_str().map_or(0, str::len);
         assert!((20..200).contains(&longest), "{name}: description");
-        // The registry takes five at most.
+        // The registry accepts at most five.
         for list in ["keywords", "categories"] {
             let length = package[list].as_array().unwrap().len();
             assert!((1..=5).contains(&length), "{name}: {length} {list}");
@@ -305,7 +307,7 @@ fn the_crates_can_be_published_and_nothing_else() {
         for dependency in package["dependencies"].as_array().unwrap() {
             let tests_only = dependency["kind"] == "dev";
             let in_workspace = dependency["path"].is_string();
-            // Packaging strips what has a path and no version.
+            // Packaging strips dependencies with a path and no version.
             let kit = dependency["name"] == "e2e";
             if in_workspace && kit {
                 assert!(tests_only && dependency["req"] == "*", "{name}: e2e");
@@ -317,7 +319,7 @@ fn the_crates_can_be_published_and_nothing_else() {
     assert!(published >= 8, "{published} crates");
 }
 
-/// What `shared-features` switches on, nobody could lean on: it would not be noticed.
+/// `shared-features` must not enable a feature that another package could rely on unnoticed.
 #[test]
 fn no_package_names_what_shared_features_switches_on() {
     let metadata = cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]);
@@ -339,7 +341,7 @@ fn no_package_names_what_shared_features_switches_on() {
     };
     let shared = named(&|name| name == "shared-features");
     assert!(shared.len() > 5, "{shared:?}");
-    // Its `alloc` is part of the `std` that all of them have.
+    // Its `alloc` is part of `std`, which all of them enable.
     let harmless = "serde";
     let ours = named(&|name| name != "shared-features");
     let wrong: Vec<_> = ours
@@ -349,7 +351,7 @@ fn no_package_names_what_shared_features_switches_on() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// The files that git knows.
+/// The files in git.
 fn committed() -> Option<Vec<PathBuf>> {
     let output = Command::new("git")
         .args(["ls-files", "-z"])
@@ -362,11 +364,11 @@ fn committed() -> Option<Vec<PathBuf>> {
     }))?;
     let names = String::from_utf8(listed.stdout).unwrap();
     let files = names.split_terminator('\0').map(PathBuf::from);
-    // What is deleted but not yet committed is listed too.
+    // Includes files that are deleted but not committed.
     Some(files.filter(|file| root().join(file).is_file()).collect())
 }
 
-/// What works on one machine only: somebody's folders, and where they get packages from.
+/// Text that works on one machine only: local folders and package mirrors.
 #[test]
 fn no_file_knows_the_machine_it_was_written_on() {
     let Some(files) = committed() else { return };
@@ -383,7 +385,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
         ["GO", "PROXY="].concat(),
         ["[sou", "rce."].concat(),
     ];
-    // A short path such as `/w` may stand anywhere.
+    // A short path such as `/w` may occur anywhere.
     traces.extend(
         [here.display().to_string(), home]
             .into_iter()
@@ -404,7 +406,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A lock file made behind a mirror would send everybody there.
+/// A lock file created with a mirror would send everyone there.
 #[test]
 fn packages_come_from_the_public_registry() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
@@ -421,7 +423,7 @@ fn packages_come_from_the_public_registry() {
     }
 }
 
-/// Documents that name a command, a package, a script or a page which is gone are worse than none.
+/// Documents must not name a missing command, package, script or page.
 #[test]
 fn documents_name_what_exists() {
     let Some(files) = committed() else { return };
@@ -465,7 +467,7 @@ fn documents_name_what_exists() {
     );
 }
 
-/// The first two things that a reader tries.
+/// The first two commands that a reader tries.
 #[test]
 fn the_readme_begins_with_two_commands() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();

@@ -1,4 +1,4 @@
-//! Who may come in: tokens (401), network rules and permissions (403).
+//! Access checks: tokens (401), network rules and permissions (403).
 
 use std::time::Instant;
 
@@ -13,10 +13,10 @@ use crate::azure::{
     switches::{DATA_ACTIONS, Firewall, PermissionModel, Switches},
 };
 
-/// The vault's name and place, as refusals show them.
+/// The vault's name and location in refusals.
 pub(super) const VAULT: &str = "standin;location=westeurope";
 
-/// Somebody whose token was good, as refusals show them.
+/// An authenticated caller in refusals.
 pub(super) struct Caller(String);
 
 /// Checks the token.
@@ -69,7 +69,7 @@ pub(super) fn authenticate(
             text("iss")
         )));
     }
-    // A slash at the end makes it another one: https://github.com/Azure/go-autorest/issues/525
+    // A trailing slash makes it another resource: https://github.com/Azure/go-autorest/issues/525
     if text("aud") != directory.resource {
         return Err(refused(format!(
             "AKV10022: Invalid audience. Expected {}, found: {}.",
@@ -84,7 +84,7 @@ pub(super) fn authenticate(
     )))
 }
 
-/// Checks the network rules, which name the caller, and so come after the token.
+/// Checks the network rules after the token, because refusals contain the caller.
 pub(super) fn check_network(switches: &Switches, caller: &Caller) -> Result<(), Refusal> {
     match switches.firewall {
         Firewall::AddressNotAllowed => Err(Refusal::firewall(&caller.0, VAULT)),
@@ -93,7 +93,7 @@ pub(super) fn check_network(switches: &Switches, caller: &Caller) -> Result<(), 
     }
 }
 
-/// Checks whether the caller may do this.
+/// Checks the permission of the caller.
 pub(super) fn authorize(
     switches: &Switches,
     caller: &Caller,

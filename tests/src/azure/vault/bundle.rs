@@ -1,4 +1,4 @@
-//! Secrets as they go over the wire.
+//! The JSON of secrets.
 //!
 //! See <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret#secretbundle> and the definitions on
 //! the pages of the other operations.
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::secrets::{Deleted, Secret, Version};
 use crate::azure::switches::Switches;
 
-/// The days in which a deleted secret can be recovered.
+/// The number of days in which a deleted secret can be recovered.
 const RECOVERABLE_DAYS: u32 = 90;
 
 pub(super) struct Bundles<'a> {
@@ -32,14 +32,14 @@ impl<'a> Bundles<'a> {
         }
     }
 
-    /// The answer to get and set.
+    /// The response to get and set.
     pub(super) fn with_value(&self, secret: &Secret, version: &Version) -> Value {
         let mut bundle = self.without_value(secret, version);
         bundle["value"] = json!(version.value);
         bundle
     }
 
-    /// The answer to update and recover, and one version in a list of versions.
+    /// The response to update and recover, and one version in a list of versions.
     pub(super) fn without_value(&self, secret: &Secret, version: &Version) -> Value {
         let id = format!(
             "https://{}/secrets/{}/{}",
@@ -48,13 +48,13 @@ impl<'a> Bundles<'a> {
         self.described(&id, secret, version)
     }
 
-    /// One secret in a list, which tells of no version.
+    /// One secret in a list, without a version.
     pub(super) fn item(&self, secret: &Secret) -> Value {
         let id = format!("https://{}/secrets/{}", self.host, secret.name);
         self.described(&id, secret, secret.latest())
     }
 
-    /// The answer to delete and get deleted.
+    /// The response to delete and get deleted.
     pub(super) fn deleted(&self, secret: &Secret, version: &Version) -> Value {
         self.with_deletion(self.without_value(secret, version), secret)
     }
@@ -76,7 +76,7 @@ impl<'a> Bundles<'a> {
         bundle
     }
 
-    /// What is absent is left out.
+    /// Omits missing members.
     fn described(&self, id: &str, secret: &Secret, version: &Version) -> Value {
         let content = &version.content;
         let disabled = self

@@ -26,7 +26,7 @@ pub(super) struct Vault {
     traffic: Mutex<Traffic>,
 }
 
-/// What was asked lately, for the limits.
+/// The recent requests, for the limits.
 #[derive(Default)]
 struct Traffic {
     requests: u32,
@@ -35,12 +35,12 @@ struct Traffic {
 
 /// One request to the vault.
 pub(super) struct Call<'a> {
-    /// Where Entra ID is.
+    /// The address of Entra ID.
     pub(super) authority: &'a str,
     pub(super) body: &'a [u8],
     pub(super) directory: &'a Directory,
     pub(super) headers: &'a HeaderMap,
-    /// The vault's own address, as the caller wrote it.
+    /// The vault's address, as in the request.
     pub(super) host: &'a str,
     pub(super) operation: Option<&'a Operation>,
     pub(super) query: &'a Query,
@@ -52,8 +52,8 @@ impl Vault {
         self.answer(call).unwrap_or_else(Refusal::reply)
     }
 
-    /// Authentication comes before anything is said about the request: clients send their first one without token and
-    /// body, to be told where to get one.
+    /// Authenticates before any other check: clients send their first request without token and
+    /// body, to learn where to get a token.
     fn answer(&self, call: &Call<'_>) -> Result<Reply, Refusal> {
         let switches = call.switches;
         let caller = access::authenticate(call.directory, switches, call.authority, call.headers)?;
@@ -66,7 +66,7 @@ impl Vault {
             return Err(Refusal::failed(status));
         }
         request::check_api_version(call.query)?;
-        // The message is that of a known path with another method; what else there is, is not served.
+        // The message is that of a known path with another method; no other paths are served.
         let operation = call
             .operation
             .ok_or_else(|| Refusal::bad_parameter("The method does not allow this operation"))?;
@@ -80,7 +80,7 @@ impl Vault {
     fn perform(&self, call: &Call<'_>, operation: &Operation) -> Result<Reply, Refusal> {
         let switches = call.switches;
         let bundles = Bundles::new(call.host, switches);
-        // Taken for the shortest time: signatures are verified before, side by side.
+        // Locked for the shortest time: signatures are verified before, concurrently.
         let mut secrets = self.secrets.lock().expect("no holder panics");
         let body = match operation {
             Operation::Delete { name } => {
@@ -111,7 +111,7 @@ impl Vault {
             Operation::ListVersions { name } => {
                 let after = skipped(call.query)?;
                 let (secret, versions) = secrets.versions(name)?;
-                // In the order of their ids, which says nothing about their age.
+                // In the order of their ids, which do not reveal their age.
                 let mut versions: Vec<_> = versions
                     .iter()
                     .map(|version| (version.id.as_str(), version))
@@ -174,8 +174,9 @@ impl Traffic {
 
 /// One page of a listing, and the address of the next one.
 ///
-/// Entries come with the key after which the next page goes on. A page may have fewer entries than asked for, none even,
-/// and a next one all the same: <https://github.com/microsoft/api-guidelines/blob/vNext/azure/Guidelines.md#collections>.
+/// Entries have the key after which the next page continues. A page may have fewer entries than
+/// requested, even none, and still have a successor:
+/// <https://github.com/microsoft/api-guidelines/blob/vNext/azure/Guidelines.md#collections>.
 fn page<'a, T>(
     call: &Call<'_>,
     path: &str,
@@ -204,10 +205,10 @@ fn page<'a, T>(
     Ok(json!({"value": value, "nextLink": next}))
 }
 
-/// Marks the link that leads from an empty page to a full one.
+/// Marks the link from an empty page to a full one.
 const SPARSE: &str = "$sparse";
 
-/// Opaque to clients: the key in hexadecimal digits, behind a prefix so that it is never empty.
+/// Opaque to clients: the key in hexadecimal digits, with a prefix so that it is never empty.
 fn token(key: &str) -> String {
     key.bytes()
         .fold("k".into(), |token, byte| format!("{token}{byte:02x}"))

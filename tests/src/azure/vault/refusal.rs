@@ -1,8 +1,8 @@
 //! The refusals of the vault: status, code, inner code and message of each.
 //!
 //! The form is `{"error": {"code", "message", "innererror": {"code"}}}`, as
-//! <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret#keyvaulterror> documents it. Where the
-//! documentation has no message, it is the one that the service was seen to give in the linked report.
+//! <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret/get-secret#keyvaulterror>
+//! documents it. If the documentation has no message, it is the one in the linked report.
 
 use hyper::{
     StatusCode,
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::azure::reply::Reply;
 
-/// Why the vault does not do what it was asked for.
+/// Why the vault refuses a request.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
@@ -56,7 +56,7 @@ impl Refusal {
         reply
     }
 
-    /// No token, or none that this vault takes.
+    /// The token is missing, or this vault does not accept it.
     ///
     /// See <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#authentication>.
     pub(super) fn unauthorized(challenge: String, message: impl Into<String>) -> Self {
@@ -66,7 +66,7 @@ impl Refusal {
         }
     }
 
-    /// Something is wrong with the request itself.
+    /// The request itself is invalid.
     ///
     /// See <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#error-responses>;
     /// the code is that of <https://github.com/aspnet/MicrosoftConfigurationBuilders/issues/22>.
@@ -177,7 +177,8 @@ impl Refusal {
         Self::conflict(message).inner("ObjectIsDeletedButRecoverable")
     }
 
-    /// A write to a name that is on its way out, <https://github.com/Azure/azure-sdk-for-net/issues/34322>.
+    /// A write to a name that is being deleted,
+    /// <https://github.com/Azure/azure-sdk-for-net/issues/34322>.
     pub(super) fn name_being_deleted(name: &str) -> Self {
         let message = format!(
             "Secret {name} is currently being deleted and cannot be re-created; retry later."
@@ -185,13 +186,14 @@ impl Refusal {
         Self::conflict(message).inner("ObjectIsBeingDeleted")
     }
 
-    /// A purge, recovery or second delete before the first one is through,
+    /// A purge, recovery or second delete before the first one is complete,
     /// <https://github.com/Azure/azure-cli/issues/12722>.
     pub(super) fn being_deleted() -> Self {
         Self::conflict("Secret is currently being deleted.").inner("ObjectIsBeingDeleted")
     }
 
-    /// A change before the recovery is through, <https://github.com/Azure/azure-sdk-for-net/issues/31581>.
+    /// A change before the recovery is complete,
+    /// <https://github.com/Azure/azure-sdk-for-net/issues/31581>.
     pub(super) fn being_recovered(name: &str) -> Self {
         let message = format!(
             "Secret {name} is currently being recovered and cannot be re-created; retry later."

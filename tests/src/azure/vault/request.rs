@@ -1,4 +1,4 @@
-//! What requests bring: checked as the service checks it.
+//! Validates requests like the service.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::refusal::Refusal;
 use crate::azure::route::Query;
 
-/// The versions of the protocol that the service knows today. There is no default.
+/// The known versions of the protocol. There is no default.
 ///
 /// See <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#api-version> and
 /// <https://github.com/Azure/azure-rest-api-specs/tree/main/specification/keyvault/data-plane>.
@@ -32,14 +32,15 @@ const VALUE_LIMIT: usize = 25 * 1024;
 const CONTENT_TYPE_LIMIT: usize = 255;
 /// See <https://learn.microsoft.com/azure/key-vault/secrets/about-secrets#secret-tags>.
 const TAG_LIMIT: usize = 15;
-/// See <https://learn.microsoft.com/azure/key-vault/secrets/about-secrets#secret-tags>: of a name, and of a value.
+/// See <https://learn.microsoft.com/azure/key-vault/secrets/about-secrets#secret-tags>: the name's
+/// and the value's limit.
 const TAG_LENGTH_LIMIT: usize = 512;
 /// See <https://learn.microsoft.com/rest/api/keyvault/secrets/get-secrets/get-secrets#uri-parameters>.
 const PAGE_LIMIT: usize = 25;
 
 type Result<T> = std::result::Result<T, Refusal>;
 
-/// What is said about a version, besides its value.
+/// The attributes of a version, besides its value.
 #[derive(Clone)]
 pub(super) struct Content {
     pub(super) content_type: Option<String>,
@@ -49,7 +50,7 @@ pub(super) struct Content {
     pub(super) tags: Option<BTreeMap<String, String>>,
 }
 
-/// The parts of it that a request speaks of.
+/// The attributes that a request contains.
 #[derive(Default)]
 pub(super) struct Change {
     content_type: Option<String>,
@@ -102,7 +103,7 @@ pub(super) fn check_api_version(query: &Query) -> Result<()> {
     }
 }
 
-/// A name is `^[0-9a-zA-Z-]{1,127}$`; that it may begin with a digit or a hyphen is in
+/// A name matches `^[0-9a-zA-Z-]{1,127}$`. It may begin with a digit or a hyphen:
 /// <https://github.com/MicrosoftDocs/azure-docs/issues/99541>.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let valid = name
@@ -116,10 +117,11 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     }
 }
 
-/// A body is JSON, and says so.
+/// A body must be JSON, with its content type.
 ///
-/// See <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#request-body>; the status
-/// is the one that HTTP has for it.
+/// See
+/// <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses#request-body>;
+/// the status is HTTP's.
 pub(super) fn check_content_type(headers: &HeaderMap) -> Result<()> {
     let json = headers
         .get(header::CONTENT_TYPE)
@@ -147,10 +149,10 @@ pub(super) fn page_size(query: &Query) -> Result<usize> {
     }
 }
 
-/// The body of set: a value, and what is said about it.
+/// The body of set: a value and its attributes.
 pub(super) fn parse_set(body: &[u8]) -> Result<(String, Content)> {
     let body = parse(body)?;
-    // The empty text is a value: https://github.com/microsoft/azure-container-apps/issues/1291
+    // An empty string is a value: https://github.com/microsoft/azure-container-apps/issues/1291
     let Some(value) = body["value"].as_str() else {
         return Err(invalid("value"));
     };
@@ -160,7 +162,7 @@ pub(super) fn parse_set(body: &[u8]) -> Result<(String, Content)> {
     Ok((value.to_owned(), change(&body)?.into_content()))
 }
 
-/// The body of update, which has no value.
+/// The body of update, without a value.
 pub(super) fn parse_update(body: &[u8]) -> Result<Change> {
     change(&parse(body)?)
 }
@@ -211,7 +213,7 @@ fn tags(value: &Value) -> Option<BTreeMap<String, String>> {
     valid.then_some(tags)
 }
 
-/// Absent and `null` are the same.
+/// A missing member and `null` are equal.
 fn optional<T>(
     value: &Value,
     property: &str,

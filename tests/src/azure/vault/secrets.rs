@@ -1,4 +1,4 @@
-//! The secrets of a vault, and the states that a name goes through.
+//! The secrets of a vault, and the states of a name.
 //!
 //! ```text
 //!            delete              time                recover            time
@@ -17,7 +17,7 @@ use std::{
 use super::{refusal::Refusal, request::Content};
 use crate::azure::{clock::unix_now, switches::Switches};
 
-/// How long a deleted secret can be recovered, unless a vault is told otherwise.
+/// The default number of days in which a deleted secret can be recovered.
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 type Result<T> = std::result::Result<T, Refusal>;
@@ -28,13 +28,13 @@ type Result<T> = std::result::Result<T, Refusal>;
 pub(super) struct Secrets(BTreeMap<String, Secret>);
 
 pub(super) struct Secret {
-    /// As it was first written.
+    /// The name as it was first written.
     pub(super) name: String,
     pub(super) deleted: Option<Deleted>,
     state: State,
     // The oldest first; never empty.
     versions: Vec<Version>,
-    // When listings begin and end to tell of it.
+    // When listings begin and end to show it.
     listed_from: Instant,
     listed_until: Option<Instant>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Version {
     pub(super) updated: i64,
 }
 
-/// When it was deleted, and when it will be gone.
+/// The times of its deletion and of its final removal.
 #[derive(Clone, Copy)]
 pub(super) struct Deleted {
     pub(super) at: i64,
@@ -64,7 +64,7 @@ enum State {
 }
 
 impl Secrets {
-    /// Writes a version: the first one, or another one over an existing secret.
+    /// Writes a version: the first one, or another one of an existing secret.
     pub(super) fn set(
         &mut self,
         name: &str,
@@ -101,7 +101,7 @@ impl Secrets {
         Ok((secret, secret.latest()))
     }
 
-    /// Reads a version: the newest one, or a given one.
+    /// Reads a version: the newest or a given one.
     pub(super) fn get(
         &mut self,
         name: &str,
@@ -110,7 +110,7 @@ impl Secrets {
     ) -> Result<(&Secret, &Version)> {
         let secret = self.active(name)?;
         let found = secret.version(version)?;
-        // Neither `nbf` nor `exp` keeps a value from being read, only this does:
+        // Neither `nbf` nor `exp` prevents reading a value, only this does:
         // https://learn.microsoft.com/azure/key-vault/secrets/about-secrets#date-time-controlled-operations
         if !found.content.enabled || disabled.contains(&key(name)) {
             return Err(Refusal::disabled());
@@ -118,7 +118,7 @@ impl Secrets {
         Ok((secret, found))
     }
 
-    /// Changes what is said about a version. Also of a disabled one: that is how it is enabled again.
+    /// Changes the attributes of a version, also of a disabled one, which can thus be enabled.
     pub(super) fn update(
         &mut self,
         name: &str,
@@ -162,14 +162,15 @@ impl Secrets {
         Ok((secret, secret.latest()))
     }
 
-    /// Looks at a secret that can be recovered or purged.
+    /// Returns a secret that can be recovered or purged.
     pub(super) fn get_deleted(
         &mut self,
         name: &str,
         disabled: &BTreeSet<String>,
     ) -> Result<(&Secret, &Version)> {
         let secret = self.recoverable(name)?;
-        // Seen in the recordings of https://github.com/Azure/azure-sdk-for-js: the same refusal as for a living one.
+        // Seen in the recordings of https://github.com/Azure/azure-sdk-for-js: the same refusal as
+        // for an existing one.
         if !secret.latest().content.enabled || disabled.contains(&key(name)) {
             return Err(Refusal::disabled());
         }
@@ -190,7 +191,7 @@ impl Secrets {
         Ok((secret, secret.latest()))
     }
 
-    /// Begins to remove a deleted secret forever.
+    /// Begins to delete a deleted secret permanently.
     pub(super) fn purge(&mut self, name: &str, vault: &str, switches: &Switches) -> Result<()> {
         let secret = self.deleted_for_change(name)?;
         if switches.purge_protection {
@@ -200,8 +201,8 @@ impl Secrets {
         Ok(())
     }
 
-    /// The secrets after this name, in the order of their names in lower case, with their keys. Listings lag: one that is
-    /// new may be missing, one that is deleted may still be there.
+    /// The secrets after this name, sorted by their names in lower case, with their keys. Listings
+    /// lag: a new secret may be missing, and a deleted one may still be there.
     pub(super) fn listed(&mut self, after: Option<&str>) -> Vec<(&str, &Secret)> {
         self.settle();
         let now = Instant::now();
@@ -234,7 +235,7 @@ impl Secrets {
             .filter(move |(key, _)| after.is_none_or(|after| *key > after))
     }
 
-    /// While a secret is being deleted, purged or recovered, it is not there for readers:
+    /// While a secret is being deleted, purged or recovered, it does not exist for readers:
     /// <https://github.com/Azure/azure-sdk-for-net/issues/26027>.
     fn active(&mut self, name: &str) -> Result<&Secret> {
         match self.settled(name) {
@@ -243,7 +244,7 @@ impl Secrets {
         }
     }
 
-    /// Nor is it among the deleted ones before it is deleted.
+    /// Nor is it among the deleted ones before the deletion is complete.
     fn recoverable(&mut self, name: &str) -> Result<&Secret> {
         match self.settled(name) {
             Some(secret) if secret.state == State::Deleted => Ok(secret),
@@ -263,7 +264,7 @@ impl Secrets {
         }
     }
 
-    /// The secret of this name, after the transition whose time is over.
+    /// The secret of this name, after finished transitions.
     fn settled(&mut self, name: &str) -> Option<&mut Secret> {
         let key = key(name);
         let now = Instant::now();
@@ -273,7 +274,7 @@ impl Secrets {
         self.0.get_mut(&key)
     }
 
-    /// Ends all transitions whose time is over.
+    /// Ends all transitions whose time has passed.
     fn settle(&mut self) {
         let now = Instant::now();
         self.0

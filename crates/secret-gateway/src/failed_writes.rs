@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use secret_persistence::{Error, ErrorKind, Timestamp};
 use serde::Serialize;
 
-/// How many are kept for the page.
+/// How many failed writes the page shows.
 const REMEMBERED: usize = 100;
 
-/// Counts failed writes, and keeps the most recent ones.
+/// Counts failed writes, and remembers the most recent ones.
 #[derive(Debug, Default)]
 pub struct FailedWrites(Mutex<Inner>);
 
@@ -23,7 +23,7 @@ struct Inner {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct FailedWrite {
-    /// When.
+    /// The time.
     pub at: Timestamp,
     /// The caller.
     pub actor: String,
@@ -34,7 +34,7 @@ pub struct FailedWrite {
 }
 
 impl FailedWrites {
-    /// Counts, logs and keeps a failed write. `face` is its API: `kv` or `connector`.
+    /// Counts, logs and remembers a failed write. `face` is its API: `kv` or `connector`.
     pub fn failed(
         &self,
         face: &'static str,
@@ -52,7 +52,7 @@ impl FailedWrites {
             coordinate,
             kind = kind.as_str(),
             error = error.map(tracing::field::display),
-            "a secret was not written; a caller that ignores this has lost it"
+            "a secret was not written; a caller that ignores this loses it"
         );
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.total += 1;

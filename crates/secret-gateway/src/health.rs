@@ -27,7 +27,7 @@ pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// The timeout of a probe. A store that is slower than this is down for its callers too.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What is known about the stores.
+/// The known state of the stores.
 #[derive(Debug, Default)]
 pub(crate) struct Health(Mutex<Known>);
 
@@ -59,7 +59,7 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A value was read.
+    /// Records that a value was read.
     pub(crate) fn answered(&self, coordinate: &Coordinate) {
         self.locked().last_read = Some(coordinate.clone());
     }
@@ -101,7 +101,7 @@ pub async fn probe(gateway: &Gateway) {
         if down {
             tracing::error!(target: "secret_gateway", store = default.store, error = default.error, "the store is down, and the cache cannot serve");
         } else {
-            tracing::info!(target: "secret_gateway", store = default.store, "the store answers again");
+            tracing::info!(target: "secret_gateway", store = default.store, "the store responds again");
         }
     }
     known.down = down;
@@ -141,7 +141,7 @@ async fn ask(id: &str, store: Arc<dyn SecretPersistence>) -> StoreHealth {
                 &store.to_string(),
                 &Error::new(
                     secret_persistence::ErrorKind::Unavailable,
-                    "no answer in time",
+                    "no response in time",
                 ),
                 took,
             )
@@ -177,8 +177,8 @@ async fn live() -> Json<serde_json::Value> {
     Json(json!({"live": true}))
 }
 
-/// Ready if the outbox and the default store answer, or the cache instead of the store. The
-/// response contains nothing else, because the caller has no token.
+/// Ready if the outbox responds, and the default store or its cache. The response contains nothing
+/// else, because the caller has no token.
 async fn ready(State(gateway): State<Gateway>) -> Response {
     let outbox = tokio::time::timeout(PROBE_TIMEOUT, gateway.outbox().counts()).await;
     let outbox = outbox.is_ok_and(|counts| counts.is_ok());
@@ -208,7 +208,7 @@ async fn metrics_text(State(gateway): State<Gateway>, caller: Caller) -> Result<
         let age = found.map_or(0, |count| {
             now.saturating_sub(count.oldest.unix_seconds()).max(0)
         });
-        // Exact up to 2^53, which no outbox has.
+        // Exact up to 2^53, which no outbox reaches.
         #[allow(clippy::cast_precision_loss)]
         metrics::gauge!("secret_gateway_changes", "state" => state.as_str()).set(changes as f64);
         #[allow(clippy::cast_precision_loss)]

@@ -8,7 +8,7 @@ use axum::routing::get;
 
 use crate::gateway::Gateway;
 
-/// The page may run its own script, use its own style and call its own server.
+/// The page may only run its own script, use its own style and call its own server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

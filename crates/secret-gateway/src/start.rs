@@ -1,4 +1,4 @@
-//! Starts a gateway from settings, and creates at the first start what it needs.
+//! Starts a gateway from settings. The first start creates what is missing.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::storages::{StorageIds, StoragesFile};
 use crate::tokens::{Authenticator, Grant, Role, TokenFile, private};
 
-/// Why the gateway does not start: what failed, and why.
+/// The gateway did not start, with the cause.
 #[derive(Debug)]
 pub struct StartError {
     doing: String,
@@ -204,7 +204,7 @@ fn own_store(settings: &Settings, environment: &Environment) -> Result<StoreSett
     if !ring.exists() {
         if database.exists() {
             return Err(StartError::new(format!(
-                "{} exists but its key ring {} does not: restore it, because without it nothing can be read",
+                "{} exists but its key ring {} does not: restore the key ring, because without it nothing can be decrypted",
                 database.display(),
                 ring.display()
             )));
@@ -231,7 +231,8 @@ fn own_store(_: &Settings, _: &Environment) -> Result<StoreSettings, StartError>
     ))
 }
 
-/// Creates a token for each role, in its own file, if there are no tokens and no other way in.
+/// Creates a token for each role, in its own file, if there are no tokens and no JWTs or
+/// certificates.
 fn first_tokens(settings: &Settings) -> Result<Vec<(Role, PathBuf)>, StartError> {
     let tokens = TokenFile::new(&settings.tokens_file);
     // A token file in the settings is the operator's, and so are JWTs.

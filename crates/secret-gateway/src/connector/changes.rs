@@ -18,7 +18,7 @@ use crate::outbox::{After, Change, Idempotency, Inserted, State as ChangeState};
 use crate::server::{Body, Caller, Problem, ProblemKind, invalid};
 use crate::tokens::Role;
 
-/// How much longer than a request staging may take; afterwards nobody waits for it.
+/// How much longer than a request staging may take. Afterwards, no caller waits for it.
 const LEASE_BEYOND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many changes one query of the outbox returns.
@@ -77,7 +77,7 @@ fn created(change: &Change) -> Response {
     (StatusCode::CREATED, Json(shown(change, true))).into_response()
 }
 
-/// Plans, records, stages. If it ends early, it leaves a record of what may remain.
+/// Plans, records and stages. If it ends early, it leaves a record of what may remain.
 async fn make(
     gateway: &Gateway,
     caller: &Caller,
@@ -166,7 +166,8 @@ async fn make(
             abandon(gateway, caller, &change).await;
             Err(abandoned())
         }
-        // It may be open; a retry with its Idempotency-Key or the list of changes shows it.
+        // The change may be open. A retry with its Idempotency-Key, or the list of changes, shows
+        // it.
         Err(error) => Err(error.into()),
     }
 }
@@ -178,8 +179,8 @@ fn abandoned() -> Problem {
     )
 }
 
-/// The caller got no answer and cannot have saved the change: delete what it wrote, now and until
-/// no write of it can be in flight.
+/// Deletes what an abandoned change wrote, now and until no write of it can be in flight. The
+/// caller got no response and cannot have saved the change.
 async fn abandon(gateway: &Gateway, caller: &Caller, change: &Change) {
     let claimed = gateway
         .outbox()
@@ -194,7 +195,7 @@ async fn abandon(gateway: &Gateway, caller: &Caller, change: &Change) {
     super::ending::clean_up(gateway, &secrets, change, RecordState::Abandoned).await;
 }
 
-/// Every secret that was not written.
+/// Counts every secret that was not written.
 fn count_failures(gateway: &Gateway, caller: &Caller, error: &ConnectorError) {
     for problem in error.problems() {
         if let (connector::ProblemKind::Store, Some(error)) = (problem.kind(), problem.error()) {
@@ -223,7 +224,7 @@ pub(super) async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result
     let missing = || Problem::not_found("there is no change with this id for this token");
     let id = Uuid::try_parse(id).map_err(|_| missing())?;
     let change = gateway.outbox().get(id).await?.ok_or_else(missing)?;
-    // Their callers got no answer.
+    // Their callers got no response.
     let untold = matches!(change.state, ChangeState::Staging | ChangeState::Abandoned);
     if untold || !exists_for(caller, &change) {
         Err(missing())
@@ -348,7 +349,7 @@ pub(super) fn shown(change: &Change, with_configuration: bool) -> Value {
     shown
 }
 
-/// As deep as a configuration may be, which is deeper than the parser goes by default.
+/// Parses to the depth of a configuration, which is more than the parser's default.
 fn parsed(text: &str) -> Value {
     let mut parser = serde_json::Deserializer::from_str(text);
     parser.disable_recursion_limit();

@@ -110,7 +110,7 @@ pub(super) async fn settle(
     if is_saved {
         return end_as(&gateway, caller, change, ChangeState::Aborted).await;
     }
-    // The row was changed since: nothing is deleted, and the caller decides.
+    // The row was changed since then: nothing is deleted, and the caller decides.
     Ok(Json(
         json!({"id": change.id.to_string(), "state": change.state, "undecided": true}),
     ))
@@ -138,7 +138,7 @@ pub(super) async fn clean_up(
         }
     };
     if let Err(error) = gateway.outbox().cleaned(change.id, again).await {
-        // It stays due, and cleaning up twice is harmless.
+        // It stays due. Cleaning up twice is harmless.
         tracing::warn!(target: "secret_gateway", %error, "a cleanup could not be recorded");
     }
 }

@@ -15,7 +15,7 @@ use crate::tokens::{Binding, Role};
 /// The id of the default store in requests.
 const DEFAULT: &str = "default";
 
-/// Operation is not bound to workspaces: a bound token sees no store.
+/// Operating is not bound to workspaces, so a bound token sees no store.
 fn require(caller: &Caller) -> Result<(), Problem> {
     caller.require(Role::Operate)?;
     match caller.0.binding {
@@ -38,7 +38,7 @@ pub(super) async fn check(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     require(&caller)?;
-    let missing = || Problem::not_found("there is no store with this id");
+    let missing = || Problem::not_found("the store with this id does not exist");
     let store = if id == DEFAULT {
         gateway.store().clone()
     } else {

@@ -1,4 +1,4 @@
-//! What clients call before they begin: health, the mount, their own token.
+//! The requests that clients send first: health, the mount, their own token.
 
 use axum::Router;
 use axum::body::Body;
@@ -15,7 +15,7 @@ use crate::server::{Caller, ProblemKind};
 use crate::settings::KvVersion;
 use crate::tokens::{Principal, Role, presented};
 
-/// The emulated Vault version; clients choose their requests by it.
+/// The emulated Vault version, from which clients derive their requests.
 const VAULT_VERSION: &str = "1.21.4";
 
 pub(super) fn routes() -> Router<Gateway> {

@@ -38,7 +38,7 @@ impl Engine {
         }
     }
 
-    /// What the caller may not see does not exist for it.
+    /// A secret that the caller may not see does not exist for the caller.
     fn require_sight(&self, coordinate: &Coordinate) -> Result<(), KvError> {
         if self.caller.binding.sees(coordinate) {
             Ok(())
@@ -188,7 +188,7 @@ impl Engine {
             let store = ours.gateway.store();
             let options = DeleteOptions::default().with_recovery(recovery);
             let deleted = match store.delete(&coordinate, &options).await {
-                // Permissions often allow only a delete with recovery window.
+                // Permissions often allow only a delete with a recovery window.
                 Err(error)
                     if recovery == Recovery::Immediate
                         && matches!(

@@ -1,4 +1,4 @@
-//! Version 1 of the engine: values straight behind the mount.
+//! Version 1 of the engine: values directly under the mount.
 
 use std::collections::BTreeMap;
 

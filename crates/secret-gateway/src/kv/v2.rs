@@ -50,7 +50,7 @@ async fn value(
     match request.method().clone() {
         Method::GET => read(&engine, &path, query.get("version").map(String::as_str)).await,
         Method::POST | Method::PUT => {
-            // What is wrong with the body is a write that failed too, of somebody who may write.
+            // An invalid body is a failed write too, if the caller may write.
             let (value, only_new) = match read_members(&gateway, request).await {
                 Ok(members) => parsed(members),
                 Err(error) => (Err(error), false),
@@ -102,7 +102,7 @@ fn version(created: &str, deleted: &str) -> Value {
     })
 }
 
-/// The members of the object that a body is. The caller wipes them.
+/// The members of a body's object. The caller wipes them.
 pub(super) async fn read_members(
     gateway: &Gateway,
     request: Request,
@@ -121,7 +121,7 @@ fn members(body: SecretJson) -> Result<Map<String, Value>, KvError> {
     }
 }
 
-/// The value of a write, and whether its name has to be new.
+/// The value of a write, and whether its name must be new.
 fn parsed(mut members: Map<String, Value>) -> (Result<SecretValue, KvError>, bool) {
     let only_new = match members.shift_remove("options") {
         None | Some(Value::Null) => Ok(false),
@@ -226,7 +226,7 @@ async fn metadata(
     }
 }
 
-/// Whether a request asks for a listing: `LIST`, or `GET` with `?list=true`.
+/// Whether a request is for a listing: `LIST`, or `GET` with `?list=true`.
 pub(super) fn is_list(method: &Method, query: &BTreeMap<String, String>) -> bool {
     method.as_str() == "LIST"
         || *method == Method::GET

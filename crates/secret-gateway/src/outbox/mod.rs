@@ -1,4 +1,5 @@
-//! The outbox: what every change writes and supersedes, durable before any write to a store.
+//! The outbox: the names that every change writes and supersedes, durable before any write to a
+//! store.
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -133,7 +134,7 @@ pub struct Change {
     pub cleaned: bool,
 }
 
-/// What identifies a retry of the same request.
+/// Identifies a retry of the same request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Idempotency {

@@ -1,4 +1,4 @@
-//! What both databases share: one schema, one set of statements, one way to read a row.
+//! The schema, the statements and the row decoder of both databases.
 
 /// The tables. Times are seconds since 1970; everything else is text.
 pub(super) const SCHEMA: &str = "
@@ -25,11 +25,11 @@ CREATE INDEX IF NOT EXISTS gateway_changes_by_due ON gateway_changes (cleaned, d
 CREATE TABLE IF NOT EXISTS gateway_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 ";
 
-/// How many seconds later another process may try what one has taken.
+/// How many seconds later another process may take a change that one has taken.
 pub(super) const AGAIN_AFTER: i64 = 60;
 
-/// Implements [`Outbox`](super::Outbox) for a type whose `pool` field is a pool of this database: the
-/// statements are the same, and sqlx's two databases share no trait in which they could be written once.
+/// Implements [`Outbox`](super::Outbox) for a type whose `pool` field is a pool of this database.
+/// The statements are the same, but sqlx's two databases have no common trait to write them once.
 macro_rules! impl_outbox {
     ($outbox:ty, $row:ty) => {
         fn change(row: &$row) -> Result<Change> {
@@ -75,7 +75,7 @@ macro_rules! impl_outbox {
             };
             read()
                 .map_err(failed("a row cannot be read"))?
-                .ok_or_else(|| OutboxError::new("a row is of a format that this version does not know"))
+                .ok_or_else(|| OutboxError::new("a row has a format that this version does not know"))
         }
 
         fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> OutboxError {
@@ -119,8 +119,8 @@ macro_rules! impl_outbox {
                 };
                 match known {
                     Some(known) => Ok(Inserted::Known(Box::new(known))),
-                    // It was given free between the two statements: the caller tries again.
-                    None => Err(OutboxError::new("an idempotency key was given free just now")),
+                    // The key was released between the two statements: the caller tries again.
+                    None => Err(OutboxError::new("an idempotency key was just released")),
                 }
             }
 
@@ -145,7 +145,7 @@ macro_rules! impl_outbox {
                 .execute(&self.pool)
                 .await
                 .map(|done| done.rows_affected() == 1)
-                .map_err(failed("a staged change cannot be noted"))
+                .map_err(failed("a staged change cannot be recorded"))
             }
 
             async fn get(&self, id: Uuid) -> Result<Option<Change>> {
@@ -183,7 +183,7 @@ macro_rules! impl_outbox {
                     .execute(&self.pool)
                     .await
                     .map(|_| ())
-                    .map_err(failed("the end of a change cannot be noted"))
+                    .map_err(failed("the cleanup of a change cannot be recorded"))
             }
 
             async fn list(
@@ -213,8 +213,8 @@ macro_rules! impl_outbox {
             }
 
             async fn take_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Change>> {
-                // Each is taken by a compare-and-swap of its own, so that two processes do not do the
-                // same work at once; doing it twice would be no harm.
+                // Each row is taken with a separate compare-and-swap, so that two processes do not
+                // do the same work. Doing it twice would be harmless.
                 let due = sqlx::query(
                     "SELECT * FROM gateway_changes WHERE cleaned = 0 AND due <= $1
                      AND state IN ('abandoned', 'aborted', 'committed') ORDER BY due LIMIT $2",
@@ -223,7 +223,7 @@ macro_rules! impl_outbox {
                 .bind(i64::from(limit))
                 .fetch_all(&self.pool)
                 .await
-                .map_err(failed("what is to be cleaned up cannot be read"))?;
+                .map_err(failed("changes to clean up cannot be read"))?;
                 let mut taken = Vec::with_capacity(due.len());
                 for row in &due {
                     let change = change(row)?;
@@ -235,7 +235,7 @@ macro_rules! impl_outbox {
                     .bind(now.unix_seconds())
                     .execute(&self.pool)
                     .await
-                    .map_err(failed("what is to be cleaned up cannot be taken"))?;
+                    .map_err(failed("changes to clean up cannot be taken"))?;
                     if swapped.rows_affected() == 1 {
                         taken.push(change);
                     }
@@ -264,7 +264,7 @@ macro_rules! impl_outbox {
                 .execute(&self.pool)
                 .await
                 .map(|done| done.rows_affected())
-                .map_err(failed("old changes cannot be forgotten"))
+                .map_err(failed("old changes cannot be deleted"))
             }
 
             async fn counts(&self) -> Result<Vec<Count>> {
@@ -301,7 +301,7 @@ macro_rules! impl_outbox {
                 .bind(proof)
                 .execute(&self.pool)
                 .await
-                .map_err(failed("the proof of the key cannot be kept"))?;
+                .map_err(failed("the proof of the key cannot be stored"))?;
                 let kept: String = sqlx::query("SELECT value FROM gateway_meta WHERE name = 'key'")
                     .fetch_one(&self.pool)
                     .await

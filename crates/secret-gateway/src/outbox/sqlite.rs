@@ -45,12 +45,12 @@ impl SqliteOutbox {
             .filename(path)
             .busy_timeout(Duration::from_secs(30))
             .journal_mode(SqliteJournalMode::Wal)
-            // Answers to callers must be on disk.
+            // Responses to callers must be on disk.
             .synchronous(SqliteSynchronous::Full)
             .disable_statement_logging();
         let opening = |error| OutboxError::new("cannot open the file").with_source(error);
         let pool = SqlitePoolOptions::new()
-            // One writer: several would only wait for each other in worse order.
+            // A single writer. Several would only wait for each other.
             .max_connections(1)
             .acquire_timeout(Duration::from_secs(30))
             .connect_with(options)

@@ -1,4 +1,4 @@
-//! One line of log and a measurement for every request: who asked for what, never what was said.
+//! One log line and one measurement per request: the caller and the route, never the contents.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -16,18 +16,18 @@ const REQUEST_ID: &str = "x-request-id";
 /// The target of a request's span, for traces. It says what the line of the log says.
 pub const REQUEST_SPAN: &str = "secret_gateway::request";
 
-/// Where the extractor of callers leaves the name for the line of log.
+/// The extractor of callers stores the name here for the log line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallerName(Arc<OnceLock<String>>);
 
 impl CallerName {
     pub(crate) fn set(&self, name: &str) {
-        // The first one to say who calls is the one that decided.
+        // The first name is the one that authorised the request.
         let _ = self.0.set(name.to_owned());
     }
 }
 
-/// The caller's id of the request where it is short and plain, else one of our own.
+/// The caller's request id if it is short and printable, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let plain = |id: &&str| {
         (1..=64).contains(&id.len())
@@ -42,8 +42,8 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::new_v4().to_string(), ToOwned::to_owned)
 }
 
-/// Logs and measures a request. Its path is shown as the route's pattern: names stand in audit events,
-/// and what nobody serves may be anything.
+/// Logs and measures a request. Shows the route's pattern instead of the path, because names belong
+/// in audit events only, and an unknown path may contain anything.
 pub(super) async fn log(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let name = CallerName::default();
@@ -54,7 +54,7 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
         .map_or("unmatched", |path| path.as_str())
         .to_owned();
     let id = request_id(request.headers());
-    // Others than the known methods would make as many series as somebody likes to invent.
+    // Unknown methods would create any number of time series.
     let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "LIST" | "OPTIONS") => {
             known.to_owned()

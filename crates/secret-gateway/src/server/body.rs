@@ -1,4 +1,4 @@
-//! Bodies: bounded in size and depth before a parser sees them, wiped after.
+//! Request bodies: limited in size and depth before parsing, wiped afterwards.
 
 use axum::body::Body as HttpBody;
 use axum::extract::{FromRequest, Request};
@@ -17,7 +17,7 @@ use crate::digests::Digests;
 use crate::gateway::Gateway;
 use crate::settings::Limits;
 
-/// Why a body cannot be taken. Nothing of it is shown.
+/// Why a body is refused, without its contents.
 #[derive(Clone, Debug)]
 pub(crate) enum BodyError {
     Aborted,
@@ -46,7 +46,7 @@ impl BodyError {
                 format!("the body has more than {limit} levels of objects and arrays")
             }
             Self::TooLarge(limit) => format!("the body has more than {limit} bytes"),
-            Self::WrongContentType => "the content type has to be application/json".to_owned(),
+            Self::WrongContentType => "the content type must be application/json".to_owned(),
         }
     }
 }
@@ -61,7 +61,8 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// Reads a body as JSON. It may contain secrets: the text is wiped, and so is the value when it drops.
+/// Reads a body as JSON. It may contain secrets, so the text is wiped, and the value when it is
+/// dropped.
 pub(crate) async fn read_json(
     headers: &HeaderMap,
     body: HttpBody,
@@ -69,7 +70,7 @@ pub(crate) async fn read_json(
 ) -> Result<SecretJson, BodyError> {
     let text = read(headers, body, limits.body_bytes).await?;
     let text = std::str::from_utf8(&text).map_err(|_| BodyError::NotJson)?;
-    // The parser recurses, so the depth is known before it starts.
+    // The parser recurses, so the depth is checked first.
     if json_depth(text) > limits.depth {
         return Err(BodyError::TooDeep(limits.depth));
     }
@@ -91,7 +92,7 @@ async fn read(
     if length.is_some_and(|length| length > most) {
         return Err(BodyError::TooLarge(most));
     }
-    // In one allocation where the length is told: one that grew would leave copies behind.
+    // One allocation if the length is known: a growing buffer would leave copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(length.unwrap_or(4096)));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| BodyError::Aborted)?;
@@ -105,7 +106,7 @@ async fn read(
     Ok(text)
 }
 
-/// The members of a request's object, as JSON.
+/// The members of a request's JSON object.
 pub(crate) struct Body(pub(crate) Fields);
 
 impl FromRequest<Gateway> for Body {
@@ -129,10 +130,10 @@ impl FromRequest<Gateway> for Body {
     }
 }
 
-/// The members of an object, taken out one by one; what is left in the end is unknown and named.
+/// The members of an object, taken one by one. The remaining ones are unknown, and an error.
 pub(crate) struct Fields(GuardedMap);
 
-/// Wiped when it drops, as every value is that may contain secrets.
+/// Wiped when dropped, because a value may contain secrets.
 struct GuardedMap(Map<String, Value>);
 
 impl Drop for GuardedMap {
@@ -152,7 +153,7 @@ impl Fields {
         }
     }
 
-    /// The whole, as it is now.
+    /// The digest of the whole object in its current state.
     pub(crate) fn digest(&self, digests: &Digests, purpose: &str) -> String {
         digests.of_members(purpose, &self.0.0)
     }
@@ -163,23 +164,23 @@ impl Fields {
         self.0.0.shift_remove(name)
     }
 
-    /// A member that has to be there.
+    /// A required member.
     pub(crate) fn require(&mut self, name: &'static str) -> Result<Value, Problem> {
         self.take(name).ok_or_else(|| missing(name))
     }
 
-    /// A member that has to be a text.
+    /// A required member that must be a string.
     pub(crate) fn text(&mut self, name: &'static str) -> Result<String, Problem> {
         match self.require(name)? {
             Value::String(text) => Ok(text),
             other => {
                 drop(SecretJson::new(other));
-                Err(invalid(name, "is not a text"))
+                Err(invalid(name, "is not a string"))
             }
         }
     }
 
-    /// Names what nobody has taken.
+    /// Fails if members remain, with their names.
     pub(crate) fn finish(self) -> Result<(), Problem> {
         let unknown: Vec<String> = self
             .0
@@ -193,23 +194,23 @@ impl Fields {
         }
         Err(Problem::new(
             ProblemKind::UnknownField,
-            format!("nothing is known by the name of {}", unknown.join(", ")),
+            format!("unknown fields: {}", unknown.join(", ")),
         )
         .with("fields", unknown))
     }
 }
 
-/// A member that has to be there and is not.
+/// The error for a missing member.
 pub(crate) fn missing(field: &str) -> Problem {
     Problem::new(ProblemKind::MissingField, format!("`{field}` is missing")).with("field", field)
 }
 
-/// A member with more entries than one request may have.
+/// The error for a member with too many entries.
 pub(crate) fn too_many(field: &str, limit: usize) -> Problem {
     invalid(field, &format!("has more than {limit} entries")).with("limit", limit)
 }
 
-/// A member that cannot be taken as it is.
+/// The error for an invalid member.
 pub(crate) fn invalid(field: &str, reason: &str) -> Problem {
     Problem::new(ProblemKind::InvalidField, format!("`{field}` {reason}")).with("field", field)
 }

@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 use crate::kv::KvError;
 use crate::tokens::{PeerCertificate, Principal, Refusal, Role};
 
-/// Who calls.
+/// The caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller(pub(crate) Principal);
 

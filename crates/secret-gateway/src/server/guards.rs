@@ -55,7 +55,7 @@ fn documented(kv: bool, response: Response) -> Response {
         return response;
     }
     let (kind, detail) = match status {
-        StatusCode::NOT_FOUND => (ProblemKind::NotFound, "there is no such route"),
+        StatusCode::NOT_FOUND => (ProblemKind::NotFound, "the route does not exist"),
         StatusCode::METHOD_NOT_ALLOWED => (
             ProblemKind::MethodNotAllowed,
             "this route does not support the method",
@@ -156,7 +156,7 @@ pub(super) async fn limits(
     request: Request,
     next: Next,
 ) -> Response {
-    // A liveness probe must not report that the process is busy.
+    // A liveness probe must not fail because the process is busy.
     if is_health(request.uri().path()) {
         return next.run(request).await;
     }

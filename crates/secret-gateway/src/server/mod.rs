@@ -1,4 +1,4 @@
-//! What both APIs share: limits, hosts, headers, callers, problems.
+//! The parts that both APIs share: limits, hosts, headers, callers, problems.
 
 mod access;
 mod body;

@@ -1,4 +1,4 @@
-//! Every route, and the layers around all of them.
+//! All routes, and the layers around them.
 
 use axum::Router;
 use axum::http::header::AUTHORIZATION;
@@ -23,7 +23,7 @@ pub fn router(gateway: Gateway) -> Router {
         .merge(health::routes())
         .merge(page::routes())
         .fallback(nothing)
-        // From the inside to the outside.
+        // From the inside out.
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(gateway.clone(), guards::limits))
         .layer(from_fn_with_state(gateway.clone(), guards::hosts))
@@ -37,7 +37,7 @@ async fn nothing() -> StatusCode {
     StatusCode::NOT_FOUND
 }
 
-/// The panic's message is not answered: it may quote what it stumbled over.
+/// The response omits the panic's message, which may quote its input.
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!(target: "secret_gateway", "a request panicked");
     Problem::new(

@@ -1,4 +1,4 @@
-//! Listens, and ends what it began.
+//! Listens, and shuts down gracefully.
 
 use std::fmt;
 use std::io;
@@ -19,10 +19,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest head of a request.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// How often the healer looks.
+/// The interval of the healer.
 const HEAL_EVERY: Duration = Duration::from_secs(10);
 
-/// Why the gateway does not listen.
+/// The gateway cannot listen, with the cause.
 #[derive(Debug)]
 pub struct ServeError {
     doing: &'static str,
@@ -41,8 +41,8 @@ impl std::error::Error for ServeError {
     }
 }
 
-/// Serves until `stop` is ready, then takes no more connections, lets requests end for as long as the
-/// settings say, and waits for the work that they began.
+/// Serves until `stop` is ready. Then accepts no more connections, lets requests continue for the
+/// configured time, and waits for the work that they began.
 ///
 /// # Errors
 /// If it cannot listen, or its certificate cannot be used.
@@ -54,20 +54,20 @@ pub async fn serve(
     let failed = |doing| move |source| ServeError { doing, source };
     listener
         .set_nonblocking(true)
-        .map_err(failed("the address cannot be listened at"))?;
+        .map_err(failed("cannot listen at the address"))?;
     let settings = gateway.settings().clone();
     let handle: Handle<SocketAddr> = Handle::new();
     let stopping = handle.clone();
     tokio::spawn(async move {
         stop.await;
-        tracing::info!(target: "secret_gateway", "stopping: no more connections, requests under way go on");
+        tracing::info!(target: "secret_gateway", "stopping: no more connections, running requests continue");
         stopping.graceful_shutdown(Some(settings.shutdown));
     });
     health::probe(&gateway).await;
     let background = tokio::spawn(background(gateway.clone()));
     let service = router(gateway.clone()).into_make_service();
     let mut server = axum_server::from_tcp(listener)
-        .map_err(failed("the address cannot be listened at"))?
+        .map_err(failed("cannot listen at the address"))?
         .handle(handle)
         .http1_only();
     server
@@ -87,12 +87,12 @@ pub async fn serve(
         }
     };
     background.abort();
-    // A staging whose caller is gone is still one that its record tells of.
+    // A change whose caller is gone still has its record.
     let _ = tokio::time::timeout(settings.shutdown, gateway.finish()).await;
     served.map_err(failed("the server ended"))
 }
 
-/// Probes, heals, and keeps the metrics bounded.
+/// Probes the stores, heals, and limits the memory of metrics.
 async fn background(gateway: Gateway) {
     let probing = async {
         loop {
@@ -103,7 +103,7 @@ async fn background(gateway: Gateway) {
     let healing = async {
         loop {
             if let Err(error) = connector::heal(&gateway).await {
-                tracing::warn!(target: "secret_gateway", %error, "healing failed and is tried again");
+                tracing::warn!(target: "secret_gateway", %error, "healing failed and will be retried");
             }
             if let Some(metrics) = gateway.metrics() {
                 metrics.run_upkeep();

@@ -1,4 +1,4 @@
-//! TLS: the certificate, read again when it changes, and the certificates of clients.
+//! TLS: the server's certificate, reloaded when it changes, and client certificates.
 
 use std::io;
 use std::path::Path;
@@ -19,10 +19,10 @@ use tower::Layer as _;
 use crate::settings::Tls;
 use crate::tokens::PeerCertificate;
 
-/// How often the files are looked at.
+/// The interval of checking the files.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The configuration of now, and the task that keeps it so.
+/// The current configuration, and the task that reloads it.
 pub(super) fn config(tls: &Tls) -> io::Result<RustlsConfig> {
     let config = RustlsConfig::from_config(load(tls)?);
     let (ours, tls) = (config.clone(), tls.clone());
@@ -38,11 +38,11 @@ pub(super) fn config(tls: &Tls) -> io::Result<RustlsConfig> {
                 Ok(loaded) => {
                     ours.reload_from_config(loaded);
                     known = now;
-                    tracing::info!(target: "secret_gateway", "the TLS certificate was read again");
+                    tracing::info!(target: "secret_gateway", "the TLS certificate was reloaded");
                 }
-                // Files are changed one after the other: the next look finds both.
+                // The files are changed one after the other. The next check finds both.
                 Err(error) => {
-                    tracing::warn!(target: "secret_gateway", %error, "the changed TLS certificate cannot be used yet; the old one goes on");
+                    tracing::warn!(target: "secret_gateway", %error, "the changed TLS certificate cannot be used yet; the old one stays in use");
                 }
             }
         }
@@ -98,7 +98,7 @@ fn load(tls: &Tls) -> io::Result<Arc<ServerConfig>> {
                     .add(certificate)
                     .map_err(|error| wrong(path, &error))?;
             }
-            // Who shows no certificate needs a token.
+            // A client without a certificate needs a token.
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .allow_unauthenticated()
                 .build()
@@ -113,7 +113,7 @@ fn load(tls: &Tls) -> io::Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Accepts a connection and tells its requests which client certificate it came with.
+/// Accepts a connection, and passes its client certificate to its requests.
 #[derive(Clone, Debug)]
 pub(super) struct Acceptor(RustlsAcceptor);
 

@@ -89,7 +89,7 @@ pub struct Limits {
     pub concurrency: usize,
 }
 
-/// What the KV API speaks, and where.
+/// The protocol and the names of the KV API.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Kv {
@@ -110,11 +110,11 @@ pub enum KvVersion {
     Two,
 }
 
-/// Which JWTs are taken.
+/// Which JWTs are accepted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Jwt {
-    /// Where their keys are.
+    /// The source of their keys.
     pub keys: JwtKeys,
     /// `iss`.
     pub issuer: String,
@@ -126,17 +126,17 @@ pub struct Jwt {
     pub workspace_claim: String,
 }
 
-/// Where the public keys of JWTs are.
+/// The source of the public keys of JWTs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum JwtKeys {
     /// In a file.
     File(PathBuf),
-    /// Behind an address.
+    /// At a URL.
     Url(url::Url),
 }
 
-/// Settings that cannot be taken as they are: which, why, and what to do.
+/// An invalid setting: its name, the reason and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSetting(String);
 
@@ -154,11 +154,11 @@ impl InvalidSetting {
     }
 }
 
-/// Settings as texts, by name, from the last place that is asked first: flags, environment, file.
+/// Unparsed settings by name. The first source that sets one wins: flags, environment, file.
 #[derive(Clone, Default)]
 pub struct Texts(BTreeMap<&'static str, String>);
 
-/// Names only.
+/// Shows only names.
 impl fmt::Debug for Texts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -166,30 +166,30 @@ impl fmt::Debug for Texts {
 }
 
 impl Texts {
-    /// Nothing is set.
+    /// No settings.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets what is not set yet.
+    /// Sets a setting that is not set yet.
     ///
     /// # Errors
-    /// For a name that no setting has.
+    /// For an unknown name.
     pub fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), InvalidSetting> {
         let known = TABLE.iter().find(|setting| setting.name == name);
         let setting = known.ok_or_else(|| {
             let names: Vec<&str> = TABLE.iter().map(|setting| setting.name).collect();
             InvalidSetting::new(
                 &name.escape_debug().to_string(),
-                format_args!("no setting has this name; there are {}", names.join(", ")),
+                format_args!("is not a setting; the settings are {}", names.join(", ")),
             )
         })?;
         self.0.entry(setting.name).or_insert_with(|| value.into());
         Ok(())
     }
 
-    /// Adds what a lookup of variables knows; an empty one is unset.
+    /// Adds the settings of a lookup of variables. An empty variable is unset.
     pub fn set_environment(&mut self, variables: impl Fn(&str) -> Option<String>) {
         for setting in TABLE {
             if let Some(value) = variables(&variable(setting.name)).filter(|text| !text.is_empty())
@@ -199,10 +199,10 @@ impl Texts {
         }
     }
 
-    /// Adds what a JSON file says: one object, strings, numbers and booleans.
+    /// Adds the settings of a JSON file: one object with strings, numbers and booleans.
     ///
     /// # Errors
-    /// If it cannot be read, is no such object, or names what no setting is.
+    /// If it cannot be read, is not such an object, or contains an unknown name.
     pub fn set_file(&mut self, path: &Path) -> Result<(), InvalidSetting> {
         let place = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
@@ -210,7 +210,7 @@ impl Texts {
         })?;
         // The parser's message would quote the text.
         let Ok(Value::Object(members)) = serde_json::from_str(&text) else {
-            return Err(InvalidSetting::new(&place, "is no JSON object"));
+            return Err(InvalidSetting::new(&place, "is not a JSON object"));
         };
         for (name, value) in members {
             let text = match value {
@@ -219,7 +219,7 @@ impl Texts {
                 _ => {
                     return Err(InvalidSetting::new(
                         &name,
-                        "is neither text, number nor boolean",
+                        "is not a string, a number or a boolean",
                     ));
                 }
             };
@@ -258,10 +258,10 @@ impl Texts {
         items.map(str::trim).filter(|item| !item.is_empty())
     }
 
-    /// Parses all of them.
+    /// Parses all settings.
     ///
     /// # Errors
-    /// The first that cannot be taken as it is.
+    /// The first invalid setting.
     pub fn parse(&self) -> Result<Settings, InvalidSetting> {
         let data_folder = self.path("data-folder").unwrap_or_default();
         let data_folder = std::path::absolute(data_folder)
@@ -338,16 +338,16 @@ impl Texts {
             })),
             (None, None) if client_authorities.is_some() => Err(InvalidSetting::new(
                 "client-ca-file",
-                "client certificates need `tls-cert-file`",
+                "client certificates require `tls-cert-file`",
             )),
             (None, None) => Ok(None),
             (Some(_), None) => Err(InvalidSetting::new(
                 "tls-key-file",
-                "is missing beside `tls-cert-file`",
+                "is missing; `tls-cert-file` requires it",
             )),
             (None, Some(_)) => Err(InvalidSetting::new(
                 "tls-cert-file",
-                "is missing beside `tls-key-file`",
+                "is missing; `tls-key-file` requires it",
             )),
         }
     }
@@ -369,7 +369,7 @@ impl Texts {
         {
             return Err(InvalidSetting::new(
                 "kv-mount",
-                "is not one path segment of A-Z, a-z, 0-9, _, - and ., or is one of Vault's own",
+                "is not one path segment of A-Z, a-z, 0-9, _, - and ., or is reserved by Vault",
             ));
         }
         let prefix = self
@@ -384,7 +384,7 @@ impl Texts {
         {
             return Err(InvalidSetting::new(
                 "kv-prefix",
-                "has other characters than A-Z, a-z, 0-9, _, -, . and single /",
+                "contains other characters than A-Z, a-z, 0-9, _, -, . and single /",
             ));
         }
         let version = match self.text("kv-version") {
@@ -406,7 +406,7 @@ impl Texts {
                     if self.text(name).is_some() {
                         return Err(InvalidSetting::new(
                             name,
-                            "JWTs need `jwks-file` or `jwks-url` too",
+                            "JWTs require `jwks-file` or `jwks-url`",
                         ));
                     }
                 }
@@ -417,12 +417,12 @@ impl Texts {
             (Some(_), Some(_)) => {
                 return Err(InvalidSetting::new(
                     "jwks-url",
-                    "`jwks-file` is set too, and one is enough",
+                    "`jwks-file` is set too; set only one of them",
                 ));
             }
         };
         let required = |name: &str| {
-            let reason = "has to be set with JWTs: a token for somebody else must not be taken";
+            let reason = "must be set with JWTs, so that tokens for other audiences are refused";
             self.text(name)
                 .map(ToOwned::to_owned)
                 .ok_or_else(|| InvalidSetting::new(name, reason))
@@ -438,32 +438,32 @@ impl Texts {
 }
 
 impl Settings {
-    /// What is not allowed together.
+    /// Checks combinations of settings.
     fn check(&self) -> Result<(), InvalidSetting> {
         if !self.listens_on_loopback() {
             if self.tls.is_none() && !self.behind_proxy {
                 return Err(InvalidSetting::new(
                     "listen",
-                    "beyond loopback the gateway needs `tls-cert-file` and `tls-key-file`, or `behind-proxy=true` where a proxy ends TLS",
+                    "beyond loopback the gateway requires `tls-cert-file` and `tls-key-file`, or `behind-proxy=true` if a proxy terminates TLS",
                 ));
             }
             if self.allowed_hosts == AllowedHosts::default() {
                 return Err(InvalidSetting::new(
                     "allowed-hosts",
-                    "beyond loopback name the hosts that clients ask for, such as secret-gateway.airbyte.svc:8220",
+                    "beyond loopback, set the host names that clients use, such as secret-gateway.airbyte.svc:8220",
                 ));
             }
         }
         if self.store.is_some() && self.store_settings.is_some() {
             return Err(InvalidSetting::new(
                 "store",
-                "`store-settings` is set too, and one is enough",
+                "`store-settings` is set too; set only one of them",
             ));
         }
         Ok(())
     }
 
-    /// Whether only this machine reaches it.
+    /// Whether only this machine can reach it.
     #[must_use]
     pub fn listens_on_loopback(&self) -> bool {
         self.listen.ip().is_loopback()
@@ -472,7 +472,7 @@ impl Settings {
 
 fn jwks_url(text: &str) -> Result<url::Url, InvalidSetting> {
     let invalid = |reason: &str| InvalidSetting::new("jwks-url", reason);
-    let url = url::Url::parse(text).map_err(|_| invalid("is no URL"))?;
+    let url = url::Url::parse(text).map_err(|_| invalid("is not a URL"))?;
     let loopback = match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
@@ -480,7 +480,7 @@ fn jwks_url(text: &str) -> Result<url::Url, InvalidSetting> {
         None => return Err(invalid("has no host")),
     };
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("carries credentials"));
+        return Err(invalid("contains credentials"));
     }
     match url.scheme() {
         "https" => Ok(url),
@@ -489,7 +489,7 @@ fn jwks_url(text: &str) -> Result<url::Url, InvalidSetting> {
     }
 }
 
-/// The table bounds it far below what any `usize` holds.
+/// The table limits it far below the maximum of `usize`.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! From a request to the principal behind it.
+//! Authenticates a request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Expired => "the token has expired",
             Self::Missing => {
-                "there is no token; send `Authorization: Bearer …` or `X-Vault-Token: …`"
+                "the token is missing; send `Authorization: Bearer …` or `X-Vault-Token: …`"
             }
             Self::NoGrant => "the JWT has no role or no workspace of this gateway",
             Self::Unavailable => "the gateway cannot read its tokens",

@@ -21,7 +21,7 @@ use super::principal::{Binding, Principal, Role};
 /// The prefix of every token, so that source code scanners recognise it.
 const TOKEN_PREFIX: &str = "sgw_";
 
-/// More than ten thousand tokens need, and less than a wrong path could make us read.
+/// More than ten thousand tokens need. Limits what a wrong path makes us read.
 const MAX_BYTES: u64 = 8 << 20;
 
 /// The grant of a new token.
@@ -155,7 +155,7 @@ impl Entry {
     }
 }
 
-/// A token file. Every holder sees its changes: it is reread when it has changed.
+/// A token file. It is reread when it has changed, so that every process sees the changes.
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
@@ -213,7 +213,7 @@ impl fmt::Display for TokenFileError {
             ),
             Self::Malformed(path) => write!(f, "{} is not a token file", path.display()),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Unknown(name) => write!(f, "there is no token `{}`", name.escape_debug()),
+            Self::Unknown(name) => write!(f, "the token `{}` does not exist", name.escape_debug()),
             Self::Grant(reason) => f.write_str(reason),
         }
     }
@@ -222,7 +222,7 @@ impl fmt::Display for TokenFileError {
 impl std::error::Error for TokenFileError {}
 
 impl TokenFile {
-    /// Creates the tokens of this file. The file need not exist yet: then there are no tokens.
+    /// Uses the tokens of this file. If the file does not exist, there are no tokens.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -237,7 +237,7 @@ impl TokenFile {
         self.path.exists()
     }
 
-    /// The principal of a token. Every hash is compared in constant time, whatever is found.
+    /// The principal of a token. Every hash is compared in constant time, even after a match.
     ///
     /// # Errors
     /// If the file cannot be read: then every caller is refused.
@@ -420,7 +420,7 @@ fn load(path: &Path) -> Result<Contents, TokenFileError> {
     serde_json::from_str(&text).map_err(|_| TokenFileError::Malformed(path.to_owned()))
 }
 
-/// A file for its owner alone.
+/// Opens a file that only its owner can read.
 pub(crate) fn private(path: &Path, new: bool) -> io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options

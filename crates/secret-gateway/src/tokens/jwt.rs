@@ -27,7 +27,7 @@ const REFETCH: Duration = Duration::from_secs(30);
 /// accepted.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// How long they are used while the address does not answer.
+/// How long they are used while the address does not respond.
 const KEPT_WITHOUT_ANSWER: Duration = Duration::from_secs(3600);
 
 /// Longer tokens are refused.
@@ -54,7 +54,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// The key of an id; the only one, where the token names none.
+    /// The key of an id, or the only key if the token has no id.
     fn find(&self, id: Option<&str>) -> Option<Jwk> {
         match (id, self.set.keys.as_slice()) {
             (Some(id), _) => self.set.find(id).cloned(),
@@ -137,7 +137,7 @@ impl Jwts {
             .get("sub")
             .and_then(Value::as_str)
             .unwrap_or("without subject");
-        // It goes into audit events and logs.
+        // Becomes part of audit events and logs.
         let name: String = subject
             .chars()
             .filter(|char| !char.is_control())
@@ -191,7 +191,7 @@ impl Jwts {
         keys.find(id)
     }
 
-    /// A key that was known, where its address does not answer now.
+    /// A known key, while its address does not respond.
     fn old(&self, id: Option<&str>) -> Option<Jwk> {
         let locked = self.locked();
         let keys = locked.as_ref()?;
@@ -352,7 +352,7 @@ mod tests {
         let asked = || published.lock().unwrap().1;
         let publish = |keys| published.lock().unwrap().0 = keys;
 
-        // The address is down: try again later, which is no verdict about the token.
+        // The address is down. The caller should retry, because the token may be valid.
         assert_eq!(
             jwts.principal(&of_one).await.unwrap_err(),
             Refusal::Unavailable
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(jwts.principal(&of_one).await.unwrap().name, "jwt:pod");
         let before = asked();
         for _ in 0..10 {
-            // Whoever invents key ids does not make us ask more often.
+            // Invented key ids do not cause more requests.
             assert_eq!(jwts.principal(&of_two).await.unwrap_err(), Refusal::Unknown);
             jwts.principal(&of_one).await.unwrap();
         }
@@ -370,12 +370,12 @@ mod tests {
         jwts.refetch = Duration::ZERO;
         publish(set(&[("one", &one), ("two", &two)]));
         jwts.principal(&of_two).await.unwrap();
-        // A key that was taken back is good until the set is old, and no longer.
+        // A revoked key is accepted until the key set is old, and no longer.
         publish(set(&[("two", &two)]));
         jwts.principal(&of_one).await.unwrap();
         jwts.kept = Duration::ZERO;
         assert_eq!(jwts.principal(&of_one).await.unwrap_err(), Refusal::Unknown);
-        // While nobody can be asked, what was known goes on for a while.
+        // While the address does not respond, known keys are accepted for a while.
         publish(None);
         jwts.principal(&of_two).await.unwrap();
         jwts.kept_without_answer = Duration::ZERO;

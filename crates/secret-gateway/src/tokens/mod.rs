@@ -1,4 +1,4 @@
-//! Who calls: tokens, JWTs and client certificates become principals with roles and bindings.
+//! Callers: tokens, JWTs and client certificates become principals with roles and bindings.
 
 mod authenticate;
 mod file;

@@ -1,4 +1,4 @@
-//! What a caller may do, and with whose secrets.
+//! The permissions of a caller, and the secrets that they apply to.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use secret_persistence::{Actor, Coordinate, Scope};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a caller may do.
+/// A permission of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -187,7 +187,7 @@ mod tests {
         assert!(
             Binding::All.sees(&coordinate(theirs)) && Binding::All.sees_scope(&Scope::ephemeral())
         );
-        // Bound to nothing sees nothing.
+        // A binding to nothing permits nothing.
         let nothing = Binding::To {
             workspaces: BTreeSet::new(),
             prefixes: Vec::new(),

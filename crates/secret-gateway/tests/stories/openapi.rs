@@ -22,7 +22,7 @@ async fn every_operation_of_the_document_is_served_and_every_reference_leads_som
             assert_ne!(answer.status.as_u16(), 405, "{method} {path}");
             if answer.status.as_u16() == 404 {
                 assert_ne!(
-                    answer.body["detail"], "there is no such route",
+                    answer.body["detail"], "the route does not exist",
                     "{method} {path}"
                 );
             }

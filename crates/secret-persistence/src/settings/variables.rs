@@ -284,7 +284,7 @@ mod tests {
                 "A='canary\nB=c\n",
                 "line 1 of the file: the value of A opens a quote",
             ),
-            ("A=b\ncanary: d", "line 2 of the file is no assignment"),
+            ("A=b\ncanary: d", "line 2 of the file is not an assignment"),
             (
                 "A=b\n\nVAULT_AUTH_TOKEN\n",
                 "line 3 of the file is not an assignment",

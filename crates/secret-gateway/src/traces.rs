@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Sends spans to the collector of the environment, if it names one.
 pub(crate) fn provider() -> Result<Option<SdkTracerProvider>, Box<dyn Error + Send + Sync>> {
     let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    if !ENDPOINTS.iter().any(|name| is_set(&name)) {
+    if !ENDPOINTS.iter().any(is_set) {
         return Ok(None);
     }
     let exporter = SpanExporter::builder()

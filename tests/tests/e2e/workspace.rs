@@ -477,6 +477,7 @@ fn the_readme_begins_with_two_commands() {
     for script in [
         "scripts/lines",
         "scripts/picture",
+        "scripts/release",
         "scripts/rustc-and-clippy",
         "scripts/test",
         ".ci/run",

@@ -86,10 +86,7 @@ fn every_named_command_exists() {
     let page = page();
     let mut named = 0;
     for part in page.split("secret-migrate ").skip(1) {
-        let command: String = part
-            .chars()
-            .take_while(|char| char.is_ascii_lowercase())
-            .collect();
+        let command: String = part.chars().take_while(char::is_ascii_lowercase).collect();
         lab.run(&[&command, "-h"]).expect(0);
         named += 1;
     }
@@ -108,9 +105,8 @@ fn the_values_of_before_and_after_are_understood() {
         .iter()
         .map(|text| {
             let secrets = KubernetesSecrets::none().with_file(&secret).unwrap();
-            Settings::from_helm(text, &secrets, &Environment::empty())
-                .map(|settings| settings.kind())
-                .unwrap_or_else(|error| panic!("{error}\n{text}"))
+            let settings = Settings::from_helm(text, &secrets, &Environment::empty());
+            settings.unwrap().kind()
         })
         .collect();
     assert_eq!(kinds, [Kind::Database, Kind::Aws]);

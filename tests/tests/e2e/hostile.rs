@@ -13,7 +13,7 @@ use secret_persistence_core::{
     SecretPersistence, SecretPersistenceExt, SecretValue, Write, settings::SettingMap,
 };
 use secret_persistence_gcp::GoogleSecretManager;
-use secret_persistence_vault::{Vault};
+use secret_persistence_vault::Vault;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use secret_persistence::ErrorKind;
 use secret_persistence_migrate::{Class, Finding, Report, Stop};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -162,6 +163,11 @@ impl Output {
 
 /// The exit status of a report.
 fn status_of(report: &Report) -> Status {
+    let nothing_done =
+        matches!(report.stopped, None | Some(Stop::Failures)).then(|| shared(report));
+    if let Some(status) = nothing_done.flatten() {
+        return status;
+    }
     match report.stopped {
         Some(Stop::Cancelled) => Status::Interrupted,
         // Verify refuses nothing: it has found configurations that would not work.
@@ -172,6 +178,32 @@ fn status_of(report: &Report) -> Status {
         None if report.failed > 0 || report.tally.lost > 0 => Status::Found,
         None => Status::Done,
     }
+}
+
+/// The exit status if nothing was done and every secret failed for the same reason: some stores ask
+/// for credentials and permissions when they open, others with each request.
+fn shared(report: &Report) -> Option<Status> {
+    let tally = &report.tally;
+    let done = tally.written
+        + tally.resumed
+        + tally.restored
+        + tally.present
+        + tally.verified
+        + tally.hydrated
+        + tally.deleted
+        + tally.split;
+    let known = [
+        ErrorKind::PermissionDenied,
+        ErrorKind::Unauthenticated,
+        ErrorKind::Unavailable,
+    ];
+    let kind_of = |name: &str| known.into_iter().find(|kind| kind.as_str() == name);
+    let kinds: Option<Vec<ErrorKind>> = report
+        .failures
+        .iter()
+        .map(|failure| kind_of(&failure.kind))
+        .collect();
+    Status::of_all(&kinds.filter(|_| done == 0)?)
 }
 
 /// Every nonzero number of the tally, with the engine's names.

@@ -13,8 +13,8 @@ pub(crate) enum Status {
     Done = 0,
     /// The run finished and found a problem: a difference, a conflict, a failed step.
     Found = 1,
-    /// An argument, a URL, a setting, a credential or an input file is wrong and must be corrected
-    /// first.
+    /// An argument, a URL, a setting, a credential, a permission or an input file is wrong and must
+    /// be corrected first.
     Input = 2,
     /// Refused or stopped until the operator decides or confirms something.
     Undecided = 3,
@@ -29,7 +29,7 @@ pub(crate) const EXIT_STATUSES: &str = "\
 Exit status:
     0  done, everything in order
     1  finished and found a problem (a difference, a conflict, a failed step), which is listed
-    2  an argument, URL, setting, credential or input file is wrong; correct it first
+    2  an argument, URL, setting, credential, permission or input file is wrong; correct it first
     3  refused or stopped until you decide or confirm what the message says
     4  a store, database or file failed midway; the same command continues from there
   130  stopped by Ctrl-C or SIGTERM; the same command continues from there";
@@ -114,14 +114,38 @@ impl Status {
     /// opens.
     pub(crate) fn of(error: &Error) -> Self {
         match error.kind() {
-            ErrorKind::InvalidConfig
-            | ErrorKind::InvalidCoordinate
-            | ErrorKind::Unauthenticated => Self::Input,
             // Something missing when a store opens is misspelt: a database, a mount, a vault.
             ErrorKind::NotFound if error.operation() == Some(Operation::Open) => Self::Input,
+            kind if is_input(kind) => Self::Input,
             _ => Self::Failed,
         }
     }
+
+    /// The exit status if nothing succeeded and these are the reasons: the same as that of a store
+    /// that does not open for such a reason. `None` if there are none, or they need different
+    /// actions.
+    pub(crate) fn of_all(kinds: &[ErrorKind]) -> Option<Self> {
+        let all = |is_it: fn(&ErrorKind) -> bool| !kinds.is_empty() && kinds.iter().all(is_it);
+        if all(|kind| is_input(*kind)) {
+            Some(Self::Input)
+        } else if all(|kind| *kind == ErrorKind::Unavailable) {
+            Some(Self::Failed)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether the operator must correct something before anything can be done. A missing permission is
+/// one of these: some stores do not tell it from a name that is misspelt.
+fn is_input(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::InvalidConfig
+            | ErrorKind::InvalidCoordinate
+            | ErrorKind::PermissionDenied
+            | ErrorKind::Unauthenticated
+    )
 }
 
 impl From<Error> for Failure {
@@ -189,12 +213,20 @@ mod tests {
             (ErrorKind::NotFound, Operation::Open, Status::Input),
             (ErrorKind::NotFound, Operation::Read, Status::Failed),
             (ErrorKind::Unavailable, Operation::Open, Status::Failed),
-            (ErrorKind::PermissionDenied, Operation::List, Status::Failed),
+            (ErrorKind::PermissionDenied, Operation::Open, Status::Input),
+            (ErrorKind::PermissionDenied, Operation::List, Status::Input),
         ] {
             let error = Error::new(kind, "so it is").with_operation(operation);
             assert_eq!(Failure::from(error.clone()).status(), status, "{error}");
             let within = Failure::from(MigrateError::from(error.clone()));
             assert_eq!(within.status(), status, "{error}");
         }
+        let denied = [ErrorKind::PermissionDenied, ErrorKind::Unauthenticated];
+        assert_eq!(Status::of_all(&denied), Some(Status::Input));
+        let silent = [ErrorKind::Unavailable; 2];
+        assert_eq!(Status::of_all(&silent), Some(Status::Failed));
+        let mixed = [ErrorKind::Unavailable, ErrorKind::PermissionDenied];
+        assert_eq!(Status::of_all(&mixed), None);
+        assert_eq!(Status::of_all(&[]), None);
     }
 }

@@ -51,7 +51,8 @@ impl Installation {
         let others = fleet.rows().enumerate();
         let rows = rows.chain(others.map(|(row, (saved, _))| (row.to_string(), saved)));
         let lines = rows.map(|(id, configuration)| {
-            let line = json!({"id": id, "baseId": WORKSPACE, "configuration": configuration});
+            let line =
+                json!({"id": id, "baseId": WORKSPACE.to_string(), "configuration": configuration});
             format!("{line}\n")
         });
         let lines: String = lines.collect();

@@ -21,6 +21,7 @@ mod ring;
 mod rooms;
 mod round_trips;
 mod servers;
+mod statuses;
 mod stores;
 mod tool;
 mod tool_azure;

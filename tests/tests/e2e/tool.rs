@@ -78,7 +78,7 @@ async fn a_fleet_goes_round_the_stores_and_comes_back() {
     let lines = fleet.rows().enumerate().map(|(row, (saved, _))| {
         let line = json!({
             "id": row.to_string(),
-            "baseId": WORKSPACE,
+            "baseId": WORKSPACE.to_string(),
             "configuration": saved,
         });
         format!("{line}\n")

@@ -1,7 +1,9 @@
 //! `check`: checks a store end to end with a test secret.
 
 use secret_persistence::Environment;
-use secret_persistence_core::{CheckOptions, SecretPersistenceExt, StepOutcome};
+use secret_persistence_core::{
+    CheckOptions, CheckReport, CheckStep, ErrorKind, Operation, SecretPersistenceExt, StepOutcome,
+};
 use serde_json::{Value, json};
 
 use crate::cli::CheckArgs;
@@ -35,11 +37,11 @@ pub(crate) async fn run(
         .check_telling(&options, &|step| output.line(step.to_string()))
         .await;
     output.line(report.conclusion());
-    // Any other error would have prevented opening the store.
+    // Some stores refuse to open for the same reason.
     let status = match report.shared_failure() {
         Some(error) => Status::of(error),
         None if report.failures().next().is_none() => Status::Done,
-        None => Status::Found,
+        None => nothing_done(&report).unwrap_or(Status::Found),
     };
     let steps: Vec<Value> = report
         .steps
@@ -67,4 +69,17 @@ pub(crate) async fn run(
         }),
     );
     Ok(status)
+}
+
+/// The exit status if every step but the identity failed for the same reason: some stores know it
+/// without a request.
+fn nothing_done(report: &CheckReport) -> Option<Status> {
+    let is_done = |step: &CheckStep| {
+        step.operation != Operation::Identity && matches!(step.outcome, StepOutcome::Done(_))
+    };
+    if report.steps.iter().any(is_done) {
+        return None;
+    }
+    let kinds: Vec<ErrorKind> = report.failures().map(|(_, error)| error.kind()).collect();
+    Status::of_all(&kinds)
 }

@@ -98,37 +98,74 @@ impl Settings {
 
     /// The name of a setting in the form, if it has one.
     fn called(&self, row: &Setting) -> Option<String> {
+        self.key(row).map(|name| match self.form {
+            Form::Variables => name,
+            Form::Helm(_) | Form::Json => format!("`{name}`"),
+        })
+    }
+
+    fn key(&self, row: &Setting) -> Option<String> {
         match &self.form {
             Form::Variables => row.env.first().map(|name| (*name).to_owned()),
-            Form::Helm(place) => row.helm.first().map(|key| format!("`{place}.{key}`")),
-            Form::Json => row.json.first().map(|key| format!("`{key}`")),
+            Form::Helm(place) => {
+                let is_common = COMMON.iter().any(|common| common.name == row.name);
+                let place = if is_common { helm::COMMON_PLACE } else { place };
+                row.helm.first().map(|key| format!("{place}.{key}"))
+            }
+            Form::Json => row.json.first().map(|key| (*key).to_owned()),
         }
     }
 
     /// The same error with the names of the form in its hint. Backends only know variables.
     pub(crate) fn advise(&self, error: Error) -> Error {
-        let Some(hint) = error.hint().filter(|_| self.form != Form::Variables) else {
-            return error;
-        };
-        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        let mut advice = String::new();
-        let mut rest = hint;
+        match error.hint().map(|hint| self.reworded(hint)) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+
+    /// The same error about a setting, which names what the user wrote: key tables know one name of
+    /// a setting, and its variables.
+    pub(crate) fn name_as_written(&self, error: Error) -> Error {
+        let message = self.reworded(error.message());
+        self.advise(error.with_message(message))
+    }
+
+    fn reworded(&self, text: &str) -> String {
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+        let mut said = String::with_capacity(text.len());
+        let mut rest = text;
         while let Some(at) = rest.find(is_part) {
             let (before, word) = rest.split_at(at);
             let end = word.find(|letter| !is_part(letter)).unwrap_or(word.len());
             let (word, after) = word.split_at(end);
-            let row = self
-                .store
-                .table()
-                .iter()
-                .find(|row| row.env.contains(&word));
-            let key = row.and_then(|row| self.called(row));
-            advice += before;
-            advice += key.as_deref().unwrap_or(word);
+            let is_quoted = before.ends_with('`') && after.starts_with('`');
+            said += before;
+            said += &match (self.written(word, is_quoted), is_quoted) {
+                (None, _) => word.to_owned(),
+                (Some(name), true) => name,
+                (Some(name), false) => format!("`{name}`"),
+            };
             rest = after;
         }
-        advice += rest;
-        error.with_hint(advice)
+        said += rest;
+        said
+    }
+
+    /// How the user wrote a setting, given its quoted name or one of its variables. `None` if the
+    /// word is neither, or is what the user wrote.
+    fn written(&self, word: &str, is_quoted: bool) -> Option<String> {
+        let (values, row) = [&self.store, &self.common].into_iter().find_map(|values| {
+            let is_it = |row: &&Setting| is_quoted && row.name == word || row.env.contains(&word);
+            Some((values, values.table().iter().find(is_it)?))
+        })?;
+        match (values.variable(row.name), &self.form) {
+            (Some(_), _) if row.env.contains(&word) => None,
+            (Some(variable), _) => Some(variable.to_owned()),
+            // In a URL, a setting has the name of its row.
+            (None, Form::Variables) => None,
+            (None, _) => self.key(row),
+        }
     }
 
     /// The kind of store.
@@ -220,8 +257,8 @@ impl Settings {
     pub fn check(&self) -> Result<()> {
         self.owner()?;
         Layering::of(self)?;
-        audit_mode(&self.common)?;
-        (self.backend()?.check)(&self.store).map_err(|error| self.advise(error))?;
+        audit_mode(&self.common).map_err(|error| self.name_as_written(error))?;
+        (self.backend()?.check)(&self.store).map_err(|error| self.name_as_written(error))?;
         match &self.mirror {
             Some(mirror) => mirror.check(),
             None => Ok(()),

@@ -115,7 +115,8 @@ impl fmt::Debug for StoresSettings {
 /// file or sink.
 pub async fn stores(settings: impl Into<StoresSettings>) -> Result<Stores> {
     let settings = settings.into();
-    let audit = audit::sink(settings.default.common(), settings.sink.clone())?;
+    let audit = audit::sink(settings.default.common(), settings.sink.clone())
+        .map_err(|error| settings.default.name_as_written(error))?;
     let owner = settings.default.owner()?;
     let around = settings.default.around_others();
     let default = connect(settings.default).await?;

@@ -157,6 +157,8 @@ impl Setting {
 pub struct SettingMap {
     table: &'static [Setting],
     values: BTreeMap<&'static str, SecretValue>,
+    /// The environment variables that values were read from.
+    variables: BTreeMap<&'static str, &'static str>,
     trust: Trust,
 }
 
@@ -167,6 +169,7 @@ impl SettingMap {
         Self {
             table,
             values: BTreeMap::new(),
+            variables: BTreeMap::new(),
             trust: Trust::Operator,
         }
     }
@@ -274,12 +277,13 @@ impl SettingMap {
             if self.values.contains_key(setting.name) {
                 continue;
             }
-            let found = setting
-                .env
-                .iter()
-                .find_map(|name| variable(name).filter(|value| !value.is_empty()));
-            if let Some(value) = found {
+            let found = setting.env.iter().find_map(|name| {
+                let value = variable(name).filter(|value| !value.is_empty())?;
+                Some((*name, value))
+            });
+            if let Some((name, value)) = found {
                 self.values.insert(setting.name, SecretValue::new(value));
+                self.variables.insert(setting.name, name);
             }
         }
     }
@@ -309,6 +313,14 @@ impl SettingMap {
     pub fn is_set(&self, name: &str) -> bool {
         self.row(name)
             .is_some_and(|setting| self.values.contains_key(setting.name))
+    }
+
+    /// The environment variable that a value was read from, without a prefix; `None` if it was set
+    /// in another way or is unset.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&'static str> {
+        let setting = self.row(name)?;
+        self.variables.get(setting.name).copied()
     }
 
     /// A value that is not secret, parsed.
@@ -640,6 +652,8 @@ mod tests {
             _ => None,
         });
         assert_eq!(settings.text("mode"), Some("plain"));
+        assert_eq!(settings.variable("mode"), Some("OLD_MODE"));
+        assert_eq!(settings.variable("pool-size"), None);
         assert_eq!(settings.parse::<u32>("pool-size").unwrap(), Some(3));
         settings.set("mode", "plain").unwrap();
         assert!(settings.set("mode", "encrypted").is_err());

@@ -133,8 +133,11 @@ pub(crate) struct Layering {
 impl Layering {
     /// Reads the layers, with the store's quotas as defaults.
     pub(crate) fn of(settings: &Settings) -> Result<Self> {
-        let values = &settings.common;
         let quotas = settings.backend()?.quotas.map(|quotas| quotas());
+        Self::read(&settings.common, quotas).map_err(|error| settings.name_as_written(error))
+    }
+
+    fn read(values: &SettingMap, quotas: Option<LimitOptions>) -> Result<Self> {
         Ok(Self {
             metrics: values.flag("metrics")?,
             read_only: values.flag("read-only")?,
@@ -274,5 +277,51 @@ mod tests {
         let both = values(&[("limit", "false"), ("limit-reads-per-second", "1")]);
         assert!(limit(&both, None).is_err());
         assert!(audit_mode(&values(&[("audit", "maybe")])).is_err());
+    }
+
+    #[test]
+    #[cfg(all(feature = "sqlite", feature = "vault"))]
+    fn an_error_names_what_the_user_wrote() {
+        use crate::{Environment, KubernetesSecrets};
+
+        let helm = "global: {secretPersistence: {retryAttempts: 0, limit: 'false', \
+                    limitReadsPerSecond: 3}}";
+        let json = r#"{"address": "https://vault.example", "token": "t", "prefix": "kv/"}"#;
+        let variable =
+            Environment::from_iter([("SECRETS_RETRY_ATTEMPTS", "0"), ("SECRETS_AUDIT", "maybe")]);
+        let none = Environment::empty();
+        let in_helm =
+            |values: &str| Settings::from_helm(values, &KubernetesSecrets::none(), &none).unwrap();
+        for (settings, named) in [
+            (
+                in_helm(helm),
+                "`global.secretPersistence.retryAttempts` is 1 to 100",
+            ),
+            (
+                in_helm(&helm.replace("retryAttempts: 0", "metrics: true")),
+                "`global.secretPersistence.limitReadsPerSecond` has no effect if \
+                 `global.secretPersistence.limit` is false",
+            ),
+            (
+                in_helm("global: {secretPersistence: {audit: maybe}}"),
+                "`global.secretPersistence.audit` must be one of",
+            ),
+            (
+                Settings::from_env(&variable).unwrap(),
+                "`SECRETS_RETRY_ATTEMPTS` is 1 to 100",
+            ),
+            // In a file, but of the environment.
+            (
+                Settings::from_json(json, &variable).unwrap(),
+                "`SECRETS_RETRY_ATTEMPTS` is 1 to 100",
+            ),
+            (
+                Settings::from_url("sqlite:a.db?retry-attempts=0", &none).unwrap(),
+                "`retry-attempts` is 1 to 100",
+            ),
+        ] {
+            let error = settings.check().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
     }
 }

@@ -43,7 +43,7 @@ const MANAGER_PLACE: &str = "global.secretsManager";
 const DATA_PLANE_PLACE: &str = "secretsManager";
 
 /// The path of the common settings, which the chart does not define.
-const COMMON_PLACE: &str = "global.secretPersistence";
+pub(super) const COMMON_PLACE: &str = "global.secretPersistence";
 
 /// The key with which AWS, and Google in documented files, selects credentials in a Secret.
 const AUTHENTICATION_TYPE: &str = "authenticationType";

@@ -98,7 +98,7 @@ impl Settings {
             .of_json()
             .inspected(&Environment::empty())?;
         // Refuse settings when they are saved, not when they are used.
-        (backend.check)(&settings.store).map_err(|error| settings.advise(error))?;
+        (backend.check)(&settings.store).map_err(|error| settings.name_as_written(error))?;
         Ok(settings)
     }
 }

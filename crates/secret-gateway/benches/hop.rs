@@ -262,7 +262,7 @@ async fn main() {
     }
     drop(plain_url);
 
-    // What is cached is answered while the store hangs, whoever waits for what is not.
+    // Cached secrets are returned while the store hangs, even if other callers wait for uncached ones.
     let body = request(20);
     let before = load(&url, &token, &body, 16, REQUESTS / 20).await;
     store.hangs.store(true, Ordering::Relaxed);

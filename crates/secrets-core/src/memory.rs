@@ -89,7 +89,7 @@ impl Memory {
         self
     }
 
-    /// Stores a value the way somebody else would have: external names, empty values, no owner.
+    /// Stores a value as another client could have: external names, empty values, no owner.
     pub fn insert(&self, name: &str, value: SecretValue) {
         self.secrets.lock().insert(
             name.to_owned(),

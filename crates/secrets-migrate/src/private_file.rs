@@ -82,7 +82,7 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<Fil
             return refused("it is not a regular file");
         }
         if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return refused("somebody else owns it");
+            return refused("another user owns it");
         }
         if metadata.mode() & 0o022 != 0 {
             return refused(

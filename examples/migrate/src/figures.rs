@@ -161,7 +161,7 @@ static TALLY: [Figure; 23] = [
     figure(
         "changed",
         &["copy", "split"],
-        "rows that somebody changed while they were rewritten; they were left alone, run the command again",
+        "rows that another client changed meanwhile; they are unchanged, run the command again",
     ),
     figure(
         "unknown_properties",

@@ -51,7 +51,7 @@ impl Described {
             }
             Place::Url(text) => {
                 let url = StoreUrl::parse(text)
-                    // The façade knows more reasons, such as a placeholder where the host stands.
+                    // The façade knows more reasons, such as a placeholder in place of the host.
                     .or_else(|error| Settings::from_url(text, &environment).and(Err(error)))
                     .map_err(|error| Failure::from(error).at(role.option()))?;
                 let name = format!("{} {url}", role.option());

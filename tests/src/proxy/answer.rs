@@ -77,6 +77,20 @@ impl Answer {
         Self::aws_error(400, "AccessDeniedException", &message)
     }
 
+    /// An error of STS, which speaks XML.
+    ///
+    /// See <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>.
+    pub fn sts_error(code: &str) -> Self {
+        let body = format!(
+            "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>\
+             <Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>\
+             <RequestId>00000000-0000-0000-0000-000000000000</RequestId></ErrorResponse>"
+        );
+        Self::status(403)
+            .with_body(body)
+            .with_content_type("text/xml")
+    }
+
     /// The response to too many requests.
     pub fn aws_throttling() -> Self {
         Self::aws_error(400, "ThrottlingException", "Rate exceeded")

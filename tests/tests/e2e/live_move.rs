@@ -419,25 +419,47 @@ async fn hydrate_until(
     answered
 }
 
-/// The operator's tool, with the current rows of the platform.
+/// Keeps the platform's table of configurations, as a platform would: the row of a secret is there
+/// while the secret is.
+async fn keep_rows(database: Url, told: Arc<Mutex<Told>>, closing: Arc<AtomicBool>) {
+    let mut connection = PgConnection::connect(database.as_str()).await.unwrap();
+    let table = "CREATE TABLE actor (id text PRIMARY KEY, workspace_id uuid NOT NULL, configuration jsonb NOT NULL)";
+    sqlx::query(table).execute(&mut connection).await.unwrap();
+    let mut kept: BTreeSet<String> = BTreeSet::new();
+    while !closing.load(Ordering::Relaxed) {
+        let live: BTreeSet<String> = told.lock().unwrap().live().into_keys().collect();
+        let gone: Vec<String> = kept.difference(&live).cloned().collect();
+        let new: Vec<String> = live.difference(&kept).cloned().collect();
+        let delete = sqlx::query("DELETE FROM actor WHERE id = ANY($1)").bind(&gone);
+        delete.execute(&mut connection).await.unwrap();
+        let insert = "INSERT INTO actor SELECT name, split_part(name, '_', 3)::uuid, \
+                      jsonb_build_object('password', jsonb_build_object('_secret', name)) \
+                      FROM unnest($1::text[]) AS name";
+        let insert = sqlx::query(insert).bind(&new);
+        insert.execute(&mut connection).await.unwrap();
+        kept = live;
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The operator's tool, with the platform's table.
 struct Tool {
     program: Program,
+    /// The URL of the table.
+    rows: String,
     told: Arc<Mutex<Told>>,
 }
 
 impl Tool {
-    /// Runs a command with the current rows. A secret that is deleted meanwhile fails, or stops a
-    /// rollback. The next run reads the rows again.
+    /// Runs a command, again if a secret is deleted while the command looks at it.
     async fn run(&self, command: &str, from: &str, to: &str, journal: &str) -> Value {
         let mut arguments = vec![command, "--from", from, "--to", to];
-        arguments.extend(["--configs", "rows.jsonl", "--journal", journal]);
+        arguments.extend(["--configs", &self.rows, "--journal", journal]);
         if command != "rollback" {
             // A row that was deleted meanwhile, and a secret whose row is about to be saved.
             arguments.extend(["--missing", "skip", "--orphaned", "copy"]);
         }
         for _ in 0..10 {
-            let rows = self.rows();
-            std::fs::write(self.program.folder().join("rows.jsonl"), rows).unwrap();
             let ended = self.program.run(&arguments).await;
             if ended.status == 0 {
                 return ended.expect(0)["tally"].clone();
@@ -450,18 +472,6 @@ impl Tool {
             }
         }
         panic!("{command} never ended");
-    }
-
-    /// The platform's table, as a file.
-    fn rows(&self) -> String {
-        let live = self.told.lock().unwrap().live();
-        let lines = live.into_keys().map(|name| {
-            let base = name.split('_').nth(2).unwrap_or_default();
-            let configuration = json!({"password": {"_secret": name}});
-            let line = json!({"id": name, "baseId": base, "configuration": configuration});
-            format!("{line}\n")
-        });
-        lines.collect()
     }
 
     /// Copies until nothing is left to copy, and verifies it.
@@ -532,11 +542,15 @@ async fn a_stock_installation_moves_while_it_writes() {
         return;
     };
     let told = Arc::clone(&platform.told);
+    let closing: Arc<AtomicBool> = Arc::default();
+    let rows = keep_rows(outbox.clone(), Arc::clone(&told), Arc::clone(&closing));
+    let rows = tokio::spawn(rows);
+    let columns = "table=actor&id=id&configuration=configuration&base_id=workspace_id";
     let tool = Tool {
         program,
+        rows: format!("postgres://{host}:{port}/{database}?{columns}"),
         told: Arc::clone(&told),
     };
-    let closing: Arc<AtomicBool> = Arc::default();
     platform.go_on().await;
     let killer = tokio::spawn(Arc::clone(&gateways).kill_until(Arc::clone(&closing)));
     let hydrating = hydrate_until(
@@ -575,6 +589,7 @@ async fn a_stock_installation_moves_while_it_writes() {
     platform.end().await;
     closing.store(true, Ordering::Relaxed);
     killer.await.unwrap();
+    rows.await.unwrap();
     let hydrated = hydrating.await.unwrap();
     let kills = gateways.kills.load(Ordering::Relaxed);
     let (live, summary) = {

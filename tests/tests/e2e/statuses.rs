@@ -1,6 +1,6 @@
 //! One fault has one exit status, whatever the store. The table is in the tool's README.
 
-use std::{collections::BTreeMap, fmt, fs};
+use std::{collections::BTreeMap, fmt, fs, time::Duration};
 
 use e2e::{
     FaultProxy, LocalStack, Postgres, VaultServer,
@@ -303,7 +303,7 @@ async fn vault() {
     let token = server.create_token(&[&granted], "10m").await;
     let denied = server.create_token(&[&other], "10m").await;
     let expired = server.create_token(&[&granted], "1s").await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let address = server.address().strip_prefix("http://").unwrap();
     let mut benches = Vec::new();
     for (fault, place, token) in [
@@ -329,25 +329,31 @@ async fn aws() {
     };
     let mut benches = Vec::new();
     let mut proxies = Vec::new();
-    let refusing = |code: &str| {
+    // STS has codes of its own. The identity needs no permission.
+    let refusing = |(code, sts): (&str, Option<&str>)| {
         let proxy = FaultProxy::builder(server.url()).with_operations(aws_operation);
         let proxy = proxy.start().unwrap();
+        let passed = Injected::Delay(Duration::ZERO);
+        let sts = sts.map_or(passed, |sts| Injected::Respond(Answer::sts_error(sts)));
+        proxy.inject(Rule::new(sts).on("POST /"));
         proxy.inject(Rule::new(Injected::Respond(Answer::aws_error(
             400, code, "no",
         ))));
         proxy
     };
-    for (fault, code) in [
+    let wrong = ("UnrecognizedClientException", Some("InvalidClientTokenId"));
+    let expired = ("ExpiredTokenException", Some("ExpiredToken"));
+    for (fault, codes) in [
         (MissingSecret, None),
         (MissingCredential, None),
         (UnreachableHost, None),
-        (WrongCredential, Some("UnrecognizedClientException")),
-        (ExpiredCredential, Some("ExpiredTokenException")),
-        (Denied, Some("AccessDeniedException")),
+        (WrongCredential, Some(wrong)),
+        (ExpiredCredential, Some(expired)),
+        (Denied, Some(("AccessDeniedException", None))),
     ] {
-        let address = match code {
-            Some(code) => {
-                let proxy = refusing(code);
+        let address = match codes {
+            Some(codes) => {
+                let proxy = refusing(codes);
                 let address = proxy.url();
                 proxies.push(proxy);
                 address

@@ -192,7 +192,7 @@ pub trait Outsider: fmt::Debug + Send + Sync {
     /// Returns the name to read.
     ///
     /// # Errors
-    /// `InvalidValue` if the store cannot contain the value, whoever writes it.
+    /// `InvalidValue` if the store cannot contain the value, with any client.
     async fn insert(&self, name: &str, value: &SecretValue) -> Result<Coordinate>;
 
     /// Removes it.

@@ -28,7 +28,7 @@ const OVERHEAD_BYTES: usize = 448;
 /// What is left free for the part of entries that moka has evicted and not yet freed, and for its
 /// tables: this, or a sixteenth of a small cache.
 const RESERVE_BYTES: u64 = 256 << 10;
-/// Every ephemeral secret's name holds this: the all-zero base id.
+/// The name of every ephemeral secret contains this: the all-zero base id.
 const EPHEMERAL: &str = "00000000-0000-0000-0000-000000000000_secret_";
 
 /// Options of the cache.

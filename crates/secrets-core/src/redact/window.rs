@@ -47,7 +47,7 @@ impl Window {
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         let rest = self.held.len();
         if rest - self.covered >= self.redactor.0.least {
-            // The mask of a value before it, which reaches into it, stands for both.
+            // An earlier value overlaps it, and its mask covers both.
             if self.covered == 0 {
                 out.extend_from_slice(MASK.as_bytes());
             }

@@ -108,14 +108,13 @@ fn the_settings_of_a_server_are_refused_beside_a_file() {
 async fn an_unknown_host_is_called_so() {
     let place = "postgres://nosuch.invalid/d";
     let source = format!("{place}?table=t&id=id&configuration=c");
-    for error in [
-        sources::open(&source, &role, Access::ReadOnly)
-            .await
-            .map(drop)
-            .unwrap_err(),
-        SqlJournal::open(place, &role).await.map(drop).unwrap_err(),
+    let opened = sources::open(&source, &role, Access::ReadOnly).await;
+    let journal = SqlJournal::open(place, &role).await;
+    for (error, kind) in [
+        (opened.map(drop).unwrap_err(), MigrateErrorKind::Unavailable),
+        (journal.map(drop).unwrap_err(), MigrateErrorKind::Journal),
     ] {
-        assert_eq!(error.kind(), MigrateErrorKind::Unavailable, "{error}");
+        assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains("host unknown"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Reference ids: the coordinate and storage that an id stands for.
+//! Reference ids: the coordinate and storage that an id resolves to.
 use std::collections::HashMap;
 
 use async_trait::async_trait;

@@ -218,7 +218,7 @@ impl<'s> Document<'s> {
     }
 
     /// Calls `visit` with every object of the document that may be a schema and counts: definitions
-    /// only where somebody refers to them, directly or through others.
+    /// only if something refers to them, directly or through others.
     pub(super) fn used(&self, visit: &mut dyn FnMut(&'s Value, &'s Map<String, Value>)) {
         let mut seen = HashSet::new();
         let mut open = vec![(self.root, Context::Schema)];

@@ -246,7 +246,7 @@ impl<'s> Reader<'s> {
     fn read(&mut self, id: NodeId, value: &'s Value, schema: &'s Map<String, Value>) {
         let mut node = Node::boolean(self.nodes[id].own);
         node.secret = self.nodes[id].secret;
-        // The length of the list that `items` is, or that stands beside it.
+        // The length of the list in `items`, or of the list beside it.
         let listed = |keyword: &str| schema.get(keyword).and_then(Value::as_array).map(Vec::len);
         let (items_list, prefix) = (listed("items"), listed("prefixItems"));
         for (keyword, member) in schema {

@@ -149,7 +149,7 @@ fn placeholders() {
     ] {
         let mut settings = vault("https://v.example");
         settings["token"] = json!(canary);
-        refused(&settings, "`token` has a placeholder");
+        refused(&settings, "`token` contains a placeholder");
     }
 }
 

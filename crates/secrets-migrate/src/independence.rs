@@ -316,9 +316,12 @@ impl Session<'_> {
             other => other.map(drop),
         };
         let message = match again {
-            Ok(()) => "deleting it deleted it in the other store too; it was written back",
+            Ok(()) => {
+                "the other store lost it too: it is a replica, or another client deleted the secret \
+                 in the same moment; the secret was written back here"
+            }
             Err(_) => {
-                "deleting it deleted it in the other store too, and it could not be written back; \
+                "the other store lost it too, and it could not be written back here; \
                  restore it from the store's recovery window or a backup"
             }
         };

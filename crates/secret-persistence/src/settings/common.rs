@@ -280,18 +280,22 @@ mod tests {
     }
 
     #[test]
-    #[cfg(all(feature = "sqlite", feature = "vault"))]
+    #[cfg(all(feature = "postgres", feature = "sqlite", feature = "vault"))]
     fn an_error_names_what_the_user_wrote() {
         use crate::{Environment, KubernetesSecrets};
 
         let helm = "global: {secretPersistence: {retryAttempts: 0, limit: 'false', \
                     limitReadsPerSecond: 3}}";
         let json = r#"{"address": "https://vault.example", "token": "t", "prefix": "kv/"}"#;
-        let variable =
-            Environment::from_iter([("SECRETS_RETRY_ATTEMPTS", "0"), ("SECRETS_AUDIT", "maybe")]);
+        let variable = Environment::from_iter([
+            ("DATABASE_URL", "sqlite:a.db"),
+            ("SECRETS_RETRY_ATTEMPTS", "0"),
+        ]);
         let none = Environment::empty();
-        let in_helm =
-            |values: &str| Settings::from_helm(values, &KubernetesSecrets::none(), &none).unwrap();
+        let in_helm = |values: &str| {
+            let values = format!("{values}\nexternalDatabase: {{host: h, user: u, database: d}}");
+            Settings::from_helm(&values, &KubernetesSecrets::none(), &none).unwrap()
+        };
         for (settings, named) in [
             (
                 in_helm(helm),

@@ -150,7 +150,7 @@ fn a_refused_token_is_blamed_on_the_directory_where_that_differs() {
     );
     let error = fault.explain(&config);
     assert!(error.message().contains("directory theirs"), "{error}");
-    assert!(error.message().contains("log in to ours"), "{error}");
+    assert!(error.message().contains("the login is to ours"), "{error}");
 }
 
 #[test]

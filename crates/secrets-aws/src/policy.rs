@@ -6,7 +6,7 @@
 //! let options = PolicyOptions::new("eu-west-1", "123456789012").with_tag_key("AirbyteManaged");
 //! let policy = iam_policy(&options)?;
 //! assert_eq!(policy["Version"], "2012-10-17");
-//! Wildcards and policy variables would widen the policy, so they are refused.
+//! // Wildcards and policy variables would widen the policy, so they are refused.
 //! assert!(iam_policy(&PolicyOptions::new("eu-west-1", "*")).is_err());
 //! # Ok::<(), secret_persistence_core::Error>(())
 //! ```

@@ -54,7 +54,7 @@ const CLOUDS: [(&str, &str); 3] = [
 ///     ("tags", "team=data"),
 /// ])?)?;
 /// assert!(!format!("{config:?}").contains("the secret's value"));
-/// A name without a domain is a vault of the public cloud.
+/// // A name without a domain is a vault of the public cloud.
 /// assert!(Config::from_settings(&SETTINGS.from_pairs([("vault-url", "airbyte-prod")])?).is_ok());
 /// Plain HTTP is refused.
 /// let clear = SETTINGS.from_pairs([("vault-url", "http://airbyte-prod.vault.azure.net")])?;

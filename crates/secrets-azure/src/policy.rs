@@ -15,7 +15,7 @@
 //! let role = role_definition(&options)?;
 //! assert_eq!(role["Actions"], serde_json::json!([]));
 //! assert_eq!(role["DataActions"][0], "Microsoft.KeyVault/vaults/secrets/getSecret/action");
-//! The options become part of commands and scopes, so invalid ones are refused.
+//! // The options become part of commands and scopes, so invalid ones are refused.
 //! assert!(role_definition(&PolicyOptions::new("*", "*", "*")).is_err());
 //! # Ok::<(), secret_persistence_core::Error>(())
 //! ```

@@ -28,7 +28,7 @@ const MAX_LABELS: usize = 64;
 ///     ("labels", "team=data"),
 /// ])?)?;
 /// # let _ = config;
-/// A label that Google would refuse.
+/// // A label that Google would refuse.
 /// let capital = SETTINGS.from_pairs([("project-id", "my-project"), ("labels", "Team=data")])?;
 /// assert!(Config::from_settings(&capital).is_err());
 /// # Ok::<(), secret_persistence_core::Error>(())

@@ -8,7 +8,7 @@
 //! let policy = roles(&options)?;
 //! assert_eq!(policy["roles"][0]["includedPermissions"][0], "secretmanager.secrets.create");
 //! assert!(commands(&options)?.contains("gcloud iam roles create"));
-//! Quotes and wildcards would widen a condition, so they are refused.
+//! // Quotes and wildcards would widen a condition, so they are refused.
 //! assert!(roles(&PolicyOptions::new("*")).is_err());
 //! # Ok::<(), secret_persistence_core::Error>(())
 //! ```

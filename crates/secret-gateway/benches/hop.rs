@@ -66,8 +66,12 @@ impl SecretPersistence for Hanging {
         self.wait().await;
         self.inner.write_batch(writes).await
     }
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        self.inner.delete(coordinate, options).await
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        self.inner.delete_batch(coordinates, options).await
     }
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
         self.inner.restore(coordinate).await

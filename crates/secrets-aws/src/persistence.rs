@@ -82,6 +82,40 @@ impl AwsSecretsManager {
             .with_list(class(8, 100.0))
     }
 
+    async fn delete_one(
+        &self,
+        coordinate: &ManagedCoordinate,
+        options: &DeleteOptions,
+    ) -> Result<()> {
+        let deletion = Deletion::of(options.recovery, self.config.deletion).map_err(|error| {
+            error
+                .with_operation(Operation::Delete)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())
+        })?;
+        let Err(fault) = self.client.delete(coordinate.as_str(), deletion).await else {
+            return Ok(());
+        };
+        match self.state(coordinate.as_str(), &fault).await {
+            State::Missing => Ok(()),
+            State::Pending if fault.is_invalid_request() => Ok(()),
+            State::Replicated if !fault.is_denied() => Err(Error::new(
+                ErrorKind::Conflict,
+                "the secret has replicas in other regions, which must be removed before it can be deleted",
+            )
+            .with_retryable(false)
+            .with_hint(
+                "remove them first (`aws secretsmanager remove-regions-from-replication`), or \
+                 ask their creator to do so",
+            )
+            .with_operation(Operation::Delete)
+            .with_store(self.to_string())
+            .with_coordinate(coordinate.shared())
+            .with_source(fault)),
+            _ => Err(self.fault(&fault, Operation::Delete, coordinate)),
+        }
+    }
+
     async fn write_one(&self, write: &Write) -> Result<Written> {
         let name = write.coordinate.as_str();
         let fail = |error: Error| {
@@ -291,34 +325,17 @@ impl SecretPersistence for AwsSecretsManager {
         join_all(writes.iter().map(|write| self.write_one(write))).await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        let deletion = Deletion::of(options.recovery, self.config.deletion).map_err(|error| {
-            error
-                .with_operation(Operation::Delete)
-                .with_store(self.to_string())
-                .with_coordinate(coordinate.shared())
-        })?;
-        let Err(fault) = self.client.delete(coordinate.as_str(), deletion).await else {
-            return Ok(());
-        };
-        match self.state(coordinate.as_str(), &fault).await {
-            State::Missing => Ok(()),
-            State::Pending if fault.is_invalid_request() => Ok(()),
-            State::Replicated if !fault.is_denied() => Err(Error::new(
-                ErrorKind::Conflict,
-                "the secret has replicas in other regions, which must be removed before it can be deleted",
-            )
-            .with_retryable(false)
-            .with_hint(
-                "remove them first (`aws secretsmanager remove-regions-from-replication`), or \
-                 ask their creator to do so",
-            )
-            .with_operation(Operation::Delete)
-            .with_store(self.to_string())
-            .with_coordinate(coordinate.shared())
-            .with_source(fault)),
-            _ => Err(self.fault(&fault, Operation::Delete, coordinate)),
-        }
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        join_all(
+            coordinates
+                .iter()
+                .map(|coordinate| self.delete_one(coordinate, options)),
+        )
+        .await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

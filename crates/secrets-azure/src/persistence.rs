@@ -85,6 +85,25 @@ impl AzureKeyVault {
             .with_list(class(8, 400, least.list))
     }
 
+    async fn delete_one(
+        &self,
+        coordinate: &ManagedCoordinate,
+        options: &DeleteOptions,
+    ) -> Result<()> {
+        let fail = |error: Error| {
+            error
+                .with_operation(Operation::Delete)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())
+        };
+        let name = SecretName::managed(coordinate);
+        let deleted = self.soft_delete(&name, coordinate).await.map_err(fail)?;
+        if self.config.purge.applies(options.recovery) && self.purges() {
+            self.purge(&name, coordinate, deleted).await.map_err(fail)?;
+        }
+        Ok(())
+    }
+
     async fn write_one(&self, write: &Write) -> Result<Written> {
         let fail = |error: Error| {
             error
@@ -336,19 +355,17 @@ impl SecretPersistence for AzureKeyVault {
         join_all(writes.iter().map(|write| self.write_one(write))).await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        let fail = |error: Error| {
-            error
-                .with_operation(Operation::Delete)
-                .with_store(self.to_string())
-                .with_coordinate(coordinate.shared())
-        };
-        let name = SecretName::managed(coordinate);
-        let deleted = self.soft_delete(&name, coordinate).await.map_err(fail)?;
-        if self.config.purge.applies(options.recovery) && self.purges() {
-            self.purge(&name, coordinate, deleted).await.map_err(fail)?;
-        }
-        Ok(())
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        join_all(
+            coordinates
+                .iter()
+                .map(|coordinate| self.delete_one(coordinate, options)),
+        )
+        .await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -133,15 +133,22 @@ impl SecretPersistence for Folder {
         writes.iter().map(|write| self.write_one(write)).collect()
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
-        let name = coordinate.as_str();
-        match self.file(name).map_or(Ok(()), fs::remove_file) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(self.error(Operation::Delete, name, cause))
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        _: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let delete = |coordinate: &ManagedCoordinate| {
+            let name = coordinate.as_str();
+            match self.file(name).map_or(Ok(()), fs::remove_file) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    Err(self.error(Operation::Delete, name, cause))
+                }
+                // Deleting a missing secret succeeds.
+                _ => Ok(()),
             }
-            // Deleting what is not there succeeds.
-            _ => Ok(()),
-        }
+        };
+        coordinates.iter().map(delete).collect()
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -819,13 +819,15 @@ mod tests {
             }
         }
 
-        async fn delete(
+        async fn delete_batch(
             &self,
-            coordinate: &ManagedCoordinate,
+            coordinates: &[ManagedCoordinate],
             options: &DeleteOptions,
-        ) -> Result<()> {
-            self.allow(Operation::Delete).await?;
-            self.inner.delete(coordinate, options).await
+        ) -> Vec<Result<()>> {
+            match self.allow(Operation::Delete).await {
+                Ok(()) => self.inner.delete_batch(coordinates, options).await,
+                Err(error) => vec![Err(error); coordinates.len()],
+            }
         }
 
         async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

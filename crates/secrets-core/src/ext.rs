@@ -8,7 +8,8 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::{
     CheckOptions, CheckReport, CheckStep, Coordinate, DeleteOptions, Entry, Error, ErrorKind,
-    ListOptions, Operation, Read, Recovery, Result, SecretPersistence, Timestamp, Write, Written,
+    ListOptions, ManagedCoordinate, Operation, Read, Recovery, Result, SecretPersistence,
+    Timestamp, Write, Written,
 };
 
 /// The methods that users of a store call. Implemented for every [`SecretPersistence`], including
@@ -92,6 +93,35 @@ pub trait SecretPersistenceExt: SecretPersistence {
             .collect()
     }
 
+    /// Deletes one value, immediately or after the store's recovery window.
+    ///
+    /// # Errors
+    /// Not for a name that is missing or already scheduled for deletion.
+    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+        delete_unique(self, std::slice::from_ref(coordinate), options)
+            .await
+            .remove(0)
+    }
+
+    /// Deletes any number of values; each succeeds or fails independently. Same length and order,
+    /// with up to [`Capabilities::concurrency`] chunks in flight. Each name is deleted once, however
+    /// often it occurs.
+    ///
+    /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
+    async fn delete_many(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let (unique, places) = unique_by(coordinates, |coordinate| coordinate);
+        if unique.len() == coordinates.len() {
+            return delete_unique(self, coordinates, options).await;
+        }
+        let names: Vec<_> = unique.iter().map(|&at| coordinates[at].clone()).collect();
+        let results = delete_unique(self, &names, options).await;
+        places.into_iter().map(|at| results[at].clone()).collect()
+    }
+
     /// Lists managed names, page after page. External names are skipped.
     fn list<'a>(&'a self, options: &'a ListOptions) -> BoxStream<'a, Result<Entry>> {
         enum Next {
@@ -153,35 +183,46 @@ pub trait SecretPersistenceExt: SecretPersistence {
     async fn sweep(&self, now: Timestamp, owner: Option<&str>) -> Result<Sweep> {
         let options = ListOptions::default().with_details(true);
         let delete = DeleteOptions::default().with_recovery(Recovery::Immediate);
-        let concurrency = self.capabilities().concurrency.max(1);
+        let capabilities = self.capabilities();
         let expired = self.list(&options).try_filter(move |entry| {
             let expired = entry.expires.is_some_and(|expires| expires <= now);
             futures::future::ready(expired && !entry.pending_deletion)
         });
-        let outcomes = expired.map_ok(|entry| {
-            let delete = &delete;
-            async move {
-                match (&entry.owner, owner) {
-                    (Some(theirs), Some(ours)) if theirs != ours => {
-                        Ok(SweepOutcome::Foreign(entry))
-                    }
-                    (Some(_), None) => Ok(SweepOutcome::Foreign(entry)),
-                    _ => Ok(match self.delete(&entry.coordinate, delete).await {
-                        Ok(()) => SweepOutcome::Deleted(entry),
-                        Err(error) => SweepOutcome::Failed(error),
-                    }),
+        let mut sweep = Sweep::default();
+        let ours = expired.try_filter_map(|entry| {
+            let foreign = match (&entry.owner, owner) {
+                (Some(theirs), Some(ours)) => theirs != ours,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            if foreign {
+                sweep.foreign.push(entry.coordinate);
+                return futures::future::ok(None);
+            }
+            futures::future::ok(Some(entry.coordinate))
+        });
+        let mut outcomes = ours
+            .try_chunks(capabilities.delete_batch.max(1))
+            .map_err(|failed| failed.1)
+            .map_ok(|chunk| {
+                let delete = &delete;
+                async move {
+                    let results = delete_unique(self, &chunk, delete).await;
+                    Ok((chunk, results))
+                }
+            })
+            .try_buffer_unordered(capabilities.concurrency.max(1));
+        let (mut deleted, mut failed) = (Vec::new(), Vec::new());
+        while let Some((chunk, results)) = outcomes.try_next().await? {
+            for (coordinate, result) in chunk.into_iter().zip(results) {
+                match result {
+                    Ok(()) => deleted.push(coordinate),
+                    Err(error) => failed.push(error),
                 }
             }
-        });
-        let mut sweep = Sweep::default();
-        let mut outcomes = outcomes.try_buffer_unordered(concurrency);
-        while let Some(outcome) = outcomes.try_next().await? {
-            match outcome {
-                SweepOutcome::Deleted(entry) => sweep.deleted.push(entry.coordinate),
-                SweepOutcome::Failed(error) => sweep.failed.push(error),
-                SweepOutcome::Foreign(entry) => sweep.foreign.push(entry.coordinate),
-            }
         }
+        drop(outcomes);
+        (sweep.deleted, sweep.failed) = (deleted, failed);
         Ok(sweep)
     }
 
@@ -225,17 +266,11 @@ impl<T: SecretPersistence + ?Sized> SecretPersistenceExt for T {}
 #[non_exhaustive]
 pub struct Sweep {
     /// Expired and deleted.
-    pub deleted: Vec<crate::ManagedCoordinate>,
+    pub deleted: Vec<ManagedCoordinate>,
     /// Expired, and could not be deleted.
     pub failed: Vec<Error>,
     /// Expired, but kept because they are marked with another owner.
-    pub foreign: Vec<crate::ManagedCoordinate>,
-}
-
-enum SweepOutcome {
-    Deleted(Entry),
-    Failed(Error),
-    Foreign(Entry),
+    pub foreign: Vec<ManagedCoordinate>,
 }
 
 /// Reads names that are all different.
@@ -285,6 +320,33 @@ pub(crate) async fn write_unique<S: SecretPersistence + ?Sized>(
                         "the store answered another number of writes",
                     )
                     .with_operation(Operation::Write)
+                    .with_store(store.to_string())
+                })
+            })
+        },
+    )
+    .await
+}
+
+async fn delete_unique<S: SecretPersistence + ?Sized>(
+    store: &S,
+    names: &[ManagedCoordinate],
+    options: &DeleteOptions,
+) -> Vec<Result<()>> {
+    let capabilities = store.capabilities();
+    fan_out(
+        names,
+        capabilities.delete_batch,
+        capabilities.concurrency,
+        |chunk| {
+            Box::pin(async move {
+                let results = store.delete_batch(chunk, options).await;
+                checked_length(results, chunk, ManagedCoordinate::shared, || {
+                    Error::new(
+                        ErrorKind::Unexpected,
+                        "the store returned a different number of results than deletes",
+                    )
+                    .with_operation(Operation::Delete)
                     .with_store(store.to_string())
                 })
             })

@@ -58,6 +58,7 @@ impl Memory {
             capabilities: Capabilities {
                 read_batch: 1000,
                 write_batch: 1000,
+                delete_batch: 1000,
                 atomic_create: true,
                 nul: true,
                 owner: true,
@@ -226,16 +227,21 @@ impl SecretPersistence for Memory {
         writes.iter().map(|write| self.write_one(write)).collect()
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
         let mut secrets = self.secrets.lock();
-        if self.capabilities.recovery && options.recovery != Recovery::Immediate {
-            if let Some(stored) = secrets.get_mut(coordinate.as_str()) {
+        let recoverable = self.capabilities.recovery && options.recovery != Recovery::Immediate;
+        for coordinate in coordinates {
+            if !recoverable {
+                secrets.remove(coordinate.as_str());
+            } else if let Some(stored) = secrets.get_mut(coordinate.as_str()) {
                 stored.pending_deletion = true;
             }
-        } else {
-            secrets.remove(coordinate.as_str());
         }
-        Ok(())
+        vec![Ok(()); coordinates.len()]
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -90,6 +90,7 @@ fn weaker(a: Capabilities, b: Capabilities) -> Capabilities {
     Capabilities {
         read_batch,
         write_batch: a.write_batch.min(b.write_batch),
+        delete_batch: a.delete_batch.min(b.delete_batch),
         concurrency: a.concurrency.min(b.concurrency),
         max_value_bytes: a.max_value_bytes.min(b.max_value_bytes),
         atomic_create: a.atomic_create && b.atomic_create,
@@ -206,9 +207,34 @@ impl SecretPersistence for Mirror {
         results.into_iter().flatten().collect()
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        self.secondary.delete(coordinate, options).await?;
-        self.primary.delete(coordinate, options).await
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let mut results = vec![Ok(()); coordinates.len()];
+        // From the primary last: while it still has a secret, reads do not depend on the secondary.
+        for store in [&self.secondary, &self.primary] {
+            let open: Vec<usize> = (0..coordinates.len())
+                .filter(|&at| results[at].is_ok())
+                .collect();
+            if open.is_empty() {
+                break;
+            }
+            let chunk: Vec<_> = open.iter().map(|&at| coordinates[at].clone()).collect();
+            let answers = store.delete_batch(&chunk, options).await;
+            if answers.len() == chunk.len() {
+                for (at, answer) in open.into_iter().zip(answers) {
+                    results[at] = answer;
+                }
+            } else {
+                for at in open {
+                    let error = length_error(Operation::Delete, store);
+                    results[at] = Err(error.with_coordinate(coordinates[at].shared()));
+                }
+            }
+        }
+        results
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
@@ -488,6 +514,7 @@ mod tests {
         let strong = Capabilities {
             read_batch: 20,
             write_batch: 5,
+            delete_batch: 7,
             concurrency: 32,
             max_value_bytes: 2000,
             atomic_create: true,

@@ -11,7 +11,7 @@ use crate::{Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue
 ///
 /// Dyn-safe, because callers use `Arc<dyn SecretPersistence>`.
 /// [`SecretPersistenceExt`](crate::SecretPersistenceExt) has the methods for callers (`read`,
-/// `write_many`, `list`, `sweep`, `check`). `Display` names the store for people. A layer displays
+/// `write_many`, `delete`, `list`, `sweep`, `check`). `Display` names the store for people. A layer displays
 /// the store that it wraps (`{:#}` shows the layer too). Neither shows a credential.
 ///
 /// # Contract
@@ -35,8 +35,8 @@ use crate::{Coordinate, Error, ErrorKind, ManagedCoordinate, Result, SecretValue
 ///
 /// # Batches
 ///
-/// One batch call is one attempt at one chunk of at most [`Capabilities::read_batch`] or
-/// [`Capabilities::write_batch`] entries, all different. It is one request if the protocol allows
+/// One batch call is one attempt at one chunk of at most [`Capabilities::read_batch`],
+/// [`Capabilities::write_batch`] or [`Capabilities::delete_batch`] entries, all different. It is one request if the protocol allows
 /// it; additional requests happen inside the call and are never retried there, and
 /// [`Capabilities::cost`] is their maximum per operation. The result has one entry per name, in the
 /// same order; backends match responses by name, never by position. Only the extension trait
@@ -57,11 +57,14 @@ pub trait SecretPersistence: Debug + Display + Send + Sync + 'static {
     /// Writes one chunk of values. Not atomic: each entry succeeds or fails independently.
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>>;
 
-    /// Deletes one value, immediately or after the store's recovery window.
-    ///
-    /// # Errors
-    /// Not for a name that is missing or already scheduled for deletion.
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()>;
+    /// Deletes one chunk of values, immediately or after the store's recovery window. Not atomic:
+    /// each entry succeeds or fails independently. A name that is missing or already scheduled for
+    /// deletion succeeds.
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>>;
 
     /// Restores a value that is scheduled for deletion. Succeeds for a readable one.
     ///
@@ -90,7 +93,7 @@ pub trait SecretPersistence: Debug + Display + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Operation {
-    /// [`SecretPersistence::delete`].
+    /// [`SecretPersistence::delete_batch`].
     Delete,
     /// [`SecretPersistence::describe`].
     Describe,
@@ -139,6 +142,8 @@ pub struct Capabilities {
     pub read_batch: usize,
     /// Maximum values per [`SecretPersistence::write_batch`], at least 1.
     pub write_batch: usize,
+    /// Maximum coordinates per [`SecretPersistence::delete_batch`], at least 1.
+    pub delete_batch: usize,
     /// Maximum batch calls that the extension trait keeps in flight, at least 1.
     pub concurrency: usize,
     /// The largest value in bytes.
@@ -171,6 +176,7 @@ impl Capabilities {
     pub const LEAST: Self = Self {
         read_batch: 1,
         write_batch: 1,
+        delete_batch: 1,
         concurrency: 16,
         max_value_bytes: 65_536,
         atomic_create: false,
@@ -293,7 +299,7 @@ pub struct Cost {
     pub read: u32,
     /// Of one [`SecretPersistence::write_batch`].
     pub write: u32,
-    /// Of one [`SecretPersistence::delete`].
+    /// Of one [`SecretPersistence::delete_batch`].
     pub delete: u32,
     /// Of one [`SecretPersistence::restore`].
     pub restore: u32,

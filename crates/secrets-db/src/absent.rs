@@ -40,7 +40,7 @@ impl Client for Absent {
         Err(self.refused())
     }
 
-    async fn delete(&self, _: &str) -> Result<()> {
+    async fn delete(&self, _: &[&str]) -> Result<()> {
         Ok(())
     }
 

@@ -20,7 +20,8 @@ pub(crate) trait Client: Send + Sync {
     /// Inserts the rows with new names, and returns which ones. Existing rows stay unchanged.
     async fn insert(&self, rows: &Rows<'_>) -> Result<Inserted>;
 
-    async fn delete(&self, name: &str) -> Result<()>;
+    /// Deletes the rows of these names, all or none. A missing name is not an error.
+    async fn delete(&self, names: &[&str]) -> Result<()>;
 
     /// At most `limit` names after `after` that begin with `prefix`, in the table's order.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Head>>;

@@ -23,6 +23,8 @@ use crate::ring_check;
 const READ_BATCH: usize = 5_000;
 /// Maximum rows per insert: with the largest values, below the limit of a Postgres message.
 const WRITE_BATCH: usize = 500;
+/// Maximum names per delete. One delete is one transaction, which others wait for.
+const DELETE_BATCH: usize = 1_000;
 /// SQLite has no messages; one batch is one transaction, and each waits for the disk once.
 #[cfg(feature = "sqlite")]
 const SQLITE_WRITE_BATCH: usize = 1_000;
@@ -157,6 +159,7 @@ impl Database {
         let capabilities = Capabilities {
             read_batch: READ_BATCH,
             write_batch,
+            delete_batch: DELETE_BATCH,
             concurrency,
             max_value_bytes: MAX_VALUE_BYTES,
             atomic_create: true,
@@ -446,12 +449,23 @@ impl SecretPersistence for Database {
             .collect()
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
-        self.client()
-            .delete(coordinate.as_str())
-            .await
-            .map_err(self.failed(Operation::Delete))
-            .map_err(|error| error.with_coordinate(coordinate.shared()))
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        _: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let names: Vec<&str> = coordinates.iter().map(ManagedCoordinate::as_str).collect();
+        // One statement: all of them or none.
+        let deleted = self.client().delete(&names).await;
+        let deleted = deleted.map_err(self.failed(Operation::Delete));
+        coordinates
+            .iter()
+            .map(|coordinate| {
+                deleted
+                    .clone()
+                    .map_err(|error| error.with_coordinate(coordinate.shared()))
+            })
+            .collect()
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -190,7 +190,7 @@ impl Statements {
                  ORDER BY coordinate LIMIT $3"
             ),
             describe: format!("{head} WHERE coordinate = $1"),
-            delete: format!("DELETE FROM {table} WHERE coordinate = $1"),
+            delete: format!("DELETE FROM {table} WHERE coordinate = ANY($1)"),
             insert_plain: insert(
                 "payload",
                 "unnest($1::text[], $2::text[], $3::bigint[]) AS n(coordinate, payload, expires)",
@@ -274,9 +274,9 @@ impl Client for PostgresClient {
         self.explained(inserted).await
     }
 
-    async fn delete(&self, name: &str) -> Result<()> {
+    async fn delete(&self, names: &[&str]) -> Result<()> {
         let deleted = sqlx::query(AssertSqlSafe(self.sql.delete.as_str()))
-            .bind(name)
+            .bind(names)
             .execute(&self.pool)
             .await;
         self.explained(deleted).await.map(drop)

@@ -286,7 +286,9 @@ impl Statements {
                  AND substr(coordinate, 1, length($2)) = $2 ORDER BY coordinate LIMIT $3"
             ),
             describe: format!("{head} WHERE coordinate = $1"),
-            delete: format!("DELETE FROM {table} WHERE coordinate = $1"),
+            delete: format!(
+                "DELETE FROM {table} WHERE coordinate IN (SELECT value FROM json_each($1))"
+            ),
         }
     }
 }
@@ -302,11 +304,8 @@ impl Client for SqliteClient {
             Columns::Plain => &self.sql.read_plain,
             Columns::Sealed => &self.sql.read_sealed,
         };
-        // Names are text without control characters, so they are always valid JSON.
-        let names = serde_json::to_string(names)
-            .map_err(|_| Error::new(ErrorKind::Unexpected, "names cannot be encoded as JSON"))?;
         sqlx::query(AssertSqlSafe(sql.as_str()))
-            .bind(names)
+            .bind(json_of(names)?)
             .fetch_all(&self.readers)
             .await
             .and_then(|rows| rows.iter().map(|row| decode(row, columns)).collect())
@@ -350,17 +349,19 @@ impl Client for SqliteClient {
         Ok(inserted)
     }
 
-    async fn delete(&self, name: &str) -> Result<()> {
+    async fn delete(&self, names: &[&str]) -> Result<()> {
+        let names = json_of(names)?;
         let mut transaction = self.begin().await?;
         let deleted = sqlx::query(AssertSqlSafe(self.sql.delete.as_str()))
-            .bind(name)
+            .bind(names)
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         // The log still contains deleted values.
         if deleted.rows_affected() > 0 {
-            self.deleted.fetch_add(1, Ordering::AcqRel);
+            self.deleted
+                .fetch_add(deleted.rows_affected(), Ordering::AcqRel);
         }
         self.sweep().await;
         Ok(())
@@ -691,4 +692,10 @@ fn failed(error: sqlx::Error) -> Error {
 pub(crate) fn place(path: &Path, config: &Config) -> String {
     let path: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     format!("{} table {}", path.display(), config.table)
+}
+/// A list of names as one parameter.
+fn json_of(names: &[&str]) -> Result<String> {
+    // Names are text without control characters: they are always JSON.
+    serde_json::to_string(names)
+        .map_err(|_| Error::new(ErrorKind::Unexpected, "names cannot be encoded as JSON"))
 }

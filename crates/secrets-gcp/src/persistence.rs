@@ -100,6 +100,20 @@ impl GoogleSecretManager {
             .with_list(class(8, 600))
     }
 
+    async fn delete_one(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        let secret = self.config.place.secret(coordinate.as_str());
+        self.interrupted.forget(coordinate.as_str());
+        match self.client.delete(&secret).await {
+            Ok(()) => Ok(()),
+            Err(fault) if fault.is(ErrorKind::NotFound) => Ok(()),
+            Err(fault) => Err(self
+                .client
+                .explain(&fault, Operation::Delete, &secret)
+                .with_store(self.to_string())
+                .with_coordinate(coordinate.shared())),
+        }
+    }
+
     async fn write_one(&self, write: &Write) -> Result<Written> {
         let fail = |error: Error| {
             error
@@ -162,18 +176,17 @@ impl SecretPersistence for GoogleSecretManager {
     }
 
     /// Deletes immediately, whatever the options: Google cannot restore a deleted secret.
-    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
-        let secret = self.config.place.secret(coordinate.as_str());
-        self.interrupted.forget(coordinate.as_str());
-        match self.client.delete(&secret).await {
-            Ok(()) => Ok(()),
-            Err(fault) if fault.is(ErrorKind::NotFound) => Ok(()),
-            Err(fault) => Err(self
-                .client
-                .explain(&fault, Operation::Delete, &secret)
-                .with_store(self.to_string())
-                .with_coordinate(coordinate.shared())),
-        }
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        _: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        join_all(
+            coordinates
+                .iter()
+                .map(|coordinate| self.delete_one(coordinate)),
+        )
+        .await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use std::slice;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use async_trait::async_trait;
+use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
 use secret_persistence_core::{
     DeleteOptions, ErrorKind, Expiry, ManagedCoordinate, Read, Recovery, Scope, SecretPersistence,
     SecretPersistenceExt, SecretValue, Timestamp, Write,
@@ -58,6 +60,20 @@ pub(super) struct Deletion {
     pub(super) deleted: bool,
     /// The new journal entry, if it changes.
     pub(super) transition: Option<Transition>,
+}
+
+/// What `rollback` and `retire` do differently with each secret.
+#[async_trait]
+pub(super) trait Deleter: Send + Sync {
+    fn sides(&self) -> Sides<'_>;
+
+    fn recovery(&self) -> Recovery;
+
+    /// The outcome for a secret that stays; `None` if it is to be deleted.
+    async fn decide(&self, pair: &Pair) -> Option<Deletion>;
+
+    /// Counts a secret that was deleted.
+    fn deleted(&self, pair: &Pair) -> Deletion;
 }
 
 impl Session<'_> {
@@ -158,19 +174,10 @@ impl Session<'_> {
     /// other store. The first secret of a run is deleted alone, while every other unit waits.
     pub(super) async fn delete_unit<'p>(
         &self,
-        sides: Sides<'_>,
+        deleter: &dyn Deleter,
         pairs: &'p [Pair],
-        one: &(dyn Fn(&'p Pair) -> BoxFuture<'p, Deletion> + Sync),
         meter: &'p Meter<'p>,
     ) -> MigrateResult<Vec<Transition>> {
-        let one = &|pair| -> BoxFuture<'_, Deletion> {
-            let deleting = one(pair);
-            Box::pin(async move {
-                let deletion = deleting.await;
-                meter.passed(1);
-                deletion
-            })
-        };
         let mut transitions = Vec::new();
         let mut rest = pairs;
         {
@@ -181,28 +188,69 @@ impl Session<'_> {
                 }
                 let alone = slice::from_ref(first);
                 *tried = self
-                    .delete_and_look(sides, alone, one, true, &mut transitions)
+                    .delete_and_look(deleter, alone, meter, true, &mut transitions)
                     .await?;
                 rest = others;
             }
         }
         if !self.ledger.is_stopped() {
-            self.delete_and_look(sides, rest, one, false, &mut transitions)
+            self.delete_and_look(deleter, rest, meter, false, &mut transitions)
                 .await?;
         }
         Ok(transitions)
     }
 
     /// Whether anything was deleted.
-    async fn delete_and_look<'p>(
+    async fn delete_and_look(
         &self,
-        sides: Sides<'_>,
-        pairs: &'p [Pair],
-        one: &(dyn Fn(&'p Pair) -> BoxFuture<'p, Deletion> + Sync),
+        deleter: &dyn Deleter,
+        pairs: &[Pair],
+        meter: &Meter<'_>,
         is_first: bool,
         transitions: &mut Vec<Transition>,
     ) -> MigrateResult<bool> {
-        let deletions = join_all(pairs.iter().map(one)).await;
+        let sides = deleter.sides();
+        let mut decisions = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            decisions.push(deleter.decide(pair));
+        }
+        let decisions = join_all(decisions).await;
+        let mut names = Vec::new();
+        for (pair, decision) in pairs.iter().zip(&decisions) {
+            if decision.is_none() {
+                names.push(pair.entry.coordinate.clone());
+            }
+        }
+        meter.passed(pairs.len() - names.len());
+        let options = DeleteOptions::default().with_recovery(deleter.recovery());
+        let capabilities = sides.emptied.capabilities();
+        let mut chunks = Vec::new();
+        for chunk in names.chunks(capabilities.delete_batch.max(1)) {
+            let options = &options;
+            chunks.push(async move {
+                let results = sides.emptied.delete_many(chunk, options).await;
+                meter.passed(chunk.len());
+                results
+            });
+        }
+        let chunks = stream::iter(chunks).buffered(capabilities.concurrency.max(1));
+        let results: Vec<Vec<_>> = chunks.collect().await;
+        let mut results = results.into_iter().flatten();
+        let mut deletions = Vec::with_capacity(pairs.len());
+        for (pair, decision) in pairs.iter().zip(decisions) {
+            deletions.push(match decision {
+                Some(deletion) => deletion,
+                None => match results.next() {
+                    Some(Ok(())) => deleter.deleted(pair),
+                    Some(Err(error)) => {
+                        self.ledger.failed(Failure::of(&error));
+                        Deletion::default()
+                    }
+                    // The extension trait returns one result per name.
+                    None => Deletion::default(),
+                },
+            });
+        }
         let mut deleted = Vec::new();
         for (pair, deletion) in pairs.iter().zip(&deletions) {
             if let (true, Side::Has(read)) = (deletion.deleted, &pair.source) {

@@ -1,15 +1,15 @@
 //! Deletes from the source what the target has.
 use std::slice;
 
+use async_trait::async_trait;
 use futures::TryStreamExt;
-use futures::future::BoxFuture;
 use secret_persistence_core::{
-    DeleteOptions, ListOptions, Listing, ManagedCoordinate, Scope, SecretPersistenceExt,
+    ListOptions, Listing, ManagedCoordinate, Recovery, Scope, SecretPersistenceExt,
 };
 
 use crate::compare::{Pair, Side};
 use crate::hydrate::Store;
-use crate::independence::{Deletion, Sides};
+use crate::independence::{Deleter, Deletion, Sides};
 use crate::rollback::kept;
 use crate::session::{Session, Unit};
 use crate::{Class, Failure, Finding, MigrateResult, Phase, Select, Stop};
@@ -49,41 +49,9 @@ impl Session<'_> {
 
     async fn retire_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
         let pairs = self.pairs(unit.entries, None).await;
-        let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.retire_one(pair)) };
-        self.delete_unit(self.emptying_source(), &pairs, &one, &unit.meter)
+        self.delete_unit(&Retire(self), &pairs, &unit.meter)
             .await
             .map(drop)
-    }
-
-    async fn retire_one(&self, pair: &Pair) -> Deletion {
-        let (ledger, entry) = (&self.ledger, &pair.entry);
-        if let Some(failure) = pair.failure() {
-            ledger.failed(failure);
-        } else if matches!(pair.source, Side::Gone(_)) {
-            ledger.tally(|tally| tally.gone += 1);
-        } else if let Some(difference) = pair.difference() {
-            ledger.tally(|tally| tally.kept += 1);
-            ledger.found(kept(entry, difference));
-        } else if let Some(reason) = self.left_in(entry) {
-            ledger.tally(|tally| tally.kept += 1);
-            ledger.found(kept(entry, reason));
-        } else {
-            match self.retire_equal(&entry.coordinate).await {
-                Ok(true) => {
-                    ledger.tally(|tally| tally.deleted += 1);
-                    return Deletion {
-                        deleted: !self.options.dry_run,
-                        transition: None,
-                    };
-                }
-                Ok(false) => {
-                    ledger.tally(|tally| tally.foreign += 1);
-                    ledger.found(kept(entry, "the source marks it with another owner"));
-                }
-                Err(error) => ledger.failed(Failure::of(&error)),
-            }
-        }
-        Deletion::default()
     }
 
     /// Lists the secrets that the source still has and that have no other owner. A listing may be
@@ -131,22 +99,66 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Deletes one secret unless it belongs to another installation. Returns whether it was ours.
-    async fn retire_equal(
+    /// Whether another installation wrote the secret, according to the source.
+    async fn is_foreign_in_source(
         &self,
         coordinate: &ManagedCoordinate,
     ) -> secret_persistence_core::Result<bool> {
-        if self.source.capabilities().owner {
-            let described = self.source.describe(coordinate).await?;
-            if self.is_foreign(described.owner.as_deref()) {
-                return Ok(false);
+        if !self.source.capabilities().owner {
+            return Ok(false);
+        }
+        let described = self.source.describe(coordinate).await?;
+        Ok(self.is_foreign(described.owner.as_deref()))
+    }
+}
+
+struct Retire<'a, 's>(&'a Session<'s>);
+
+#[async_trait]
+impl Deleter for Retire<'_, '_> {
+    fn sides(&self) -> Sides<'_> {
+        self.0.emptying_source()
+    }
+
+    fn recovery(&self) -> Recovery {
+        self.0.options.recovery
+    }
+
+    async fn decide(&self, pair: &Pair) -> Option<Deletion> {
+        let session = self.0;
+        let (ledger, entry) = (&session.ledger, &pair.entry);
+        if let Some(failure) = pair.failure() {
+            ledger.failed(failure);
+        } else if matches!(pair.source, Side::Gone(_)) {
+            ledger.tally(|tally| tally.gone += 1);
+        } else if let Some(difference) = pair.difference() {
+            ledger.tally(|tally| tally.kept += 1);
+            ledger.found(kept(entry, difference));
+        } else if let Some(reason) = session.left_in(entry) {
+            ledger.tally(|tally| tally.kept += 1);
+            ledger.found(kept(entry, reason));
+        } else {
+            match session.is_foreign_in_source(&entry.coordinate).await {
+                Ok(true) => {
+                    ledger.tally(|tally| tally.foreign += 1);
+                    ledger.found(kept(entry, "the source marks it with another owner"));
+                }
+                Ok(false) if session.options.dry_run => {
+                    ledger.tally(|tally| tally.deleted += 1);
+                }
+                Ok(false) => return None,
+                Err(error) => ledger.failed(Failure::of(&error)),
             }
         }
-        if !self.options.dry_run {
-            let delete = DeleteOptions::default().with_recovery(self.options.recovery);
-            self.source.delete(coordinate, &delete).await?;
+        Some(Deletion::default())
+    }
+
+    fn deleted(&self, _: &Pair) -> Deletion {
+        self.0.ledger.tally(|tally| tally.deleted += 1);
+        Deletion {
+            deleted: true,
+            transition: None,
         }
-        Ok(true)
     }
 }
 

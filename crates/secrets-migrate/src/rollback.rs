@@ -1,16 +1,15 @@
 //! Deletes from the target what copy wrote.
-use futures::future::BoxFuture;
-use secret_persistence_core::{
-    DeleteOptions, ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt,
-};
+
+use async_trait::async_trait;
+use secret_persistence_core::{ErrorKind, ManagedCoordinate, Recovery, SecretPersistenceExt};
 
 use crate::compare::{Pair, Side};
 use crate::copy::to;
 use crate::hydrate::Store;
-use crate::independence::{Deletion, Sides};
+use crate::independence::{Deleter, Deletion, Sides};
 use crate::scan::coordinates;
 use crate::session::{Session, Unit};
-use crate::{Class, Failure, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop};
+use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop};
 
 impl Session<'_> {
     /// Hydrates every configuration from the source, then deletes from the target the secrets that
@@ -42,9 +41,8 @@ impl Session<'_> {
 
     async fn rollback_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
         let pairs = self.pairs(unit.entries, None).await;
-        let one = |pair| -> BoxFuture<'_, Deletion> { Box::pin(self.rollback_one(pair)) };
         let mut transitions = self
-            .delete_unit(self.emptying_target(), &pairs, &one, &unit.meter)
+            .delete_unit(&Rollback(self), &pairs, &unit.meter)
             .await?;
         if self.target.capabilities().recovery {
             // If the store retains deleted secrets, a copy may restore them, and then they are ours
@@ -61,54 +59,64 @@ impl Session<'_> {
         }
         self.advance(&transitions).await
     }
+}
 
-    async fn rollback_one(&self, pair: &Pair) -> Deletion {
-        let (ledger, entry) = (&self.ledger, &pair.entry);
+struct Rollback<'a, 's>(&'a Session<'s>);
+
+#[async_trait]
+impl Deleter for Rollback<'_, '_> {
+    fn sides(&self) -> Sides<'_> {
+        self.0.emptying_target()
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Immediate
+    }
+
+    async fn decide(&self, pair: &Pair) -> Option<Deletion> {
+        let session = self.0;
+        let (ledger, entry) = (&session.ledger, &pair.entry);
+        let stays = Some(Deletion::default());
         if let Some(failure) = pair.failure() {
             ledger.failed(failure);
-            return Deletion::default();
+            return stays;
         }
         if let Side::Gone(error) = &pair.target {
-            if self.is_hollow(entry, error).await {
+            if session.is_hollow(entry, error).await {
                 ledger.tally(|tally| tally.kept += 1);
                 ledger.found(kept(entry, HOLLOW));
-                return Deletion::default();
+                return stays;
             }
             // The secret is gone, so it is no longer ours. One that could be restored still is.
             let is_ours = error.kind() == ErrorKind::PendingDeletion;
-            let now = (!self.options.dry_run).then(|| to(entry, State::Pending, is_ours));
-            return Deletion {
+            let now = (!session.options.dry_run).then(|| to(entry, State::Pending, is_ours));
+            return Some(Deletion {
                 deleted: false,
                 transition: now.filter(|_| !is_ours || entry.state != State::Pending),
-            };
+            });
         }
         if let Some(difference) = pair.difference() {
             ledger.tally(|tally| tally.kept += 1);
             ledger.found(kept(entry, difference));
-            return Deletion::default();
+            return stays;
         }
-        if let Some(reason) = self.left_in(entry) {
+        if let Some(reason) = session.left_in(entry) {
             ledger.tally(|tally| tally.kept += 1);
             ledger.found(kept(entry, reason));
-            return Deletion::default();
+            return stays;
         }
-        if self.options.dry_run {
+        if session.options.dry_run {
             ledger.tally(|tally| tally.deleted += 1);
-            return Deletion::default();
+            return stays;
         }
-        let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
-        match self.target.delete(&entry.coordinate, &at_once).await {
-            Ok(()) => {
-                ledger.tally(|tally| tally.deleted += 1);
-                Deletion {
-                    deleted: true,
-                    transition: Some(to(entry, State::Pending, false)),
-                }
-            }
-            Err(error) => {
-                ledger.failed(Failure::of(&error));
-                Deletion::default()
-            }
+        None
+    }
+
+    fn deleted(&self, pair: &Pair) -> Deletion {
+        self.0.ledger.tally(|tally| tally.deleted += 1);
+        Deletion {
+            deleted: true,
+            transition: Some(to(&pair.entry, State::Pending, false)),
         }
     }
 }

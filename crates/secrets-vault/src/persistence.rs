@@ -149,6 +149,26 @@ impl Vault {
         }
     }
 
+    async fn delete_one(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        let (vault, name) = (self.clone(), coordinate.clone());
+        // A separate task, so that dropping this future does not cancel the request: if the client
+        // disconnects midway, Vault leaves metadata without versions, and answers 500 for it.
+        let request = tokio::spawn(async move {
+            let kv = vault.0.mount.resolve().await?;
+            let path = kv.root.path(kv.part("metadata"), name.as_str());
+            vault.send(Method::DELETE, &path, Body::Empty).await
+        });
+        let answer = request
+            .await
+            .unwrap_or_else(|_| Err(malformed("the request ended with its runtime")));
+        let outcome = match answer {
+            Ok(answer) if answer.status == 404 && !answer.is_missing_route() => Ok(()),
+            Ok(answer) => expect_success(answer),
+            Err(error) => Err(error),
+        };
+        outcome.map_err(|error| self.explain(error, Operation::Delete, coordinate.shared()))
+    }
+
     async fn write_one(&self, write: &Write) -> Result<Written> {
         let kv = self.0.mount.resolve().await?;
         self.capabilities().accepts(write)?;
@@ -333,24 +353,17 @@ impl SecretPersistence for Vault {
 
     /// Deletes metadata and every version. Vault has no recovery window, so the option has no
     /// effect.
-    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
-        let (vault, name) = (self.clone(), coordinate.clone());
-        // A separate task, so that dropping this future does not cancel the request: if the client
-        // disconnects midway, Vault leaves metadata without versions, and answers 500 for it.
-        let request = tokio::spawn(async move {
-            let kv = vault.0.mount.resolve().await?;
-            let path = kv.root.path(kv.part("metadata"), name.as_str());
-            vault.send(Method::DELETE, &path, Body::Empty).await
-        });
-        let answer = request
-            .await
-            .unwrap_or_else(|_| Err(malformed("the request ended with its runtime")));
-        let outcome = match answer {
-            Ok(answer) if answer.status == 404 && !answer.is_missing_route() => Ok(()),
-            Ok(answer) => expect_success(answer),
-            Err(error) => Err(error),
-        };
-        outcome.map_err(|error| self.explain(error, Operation::Delete, coordinate.shared()))
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        _: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        futures::future::join_all(
+            coordinates
+                .iter()
+                .map(|coordinate| self.delete_one(coordinate)),
+        )
+        .await
     }
 
     /// Undeletes the latest version of a secret that another client soft-deleted.

@@ -53,12 +53,12 @@ mod points {
             between(self.0.write_batch(writes)).await
         }
 
-        async fn delete(
+        async fn delete_batch(
             &self,
-            coordinate: &ManagedCoordinate,
+            coordinates: &[ManagedCoordinate],
             options: &DeleteOptions,
-        ) -> Result<()> {
-            between(self.0.delete(coordinate, options)).await
+        ) -> Vec<Result<()>> {
+            between(self.0.delete_batch(coordinates, options)).await
         }
 
         async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -81,9 +81,13 @@ impl SecretPersistence for Watched {
         self.memory.write_batch(writes).await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        _: &DeleteOptions,
+    ) -> Vec<Result<()>> {
         let now = DeleteOptions::default().with_recovery(secret_persistence::Recovery::Immediate);
-        self.memory.delete(coordinate, &now).await
+        self.memory.delete_batch(coordinates, &now).await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -334,10 +334,14 @@ impl SecretPersistence for Faulty {
         }
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
         match self.failure(Operation::Delete) {
-            Some(error) => Err(error),
-            None => self.inner.delete(coordinate, options).await,
+            Some(error) => vec![Err(error); coordinates.len()],
+            None => self.inner.delete_batch(coordinates, options).await,
         }
     }
 

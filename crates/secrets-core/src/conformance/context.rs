@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::Options;
 use crate::{
     Capabilities, Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions, Listing,
-    ManagedCoordinate, Operation, Read, Recovery, Result, Scope, SecretPersistence, SecretValue,
-    Write, Written,
+    ManagedCoordinate, Operation, Read, Recovery, Result, Scope, SecretPersistence,
+    SecretPersistenceExt, SecretValue, Write, Written,
 };
 
 /// Why a case ends early.

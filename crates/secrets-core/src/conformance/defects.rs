@@ -289,6 +289,7 @@ async fn every_defect_fails_its_case() {
     let errors = "errors name the coordinate, never the value";
     let cancelled = "dropped futures leave nothing behind";
     let listing = "listing shows every name once";
+    let many_deletes = "deleting many takes each of them";
     let defects: &[(Defect, &str)] = &[
         (Defect::AcceptsEmpty, "an empty value is refused"),
         (
@@ -306,6 +307,8 @@ async fn every_defect_fails_its_case() {
         (Defect::CutsAtNul, "NUL is kept or refused"),
         (Defect::CutsNames, "the longest name works"),
         (Defect::DeletesAllVersions, "deleting takes that one name"),
+        (Defect::DeletesFirstOfBatch, many_deletes),
+        (Defect::DeletesNoneAfterMissing, many_deletes),
         (Defect::DescribeInventsMissing, "describe knows the name"),
         (Defect::DropsLastPage, listing),
         (
@@ -403,6 +406,8 @@ enum Defect {
     CutsAtNul,
     CutsNames,
     DeletesAllVersions,
+    DeletesFirstOfBatch,
+    DeletesNoneAfterMissing,
     DescribeInventsMissing,
     DropsLastPage,
     EmptyExternals,
@@ -535,6 +540,33 @@ impl Broken {
             }
             (_, result) => result.map_err(|error| self.error(error)),
         }
+    }
+
+    async fn delete_one(
+        &self,
+        coordinate: &ManagedCoordinate,
+        options: &DeleteOptions,
+    ) -> Result<()> {
+        self.changes();
+        self.throttled()?;
+        let coordinate = &self.native(coordinate);
+        match self.defect {
+            Defect::CannotDelete => {
+                return Err(Error::new(ErrorKind::PermissionDenied, "no"));
+            }
+            Defect::DeletesAllVersions => {
+                let all = ListOptions::default().with_prefix(coordinate.base());
+                for entry in self.inner.list_page(&all, None).await?.entries {
+                    self.inner.delete(&entry.coordinate, options).await?;
+                }
+            }
+            Defect::HangsOnDelete if options.recovery == Recovery::Configured => {
+                std::future::pending::<()>().await;
+            }
+            Defect::MissingDeleteFails => drop(self.inner.describe(coordinate).await?),
+            _ => {}
+        }
+        self.inner.delete(coordinate, options).await
     }
 
     async fn write_one(&self, write: &Write) -> Result<Written> {
@@ -717,27 +749,24 @@ impl SecretPersistence for Broken {
         results
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        self.changes();
-        self.throttled()?;
-        let coordinate = &self.native(coordinate);
-        match self.defect {
-            Defect::CannotDelete => {
-                return Err(Error::new(ErrorKind::PermissionDenied, "no"));
-            }
-            Defect::DeletesAllVersions => {
-                let all = ListOptions::default().with_prefix(coordinate.base());
-                for entry in self.inner.list_page(&all, None).await?.entries {
-                    self.inner.delete(&entry.coordinate, options).await?;
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let mut results = Vec::new();
+        for (at, coordinate) in coordinates.iter().enumerate() {
+            results.push(match self.defect {
+                Defect::DeletesFirstOfBatch if at > 0 => Ok(()),
+                Defect::DeletesNoneAfterMissing
+                    if coordinates.len() > 1 && self.inner.describe(coordinate).await.is_err() =>
+                {
+                    break;
                 }
-            }
-            Defect::HangsOnDelete if options.recovery == Recovery::Configured => {
-                std::future::pending::<()>().await;
-            }
-            Defect::MissingDeleteFails => drop(self.inner.describe(coordinate).await?),
-            _ => {}
+                _ => self.delete_one(coordinate, options).await,
+            });
         }
-        self.inner.delete(coordinate, options).await
+        results
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -12,7 +12,7 @@ use super::error::ConnectorError;
 use super::secrets::ActingSecrets;
 use crate::{
     DeleteOptions, Error, ErrorKind, Location, ManagedCoordinate, Operation, Recovery, Result,
-    SecretPersistence, StorageId, Stores, Timestamp,
+    SecretPersistence, SecretPersistenceExt, StorageId, Stores, Timestamp,
 };
 
 /// The result of deleting secrets at the end of a change.
@@ -166,52 +166,82 @@ impl ActingSecrets {
         locations: &[&Location<ManagedCoordinate>],
         reason: Reason,
     ) -> Vec<Result<Removed>> {
-        let mut removals = Vec::with_capacity(locations.len());
-        for location in locations {
-            removals.push(self.remove(store.as_ref(), &location.coordinate, reason));
+        let capabilities = store.capabilities();
+        let mut results: Vec<Option<Result<Removed>>> = vec![None; locations.len()];
+        if reason.checks_owner() && capabilities.owner {
+            let mut kept = Vec::with_capacity(locations.len());
+            for location in locations {
+                kept.push(self.kept(store.as_ref(), &location.coordinate));
+            }
+            let kept = stream::iter(kept).buffered(capabilities.concurrency.max(1));
+            results = kept.map(Result::transpose).collect().await;
         }
-        let concurrency = store.capabilities().concurrency.max(1);
-        stream::iter(removals).buffered(concurrency).collect().await
+        let recovery = reason.recovery();
+        let deletes = self.delete_open(store.as_ref(), locations, recovery, &mut results);
+        let refused = deletes.await;
+        if recovery == Recovery::Immediate && !refused.is_empty() {
+            // Permissions often allow only a delete with recovery window, and some stores support
+            // only that.
+            for at in refused {
+                results[at] = None;
+            }
+            self.delete_open(
+                store.as_ref(),
+                locations,
+                Recovery::Configured,
+                &mut results,
+            )
+            .await;
+        }
+        // Every entry was kept or deleted, or failed.
+        results.into_iter().flatten().collect()
     }
 
-    async fn remove(
+    /// Why a secret is not deleted; `None` if it is to be.
+    async fn kept(
         &self,
         store: &dyn SecretPersistence,
         coordinate: &ManagedCoordinate,
-        reason: Reason,
-    ) -> Result<Removed> {
-        if reason.checks_owner() && store.capabilities().owner {
-            match store.describe(coordinate).await {
-                Ok(entry) => {
-                    let ours = self.stores().owner().map(crate::Owner::as_str);
-                    if let Some(theirs) = entry.owner.filter(|theirs| ours != Some(theirs)) {
-                        return Ok(Removed::Foreign(theirs));
-                    }
-                }
-                // Deleting a missing secret is harmless, and a partly written secret (metadata
-                // without a value) may exist although it cannot be described.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if error.kind() == ErrorKind::PendingDeletion => {
-                    return Ok(Removed::Deleted);
-                }
-                Err(error) => return Err(error),
+    ) -> Result<Option<Removed>> {
+        match store.describe(coordinate).await {
+            Ok(entry) => {
+                let ours = self.stores().owner().map(crate::Owner::as_str);
+                let foreign = entry.owner.filter(|theirs| ours != Some(theirs));
+                Ok(foreign.map(Removed::Foreign))
             }
+            // Deleting a missing secret is harmless, and a partly written secret (metadata
+            // without a value) may exist although it cannot be described.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::PendingDeletion => Ok(Some(Removed::Deleted)),
+            Err(error) => Err(error),
         }
-        let options = DeleteOptions::default().with_recovery(reason.recovery());
-        let result = match store.delete(coordinate, &options).await {
-            // Permissions often allow only a delete with recovery window, and some stores support
-            // only that.
-            Err(error)
-                if options.recovery == Recovery::Immediate
-                    && matches!(
-                        error.kind(),
-                        ErrorKind::PermissionDenied | ErrorKind::Unsupported
-                    ) =>
-            {
-                store.delete(coordinate, &DeleteOptions::default()).await
+    }
+
+    /// Deletes those without a result. Returns which of them the store does not delete in this way.
+    async fn delete_open(
+        &self,
+        store: &dyn SecretPersistence,
+        locations: &[&Location<ManagedCoordinate>],
+        recovery: Recovery,
+        results: &mut [Option<Result<Removed>>],
+    ) -> Vec<usize> {
+        let open: Vec<usize> = (0..results.len())
+            .filter(|&at| results[at].is_none())
+            .collect();
+        let mut names = Vec::with_capacity(open.len());
+        for &at in &open {
+            names.push(locations[at].coordinate.clone());
+        }
+        let options = DeleteOptions::default().with_recovery(recovery);
+        let deleted = store.delete_many(&names, &options).await;
+        let mut refused = Vec::new();
+        for (at, result) in open.into_iter().zip(deleted) {
+            let kind = result.as_ref().err().map(Error::kind);
+            if let Some(ErrorKind::PermissionDenied | ErrorKind::Unsupported) = kind {
+                refused.push(at);
             }
-            result => result,
-        };
-        result.map(|()| Removed::Deleted)
+            results[at] = Some(result.map(|()| Removed::Deleted));
+        }
+        refused
     }
 }

@@ -592,9 +592,13 @@ impl SecretPersistence for Cache {
         self.state.inner.write_batch(writes).await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        let _changing = self.changing(vec![coordinate], true);
-        self.state.inner.delete(coordinate, options).await
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let _changing = self.changing(coordinates.iter().collect(), true);
+        self.state.inner.delete_batch(coordinates, options).await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -253,11 +253,28 @@ impl SecretPersistence for Limit {
         .await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        if coordinates.is_empty() {
+            return Vec::new();
+        }
         let capabilities = self.capabilities();
         let (least, most) = (capabilities.least.delete, capabilities.cost.delete);
-        let call = self.inner.delete(coordinate, options);
-        self.call_one(&self.write, least, most, call).await
+        let call = self.inner.delete_batch(coordinates, options);
+        self.call(&self.write, 1, least, call, |results| {
+            let mut learned = Learned::default();
+            for result in results {
+                learned.note(result);
+                if result.is_err() {
+                    learned.extra = most.saturating_sub(least);
+                }
+            }
+            learned
+        })
+        .await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -187,9 +187,16 @@ impl SecretPersistence for Metrics {
         .await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        let call = self.inner.delete(coordinate, options);
-        self.call(Operation::Delete, 1, call, Outcomes::of).await
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let call = self.inner.delete_batch(coordinates, options);
+        self.call(Operation::Delete, coordinates.len(), call, |results| {
+            Outcomes::among(results)
+        })
+        .await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

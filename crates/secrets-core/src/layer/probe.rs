@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
     ListOptions, ManagedCoordinate, Memory, Operation, Page, Read, Result, SecretPersistence,
-    SecretValue, Write, Written,
+    SecretPersistenceExt, SecretValue, Write, Written,
 };
 
 /// What a request meets.
@@ -225,9 +225,24 @@ impl SecretPersistence for Probe {
         results
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        let act = self.memory.delete(coordinate, options);
-        self.one(Operation::Delete, coordinate.as_str(), act).await
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let names: Vec<&str> = coordinates.iter().map(ManagedCoordinate::as_str).collect();
+        let faults = self.arrive(Operation::Delete, &names).await;
+        let mut results = Vec::new();
+        for (fault, coordinate) in faults.iter().cloned().zip(coordinates) {
+            let delete = self.memory.delete(coordinate, options);
+            results.push(match fault {
+                Fault::Fail(error) => Err(error),
+                Fault::Lose(error) => delete.await.and(Err(error)),
+                Fault::Hang | Fault::None | Fault::Omit | Fault::Slow { .. } => delete.await,
+            });
+        }
+        self.answer(&faults).await;
+        results
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

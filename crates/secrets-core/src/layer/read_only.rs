@@ -57,8 +57,13 @@ impl SecretPersistence for ReadOnly {
         writes.iter().map(refusal).collect()
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, _: &DeleteOptions) -> Result<()> {
-        Err(self.refusal(Operation::Delete, coordinate))
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        _: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let refusal = |coordinate| Err(self.refusal(Operation::Delete, coordinate));
+        coordinates.iter().map(refusal).collect()
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

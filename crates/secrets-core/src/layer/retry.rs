@@ -85,8 +85,8 @@ impl RetryOptions {
 }
 
 /// One attempt for some of the items.
-type Attempt<I, T> =
-    for<'a> fn(&'a dyn SecretPersistence, &'a [I]) -> BoxFuture<'a, Vec<Result<T>>>;
+type Attempt<I, O, T> =
+    for<'a> fn(&'a dyn SecretPersistence, &'a [I], &'a O) -> BoxFuture<'a, Vec<Result<T>>>;
 
 /// A store whose retryable failures are retried.
 #[derive(Debug)]
@@ -150,20 +150,24 @@ impl Retry {
     }
 
     /// Retries the failed entries of a batch. Results are in the items' order.
-    async fn repeat_batch<I, T>(
+    async fn repeat_batch<I, O, T>(
         &self,
         operation: Operation,
         items: &[I],
+        options: &O,
         name: impl Fn(&I) -> Arc<str>,
         batch: impl Fn(&Capabilities) -> usize,
-        attempt: Attempt<I, T>,
+        attempt: Attempt<I, O, T>,
     ) -> Vec<Result<T>>
     where
         I: Clone,
     {
         let mut schedule = Schedule::new(&self.options);
         self.count_attempt(operation);
-        let Some(mut results) = schedule.in_time(attempt(&*self.inner, items)).await else {
+        let Some(mut results) = schedule
+            .in_time(attempt(&*self.inner, items, options))
+            .await
+        else {
             let late = |item: &I| Err(self.late(operation).with_coordinate(name(item)));
             return items.iter().map(late).collect();
         };
@@ -190,7 +194,8 @@ impl Retry {
             for chunk in failed.chunks(size) {
                 self.count_attempt(operation);
                 let again: Vec<I> = chunk.iter().map(|&at| items[at].clone()).collect();
-                let Some(answers) = schedule.in_time(attempt(&*self.inner, &again)).await else {
+                let repeated = attempt(&*self.inner, &again, options);
+                let Some(answers) = schedule.in_time(repeated).await else {
                     return results;
                 };
                 if answers.len() != chunk.len() {
@@ -320,9 +325,10 @@ impl SecretPersistence for Retry {
         self.repeat_batch(
             Operation::Read,
             coordinates,
+            &(),
             Coordinate::shared,
             |capabilities| capabilities.read_batch,
-            |store, chunk| store.read_batch(chunk),
+            |store, chunk, ()| store.read_batch(chunk),
         )
         .await
     }
@@ -331,17 +337,27 @@ impl SecretPersistence for Retry {
         self.repeat_batch(
             Operation::Write,
             writes,
+            &(),
             |write| write.coordinate.shared(),
             |capabilities| capabilities.write_batch,
-            |store, chunk| store.write_batch(chunk),
+            |store, chunk, ()| store.write_batch(chunk),
         )
         .await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        self.repeat(Operation::Delete, Some(coordinate), || {
-            self.inner.delete(coordinate, options)
-        })
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        self.repeat_batch(
+            Operation::Delete,
+            coordinates,
+            options,
+            ManagedCoordinate::shared,
+            |capabilities| capabilities.delete_batch,
+            |store, chunk, options| store.delete_batch(chunk, options),
+        )
         .await
     }
 

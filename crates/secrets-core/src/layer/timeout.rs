@@ -93,14 +93,22 @@ impl SecretPersistence for Timeout {
             })
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
         let requests = self.capabilities().cost.delete;
-        self.within(requests, self.inner.delete(coordinate, options))
+        let attempt = self.inner.delete_batch(coordinates, options);
+        self.within(requests, attempt)
             .await
             .unwrap_or_else(|limit| {
-                Err(self
-                    .error(Operation::Delete, limit)
-                    .with_coordinate(coordinate.shared()))
+                let late = |coordinate: &ManagedCoordinate| {
+                    Err(self
+                        .error(Operation::Delete, limit)
+                        .with_coordinate(coordinate.shared()))
+                };
+                coordinates.iter().map(late).collect()
             })
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secret_persistence_core::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
-    ManagedCoordinate, Memory, Page, Read, Result, SecretPersistence, Write, Written,
+    ManagedCoordinate, Memory, Page, Read, Result, SecretPersistence, SecretPersistenceExt, Write,
+    Written,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -56,15 +57,21 @@ impl SecretPersistence for Followed {
         self.store.write_batch(writes).await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        if coordinate.as_str().contains(self.only) {
-            let (by, name, options) = (self.by.clone(), coordinate.clone(), options.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(LAG).await;
-                by.delete(&name, &options).await
-            });
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        for coordinate in coordinates {
+            if coordinate.as_str().contains(self.only) {
+                let (by, name, options) = (self.by.clone(), coordinate.clone(), options.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(LAG).await;
+                    by.delete(&name, &options).await
+                });
+            }
         }
-        self.store.delete(coordinate, options).await
+        self.store.delete_batch(coordinates, options).await
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

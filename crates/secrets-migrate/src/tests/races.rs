@@ -287,14 +287,16 @@ impl SecretPersistence for Owned {
         self.store.write_batch(writes).await
     }
 
-    async fn delete(
+    async fn delete_batch(
         &self,
-        name: &secret_persistence_core::ManagedCoordinate,
+        names: &[secret_persistence_core::ManagedCoordinate],
         options: &DeleteOptions,
-    ) -> secret_persistence_core::Result<()> {
-        let theirs = self.theirs.read(&name.clone().into()).await;
-        assert!(theirs.is_err(), "another's secret is deleted");
-        self.store.delete(name, options).await
+    ) -> Vec<secret_persistence_core::Result<()>> {
+        for name in names {
+            let theirs = self.theirs.read(&name.clone().into()).await;
+            assert!(theirs.is_err(), "another's secret is deleted");
+        }
+        self.store.delete_batch(names, options).await
     }
 
     async fn restore(

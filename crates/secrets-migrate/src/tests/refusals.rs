@@ -263,12 +263,12 @@ impl secret_persistence_core::SecretPersistence for InFlight {
         self.store.write_batch(writes).await
     }
 
-    async fn delete(
+    async fn delete_batch(
         &self,
-        name: &secret_persistence_core::ManagedCoordinate,
+        names: &[secret_persistence_core::ManagedCoordinate],
         options: &secret_persistence_core::DeleteOptions,
-    ) -> secret_persistence_core::Result<()> {
-        self.store.delete(name, options).await
+    ) -> Vec<secret_persistence_core::Result<()>> {
+        self.store.delete_batch(names, options).await
     }
 
     async fn restore(

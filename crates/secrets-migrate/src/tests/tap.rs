@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::pending;
 use secret_persistence_core::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
-    ManagedCoordinate, Page, Read, Result, SecretPersistence, Write, Written,
+    ManagedCoordinate, Page, Read, Result, SecretPersistence, SecretPersistenceExt, Write, Written,
 };
 use tokio::sync::Notify;
 
@@ -208,17 +208,24 @@ impl SecretPersistence for Tap {
             .await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        self.process
-            .operation(async {
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let mut results = Vec::new();
+        for coordinate in coordinates {
+            let delete = self.process.operation(async {
                 let deleted = match self.failure(&Done::Delete) {
                     Some(error) => Err(error),
                     None => self.store.delete(coordinate, options).await,
                 };
                 self.done(&Done::Delete);
                 deleted
-            })
-            .await
+            });
+            results.push(delete.await);
+        }
+        results
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -309,9 +309,7 @@ async fn missing_coordinates_are_all_listed() {
     let source = lab.source().await;
     let gone: Vec<_> = lab.secrets.keys().step_by(2).cloned().collect();
     for name in &gone {
-        secret_persistence_core::SecretPersistence::delete(&source, name, &Default::default())
-            .await
-            .unwrap();
+        source.delete(name, &Default::default()).await.unwrap();
     }
     source.close().await;
     lab.moves("plan", &[]).expect(3);

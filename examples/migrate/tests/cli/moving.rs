@@ -52,9 +52,7 @@ async fn verify_finds_what_the_target_lost_and_copy_repairs_it() {
     lab.moves("copy", &[]).expect(0);
     let lost = lab.secrets.keys().next().unwrap();
     let target = lab.target().await;
-    secret_persistence_core::SecretPersistence::delete(&target, lost, &Default::default())
-        .await
-        .unwrap();
+    target.delete(lost, &Default::default()).await.unwrap();
     target.close().await;
     lab.moves("verify", &[]).expect(1).says("run copy again");
     lab.moves("copy", &[]).expect(0);

@@ -1,7 +1,7 @@
 //! What commands say about what they found: numbers, reasons and the next step, and nothing that did
 //! not happen.
 
-use secret_persistence_core::{DeleteOptions, SecretPersistence};
+use secret_persistence_core::{DeleteOptions, SecretPersistence, SecretPersistenceExt};
 
 use crate::lab::Lab;
 

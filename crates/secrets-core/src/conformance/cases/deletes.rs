@@ -5,7 +5,10 @@ use uuid::Uuid;
 use crate::conformance::context::{
     Context, Patience, Verdict, ensure, failed, not_applicable, passed, reads_as, refused,
 };
-use crate::{ErrorKind, ManagedCoordinate, OnPending, Recovery, Write, Written};
+use crate::{
+    DeleteOptions, ErrorKind, ManagedCoordinate, OnPending, Recovery, SecretPersistenceExt, Write,
+    Written,
+};
 
 pub(super) async fn deleted_is_gone(cx: &Context) -> Verdict {
     for recovery in [
@@ -69,6 +72,36 @@ pub(super) async fn takes_that_one_name(cx: &Context) -> Verdict {
         reads_as(read, &other.value, "reading another name after a delete")?;
     }
     Ok(())
+}
+
+pub(super) async fn many_are_chunked(cx: &Context) -> Verdict {
+    let batch = cx.writer.capabilities().delete_batch.min(12);
+    let kept = cx.written().await?;
+    let mut names = Vec::new();
+    for _ in 0..=batch {
+        names.push(cx.written().await?.coordinate);
+    }
+    // A missing name succeeds among others, and the same name twice is one delete.
+    names.insert(1, cx.name());
+    names.push(names[0].clone());
+    let options = DeleteOptions::default().with_recovery(Recovery::Immediate);
+    let results = cx.writer.delete_many(&names, &options).await;
+    ensure!(
+        results.len() == names.len(),
+        "{} deletes got {} answers",
+        names.len(),
+        results.len()
+    );
+    for (result, name) in results.into_iter().zip(&names) {
+        let result = match result {
+            Err(error) if error.is_retryable() => cx.delete(name, Recovery::Immediate).await,
+            other => other,
+        };
+        passed(result, "one of many deletes")?;
+        expect_gone(cx, name).await?;
+    }
+    let read = cx.read_managed(&kept.coordinate).await;
+    reads_as(read, &kept.value, "reading another name after many deletes")
 }
 
 pub(super) async fn pending_is_told_apart(cx: &Context) -> Verdict {

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use crate::conformance::context::{Context, Verdict, ensure, passed};
 use crate::{
-    DeleteOptions, Error, Expiry, ManagedCoordinate, OnPending, Operation, Recovery, SecretValue,
-    Write,
+    DeleteOptions, Error, Expiry, ManagedCoordinate, OnPending, Operation, Recovery,
+    SecretPersistenceExt, SecretValue, Write,
 };
 
 pub(super) async fn name_the_coordinate_never_the_value(cx: &Context) -> Verdict {

@@ -205,15 +205,23 @@ impl SecretPersistence for Fenced {
         self.store.write_batch(writes).await
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        if coordinate.as_str().starts_with(&self.scope) {
-            return self.store.delete(coordinate, options).await;
-        }
-        Err(crate::Error::new(
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let outside = coordinates
+            .iter()
+            .find(|coordinate| !coordinate.as_str().starts_with(&self.scope));
+        let Some(outside) = outside else {
+            return self.store.delete_batch(coordinates, options).await;
+        };
+        let error = crate::Error::new(
             ErrorKind::Unexpected,
             "the listing shows names outside of its prefix",
         )
-        .with_coordinate(coordinate.shared()))
+        .with_coordinate(outside.shared());
+        vec![Err(error); coordinates.len()]
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

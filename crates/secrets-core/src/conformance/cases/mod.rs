@@ -66,6 +66,7 @@ pub(super) const CASES: &[Case] = cases! {
     Writing "deleted is gone" = deletes::deleted_is_gone;
     Writing "deleting what is missing succeeds" = deletes::missing_succeeds;
     Writing "deleting takes that one name" = deletes::takes_that_one_name;
+    Writing "deleting many takes each of them" = deletes::many_are_chunked;
     Reading "pending deletion is told apart" = deletes::pending_is_told_apart;
     Writing "a pending name is not free" = deletes::pending_name_is_not_free;
     Writing "writing purges a pending name" = deletes::writing_purges_a_pending_name;

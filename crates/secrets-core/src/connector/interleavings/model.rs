@@ -16,7 +16,7 @@ use crate::connector::{
 use crate::{
     Actor, Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
     ListOptions, ManagedCoordinate, Memory, Operation, Page, Read, Result, Scope,
-    SecretPersistence, SecretValue, Stores, Write, Written,
+    SecretPersistence, SecretPersistenceExt, SecretValue, Stores, Write, Written,
 };
 
 /// The rules that the callers follow: all of them, unless a test shows what one is for.
@@ -621,9 +621,17 @@ impl SecretPersistence for Gated {
         std::mem::take(&mut *answers.lock().unwrap())
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
-        self.world.step("deletes a secret", DELETES_SECRETS).await;
-        self.memory.delete(coordinate, options).await
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let mut results = Vec::new();
+        for coordinate in coordinates {
+            self.world.step("deletes a secret", DELETES_SECRETS).await;
+            results.push(self.memory.delete(coordinate, options).await);
+        }
+        results
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

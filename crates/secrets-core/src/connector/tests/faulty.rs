@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
     ListOptions, ManagedCoordinate, Memory, OpenStore, Operation, Page, Read, Recovery, Result,
-    SecretPersistence, StorageId, Write, Written,
+    SecretPersistence, SecretPersistenceExt, StorageId, Write, Written,
 };
 
 type Fault = Box<dyn Fn(&Call) -> Option<ErrorKind> + Send + Sync>;
@@ -156,14 +156,22 @@ impl SecretPersistence for Faulty {
             .collect()
     }
 
-    async fn delete(&self, coordinate: &ManagedCoordinate, options: &DeleteOptions) -> Result<()> {
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
         self.request().await;
-        self.call(
-            Operation::Delete,
-            coordinate.as_str(),
-            Some(options.recovery),
-        )?;
-        self.memory.delete(coordinate, options).await
+        let mut results = Vec::new();
+        for coordinate in coordinates {
+            let name = coordinate.as_str();
+            let call = self.call(Operation::Delete, name, Some(options.recovery));
+            results.push(match call {
+                Ok(()) => self.memory.delete(coordinate, options).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
     }
 
     async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {

@@ -13,7 +13,7 @@ use super::faulty::{Faulty, Rotated, faulty};
 use super::{acting, coordinate, insert, over, pointer, storage};
 use crate::connector::{ConnectorOptions, FreshError, ProblemKind, ResolveReferences};
 use crate::{
-    Coordinate, Error, ErrorKind, Location, Memory, Operation, Result, SecretPersistence,
+    Coordinate, Error, ErrorKind, Location, Memory, Operation, Result, SecretPersistenceExt,
     SecretValue, Stores,
 };
 

@@ -56,7 +56,7 @@ const CLOUDS: [(&str, &str); 3] = [
 /// assert!(!format!("{config:?}").contains("the secret's value"));
 /// // A name without a domain is a vault of the public cloud.
 /// assert!(Config::from_settings(&SETTINGS.from_pairs([("vault-url", "airbyte-prod")])?).is_ok());
-/// Plain HTTP is refused.
+/// // Plain HTTP is refused.
 /// let clear = SETTINGS.from_pairs([("vault-url", "http://airbyte-prod.vault.azure.net")])?;
 /// assert!(Config::from_settings(&clear).is_err());
 /// # Ok::<(), secret_persistence_core::Error>(())

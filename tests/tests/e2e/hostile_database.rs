@@ -79,10 +79,10 @@ async fn open(misbehaviour: Misbehaviour, lets_in: bool) -> Result<Database, Err
             let misbehaviour = misbehaviour.clone();
             tokio::spawn(async move {
                 let mut buffer = [0; 8192];
-                stream.read(&mut buffer).await?;
+                let _any = stream.read(&mut buffer).await?;
                 if lets_in {
                     stream.write_all(&welcome()).await?;
-                    stream.read(&mut buffer).await?;
+                    let _any = stream.read(&mut buffer).await?;
                 }
                 misbehave(&mut stream, &misbehaviour).await
             });

@@ -254,7 +254,7 @@ impl Session<'_> {
         let mut deleted = Vec::new();
         for (pair, deletion) in pairs.iter().zip(&deletions) {
             if let (true, Side::Has(read)) = (deletion.deleted, &pair.source) {
-                deleted.push((&pair.entry.coordinate, read));
+                deleted.push((&pair.entry, read));
             }
         }
         let lost = self.look_after(sides, &deleted, is_first).await?;
@@ -279,22 +279,26 @@ impl Session<'_> {
     async fn look_after(
         &self,
         sides: Sides<'_>,
-        deleted: &[(&ManagedCoordinate, &Read)],
+        deleted: &[(&JournalEntry, &Read)],
         is_first: bool,
     ) -> MigrateResult<HashSet<ManagedCoordinate>> {
         let mut lost = HashSet::new();
         if is_first {
-            for (name, read) in deleted {
-                self.stays(sides.kept, name, Some(&read.value)).await?;
+            for (entry, read) in deleted {
+                self.stays(sides.kept, &entry.coordinate, Some(&read.value))
+                    .await?;
             }
         }
-        let names: Vec<ManagedCoordinate> =
-            deleted.iter().map(|(name, _)| (*name).clone()).collect();
+        let names: Vec<ManagedCoordinate> = deleted
+            .iter()
+            .map(|(entry, _)| entry.coordinate.clone())
+            .collect();
         let looks = sides.kept.read_many(&coordinates(&names)).await;
-        for ((name, read), look) in deleted.iter().zip(looks) {
+        for ((entry, read), look) in deleted.iter().zip(looks) {
             let is_lost = match look {
                 Ok(now) => now.value != read.value,
-                Err(error) if error.kind().is_gone() => true,
+                // A service may have deleted it in both stores, after it saved the row.
+                Err(error) if error.kind().is_gone() => self.is_mentioned(entry).await?,
                 Err(error) => {
                     self.ledger.failed(Failure::of(&error));
                     false
@@ -302,8 +306,8 @@ impl Session<'_> {
             };
             if is_lost {
                 self.ledger.stop(Stop::Linked);
-                self.put_back(sides, name, read).await;
-                lost.insert((*name).clone());
+                self.put_back(sides, &entry.coordinate, read).await;
+                lost.insert(entry.coordinate.clone());
             }
         }
         Ok(lost)

@@ -19,16 +19,25 @@ use crate::{
 };
 
 /// A store whose writes and deletes somebody carries over to another one a while later.
-#[derive(Debug)]
 struct Followed {
     store: Arc<Memory>,
     by: Arc<Memory>,
     writes: bool,
     /// Only names that contain this follow.
-    only: &'static str,
+    only: String,
+    /// How much later.
+    lag: Duration,
+    /// What else happens to these names.
+    also: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 const LAG: Duration = Duration::from_millis(300);
+
+impl fmt::Debug for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Followed").finish_non_exhaustive()
+    }
+}
 
 impl fmt::Display for Followed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,12 +72,19 @@ impl SecretPersistence for Followed {
         options: &DeleteOptions,
     ) -> Vec<Result<()>> {
         for coordinate in coordinates {
-            if coordinate.as_str().contains(self.only) {
+            if coordinate.as_str().contains(&self.only) {
+                if let Some(also) = &self.also {
+                    also();
+                }
                 let (by, name, options) = (self.by.clone(), coordinate.clone(), options.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(LAG).await;
+                let lag = self.lag;
+                let following = tokio::spawn(async move {
+                    tokio::time::sleep(lag).await;
                     by.delete(&name, &options).await
                 });
+                if lag.is_zero() {
+                    following.await.unwrap().unwrap();
+                }
             }
         }
         self.store.delete_batch(coordinates, options).await
@@ -117,7 +133,9 @@ async fn what_follows_is_neither_retired_nor_rolled_back() {
             store: world.source.clone(),
             by: world.target.clone(),
             writes,
-            only: "",
+            only: "".to_owned(),
+            lag: LAG,
+            also: None,
         };
         let error = between(&world, Arc::new(source), world.target.clone())
             .retire(AllReferences::confirmed())
@@ -128,7 +146,9 @@ async fn what_follows_is_neither_retired_nor_rolled_back() {
             store: world.target.clone(),
             by: world.source.clone(),
             writes,
-            only: "",
+            only: "".to_owned(),
+            lag: LAG,
+            also: None,
         };
         let error = between(&world, world.source.clone(), Arc::new(target))
             .rollback()
@@ -150,7 +170,9 @@ async fn the_first_secret_that_both_lose_is_put_back_and_ends_the_run() {
         store: world.source.clone(),
         by: world.target.clone(),
         writes: false,
-        only: "000000000001_secret",
+        only: "000000000001_secret".to_owned(),
+        lag: LAG,
+        also: None,
     };
     let report = between(&world, Arc::new(source), world.target.clone())
         .retire(AllReferences::confirmed())
@@ -183,7 +205,9 @@ async fn a_loss_that_arrives_late_ends_the_run_too() {
             store: emptied.clone(),
             by: kept.clone(),
             writes: false,
-            only: "000000000006_v1",
+            only: "000000000006_v1".to_owned(),
+            lag: LAG,
+            also: None,
         });
         let report = match command {
             "retire" => {
@@ -205,6 +229,35 @@ async fn a_loss_that_arrives_late_ends_the_run_too() {
             assert_eq!(somewhere, Some(value), "{command}");
         }
         assert!(world.entry(6).await.intent, "{command}: it is still ours");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_service_deletes_beside_a_rollback_is_not_taken_for_a_replica() {
+    for saves_first in [true, false] {
+        let world = copied(6).await;
+        let configs = world.configs.clone();
+        // The service saves a row without the secret, then deletes it in both stores.
+        let saves = move || configs.put(ConfigRow::new("3".to_owned(), json!({"password": null})));
+        let target = Followed {
+            store: world.target.clone(),
+            by: world.source.clone(),
+            writes: false,
+            only: name(3).as_str().to_owned(),
+            lag: Duration::ZERO,
+            also: saves_first.then(|| Box::new(saves) as Box<dyn Fn() + Send + Sync>),
+        };
+        let report = between(&world, world.source.clone(), Arc::new(target))
+            .rollback()
+            .await
+            .unwrap();
+        if saves_first {
+            assert_complete(&report, "rollback");
+            assert_eq!(contents(&world.target).await.len(), 0);
+        } else {
+            assert_eq!(report.stopped, Some(Stop::Linked));
+            assert!(has(&world.target, 3).await, "it is written back");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A test suite for the contract of [`SecretPersistence`](crate::SecretPersistence): for every
+//! A test suite for the contract of [`SecretPersistence`]: for every
 //! backend and layer, including third-party ones.
 //!
 //! Everything else in this library works with a store that passes. Running the suite takes a dozen

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::connector::Place;
 use crate::{Coordinate, ErrorKind, Location, Operation, Result, Timestamp};
 
 /// The actor in audit events, such as a user's id or a job's.
@@ -54,6 +55,17 @@ pub struct AuditEvent {
     pub operation: Operation,
     /// The secret.
     pub location: Location,
+    /// The places of the configuration where its pointer stands, if a configuration is the reason
+    /// and the places are known. Of several configurations in one call, each distinct place once.
+    ///
+    /// At most 64 KiB of their text in one event and 1 MiB in all events of a call:
+    /// [`places_omitted`](Self::places_omitted) counts the others. Places share their path in memory,
+    /// but a sink writes every one in full.
+    pub places: Vec<Place>,
+    /// How many places were left out. A place of several configurations counts for each.
+    pub places_omitted: usize,
+    /// The id of the request that caused it, if the caller has one.
+    pub request: Option<Arc<str>>,
     /// The error, or `None` on success.
     pub failure: Option<ErrorKind>,
 }
@@ -68,8 +80,18 @@ impl AuditEvent {
             actor,
             operation,
             location: Location::new(coordinate),
+            places: Vec::new(),
+            places_omitted: 0,
+            request: None,
             failure: None,
         }
+    }
+
+    /// Sets the id of the request that caused it.
+    #[must_use]
+    pub fn with_request(mut self, id: Option<Arc<str>>) -> Self {
+        self.request = id;
+        self
     }
 
     /// Sets the error, or `None` on success.

@@ -6,10 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::{Error, ErrorKind, Result};
-
-/// Every managed coordinate begins with this, case-sensitively.
-pub const MANAGED_PREFIX: &str = "airbyte_";
+use crate::{Error, ErrorKind, ManagedPrefix, Result};
 
 /// The longest managed coordinate in bytes: Azure's limit for a secret's name, the smallest of all
 /// stores. <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates>
@@ -103,7 +100,8 @@ impl fmt::Display for Coordinate {
     }
 }
 
-/// `airbyte_<base>_v<version>`: the name of one value, forever.
+/// `airbyte_<base>_v<version>`: the name of one value, forever. Another [`ManagedPrefix`] replaces
+/// `airbyte_` in a process that installs it.
 ///
 /// Parsing is strict so that printing always gives the same bytes. The version has only ASCII
 /// digits, no sign and no leading zero, and fits `i64`. The rest is `[A-Za-z0-9_-]`. The name has
@@ -116,6 +114,14 @@ pub struct ManagedCoordinate {
 }
 
 impl ManagedCoordinate {
+    /// Whether it is the name of a short-lived secret: [`Scope::ephemeral`] has written it.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        let scope = Scope::ephemeral().to_string();
+        let rest = self.as_str().strip_prefix(&scope);
+        rest.is_some_and(|rest| rest.starts_with("_secret_"))
+    }
+
     /// Creates the coordinate of a new value: `airbyte_<prefix><base id>_secret_<uuid>_v<version>`.
     ///
     /// # Errors
@@ -135,7 +141,7 @@ impl ManagedCoordinate {
         }
         let mut buffer = Uuid::encode_buffer();
         let mut name = String::with_capacity(MAX_MANAGED_BYTES);
-        name.push_str(MANAGED_PREFIX);
+        name.push_str(ManagedPrefix::current().as_str());
         name.push_str(&scope.prefix);
         name.push_str(scope.base_id.hyphenated().encode_lower(&mut buffer));
         name.push_str("_secret_");
@@ -164,12 +170,20 @@ impl ManagedCoordinate {
     /// # Errors
     /// `InvalidCoordinate`, with the rule that the name breaks.
     pub fn parse(name: &str) -> Result<Self> {
+        Self::parse_with(ManagedPrefix::current(), name)
+    }
+
+    fn parse_with(prefix: &ManagedPrefix, name: &str) -> Result<Self> {
         let invalid = |reason: &'static str| {
             Error::new(ErrorKind::InvalidCoordinate, reason).with_coordinate(printable(name))
         };
+        let begins = |what: &str| {
+            Error::new(ErrorKind::InvalidCoordinate, format!("{what} {prefix}"))
+                .with_coordinate(printable(name))
+        };
         let rest = name
-            .strip_prefix(MANAGED_PREFIX)
-            .ok_or_else(|| invalid("a managed coordinate must begin with airbyte_"))?;
+            .strip_prefix(prefix.as_str())
+            .ok_or_else(|| begins("a managed coordinate must begin with"))?;
         if name.len() > MAX_MANAGED_BYTES {
             return Err(too_long(name));
         }
@@ -180,7 +194,9 @@ impl ManagedCoordinate {
             invalid("a managed coordinate must end in _v and a version of digits")
         })?;
         if base.is_empty() {
-            return Err(invalid("there is nothing between airbyte_ and the version"));
+            return Err(invalid(
+                "there is nothing between the prefix and the version",
+            ));
         }
         // Without an early exit, so that the compiler can check many bytes at once.
         if !base
@@ -196,12 +212,17 @@ impl ManagedCoordinate {
                 "a version must be ASCII digits without sign or leading zero",
             ));
         }
+        if !prefix.is_lenient() && !is_generated(base) {
+            return Err(invalid(
+                "a managed coordinate must be <prefix><scope prefix><uuid>_secret_<uuid>_v<version>",
+            ));
+        }
         let version = digits
             .parse()
             .map_err(|_| invalid("the version does not fit 63 bits"))?;
         Ok(Self {
             name: name.into(),
-            base_len: MANAGED_PREFIX.len() + base.len(),
+            base_len: prefix.as_str().len() + base.len(),
             version,
         })
     }
@@ -260,10 +281,14 @@ impl ExternalName {
     ///
     /// # Errors
     /// `InvalidCoordinate` for a name that is empty or above [`MAX_EXTERNAL_BYTES`], contains
-    /// control characters or `..`, or has a segment that begins with `airbyte_` after lower-casing
-    /// it and replacing `-` by `_`. Such a name would be an alias of a managed secret (an ARN,
-    /// Azure's spelling, a resource name, a path).
+    /// control characters or `..`, or has a segment that begins with `airbyte_` (or the
+    /// [`ManagedPrefix`] of the process) after lower-casing it and replacing `-` by `_`. Such a name
+    /// would be an alias of a managed secret (an ARN, Azure's spelling, a resource name, a path).
     pub fn parse(name: &str) -> Result<Self> {
+        Self::parse_with(ManagedPrefix::current(), name)
+    }
+
+    fn parse_with(prefix: &ManagedPrefix, name: &str) -> Result<Self> {
         let invalid = |reason: &'static str| {
             Error::new(ErrorKind::InvalidCoordinate, reason).with_coordinate(printable(name))
         };
@@ -283,7 +308,7 @@ impl ExternalName {
         }
         if name
             .split(|char: char| !is_segment_char(char))
-            .any(begins_like_managed)
+            .any(|segment| begins_like(prefix, segment))
         {
             return Err(invalid(
                 "an external name must not be an alias of a managed secret",
@@ -388,7 +413,7 @@ impl Scope {
         !self.is_ephemeral()
             && coordinate
                 .base()
-                .strip_prefix(MANAGED_PREFIX)
+                .strip_prefix(ManagedPrefix::current().as_str())
                 .and_then(|rest| rest.strip_prefix(&*self.prefix))
                 .and_then(|rest| rest.strip_prefix(base_id))
                 .and_then(|rest| rest.strip_prefix("_secret_"))
@@ -401,7 +426,8 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{MANAGED_PREFIX}{}{}",
+            "{}{}{}",
+            ManagedPrefix::current(),
             self.prefix,
             self.base_id.hyphenated()
         )
@@ -453,6 +479,22 @@ impl fmt::Display for Owner {
     }
 }
 
+/// Whether this is `<scope prefix><uuid>_secret_<uuid>`, with UUIDs as this library writes them.
+fn is_generated(base: &str) -> bool {
+    let is_uuid = |text: &str| {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        text.len() == 36
+            && text.bytes().enumerate().all(|(at, byte)| match at {
+                8 | 13 | 18 | 23 => byte == b'-',
+                _ => digit(byte),
+            })
+    };
+    base.rsplit_once("_secret_").is_some_and(|(scope, secret)| {
+        let base_id = scope.len().checked_sub(36).and_then(|at| scope.get(at..));
+        is_uuid(secret) && base_id.is_some_and(is_uuid)
+    })
+}
+
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
@@ -461,7 +503,7 @@ fn is_segment_char(char: char) -> bool {
     char.is_alphanumeric() || char == '_' || char == '-'
 }
 
-fn begins_like_managed(segment: &str) -> bool {
+fn begins_like(prefix: &ManagedPrefix, segment: &str) -> bool {
     // Full Unicode lower-casing: stores fold case in different ways, so fold as much as possible.
     let mut folded = segment
         .chars()
@@ -470,7 +512,8 @@ fn begins_like_managed(segment: &str) -> bool {
             '-' => '_',
             other => other,
         });
-    MANAGED_PREFIX
+    prefix
+        .as_str()
         .chars()
         .all(|expected| folded.next() == Some(expected))
 }
@@ -587,6 +630,50 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    /// A process with a prefix of its own deletes nothing that a person or another platform named.
+    #[test]
+    fn after_another_prefix_only_generated_names_are_managed() {
+        const BASE: &str = "11111111-2222-3333-4444-555555555555";
+        const SECRET: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
+        let acme = ManagedPrefix::parse("acme_").unwrap();
+        for scope in ["", "project_", "a-b_secret_"] {
+            let name = format!("acme_{scope}{BASE}_secret_{SECRET}_v12");
+            let parsed = ManagedCoordinate::parse_with(&acme, &name).unwrap();
+            assert_eq!(
+                (parsed.as_str(), parsed.base(), parsed.version()),
+                (name.as_str(), &name[..name.len() - 4], 12)
+            );
+            // It is external for everybody else, as it was before there was a choice.
+            assert!(Coordinate::parse(&name).unwrap().managed().is_none());
+            let other = ManagedPrefix::parse("acm_").unwrap();
+            assert!(ManagedCoordinate::parse_with(&other, &name).is_err());
+            assert!(ExternalName::parse_with(&other, &name).is_ok());
+        }
+        for name in [
+            "acme_database_v2".to_owned(),
+            format!("acme_{SECRET}_v1"),
+            format!("acme_project_{BASE}_secret_{SECRET}"),
+            format!("acme_project_{BASE}_secret_{SECRET}_v01"),
+            format!("acme_project_{BASE}_secret_{}_v1", SECRET.to_uppercase()),
+            format!("acme_project_{BASE}_secret_{SECRET}x_v1"),
+            format!("acme_project_{BASE}x_secret_{SECRET}_v1"),
+            format!("acme_project_{BASE}_other_{SECRET}_v1"),
+            format!("Acme_project_{BASE}_secret_{SECRET}_v1"),
+            format!("acme-project-{BASE}-secret-{SECRET}-v1"),
+            format!("projects/p/secrets/acme_project_{BASE}_secret_{SECRET}_v1/versions/1"),
+        ] {
+            assert!(
+                ManagedCoordinate::parse_with(&acme, &name).is_err(),
+                "{name}"
+            );
+            let aliases = ExternalName::parse_with(&acme, &name).unwrap_err();
+            assert_eq!(aliases.kind(), ErrorKind::InvalidCoordinate, "{name}");
+        }
+        let airbytes = format!("airbyte_workspace_{BASE}_secret_{SECRET}_v1");
+        assert!(ManagedCoordinate::parse_with(&acme, &airbytes).is_err());
+        assert!(ExternalName::parse_with(&acme, &airbytes).is_ok());
     }
 
     #[test]

@@ -28,17 +28,7 @@ pub trait SecretPersistenceExt: SecretPersistence {
     ///
     /// [`Capabilities::concurrency`]: crate::Capabilities::concurrency
     async fn read_many(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        // One name is the usual case, and cannot occur twice.
-        if coordinates.len() <= 1 {
-            return read_unique(self, coordinates).await;
-        }
-        let (unique, places) = unique_by(coordinates, |coordinate| coordinate);
-        if unique.len() == coordinates.len() {
-            return read_unique(self, coordinates).await;
-        }
-        let names: Vec<Coordinate> = unique.iter().map(|&at| coordinates[at].clone()).collect();
-        let results = read_unique(self, &names).await;
-        places.into_iter().map(|at| results[at].clone()).collect()
+        read_all(self, coordinates).await
     }
 
     /// Writes one value.
@@ -273,6 +263,24 @@ pub struct Sweep {
     pub foreign: Vec<ManagedCoordinate>,
 }
 
+/// [`SecretPersistenceExt::read_many`] without the box of the trait's future.
+pub(crate) async fn read_all<S: SecretPersistence + ?Sized>(
+    store: &S,
+    coordinates: &[Coordinate],
+) -> Vec<Result<Read>> {
+    // One name is the usual case, and cannot occur twice.
+    if coordinates.len() <= 1 {
+        return read_unique(store, coordinates).await;
+    }
+    let (unique, places) = unique_by(coordinates, |coordinate| coordinate);
+    if unique.len() == coordinates.len() {
+        return read_unique(store, coordinates).await;
+    }
+    let names: Vec<Coordinate> = unique.iter().map(|&at| coordinates[at].clone()).collect();
+    let results = read_unique(store, &names).await;
+    places.into_iter().map(|at| results[at].clone()).collect()
+}
+
 /// Reads names that are all different.
 async fn read_unique<S: SecretPersistence + ?Sized>(
     store: &S,
@@ -283,17 +291,15 @@ async fn read_unique<S: SecretPersistence + ?Sized>(
         names,
         capabilities.read_batch,
         capabilities.concurrency,
-        |chunk| {
-            Box::pin(async move {
-                let results = store.read_batch(chunk).await;
-                checked_length(results, chunk, Coordinate::shared, || {
-                    Error::new(
-                        ErrorKind::Unexpected,
-                        "the store returned a different number of results than reads",
-                    )
-                    .with_operation(Operation::Read)
-                    .with_store(store.to_string())
-                })
+        |chunk| async move {
+            let results = store.read_batch(chunk).await;
+            checked_length(results, chunk, Coordinate::shared, || {
+                Error::new(
+                    ErrorKind::Unexpected,
+                    "the store returned a different number of results than reads",
+                )
+                .with_operation(Operation::Read)
+                .with_store(store.to_string())
             })
         },
     )
@@ -310,18 +316,16 @@ pub(crate) async fn write_unique<S: SecretPersistence + ?Sized>(
         writes,
         capabilities.write_batch,
         capabilities.concurrency,
-        |chunk| {
-            Box::pin(async move {
-                let results = store.write_batch(chunk).await;
-                let name = |write: &Write| write.coordinate.shared();
-                checked_length(results, chunk, name, || {
-                    Error::new(
-                        ErrorKind::Unexpected,
-                        "the store answered another number of writes",
-                    )
-                    .with_operation(Operation::Write)
-                    .with_store(store.to_string())
-                })
+        |chunk| async move {
+            let results = store.write_batch(chunk).await;
+            let name = |write: &Write| write.coordinate.shared();
+            checked_length(results, chunk, name, || {
+                Error::new(
+                    ErrorKind::Unexpected,
+                    "the store answered another number of writes",
+                )
+                .with_operation(Operation::Write)
+                .with_store(store.to_string())
             })
         },
     )
@@ -338,31 +342,27 @@ async fn delete_unique<S: SecretPersistence + ?Sized>(
         names,
         capabilities.delete_batch,
         capabilities.concurrency,
-        |chunk| {
-            Box::pin(async move {
-                let results = store.delete_batch(chunk, options).await;
-                checked_length(results, chunk, ManagedCoordinate::shared, || {
-                    Error::new(
-                        ErrorKind::Unexpected,
-                        "the store returned a different number of results than deletes",
-                    )
-                    .with_operation(Operation::Delete)
-                    .with_store(store.to_string())
-                })
+        |chunk| async move {
+            let results = store.delete_batch(chunk, options).await;
+            checked_length(results, chunk, ManagedCoordinate::shared, || {
+                Error::new(
+                    ErrorKind::Unexpected,
+                    "the store returned a different number of results than deletes",
+                )
+                .with_operation(Operation::Delete)
+                .with_store(store.to_string())
             })
         },
     )
     .await
 }
 
-type Chunk<'a, R> = futures::future::BoxFuture<'a, Vec<R>>;
-
 /// Processes chunks of `items`, at most `concurrency` concurrently; results in the items' order.
-async fn fan_out<'a, T: Sync, R: Send>(
+async fn fan_out<'a, T: Sync, R: Send, Chunk: Future<Output = Vec<R>> + Send>(
     items: &'a [T],
     chunk_size: usize,
     concurrency: usize,
-    run: impl Fn(&'a [T]) -> Chunk<'a, R> + Send,
+    run: impl Fn(&'a [T]) -> Chunk + Send,
 ) -> Vec<R> {
     // One chunk needs no machinery, and is the usual case.
     if items.len() <= chunk_size.max(1) {

@@ -12,10 +12,12 @@ mod ext;
 #[cfg(feature = "layers")]
 pub mod layer;
 mod location;
+mod managed_prefix;
 mod memory;
 #[cfg(feature = "layers")]
 mod mirror;
 mod persistence;
+pub mod rates;
 #[cfg(feature = "redact")]
 pub mod redact;
 mod secret;
@@ -29,12 +31,13 @@ mod timestamp;
 pub use audit::{Actor, AuditEvent, AuditMode, AuditSink};
 pub use check::{CheckOptions, CheckReport, CheckStep, StepOutcome};
 pub use coordinate::{
-    Coordinate, ExternalName, MANAGED_PREFIX, MAX_EXTERNAL_BYTES, MAX_MANAGED_BYTES,
-    ManagedCoordinate, Owner, Scope,
+    Coordinate, ExternalName, MAX_EXTERNAL_BYTES, MAX_MANAGED_BYTES, ManagedCoordinate, Owner,
+    Scope,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use ext::{SecretPersistenceExt, Sweep};
 pub use location::Location;
+pub use managed_prefix::ManagedPrefix;
 pub use memory::Memory;
 pub use persistence::{
     Capabilities, Cost, Cursor, DeleteOptions, Entry, Expiry, Identity, ListOptions, Listing,

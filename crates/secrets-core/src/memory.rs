@@ -1,8 +1,10 @@
 //! A store in memory, for tests and demonstrations. It is the shortest complete backend.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 use std::fmt;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -36,8 +38,11 @@ pub struct Memory {
     number: u64,
     capabilities: Capabilities,
     owner: Option<Owner>,
-    secrets: Mutex<BTreeMap<String, Stored>>,
+    /// The names are those of the coordinates, shared.
+    secrets: Mutex<Secrets>,
 }
+
+type Secrets = BTreeMap<Arc<str>, Stored>;
 
 #[derive(Debug)]
 struct Stored {
@@ -93,7 +98,7 @@ impl Memory {
     /// Stores a value as another client could have: external names, empty values, no owner.
     pub fn insert(&self, name: &str, value: SecretValue) {
         self.secrets.lock().insert(
-            name.to_owned(),
+            name.into(),
             Stored {
                 value,
                 owner: None,
@@ -131,13 +136,13 @@ impl Memory {
             .with_store(self.to_string())
     }
 
-    fn read_one(&self, coordinate: &Coordinate) -> Result<Read> {
+    fn read_one(&self, secrets: &Secrets, coordinate: &Coordinate) -> Result<Read> {
         let fail = |kind, message| {
             Err(self
                 .error(Operation::Read, kind, message)
                 .with_coordinate(coordinate.shared()))
         };
-        match self.secrets.lock().get(coordinate.as_str()) {
+        match secrets.get(coordinate.as_str()) {
             None => fail(
                 ErrorKind::NotFound,
                 "the store does not have a secret of this name",
@@ -150,7 +155,7 @@ impl Memory {
         }
     }
 
-    fn write_one(&self, write: &Write) -> Result<Written> {
+    fn write_one(&self, secrets: &mut Secrets, write: &Write) -> Result<Written> {
         let fail = |kind, message| {
             Err(self
                 .error(Operation::Write, kind, message)
@@ -159,41 +164,42 @@ impl Memory {
         if let Err(error) = self.capabilities.accepts(write) {
             return Err(error.with_store(self.to_string()));
         }
-        let mut secrets = self.secrets.lock();
-        let name = write.coordinate.as_str();
-        if let Some(stored) = secrets
-            .get_mut(name)
-            .filter(|stored| stored.pending_deletion)
-        {
+        let new = || Stored {
+            value: write.value.clone(),
+            owner: self.owner.clone().filter(|_| self.capabilities.owner),
+            created: Timestamp::now(),
+            expires: write.expires,
+            pending_deletion: false,
+        };
+        let mut there = match secrets.entry(write.coordinate.shared()) {
+            Place::Vacant(place) => {
+                place.insert(new());
+                return Ok(Written::Created);
+            }
+            Place::Occupied(there) => there,
+        };
+        if there.get().pending_deletion {
             match self.capabilities.on_pending {
-                OnPending::Purge => drop(secrets.remove(name)),
-                OnPending::Refuse => {}
-                OnPending::Restore => stored.pending_deletion = false,
+                OnPending::Purge => {
+                    there.insert(new());
+                    return Ok(Written::Created);
+                }
+                OnPending::Refuse => {
+                    return fail(
+                        ErrorKind::PendingDeletion,
+                        "the secret is scheduled for deletion",
+                    );
+                }
+                OnPending::Restore => there.get_mut().pending_deletion = false,
             }
         }
-        match secrets.get(name) {
-            Some(stored) if stored.pending_deletion => fail(
-                ErrorKind::PendingDeletion,
-                "the secret is scheduled for deletion",
-            ),
-            Some(stored) if stored.value == write.value => Ok(Written::AlreadySame),
-            Some(_) => fail(
+        if there.get().value == write.value {
+            Ok(Written::AlreadySame)
+        } else {
+            fail(
                 ErrorKind::AlreadyExists,
                 "the name already has another value",
-            ),
-            None => {
-                secrets.insert(
-                    name.to_owned(),
-                    Stored {
-                        value: write.value.clone(),
-                        owner: self.owner.clone().filter(|_| self.capabilities.owner),
-                        created: Timestamp::now(),
-                        expires: write.expires,
-                        pending_deletion: false,
-                    },
-                );
-                Ok(Written::Created)
-            }
+            )
         }
     }
 }
@@ -217,14 +223,19 @@ impl SecretPersistence for Memory {
     }
 
     async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        let secrets = self.secrets.lock();
         coordinates
             .iter()
-            .map(|coordinate| self.read_one(coordinate))
+            .map(|coordinate| self.read_one(&secrets, coordinate))
             .collect()
     }
 
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
-        writes.iter().map(|write| self.write_one(write)).collect()
+        let mut secrets = self.secrets.lock();
+        writes
+            .iter()
+            .map(|write| self.write_one(&mut secrets, write))
+            .collect()
     }
 
     async fn delete_batch(
@@ -287,10 +298,10 @@ impl SecretPersistence for Memory {
             .enumerate()
         {
             if seen == limit {
-                page.next = last.map(Cursor::new);
+                page.next = last.map(|name: &Arc<str>| Cursor::new(&**name));
                 break;
             }
-            last = Some(name.clone());
+            last = Some(name);
             match ManagedCoordinate::parse(name) {
                 Err(_) => page.skipped += 1,
                 Ok(_) if stored.pending_deletion && !options.deleted => {}

@@ -429,7 +429,7 @@ pub enum Recovery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListOptions {
-    /// Only names with this prefix; `airbyte_` by default.
+    /// Only names with this prefix; by default that of all managed names, `airbyte_`.
     pub prefix: String,
     /// Whether to return owner, times, tags and key too, even if they cost [`Cost::list_detail`]
     /// requests per name.
@@ -443,7 +443,7 @@ pub struct ListOptions {
 impl Default for ListOptions {
     fn default() -> Self {
         Self {
-            prefix: crate::coordinate::MANAGED_PREFIX.to_owned(),
+            prefix: crate::ManagedPrefix::current().to_string(),
             details: false,
             deleted: false,
             page_size: None,

@@ -98,14 +98,6 @@ pub(crate) fn wipe_text(text: String) {
     }
 }
 
-/// The same, with the allocation to be used again.
-pub(crate) fn wiped(text: String) -> String {
-    let mut bytes = text.into_bytes();
-    wipe_bytes(&mut bytes);
-    bytes.clear();
-    String::from_utf8(bytes).unwrap_or_default()
-}
-
 fn wipe_bytes(bytes: &mut Vec<u8>) {
     bytes.clear();
     bytes.resize(bytes.capacity(), 0);

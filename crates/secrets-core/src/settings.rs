@@ -502,26 +502,25 @@ impl StoreUrl {
                 )
                 .with_operation(Operation::Open)
         };
-        // A slash in a password ends the host, so the password may be in any part.
-        let before_query = text.find('?').map_or(text, |at| &text[..at]);
-        let has_user = before_query
-            .split_once("://")
-            .is_some_and(|(_, rest)| rest.contains('@'));
-        if has_user {
+        // A slash in a password ends the host, so the password may be in any part. Both texts: the
+        // one with the user's mistakes, and the one that is shown, which differs in slashes and
+        // control characters.
+        if before_query(text).contains('@') {
             return Err(credentials());
         }
         let url = Url::parse(text).map_err(|_| {
             invalid("this is not the URL of a store")
                 .with_hint("write it like sqlite:///path/to/file or aws://us-east-1")
         })?;
-        if !url.username().is_empty() || url.password().is_some() {
+        if before_query(url.as_str()).contains('@') {
             return Err(credentials());
         }
         if url.fragment().is_some() {
             return Err(invalid("a store's URL must not have a fragment")
                 .with_hint("write `#` in a path or a value as %23"));
         }
-        let path = percent_decode_str(url.path())
+        // Without a query, a URL has no spaces at its end.
+        let path = percent_decode_str(without_query(&url).path())
             .decode_utf8()
             .map_err(|_| invalid("the path of a store's URL is not UTF-8"))?
             .into_owned();
@@ -558,9 +557,9 @@ impl StoreUrl {
         self.url.has_authority()
     }
 
-    /// The file of `sqlite:///absolute`, `sqlite:/absolute`, `sqlite://relative` or `sqlite:relative`.
     /// The file of `sqlite:///absolute`, `sqlite:/absolute`, `sqlite://relative` or
     /// `sqlite:relative`.
+    ///
     /// # Errors
     /// `InvalidConfig` if no file is named, and for `:memory:`, which keeps nothing.
     pub fn file(&self) -> Result<String> {
@@ -585,12 +584,11 @@ impl StoreUrl {
     }
 }
 
-/// Scheme, host, port and path. Not the query, which may contain a pasted secret.
+/// Scheme, host, port and path. Not the query, which may contain a pasted secret. Parses again, to
+/// a URL with the same parts and without a query.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.url.clone();
-        shown.set_query(None);
-        write!(f, "{shown}")
+        write!(f, "{}", without_query(&self.url))
     }
 }
 
@@ -598,6 +596,16 @@ impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StoreUrl({self})")
     }
+}
+
+fn before_query(text: &str) -> &str {
+    text.find('?').map_or(text, |at| &text[..at])
+}
+
+fn without_query(url: &Url) -> Url {
+    let mut url = url.clone();
+    url.set_query(None);
+    url
 }
 
 /// The error for a setting that is refused: `InvalidConfig`, of the operation `Open`.
@@ -630,6 +638,13 @@ mod tests {
             "sqlite://user:hunter2@host/db",
             "aws://key:hunter2@us-east-1",
             "postgres://us er:hunter2",
+            // The URL parser adds slashes, and drops tabs and newlines.
+            "https:user:12/hunter2@host/db",
+            "postgres:user:12/hunter2@host/db",
+            "postgres:/\n/user:12/hunter2@host/db",
+            "x:/\t/host/hunter2@b",
+            "http:host/hunter2@b",
+            "\\\\user:12/hunter2@host/db",
         ] {
             let refused =
                 StoreUrl::parse(text).and_then(|url| SettingMap::new(&[]).set_query(&url));

@@ -74,11 +74,14 @@ impl<'de> Deserialize<'de> for Location {
 
 impl Serialize for AuditEvent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut event = serializer.serialize_struct("AuditEvent", 5)?;
+        let mut event = serializer.serialize_struct("AuditEvent", 8)?;
         event.serialize_field("at", &self.at)?;
         event.serialize_field("actor", &self.actor)?;
         event.serialize_field("operation", &self.operation)?;
         event.serialize_field("location", &self.location)?;
+        event.serialize_field("places", &self.places)?;
+        event.serialize_field("places_omitted", &self.places_omitted)?;
+        event.serialize_field("request", &self.request.as_deref())?;
         event.serialize_field("failure", &self.failure)?;
         event.end()
     }
@@ -164,7 +167,9 @@ mod tests {
             Operation::Read,
             Coordinate::parse(MANAGED).unwrap(),
         )
+        .with_request(Some("r-1".into()))
         .with_failure(Some(ErrorKind::NotFound));
+        event.places = vec![crate::connector::Place::root().child("password")];
         event.at = "2026-11-21T06:47:53Z".parse().unwrap();
         assert_eq!(
             to_value(&event).unwrap(),
@@ -173,6 +178,9 @@ mod tests {
                 "actor": "maria",
                 "operation": "read",
                 "location": { "coordinate": MANAGED },
+                "places": ["/password"],
+                "places_omitted": 0,
+                "request": "r-1",
                 "failure": "not_found",
             })
         );

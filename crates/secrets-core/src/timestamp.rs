@@ -64,6 +64,13 @@ impl Timestamp {
         let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(seconds).min(LATEST))
     }
+
+    /// This time moved into the past, at most to the beginning of year 1.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(seconds).max(EARLIEST))
+    }
 }
 
 impl From<SystemTime> for Timestamp {

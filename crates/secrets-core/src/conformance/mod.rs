@@ -37,6 +37,7 @@ mod context;
 mod defects;
 mod options;
 mod report;
+mod shared_rates;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use cases::{CASES, Case, Half};
 use context::{Context, Stop};
 pub use options::{Opener, Options, Outsider, Progress};
 pub use report::{CaseReport, Outcome, Report};
+pub use shared_rates::shared_rates;
 
 /// Runs every case over `store`.
 pub async fn run(store: &Arc<dyn SecretPersistence>, options: &Options) -> Report {

@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::executor::is_long;
-use super::limits::{Budget, is_too_deep, too_deep};
+use super::limits::{Budget, is_container, is_too_deep, too_deep};
 use super::place::Path;
-use super::pointer::{Encoding, Pointer, SECRET, is_pointer_object, pointers, visit_pointers};
+use super::pointer::{
+    Encoding, MalformedPointer, Pointer, SECRET, is_pointer_object, pointers, visit_pointers,
+};
 use super::secret_json::{SecretJson, parse_json};
 use super::secrets::ActingSecrets;
 use crate::SecretValue;
@@ -36,14 +38,26 @@ use crate::SecretValue;
 /// pointers or becomes too large. A partly hydrated configuration is never returned.
 pub fn hydrate_with<S: Borrow<SecretValue>>(
     config: Value,
-    value_of: impl FnMut(&Pointer) -> Option<S>,
+    mut value_of: impl FnMut(&Pointer) -> Option<S>,
 ) -> Result<SecretJson, ConnectorError> {
-    let mut config = SecretJson::new(config);
+    insert(SecretJson::new(config), |members| {
+        let pointer = Pointer::of_members(members)?;
+        let value = value_of(&pointer);
+        Ok((pointer, value))
+    })
+}
+
+/// Inserts the secrets of a configuration. Calls `next` once for every pointer object, for what it
+/// says and its value.
+fn insert<S: Borrow<SecretValue>>(
+    mut config: SecretJson,
+    next: impl FnMut(&Map<String, Value>) -> Result<(Pointer, Option<S>), MalformedPointer>,
+) -> Result<SecretJson, ConnectorError> {
     if config.is_null() {
         *config = Value::Object(Map::new());
     }
     let mut hydrator = Hydrator {
-        value_of,
+        next,
         budget: Budget::new(),
         problems: Problems::default(),
     };
@@ -90,9 +104,16 @@ impl ActingSecrets {
     pub async fn hydrate(&self, saved: Value) -> Result<SecretJson, ConnectorError> {
         let saved = SecretJson::new(saved);
         let mut found = Vec::new();
+        let mut places = Vec::new();
         let mut malformed = false;
-        visit_pointers(&saved, &mut |_, pointer| match pointer {
-            Ok(pointer) => found.push(pointer),
+        let audited = self.stores().is_audited();
+        visit_pointers(&saved, &mut |path, pointer| match pointer {
+            Ok(pointer) => {
+                found.push(pointer);
+                if audited {
+                    places.push(path.place());
+                }
+            }
             Err(_) => malformed = true,
         })?;
         if malformed {
@@ -101,13 +122,17 @@ impl ActingSecrets {
         }
         let ids = found.iter().filter_map(|pointer| pointer.reference_id);
         let references = self.references(ids.collect()).await;
-        let values = self.read(&found, &references).await?;
+        let values = self.read(&found, &places, &references).await?;
         if values.iter().all(Result::is_ok) {
             let executor = self.executor(|| is_long(&saved));
-            let mut values = values.into_iter();
+            // In the order in which they were found; none is parsed again.
+            let mut found = found.into_iter().zip(values);
             return self
                 .walk(executor, move || {
-                    hydrate_with(saved.into_inner(), |_| values.next()?.ok())
+                    insert(saved, |members| match found.next() {
+                        Some((pointer, value)) => Ok((pointer, value.ok())),
+                        None => Pointer::of_members(members).map(|pointer| (pointer, None)),
+                    })
                 })
                 .await;
         }
@@ -140,12 +165,16 @@ pub(crate) fn undecodable(place: super::Place) -> Problem {
 }
 
 struct Hydrator<F> {
-    value_of: F,
+    next: F,
     budget: Budget,
     problems: Problems,
 }
 
-impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
+impl<S, F> Hydrator<F>
+where
+    S: Borrow<SecretValue>,
+    F: FnMut(&Map<String, Value>) -> Result<(Pointer, Option<S>), MalformedPointer>,
+{
     /// Replaces pointers by values and never scans what it inserted. After a problem it continues
     /// to find all problems; the configuration is then wiped.
     fn walk(
@@ -159,8 +188,11 @@ impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
         }
         match value {
             Value::Array(items) => {
+                let level = path.level();
                 for (index, item) in items.iter_mut().enumerate() {
-                    self.walk(item, &path.index(index), depth + 1)?;
+                    if is_container(item) {
+                        self.walk(item, &level.index(index), depth + 1)?;
+                    }
                 }
             }
             Value::Object(members) => {
@@ -174,8 +206,11 @@ impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
                         Err(problem) => self.problems.push(|| problem),
                     }
                 } else {
+                    let level = path.level();
                     for (name, member) in members {
-                        self.walk(member, &path.key(name), depth + 1)?;
+                        if is_container(member) {
+                            self.walk(member, &level.key(name), depth + 1)?;
+                        }
                     }
                 }
             }
@@ -189,9 +224,8 @@ impl<S: Borrow<SecretValue>, F: FnMut(&Pointer) -> Option<S>> Hydrator<F> {
         members: &mut Map<String, Value>,
         path: &Path<'_>,
     ) -> Result<Value, Problem> {
-        let pointer =
-            Pointer::of_members(members).map_err(|malformed| malformed.at(path.place()))?;
-        let secret = (self.value_of)(&pointer);
+        let (pointer, secret) =
+            (self.next)(members).map_err(|malformed| malformed.at(path.place()))?;
         if let Some(secret) = &secret {
             self.budget.hydrate(secret.borrow().len())?;
         }

@@ -30,9 +30,18 @@ impl ActingSecrets {
             .flatten()
             .map(|(_, pointer)| pointer.clone())
             .collect();
+        let places: Vec<Place> = match self.stores().is_audited() {
+            true => found
+                .iter()
+                .flatten()
+                .flatten()
+                .map(|(place, _)| place.clone())
+                .collect(),
+            false => Vec::new(),
+        };
         let ids = wanted.iter().filter_map(|pointer| pointer.reference_id);
         let references = self.references(ids.collect()).await;
-        let mut values = self.read(&wanted, &references).await?.into_iter();
+        let mut values = self.read(&wanted, &places, &references).await?.into_iter();
         Ok(saved
             .into_iter()
             .zip(found)

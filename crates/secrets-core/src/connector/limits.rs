@@ -65,6 +65,7 @@ impl Budget {
     ///
     /// # Errors
     /// `LimitExceeded` if there are too many.
+    #[inline]
     pub(crate) fn secret(&mut self) -> Result<(), Problem> {
         take(&mut self.secrets, 1, "more than 10,000 secrets")
     }
@@ -86,6 +87,7 @@ impl Budget {
     ///
     /// # Errors
     /// `LimitExceeded` if all values together are too large.
+    #[inline]
     pub(crate) fn hydrate(&mut self, bytes: usize) -> Result<(), Problem> {
         take(
             &mut self.hydrated_bytes,
@@ -95,6 +97,7 @@ impl Budget {
     }
 }
 
+#[inline]
 fn take(left: &mut usize, count: usize, message: &'static str) -> Result<(), Problem> {
     match left.checked_sub(count) {
         Some(rest) => {
@@ -103,13 +106,14 @@ fn take(left: &mut usize, count: usize, message: &'static str) -> Result<(), Pro
         }
         None => {
             *left = 0;
-            Err(Problem::new(
-                Place::root(),
-                ProblemKind::LimitExceeded,
-                message,
-            ))
+            Err(exceeded(message))
         }
     }
+}
+
+#[cold]
+fn exceeded(message: &'static str) -> Problem {
+    Problem::new(Place::root(), ProblemKind::LimitExceeded, message)
 }
 
 /// Refuses a value that is nested too deeply, without recursion.
@@ -163,6 +167,7 @@ pub(crate) fn too_deep(place: Place) -> Problem {
     )
 }
 
-fn is_container(value: &Value) -> bool {
+/// Whether a value has values below it, so that a walk for pointers must enter it.
+pub(super) fn is_container(value: &Value) -> bool {
     matches!(value, Value::Array(_) | Value::Object(_))
 }

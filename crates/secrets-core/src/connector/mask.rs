@@ -3,6 +3,7 @@
 use std::mem;
 
 use serde_json::Value;
+use zeroize::Zeroize;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
 use super::limits::{Budget, is_too_deep, too_deep};
@@ -10,7 +11,6 @@ use super::place::{Path, Place};
 use super::pointer::{is_pointer, is_pointer_key, is_text_pointer};
 use super::secret_json::{SecretJson, wipe};
 use super::spec::{ConnectorSpec, Cursor, Position, Types};
-use crate::secret::wiped;
 
 /// The text that replaces a secret for display.
 pub const MASK: &str = "**********";
@@ -87,7 +87,7 @@ impl ConnectorSpec {
     /// # Errors
     /// `LimitExceeded` for a configuration that is nested too deeply.
     pub fn mask(&self, config: Value) -> Result<Value, ConnectorError> {
-        Masker::new(self).run(config, None).map(|(value, _)| value)
+        Masker::new(self).run(config, None)
     }
 
     /// Masks a configuration with values, given the saved one with pointers: a place with a pointer
@@ -96,9 +96,7 @@ impl ConnectorSpec {
     /// # Errors
     /// As for [`mask`](Self::mask).
     pub fn mask_hydrated(&self, full: Value, saved: &Value) -> Result<Value, ConnectorError> {
-        Masker::new(self)
-            .run(full, Some(saved))
-            .map(|(value, _)| value)
+        Masker::new(self).run(full, Some(saved))
     }
 
     /// Masks a configuration and scrubs it for an export; returns the places with plain-text
@@ -109,7 +107,7 @@ impl ConnectorSpec {
     pub fn scrub(&self, config: Value) -> Result<Scrubbed, ConnectorError> {
         let mut masker = Masker::new(self);
         masker.raw = Some(Found::new());
-        let (value, masker) = masker.run(config, None)?;
+        let value = masker.run(config, None)?;
         let rest = scrub(value)?;
         Ok(Scrubbed {
             value: rest.value,
@@ -147,16 +145,18 @@ impl ConnectorSpec {
             }
             match value {
                 Value::Array(items) => {
+                    let level = path.level();
                     for (index, item) in items.iter().enumerate() {
                         let element = cursor.element(at, index);
-                        let path = path.index(index);
+                        let path = level.index(index);
                         walk(cursor, item, element, &path, depth + 1, found, problems);
                     }
                 }
                 Value::Object(members) => {
+                    let level = path.level();
                     for (name, member) in members {
                         let position = cursor.member(at, name);
-                        let path = path.key(name);
+                        let path = level.key(name);
                         walk(cursor, member, position, &path, depth + 1, found, problems);
                     }
                 }
@@ -219,16 +219,12 @@ impl<'a> Masker<'a> {
         }
     }
 
-    fn run(
-        mut self,
-        config: Value,
-        saved: Option<&Value>,
-    ) -> Result<(Value, Self), ConnectorError> {
+    fn run(&mut self, config: Value, saved: Option<&Value>) -> Result<Value, ConnectorError> {
         let mut config = SecretJson::new(config);
         let root = self.cursor.root();
         self.walk(&mut config, saved, root, &Path::root(), 0);
         mem::take(&mut self.problems).into_result()?;
-        Ok((config.into_inner(), self))
+        Ok(config.into_inner())
     }
 
     fn walk(
@@ -257,21 +253,23 @@ impl<'a> Masker<'a> {
         match value {
             Value::Array(items) => {
                 let old = saved.and_then(Value::as_array);
+                let level = path.level();
                 for (index, item) in items.iter_mut().enumerate() {
                     let element = self.cursor.element(at, index);
                     let old = old.and_then(|old| old.get(index));
-                    self.walk(item, old, element, &path.index(index), depth + 1);
+                    self.walk(item, old, element, &level.index(index), depth + 1);
                 }
             }
             Value::Object(members) => {
                 let old = saved.and_then(Value::as_object);
+                let level = path.level();
                 for (name, member) in members {
                     if is_pointer_key(name) {
                         return self.secret(value, path);
                     }
                     let position = self.cursor.member(at, name);
                     let old = old.and_then(|old| old.get(name));
-                    self.walk(member, old, position, &path.key(name), depth + 1);
+                    self.walk(member, old, position, &level.key(name), depth + 1);
                 }
             }
             _ => {}
@@ -328,7 +326,7 @@ pub(super) fn is_nothing(value: &Value) -> bool {
 fn conceal(value: &mut Value) {
     // A string's own buffer is reused after it is wiped.
     if let Value::String(text) = value {
-        *text = wiped(mem::take(text));
+        text.zeroize();
         text.push_str(MASK);
     } else {
         wipe(value);

@@ -6,7 +6,6 @@
 //! [`ConnectorSpec::mask`] and [`scrub`] prepare configurations for display.
 
 mod cleanup;
-mod collect;
 mod error;
 mod executor;
 mod fresh;
@@ -16,6 +15,7 @@ mod hydrate_many;
 #[cfg(test)]
 mod interleavings;
 mod limits;
+mod locations;
 mod mask;
 mod matching;
 mod place;
@@ -25,6 +25,7 @@ mod policy;
 mod read;
 mod record;
 mod references;
+mod refresh;
 mod secret_json;
 mod secrets;
 mod spec;
@@ -36,7 +37,6 @@ mod unknown;
 mod update;
 
 pub use cleanup::{Cleanup, Foreign, Undeleted};
-pub use collect::Collected;
 pub use error::{ConnectorError, Problem, ProblemKind};
 pub use executor::{Executor, Walk};
 pub use fresh::{FreshError, Rereads};
@@ -49,6 +49,10 @@ pub use pointer::{Encoding, MalformedPointer, Pointer, pointers};
 pub use policy::Policy;
 pub use record::{Record, RecordState};
 pub use references::{References, ResolveReferences, UnresolvedReference};
+pub use refresh::{
+    Ended, HealedRefreshes, Lease, PlacedValues, Refresh, RefreshError, RefreshRecord, RefreshRows,
+    RefreshSaved, RefreshTarget, Refreshed, Taken,
+};
 pub use secret_json::{SecretJson, json_depth};
 pub use secrets::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
 pub use spec::{ConnectorSpec, Markers};

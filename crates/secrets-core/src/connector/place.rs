@@ -265,14 +265,18 @@ impl fmt::Display for InvalidPlace {
 impl std::error::Error for InvalidPlace {}
 
 /// The path from the root to the current position of a walk, on the stack. A [`Place`] is created
-/// only when needed, which on the happy path is never, and is then shared by everything below.
+/// only when needed, which on the happy path is never.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<'a>(Option<(&'a Level<'a>, Name<'a>)>);
+
+/// An object or array on the path. Its [`Place`] is created once, for everything below.
 #[derive(Debug)]
-pub(crate) struct Path<'a> {
-    above: Option<(&'a Path<'a>, Name<'a>)>,
+pub(crate) struct Level<'a> {
+    path: Path<'a>,
     place: OnceCell<Place>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Name<'a> {
     Key(&'a str),
     Index(usize),
@@ -280,33 +284,37 @@ enum Name<'a> {
 
 impl<'a> Path<'a> {
     pub(crate) const fn root() -> Self {
-        Self {
-            above: None,
-            place: OnceCell::new(),
-        }
+        Self(None)
     }
 
-    pub(crate) fn key(&'a self, name: &'a str) -> Self {
-        Self {
-            above: Some((self, Name::Key(name))),
-            place: OnceCell::new(),
-        }
-    }
-
-    pub(crate) fn index(&'a self, index: usize) -> Self {
-        Self {
-            above: Some((self, Name::Index(index))),
+    /// The value at this path as an object or array.
+    pub(crate) const fn level(self) -> Level<'a> {
+        Level {
+            path: self,
             place: OnceCell::new(),
         }
     }
 
     pub(crate) fn place(&self) -> Place {
-        let make = || match &self.above {
+        match self.0 {
             None => Place::root(),
-            Some((parent, Name::Key(name))) => parent.place().child(name),
-            Some((parent, Name::Index(index))) => parent.place().index(*index),
-        };
-        self.place.get_or_init(make).clone()
+            Some((level, Name::Key(name))) => level.place().child(name),
+            Some((level, Name::Index(index))) => level.place().index(index),
+        }
+    }
+}
+
+impl Level<'_> {
+    pub(crate) const fn key<'a>(&'a self, name: &'a str) -> Path<'a> {
+        Path(Some((self, Name::Key(name))))
+    }
+
+    pub(crate) const fn index(&self, index: usize) -> Path<'_> {
+        Path(Some((self, Name::Index(index))))
+    }
+
+    fn place(&self) -> &Place {
+        self.place.get_or_init(|| self.path.place())
     }
 }
 
@@ -325,9 +333,9 @@ mod tests {
             let place = Place::root().child("x").child(name).index(1);
             assert_eq!(place.find(&value), Some(&json!(2)), "{name:?}");
             assert_eq!(place.as_str().parse(), Ok(place.clone()));
-            let root = Path::root();
-            let x = root.key("x");
-            let named = x.key(name);
+            let root = Path::root().level();
+            let x = root.key("x").level();
+            let named = x.key(name).level();
             assert_eq!(named.index(1).place(), place);
         }
     }
@@ -352,12 +360,13 @@ mod tests {
     #[test]
     fn places_below_one_another_share_the_way_and_compare_as_their_texts() {
         let long = "x".repeat(1000);
-        let root = Path::root();
+        let root = Path::root().level();
         let (above, other) = (root.key(&long), root.key("w"));
-        let (one, two) = (above.key("a"), above.key("b/"));
+        let level = above.level();
+        let (one, two) = (level.key("a"), level.key("b/"));
         let mut places = [
             two.place(),
-            one.index(3).place(),
+            one.level().index(3).place(),
             one.place(),
             above.place(),
             other.place(),

@@ -100,7 +100,7 @@ impl ActingSecrets {
         let references = self.saved_references(&saved).await?;
         let mut values: HashMap<Pointer, SecretValue> = HashMap::with_capacity(needed.len());
         let mut problems = Problems::default();
-        let read = self.read(&needed, &references).await?;
+        let read = self.read(&needed, &places, &references).await?;
         for ((place, pointer), value) in places.into_iter().zip(needed).zip(read) {
             match value {
                 Ok(value) => {

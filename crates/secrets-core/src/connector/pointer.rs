@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind, Problems};
-use super::limits::{Budget, is_too_deep, too_deep};
+use super::limits::{Budget, is_container, is_too_deep, too_deep};
 use super::place::{Path, Place};
 use crate::{Coordinate, StorageId};
 
@@ -238,8 +238,11 @@ pub(crate) fn visit_pointers(
                 return Err(too_deep(path.place()).into());
             }
             Value::Array(items) => {
+                let level = path.level();
                 for (index, item) in items.iter().enumerate() {
-                    walk(item, &path.index(index), depth + 1, budget, visit)?;
+                    if is_container(item) {
+                        walk(item, &level.index(index), depth + 1, budget, visit)?;
+                    }
                 }
             }
             Value::Object(members) if is_pointer_object(members) => {
@@ -247,8 +250,11 @@ pub(crate) fn visit_pointers(
                 visit(path, Pointer::of_members(members));
             }
             Value::Object(members) => {
+                let level = path.level();
                 for (name, member) in members {
-                    walk(member, &path.key(name), depth + 1, budget, visit)?;
+                    if is_container(member) {
+                        walk(member, &level.key(name), depth + 1, budget, visit)?;
+                    }
                 }
             }
             _ => {}

@@ -1,5 +1,6 @@
 //! Reads the secrets of pointers: every secret once, all stores concurrently.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -9,11 +10,9 @@ use super::error::{ConnectorError, Problem, ProblemKind};
 use super::place::Place;
 use super::pointer::Pointer;
 use super::references::{References, UnresolvedReference};
-use super::secrets::ActingSecrets;
-use crate::{
-    Coordinate, Error, Location, Operation, SecretPersistence, SecretPersistenceExt, SecretValue,
-    StorageId,
-};
+use super::secrets::{ActingSecrets, EventPlaces};
+use crate::ext::read_all;
+use crate::{Coordinate, Error, Location, Operation, SecretPersistence, SecretValue, StorageId};
 
 /// Why a pointer has no value.
 #[derive(Clone)]
@@ -47,13 +46,15 @@ impl Unread {
 }
 
 impl ActingSecrets {
-    /// The value of each pointer: same length and order.
+    /// The value of each pointer: same length and order. The places of the pointers are for the
+    /// audit, in the same order; none where they are unknown or nobody listens.
     ///
     /// # Errors
     /// Only if the audit is required and its sink fails; then no value is returned.
     pub(super) async fn read(
         &self,
         pointers: &[Pointer],
+        places: &[Place],
         references: &References,
     ) -> Result<Vec<Result<SecretValue, Unread>>, ConnectorError> {
         if let Some((storage_id, names)) = self.in_one_storage(pointers) {
@@ -80,16 +81,24 @@ impl ActingSecrets {
         let values = join_all(reads).await;
 
         let mut events = self.events(Operation::Read);
-        for ((storage_id, names), values) in storages.iter().zip(&values) {
-            for (name, value) in names.iter().zip(values) {
+        let mut at: HashMap<(usize, usize), EventPlaces<'_>> = HashMap::new();
+        for (target, place) in targets.iter().zip(places) {
+            if let Ok(target) = target {
+                events.place(at.entry(*target).or_default(), place);
+            }
+        }
+        for (storage, ((storage_id, names), values)) in storages.iter().zip(&values).enumerate() {
+            for (index, (name, value)) in names.iter().zip(values).enumerate() {
                 let failure = match value {
                     Ok(_) => None,
                     Err(Unread::Store(error)) => Some(error.kind()),
                     // Nothing was asked.
                     Err(_) => continue,
                 };
-                events.push(failure, || {
-                    Location::new(name.clone()).with_storage_id(storage_id.clone())
+                events.push_at(failure, || {
+                    let location = Location::new(name.clone()).with_storage_id(storage_id.clone());
+                    let places = at.remove(&(storage, index)).unwrap_or_default();
+                    (location, places)
                 });
             }
         }
@@ -133,7 +142,7 @@ impl ActingSecrets {
         coordinates: &[Coordinate],
     ) -> Vec<Result<SecretValue, Unread>> {
         let read =
-            |store: Arc<dyn SecretPersistence>| async move { store.read_many(coordinates).await };
+            |store: Arc<dyn SecretPersistence>| async move { read_all(&*store, coordinates).await };
         match self.stores().call(storage_id, read).await {
             Ok(Some(results)) => results
                 .into_iter()

@@ -68,23 +68,31 @@ impl fmt::Debug for SecretJson {
 /// Replaces the value by `null` and wipes every string and key. Iterative: a deep value would
 /// overflow the stack when it drops.
 pub(crate) fn wipe(value: &mut Value) {
-    let mut open = match mem::take(value) {
+    let mut next = match mem::take(value) {
         Value::String(text) => return wipe_text(text),
-        container @ (Value::Array(_) | Value::Object(_)) => vec![container],
+        container @ (Value::Array(_) | Value::Object(_)) => Some(container),
         _ => return,
     };
-    while let Some(value) = open.pop() {
+    let mut open = Vec::new();
+    // Texts are wiped where they are found.
+    let take = |open: &mut Vec<Value>, value| match value {
+        Value::String(text) => wipe_text(text),
+        container @ (Value::Array(_) | Value::Object(_)) => open.push(container),
+        _ => {}
+    };
+    while let Some(value) = next {
         match value {
-            Value::String(text) => wipe_text(text),
-            Value::Array(items) => open.extend(items),
+            Value::Array(items) => items.into_iter().for_each(|item| take(&mut open, item)),
             Value::Object(members) => {
                 for (name, member) in members {
                     wipe_text(name);
-                    open.push(member);
+                    take(&mut open, member);
                 }
             }
+            // Only objects and arrays wait.
             _ => {}
         }
+        next = open.pop();
     }
 }
 
@@ -107,8 +115,13 @@ pub(crate) fn is_reserved(name: &str) -> bool {
 
 /// Parses the JSON text of a secret, up to the depth of a configuration.
 pub(crate) fn parse_json(text: &str) -> Option<Value> {
+    parse_json_to(text, MAX_DEPTH)
+}
+
+/// Parses a JSON text of at most so many levels.
+pub(super) fn parse_json_to(text: &str, deepest: usize) -> Option<Value> {
     // The parser recurses, so check the depth first.
-    if json_depth(text) > MAX_DEPTH {
+    if json_depth(text) > deepest {
         return None;
     }
     let mut parser = serde_json::Deserializer::from_str(text);

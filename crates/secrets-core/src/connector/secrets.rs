@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexSet;
 use uuid::Uuid;
 
 use super::error::{ConnectorError, Problem, ProblemKind};
@@ -11,6 +12,7 @@ use super::executor::Executor;
 use super::place::Place;
 use super::policy::Policy;
 use super::references::{References, ResolveReferences};
+use super::refresh::Proofs;
 use crate::{Actor, AuditEvent, ErrorKind, Location, Operation, Stores, Timestamp};
 
 /// Options of connector calls.
@@ -101,13 +103,18 @@ pub struct ConnectorSecrets(Arc<Shared>);
 struct Shared {
     stores: Stores,
     options: ConnectorOptions,
+    proofs: Proofs,
 }
 
 impl ConnectorSecrets {
     /// Creates the connector calls for these stores.
     #[must_use]
     pub fn new(stores: Stores, options: ConnectorOptions) -> Self {
-        Self(Arc::new(Shared { stores, options }))
+        Self(Arc::new(Shared {
+            stores,
+            options,
+            proofs: Proofs::default(),
+        }))
     }
 
     /// The calls on behalf of an actor.
@@ -116,6 +123,7 @@ impl ConnectorSecrets {
         ActingSecrets {
             shared: Arc::clone(&self.0),
             actor: actor.clone(),
+            request: None,
         }
     }
 }
@@ -247,15 +255,28 @@ impl ConnectorSecrets {
 pub struct ActingSecrets {
     shared: Arc<Shared>,
     actor: Actor,
+    request: Option<Arc<str>>,
 }
 
 impl ActingSecrets {
+    /// Sets the id of the request that these calls serve, for audit events.
+    #[must_use]
+    pub fn for_request(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.request = Some(id.into());
+        self
+    }
+
     pub(super) fn stores(&self) -> &Stores {
         &self.shared.stores
     }
 
     pub(super) fn options(&self) -> &ConnectorOptions {
         &self.shared.options
+    }
+
+    /// Which stores have taken a write of this process.
+    pub(super) fn proofs(&self) -> &Proofs {
+        &self.shared.proofs
     }
 
     /// Resolves these references.
@@ -287,8 +308,22 @@ impl ActingSecrets {
             operation,
             at: None,
             events: Vec::new(),
+            place_bytes: 0,
         }
     }
+}
+
+/// How much text the places of one event may have, and those of all events of a call. A place may be
+/// as long as a configuration and have a hundred thousand siblings, and a sink writes each in full.
+const EVENT_PLACE_BYTES: usize = 64 << 10;
+const CALL_PLACE_BYTES: usize = 1 << 20;
+
+/// The places of one event.
+#[derive(Default)]
+pub(super) struct EventPlaces<'p> {
+    distinct: IndexSet<&'p Place>,
+    bytes: usize,
+    omitted: usize,
 }
 
 /// The audit events of one operation. Nothing is allocated without a sink.
@@ -297,17 +332,46 @@ pub(super) struct Events<'a> {
     operation: Operation,
     at: Option<Timestamp>,
     events: Vec<AuditEvent>,
+    /// The text of the places that are in them.
+    place_bytes: usize,
 }
 
 impl Events<'_> {
     /// Adds what became of one secret: `None` is success.
     pub(super) fn push(&mut self, failure: Option<ErrorKind>, location: impl FnOnce() -> Location) {
+        self.push_at(failure, || (location(), EventPlaces::default()));
+    }
+
+    /// Adds a place to those of one event, or counts it if there is no room for its text.
+    pub(super) fn place<'p>(&mut self, places: &mut EventPlaces<'p>, place: &'p Place) {
+        // With the quotes and the comma of a list.
+        let bytes = place.length() + 3;
+        let event = places.bytes + bytes;
+        let call = self.place_bytes + bytes;
+        if event > EVENT_PLACE_BYTES || call > CALL_PLACE_BYTES {
+            places.omitted += 1;
+        } else if places.distinct.insert(place) {
+            places.bytes = event;
+            self.place_bytes = call;
+        }
+    }
+
+    /// Adds what became of one secret whose places are known.
+    pub(super) fn push_at<'p>(
+        &mut self,
+        failure: Option<ErrorKind>,
+        secret: impl FnOnce() -> (Location, EventPlaces<'p>),
+    ) {
         if self.secrets.stores().is_audited() {
+            let (location, places) = secret();
             self.events.push(AuditEvent {
                 at: *self.at.get_or_insert_with(Timestamp::now),
                 actor: self.secrets.actor.clone(),
                 operation: self.operation,
-                location: location(),
+                location,
+                places: places.distinct.into_iter().cloned().collect(),
+                places_omitted: places.omitted,
+                request: self.secrets.request.clone(),
                 failure,
             });
         }

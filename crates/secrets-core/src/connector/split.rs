@@ -194,14 +194,16 @@ impl<'a> Splitter<'a> {
             Value::Array(_) => {
                 let old = saved.and_then(Value::as_array);
                 let matches = self.matches(old.is_some(), value);
+                let level = path.level();
                 for (index, item) in value.as_array_mut().into_iter().flatten().enumerate() {
                     let old = old.and_then(|old| matches.old(old, index));
                     let element = self.cursor.element(at, index);
-                    self.walk(item, old, element, &path.index(index), depth + 1);
+                    self.walk(item, old, element, &level.index(index), depth + 1);
                 }
             }
             Value::Object(members) => {
                 let old = saved.and_then(Value::as_object);
+                let level = path.level();
                 for (name, member) in members {
                     if is_pointer_key(name) {
                         self.problems.push(|| outside(path.place()));
@@ -212,7 +214,7 @@ impl<'a> Splitter<'a> {
                         continue;
                     }
                     let position = self.cursor.member(at, name);
-                    let path = path.key(name);
+                    let path = level.key(name);
                     if self.policy.refuse_unknown_properties
                         && position == Position::UNKNOWN
                         && at != Position::UNKNOWN

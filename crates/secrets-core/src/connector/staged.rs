@@ -14,7 +14,7 @@ use super::place::Place;
 use super::pointer::pointers;
 use super::record::Record;
 use super::secret_json::SecretJson;
-use super::secrets::ActingSecrets;
+use super::secrets::{ActingSecrets, EventPlaces};
 use crate::ext::write_unique;
 use crate::{
     Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, SecretPersistence, Timestamp, Write,
@@ -258,12 +258,17 @@ async fn write(
     if results.iter().all(Result::is_ok) && !secrets.stores().is_audited() {
         return Ok(());
     }
+    let places = change.places();
     let mut events = secrets.events(Operation::Write);
     let mut failed = Vec::new();
     let mut attempted = Vec::new();
     for (location, result) in change.record.writes().iter().zip(results) {
         let failure = result.as_ref().err().map(Error::kind);
-        events.push(failure, || location.clone().into());
+        let mut at = EventPlaces::default();
+        if let Some(place) = places.get(&location.coordinate) {
+            events.place(&mut at, place);
+        }
+        events.push_at(failure, || (location.clone().into(), at));
         if let Err(error) = result {
             let left = may_have_written(error.kind());
             failed.push((&location.coordinate, error));
@@ -277,7 +282,6 @@ async fn write(
     if failed.is_empty() && unaudited.is_none() {
         return Ok(());
     }
-    let places = change.places();
     let place =
         |coordinate: &ManagedCoordinate| places.get(coordinate).cloned().unwrap_or_default();
     let mut problems: Vec<Problem> = failed

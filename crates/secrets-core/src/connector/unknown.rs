@@ -50,15 +50,17 @@ impl Walk<'_> {
         }
         match value {
             Value::Array(items) => {
+                let level = path.level();
                 for (index, item) in items.iter().enumerate() {
                     let element = self.cursor.element(at, index);
-                    self.value(item, element, &path.index(index), depth + 1);
+                    self.value(item, element, &level.index(index), depth + 1);
                 }
             }
             Value::Object(members) => {
+                let level = path.level();
                 for (name, member) in members {
                     let position = self.cursor.member(at, name);
-                    let path = path.key(name);
+                    let path = level.key(name);
                     if position == Position::UNKNOWN {
                         match self.listed(&path) {
                             Ok(place) => self.found.push(place),

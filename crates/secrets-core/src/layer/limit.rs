@@ -12,9 +12,11 @@ use crate::{
     ManagedCoordinate, Page, Read, Result, SecretPersistence, Write, Written,
 };
 
+use crate::rates::SharedRates;
 use class::{Class, Learned};
 
 mod class;
+mod shared;
 
 /// Options of the limit.
 ///
@@ -124,6 +126,13 @@ impl LimitOptions {
     }
 }
 
+/// Where the processes that share a limit draw their requests from.
+#[derive(Clone, Debug)]
+pub(super) struct SharedLimit {
+    pub(super) rates: Arc<dyn SharedRates>,
+    pub(super) replicas: u32,
+}
+
 /// A store that is asked no more than was agreed.
 ///
 /// A call pays for the requests that it is sure to make when it begins, and for those that its answer
@@ -143,8 +152,9 @@ impl Limit {
         inner: Arc<dyn SecretPersistence>,
         store: &Arc<str>,
         options: LimitOptions,
+        shared: Option<&SharedLimit>,
     ) -> Self {
-        let class = |name, limit| Class::new(store, name, limit, options.share);
+        let class = |name, limit| Class::new(store, name, limit, options.share, shared);
         Self {
             inner,
             batch_weight: options.batch_weight.max(1),

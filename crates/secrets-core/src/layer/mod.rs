@@ -36,7 +36,8 @@
 //!   the call a deadline.
 //! - *limit*: a share of the provider's quota, in requests per second and calls at once, for each of
 //!   reading, writing and listing. No second contains more requests than the share; up to that, calls
-//!   are not delayed. Slower while the provider throttles, and back by and by.
+//!   are not delayed. Slower while the provider throttles, and back by and by. Several processes may
+//!   [share](Stack::with_shared_rates) one quota.
 //! - *mirror*: two stores kept alike, the live half of a migration; see [`Layers::mirror`].
 //! - *read-only*: every change is `PermissionDenied`, before any request.
 //! - *metrics*: counts, times and traces what the caller sees.
@@ -55,6 +56,7 @@
 //! | `secrets_retries_total` | store, operation, kind | repeated attempts by what they failed with |
 //! | `secrets_limit_permits_total` | store, class | requests that were let through |
 //! | `secrets_limit_slowed_total` | store, class | how often the pace was lowered |
+//! | `secrets_limit_unshared_total` | store, class | how often the source of shared rates could not be used |
 //! | `secrets_mirror_fallbacks_total` | kind | reads that the secondary answered, by why it was asked |
 //!
 //! Calls are counted in the outermost layer, including those that the cache serves. `tracing` gets

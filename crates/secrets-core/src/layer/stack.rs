@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::cache::{Cache, CacheOptions};
-use super::limit::{Limit, LimitOptions};
+use super::limit::{Limit, LimitOptions, SharedLimit};
 use super::metrics::Metrics;
 use super::read_only::ReadOnly;
 use super::retry::{Retry, RetryOptions};
 use super::timeout::Timeout;
 use crate::SecretPersistence;
 use crate::mirror::Mirror;
+use crate::rates::SharedRates;
 
 /// A backend with its own layers: cache, retry, limit.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Stack {
     cache: Option<CacheOptions>,
     limit: Option<LimitOptions>,
     retry: Option<RetryOptions>,
+    shared: Option<SharedLimit>,
 }
 
 impl Stack {
@@ -29,6 +31,7 @@ impl Stack {
             cache: None,
             limit: None,
             retry: None,
+            shared: None,
         }
     }
 
@@ -41,6 +44,17 @@ impl Stack {
     /// Limits requests to a share of the provider's quota.
     pub fn with_limit(mut self, options: LimitOptions) -> Self {
         self.limit = Some(options);
+        self
+    }
+
+    /// Shares the rates of the limit with all processes that draw from this source, for the store of
+    /// the same name. Without a limit it has no effect.
+    ///
+    /// The limit's [`share`](LimitOptions::share) is then what all of them use together, up to 5 % less
+    /// than that. While the source cannot be reached, which is logged once and tried again every thirty
+    /// seconds, this process uses one of `replicas` equal parts of it: requests go on.
+    pub fn with_shared_rates(mut self, rates: Arc<dyn SharedRates>, replicas: u32) -> Self {
+        self.shared = Some(SharedLimit { rates, replicas });
         self
     }
 
@@ -60,7 +74,7 @@ impl Stack {
             store = Arc::new(Timeout::new(store, options.request_timeout));
         }
         if let Some(options) = self.limit {
-            store = Arc::new(Limit::new(store, &name, options));
+            store = Arc::new(Limit::new(store, &name, options, self.shared.as_ref()));
         }
         if let Some(options) = self.retry {
             store = Arc::new(Retry::new(store, Arc::clone(&name), options));

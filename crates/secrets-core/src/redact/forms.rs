@@ -46,15 +46,14 @@ fn encoded(text: &str, found: &mut dyn FnMut(&[u8])) {
     base64(text, found);
 }
 
-/// JSON with and without escaped slashes, JSON in ASCII (Python's default, in both cases of
-/// hexadecimal digits), and Rust's `Debug`.
+/// JSON, JSON in ASCII (Python's default, in both cases of hexadecimal digits), both with what some
+/// encoders escape besides, and Rust's `Debug`.
 fn json(text: &str, found: &mut dyn FnMut(&[u8])) {
     let mut plain = Zeroizing::new(serde_json::Value::from(text).to_string());
     // Without the quotation marks.
     plain.pop();
     let plain = &plain[1..];
-    found(plain.as_bytes());
-    found(Zeroizing::new(plain.replace('/', "\\/")).as_bytes());
+    escaped(plain, found);
     for upper in [false, true] {
         let mut ascii = Zeroizing::new(String::with_capacity(plain.len() * 6));
         for character in plain.chars() {
@@ -71,10 +70,27 @@ fn json(text: &str, found: &mut dyn FnMut(&[u8])) {
                 written.expect("a String takes every text");
             }
         }
-        found(ascii.as_bytes());
+        escaped(&ascii, found);
     }
     let debug = Zeroizing::new(format!("{text:?}"));
     found(debug[1..debug.len() - 1].as_bytes());
+}
+
+/// As it is, with slashes escaped (PHP), and safe in HTML (Go, Gson).
+fn escaped(json: &str, found: &mut dyn FnMut(&[u8])) {
+    found(json.as_bytes());
+    found(Zeroizing::new(json.replace('/', "\\/")).as_bytes());
+    for also in ["<>&", "<>&='"] {
+        let mut safe = Zeroizing::new(String::with_capacity(json.len() * 6));
+        for character in json.chars() {
+            if also.contains(character) {
+                write!(safe, "\\u{:04x}", u32::from(character)).expect("a String takes every text");
+            } else {
+                safe.push(character);
+            }
+        }
+        found(safe.as_bytes());
+    }
 }
 
 /// Percent-encoding as the common encoders do it, in both cases of hexadecimal digits.

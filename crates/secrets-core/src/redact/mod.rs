@@ -17,8 +17,9 @@
 //! ```
 //!
 //! # Limits
-//! A value shorter than [`LEAST_LENGTH`] characters is not searched for, because it would match
-//! ordinary words; [`Redactor::too_short`] counts them. Base64 that is broken into lines, encryption,
+//! A value of fewer bytes than [`LEAST_LENGTH`] in UTF-8 is not searched for, because it would match
+//! ordinary words; [`Redactor::too_short`] counts them. The same goes for a line of a longer value,
+//! which is then found only as a whole, and not counted. Base64 that is broken into lines, encryption,
 //! compression and encodings that are not listed are not recognized. At most two characters at each end of a
 //! value inside a longer base64 text remain, because they depend on the neighbours of the value. The
 //! automaton contains copies of the values and is not wiped when it drops.
@@ -47,7 +48,8 @@ use window::Window;
 pub use async_writer::AsyncRedactingWriter;
 pub use writer::{RedactingLog, RedactingWriter};
 
-/// The least length, in bytes, of what a redactor searches for, unless the builder says otherwise.
+/// The least length, in bytes of UTF-8, of what a redactor searches for, unless the builder says
+/// otherwise.
 pub const LEAST_LENGTH: usize = 8;
 
 /// Finds a set of secret values in text and replaces them with [`MASK`](crate::connector::MASK). Cheap to clone.
@@ -180,7 +182,8 @@ impl Redactor {
         Ok(lines)
     }
 
-    /// How many values were too short to be searched for.
+    /// How many values, and strings and numbers of values that are JSON documents, were too short to be
+    /// searched for.
     #[must_use]
     pub fn too_short(&self) -> usize {
         self.0.too_short
@@ -260,7 +263,8 @@ impl RedactorBuilder {
         Ok(self)
     }
 
-    /// The least length, in bytes, of what is searched for; [`LEAST_LENGTH`] by default, at least 4.
+    /// The least length, in bytes of UTF-8, of what is searched for; [`LEAST_LENGTH`] by default, at
+    /// least 4.
     #[must_use]
     pub fn least_length(mut self, bytes: usize) -> Self {
         self.least = bytes.max(4);

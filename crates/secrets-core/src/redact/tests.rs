@@ -43,6 +43,12 @@ fn finds_what_encoders_make_of_a_value() {
                 .replace("00a7", "00A7")
                 .replace("00fc", "00FC"),
         ),
+        ("php", python.replace('/', "\\/")),
+        ("go", document.replace('&', "\\u0026")),
+        (
+            "gson",
+            document.replace('&', "\\u0026").replace('\'', "\\u0027"),
+        ),
         ("debug", format!("{CANARY:?}")),
         ("form", form.clone()),
         ("form, lower case", lower_case_escapes(&form)),
@@ -136,6 +142,79 @@ fn takes_the_values_of_a_hydrated_configuration() {
 }
 
 #[test]
+fn the_least_length_counts_bytes() {
+    for (value, least, found) in [
+        ("7654321", LEAST_LENGTH, false),
+        ("87654321", LEAST_LENGTH, true),
+        // Four characters, eight bytes; three characters, six bytes.
+        ("éüöä", LEAST_LENGTH, true),
+        ("éüö", LEAST_LENGTH, false),
+        ("éüö", 6, true),
+        ("éüö", 7, false),
+        ("4321", 1, true),
+        ("321", 1, false),
+    ] {
+        let value_of = SecretValue::new(value.to_owned());
+        let builder = Redactor::builder().value(&value_of).least_length(least);
+        let redactor = builder.build().unwrap();
+        let shown = redactor.redact(&format!("<{value}>")).into_owned();
+        let expected = if found { MASK } else { value };
+        assert_eq!(shown, format!("<{expected}>"), "{value} {least}");
+        assert_eq!(redactor.too_short(), usize::from(!found), "{value} {least}");
+    }
+    // A short line is found with its neighbours only.
+    let redactor = redactor(&["short\na longer line"]);
+    assert_eq!(redactor.redact("short|a longer line|"), "short|**********|");
+    assert_eq!(redactor.redact("short\na longer line|"), "**********|");
+    assert_eq!(redactor.too_short(), 0);
+}
+
+/// Every form, cut into two chunks at every byte, is removed like the whole; by the writer for files
+/// and by the asynchronous one.
+#[tokio::test]
+async fn every_form_is_found_across_the_border_of_chunks() {
+    let lines = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n";
+    let redactor = redactor(&[CANARY, lines]);
+    let json = json!({ "k": CANARY }).to_string();
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("k", CANARY)
+        .finish();
+    let base64 = ["", "x", "xx"].map(|before| STANDARD.encode(format!("{before}{CANARY}")));
+    let mut texts = vec![
+        format!("<{CANARY}>"),
+        json.replace('/', "\\/"),
+        format!("<{CANARY:?}>"),
+        json,
+        form,
+        format!("<{lines}>"),
+        "at MIIEvQIBADANBg: bad".to_owned(),
+    ];
+    texts.extend(base64.map(|text| format!("<{text}>")));
+    for text in texts {
+        let expected = redactor.redact(&text).into_owned();
+        assert!(expected.contains(MASK), "{text}");
+        for at in 0..=text.len() {
+            let (first, second) = text.as_bytes().split_at(at);
+            let (mut out, mut asynchronous) = (Vec::new(), Vec::new());
+            let mut writer = redactor.writer(&mut out);
+            let mut other = redactor.async_writer(&mut asynchronous);
+            for chunk in [first, second] {
+                writer.write_all(chunk).unwrap();
+                // A flush sends nothing that may still become a value.
+                writer.flush().unwrap();
+                other.write_all(chunk).await.unwrap();
+                other.flush().await.unwrap();
+            }
+            writer.finish().unwrap();
+            other.shutdown().await.unwrap();
+            drop((writer, other));
+            assert_eq!(String::from_utf8_lossy(&out), expected, "{text} at {at}");
+            assert_eq!(out, asynchronous, "{text} at {at}");
+        }
+    }
+}
+
+#[test]
 fn overlapping_values_leave_nothing() {
     let redactor = redactor(&["abcdefghij", "ghijklmnop", "cdefghij"]);
     assert_eq!(redactor.redact("-abcdefghijklmnop-"), "-**********-");
@@ -179,6 +258,52 @@ fn errors_of_the_inner_writer_lose_and_repeat_nothing() {
         while writer.write(chunk).is_err() {}
     }
     while writer.finish().is_err() {}
+    drop(writer);
+    assert_eq!(inner.taken, b"the ********** and the **********");
+}
+
+impl AsyncWrite for Reluctant {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        match Write::write(&mut *self, bytes) {
+            Err(_) if self.calls.is_multiple_of(2) => {
+                context.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
+            result => std::task::Poll::Ready(result),
+        }
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn waiting_and_errors_of_the_inner_asynchronous_writer_lose_and_repeat_nothing() {
+    let redactor = redactor(&["correct horse"]);
+    let mut inner = Reluctant {
+        taken: Vec::new(),
+        calls: 0,
+    };
+    let mut writer = redactor.async_writer(&mut inner);
+    for chunk in b"the correct horse and the correct hors".chunks(5) {
+        while writer.write(chunk).await.is_err() {}
+    }
+    while writer.shutdown().await.is_err() {}
     drop(writer);
     assert_eq!(inner.taken, b"the ********** and the **********");
 }

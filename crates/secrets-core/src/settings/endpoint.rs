@@ -19,14 +19,20 @@ use crate::Result;
 ///
 /// assert!(endpoint("https://vpce-1.secretsmanager.eu-west-1.vpce.amazonaws.com").is_ok());
 /// assert!(endpoint("http://localhost:4566").is_ok());
-/// for refused in ["http://example.com", "ftp://localhost", "https://u:canary@example.com"] {
+/// for refused in [
+///     "http://example.com",
+///     "ftp://localhost",
+///     "https://u:canary@example.com",
+///     "https:u:12/canary@example.com",
+/// ] {
 ///     let error = endpoint(refused).unwrap_err();
 ///     assert!(!format!("{error} {error:?}").contains("canary"));
 /// }
 /// ```
 pub fn endpoint(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|_| invalid("the endpoint is not a URL"))?;
-    if !url.username().is_empty() || url.password().is_some() {
+    // A slash in a password ends the host, so the password may be in the path too.
+    if url.as_str().contains('@') {
         return Err(invalid("an endpoint must not contain credentials"));
     }
     if url.query().is_some() || url.fragment().is_some() || url.host().is_none() {

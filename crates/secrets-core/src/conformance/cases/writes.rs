@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use crate::conformance::context::{Context, Verdict, ensure, passed, reads_as, refused};
 use crate::{
-    ErrorKind, MAX_MANAGED_BYTES, Result, SecretPersistenceExt, SecretValue, Write, Written,
+    ErrorKind, MAX_MANAGED_BYTES, ManagedPrefix, Result, SecretPersistenceExt, SecretValue, Write,
+    Written,
 };
 
 pub(super) async fn again_is_already_the_same(cx: &Context) -> Verdict {
@@ -177,10 +178,12 @@ pub(super) async fn versions_are_names_of_their_own(cx: &Context) -> Verdict {
 }
 
 pub(super) async fn longest_name(cx: &Context) -> Verdict {
-    let stem = format!("{}_secret_{}", cx.scope, Uuid::new_v4());
-    let padding = MAX_MANAGED_BYTES - stem.len() - "_v1".len();
-    let name = cx.own(&format!("{stem}{}_v1", "x".repeat(padding)));
-    let shorter = cx.own(&format!("{stem}{}_v1", "x".repeat(padding - 1)));
+    let (prefix, scope) = (ManagedPrefix::current(), cx.scope.prefix());
+    let rest = format!("{}_secret_{}_v1", cx.scope.base_id(), Uuid::new_v4());
+    let padding = MAX_MANAGED_BYTES - format!("{prefix}{scope}{rest}1").len();
+    let stem = format!("{prefix}{scope}{}{rest}", "x".repeat(padding));
+    let name = cx.own(&format!("{stem}1"));
+    let shorter = cx.own(&stem);
     let write = Write::new(name, cx.value());
     cx.create(&write).await?;
     let read = cx.read_managed(&write.coordinate).await;

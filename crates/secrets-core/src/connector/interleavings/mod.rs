@@ -8,6 +8,7 @@
 
 mod explorer;
 mod model;
+mod refresh;
 
 use explorer::{Explored, Orders, explore};
 use model::{Detail, Model, Rules, spec};

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::faulty::faulty;
 use super::{acting, coordinate, insert, pointer, scope, spec, storage};
-use crate::connector::{ConnectorError, ConnectorOptions, ProblemKind};
+use crate::connector::{ConnectorError, ConnectorOptions, Place, ProblemKind};
 use crate::{
     AuditEvent, AuditMode, AuditSink, Error, ErrorKind, Operation, Result, StorageId, Stores,
 };
@@ -115,6 +115,80 @@ async fn every_coordinate_and_operation_is_one_event_without_a_value() {
             (Operation::Delete, old.into(), Some(ErrorKind::Throttled)),
         ]
     );
+}
+
+/// A place shares its path in memory, and a sink writes it in full: without a bound, four mebibytes
+/// of configurations made an event of eight hundred.
+#[tokio::test]
+async fn the_text_of_places_is_bounded_and_what_is_left_out_is_counted() {
+    let (store, sink) = (faulty(), Arc::new(Sink::default()));
+    for number in 1..=30 {
+        insert(&store, number, "hunter2");
+    }
+    let stores = Stores::new(store).with_audit(sink.clone(), AuditMode::Required);
+    let secrets = acting(stores, ConnectorOptions::default());
+    // Each of 30 secrets at 100 long places: 34 MB of text, if nobody bounds it.
+    let long = |number: u128| format!("{number}{}", "k".repeat(11 << 10));
+    let saved: serde_json::Map<_, _> = (1..=30)
+        .map(|number| (long(number), json!(vec![pointer(number); 100])))
+        .collect();
+    let saved = serde_json::Value::Object(saved);
+    let check = |events: Vec<AuditEvent>| {
+        assert_eq!(events.len(), 30);
+        let text = |event: &AuditEvent| -> usize {
+            event.places.iter().map(|place| place.as_str().len()).sum()
+        };
+        for event in &events {
+            assert_eq!(event.places.len() + event.places_omitted, 100);
+            assert!(text(event) <= 64 << 10, "{}", text(event));
+        }
+        let all: usize = events.iter().map(text).sum();
+        // As many as fit.
+        assert!(((1 << 20) - (64 << 10)..=1 << 20).contains(&all), "{all}");
+    };
+    secrets.hydrate(saved.clone()).await.unwrap();
+    check(sink.take());
+    let many = saved.as_object().unwrap().clone().into_iter();
+    let many = many.map(|(key, value)| json!({ key: value })).collect();
+    for full in secrets.hydrate_many(many).await.unwrap() {
+        full.unwrap();
+    }
+    check(sink.take());
+}
+
+/// Each secret with its places, and every event with the id of the request.
+#[tokio::test]
+async fn events_say_the_places_and_the_request() {
+    let (store, sink) = (faulty(), Arc::new(Sink::default()));
+    insert(&store, 1, "old");
+    let stores = Stores::new(store.clone()).with_audit(sink.clone(), AuditMode::Required);
+    let secrets = acting(stores, ConnectorOptions::default()).for_request("r-1");
+    let told = || -> Vec<(Operation, String)> {
+        sink.take()
+            .into_iter()
+            .map(|event| {
+                assert_eq!(event.request.as_deref(), Some("r-1"));
+                let places: Vec<&str> = event.places.iter().map(Place::as_str).collect();
+                (event.operation, places.join(" "))
+            })
+            .collect()
+    };
+    let one = |operation, places: &str| vec![(operation, places.to_owned())];
+
+    let saved = json!({"a": pointer(1), "b": [pointer(1)]});
+    secrets.hydrate(saved.clone()).await.unwrap();
+    assert_eq!(told(), one(Operation::Read, "/a /b/0"));
+    // The same place of two configurations once.
+    let many = vec![saved.clone(), json!({"a": pointer(1), "c": pointer(1)})];
+    secrets.hydrate_many(many).await.unwrap();
+    assert_eq!(told(), one(Operation::Read, "/a /b/0 /c"));
+
+    let staged = secrets
+        .stage_create(&spec(), &scope(), json!({"a": "new"}))
+        .await
+        .unwrap();
+    assert_eq!(told(), one(Operation::Write, "/a"));
+    let _ = staged.abort().await.unwrap();
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ pub(super) struct Call {
 
 pub(super) struct Faulty {
     pub(super) memory: Memory,
-    delay: Duration,
+    delay: Mutex<Duration>,
     fault: Mutex<Option<Fault>>,
     calls: Mutex<Vec<Call>>,
     requests: AtomicUsize,
@@ -36,7 +36,7 @@ impl Faulty {
     pub(super) fn new(memory: Memory) -> Self {
         Self {
             memory,
-            delay: Duration::ZERO,
+            delay: Mutex::default(),
             fault: Mutex::default(),
             calls: Mutex::default(),
             requests: AtomicUsize::new(0),
@@ -44,9 +44,14 @@ impl Faulty {
     }
 
     /// Every request takes this long.
-    pub(super) fn with_delay(mut self, delay: Duration) -> Self {
-        self.delay = delay;
+    pub(super) fn with_delay(self, delay: Duration) -> Self {
+        self.delay(delay);
         self
+    }
+
+    /// Every request takes this long, from now on.
+    pub(super) fn delay(&self, delay: Duration) {
+        *self.delay.lock().unwrap() = delay;
     }
 
     /// Fails what this picks, from now on. A write that fails so has been done nevertheless: its
@@ -79,8 +84,9 @@ impl Faulty {
 
     async fn request(&self) {
         self.requests.fetch_add(1, Ordering::SeqCst);
-        if !self.delay.is_zero() {
-            tokio::time::sleep(self.delay).await;
+        let delay = *self.delay.lock().unwrap();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
     }
 

@@ -1,17 +1,15 @@
-//! What is left of a change is found: by its record, exactly, and without one by the collector.
+//! What is left of a change is found by its record, exactly.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::faulty::{Faulty, Rotated, faulty};
-use super::{acting, coordinate, insert, over, pointer, scope, spec, storage, stored};
+use super::faulty::{Faulty, faulty};
+use super::{acting, coordinate, insert, over, pointer, scope, spec, stored};
 use crate::connector::{ConnectorOptions, Record, RecordState};
 use crate::{
-    ErrorKind, Location, ManagedCoordinate, Memory, Operation, Owner, SecretPersistence, Stores,
-    Timestamp, Write,
+    ErrorKind, Location, Memory, Operation, Owner, SecretPersistence, Stores, Timestamp, Write,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -149,93 +147,4 @@ async fn an_abort_is_not_retained() {
         .unwrap();
     let _ = staged.abort().await.unwrap();
     assert!(store.memory.is_empty());
-}
-
-#[tokio::test]
-async fn the_collector_takes_what_is_unreferenced_ours_and_old() {
-    let owner = |name: &str| Owner::parse(name).unwrap();
-    let store = Arc::new(Faulty::new(Memory::new().with_owner(owner("theirs"))));
-    let write = Write::new(coordinate(5), "foreign".to_owned().into());
-    store.memory.write_batch(&[write]).await[0]
-        .as_ref()
-        .unwrap();
-    for id in [1, 2, 3] {
-        insert(&store, id, "value");
-    }
-    let others = "airbyte_workspace_00000000-0000-0000-0000-000000000002_secret_00000000-0000-0000-0000-000000000001_v1";
-    store
-        .memory
-        .insert(others, "another scope".to_owned().into());
-    let secrets = over(&store);
-    let saved = json!({"a": pointer(1)});
-    let referenced: HashSet<Location<ManagedCoordinate>> = secrets
-        .locations(&saved)
-        .await
-        .unwrap()
-        .into_iter()
-        .collect();
-
-    let young = secrets
-        .collect(None, &scope(), &referenced, start())
-        .await
-        .unwrap();
-    assert_eq!(young.young.len(), 3);
-    assert_eq!(
-        store.memory.len(),
-        5,
-        "what may belong to an open change is left"
-    );
-
-    let before = Timestamp::now().saturating_add(HOUR);
-    let collected = secrets
-        .collect(None, &scope(), &referenced, before)
-        .await
-        .unwrap();
-    let deleted: Vec<_> = collected
-        .cleanup
-        .deleted
-        .iter()
-        .map(|location| location.coordinate.clone())
-        .collect();
-    assert_eq!(deleted, [coordinate(2), coordinate(3)]);
-    assert_eq!(collected.cleanup.foreign.len(), 1);
-    assert_eq!(store.memory.len(), 3);
-    assert!(stored(&store, others).await.is_some());
-}
-
-#[tokio::test]
-async fn a_collection_leaves_what_pointers_with_another_id_of_the_same_store_name() {
-    let store = faulty();
-    insert(&store, 1, "one");
-    insert(&store, 2, "two");
-    let stores = Stores::new(store.clone()).with_store(storage("default"), store.clone());
-    let secrets = acting(stores, ConnectorOptions::default());
-    let referenced = secrets.locations(&pointer(1)).await.unwrap();
-    let referenced = referenced.into_iter().collect();
-    let before = Timestamp::now().saturating_add(HOUR);
-    let collected = secrets
-        .collect(Some(&storage("default")), &scope(), &referenced, before)
-        .await
-        .unwrap();
-    let deleted = &collected.cleanup.deleted;
-    assert_eq!(deleted.len(), 1, "{deleted:?}");
-    assert_eq!(deleted[0].coordinate, coordinate(2));
-}
-
-#[tokio::test]
-async fn a_listing_that_is_refused_for_its_credentials_goes_to_the_store_opened_again() {
-    let (refusing, good) = (faulty(), faulty());
-    refusing.fail_all(Operation::List, ErrorKind::Unauthenticated);
-    insert(&good, 1, "superfluous");
-    let opener = Rotated::new(vec![refusing, good.clone()]);
-    let stores = Stores::new(faulty()).with_opener(opener.clone());
-    let secrets = acting(stores, ConnectorOptions::default());
-    let before = Timestamp::now().saturating_add(HOUR);
-    let collected = secrets
-        .collect(Some(&storage("other")), &scope(), &HashSet::new(), before)
-        .await
-        .unwrap();
-    assert_eq!(collected.cleanup.deleted.len(), 1, "{collected:?}");
-    assert_eq!(opener.opened(), 2);
-    assert_eq!(stored(&good, coordinate(1).as_str()).await, None);
 }

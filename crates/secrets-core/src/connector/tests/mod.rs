@@ -4,6 +4,7 @@ mod auditing;
 mod faulty;
 mod healing;
 mod hydrating;
+mod refreshing;
 mod staging;
 
 use std::sync::Arc;

@@ -10,12 +10,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turnstile, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::ClassLimit;
+use super::shared::Shared;
+use super::{ClassLimit, SharedLimit};
 use crate::layer::meter::Counter;
 use crate::{Error, ErrorKind, Result};
 
 /// What is left of the pace after the provider has throttled.
 const SLOWER: f64 = 0.7;
+/// No class is limited to more requests per second than this.
+const FASTEST: f64 = 1_000_000.0;
 /// The pace never falls below this part.
 const SLOWEST: f64 = 0.02;
 /// Requests that were under way together are throttled together; that counts once.
@@ -40,6 +43,10 @@ pub(super) struct Class {
     turnstile: Turnstile<()>,
     waiting: AtomicUsize,
     state: Mutex<State>,
+    /// The quota, where several processes share it.
+    shared: Option<Shared>,
+    /// The part of the pace that is this process's while the others cannot be seen.
+    alone: f64,
     permits: Counter,
     slowed: Counter,
 }
@@ -66,10 +73,16 @@ impl Learned {
 }
 
 impl Class {
-    pub(super) fn new(store: &Arc<str>, name: &'static str, limit: ClassLimit, share: f64) -> Self {
+    pub(super) fn new(
+        store: &Arc<str>,
+        name: &'static str,
+        limit: ClassLimit,
+        share: f64,
+        shared: Option<&SharedLimit>,
+    ) -> Self {
         // No setting can stall us or divide by zero.
         let share = between(share, 0.001, 1.0);
-        let per_second = between(limit.per_second * share, 0.01, 1_000_000.0);
+        let per_second = between(limit.per_second * share, 0.01, FASTEST);
         let counter = |metric| {
             let labels = [("store", Arc::clone(store).into()), ("class", name.into())];
             Counter::new(metric, labels)
@@ -83,6 +96,11 @@ impl Class {
                 pace: Pace::full(Instant::now()),
                 window: Window::new(per_second, Instant::now()),
             }),
+            // What has no limit needs no slots.
+            shared: shared
+                .filter(|_| per_second < FASTEST)
+                .map(|shared| Shared::new(Arc::clone(&shared.rates), store, name, per_second)),
+            alone: shared.map_or(1.0, |shared| 1.0 / f64::from(shared.replicas.max(1))),
             permits: counter("secrets_limit_permits_total"),
             slowed: counter("secrets_limit_slowed_total"),
         }
@@ -111,9 +129,17 @@ impl Class {
         };
         let requests = requests.max(1);
         let cost = f64::from(requests);
-        let is_free = self.waiting.load(Ordering::Acquire) == 0;
-        if !is_free || self.take(cost).is_err() {
-            self.wait(cost).await;
+        loop {
+            let shared = self.shared.as_ref().filter(|shared| !shared.is_away());
+            let is_free = self.waiting.load(Ordering::Acquire) == 0;
+            if !is_free || self.take(cost).is_err() {
+                self.wait(cost).await;
+            }
+            let Some(shared) = shared else { break };
+            // If the source went away, this process's own share is less than what it has paid for.
+            if shared.take(requests).await.is_ok() {
+                break;
+            }
         }
         self.permits.add(requests.into());
         slot
@@ -126,8 +152,18 @@ impl Class {
             tokio::time::sleep_until(until).await;
         }
         let mut state = self.state.lock();
-        let (now, part) = (Instant::now(), state.pace.part_at(Instant::now()));
+        let now = Instant::now();
+        let part = self.part(&state, now);
         state.window.space(now, cost, part);
+    }
+
+    /// The part of the full pace that is this process's at present.
+    fn part(&self, state: &State, now: Instant) -> f64 {
+        let part = state.pace.part_at(now);
+        match &self.shared {
+            Some(shared) if shared.is_away() => part * self.alone,
+            _ => part,
+        }
     }
 
     /// Pays for requests, or says when to ask again.
@@ -137,7 +173,7 @@ impl Class {
         if state.pace.silent_until > now {
             return Err(state.pace.silent_until);
         }
-        let part = state.pace.part_at(now);
+        let part = self.part(&state, now);
         state.window.take(now, cost, part)
     }
 
@@ -148,9 +184,13 @@ impl Class {
         }
         let now = Instant::now();
         let mut state = self.state.lock();
-        let part = state.pace.part_at(now);
+        let part = self.part(&state, now);
         state.window.spend(now, f64::from(extra), part);
         drop(state);
+        // While the source is away, the window has paid for them.
+        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.is_away()) {
+            shared.owe(extra);
+        }
         self.permits.add(extra.into());
     }
 

@@ -25,7 +25,12 @@ fn limit(concurrency: usize, per_second: f64) -> ClassLimit {
 }
 
 fn over(probe: &Arc<Probe>, options: LimitOptions) -> Arc<Limit> {
-    Arc::new(Limit::new(Arc::clone(probe) as _, &"probe".into(), options))
+    Arc::new(Limit::new(
+        Arc::clone(probe) as _,
+        &"probe".into(),
+        options,
+        None,
+    ))
 }
 
 #[tokio::test(start_paused = true)]

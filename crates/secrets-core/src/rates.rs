@@ -1,0 +1,142 @@
+//! Quotas that several processes share: what a source of them promises.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::Result;
+
+/// A request may begin this much later than its slot, so this much more than a second has to pass
+/// between a slot and the one that a whole quota separates from it.
+#[cfg(feature = "layers")]
+pub(crate) const LATEST: Duration = Duration::from_millis(40);
+
+/// The second in which a provider counts, how late a request may begin, and ten milliseconds between the
+/// moment when it is let through and the moment when it is sent.
+const WINDOW: Duration = Duration::from_millis(1050);
+
+/// A place that hands out the requests of a quota to any number of processes.
+///
+/// Every class of requests of a store has a *bucket*. A bucket is a sequence of *slots*, each for one
+/// request at one time; a process draws several at once.
+///
+/// # Contract
+/// - No slot is handed out twice. No [`window`](Draw::window), wherever it begins, contains more slots
+///   than [`per_second`](Draw::per_second), rounded up.
+/// - Where the slots so far leave room for all that are drawn, they are handed out at once; otherwise
+///   the next ones, at even distances of [`spacing`](Draw::spacing), which lie in the future where other
+///   processes have drawn those before.
+/// - Nobody gives slots back: those of a process that ends or dies pass like any others.
+/// - One clock counts for all processes, and it is the source's.
+///
+/// `conformance::shared_rates` checks an implementation.
+#[async_trait]
+pub trait SharedRates: Debug + Send + Sync + 'static {
+    /// Draws the next slots of a bucket.
+    ///
+    /// # Errors
+    /// If the source cannot be reached. The caller then keeps to its own share.
+    async fn draw(&self, draw: &Draw) -> Result<Slice>;
+}
+
+/// The same source with buckets of their own, for a store whose name another store of the process has
+/// too: two accounts in one region.
+#[must_use]
+pub fn named(rates: Arc<dyn SharedRates>, name: impl Into<String>) -> Arc<dyn SharedRates> {
+    Arc::new(Named {
+        rates,
+        name: name.into(),
+    })
+}
+
+#[derive(Debug)]
+struct Named {
+    rates: Arc<dyn SharedRates>,
+    name: String,
+}
+
+#[async_trait]
+impl SharedRates for Named {
+    async fn draw(&self, draw: &Draw) -> Result<Slice> {
+        let bucket = format!("{}: {}", self.name, draw.bucket);
+        let draw = Draw::new(bucket, draw.per_second, draw.units);
+        self.rates.draw(&draw).await
+    }
+}
+
+/// A question for slots.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Draw {
+    /// The store and the class of requests.
+    pub bucket: String,
+    /// The quota that all processes share, in requests per second, above 0.
+    pub per_second: f64,
+    /// How many slots.
+    pub units: u32,
+}
+
+impl Draw {
+    /// Asks for so many slots of a bucket.
+    #[must_use]
+    pub fn new(bucket: impl Into<String>, per_second: f64, units: u32) -> Self {
+        Self {
+            bucket: bucket.into(),
+            per_second,
+            units,
+        }
+    }
+
+    /// The time that a whole quota takes: 1.05 seconds, because requests are sent up to 50 milliseconds
+    /// after their slot.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        WINDOW
+    }
+
+    /// The distance of two slots: the window by the quota.
+    #[must_use]
+    pub fn spacing(&self) -> Duration {
+        Duration::try_from_secs_f64(WINDOW.as_secs_f64() / self.per_second)
+            .unwrap_or(WINDOW)
+            .max(Duration::from_nanos(1))
+    }
+
+    /// The most slots that a window has room for at once.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        number(WINDOW, self.spacing())
+    }
+}
+
+/// How many slots at this distance a time has.
+pub(crate) fn number(time: Duration, spacing: Duration) -> u32 {
+    let number = time.as_nanos() / spacing.as_nanos().max(1);
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Slots that were drawn: as many as were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Slice {
+    /// The time at which they were drawn, by the clock of the source.
+    pub now: Duration,
+    /// The time of the first one, by the same clock.
+    pub first: Duration,
+    /// The distance of the following ones: zero if all are for now.
+    pub spacing: Duration,
+}
+
+impl Slice {
+    /// Describes slots.
+    #[must_use]
+    pub fn new(now: Duration, first: Duration, spacing: Duration) -> Self {
+        Self {
+            now,
+            first,
+            spacing,
+        }
+    }
+}

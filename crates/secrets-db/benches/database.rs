@@ -1,24 +1,30 @@
-//! The overhead of the store over the bare query for the same 1,000 rows, and of encryption for
-//! each value.
+//! The overhead of the store over bare sqlx for the same 1,000 rows, read and written, and of encryption for each value.
 //!
 //! `cargo bench -p secret-persistence-db` measures SQLite; with `--features postgres` and `TEST_POSTGRES_URL`
-//! Postgres too. Each line is the median of interleaved repetitions.
+//! Postgres too. Each line is the median of interleaved repetitions, and its ratio to the bare one's. The bare pool does
+//! not ping a connection before it uses it, which is sqlx's default and would flatter us, and has the options of ours.
+//! The bare write is what one writes by hand: a prepared statement for each row, in one transaction with the same
+//! durability.
 
 // A bench prints, and may panic on any failure.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use secret_persistence_core::layer::{Layers, RetryOptions, Stack};
 use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{
-    Coordinate, ManagedCoordinate, SecretPersistence, SecretValue, Write,
+    Coordinate, ManagedCoordinate, SecretPersistence, SecretPersistenceExt as _, SecretValue, Write,
 };
 use secret_persistence_db::{Config, Database, KeyRing, SETTINGS};
 use sqlx::Row as _;
 
 const ROWS: usize = 1_000;
 const REPETITIONS: usize = 200;
+const WRITE_REPETITIONS: usize = 20;
 const SIZES: [usize; 3] = [32, 1_024, 65_536];
 
 fn main() {
@@ -42,7 +48,11 @@ async fn sqlite() {
             .from_pairs([("path", file.to_str().unwrap())])
             .unwrap()
     };
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&file)
+        .pragma("secure_delete", "ON")
+        .pragma("temp_store", "MEMORY")
+        .synchronous(sqlx::sqlite::SqliteSynchronous::Full);
     let names = serde_json::to_string(
         &coordinates()
             .iter()
@@ -51,7 +61,11 @@ async fn sqlite() {
     )
     .unwrap();
     let stores = stores(config).await;
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let pool = sqlx::sqlite::SqlitePoolOptions::new()
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+        .unwrap();
     let bare = async || {
         let rows = sqlx::query(
             "SELECT coordinate, payload FROM plain WHERE coordinate IN (SELECT value FROM json_each($1))",
@@ -64,7 +78,20 @@ async fn sqlite() {
         assert_eq!(rows.len(), ROWS);
         black_box(rows);
     };
+    let bare_write = async |writes: &[Write]| {
+        let mut transaction = pool.begin().await.unwrap();
+        for write in writes {
+            sqlx::query("INSERT INTO plain (coordinate, payload) VALUES ($1, $2)")
+                .bind(write.coordinate.as_str())
+                .bind(write.value.expose())
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+        }
+        transaction.commit().await.unwrap();
+    };
     compare("sqlite", bare, &stores).await;
+    compare_writes("sqlite", bare_write, &stores).await;
     values("sqlite", &stores).await;
 }
 
@@ -74,7 +101,11 @@ async fn postgres() {
         println!("SKIPPED postgres: TEST_POSTGRES_URL is not set");
         return;
     };
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .test_before_acquire(false)
+        .connect(&url)
+        .await
+        .unwrap();
     for table in ["plain", "plain_meta", "encrypted", "encrypted_meta"] {
         let sql = format!("DROP TABLE IF EXISTS {table}");
         sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -95,7 +126,37 @@ async fn postgres() {
         assert_eq!(rows.len(), ROWS);
         black_box(rows);
     };
+    let bare_write = async |writes: &[Write]| {
+        let mut transaction = pool.begin().await.unwrap();
+        for write in writes {
+            sqlx::query("INSERT INTO plain (coordinate, payload) VALUES ($1, $2)")
+                .bind(write.coordinate.as_str())
+                .bind(write.value.expose())
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+        }
+        transaction.commit().await.unwrap();
+    };
+    // One statement for all rows: fewer round trips than anybody writes by hand without a reason.
+    let bare_statement = async |writes: &[Write]| {
+        let names: Vec<&str> = writes
+            .iter()
+            .map(|write| write.coordinate.as_str())
+            .collect();
+        let values: Vec<&str> = writes.iter().map(|write| write.value.expose()).collect();
+        sqlx::query(
+            "INSERT INTO plain (coordinate, payload) SELECT * FROM unnest($1::text[], $2::text[])",
+        )
+        .bind(names)
+        .bind(values)
+        .execute(&pool)
+        .await
+        .unwrap();
+    };
     compare("postgres", bare, &stores).await;
+    compare_writes("postgres", bare_write, &stores).await;
+    compare_writes("postgres, bare in one statement", bare_statement, &stores).await;
     values("postgres", &stores).await;
 }
 
@@ -140,31 +201,87 @@ fn coordinates() -> Vec<Coordinate> {
         .collect()
 }
 
-async fn compare(engine: &str, bare: impl AsyncFn(), [plain, encrypted]: &[Database; 2]) {
+async fn compare(engine: &str, bare: impl AsyncFn(), stores: &[Database; 2]) {
     let coordinates = coordinates();
-    let read = async |store: &Database| {
-        let results = store.read_batch(&coordinates).await;
+    let read = async |store: &dyn SecretPersistence| {
+        let results = store.read_many(&coordinates).await;
         assert!(results.iter().all(Result::is_ok));
         black_box(results);
     };
-    let mut times = [const { Vec::new() }; 3];
+    let [plain, encrypted] = stores;
+    let layered = stores.clone().map(layered);
+    let mut times = [const { Vec::new() }; 5];
     for _ in 0..REPETITIONS {
         times[0].push(timed(&bare).await);
         times[1].push(timed(async || read(plain).await).await);
-        times[2].push(timed(async || read(encrypted).await).await);
+        times[2].push(timed(async || read(&*layered[0]).await).await);
+        times[3].push(timed(async || read(encrypted).await).await);
+        times[4].push(timed(async || read(&*layered[1]).await).await);
+    }
+    let [bare, rest @ ..] = times.map(median);
+    println!("{engine}: read {ROWS} rows, bare query            {bare:>9.1?}");
+    for (what, time) in [
+        "plain",
+        "plain, with layers",
+        "encrypted",
+        "encrypted, with layers",
+    ]
+    .iter()
+    .zip(rest)
+    {
+        println!(
+            "{engine}: read {ROWS} rows, {what:<22} {time:>9.1?}  {:.2} × bare",
+            ratio(time, bare)
+        );
+    }
+    let added = rest[2].saturating_sub(rest[0]) / u32::try_from(ROWS).unwrap();
+    println!("{engine}: encryption adds {added:?} to each value read in a batch");
+}
+
+/// The layers that the façade puts around a database by default.
+fn layered(store: Database) -> Arc<dyn SecretPersistence> {
+    let stack = Stack::over(Arc::new(store)).with_retry(RetryOptions::default());
+    Layers::over(stack).with_metrics(true).build()
+}
+
+async fn compare_writes(
+    engine: &str,
+    bare: impl AsyncFn(&[Write]),
+    [plain, encrypted]: &[Database; 2],
+) {
+    let write_all = async |store: &Database, writes: &[Write]| {
+        for chunk in writes.chunks(store.capabilities().write_batch) {
+            assert!(store.write_batch(chunk).await.iter().all(Result::is_ok));
+        }
+    };
+    let mut times = [const { Vec::new() }; 3];
+    for _ in 0..WRITE_REPETITIONS {
+        let writes = new_writes();
+        times[0].push(timed(async || bare(&writes).await).await);
+        let writes = new_writes();
+        times[1].push(timed(async || write_all(plain, &writes).await).await);
+        times[2].push(timed(async || write_all(encrypted, &writes).await).await);
     }
     let [bare, plain, encrypted] = times.map(median);
-    println!("{engine}: read {ROWS} rows, bare query   {bare:>9.1?}");
-    println!(
-        "{engine}: read {ROWS} rows, plain        {plain:>9.1?}  {:.2} × bare",
-        ratio(plain, bare)
-    );
-    println!(
-        "{engine}: read {ROWS} rows, encrypted    {encrypted:>9.1?}  {:.2} × bare",
-        ratio(encrypted, bare)
-    );
-    let added = encrypted.saturating_sub(plain) / u32::try_from(ROWS).unwrap();
-    println!("{engine}: encryption adds {added:?} to each value read in a batch");
+    for (what, time) in [
+        ("bare query", bare),
+        ("plain", plain),
+        ("encrypted", encrypted),
+    ] {
+        println!(
+            "{engine}: write {ROWS} rows, {what:<12} {time:>9.1?}  {:.2} × bare",
+            ratio(time, bare)
+        );
+    }
+}
+
+/// Rows under names that no repetition has used.
+fn new_writes() -> Vec<Write> {
+    static NEXT: AtomicUsize = AtomicUsize::new(10_000_000);
+    let from = NEXT.fetch_add(ROWS, Ordering::Relaxed);
+    (from..from + ROWS)
+        .map(|number| write(number, 32))
+        .collect()
 }
 
 /// Single values of several sizes: written and read, plain and encrypted.

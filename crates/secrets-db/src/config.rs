@@ -272,7 +272,7 @@ fn target(settings: &SettingMap) -> Result<Target> {
     }
 }
 
-fn key_ring(settings: &SettingMap) -> Result<Option<KeyRing>> {
+pub(crate) fn key_ring(settings: &SettingMap) -> Result<Option<KeyRing>> {
     match (settings.secret("keyring"), settings.text("keyring-file")) {
         (Some(_), Some(_)) => Err(invalid("`keyring` and `keyring-file` exclude each other")),
         (Some(text), None) => KeyRing::parse(&text).map(Some),

@@ -123,6 +123,7 @@ impl Database {
         let damaged = self
             .convert(
                 &Filter::Plain,
+                "let all processes write encrypted rows (mode=converting or mode=encrypted), and run it again",
                 |content, binding| match content {
                     Content {
                         payload: Some(value),
@@ -150,10 +151,11 @@ impl Database {
     }
 
     /// Converts all rows of a kind, page by page, until a pass finds nothing to change. Returns the
-    /// rows that cannot be converted.
+    /// rows that cannot be converted. `remedy` is for processes that keep making such rows.
     pub(crate) async fn convert(
         &self,
         filter: &Filter,
+        remedy: &'static str,
         change: impl Fn(&Content, Binding<'_>) -> Result<(Before, Sealed)> + Sync,
         changed: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Vec<Error>> {
@@ -178,7 +180,7 @@ impl Database {
             ErrorKind::Conflict,
             "rows are changed faster than they are converted",
         )
-        .with_hint("let all processes write encrypted rows (mode=converting or mode=encrypted), and run it again"))
+        .with_hint(remedy))
     }
 
     /// Changes one page, row by row or in one statement, depending on the engine.

@@ -10,16 +10,11 @@
 
 use std::mem;
 
-use aes_gcm::aead::{AeadInOut, Generate, KeyInit};
-use aes_gcm::{Aes256Gcm, Nonce};
 use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::cipher::{Cipher, KEY_BYTES, NONCE_BYTES, TAG_BYTES, random_key};
 use crate::keyring::{KeyId, KeyRing};
-
-pub(crate) const NONCE_BYTES: usize = 12;
-pub(crate) const TAG_BYTES: usize = 16;
-pub(crate) const KEY_BYTES: usize = 32;
 
 /// The prefix of all authenticated data, so that bytes for one purpose are never valid for another.
 const VALUE: &str = "secret-persistence-db 1 value";
@@ -49,7 +44,7 @@ impl Sealed {
         let data_key = random_key()?;
         let mut buffer = Vec::with_capacity(value.len() + TAG_BYTES);
         buffer.extend_from_slice(value.expose().as_bytes());
-        let sealed = encrypt(&cipher(&data_key), &binding.associated(VALUE, None), buffer)?;
+        let sealed = Cipher::new(&data_key)?.seal(&binding.associated(VALUE, None), buffer)?;
         let wrapped = wrap(ring, binding, &data_key)?;
         Ok(Self {
             ciphertext: sealed.0,
@@ -63,13 +58,13 @@ impl Sealed {
     /// Decrypts the value, in place.
     pub(crate) fn open(mut self, ring: &KeyRing, binding: Binding<'_>) -> Result<SecretValue> {
         let data_key = self.unwrap_key(ring, binding)?;
-        let plain = decrypt(
-            &cipher(&data_key),
-            &self.nonce,
-            &binding.associated(VALUE, None),
-            mem::take(&mut self.ciphertext),
-        )
-        .ok_or_else(|| damaged("its value cannot be decrypted"))?;
+        let plain = Cipher::new(&data_key)?
+            .open(
+                &self.nonce,
+                &binding.associated(VALUE, None),
+                mem::take(&mut self.ciphertext),
+            )
+            .ok_or_else(|| damaged("its value cannot be decrypted"))?;
         String::from_utf8(plain)
             .map(SecretValue::new)
             .map_err(|error| {
@@ -109,8 +104,7 @@ impl Sealed {
             .with_hint("if that key was added recently, restart with the new key ring")
         })?;
         let plain = Zeroizing::new(
-            decrypt(
-                key,
+            key.open(
                 &self.key_nonce,
                 &binding.associated(DATA_KEY, Some(key_id.as_str())),
                 self.wrapped_key.clone(),
@@ -147,51 +141,6 @@ impl Binding<'_> {
     }
 }
 
-/// A random key from the system's generator.
-pub(crate) fn random_key() -> Result<Zeroizing<[u8; KEY_BYTES]>> {
-    Generate::try_generate()
-        .map(Zeroizing::new)
-        .map_err(|_| no_randomness())
-}
-
-pub(crate) fn cipher(key: &[u8; KEY_BYTES]) -> Aes256Gcm {
-    Aes256Gcm::new(key.into())
-}
-
-/// Encrypts in place, so that there is no second copy of the plain text.
-pub(crate) fn encrypt(
-    cipher: &Aes256Gcm,
-    associated: &[u8],
-    mut buffer: Vec<u8>,
-) -> Result<(Vec<u8>, [u8; NONCE_BYTES])> {
-    let nonce: [u8; NONCE_BYTES] = Generate::try_generate().map_err(|_| no_randomness())?;
-    if cipher
-        .encrypt_in_place(&Nonce::from(nonce), associated, &mut buffer)
-        .is_err()
-    {
-        buffer.zeroize();
-        return Err(Error::new(
-            ErrorKind::PayloadTooLarge,
-            "the value is too large for AES-GCM",
-        ));
-    }
-    Ok((buffer, nonce))
-}
-
-/// Decrypts in place; `None` for anything that differs from the encrypted data.
-pub(crate) fn decrypt(
-    cipher: &Aes256Gcm,
-    nonce: &[u8],
-    associated: &[u8],
-    mut buffer: Vec<u8>,
-) -> Option<Vec<u8>> {
-    let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
-    cipher
-        .decrypt_in_place(&Nonce::from(nonce), associated, &mut buffer)
-        .ok()?;
-    Some(buffer)
-}
-
 fn wrap(
     ring: &KeyRing,
     binding: Binding<'_>,
@@ -199,8 +148,7 @@ fn wrap(
 ) -> Result<(Vec<u8>, [u8; NONCE_BYTES])> {
     let mut buffer = Vec::with_capacity(KEY_BYTES + TAG_BYTES);
     buffer.extend_from_slice(data_key);
-    encrypt(
-        ring.active_cipher(),
+    ring.active_cipher().seal(
         &binding.associated(DATA_KEY, Some(ring.active().as_str())),
         buffer,
     )
@@ -210,13 +158,6 @@ fn damaged(what: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::Integrity,
         format!("the row was moved, altered or damaged: {what}"),
-    )
-}
-
-fn no_randomness() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "the system's random number generator failed",
     )
 }
 

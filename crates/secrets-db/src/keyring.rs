@@ -5,14 +5,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use aes_gcm::Aes256Gcm;
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use zeroize::Zeroizing;
 
-use crate::envelope::{KEY_BYTES, cipher, decrypt, encrypt, random_key};
+use crate::cipher::{Cipher, KEY_BYTES, Mac, NONCE_BYTES, random_key};
 
 /// Standard base64, with or without padding: what `openssl rand -base64 32` prints.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -47,7 +46,7 @@ pub struct KeyRing {
 
 struct Key {
     bytes: Zeroizing<[u8; KEY_BYTES]>,
-    cipher: Aes256Gcm,
+    cipher: Cipher,
 }
 
 /// The id of a key: 1 to 63 of `a-z`, `0-9`, `.`, `_` and `-`, beginning with a letter or a digit.
@@ -62,7 +61,7 @@ impl KeyRing {
     /// If the system's random number generator fails.
     pub fn generate(id: KeyId) -> Result<Self> {
         Ok(Self {
-            keys: BTreeMap::from([(id.clone(), Arc::new(Key::new(random_key()?)))]),
+            keys: BTreeMap::from([(id.clone(), Arc::new(Key::new(random_key()?)?))]),
             active: id,
         })
     }
@@ -96,12 +95,11 @@ impl KeyRing {
             let id = name
                 .parse::<KeyId>()
                 .map_err(|_| wrong("does not begin with a key id"))?;
-            let key =
-                Key::decode(content).ok_or_else(|| wrong("does not have 32 bytes in base64"))?;
-            if keys.values().any(|other| other.bytes == key.bytes) {
+            let bytes = decode(content).ok_or_else(|| wrong("does not have 32 bytes in base64"))?;
+            if keys.values().any(|other| other.bytes == bytes) {
                 return Err(wrong("repeats a key under another id"));
             }
-            if keys.insert(id, Arc::new(key)).is_some() {
+            if keys.insert(id, Arc::new(Key::new(bytes)?)).is_some() {
                 return Err(wrong("repeats a key id"));
             }
         }
@@ -154,7 +152,7 @@ impl KeyRing {
         if self.contains(&id) {
             return Err(invalid(format!("it already has a key `{id}`")));
         }
-        self.keys.insert(id, Arc::new(Key::new(random_key()?)));
+        self.keys.insert(id, Arc::new(Key::new(random_key()?)?));
         Ok(())
     }
 
@@ -186,11 +184,19 @@ impl KeyRing {
         }
     }
 
-    pub(crate) fn cipher(&self, id: &KeyId) -> Option<&Aes256Gcm> {
+    pub(crate) fn cipher(&self, id: &KeyId) -> Option<&Cipher> {
         self.keys.get(id).map(|key| &key.cipher)
     }
 
-    pub(crate) fn active_cipher(&self) -> &Aes256Gcm {
+    /// A key that is derived from one of the ring for another purpose, so that what one does with it
+    /// says nothing about values.
+    pub(crate) fn derive(&self, id: &KeyId, purpose: &str) -> Option<Mac> {
+        let key = self.keys.get(id)?;
+        let derived = Zeroizing::new(Mac::new(&key.bytes).sign(purpose.as_bytes()));
+        Some(Mac::new(&derived))
+    }
+
+    pub(crate) fn active_cipher(&self) -> &Cipher {
         &self.keys[&self.active].cipher
     }
 
@@ -200,18 +206,20 @@ impl KeyRing {
         let Some(cipher) = self.cipher(id) else {
             return Ok(None);
         };
-        let (tag, nonce) = encrypt(cipher, &check_data(id), Vec::new())?;
+        let (tag, nonce) = cipher.seal(&check_data(id), Vec::new())?;
         Ok(Some([nonce.as_slice(), &tag].concat()))
     }
 
     /// Whether our key of this id created a check value.
     pub(crate) fn recognises(&self, id: &KeyId, check_value: &[u8]) -> bool {
         let (Some(cipher), Some((nonce, tag))) =
-            (self.cipher(id), check_value.split_at_checked(12))
+            (self.cipher(id), check_value.split_at_checked(NONCE_BYTES))
         else {
             return false;
         };
-        decrypt(cipher, nonce, &check_data(id), tag.to_vec()).is_some_and(|rest| rest.is_empty())
+        cipher
+            .open(nonce, &check_data(id), tag.to_vec())
+            .is_some_and(|rest| rest.is_empty())
     }
 }
 
@@ -225,24 +233,24 @@ impl fmt::Debug for KeyRing {
 }
 
 impl Key {
-    fn new(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
-        Self {
-            cipher: cipher(&bytes),
+    fn new(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Result<Self> {
+        Ok(Self {
+            cipher: Cipher::new(&bytes)?,
             bytes,
-        }
+        })
     }
+}
 
-    fn decode(text: &str) -> Option<Self> {
-        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        // Space for the longest decoding, so that a longer key is refused instead of truncated.
-        let mut buffer = Zeroizing::new([0; KEY_BYTES + 4]);
-        let length = BASE64.decode_slice(text, buffer.as_mut_slice()).ok()?;
-        if length != KEY_BYTES || buffer[..length].iter().all(|byte| *byte == buffer[0]) {
-            return None;
-        }
-        bytes.copy_from_slice(&buffer[..length]);
-        Some(Self::new(bytes))
+fn decode(text: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    // Space for the longest decoding, so that a longer key is refused instead of truncated.
+    let mut buffer = Zeroizing::new([0; KEY_BYTES + 4]);
+    let length = BASE64.decode_slice(text, buffer.as_mut_slice()).ok()?;
+    if length != KEY_BYTES || buffer[..length].iter().all(|byte| *byte == buffer[0]) {
+        return None;
     }
+    bytes.copy_from_slice(&buffer[..length]);
+    Some(bytes)
 }
 
 impl KeyId {

@@ -126,7 +126,7 @@ impl KeyRingFile {
         };
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let mut suffix = [0; 8];
-        suffix.copy_from_slice(&crate::envelope::random_key()?[..8]);
+        suffix.copy_from_slice(&crate::cipher::random_key()?[..8]);
         let temporary = folder.join(format!(".{name}.{:016x}", u64::from_be_bytes(suffix)));
         let written = write_new(&temporary, self.ring.to_text()).and_then(|()| match before {
             // Fails if another process has created the file meanwhile.

@@ -5,6 +5,7 @@
 compile_error!("secret-persistence-db needs the feature `sqlite`, `postgres`, or both");
 
 mod absent;
+mod cipher;
 mod client;
 mod config;
 mod database_url;
@@ -13,11 +14,15 @@ mod envelope;
 mod error;
 mod keyring;
 mod keyring_file;
+mod ledger;
 mod naming;
 mod persistence;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod postgres_options;
+#[cfg(feature = "postgres")]
+mod rates;
+mod refresh;
 mod ring_check;
 mod rotate;
 mod schema;
@@ -28,7 +33,18 @@ pub use config::{Config, Mode, SETTINGS};
 pub use encrypt::{EncryptOptions, Encrypted, Progress};
 pub use keyring::{KeyId, KeyRing};
 pub use keyring_file::KeyRingFile;
+pub use ledger::{
+    Checkpoint, Finding, FindingKind, LEDGER_SETTINGS, Ledger, LedgerConfig, LedgerLine,
+    LedgerQuery, LedgerReader, Pruned, PrunedLines, Verified,
+};
 pub use naming::TableName;
 pub use persistence::Database;
 pub use postgres_options::{POSTGRES_SCHEMES, POSTGRES_SETTINGS, PostgresOptions};
+#[cfg(feature = "postgres")]
+pub use rates::PostgresRates;
+#[cfg(feature = "postgres")]
+pub use refresh::PostgresRefreshRows;
+pub use refresh::RowTable;
+#[cfg(feature = "sqlite")]
+pub use refresh::SqliteRefreshRows;
 pub use rotate::{RotateOptions, Rotated};

@@ -22,6 +22,7 @@ use crate::ring_check;
 /// Maximum names per query. One query could read more, but the result is in memory.
 const READ_BATCH: usize = 5_000;
 /// Maximum rows per insert: with the largest values, below the limit of a Postgres message.
+#[cfg(feature = "postgres")]
 const WRITE_BATCH: usize = 500;
 /// Maximum names per delete. One delete is one transaction, which others wait for.
 const DELETE_BATCH: usize = 1_000;

@@ -16,6 +16,8 @@ const CURSOR: &str = "reencrypt";
 /// How often a row that others have changed is tried again.
 const ATTEMPTS: usize = 8;
 
+const ACTIVATE: &str = "activate the key in every process that writes, and run it again";
+
 /// Options of [`Database::rotate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,7 +56,7 @@ impl Database {
     ///
     /// # Errors
     /// `InvalidConfig` without a key ring, or if the active key was retired; `Conflict` if other
-    /// processes change rows faster than they are rotated.
+    /// processes write rows under another key faster than they are rotated.
     pub async fn rotate(
         &self,
         options: &RotateOptions,
@@ -128,6 +130,7 @@ impl Database {
         let damaged = self
             .convert(
                 &filter,
+                ACTIVATE,
                 |content, binding| change(content, |sealed| sealed.rewrap(ring, binding)),
                 &mut |rows| {
                     done += rows;
@@ -195,7 +198,7 @@ impl Database {
         // Rows that a process with the old ring has written behind the cursor.
         let filter = Filter::SealedNotUnder(ring.active().to_string());
         let late = self
-            .convert(&filter, renew, &mut |rows| done += rows)
+            .convert(&filter, ACTIVATE, renew, &mut |rows| done += rows)
             .await?;
         let known: Vec<_> = damaged
             .iter()

@@ -588,7 +588,7 @@ async fn connect(options: &SqliteConnectOptions, config: &Config) -> Result<Sqli
 }
 
 /// Creates a file that no other user can read. SQLite gives its log and index the same mode.
-fn create_private(path: &Path) -> Result<()> {
+pub(crate) fn create_private(path: &Path) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

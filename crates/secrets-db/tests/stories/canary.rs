@@ -259,6 +259,7 @@ async fn nothing_secret_shows() {
         }
         use_it(&place, &heard, &ring).await;
     }
+    heard.say(&crate::ledger::everything_shown(CANARY, &ring).await);
     let heard = heard.0.lock().unwrap();
     // The subscriber was active: it received our warning for each place that was opened as plain
     // text.

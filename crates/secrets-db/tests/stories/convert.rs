@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use secret_persistence_core::{
     Coordinate, DeleteOptions, ErrorKind, SecretPersistence, SecretPersistenceExt, Written,
 };
-use secret_persistence_db::{Database, EncryptOptions, Mode, RotateOptions};
+use secret_persistence_db::{Database, EncryptOptions, KeyRing, Mode, Progress, RotateOptions};
 
 use crate::support::{LEGACY, Place, contains, managed, ring, secret, write};
 
@@ -25,6 +25,16 @@ async fn legacy(place: &Place, rows: usize) {
     }
     raw.insert("somebody/elses", "external").await;
     raw.insert("somebody/empty", "").await;
+}
+
+/// Every process has both keys before the second one becomes active.
+fn before_and_after_activation() -> (KeyRing, KeyRing) {
+    let mut known = ring();
+    known.add("k2".parse().unwrap()).unwrap();
+    let mut new = known.clone();
+    new.activate(&"k2".parse().unwrap()).unwrap();
+    known.activate(&"k1".parse().unwrap()).unwrap();
+    (known, new)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,23 +127,20 @@ async fn encrypting_and_rotating_disturb_nobody() {
         Database::prepare(&place.config().build().unwrap())
             .await
             .unwrap();
-        let old = ring();
-        let mut new = old.clone();
-        new.add("k2".parse().unwrap()).unwrap();
-        // Every process has both keys before the second one becomes active.
-        let mut known = new.clone();
-        new.activate(&"k2".parse().unwrap()).unwrap();
-        known.activate(&"k1".parse().unwrap()).unwrap();
+        let (known, new) = before_and_after_activation();
         let service = place.open(Mode::Converting, Some(&known)).await.unwrap();
+        let activated = place.open(Mode::Encrypted, Some(&new)).await.unwrap();
         let tool = place.open(Mode::Encrypted, Some(&known)).await.unwrap();
         let rotator = place.open(Mode::Encrypted, Some(&new)).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
+        let (restart, current) = tokio::sync::watch::channel(service.clone());
         // Each in a separate task, like services.
         let writer = tokio::spawn({
-            let (service, stop) = (service.clone(), Arc::clone(&stop));
+            let stop = Arc::clone(&stop);
             async move {
                 let mut number = 10_000;
                 while !stop.load(Ordering::Relaxed) {
+                    let service = current.borrow().clone();
                     let written = service.write(write(number, "new")).await.unwrap();
                     assert_eq!(written, Written::Created);
                     number += 1;
@@ -164,6 +171,8 @@ async fn encrypting_and_rotating_disturb_nobody() {
             }
         });
         tool.encrypt(&stated(), &|_| {}).await.unwrap();
+        // The key is active everywhere before the rotation.
+        restart.send(activated.clone()).unwrap();
         let rotated = rotator
             .rotate(&RotateOptions::default(), &|_| {})
             .await
@@ -195,7 +204,44 @@ async fn encrypting_and_rotating_disturb_nobody() {
         let raw = place.raw().await;
         let others = "SELECT count(*) FROM secrets WHERE key_id <> 'k2' OR payload IS NOT NULL";
         assert_eq!(raw.number(others).await, 0);
-        for store in [service, tool, rotator] {
+        for store in [service, activated, tool, rotator] {
+            store.close().await;
+        }
+    }
+}
+
+/// With a process that still writes under the old key there is no end, and the error says what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_says_that_the_key_is_not_active_everywhere() {
+    for place in Place::all("the_key_is_not_active_everywhere").await {
+        Database::prepare(&place.config().build().unwrap())
+            .await
+            .unwrap();
+        let (known, new) = before_and_after_activation();
+        let forgotten = place.open(Mode::Encrypted, Some(&known)).await.unwrap();
+        let rotator = place.open(Mode::Encrypted, Some(&new)).await.unwrap();
+        forgotten.write(write(1, "value")).await.unwrap();
+        // After each page it writes the row again, so that each pass finds it under the old key.
+        let again = |progress: Progress| {
+            if progress.done > 0 {
+                tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(async {
+                        let options = DeleteOptions::default();
+                        forgotten.delete(&managed(1), &options).await.unwrap();
+                        forgotten.write(write(1, "value")).await.unwrap();
+                    });
+                });
+            }
+        };
+        let error = rotator
+            .rotate(&RotateOptions::default(), &again)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.hint().unwrap().contains("activate"), "{error:?}");
+        let read = rotator.read(&managed(1).into()).await.unwrap();
+        assert_eq!(read.value, secret("value"));
+        for store in [forgotten, rotator] {
             store.close().await;
         }
     }

@@ -7,9 +7,13 @@
 mod canary;
 mod convert;
 mod killed;
+mod ledger;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod prepare;
+#[cfg(feature = "postgres")]
+mod rates;
+mod refresh;
 mod rings;
 mod sqlite;
 #[path = "../support/mod.rs"]

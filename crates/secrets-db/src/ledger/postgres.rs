@@ -1,0 +1,138 @@
+//! A ledger in Postgres.
+
+use async_trait::async_trait;
+use futures::TryStreamExt as _;
+use secret_persistence_core::{Error, Result};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
+use tokio::sync::Mutex;
+
+use super::LedgerQuery;
+use super::line::Stored;
+use super::table::{Append, Examine, Sql, impl_examine, pruned_meanwhile, stored};
+use crate::error::{POSTGRES, from_sqlx};
+use crate::naming::TableName;
+use crate::postgres_options::PostgresOptions;
+
+/// Two processes that start together create the table one after the other, and two that prune do so
+/// one after the other. Any number works.
+const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b003;
+
+/// A line must be on disk when the statement returns, whatever the database's default is.
+const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
+     WHERE current_setting('synchronous_commit') = 'off'";
+
+/// Writes with one connection. The role needs to insert, and to create the table if it is missing.
+pub(super) struct Appender {
+    options: PostgresOptions,
+    sql: Sql,
+    insert: String,
+    connection: Option<PgConnection>,
+}
+
+impl Appender {
+    pub(super) fn new(options: PostgresOptions, table: &TableName) -> Self {
+        Self {
+            options,
+            sql: Sql::new(table),
+            insert: format!(
+                "INSERT INTO {} (writer, sequence, at, coordinate, line)
+                 SELECT $1, * FROM UNNEST($2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[])",
+                table.quoted()
+            ),
+            connection: None,
+        }
+    }
+
+    async fn connect(&self) -> Result<PgConnection> {
+        let driver = self.options.to_driver("secret-ledger");
+        let mut connection = PgConnection::connect_with(&driver).await.map_err(failed)?;
+        sqlx::raw_sql(DURABLE)
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        let found = sqlx::query(AssertSqlSafe(self.sql.exists.as_str()))
+            .fetch_one(&mut connection)
+            .await
+            .and_then(|row| row.try_get::<bool, _>(0))
+            .map_err(failed)?;
+        if !found {
+            let mut transaction = connection.begin().await.map_err(failed)?;
+            sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                .bind(ADVISORY_LOCK)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            sqlx::raw_sql(AssertSqlSafe(self.sql.create.as_str()))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            transaction.commit().await.map_err(failed)?;
+        }
+        Ok(connection)
+    }
+}
+
+#[async_trait]
+impl Append for Appender {
+    async fn append(&mut self, lines: &[Stored]) -> Result<()> {
+        // Taken out, so that a call that is cancelled or fails leaves none.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        // Of no lines too: that the role may insert is checked nevertheless.
+        let writer = lines.first().map_or("", |line| line.writer.as_str());
+        let sequences: Vec<i64> = lines.iter().map(|line| line.sequence).collect();
+        let times: Vec<i64> = lines.iter().map(|line| line.at).collect();
+        let names: Vec<&str> = lines.iter().map(|line| line.coordinate.as_str()).collect();
+        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        // One statement is one transaction: all lines or none.
+        sqlx::query(AssertSqlSafe(self.insert.as_str()))
+            .bind(writer)
+            .bind(sequences)
+            .bind(times)
+            .bind(names)
+            .bind(texts)
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+/// Reads and prunes with one connection.
+pub(super) struct Examiner {
+    connection: Mutex<PgConnection>,
+    sql: Sql,
+}
+
+impl Examiner {
+    pub(super) async fn open(options: &PostgresOptions, table: &TableName) -> Result<Self> {
+        let driver = options.to_driver("secret-ledger");
+        let connection = PgConnection::connect_with(&driver).await.map_err(failed)?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+            sql: Sql::new(table),
+        })
+    }
+}
+
+impl_examine!(Examiner, failed);
+
+/// Begins the transaction of a prune, after that of any other one.
+async fn begin_alone(
+    connection: &mut PgConnection,
+) -> sqlx::Result<Transaction<'_, sqlx::Postgres>> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(ADVISORY_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction)
+}
+
+fn failed(error: sqlx::Error) -> Error {
+    from_sqlx("postgres", POSTGRES, &error)
+}

@@ -1,0 +1,129 @@
+//! A ledger in an SQLite file, which several processes may share.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::TryStreamExt as _;
+use secret_persistence_core::{Error, ErrorKind, Result};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Transaction};
+use tokio::sync::Mutex;
+
+use super::LedgerQuery;
+use super::line::Stored;
+use super::table::{Append, Examine, Sql, impl_examine, pruned_meanwhile, stored};
+use crate::error::{SQLITE, from_sqlx};
+use crate::naming::TableName;
+use crate::sqlite::create_private;
+
+/// Writes with one connection.
+pub(super) struct Appender {
+    path: PathBuf,
+    busy: Duration,
+    sql: Sql,
+    insert: String,
+    connection: Option<SqliteConnection>,
+}
+
+impl Appender {
+    pub(super) fn new(path: PathBuf, table: &TableName, busy: Duration) -> Self {
+        Self {
+            path,
+            busy,
+            sql: Sql::new(table),
+            insert: format!(
+                "INSERT INTO {} (writer, sequence, at, coordinate, line) VALUES ($1, $2, $3, $4, $5)",
+                table.quoted()
+            ),
+            connection: None,
+        }
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection> {
+        if !self.path.exists() {
+            create_private(&self.path)?;
+        }
+        let mut connection = connect(&self.path, self.busy).await?;
+        sqlx::raw_sql(AssertSqlSafe(self.sql.create.as_str()))
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        Ok(connection)
+    }
+}
+
+async fn connect(path: &Path, busy: Duration) -> Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(busy)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A line must be on disk before its value is handed out.
+        .synchronous(SqliteSynchronous::Full)
+        .disable_statement_logging();
+    SqliteConnection::connect_with(&options)
+        .await
+        .map_err(failed)
+}
+
+#[async_trait]
+impl Append for Appender {
+    async fn append(&mut self, lines: &[Stored]) -> Result<()> {
+        // Taken out, so that a call that is cancelled or fails leaves none.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        // Of no lines too: a file that cannot be written is found nevertheless.
+        let mut transaction = connection
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(failed)?;
+        for line in lines {
+            sqlx::query(AssertSqlSafe(self.insert.as_str()))
+                .bind(&*line.writer)
+                .bind(line.sequence)
+                .bind(line.at)
+                .bind(&line.coordinate)
+                .bind(&line.text)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+/// Reads and prunes with one connection.
+pub(super) struct Examiner {
+    connection: Mutex<SqliteConnection>,
+    sql: Sql,
+}
+
+impl Examiner {
+    pub(super) async fn open(path: &Path, table: &TableName, busy: Duration) -> Result<Self> {
+        if !path.is_file() {
+            let message = format!("the file {} does not exist", path.display());
+            return Err(Error::new(ErrorKind::InvalidConfig, message).with_hint("check the path"));
+        }
+        Ok(Self {
+            connection: Mutex::new(connect(path, busy).await?),
+            sql: Sql::new(table),
+        })
+    }
+}
+
+impl_examine!(Examiner, failed);
+
+/// Begins the transaction of a prune, after that of any other one.
+async fn begin_alone(
+    connection: &mut SqliteConnection,
+) -> sqlx::Result<Transaction<'_, sqlx::Sqlite>> {
+    connection.begin_with("BEGIN IMMEDIATE").await
+}
+
+fn failed(error: sqlx::Error) -> Error {
+    from_sqlx("sqlite", SQLITE, &error)
+}

@@ -11,7 +11,7 @@
 //! # Ok::<(), secret_persistence_core::Error>(())
 //! ```
 
-use secret_persistence_core::{Error, ErrorKind, MANAGED_PREFIX, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, ManagedPrefix, Operation, Result};
 use serde_json::{Map, Value, json};
 
 use crate::arn::{Arn, is_account};
@@ -262,7 +262,7 @@ impl Denial<'_> {
 
     fn is_ours(&self) -> bool {
         self.resource
-            .is_none_or(|name| name.starts_with(MANAGED_PREFIX))
+            .is_none_or(|name| name.starts_with(ManagedPrefix::current().as_str()))
     }
 
     fn grant_on(&self, rule: &Rule) -> String {
@@ -277,9 +277,8 @@ impl Denial<'_> {
                 }
             }
             (Level::Secret, _) => {
-                format!(
-                    "arn:{partition}:secretsmanager:{region}:<account>:secret:{MANAGED_PREFIX}*"
-                )
+                let ours = ManagedPrefix::current();
+                format!("arn:{partition}:secretsmanager:{region}:<account>:secret:{ours}*")
             }
         }
     }
@@ -503,7 +502,7 @@ impl PolicyScope {
             })
             .collect::<Result<_>>()?;
         Ok(Self {
-            secrets: secret(MANAGED_PREFIX),
+            secrets: secret(ManagedPrefix::current().as_str()),
             externals,
             tag_key: options.tag_key.clone(),
             kms_key: options.kms_key.clone(),

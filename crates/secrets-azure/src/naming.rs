@@ -4,7 +4,7 @@
 use std::fmt;
 
 use secret_persistence_core::{
-    Coordinate, Error, ErrorKind, MANAGED_PREFIX, ManagedCoordinate, Result,
+    Coordinate, Error, ErrorKind, ManagedCoordinate, ManagedPrefix, Result,
 };
 
 /// The longest name of a secret in characters.
@@ -83,26 +83,27 @@ pub(crate) fn coordinate_of(name: &str, tag: Option<&str>) -> Option<ManagedCoor
         Some(tag) => ManagedCoordinate::parse(tag)
             .ok()
             .filter(|coordinate| SecretName::managed(coordinate).is(name)),
-        None => untagged(name),
+        None => untagged(ManagedPrefix::current(), name)
+            .and_then(|coordinate| ManagedCoordinate::parse(&coordinate).ok()),
     }
 }
 
-/// Parses `airbyte-<prefix><uuid>-secret-<uuid>-v<version>`, the form that Airbyte wrote.
+/// The coordinate with the name `airbyte-<prefix><uuid>-secret-<uuid>-v<version>`, the form that
+/// Airbyte wrote.
 ///
-/// Each `-` of the prefix was a `_`, as in all of Airbyte's prefixes; those of the UUIDs were not.
-fn untagged(name: &str) -> Option<ManagedCoordinate> {
+/// Each `-` of the prefixes was a `_`, as in all of Airbyte's; those of the UUIDs were not.
+fn untagged(managed: &ManagedPrefix, name: &str) -> Option<String> {
     if !name.is_ascii() {
         return None;
     }
-    let rest = name.strip_prefix("airbyte-")?;
+    let rest = name.strip_prefix(&*managed.as_str().replace('_', "-"))?;
     let (rest, version) = rest.rsplit_once("-v")?;
     let (rest, secret) = ending_in_uuid(rest)?;
     let (prefix, base) = ending_in_uuid(rest.strip_suffix("-secret-")?)?;
     let prefix = prefix.replace('-', "_");
-    ManagedCoordinate::parse(&format!(
-        "{MANAGED_PREFIX}{prefix}{base}_secret_{secret}_v{version}"
+    Some(format!(
+        "{managed}{prefix}{base}_secret_{secret}_v{version}"
     ))
-    .ok()
 }
 
 /// Splits a UUID off the end of an ASCII text.
@@ -239,6 +240,23 @@ mod tests {
         ] {
             assert_eq!(coordinate_of(&name, None), None, "{name}");
         }
+    }
+
+    #[test]
+    fn names_with_another_prefix_are_read_by_their_shape() {
+        let acme = ManagedPrefix::parse("acme_").unwrap();
+        let name = format!("acme-project-{BASE}-secret-{SECRET}-v3");
+        assert_eq!(
+            untagged(&acme, &name).unwrap(),
+            format!("acme_project_{BASE}_secret_{SECRET}_v3")
+        );
+        // Neither prefix reads the names of the other.
+        assert_eq!(untagged(&ManagedPrefix::AIRBYTE, &name), None);
+        assert_eq!(untagged(&acme, &name.replace("acme", "airbyte")), None);
+        assert_eq!(untagged(&acme, "acme-database-v2"), None);
+        assert_eq!(coordinate_of(&name, None), None);
+        let tag = format!("acme_project_{BASE}_secret_{SECRET}_v3");
+        assert_eq!(coordinate_of(&name, Some(&tag)), None);
     }
 
     #[test]

@@ -200,13 +200,13 @@ async fn reads_go_out_together() {
     // Connections are open.
     store.read_many(&names).await;
     azure.reset();
-    azure.switches(|switches| switches.latency = Duration::from_millis(200));
+    azure.switches(|switches| switches.latency = Duration::from_secs(1));
     let started = std::time::Instant::now();
     for read in store.read_many(&names).await {
         read.unwrap();
     }
     assert!(
-        started.elapsed() < Duration::from_millis(800),
+        started.elapsed() < Duration::from_secs(16),
         "{:?}",
         started.elapsed()
     );

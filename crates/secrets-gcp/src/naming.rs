@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secret_persistence_core::{Coordinate, Error, ErrorKind, MANAGED_PREFIX, Result};
+use secret_persistence_core::{Coordinate, Error, ErrorKind, ManagedPrefix, Result};
 
 /// The longest secret id, in characters.
 /// <https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets/create>
@@ -269,9 +269,10 @@ pub(crate) fn id(name: &str) -> Option<&str> {
 /// Whether a listing with this prefix can contain a managed name. Only such a prefix becomes part
 /// of a filter.
 pub(crate) fn is_name_prefix(prefix: &str) -> bool {
+    let managed = ManagedPrefix::current().as_str();
     prefix.len() <= MAX_ID_CHARS
         && prefix.bytes().all(is_id_byte)
-        && (prefix.starts_with(MANAGED_PREFIX) || MANAGED_PREFIX.starts_with(prefix))
+        && (prefix.starts_with(managed) || managed.starts_with(prefix))
 }
 
 /// Whether the text is a project number, which identifies a project in conditions of IAM.

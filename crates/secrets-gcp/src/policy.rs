@@ -15,7 +15,7 @@
 
 use std::fmt::Write as _;
 
-use secret_persistence_core::{Error, ErrorKind, MANAGED_PREFIX, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, ManagedPrefix, Operation, Result};
 use serde_json::{Value, json};
 
 use crate::config::{check_kms_key, check_service_account};
@@ -279,9 +279,10 @@ impl Denial<'_> {
                 self.place.project
             ),
             Level::Secret if self.is_ours() => format!(
-                "grant it on project {} where resource.name.startsWith(\"{}{MANAGED_PREFIX}\")",
+                "grant it on project {} where resource.name.startsWith(\"{}{}\")",
                 self.place.project,
-                prefix("<project number>", self.place.region.as_ref())
+                prefix("<project number>", self.place.region.as_ref()),
+                ManagedPrefix::current()
             ),
             Level::Secret => format!("grant it on {}", self.resource),
         };
@@ -301,7 +302,7 @@ impl Denial<'_> {
 
     fn is_ours(self) -> bool {
         self.resource
-            .starts_with(&self.place.secret(MANAGED_PREFIX))
+            .starts_with(&self.place.secret(ManagedPrefix::current().as_str()))
     }
 }
 
@@ -474,7 +475,7 @@ impl PolicyScope {
                 description: "Use of the secrets of connectors",
                 permissions: permissions(Level::Secret),
                 condition: "connector-secrets",
-                expression: Some(expression(&[MANAGED_PREFIX])),
+                expression: Some(expression(&[ManagedPrefix::current().as_str()])),
             },
         ];
         if !options.externals.is_empty() {

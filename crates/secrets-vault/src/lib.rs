@@ -10,6 +10,7 @@ mod naming;
 mod persistence;
 mod policy;
 mod resolver;
+mod walk;
 mod wire;
 
 pub use config::{Config, SETTINGS};

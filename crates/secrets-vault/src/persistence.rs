@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -18,6 +19,7 @@ use crate::config::{Config, KvVersion};
 use crate::error::malformed;
 use crate::mount::{KvMount, Mount};
 use crate::naming::native;
+use crate::walk::{Names, Position, Walks};
 use crate::wire::{
     CheckAndSet, Create, CustomMetadata, Field, Fields, Keys, Lookup, Metadata, Value, Versioned,
     Versions, Wrapped,
@@ -36,6 +38,7 @@ struct Inner {
     mount: Mount,
     config: Config,
     shown: Arc<str>,
+    walks: Walks,
 }
 
 impl Vault {
@@ -90,6 +93,7 @@ impl Vault {
             mount,
             config,
             shown,
+            walks: Walks::default(),
         })))
     }
 
@@ -321,6 +325,7 @@ impl SecretPersistence for Vault {
                 write: first + if two { 4 } else { 3 },
                 delete: 1 + first,
                 restore: 2 + first,
+                // None if the names of the page are kept.
                 list: 1 + first,
                 list_detail: u32::from(two),
                 describe: 1 + first,
@@ -397,56 +402,44 @@ impl SecretPersistence for Vault {
             .map_err(|error| self.explain(error, Operation::Restore, coordinate.shared()))
     }
 
-    /// One request lists the folder; details take one request per name of the page. Folders and
-    /// foreign names are skipped and counted.
+    /// One request lists the folder, for all pages of a walk; details take one request per name of
+    /// the page. Folders and foreign names are skipped and counted.
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         let explain = |error: Error| {
             error
                 .with_operation(Operation::List)
                 .with_store(self.store())
         };
-        // Vault lists a folder in one response, sorted. The cursor is the last name of the previous
-        // page.
-        let folder = |at: &KvMount| {
-            let path = at.root.folder_path(at.part("metadata"));
-            path.trim_end_matches('/').to_owned()
+        let position = after.map(Position::parse);
+        let kept = position.and_then(|position| {
+            let number = position.walk?;
+            Some((number, self.0.walks.names(number, Instant::now())?))
+        });
+        let (walk, names) = match kept {
+            Some((number, names)) => (Some(number), names),
+            None => (None, self.list_folder(options).await.map_err(explain)?),
         };
-        let (kv, answer) = self
-            .0
-            .mount
-            .send_read(list_method(), folder)
-            .await
-            .map_err(explain)?;
-        let names = match answer.status {
-            200 => answer.parse::<Wrapped<Keys>>().map_err(explain)?.data.keys,
-            404 if !answer.is_missing_route() => Vec::new(),
-            _ => return Err(explain(answer.error())),
-        };
-        let begins = kv.root.folder().1;
         let mut page = Page::default();
         let mut coordinates = Vec::new();
         let limit = options.page_size.unwrap_or(DEFAULT_PAGE).max(1);
-        for name in names {
-            let Some(ours) = name
-                .strip_prefix(begins)
-                .filter(|ours| ours.starts_with(&options.prefix))
-            else {
-                continue;
-            };
-            if after.is_some_and(|cursor| ours <= cursor.as_str()) {
-                continue;
-            }
+        for name in names.after(position.map(|position| position.last)) {
             if coordinates.len() == limit {
+                let walk =
+                    walk.unwrap_or_else(|| self.0.walks.keep(Arc::clone(&names), Instant::now()));
                 page.next = coordinates
                     .last()
-                    .map(|last: &ManagedCoordinate| Cursor::new(last.as_str()));
+                    .map(|last: &ManagedCoordinate| Position::cursor(walk, last.as_str()));
                 break;
             }
-            match ManagedCoordinate::parse(ours) {
+            match ManagedCoordinate::parse(name) {
                 Ok(coordinate) => coordinates.push(coordinate),
                 Err(_) => page.skipped += 1,
             }
         }
+        if let (Some(walk), None) = (walk, &page.next) {
+            self.0.walks.end(walk);
+        }
+        let kv = self.0.mount.presumed();
         if !options.details || kv.version == KvVersion::One {
             page.entries = coordinates.into_iter().map(Entry::new).collect();
             return Ok(page);
@@ -508,6 +501,27 @@ impl SecretPersistence for Vault {
 }
 
 impl Vault {
+    /// The names of the folder that begin with the prefixes of the store and the listing, without
+    /// that of the store.
+    async fn list_folder(&self, options: &ListOptions) -> Result<Arc<Names>> {
+        let folder = |at: &KvMount| {
+            let path = at.root.folder_path(at.part("metadata"));
+            path.trim_end_matches('/').to_owned()
+        };
+        let (kv, answer) = self.0.mount.send_read(list_method(), folder).await?;
+        let keys = match answer.status {
+            200 => answer.parse::<Wrapped<Keys>>()?.data.keys,
+            404 if !answer.is_missing_route() => Vec::new(),
+            _ => return Err(answer.error()),
+        };
+        let begins = kv.root.folder().1;
+        let ours = keys
+            .iter()
+            .filter_map(|name| name.strip_prefix(begins))
+            .filter(|name| name.starts_with(&options.prefix));
+        Ok(Arc::new(Names::new(ours.collect())))
+    }
+
     /// An entry for a listing. Includes secrets whose write was not completed, so that a sweep
     /// finds them.
     async fn describe_detail(&self, coordinate: &ManagedCoordinate) -> Result<Option<Entry>> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use secret_persistence_core::{Error, ErrorKind, MANAGED_PREFIX, Result};
+use secret_persistence_core::{Error, ErrorKind, ManagedPrefix, Result};
 
 use crate::config::KvVersion;
 use crate::naming::Root;
@@ -199,7 +199,10 @@ pub fn policy(options: &PolicyOptions) -> Result<String> {
         };
         let path = match &rule.place {
             RulePlace::Folder(part) => join(part, root.folder().0.to_owned()),
-            RulePlace::Names(part) => join(part, format!("{}{MANAGED_PREFIX}*", root.prefix)),
+            RulePlace::Names(part) => join(
+                part,
+                format!("{}{}*", root.prefix, ManagedPrefix::current()),
+            ),
             RulePlace::Server(path) => (*path).to_owned(),
         };
         let engine = match rule.version {

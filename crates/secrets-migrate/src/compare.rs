@@ -8,6 +8,7 @@ use secret_persistence_core::{
 
 use crate::scan::coordinates;
 use crate::session::{Meter, Session, by_key};
+use crate::shared::Held;
 use crate::{
     Class, Difference, Expiring, Failure, Finding, JournalEntry, MigrateResult, PendingDeletion,
 };
@@ -84,14 +85,20 @@ impl Pair {
     }
 }
 
+/// A secret that could not be handled, and why.
+pub(super) struct Failed {
+    pub(super) entry: JournalEntry,
+    pub(super) failure: Failure,
+}
+
 /// What a copy does with one secret.
 pub(super) enum Step {
     /// The configuration that mentioned it has changed since it was read.
     Changed(JournalEntry),
     /// The target has another value.
     Conflict(JournalEntry),
-    /// One side could not be read.
-    Failed(Failure),
+    /// It could not be handled.
+    Failed(Failed),
     /// No configuration mentions it, and it is not in the source.
     Forgotten(JournalEntry),
     /// The target had no such secret, we wrote it (or intended to), and it is equal.
@@ -115,6 +122,7 @@ impl Session<'_> {
         &self,
         entries: Vec<JournalEntry>,
         meter: Option<&Meter<'_>>,
+        held: Option<&Held<'_>>,
     ) -> Vec<Pair> {
         let names: Vec<ManagedCoordinate> = entries
             .iter()
@@ -125,6 +133,9 @@ impl Session<'_> {
         let read = |side: usize| {
             let both = &both;
             move |secrets: usize| {
+                if let Some(held) = held {
+                    held.progressed();
+                }
                 let mut both = both.lock();
                 let before = both[0].min(both[1]);
                 both[side] += secrets;
@@ -150,15 +161,28 @@ impl Session<'_> {
     }
 
     /// Decides what to do with each secret of a unit.
-    pub(super) async fn steps(&self, scan: u64, pairs: Vec<Pair>) -> Vec<Step> {
+    pub(super) async fn steps(
+        &self,
+        scan: u64,
+        pairs: Vec<Pair>,
+        held: Option<&Held<'_>>,
+    ) -> Vec<Step> {
         let now = Timestamp::now();
         // Concurrently, because each one may have to ask the source for its expiry.
-        join_all(pairs.into_iter().map(|pair| self.step(scan, now, pair))).await
+        join_all(pairs.into_iter().map(|pair| async move {
+            let step = self.step(scan, now, pair).await;
+            if let Some(held) = held {
+                held.progressed();
+            }
+            step
+        }))
+        .await
     }
 
     async fn step(&self, scan: u64, now: Timestamp, pair: Pair) -> Step {
         if let Some(failure) = pair.failure() {
-            return Step::Failed(failure);
+            let entry = pair.entry;
+            return Step::Failed(Failed { entry, failure });
         }
         let equal = pair.is_equal();
         let Pair {
@@ -168,7 +192,7 @@ impl Session<'_> {
         } = pair;
         let read = match (source, &target) {
             (Side::Has(read), _) => read,
-            (Side::Gone(error), _) if entry.scan == scan => {
+            (Side::Gone(error), _) if self.was_mentioned(scan, &entry) => {
                 return self.missing(entry, error.kind()).await;
             }
             // The target has it because of us, the source has deleted it, and no configuration
@@ -196,13 +220,14 @@ impl Session<'_> {
             Ok(true) => {}
             Ok(false) => return Step::Changed(entry),
             Err(error) => {
-                return Step::Failed(Failure {
+                let failure = Failure {
                     coordinate: Some(entry.coordinate.to_string()),
-                    configuration: entry.holder,
+                    configuration: entry.holder.clone(),
                     place: None,
                     kind: error.kind().as_str().to_owned(),
                     message: error.to_string(),
-                });
+                };
+                return Step::Failed(Failed { entry, failure });
             }
         }
         let finding = if kind == ErrorKind::PendingDeletion {
@@ -217,6 +242,11 @@ impl Session<'_> {
             .in_holder(entry.holder.as_deref())
             .with_kind(kind.as_str());
         Step::Skip(entry, Some(finding))
+    }
+
+    /// Whether a configuration mentioned a secret when the scan read it.
+    pub(super) fn was_mentioned(&self, scan: u64, entry: &JournalEntry) -> bool {
+        entry.scan == scan && !self.orphans.lock().contains(&entry.coordinate)
     }
 
     /// Whether the configuration that mentioned a secret still does, in its current state.
@@ -258,7 +288,10 @@ impl Session<'_> {
     async fn write_step(&self, entry: JournalEntry, read: Read, now: Timestamp) -> Step {
         let expires = match self.expiry(&entry.coordinate, &read).await {
             Ok(expires) => expires,
-            Err(error) => return Step::Failed(Failure::of(&error)),
+            Err(error) => {
+                let failure = Failure::of(&error);
+                return Step::Failed(Failed { entry, failure });
+            }
         };
         if expires.is_some_and(|expires| expires <= now) {
             return Step::Skip(entry, None);

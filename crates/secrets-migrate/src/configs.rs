@@ -25,6 +25,12 @@ pub trait ConfigSource: Debug + Display + Send + Sync {
     /// Whether rows can be updated.
     fn access(&self) -> Access;
 
+    /// Which rows it reads, where its name does not tell: a table with its condition, a query with
+    /// its text. Its name unless told.
+    fn reads(&self) -> String {
+        self.to_string()
+    }
+
     /// Reads at most `limit` rows in a stable order, from the beginning or after the cursor of the
     /// previous page. Rows that are added in the meantime may or may not be returned.
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage>;

@@ -7,11 +7,15 @@
 //! conformance::journal(async || MemoryJournal::new()).await;
 //! # });
 //! ```
+mod sharing;
+
 use secret_persistence_core::{Identity, ManagedCoordinate, Owner};
 
 use crate::{
     Counts, Journal, JournalEntry, Mention, MigrateErrorKind, Note, Run, Select, State, Transition,
 };
+
+pub use sharing::sharing;
 
 /// Runs every case, each on a new journal made by `empty`.
 ///
@@ -330,6 +334,7 @@ async fn selects_by_every_condition(journal: &dyn Journal) {
                         intent,
                         scan,
                         shared,
+                        upto: None,
                     };
                     let expected: Vec<JournalEntry> = entries
                         .iter()

@@ -5,17 +5,24 @@ use secret_persistence_core::{
     Write, Written,
 };
 
-use crate::compare::Step;
+use crate::compare::{Failed, Step};
 use crate::plan::{changed, conflicting, present};
 use crate::scan::coordinates;
 use crate::session::{Meter, Session, Unit};
+use crate::shared::{Held, Task, check};
 use crate::{Failure, JournalEntry, MigrateResult, Phase, Select, Shared, State, Transition};
 
 impl Session<'_> {
+    /// The states of secrets that a copy has to look at.
+    pub(super) const TO_COPY: [State; 3] = [State::Pending, State::Intent, State::Conflict];
+
     /// Copies every secret that is missing in the target. Nothing is written before all classes
     /// that a scan can find are decided. Classes that only a read can find stop the run when they
     /// occur.
     pub(super) async fn copy(&self) -> MigrateResult<()> {
+        if let Some(sharing) = self.journal.sharing() {
+            return self.share(sharing, Task::Copy).await;
+        }
         if !self.options.dry_run {
             // Before the scan, which would treat them as orphans.
             self.settle_copies().await?;
@@ -30,7 +37,7 @@ impl Session<'_> {
         }
         let counts = self.journal.counts().await?;
         let total = counts.pending + counts.intent + counts.conflict;
-        let select = Select::all().with_states(&[State::Pending, State::Intent, State::Conflict]);
+        let select = Select::all().with_states(&Self::TO_COPY);
         self.each_unit(Phase::Copy, Some(total), &select, &|unit| {
             Box::pin(self.copy_unit(scan, unit))
         })
@@ -39,20 +46,25 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn copy_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
+    pub(super) async fn copy_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
         let ledger = &self.ledger;
         // A secret that no configuration mentions any more and whose copy has not begun is not part
         // of the run.
-        let Unit { entries, meter } = unit;
+        let Unit {
+            entries,
+            meter,
+            held,
+        } = unit;
+        let held = held.as_deref();
         let entries: Vec<JournalEntry> = entries
             .into_iter()
             .filter(|entry| entry.scan == scan || entry.intent)
             .collect();
         ledger.tally(|tally| tally.secrets += entries.len() as u64);
-        let mut transitions = Vec::new();
+        let (mut transitions, mut failed) = (Vec::new(), Vec::new());
         let (mut writes, mut restores, mut withdrawals) = (Vec::new(), Vec::new(), Vec::new());
-        let pairs = self.pairs(entries, None).await;
-        for step in self.steps(scan, pairs).await {
+        let pairs = self.pairs(entries, None, held).await;
+        for step in self.steps(scan, pairs, held).await {
             match step {
                 Step::Changed(entry) => {
                     ledger.tally(|tally| tally.changed_since += 1);
@@ -63,7 +75,7 @@ impl Session<'_> {
                     ledger.found_and_settled(conflicting(&entry));
                     transitions.push(to(&entry, State::Conflict, entry.intent));
                 }
-                Step::Failed(failure) => ledger.failed(failure),
+                Step::Failed(failure) => failed.push(failure),
                 Step::Forgotten(entry) => {
                     ledger.tally(|tally| tally.gone += 1);
                     transitions.extend(given_up(&entry));
@@ -99,19 +111,27 @@ impl Session<'_> {
                 tally.restored += restores.len() as u64;
                 tally.withdrawn += withdrawals.len() as u64;
             });
+            self.settle_failed(scan, failed, held).await?;
             return Ok(());
         }
         // Durable before the first write: from here on, the journal knows the names whatever
         // happens.
-        self.advance(&transitions).await?;
-        let mut transitions = self.write(writes, &meter).await;
+        match held {
+            None => self.advance(&transitions).await?,
+            Some(held) => held.advance(&transitions).await?,
+        }
+        let mut transitions = self.write(writes, &meter, held, &mut failed).await?;
         for (entry, value) in restores {
-            transitions.extend(self.restore(&entry, &value).await);
+            check(held).await?;
+            transitions.extend(self.restore(&entry, &value, &mut failed).await);
         }
         for entry in withdrawals {
+            check(held).await?;
             transitions.extend(self.withdraw(&entry.coordinate).await);
         }
-        self.advance(&transitions).await
+        check(held).await?;
+        transitions.extend(self.settle_failed(scan, failed, held).await?);
+        self.end_unit(held, &transitions).await
     }
 
     /// Writes, then checks again that the source still has the secret.
@@ -119,40 +139,53 @@ impl Session<'_> {
         &self,
         writes: Vec<(JournalEntry, Write)>,
         meter: &Meter<'_>,
-    ) -> Vec<Transition> {
+        held: Option<&Held<'_>>,
+        failed: &mut Vec<Failed>,
+    ) -> MigrateResult<Vec<Transition>> {
         let ledger = &self.ledger;
         let (entries, writes): (Vec<JournalEntry>, Vec<Write>) = writes.into_iter().unzip();
-        let results = self.write_counting(&writes, meter).await;
+        let results = self.write_counting(&writes, meter, held).await?;
         drop(writes);
         let mut transitions = Vec::new();
         let mut written = Vec::new();
         for (entry, result) in entries.into_iter().zip(results) {
             match result {
-                Ok(_) => written.push(entry.coordinate),
+                Ok(_) => written.push(entry),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     ledger.found_and_settled(conflicting(&entry));
                     // The existing value is not ours, whatever we intended to write.
                     transitions.push(to(&entry, State::Conflict, entry.intent));
                 }
                 // Whether it was written is unknown, so the intent stays.
-                Err(error) => ledger.failed(Failure::of(&error)),
+                Err(error) => failed.push(Failed {
+                    failure: Failure::of(&error),
+                    entry: entry.intended(),
+                }),
             }
         }
-        let looks = self.source.read_many(&coordinates(&written)).await;
-        for (coordinate, look) in written.into_iter().zip(looks) {
+        let names: Vec<ManagedCoordinate> = written
+            .iter()
+            .map(|entry| entry.coordinate.clone())
+            .collect();
+        let looks = self.source.read_many(&coordinates(&names)).await;
+        for (entry, look) in written.into_iter().zip(looks) {
             match look.map_err(|error| (error.kind(), error)) {
                 Ok(_) => {
                     ledger.tally(|tally| tally.written += 1);
-                    transitions.push(Transition::new(coordinate, State::Written, true));
+                    transitions.push(to(&entry, State::Written, true));
                 }
                 Err((kind, _)) if kind.is_gone() => {
-                    transitions.extend(self.withdraw(&coordinate).await);
+                    check(held).await?;
+                    transitions.extend(self.withdraw(&entry.coordinate).await);
                 }
                 // The intent stays, so the next start checks again.
-                Err((_, error)) => ledger.failed(Failure::of(&error)),
+                Err((_, error)) => failed.push(Failed {
+                    failure: Failure::of(&error),
+                    entry: entry.intended(),
+                }),
             }
         }
-        transitions
+        Ok(transitions)
     }
 
     /// Writes in batches of the store's size and reports each as progress. The store's limit bounds the
@@ -161,18 +194,27 @@ impl Session<'_> {
         &self,
         writes: &[Write],
         meter: &Meter<'_>,
-    ) -> Vec<secret_persistence_core::Result<Written>> {
+        held: Option<&Held<'_>>,
+    ) -> MigrateResult<Vec<secret_persistence_core::Result<Written>>> {
         let batch = self.target.capabilities().write_batch.max(1);
-        let mut chunks: Vec<BoxFuture<'_, Vec<_>>> =
+        let mut chunks: Vec<BoxFuture<'_, MigrateResult<Vec<_>>>> =
             Vec::with_capacity(writes.len().div_ceil(batch));
         for chunk in writes.chunks(batch) {
             chunks.push(Box::pin(async move {
+                check(held).await?;
                 let results = self.target.write_many(chunk).await;
                 meter.passed(chunk.len());
-                results
+                if let Some(held) = held {
+                    held.progressed();
+                }
+                Ok(results)
             }));
         }
-        join_all(chunks).await.concat()
+        let mut results = Vec::with_capacity(writes.len());
+        for chunk in join_all(chunks).await {
+            results.extend(chunk?);
+        }
+        Ok(results)
     }
 
     /// Deletes from the target what the source deleted during the copy. The intent stays, so that
@@ -182,21 +224,27 @@ impl Session<'_> {
             return Some(Transition::new(coordinate.clone(), State::Written, true));
         }
         let at_once = DeleteOptions::default().with_recovery(Recovery::Immediate);
-        match self.target.delete(coordinate, &at_once).await {
-            Ok(()) => {
-                self.ledger.tally(|tally| tally.withdrawn += 1);
-                Some(Transition::new(coordinate.clone(), State::Pending, true))
-            }
-            Err(error) => {
+        if let Err(error) = self.target.delete(coordinate, &at_once).await {
+            // A service with a mirror may delete it in the same moment, and some stores then refuse
+            // the second delete.
+            let look = self.target.read(&coordinate.clone().into()).await;
+            if !look.is_err_and(|error| error.kind().is_gone()) {
                 self.ledger.failed(Failure::of(&error));
-                None
+                return None;
             }
         }
+        self.ledger.tally(|tally| tally.withdrawn += 1);
+        Some(Transition::new(coordinate.clone(), State::Pending, true))
     }
 
     /// Restores a secret that the target has scheduled for deletion. It existed before, so it gets
     /// no intent. If it turns out to have another value, it is scheduled for deletion again.
-    async fn restore(&self, entry: &JournalEntry, value: &SecretValue) -> Option<Transition> {
+    async fn restore(
+        &self,
+        entry: &JournalEntry,
+        value: &SecretValue,
+        failed: &mut Vec<Failed>,
+    ) -> Option<Transition> {
         let ledger = &self.ledger;
         let coordinate = &entry.coordinate;
         let restored = match self.target.restore(coordinate).await {
@@ -205,7 +253,10 @@ impl Session<'_> {
         };
         match restored {
             Err(error) => {
-                ledger.failed(Failure::of(&error));
+                failed.push(Failed {
+                    failure: Failure::of(&error),
+                    entry: entry.clone(),
+                });
                 None
             }
             Ok(read) if read.value == *value => {
@@ -231,11 +282,63 @@ impl Session<'_> {
         }
     }
 
+    /// Counts the failures, without those of secrets that the source does not have any more and no
+    /// configuration needs: a service has deleted them meanwhile. What was or may have been written
+    /// of these is deleted from the target.
+    async fn settle_failed(
+        &self,
+        scan: u64,
+        failed: Vec<Failed>,
+        held: Option<&Held<'_>>,
+    ) -> MigrateResult<Vec<Transition>> {
+        let ledger = &self.ledger;
+        let names: Vec<ManagedCoordinate> = failed
+            .iter()
+            .map(|failed| failed.entry.coordinate.clone())
+            .collect();
+        let looks = self.source.read_many(&coordinates(&names)).await;
+        let mut transitions = Vec::new();
+        for (Failed { entry, failure }, look) in failed.into_iter().zip(looks) {
+            if !look.is_err_and(|error| error.kind().is_gone()) {
+                ledger.failed(failure);
+                continue;
+            }
+            let was_mentioned = self.was_mentioned(scan, &entry);
+            // It is read again, once: after the source has lost the secret, the row says whether
+            // that was a service or a mistake.
+            let is_needed = was_mentioned
+                && !self
+                    .is_mentioned(&entry)
+                    .await
+                    .is_ok_and(|mentioned| !mentioned);
+            if is_needed {
+                ledger.failed(failure);
+            } else if entry.intent && !self.options.dry_run {
+                check(held).await?;
+                transitions.extend(self.withdraw(&entry.coordinate).await);
+            } else if was_mentioned {
+                ledger.tally(|tally| tally.changed_since += 1);
+                ledger.found(changed(&entry));
+            } else {
+                ledger.tally(|tally| tally.gone += 1);
+            }
+        }
+        Ok(transitions)
+    }
+
     pub(super) async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
         if transitions.is_empty() {
             return Ok(());
         }
         self.journal.advance(transitions).await
+    }
+}
+
+impl JournalEntry {
+    /// The entry as the journal has it since the write was begun.
+    fn intended(mut self) -> Self {
+        (self.state, self.intent) = (State::Intent, true);
+        self
     }
 }
 

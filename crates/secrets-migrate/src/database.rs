@@ -12,6 +12,9 @@ mod sqlite;
 #[cfg(all(test, feature = "postgres"))]
 mod tests;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, StoreUrl};
 #[cfg(feature = "postgres")]
 use sqlx::PgPool;
@@ -86,14 +89,23 @@ fn place(url: &StoreUrl, settings: &mut SettingMap) -> secret_persistence_core::
     Ok(())
 }
 
+/// The key of a journal's advisory lock: `migrate` in ASCII. Locks are per database, as the journal's
+/// tables are.
+pub(crate) const JOURNAL_LOCK: i64 = 0x006d_6967_7261_7465;
+
+/// The key of the lock under which the journal's tables are created.
+pub(crate) const CREATION_LOCK: i64 = JOURNAL_LOCK + 1;
+
 /// One row, every column as text.
 pub(crate) type Texts = Vec<Option<String>>;
 
 /// The purpose for which a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Our own file: created if it is missing, and locked against a second process.
+    /// Our own file or tables: created if missing, and locked against a second process.
     Own,
+    /// Our own tables with other processes, where the database can have them; otherwise as `Own`.
+    Share,
     /// Another process's database, to read at once or not at all.
     Look,
     /// Another application's database, to read. The database itself refuses writes.
@@ -116,6 +128,7 @@ pub(crate) struct ColumnInfo {
 pub(crate) struct Database {
     name: String,
     pool: Pool,
+    sessions: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -174,9 +187,11 @@ impl Database {
         settings: &SettingMap,
         purpose: Purpose,
     ) -> MigrateResult<Self> {
+        let sessions = Arc::default();
         Ok(Self {
             name: url.to_string(),
-            pool: Pool::Postgres(postgres::open(settings, purpose).await?),
+            pool: Pool::Postgres(postgres::open(settings, purpose, &sessions).await?),
+            sessions,
         })
     }
 
@@ -191,6 +206,7 @@ impl Database {
         Ok(Self {
             name: path.display().to_string(),
             pool: Pool::Sqlite(sqlite::open(path, purpose).await?),
+            sessions: Arc::default(),
         })
     }
 
@@ -209,6 +225,11 @@ impl Database {
             #[cfg(feature = "sqlite")]
             Pool::Sqlite(_) => false,
         }
+    }
+
+    /// The number of sessions that held a lock in it: one more after each that was lost.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Acquire)
     }
 
     /// Its location, without credentials.
@@ -259,6 +280,21 @@ impl Database {
                     .execute(&pool)
                     .await
                     .map(|done| done.rows_affected())
+                    .map_err(|cause| reason::failure(&name, "a change failed", &cause))
+            })
+            .await
+        })
+    }
+
+    /// Runs statements without parameters, all or none.
+    pub(crate) async fn script(&self, sql: String) -> MigrateResult<()> {
+        with_pool!(self, pool => {
+            let (pool, name) = (pool.clone(), self.name.clone());
+            on_its_own(async move {
+                sqlx::raw_sql(AssertSqlSafe(sql))
+                    .execute(&pool)
+                    .await
+                    .map(drop)
                     .map_err(|cause| reason::failure(&name, "a change failed", &cause))
             })
             .await

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use secret_persistence_core::SecretPersistence;
 use secret_persistence_core::connector::ResolveReferences;
+use uuid::Uuid;
 
 use crate::job::Job;
 use crate::session::Session;
+use crate::workspaces::Workspaces;
 use crate::{Journal, MigrateResult, Report};
 
 /// Moves secrets from a source store to a target store.
@@ -23,6 +25,7 @@ pub struct TwoStores {
     pub(super) source: Arc<dyn SecretPersistence>,
     pub(super) target: Arc<dyn SecretPersistence>,
     pub(super) references: Option<Arc<dyn ResolveReferences>>,
+    pub(super) workspaces: Workspaces,
 }
 
 /// The confirmation that the run has every table and file with coordinates of the source, so that
@@ -50,6 +53,7 @@ impl Job<TwoStores> {
             source,
             target,
             references: None,
+            workspaces: Workspaces::default(),
         };
         Self::over(stores, journal)
     }
@@ -59,6 +63,18 @@ impl Job<TwoStores> {
     #[must_use]
     pub fn with_references(mut self, references: Arc<dyn ResolveReferences>) -> Self {
         self.stores.references = Some(references);
+        self
+    }
+
+    /// Restricts every command to the secrets of these workspaces: one tenant at a time.
+    ///
+    /// A secret is theirs if their row names it (`base_id`), or if its own name says so. All rows are
+    /// read: what a row of another workspace names too is copied, but neither rolled back nor retired.
+    /// The journal is bound to the workspaces as to the stores, so each restriction needs a journal of its
+    /// own. What one journal has copied, another one finds present.
+    #[must_use]
+    pub fn with_workspaces(mut self, workspaces: impl IntoIterator<Item = Uuid>) -> Self {
+        self.stores.workspaces = Workspaces::new(workspaces);
         self
     }
 
@@ -129,6 +145,7 @@ impl fmt::Debug for TwoStores {
             .field("source", &format_args!("{}", self.source))
             .field("target", &format_args!("{}", self.target))
             .field("references", &self.references.is_some())
+            .field("workspaces", &self.workspaces)
             .finish()
     }
 }

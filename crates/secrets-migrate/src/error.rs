@@ -19,6 +19,8 @@ pub enum MigrateErrorKind {
     Configurations,
     /// The journal could not be read or written.
     Journal,
+    /// Another process has taken over a page of a shared journal, so nothing was written.
+    Lapsed,
     /// Source and target are the same store.
     SameStore,
     /// The options contradict each other, or one is missing.
@@ -39,6 +41,7 @@ impl MigrateErrorKind {
             Self::AnotherRun => "another_run",
             Self::Configurations => "configurations",
             Self::Journal => "journal",
+            Self::Lapsed => "lapsed",
             Self::SameStore => "same_store",
             Self::Settings => "settings",
             Self::Store => "store",
@@ -91,7 +94,7 @@ impl MigrateError {
             format!("the journal belongs to another run: {expected}; this one is {found}"),
         )
         .with_place(journal)
-        .with_hint("use the stores and the owner of that run, or another journal")
+        .with_hint("use the stores, the owner and the workspaces of that run, or another journal")
     }
 
     /// The configurations are invalid.

@@ -15,7 +15,7 @@ use crate::{
     MigrateResult, Missing, Phase, State,
 };
 
-/// A placeholder for secrets of other stores, which are not read: valid as text and as JSON.
+/// A placeholder for secrets of other stores and workspaces, which are not read: valid as text and as JSON.
 const ELSEWHERE: &str = "0";
 
 /// The smallest number of configurations that are hydrated together.
@@ -86,9 +86,11 @@ impl Session<'_> {
         let mut rereads = vec![Rereads::default(); rows.len()];
         let mut rows = rows;
         while !rows.is_empty() {
+            self.still_held().await?;
             let holdings = self.holdings(source, rows).await?;
             self.note_left(&holdings).await?;
             let reads = self.reads(from, &holdings).await;
+            self.progressed();
             let (mut moved, mut moved_rereads) = (Vec::new(), Vec::new());
             for (holding, mut rereads) in holdings.into_iter().zip(rereads) {
                 let problems = self.hydrate_row(&holding, &reads);
@@ -143,7 +145,9 @@ impl Session<'_> {
         let mut values: HashMap<&Pointer, SecretValue> = HashMap::new();
         for held in &holding.held {
             let value = match &held.means {
-                Means::Elsewhere { .. } => SecretValue::new(ELSEWHERE.to_owned()),
+                Means::Elsewhere { .. } | Means::OtherWorkspace(_) => {
+                    SecretValue::new(ELSEWHERE.to_owned())
+                }
                 Means::Undecided(_) => {
                     problems.push(Problem::new(
                         held.place.clone(),
@@ -175,6 +179,7 @@ impl Session<'_> {
         }
         if let Content::Configuration(configuration) = &holding.row.content
             && problems.is_empty()
+            && !holding.other
         {
             let hydrated = hydrate_with((***configuration).clone(), |pointer| {
                 values.get(pointer).cloned()
@@ -195,7 +200,7 @@ impl Session<'_> {
     ) -> MigrateResult<()> {
         let ledger = &self.ledger;
         if problems.is_empty() {
-            if matches!(holding.row.content, Content::Configuration(_)) {
+            if !holding.other && matches!(holding.row.content, Content::Configuration(_)) {
                 ledger.tally(|tally| tally.hydrated += 1);
             }
             return Ok(());

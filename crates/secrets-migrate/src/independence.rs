@@ -21,9 +21,10 @@ use uuid::Uuid;
 use crate::compare::{Pair, Side};
 use crate::copy::to;
 use crate::scan::coordinates;
-use crate::session::{Meter, Session};
+use crate::session::{Session, Unit};
+use crate::shared::{Held, check};
 use crate::{
-    Failure, JournalEntry, MigrateError, MigrateErrorKind, MigrateResult, Stop, Transition,
+    Claim, Failure, JournalEntry, MigrateError, MigrateErrorKind, MigrateResult, Stop, Transition,
 };
 
 /// The lifetime of a probe that could not be deleted.
@@ -51,6 +52,8 @@ pub(super) struct Watched {
     from: Instant,
     entry: JournalEntry,
     read: Read,
+    /// The claim on its page, if the journal is shared.
+    claim: Option<Claim>,
 }
 
 /// The result of deleting one secret.
@@ -103,6 +106,7 @@ impl Session<'_> {
                 return Ok(());
             };
             let probe = ManagedCoordinate::parse(name)?;
+            self.still_held().await?;
             for store in [sides.emptied, sides.kept] {
                 match store.delete(&probe, &at_once()).await {
                     // A store that refuses writes did not get a probe.
@@ -121,27 +125,37 @@ impl Session<'_> {
         probe: &ManagedCoordinate,
         value: &SecretValue,
     ) -> MigrateResult<()> {
+        self.still_held().await?;
         let in_emptied = write_probe(sides.emptied, probe, value).await?;
-        if in_emptied && !self.stays(sides.kept, probe, None).await? {
-            return Err(self.linked());
+        if in_emptied {
+            self.expect_probe(sides.kept, probe, None).await?;
         }
+        self.still_held().await?;
         if !write_probe(sides.kept, probe, value).await? {
             return self.unproved(sides.kept);
         }
         if !in_emptied {
             self.unproved(sides.emptied)?;
-            return if self.stays(sides.emptied, probe, None).await? {
-                Ok(())
-            } else {
-                Err(self.linked())
-            };
+            return self.expect_probe(sides.emptied, probe, None).await;
         }
+        self.still_held().await?;
         sides.emptied.delete(probe, &at_once()).await?;
-        if self.stays(sides.kept, probe, Some(value)).await? {
-            Ok(())
-        } else {
-            Err(self.linked())
+        self.expect_probe(sides.kept, probe, Some(value)).await
+    }
+
+    /// Refuses the run if a store does not keep its state for the probe. If another process has taken
+    /// over the page meanwhile, it was that one, which deletes what it finds of others.
+    async fn expect_probe(
+        &self,
+        store: &dyn SecretPersistence,
+        probe: &ManagedCoordinate,
+        value: Option<&SecretValue>,
+    ) -> MigrateResult<()> {
+        if self.stays(store, probe, value, None).await? {
+            return Ok(());
         }
+        self.ask_whether_held().await?;
+        Err(self.linked())
     }
 
     /// Whether a store keeps its state for a name, present or missing, until the longest lag has
@@ -151,10 +165,15 @@ impl Session<'_> {
         store: &dyn SecretPersistence,
         name: &ManagedCoordinate,
         value: Option<&SecretValue>,
+        held: Option<&Held<'_>>,
     ) -> MigrateResult<bool> {
         let until = Instant::now() + self.options.lag;
         loop {
             let read = store.read(&name.clone().into()).await;
+            match held {
+                Some(held) => held.progressed(),
+                None => self.progressed(),
+            }
             let is_last = Instant::now() >= until;
             match (read, value) {
                 (Ok(read), Some(value)) if read.value == *value => {}
@@ -166,17 +185,18 @@ impl Session<'_> {
             if is_last {
                 return Ok(true);
             }
-            sleep(self.options.lag / LOOKS).await;
+            // Each look is progress, which a claim needs within its lease.
+            sleep((self.options.lag / LOOKS).min(self.options.lease / LOOKS)).await;
         }
     }
 
     /// Deletes the equal secrets of a unit, as many at once as the store accepts, and checks the
     /// other store. The first secret of a run is deleted alone, while every other unit waits.
-    pub(super) async fn delete_unit<'p>(
+    pub(super) async fn delete_unit(
         &self,
         deleter: &dyn Deleter,
-        pairs: &'p [Pair],
-        meter: &'p Meter<'p>,
+        pairs: &[Pair],
+        unit: &Unit<'_>,
     ) -> MigrateResult<Vec<Transition>> {
         let mut transitions = Vec::new();
         let mut rest = pairs;
@@ -188,31 +208,55 @@ impl Session<'_> {
                 }
                 let alone = slice::from_ref(first);
                 *tried = self
-                    .delete_and_look(deleter, alone, meter, true, &mut transitions)
+                    .delete_and_look(deleter, alone, unit, true, &mut transitions)
                     .await?;
                 rest = others;
             }
         }
         if !self.ledger.is_stopped() {
-            self.delete_and_look(deleter, rest, meter, false, &mut transitions)
+            self.delete_and_look(deleter, rest, unit, false, &mut transitions)
                 .await?;
         }
         Ok(transitions)
     }
 
-    /// Whether anything was deleted.
+    /// Ends a unit of deletes. A page that was not done to its end is given back.
+    pub(super) async fn end_deletes(
+        &self,
+        held: Option<&Held<'_>>,
+        transitions: &[Transition],
+    ) -> MigrateResult<()> {
+        match held {
+            Some(held) if self.ledger.is_stopped() => held.leave(transitions).await,
+            held => self.end_unit(held, transitions).await,
+        }
+    }
+
+    /// Whether anything was deleted. A claim that has lapsed ends the deletes, and what was deleted
+    /// before is looked after: the value that this process has may be the only one.
     async fn delete_and_look(
         &self,
         deleter: &dyn Deleter,
         pairs: &[Pair],
-        meter: &Meter<'_>,
+        unit: &Unit<'_>,
         is_first: bool,
         transitions: &mut Vec<Transition>,
     ) -> MigrateResult<bool> {
         let sides = deleter.sides();
+        let (meter, held) = (&unit.meter, unit.held.as_deref());
+        let progressed = || {
+            if let Some(held) = held {
+                held.progressed();
+            }
+        };
         let mut decisions = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            decisions.push(deleter.decide(pair));
+            let decide = deleter.decide(pair);
+            decisions.push(async move {
+                let decision = decide.await;
+                progressed();
+                decision
+            });
         }
         let decisions = join_all(decisions).await;
         let mut names = Vec::new();
@@ -228,25 +272,40 @@ impl Session<'_> {
         for chunk in names.chunks(capabilities.delete_batch.max(1)) {
             let options = &options;
             chunks.push(async move {
+                check(held).await?;
                 let results = sides.emptied.delete_many(chunk, options).await;
                 meter.passed(chunk.len());
-                results
+                progressed();
+                MigrateResult::Ok(results)
             });
         }
-        let chunks = stream::iter(chunks).buffered(capabilities.concurrency.max(1));
-        let results: Vec<Vec<_>> = chunks.collect().await;
-        let mut results = results.into_iter().flatten();
+        let mut chunks = stream::iter(chunks).buffered(capabilities.concurrency.max(1));
+        let (mut results, mut lapsed) = (Vec::with_capacity(names.len()), Ok(()));
+        while let Some(chunk) = chunks.next().await {
+            match chunk {
+                Ok(chunk) => results.extend(chunk.into_iter().map(Some)),
+                Err(error) => {
+                    let size = capabilities
+                        .delete_batch
+                        .max(1)
+                        .min(names.len() - results.len());
+                    results.extend(std::iter::repeat_with(|| None).take(size));
+                    lapsed = Err(error);
+                }
+            }
+        }
+        let mut results = results.into_iter();
         let mut deletions = Vec::with_capacity(pairs.len());
         for (pair, decision) in pairs.iter().zip(decisions) {
             deletions.push(match decision {
                 Some(deletion) => deletion,
-                None => match results.next() {
+                None => match results.next().flatten() {
                     Some(Ok(())) => deleter.deleted(pair),
                     Some(Err(error)) => {
                         self.ledger.failed(Failure::of(&error));
                         Deletion::default()
                     }
-                    // The extension trait returns one result per name.
+                    // Not tried, because the claim has lapsed.
                     None => Deletion::default(),
                 },
             });
@@ -257,12 +316,14 @@ impl Session<'_> {
                 deleted.push((&pair.entry, read));
             }
         }
-        let lost = self.look_after(sides, &deleted, is_first).await?;
+        let lost = self.look_after(sides, &deleted, is_first, held).await?;
         // The first secret was looked at until now.
         if !is_first && lost.is_empty() {
-            self.watch(pairs, &deletions);
+            self.watch(pairs, &deletions, held.map(Held::claim));
         }
+        lapsed?;
         self.look_at_watched(sides, Instant::now()).await?;
+        progressed();
         let transition = |deletion: Deletion| deletion.transition;
         transitions.extend(
             deletions
@@ -281,11 +342,12 @@ impl Session<'_> {
         sides: Sides<'_>,
         deleted: &[(&JournalEntry, &Read)],
         is_first: bool,
+        held: Option<&Held<'_>>,
     ) -> MigrateResult<HashSet<ManagedCoordinate>> {
         let mut lost = HashSet::new();
         if is_first {
             for (entry, read) in deleted {
-                self.stays(sides.kept, &entry.coordinate, Some(&read.value))
+                self.stays(sides.kept, &entry.coordinate, Some(&read.value), held)
                     .await?;
             }
         }
@@ -294,6 +356,9 @@ impl Session<'_> {
             .map(|(entry, _)| entry.coordinate.clone())
             .collect();
         let looks = sides.kept.read_many(&coordinates(&names)).await;
+        if let Some(held) = held {
+            held.progressed();
+        }
         for ((entry, read), look) in deleted.iter().zip(looks) {
             let is_lost = match look {
                 Ok(now) => now.value != read.value,
@@ -315,7 +380,7 @@ impl Session<'_> {
 
     /// Remembers one deleted secret of a unit, to look at it once more when the longest lag has
     /// passed: a replica that begins during a run, or contains only some names, may lag too.
-    fn watch(&self, pairs: &[Pair], deletions: &[Deletion]) {
+    fn watch(&self, pairs: &[Pair], deletions: &[Deletion], claim: Option<Claim>) {
         let mut deleted = pairs.iter().zip(deletions).rev();
         let last = deleted.find(|(_, deletion)| deletion.deleted);
         if let Some((pair, _)) = last
@@ -325,6 +390,7 @@ impl Session<'_> {
                 from: Instant::now() + self.options.lag,
                 entry: pair.entry.clone(),
                 read: read.clone(),
+                claim,
             });
         }
     }
@@ -345,18 +411,36 @@ impl Session<'_> {
             let due = watched.partition_point(|watched| watched.from <= until);
             watched.drain(..due).collect()
         };
-        for Watched { entry, read, .. } in due {
-            let look = sides.kept.read(&entry.coordinate.clone().into()).await;
-            let is_lost = look.is_err_and(|error| error.kind().is_gone());
-            // A service with a mirror may have deleted it in both stores, after it saved the row.
-            if is_lost && self.is_mentioned(&entry).await? {
-                self.ledger.stop(Stop::Linked);
-                self.put_back(sides, &entry.coordinate, &read).await;
-                self.advance(&[to(&entry, entry.state, entry.intent)])
-                    .await?;
+        let mut all: MigrateResult<()> = Ok(());
+        for watched in due {
+            // Nobody else looks at the others. An error that ends the command counts more than a claim that
+            // has lapsed.
+            match (&all, self.look_at_one(sides, watched).await) {
+                (Err(error), _) if error.kind() != MigrateErrorKind::Lapsed => {}
+                (_, Ok(())) => {}
+                (_, looked) => all = looked,
             }
         }
-        Ok(())
+        all
+    }
+
+    async fn look_at_one(&self, sides: Sides<'_>, watched: Watched) -> MigrateResult<()> {
+        let Watched {
+            entry, read, claim, ..
+        } = watched;
+        let look = sides.kept.read(&entry.coordinate.clone().into()).await;
+        let is_lost = look.is_err_and(|error| error.kind().is_gone());
+        // A service with a mirror may have deleted it in both stores, after it saved the row.
+        if !is_lost || !self.is_mentioned(&entry).await? {
+            return Ok(());
+        }
+        self.ledger.stop(Stop::Linked);
+        self.put_back(sides, &entry.coordinate, &read).await;
+        let back = [to(&entry, entry.state, entry.intent)];
+        match (self.journal.sharing(), claim) {
+            (Some(sharing), Some(claim)) => sharing.advance_under(claim, &back).await,
+            _ => self.advance(&back).await,
+        }
     }
 
     async fn put_back(&self, sides: Sides<'_>, name: &ManagedCoordinate, read: &Read) {

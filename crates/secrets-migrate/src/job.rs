@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use secret_persistence_core::layer::{ClassLimit, Layers, LimitOptions, Stack};
+use secret_persistence_core::rates::named;
 use secret_persistence_core::{Owner, SecretPersistence};
 
 use crate::ledger::Ledger;
@@ -82,19 +83,41 @@ impl<S> Job<S> {
     /// Wraps a store with the run's limits on concurrency and rate, which apply across all units of
     /// work.
     pub(super) fn limited(&self, store: &Arc<dyn SecretPersistence>) -> Arc<dyn SecretPersistence> {
-        let limit = ClassLimit {
-            concurrency: self
-                .options
-                .concurrency
-                .map_or_else(|| store.capabilities().concurrency, NonZeroUsize::get),
-            per_second: self
-                .options
-                .requests_per_second
-                .map_or(f64::MAX, |requests| f64::from(requests.get())),
-        };
-        let stack = Stack::over(Arc::clone(store)).with_limit(LimitOptions::in_total(limit));
-        Layers::over(stack).build()
+        limited(store, &self.options)
     }
+
+    /// The same for one of two stores, which may have the same name.
+    pub(super) fn limited_as(
+        &self,
+        side: &'static str,
+        store: &Arc<dyn SecretPersistence>,
+    ) -> Arc<dyn SecretPersistence> {
+        let mut options = self.options.clone();
+        let rates = options.shared_rates.take();
+        options.shared_rates = rates.map(|rates| named(rates, side));
+        limited(store, &options)
+    }
+}
+
+/// A store with the limits of the options, which all clones share.
+pub(super) fn limited(
+    store: &Arc<dyn SecretPersistence>,
+    options: &MigrateOptions,
+) -> Arc<dyn SecretPersistence> {
+    let limit = ClassLimit {
+        concurrency: options
+            .concurrency
+            .map_or_else(|| store.capabilities().concurrency, NonZeroUsize::get),
+        per_second: options
+            .requests_per_second
+            .map_or(f64::MAX, |requests| f64::from(requests.get())),
+    };
+    let mut stack = Stack::over(Arc::clone(store)).with_limit(LimitOptions::in_total(limit));
+    if let Some(rates) = &options.shared_rates {
+        // While the journal's database does not answer, this process keeps to the whole rate by itself.
+        stack = stack.with_shared_rates(Arc::clone(rates), 1);
+    }
+    Layers::over(stack).build()
 }
 
 impl<S: fmt::Debug> fmt::Debug for Job<S> {

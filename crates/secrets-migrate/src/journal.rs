@@ -1,7 +1,16 @@
 //! The persistent state of a run: names and states.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod rates;
+#[cfg(all(test, feature = "postgres"))]
+mod schedules;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod shared;
+mod sharing;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod status;
 
 use std::fmt::{self, Debug, Display};
 
@@ -10,9 +19,14 @@ use secret_persistence_core::{Identity, ManagedCoordinate, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::MigrateResult;
+use crate::workspaces::Workspaces;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::SqlJournal;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use status::{JournalStatus, PassPhase, PassStatus, WorkerStatus};
+
+pub use sharing::{Claim, Halt, Layout, Mark, Member, Next, SecretsPage, SharedWork, Sharing};
 
 /// The journal of one migration, on disk.
 ///
@@ -25,7 +39,8 @@ pub use sql::SqlJournal;
 ///   any moment, the journal is in the state before or after the call.
 /// - Pages are in ascending order of the coordinate's bytes. A page after the last name of the
 ///   previous page therefore continues where that one ended, whatever changed in between.
-/// - One process at a time: an implementation that can detect a second process refuses it.
+/// - One process at a time, unless the journal is [shared](Sharing): an implementation that can detect
+///   a second process refuses it.
 /// - The first transition or note of a run binds the journal to it. Until then, another run may take
 ///   the journal over, and finds it empty even after a scan.
 #[async_trait]
@@ -82,6 +97,11 @@ pub trait Journal: Debug + Display + Send + Sync {
 
     /// Reads notes in ascending order of the key's bytes, at most `limit`, after a key.
     async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>>;
+
+    /// How several processes share the journal. None if it admits one.
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        None
+    }
 }
 
 /// The run that a journal belongs to.
@@ -97,6 +117,9 @@ pub struct Run {
     pub target: Option<String>,
     /// The installation that owns the secrets.
     pub owner: Option<String>,
+    /// The workspaces that the run is restricted to, in order; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workspaces: Vec<String>,
 }
 
 impl Run {
@@ -108,7 +131,14 @@ impl Run {
             source: place(source),
             target: target.map(place),
             owner: owner.map(ToString::to_string),
+            workspaces: Vec::new(),
         }
+    }
+
+    /// Restricts it to workspaces.
+    pub(crate) fn within(mut self, workspaces: &Workspaces) -> Self {
+        self.workspaces = workspaces.ids().map(ToString::to_string).collect();
+        self
     }
 }
 
@@ -119,8 +149,12 @@ impl Display for Run {
             write!(f, " to {target}")?;
         }
         match &self.owner {
-            Some(owner) => write!(f, ", owner {owner}"),
-            None => f.write_str(", no owner"),
+            Some(owner) => write!(f, ", owner {owner}")?,
+            None => f.write_str(", no owner")?,
+        }
+        match self.workspaces.join(", ") {
+            none if none.is_empty() => Ok(()),
+            some => write!(f, ", only workspace {some}"),
         }
     }
 }
@@ -286,6 +320,8 @@ pub struct Select {
     pub scan: Option<u64>,
     /// Only those that are shared, or only those that are not.
     pub shared: Option<bool>,
+    /// Only names up to this one.
+    pub upto: Option<ManagedCoordinate>,
 }
 
 impl Select {
@@ -323,6 +359,13 @@ impl Select {
         self
     }
 
+    /// Only names up to this one.
+    #[must_use]
+    pub fn with_upto(mut self, last: ManagedCoordinate) -> Self {
+        self.upto = Some(last);
+        self
+    }
+
     /// Whether an entry matches every condition. Journals in SQL follow this definition.
     #[must_use]
     pub fn wants(&self, entry: &JournalEntry) -> bool {
@@ -330,6 +373,10 @@ impl Select {
             && self.intent.is_none_or(|intent| intent == entry.intent)
             && self.scan.is_none_or(|scan| scan == entry.scan)
             && self.shared.is_none_or(|shared| shared == entry.shared)
+            && self
+                .upto
+                .as_ref()
+                .is_none_or(|last| entry.coordinate <= *last)
     }
 }
 

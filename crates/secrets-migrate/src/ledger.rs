@@ -9,8 +9,8 @@ use secret_persistence_core::ErrorKind;
 use secret_persistence_core::connector::Problem;
 
 use crate::{
-    Cancellation, Class, Counts, Decisions, Difference, Event, Failure, Finding, JournalEntry,
-    MigrateOptions, Observer, Phase, Report, Run, Stop, Tally,
+    Cancellation, Class, Counts, Decisions, Difference, Event, Failure, Finding, Halt,
+    JournalEntry, MigrateOptions, Observer, Phase, Report, Run, Stop, Tally,
 };
 
 /// Collects results, notifies the observer, and decides whether the run continues.
@@ -39,6 +39,7 @@ impl Ledger {
                 run,
                 dry_run: options.dry_run,
                 stopped: None,
+                stopped_by_another: false,
                 tally: Tally::default(),
                 storages: BTreeMap::new(),
                 findings: BTreeMap::new(),
@@ -128,9 +129,41 @@ impl Ledger {
         self.report.lock().stopped.get_or_insert(reason);
     }
 
+    /// What the other processes of a shared run must know even if this one is killed now.
+    pub(super) fn worst(&self) -> Option<Stop> {
+        let report = self.report.lock();
+        let stopped = report.stopped.filter(|stop| *stop != Stop::Cancelled);
+        let found = [
+            (report.count(Class::Conflicting) > 0, Stop::Conflict),
+            (report.tally.lost > 0, Stop::Unverified),
+            (report.failed > 0, Stop::Failures),
+        ];
+        let found = || found.into_iter().find(|(is_found, _)| *is_found);
+        stopped.or_else(|| found().map(|(_, stop)| stop))
+    }
+
+    /// Adds what another process found, for which this one stopped too.
+    pub(super) fn halted(&self, halt: &Halt) {
+        let mut report = self.report.lock();
+        if report.stopped.is_none() {
+            report.stopped = Some(halt.stop);
+            report.stopped_by_another = true;
+        }
+        for class in &halt.undecided {
+            if !report.undecided.contains(class) {
+                report.undecided.push(*class);
+            }
+        }
+    }
+
+    /// Whether this process was asked to stop.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
+    }
+
     /// Whether the run must not begin further work.
     pub(super) fn is_stopped(&self) -> bool {
-        if self.cancellation.is_cancelled() {
+        if self.is_cancelled() {
             self.stop(Stop::Cancelled);
         }
         self.report.lock().stopped.is_some()
@@ -247,6 +280,19 @@ impl Failure {
     }
 
     /// A problem in a configuration.
+    /// A record of a change in a format that this version does not know.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(super) fn of_record(key: &str) -> Self {
+        Self {
+            coordinate: None,
+            configuration: Some(key.to_owned()),
+            place: None,
+            kind: "unreadable".to_owned(),
+            message: "the record of a change has a format that this version does not know"
+                .to_owned(),
+        }
+    }
+
     pub(super) fn of_problem(key: &str, problem: &Problem) -> Self {
         let failure = problem.error().map_or_else(
             || Self {

@@ -1,4 +1,4 @@
-//! Secrets that configurations also name in a storage that is left.
+//! Secrets that configurations also name in a storage or for a workspace that is left.
 //!
 //! The identity of whatever deletes is the store, not the id that a configuration reaches it by: an
 //! installation whose first secrets were saved under the id of its default storage, and the others
@@ -15,24 +15,37 @@ use secret_persistence_core::{Coordinate, ManagedCoordinate};
 
 use crate::holdings::{Holding, Means};
 use crate::session::Session;
-use crate::{JournalEntry, MigrateResult};
+use crate::{JournalEntry, Mark, MigrateResult};
 
-/// Names of the journal, each with one storage id. Names that the journal does not contain are not
-/// kept here, because nothing deletes them.
+/// Names of the journal, each with one storage id, or with none if a row of another workspace names it.
+/// Names that the journal does not contain are not kept here, because nothing deletes them.
 #[derive(Debug, Default)]
-pub(super) struct LeftNames(Mutex<HashMap<ManagedCoordinate, String>>);
+pub(super) struct LeftNames(Mutex<HashMap<ManagedCoordinate, Option<String>>>);
+
+impl LeftNames {
+    /// Forgets all.
+    pub(super) fn forget(&self) {
+        self.0.lock().clear();
+    }
+
+    /// Notes a name that another process has found.
+    pub(super) fn note(&self, name: ManagedCoordinate, storage: Option<String>) {
+        self.0.lock().insert(name, storage);
+    }
+}
 
 impl Session<'_> {
-    /// Notes the secrets that rows name in a storage that is left.
+    /// Notes the secrets that rows name in a storage or for a workspace that is left.
     pub(super) async fn note_left(&self, holdings: &[Holding]) -> MigrateResult<()> {
-        let (names, storages): (Vec<ManagedCoordinate>, Vec<&String>) = holdings
+        let (names, storages): (Vec<ManagedCoordinate>, Vec<Option<&String>>) = holdings
             .iter()
             .flat_map(|holding| &holding.held)
             .filter_map(|held| match &held.means {
                 Means::Elsewhere {
                     coordinate: Coordinate::Managed(name),
                     storage,
-                } => Some((name.clone(), storage)),
+                } => Some((name.clone(), Some(storage))),
+                Means::OtherWorkspace(Coordinate::Managed(name)) => Some((name.clone(), None)),
                 _ => None,
             })
             .unzip();
@@ -40,26 +53,30 @@ impl Session<'_> {
             return Ok(());
         }
         let known = self.journal.find(&names).await?;
-        let mut left = self.left.0.lock();
+        let mut marks = Vec::new();
         for ((name, storage), known) in names.into_iter().zip(storages).zip(known) {
             if known.is_some() {
-                left.insert(name, storage.clone());
+                self.left.note(name.clone(), storage.cloned());
+                marks.push(Mark::Left(name, storage.cloned()));
             }
         }
-        Ok(())
+        self.mark(marks).await
     }
 
-    /// Why a secret must not be deleted, if a configuration names it in a storage that is left.
+    /// Why a secret must not be deleted, if a configuration names it in a storage or for a workspace that is
+    /// left.
     pub(super) fn left_in(&self, entry: &JournalEntry) -> Option<String> {
         let left = self.left.0.lock();
-        let id = left.get(&entry.coordinate)?;
+        let Some(id) = left.get(&entry.coordinate)? else {
+            return Some("a configuration of another workspace names it".to_owned());
+        };
         Some(format!(
             "a configuration names it in storage {id}, which may be this store; if the id means the \
              source or the target, use --storage {id}=move"
         ))
     }
 
-    /// Whether a configuration names a secret in a storage that is left.
+    /// Whether a configuration names a secret in a storage or for a workspace that is left.
     pub(super) fn is_left(&self, coordinate: &ManagedCoordinate) -> bool {
         self.left.0.lock().contains_key(coordinate)
     }

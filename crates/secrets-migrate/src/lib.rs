@@ -3,6 +3,8 @@
 
 mod address;
 mod cancel;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod collect;
 mod compare;
 mod configs;
 #[cfg(any(feature = "conformance", test))]
@@ -16,6 +18,7 @@ mod error;
 mod holdings;
 mod hydrate;
 mod independence;
+mod inventory;
 mod job;
 mod journal;
 mod ledger;
@@ -31,6 +34,7 @@ mod retire;
 mod rollback;
 mod scan;
 mod session;
+mod shared;
 pub mod sources;
 mod split;
 #[cfg(test)]
@@ -38,9 +42,14 @@ mod tests;
 mod unexpected;
 mod unshare;
 mod verify;
+mod workspaces;
 
 pub use address::Variables;
 pub use cancel::Cancellation;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use collect::{
+    Collect, CollectJournal, CollectReport, CollectRules, CollectStop, Fate, Reason, Superfluous,
+};
 pub use configs::{Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Update};
 pub use decisions::{
     Decisions, Expiring, External, Missing, Orphaned, OtherScope, PendingDeletion, Recoverable,
@@ -48,10 +57,14 @@ pub use decisions::{
 };
 pub use engine::{AllReferences, Migration, TwoStores};
 pub use error::{MigrateError, MigrateErrorKind, MigrateResult};
+pub use inventory::{Inventory, InventoryReport, SecretAt, SecretFilter, Standing};
 pub use job::Job;
+pub use journal::{
+    Claim, Counts, Halt, Journal, JournalEntry, Layout, Mark, Member, Mention, Next, Note, Run,
+    SecretsPage, Select, SharedWork, Sharing, State, Transition,
+};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use journal::SqlJournal;
-pub use journal::{Counts, Journal, JournalEntry, Mention, Note, Run, Select, State, Transition};
+pub use journal::{JournalStatus, PassPhase, PassStatus, SqlJournal, WorkerStatus};
 pub use memory::{MemoryConfigs, MemoryJournal};
 pub use options::MigrateOptions;
 pub use progress::{Difference, Event, Observer, Phase, Silent};

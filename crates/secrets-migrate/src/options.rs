@@ -1,8 +1,10 @@
 //! The options of a run.
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secret_persistence_core::Recovery;
+use secret_persistence_core::rates::SharedRates;
 
 use crate::Decisions;
 
@@ -14,12 +16,18 @@ pub struct MigrateOptions {
     pub concurrency: Option<NonZeroUsize>,
     /// Maximum requests per second per store; by default unlimited.
     pub requests_per_second: Option<NonZeroU32>,
+    /// Where the processes of a [shared](crate::Sharing) journal draw these requests from, so that all
+    /// together send no more; by default each sends as many.
+    pub shared_rates: Option<Arc<dyn SharedRates>>,
     /// Whether to change no store, no configuration, and no state in the journal. The journal still
     /// records the findings.
     pub dry_run: bool,
     /// The longest delay until a store that replicates the other shows a change. Rollback and
     /// retire wait this long before they delete, to see that neither store replicates the other.
     pub lag: Duration,
+    /// How long a page of a [shared](crate::Sharing) journal belongs to a process that makes no
+    /// progress. Longer than a page of the slowest store takes between two answers.
+    pub lease: Duration,
     /// Whether rollback and retire continue if a store refuses writes, so that no probe can prove that
     /// neither store replicates the other.
     pub without_probe: bool,
@@ -44,8 +52,10 @@ impl Default for MigrateOptions {
         Self {
             concurrency: None,
             requests_per_second: None,
+            shared_rates: None,
             dry_run: false,
             lag: Duration::from_secs(2),
+            lease: Duration::from_secs(60),
             without_probe: false,
             unexpected: false,
             decisions: Decisions::default(),
@@ -72,6 +82,14 @@ impl MigrateOptions {
         self
     }
 
+    /// Sets where processes that share a journal draw their requests from, usually
+    /// [`SqlJournal::rates`](crate::SqlJournal::rates).
+    #[must_use]
+    pub fn with_shared_rates(mut self, rates: Arc<dyn SharedRates>) -> Self {
+        self.shared_rates = Some(rates);
+        self
+    }
+
     /// Sets whether the run changes nothing.
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
@@ -83,6 +101,13 @@ impl MigrateOptions {
     #[must_use]
     pub fn with_lag(mut self, lag: Duration) -> Self {
         self.lag = lag;
+        self
+    }
+
+    /// Sets how long a page belongs to a process that makes no progress.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
         self
     }
 

@@ -20,20 +20,20 @@ impl Session<'_> {
 
     async fn plan_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
         let ledger = &self.ledger;
-        let Unit { entries, meter } = unit;
+        let Unit { entries, meter, .. } = unit;
         ledger.tally(|tally| tally.secrets += entries.len() as u64);
-        let pairs = self.pairs(entries, Some(&meter)).await;
+        let pairs = self.pairs(entries, Some(&meter), None).await;
         for pair in &pairs {
             ledger.compared(&pair.entry, pair.compared());
         }
-        for step in self.steps(scan, pairs).await {
+        for step in self.steps(scan, pairs, None).await {
             match step {
                 Step::Changed(entry) => {
                     ledger.tally(|tally| tally.changed_since += 1);
                     ledger.found(changed(&entry));
                 }
                 Step::Conflict(entry) => ledger.found(conflicting(&entry)),
-                Step::Failed(failure) => ledger.failed(failure),
+                Step::Failed(failed) => ledger.failed(failed.failure),
                 Step::Forgotten(_) | Step::Withdraw(_) => ledger.tally(|tally| tally.gone += 1),
                 Step::Landed(_) => ledger.tally(|tally| tally.resumed += 1),
                 Step::Present(entry) => {

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Counts, Decisions, Run};
 
@@ -18,6 +18,8 @@ pub struct Report {
     pub dry_run: bool,
     /// Why it did not finish, if it did not.
     pub stopped: Option<Stop>,
+    /// Whether another process that shares the run found that reason: its report has the details.
+    pub stopped_by_another: bool,
     /// What it did.
     pub tally: Tally,
     /// How many pointers name each storage; the empty id is the default storage.
@@ -58,7 +60,7 @@ impl Report {
 }
 
 /// Why a run did not finish. It can be started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Stop {
@@ -81,6 +83,24 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// All reasons, the most severe first.
+    pub const ALL: [Self; 8] = [
+        Self::Linked,
+        Self::Conflict,
+        Self::Undecided,
+        Self::Remaining,
+        Self::Unverified,
+        Self::Hydration,
+        Self::Failures,
+        Self::Cancelled,
+    ];
+
+    /// Parses the output of [`as_str`](Self::as_str).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stop| stop.as_str() == text)
+    }
+
     /// The reason in `snake_case`, stable.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -157,7 +177,7 @@ pub struct Tally {
 }
 
 /// The classes of findings before secrets are moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Class {

@@ -4,7 +4,7 @@ use std::slice;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use secret_persistence_core::{
-    ListOptions, Listing, ManagedCoordinate, Recovery, Scope, SecretPersistenceExt,
+    ListOptions, Listing, ManagedCoordinate, Recovery, SecretPersistenceExt,
 };
 
 use crate::compare::{Pair, Side};
@@ -12,6 +12,7 @@ use crate::hydrate::Store;
 use crate::independence::{Deleter, Deletion, Sides};
 use crate::rollback::kept;
 use crate::session::{Session, Unit};
+use crate::shared::Task;
 use crate::{Class, Failure, Finding, MigrateResult, Phase, Select, Stop};
 
 impl Session<'_> {
@@ -20,14 +21,12 @@ impl Session<'_> {
     pub(super) async fn retire(&self) -> MigrateResult<()> {
         self.ledger
             .note(|report| report.unreachable = unreachable(self.source_kind));
-        if !self.hydrate(Store::Target).await? {
-            self.ledger.stop(Stop::Hydration);
+        if let Some(sharing) = self.journal.sharing() {
+            return self.share(sharing, Task::Retire).await;
         }
+        self.prepare_retire().await?;
         if self.ledger.is_stopped() {
             return Ok(());
-        }
-        if !self.options.dry_run && self.has_any(&Select::all()).await? {
-            self.prove_independence(self.emptying_source()).await?;
         }
         self.each_unit(Phase::Delete, None, &Select::all(), &|unit| {
             Box::pin(self.retire_unit(unit))
@@ -40,23 +39,35 @@ impl Session<'_> {
         self.count_remaining().await
     }
 
-    fn emptying_source(&self) -> Sides<'_> {
+    /// What has to be true before the first secret is deleted.
+    pub(super) async fn prepare_retire(&self) -> MigrateResult<()> {
+        if !self.hydrate(Store::Target).await? {
+            self.ledger.stop(Stop::Hydration);
+        }
+        let proves = !self.options.dry_run && !self.ledger.is_stopped();
+        if proves && self.has_any(&Select::all()).await? {
+            self.prove_independence(self.emptying_source()).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn emptying_source(&self) -> Sides<'_> {
         Sides {
             emptied: &*self.source,
             kept: &*self.target,
         }
     }
 
-    async fn retire_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
-        let pairs = self.pairs(unit.entries, None).await;
-        self.delete_unit(&Retire(self), &pairs, &unit.meter)
-            .await
-            .map(drop)
+    pub(super) async fn retire_unit(&self, mut unit: Unit<'_>) -> MigrateResult<()> {
+        let entries = std::mem::take(&mut unit.entries);
+        let pairs = self.pairs(entries, None, unit.held.as_deref()).await;
+        let transitions = self.delete_unit(&Retire(self), &pairs, &unit).await?;
+        self.end_deletes(unit.held.as_deref(), &transitions).await
     }
 
     /// Lists the secrets that the source still has and that have no other owner. A listing may be
     /// stale, so a name counts only after it is read.
-    async fn count_remaining(&self) -> MigrateResult<()> {
+    pub(super) async fn count_remaining(&self) -> MigrateResult<()> {
         let capabilities = self.source.capabilities();
         if capabilities.listing == Listing::None {
             self.ledger.note(|report| report.unlisted = true);
@@ -68,10 +79,12 @@ impl Session<'_> {
         let mut remaining = 0;
         while let Some(entry) = listing.try_next().await? {
             self.ledger.advanced(Phase::List, 1);
+            self.still_held().await?;
             let name = &entry.coordinate;
             // Probes of a killed run do not count.
-            let is_probe = Scope::ephemeral().contains(name);
+            let is_probe = name.is_ephemeral();
             if is_probe
+                || !self.workspaces.have_name(name)
                 || entry.pending_deletion
                 || self.source.read(&name.clone().into()).await.is_err()
             {

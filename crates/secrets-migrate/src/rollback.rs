@@ -9,41 +9,55 @@ use crate::hydrate::Store;
 use crate::independence::{Deleter, Deletion, Sides};
 use crate::scan::coordinates;
 use crate::session::{Session, Unit};
+use crate::shared::Task;
 use crate::{Class, Finding, JournalEntry, MigrateResult, Phase, Select, State, Stop};
 
 impl Session<'_> {
     /// Hydrates every configuration from the source, then deletes from the target the secrets that
     /// have an intent and equal the source at that moment.
     pub(super) async fn rollback(&self) -> MigrateResult<()> {
-        if !self.hydrate(Store::Source).await? {
-            self.ledger.stop(Stop::Hydration);
+        if let Some(sharing) = self.journal.sharing() {
+            return self.share(sharing, Task::Rollback).await;
         }
+        self.prepare_rollback().await?;
         if self.ledger.is_stopped() {
             return Ok(());
         }
-        let select = Select::all().with_intent(true);
-        if !self.options.dry_run && self.has_any(&select).await? {
-            self.prove_independence(self.emptying_target()).await?;
-        }
-        self.each_unit(Phase::Delete, None, &select, &|unit| {
+        self.each_unit(Phase::Delete, None, &Self::to_roll_back(), &|unit| {
             Box::pin(self.rollback_unit(unit))
         })
         .await?;
         self.look_at_the_last(self.emptying_target()).await
     }
 
-    fn emptying_target(&self) -> Sides<'_> {
+    /// The secrets that may have been written.
+    pub(super) fn to_roll_back() -> Select {
+        Select::all().with_intent(true)
+    }
+
+    /// What has to be true before the first secret is deleted.
+    pub(super) async fn prepare_rollback(&self) -> MigrateResult<()> {
+        if !self.hydrate(Store::Source).await? {
+            self.ledger.stop(Stop::Hydration);
+        }
+        let proves = !self.options.dry_run && !self.ledger.is_stopped();
+        if proves && self.has_any(&Self::to_roll_back()).await? {
+            self.prove_independence(self.emptying_target()).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn emptying_target(&self) -> Sides<'_> {
         Sides {
             emptied: &*self.target,
             kept: &*self.source,
         }
     }
 
-    async fn rollback_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
-        let pairs = self.pairs(unit.entries, None).await;
-        let mut transitions = self
-            .delete_unit(&Rollback(self), &pairs, &unit.meter)
-            .await?;
+    pub(super) async fn rollback_unit(&self, mut unit: Unit<'_>) -> MigrateResult<()> {
+        let entries = std::mem::take(&mut unit.entries);
+        let pairs = self.pairs(entries, None, unit.held.as_deref()).await;
+        let mut transitions = self.delete_unit(&Rollback(self), &pairs, &unit).await?;
         if self.target.capabilities().recovery {
             // If the store retains deleted secrets, a copy may restore them, and then they are ours
             // again.
@@ -57,7 +71,7 @@ impl Session<'_> {
                     look.is_err_and(|error| error.kind() == ErrorKind::PendingDeletion);
             }
         }
-        self.advance(&transitions).await
+        self.end_deletes(unit.held.as_deref(), &transitions).await
     }
 }
 

@@ -9,8 +9,8 @@ use secret_persistence_core::{
 use crate::holdings::{Holding, Means};
 use crate::session::{Rows, Session};
 use crate::{
-    Class, Content, Finding, Mention, MigrateError, MigrateErrorKind, MigrateResult, Orphaned,
-    Phase, Select,
+    Class, Content, Finding, Mark, Mention, MigrateError, MigrateErrorKind, MigrateResult,
+    Orphaned, Phase, Select,
 };
 
 impl Session<'_> {
@@ -18,7 +18,7 @@ impl Session<'_> {
     /// to move, with the scan's number.
     pub(super) async fn scan(&self) -> MigrateResult<u64> {
         let began = Timestamp::now();
-        let scan = self.journal.begin_scan().await?;
+        let scan = self.begin_scan().await?;
         self.each_page(Phase::Scan, &|page| Box::pin(self.scan_page(scan, page)))
             .await?;
         if !self.ledger.is_stopped() {
@@ -29,10 +29,11 @@ impl Session<'_> {
     }
 
     async fn scan_page(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
+        self.still_held().await?;
         let holdings = self.holdings(page.source, page.rows).await?;
         self.note_left(&holdings).await?;
         let keys: Vec<String> = holdings.iter().map(|row| row.key.clone()).collect();
-        if let Some(twice) = self.journal.see(scan, &keys).await?.into_iter().next() {
+        if let Some(twice) = self.see(scan, &keys).await?.into_iter().next() {
             return Err(MigrateError::new(
                 MigrateErrorKind::Configurations,
                 "two configurations have the same id",
@@ -44,11 +45,14 @@ impl Session<'_> {
         for holding in &holdings {
             self.scan_row(holding, &mut mentions);
         }
-        self.journal.mention(scan, &mentions).await
+        self.mention(scan, &mentions).await
     }
 
     fn scan_row(&self, holding: &Holding, mentions: &mut Vec<Mention>) {
         let ledger = &self.ledger;
+        if holding.other {
+            return;
+        }
         for problem in &holding.problems {
             ledger.found(self.unreadable(&holding.key, problem));
         }
@@ -66,7 +70,7 @@ impl Session<'_> {
         for held in &holding.held {
             let place = held.pointer.is_some().then(|| held.place.as_str());
             match &held.means {
-                Means::Elsewhere { .. } => {}
+                Means::Elsewhere { .. } | Means::OtherWorkspace(_) => {}
                 Means::Undecided(id) => ledger.found(
                     Finding::new(Class::Storage)
                         .in_configuration(&holding.key, place)
@@ -112,6 +116,7 @@ impl Session<'_> {
     }
 
     async fn report_shared_in(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
+        self.still_held().await?;
         for holding in self.holdings(page.source, page.rows).await? {
             for entry in self.shared_in(scan, &holding).await? {
                 self.ledger.found(
@@ -139,6 +144,7 @@ impl Session<'_> {
             let page = self.source.list_page(&options, after.as_ref()).await?;
             for entries in page.entries.chunks(self.options.page.get()) {
                 self.orphans_among(scan, began, entries).await?;
+                self.still_held().await?;
                 self.ledger.advanced(Phase::List, entries.len());
             }
             if page.next.is_some() && page.next == after {
@@ -172,7 +178,8 @@ impl Session<'_> {
         for (entry, known) in entries.iter().zip(known) {
             let mentioned = known.is_some_and(|known| known.scan == scan);
             let young = entry.created.is_some_and(|created| created > began);
-            if mentioned || young || entry.pending_deletion {
+            let ours = self.workspaces.have_name(&entry.coordinate);
+            if mentioned || young || entry.pending_deletion || !ours {
                 continue;
             }
             unmentioned.push(entry);
@@ -186,7 +193,14 @@ impl Session<'_> {
                 orphans.push(entry.coordinate.clone());
             }
         }
-        let reads = self.source.read_many(&coordinates(&orphans)).await;
+        let names = coordinates(&orphans);
+        let batch = self.source.capabilities().read_batch.max(1);
+        let reads = join_all(names.chunks(batch).map(|names| async {
+            let reads = self.source.read_many(names).await;
+            self.progressed();
+            reads
+        }));
+        let reads = reads.await.into_iter().flatten();
         let mut mentions = Vec::new();
         for (coordinate, read) in orphans.into_iter().zip(reads) {
             if read.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -198,7 +212,12 @@ impl Session<'_> {
         }
         self.ledger.tally(|tally| tally.foreign += foreign);
         if self.options.decisions.orphaned == Some(Orphaned::Copy) {
-            self.journal.mention(scan, &mentions).await?;
+            self.mention(scan, &mentions).await?;
+            let names = mentions.into_iter().map(|mention| mention.coordinate);
+            let names: Vec<ManagedCoordinate> = names.collect();
+            self.orphans.lock().extend(names.iter().cloned());
+            self.mark(names.into_iter().map(Mark::Orphan).collect())
+                .await?;
         }
         Ok(())
     }
@@ -216,6 +235,7 @@ impl Session<'_> {
                     return owner;
                 }
                 let described = self.source.describe(&coordinate).await;
+                self.progressed();
                 described.ok().and_then(|entry| entry.owner)
             }));
         }

@@ -1,5 +1,5 @@
 //! A running command: two stores, a journal and a ledger.
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,14 +12,18 @@ use parking_lot::Mutex;
 use secret_persistence_core::connector::{
     ActingSecrets, ConnectorOptions, ConnectorSecrets, ResolveReferences,
 };
-use secret_persistence_core::{Actor, Operation, Owner, SecretPersistence, Stores};
+use secret_persistence_core::{
+    Actor, ManagedCoordinate, Operation, Owner, SecretPersistence, Stores,
+};
 
 use crate::independence::Watched;
 use crate::ledger::Ledger;
 use crate::left::LeftNames;
+use crate::shared::Held;
+use crate::workspaces::Workspaces;
 use crate::{
-    Access, ConfigRow, ConfigSource, Journal, JournalEntry, MigrateError, MigrateErrorKind,
-    MigrateOptions, MigrateResult, Migration, Phase, Report, Run, Select,
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Journal, JournalEntry, MigrateError,
+    MigrateErrorKind, MigrateOptions, MigrateResult, Migration, Phase, Report, Run, Select,
 };
 
 /// The smallest and the largest number of secrets in one unit of work. The lower bound saves
@@ -47,6 +51,9 @@ pub(super) struct Session<'m> {
     pub(super) options: &'m MigrateOptions,
     pub(super) owner: Option<&'m Owner>,
     pub(super) references: Option<&'m dyn ResolveReferences>,
+    pub(super) workspaces: &'m Workspaces,
+    /// Whether the command deletes what configurations may need.
+    pub(super) deletes: bool,
     /// The kind of store that the source is.
     pub(super) source_kind: &'static str,
     pub(super) ledger: Ledger,
@@ -56,6 +63,10 @@ pub(super) struct Session<'m> {
     pub(super) watched: Mutex<VecDeque<Watched>>,
     /// Secrets of the journal that configurations also name in a storage that is left.
     pub(super) left: LeftNames,
+    /// Secrets that this run copies although no configuration mentions them.
+    pub(super) orphans: Mutex<HashSet<ManagedCoordinate>>,
+    /// The page that this process works on for all: the first, or the last.
+    pub(super) alone: Mutex<Option<Arc<Held<'m>>>>,
 }
 
 impl<'m> Session<'m> {
@@ -64,18 +75,22 @@ impl<'m> Session<'m> {
         migration: &'m Migration,
         command: &'static str,
     ) -> MigrateResult<Self> {
-        let (source, target) = futures::try_join!(
-            migration.stores.source.identity(),
-            migration.stores.target.identity()
-        )
-        .map_err(|error| error.with_operation(Operation::Identity))?;
-        let run = Run::new(&source, Some(&target), migration.owner.as_ref());
+        let [from, to] = [&migration.stores.source, &migration.stores.target];
+        let (source_store, target_store) = (
+            migration.limited_as("from", from),
+            migration.limited_as("to", to),
+        );
+        let (source, target) = futures::try_join!(source_store.identity(), target_store.identity())
+            .map_err(|error| error.with_operation(Operation::Identity))?;
+        let run = Run::new(&source, Some(&target), migration.owner.as_ref())
+            .within(&migration.stores.workspaces);
         if run.target.as_ref() == Some(&run.source) {
             return Err(same_store(&run));
         }
+        if migration.journal.sharing().is_some() && command == "plan" {
+            return Err(not_shared(command));
+        }
         migration.journal.open(&run).await?;
-        let [from, to] = [&migration.stores.source, &migration.stores.target];
-        let (source_store, target_store) = (migration.limited(from), migration.limited(to));
         let mut stores = Stores::new(Arc::clone(&source_store));
         if let Some(owner) = &migration.owner {
             stores = stores.with_owner(owner.clone());
@@ -94,11 +109,15 @@ impl<'m> Session<'m> {
             options: &migration.options,
             owner: migration.owner.as_ref(),
             references: migration.stores.references.as_deref(),
+            workspaces: &migration.stores.workspaces,
+            deletes: matches!(command, "retire" | "rollback"),
             source_kind: source.store,
             ledger: migration.ledger(command, run),
             tried: tokio::sync::Mutex::new(false),
             watched: Mutex::default(),
             left: LeftNames::default(),
+            orphans: Mutex::default(),
+            alone: Mutex::default(),
         })
     }
 
@@ -123,11 +142,7 @@ impl<'m> Session<'m> {
         work: &(dyn Fn(Unit<'s>) -> Work<'s> + Sync),
     ) -> MigrateResult<()> {
         self.ledger.began(phase, total);
-        let mut running = Running {
-            phase,
-            units: FuturesUnordered::new(),
-            result: Ok(()),
-        };
+        let mut running = Running::new(phase);
         let read = self.start_units(select, work, &mut running).await;
         while running.one_ends().await {}
         self.ledger.ended(phase);
@@ -160,6 +175,7 @@ impl<'m> Session<'m> {
                 let work = work(Unit {
                     entries,
                     meter: Arc::clone(&meter),
+                    held: None,
                 });
                 running.units.push(Box::pin(async move {
                     work.await?;
@@ -182,7 +198,7 @@ impl<'m> Session<'m> {
         each_page(&self.ledger, self.configs, self.options, phase, work).await
     }
 
-    fn units_under_way(&self, unit: usize) -> usize {
+    pub(super) fn units_under_way(&self, unit: usize) -> usize {
         let (source, target) = (self.source.capabilities(), self.target.capabilities());
         let batch = source.read_batch.min(target.write_batch).max(1);
         let requests = self.options.concurrency.map_or_else(
@@ -194,7 +210,7 @@ impl<'m> Session<'m> {
             .clamp(UNITS.0, UNITS.1)
     }
 
-    fn unit(&self) -> usize {
+    pub(super) fn unit(&self) -> usize {
         let (source, target) = (self.source.capabilities(), self.target.capabilities());
         source
             .read_batch
@@ -208,6 +224,8 @@ impl<'m> Session<'m> {
 pub(super) struct Unit<'w> {
     pub(super) entries: Vec<JournalEntry>,
     pub(super) meter: Arc<Meter<'w>>,
+    /// The page of a shared journal, which is this unit.
+    pub(super) held: Option<Arc<Held<'w>>>,
 }
 
 /// Configurations that a command processes together, and their progress.
@@ -226,7 +244,7 @@ pub(super) struct Meter<'w> {
 }
 
 impl<'w> Meter<'w> {
-    fn new(ledger: &'w Ledger, phase: Phase, count: usize) -> Arc<Self> {
+    pub(super) fn new(ledger: &'w Ledger, phase: Phase, count: usize) -> Arc<Self> {
         Arc::new(Self {
             ledger,
             phase,
@@ -244,7 +262,7 @@ impl<'w> Meter<'w> {
         self.tell(before.min(count));
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.tell(self.left.swap(0, Ordering::Relaxed));
     }
 
@@ -256,15 +274,23 @@ impl<'w> Meter<'w> {
 }
 
 /// The running units, and the first failure.
-struct Running<'w> {
+pub(super) struct Running<'w> {
     phase: Phase,
-    units: FuturesUnordered<Work<'w>>,
-    result: MigrateResult<()>,
+    pub(super) units: FuturesUnordered<Work<'w>>,
+    pub(super) result: MigrateResult<()>,
 }
 
 impl Running<'_> {
+    pub(super) fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            units: FuturesUnordered::new(),
+            result: Ok(()),
+        }
+    }
+
     /// Waits for one unit. Returns whether there was any.
-    async fn one_ends(&mut self) -> bool {
+    pub(super) async fn one_ends(&mut self) -> bool {
         match self.units.next().await {
             None => false,
             Some(ended) => {
@@ -276,7 +302,7 @@ impl Running<'_> {
 
     /// Waits for another future while the units continue: one of them may have the connection that
     /// it needs.
-    async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
+    pub(super) async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = pin!(other);
         while !self.units.is_empty() {
             match select(other.as_mut(), self.units.next()).await {
@@ -307,14 +333,7 @@ pub(super) async fn each_page<'c>(
     for source in configs {
         let mut after = None;
         while !ledger.is_stopped() {
-            let page = source.page(after.as_ref(), options.page.get()).await?;
-            if page.next.is_some() && page.next == after {
-                return Err(MigrateError::new(
-                    MigrateErrorKind::Configurations,
-                    "reading makes no progress: the source returned the same cursor again",
-                )
-                .with_place(source.to_string()));
-            }
+            let page = page_after(&**source, after.as_ref(), options).await?;
             let meter = Meter::new(ledger, phase, page.rows.len());
             work(Rows {
                 source: &**source,
@@ -331,6 +350,23 @@ pub(super) async fn each_page<'c>(
     }
     ledger.ended(phase);
     Ok(())
+}
+
+/// Reads the next page, and refuses a source that goes round in a circle.
+pub(super) async fn page_after(
+    source: &dyn ConfigSource,
+    after: Option<&ConfigCursor>,
+    options: &MigrateOptions,
+) -> MigrateResult<ConfigPage> {
+    let page = source.page(after, options.page.get()).await?;
+    if page.next.is_some() && page.next.as_ref() == after {
+        return Err(MigrateError::new(
+            MigrateErrorKind::Configurations,
+            "reading makes no progress: the source returned the same cursor again",
+        )
+        .with_place(source.to_string()));
+    }
+    Ok(page)
 }
 
 /// The key of a configuration in journal and report.
@@ -363,6 +399,11 @@ pub(super) fn updatable(configs: &[Arc<dyn ConfigSource>]) -> MigrateResult<()> 
         .with_place(source.to_string())
         .with_hint("use the table itself, not a query")),
     }
+}
+
+/// A command that one process does alone was given a journal that others may use.
+pub(super) fn not_shared(command: &str) -> MigrateError {
+    MigrateError::settings(format!("{command} needs a journal that is not shared"))
 }
 
 pub(super) fn same_store(run: &Run) -> MigrateError {

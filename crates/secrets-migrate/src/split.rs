@@ -15,7 +15,7 @@ use crate::holdings::scope_of;
 use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::outbox::{Knowledge, Outbox, failed};
-use crate::session::{Rows, each_page, key, updatable};
+use crate::session::{Rows, each_page, key, not_shared, updatable};
 use crate::{
     Class, ConfigRow, ConfigSource, Content, Failure, Finding, Journal, MigrateError,
     MigrateErrorKind, MigrateResult, Phase, Report, Run, Update,
@@ -72,6 +72,9 @@ impl Job<OneStore> {
         updatable(&self.configs)?;
         let identity = self.stores.store.identity().await?;
         let run = Run::new(&identity, None, self.owner.as_ref());
+        if self.journal.sharing().is_some() {
+            return Err(not_shared("split"));
+        }
         self.journal.open(&run).await?;
         let work = self.work(run);
         work.run().await?;

@@ -2,7 +2,7 @@
 
 use futures::TryStreamExt;
 use secret_persistence_core::{
-    Entry, ListOptions, Listing, ManagedCoordinate, Scope, SecretPersistenceExt,
+    Entry, ListOptions, Listing, ManagedCoordinate, SecretPersistenceExt,
 };
 
 use crate::compare::Side;
@@ -33,6 +33,7 @@ impl Session<'_> {
                 Ok(None) => break,
                 Err(error) => return Err(error.1.into()),
             };
+            self.still_held().await?;
             self.report_unexpected(&entries, is_compared).await?;
             self.ledger.advanced(Phase::List, entries.len());
         }
@@ -46,7 +47,9 @@ impl Session<'_> {
         is_compared: Compared<'_>,
     ) -> MigrateResult<()> {
         let is_candidate = |entry: &&Entry| {
-            !entry.pending_deletion && !Scope::ephemeral().contains(&entry.coordinate)
+            !entry.pending_deletion
+                && !entry.coordinate.is_ephemeral()
+                && self.workspaces.have_name(&entry.coordinate)
         };
         let listed = entries.iter().filter(is_candidate);
         let names: Vec<ManagedCoordinate> = listed.map(|entry| entry.coordinate.clone()).collect();

@@ -6,33 +6,58 @@ use crate::copy::to;
 use crate::hydrate::Store;
 use crate::plan::{changed, conflicting};
 use crate::session::{Session, Unit};
+use crate::shared::Task;
 use crate::{Class, Finding, MigrateResult, Phase, Select, State, Stop, Transition};
 
 impl Session<'_> {
+    /// The states of secrets that should be in the target. Previous conflicts and interrupted writes
+    /// may be resolved now.
+    pub(super) const TO_VERIFY: [State; 5] = [
+        State::Intent,
+        State::Written,
+        State::Verified,
+        State::Present,
+        State::Conflict,
+    ];
+
     /// Compares every secret that should be in the target, then hydrates every configuration from
     /// there. It always runs to the end, so that it reports every problem.
     pub(super) async fn verify(&self) -> MigrateResult<()> {
+        if let Some(sharing) = self.journal.sharing() {
+            self.share(sharing, Task::Verify).await?;
+            return if self.ledger.is_stopped() {
+                Ok(())
+            } else {
+                self.conclude_verify(true).await
+            };
+        }
         let counts = self.journal.counts().await?;
         let total =
             counts.intent + counts.written + counts.verified + counts.present + counts.conflict;
-        // Include previous conflicts and interrupted writes: they may be resolved now.
-        let select = Select::all().with_states(&[
-            State::Intent,
-            State::Written,
-            State::Verified,
-            State::Present,
-            State::Conflict,
-        ]);
+        let select = Select::all().with_states(&Self::TO_VERIFY);
         self.each_unit(Phase::Compare, Some(total), &select, &|unit| {
             Box::pin(self.verify_unit(unit))
         })
         .await?;
+        self.verify_rest().await
+    }
+
+    /// What comes after all secrets.
+    pub(super) async fn verify_rest(&self) -> MigrateResult<()> {
         self.find_unexpected(&|entry| entry.state != State::Pending)
             .await?;
         if self.ledger.is_stopped() {
             return Ok(());
         }
         let hydrated = self.hydrate(Store::Target).await?;
+        if self.ledger.is_stopped() {
+            return Ok(());
+        }
+        self.conclude_verify(hydrated).await
+    }
+
+    /// Says why the target is not verified, if it is not.
+    async fn conclude_verify(&self, hydrated: bool) -> MigrateResult<()> {
         let states = self.journal.counts().await?;
         // Most severe reason first: a conflict needs investigation, a loss only another copy. Only
         // conflicts found now count, because these are listed.
@@ -53,21 +78,27 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn verify_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
+    pub(super) async fn verify_unit(&self, unit: Unit<'_>) -> MigrateResult<()> {
+        let held = unit.held.clone();
+        let held = held.as_deref();
         let pairs = self.settled_pairs(unit).await;
         let mut transitions: Vec<Transition> = Vec::new();
         for pair in &pairs {
             transitions.extend(self.verify_one(pair).await);
+            if let Some(held) = held {
+                held.progressed();
+            }
         }
         if self.options.dry_run {
             return Ok(());
         }
-        self.advance(&transitions).await
+        self.end_unit(held, &transitions).await
     }
 
     /// Pairs, without counting as lost what the source has deleted at the same time.
     async fn settled_pairs(&self, unit: Unit<'_>) -> Vec<Pair> {
-        let mut pairs = self.pairs(unit.entries, Some(&unit.meter)).await;
+        let held = unit.held.as_deref();
+        let mut pairs = self.pairs(unit.entries, Some(&unit.meter), held).await;
         for pair in &mut pairs {
             if matches!((&pair.source, &pair.target), (Side::Has(_), Side::Gone(_))) {
                 let again = self
@@ -75,6 +106,9 @@ impl Session<'_> {
                     .read(&pair.entry.coordinate.clone().into())
                     .await;
                 pair.source = Side::of(again);
+                if let Some(held) = held {
+                    held.progressed();
+                }
             }
         }
         pairs

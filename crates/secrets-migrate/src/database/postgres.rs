@@ -1,5 +1,7 @@
 //! Postgres: our own journal, or the platform's configurations.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use secret_persistence_core::settings::SettingMap;
@@ -7,15 +9,23 @@ use secret_persistence_db::PostgresOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _};
 
-use super::Purpose;
 use super::reason::failure;
+use super::{JOURNAL_LOCK, Purpose};
 use crate::{MigrateError, MigrateResult};
 
 /// How long to wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Connects to the database in the settings.
-pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResult<PgPool> {
+/// How long to wait before the lock of a shared journal is tried again.
+const BETWEEN: Duration = Duration::from_millis(100);
+
+/// Connects to the database in the settings,
+/// and counts the sessions that hold the lock of a journal.
+pub(super) async fn open(
+    settings: &SettingMap,
+    purpose: Purpose,
+    sessions: &Arc<AtomicU64>,
+) -> MigrateResult<PgPool> {
     let server = PostgresOptions::from_settings(settings).map_err(MigrateError::of_setting)?;
     let mut options = server.to_driver("migrate");
     let mut read_only_by_statement = false;
@@ -32,26 +42,43 @@ pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResu
         }
     }
     let pool = PgPoolOptions::new().acquire_timeout(PATIENCE);
-    if purpose == Purpose::Own {
-        expect_free(&options).await?;
+    if matches!(purpose, Purpose::Own | Purpose::Share) {
+        expect_free(&options, purpose).await?;
     }
     let pool = match purpose {
         // One connection, which keeps a session lock. The lock of a killed process disappears with
         // its session.
-        Purpose::Own => pool.max_connections(1).after_connect(|connection, _| {
-            Box::pin(async move {
-                let locked = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-                    .bind(JOURNAL_LOCK)
-                    .fetch_one(connection)
-                    .await?;
-                // Check the lock first: another process may have started at the same moment.
-                if locked {
-                    Ok(())
-                } else {
-                    Err(sqlx::Error::PoolClosed)
-                }
+        Purpose::Own | Purpose::Share => {
+            // Nor is the connection replaced because it is old or idle.
+            let pool = pool
+                .max_connections(1)
+                .max_lifetime(None)
+                .idle_timeout(None);
+            let sessions = Arc::clone(sessions);
+            pool.after_connect(move |connection, _| {
+                let sessions = Arc::clone(&sessions);
+                Box::pin(async move {
+                    let lock = match purpose {
+                        // Waits for one that has it alone for a moment; the pool gives up in time.
+                        Purpose::Share => {
+                            "SELECT CAST(pg_advisory_lock_shared($1) AS TEXT) IS NOT NULL"
+                        }
+                        _ => "SELECT pg_try_advisory_lock($1)",
+                    };
+                    let locked = sqlx::query_scalar(lock)
+                        .bind(JOURNAL_LOCK)
+                        .fetch_one(connection)
+                        .await?;
+                    // Check the lock first: another process may have started at the same moment.
+                    if locked {
+                        sessions.fetch_add(1, Ordering::Release);
+                        Ok(())
+                    } else {
+                        Err(sqlx::Error::PoolClosed)
+                    }
+                })
             })
-        }),
+        }
         Purpose::Look => pool.max_connections(1),
         Purpose::Read | Purpose::Update => pool.max_connections(4),
     };
@@ -68,16 +95,28 @@ pub(super) async fn open(settings: &SettingMap, purpose: Purpose) -> MigrateResu
 }
 
 /// Refuses a journal that another process has, and a pooler that would give its lock to others.
-async fn expect_free(options: &PgConnectOptions) -> MigrateResult<()> {
+///
+/// A process that shares a journal has it alone for a moment when it opens or leaves it, so another
+/// that wants to share it waits a little.
+async fn expect_free(options: &PgConnectOptions, purpose: Purpose) -> MigrateResult<()> {
     let what = "a journal, because all its clients would share the journal's lock";
     let mut connection = own_session(options, what).await?;
     // The lock ends with the statement, which is not a prepared one: a pooler may do something else than
     // what `own_session` saw.
-    let lock = format!("SELECT pg_try_advisory_xact_lock({JOURNAL_LOCK})");
-    let asked = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_one(&mut connection);
-    let free = asked.await.and_then(|row| row.try_get::<bool, _>(0));
-    if free.map_err(unreachable)? {
-        return Ok(());
+    let (kind, tries) = match purpose {
+        Purpose::Share => ("_shared", 20),
+        _ => ("", 1),
+    };
+    for attempt in 0..tries {
+        if attempt > 0 {
+            tokio::time::sleep(BETWEEN).await;
+        }
+        let lock = format!("SELECT pg_try_advisory_xact_lock{kind}({JOURNAL_LOCK})");
+        let asked = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_one(&mut connection);
+        let free = asked.await.and_then(|row| row.try_get::<bool, _>(0));
+        if free.map_err(unreachable)? {
+            return Ok(());
+        }
     }
     // Fail immediately: a pool would retry and finally only report a timeout.
     Err(MigrateError::unavailable(
@@ -144,6 +183,3 @@ fn refuses_protocol(error: &sqlx::Error) -> bool {
 fn unreachable(cause: sqlx::Error) -> MigrateError {
     failure("the server", "cannot be reached or refuses us", &cause)
 }
-
-/// The key of the advisory lock: `migrate` in ASCII. Locks are per database, as the journal's tables are.
-const JOURNAL_LOCK: i64 = 0x006d_6967_7261_7465;

@@ -18,7 +18,7 @@ use crate::{MigrateError, MigrateResult};
 pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqlitePool> {
     let name = path.display().to_string();
     let own = match purpose {
-        Purpose::Own => Some(create_private(path)?),
+        Purpose::Own | Purpose::Share => Some(create_private(path)?),
         Purpose::Look | Purpose::Read | Purpose::Update => None,
     };
     if own.is_none() && !path.is_file() {
@@ -30,7 +30,7 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
         .disable_statement_logging();
     let options = match purpose {
         // An operating system lock, so that a killed process leaves no lock behind.
-        Purpose::Own => options
+        Purpose::Own | Purpose::Share => options
             .busy_timeout(Duration::from_secs(2))
             .locking_mode(SqliteLockingMode::Exclusive)
             .journal_mode(SqliteJournalMode::Wal)
@@ -51,7 +51,8 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
         .await
         .map_err(|cause| {
             let failed = failure(&name, "cannot be opened", &cause);
-            if matches!(purpose, Purpose::Look | Purpose::Own) && is_locked(&cause) {
+            if matches!(purpose, Purpose::Look | Purpose::Own | Purpose::Share) && is_locked(&cause)
+            {
                 failed.with_hint("another process is using it")
             } else {
                 failed

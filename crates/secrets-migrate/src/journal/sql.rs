@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use secret_persistence_core::ManagedCoordinate;
 use serde_json::{Value, json};
 
+use super::{Sharing, shared};
 use crate::address::{self, Variables};
 use crate::database::{self, Database, Purpose, Texts};
 use crate::{
@@ -23,7 +24,7 @@ const FORMAT: &str = "1";
 const UNBOUND: &str = "1, nothing done";
 
 /// Names are compared by their bytes: SQLite does so by default, Postgres needs a collation.
-const TABLES: [(&str, &str); 4] = [
+pub(super) const TABLES: [(&str, &str); 4] = [
     (
         "migrate_run",
         "one BIGINT PRIMARY KEY CHECK (one = 1), format TEXT NOT NULL, run TEXT NOT NULL, scan BIGINT NOT NULL",
@@ -43,13 +44,16 @@ const TABLES: [(&str, &str); 4] = [
     ),
 ];
 
-/// A journal in an SQLite file or a Postgres database, open and locked against a second process.
+/// A journal in an SQLite file or a Postgres database, locked against a second process, or in
+/// Postgres shared with others.
 #[derive(Debug)]
 pub struct SqlJournal {
     database: Database,
     name: String,
     /// Whether it is known that something has been done for the run.
     bound: AtomicBool,
+    /// Whether other processes may use it too.
+    is_shared: bool,
 }
 
 impl SqlJournal {
@@ -59,29 +63,60 @@ impl SqlJournal {
     /// # Errors
     /// If it cannot be opened, or another process uses it.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
+        Self::open_for(text, variables, Purpose::Own).await
+    }
+
+    /// Opens the journal for a command that several processes [share](Sharing). In Postgres it then
+    /// admits others that open it in this way; a file admits one process in any case.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or another process uses it alone.
+    pub async fn open_shared(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
+        Self::open_for(text, variables, Purpose::Share).await
+    }
+
+    async fn open_for(
+        text: &str,
+        variables: Variables<'_>,
+        purpose: Purpose,
+    ) -> MigrateResult<Self> {
         let database = if address::is_url(text) {
             let url = address::parse(text)?;
             let settings = database::settings(&url, database::SERVER, variables)?;
-            Database::open(&url, &settings, Purpose::Own).await
+            Database::open(&url, &settings, purpose).await
         } else {
-            Database::sqlite(Path::new(text), Purpose::Own).await
+            Database::sqlite(Path::new(text), purpose).await
         };
-        let database = database.map_err(of_journal)?;
-        let collation = if database.is_postgres() {
-            " COLLATE \"C\""
-        } else {
-            ""
-        };
-        let journal = Self::of(database);
-        // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
-        if journal.tables().await? < TABLES.len() {
-            for (name, columns) in TABLES {
-                let columns = columns.replace("{collation}", collation);
-                let sql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns})");
-                journal.change(sql, Vec::new()).await?;
-            }
-        }
+        let mut journal = Self::of(database.map_err(of_journal)?);
+        journal.is_shared = purpose == Purpose::Share && journal.database.is_postgres();
+        journal.create().await?;
         Ok(journal)
+    }
+
+    /// Creates the tables that are missing.
+    async fn create(&self) -> MigrateResult<()> {
+        let mut tables = TABLES.to_vec();
+        if self.is_shared {
+            tables.extend(shared::TABLES);
+        }
+        // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
+        if self.tables(&tables).await? == tables.len() {
+            return Ok(());
+        }
+        let (first, collation) = if self.database.is_postgres() {
+            // Two that create the same table in one moment would fail.
+            let lock = database::CREATION_LOCK;
+            let first = format!("SELECT pg_advisory_xact_lock({lock});");
+            (first, " COLLATE \"C\"")
+        } else {
+            (String::new(), "")
+        };
+        let mut script = first;
+        for (name, columns) in tables {
+            let columns = columns.replace("{collation}", collation);
+            script.push_str(&format!("CREATE TABLE IF NOT EXISTS {name} ({columns});"));
+        }
+        self.database.script(script).await.map_err(of_journal)
     }
 
     /// Counts the secrets of a journal by state, even while another process uses the journal.
@@ -90,6 +125,15 @@ impl SqlJournal {
     /// If there is no journal, or if it cannot be read now. A file is locked while a migration runs; a
     /// Postgres database is not.
     pub async fn progress(text: &str, variables: Variables<'_>) -> MigrateResult<Counts> {
+        let journal = Self::look(text, variables).await?;
+        let counts = journal.counts().await;
+        // Not `close`, which may remove the journal.
+        journal.stop_looking().await;
+        counts
+    }
+
+    /// Opens a journal that other processes may use, to read it.
+    pub(super) async fn look(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
         let database = if address::is_url(text) {
             let url = address::parse(text)?;
             let settings = database::settings(&url, database::SERVER, variables)?;
@@ -97,11 +141,12 @@ impl SqlJournal {
         } else {
             Database::sqlite(Path::new(text), Purpose::Look).await
         };
-        let journal = Self::of(database.map_err(of_journal)?);
-        let counts = journal.counts().await;
-        // Not `close`, which may remove the journal.
-        journal.database.close().await;
-        counts
+        Ok(Self::of(database.map_err(of_journal)?))
+    }
+
+    /// Closes a journal that was only read.
+    pub(super) async fn stop_looking(&self) {
+        self.database.close().await;
     }
 
     fn of(database: Database) -> Self {
@@ -109,6 +154,7 @@ impl SqlJournal {
             name: database.name().to_owned(),
             database,
             bound: AtomicBool::new(false),
+            is_shared: false,
         }
     }
 
@@ -128,16 +174,39 @@ impl SqlJournal {
         {
             return Ok(());
         }
-        for (name, _) in TABLES {
-            self.change(format!("DROP TABLE {name}"), Vec::new())
+        if self.is_shared && !self.is_alone().await? {
+            return Ok(());
+        }
+        for (name, _) in TABLES.into_iter().chain(shared::TABLES) {
+            self.change(format!("DROP TABLE IF EXISTS {name}"), Vec::new())
                 .await?;
         }
         self.database.remove_if_empty().await.map_err(of_journal)
     }
 
-    /// The number of our tables that exist.
-    async fn tables(&self) -> MigrateResult<usize> {
-        let names: Vec<String> = TABLES
+    /// The number of sessions that it has had.
+    pub(super) fn sessions(&self) -> u64 {
+        self.database.sessions()
+    }
+
+    /// Takes a shared journal for this process alone, if no other uses it.
+    async fn is_alone(&self) -> MigrateResult<bool> {
+        let lock = database::JOURNAL_LOCK;
+        let sql = format!("SELECT CAST(pg_try_advisory_lock({lock}) AS TEXT)");
+        let answer = self.few(sql, Vec::new()).await?;
+        Ok(answer == [[Some("true".to_owned())]])
+    }
+
+    /// Shares the journal again.
+    async fn share_again(&self) -> MigrateResult<()> {
+        let lock = database::JOURNAL_LOCK;
+        let sql = format!("SELECT CAST(pg_advisory_unlock({lock}) AS TEXT)");
+        self.few(sql, Vec::new()).await.map(drop)
+    }
+
+    /// The number of these tables that exist.
+    pub(super) async fn tables(&self, tables: &[(&str, &str)]) -> MigrateResult<usize> {
+        let names: Vec<String> = tables
             .iter()
             .map(|(name, _)| format!("('{name}')"))
             .collect();
@@ -154,7 +223,7 @@ impl SqlJournal {
     }
 
     /// The stored format and run, if any.
-    async fn kept(&self) -> MigrateResult<Option<(String, String)>> {
+    pub(super) async fn kept(&self) -> MigrateResult<Option<(String, String)>> {
         let sql = "SELECT format, run FROM migrate_run";
         let Some(row) = self.few(sql.into(), Vec::new()).await?.into_iter().next() else {
             return Ok(None);
@@ -165,8 +234,77 @@ impl SqlJournal {
         }
     }
 
+    /// Empties the journal and notes its run, without binding it.
+    async fn forget(&self, run: String) -> MigrateResult<()> {
+        let mut tables = TABLES.to_vec();
+        if self.tables(&shared::TABLES).await? == shared::TABLES.len() {
+            tables.extend(shared::TABLES);
+        }
+        for (name, _) in tables {
+            self.change(format!("DELETE FROM {name}"), Vec::new())
+                .await?;
+        }
+        self.note_run(run).await
+    }
+
+    async fn note_run(&self, run: String) -> MigrateResult<()> {
+        let sql = "INSERT INTO migrate_run (one, format, run, scan) VALUES (1, $1, $2, 0) \
+                   ON CONFLICT (one) DO NOTHING";
+        self.change(sql.into(), vec![UNBOUND.into(), run]).await
+    }
+
+    /// Notes the run in a journal without one, or in one that nobody else uses and nobody did
+    /// anything in.
+    async fn open_shared_for(&self, run: &Run, text: String) -> MigrateResult<()> {
+        if self.is_alone().await? {
+            let forgotten = self.forget(text).await;
+            self.share_again().await?;
+            return forgotten;
+        }
+        self.note_run(text).await?;
+        let (_, kept) = self.kept().await?.ok_or_else(|| self.damaged())?;
+        let kept: Run = serde_json::from_str(&kept).map_err(|_| self.damaged())?;
+        if kept == *run {
+            return Ok(());
+        }
+        Err(MigrateError::another_run(self.to_string(), &kept, run))
+    }
+
+    /// What a process does alone may undo what a pass has done, so that nobody joins it any more, and
+    /// one that has lost its connection and comes back finds none of its pages.
+    async fn end_pass(&self) -> MigrateResult<()> {
+        if self.is_shared || self.tables(&shared::TABLES).await? < shared::TABLES.len() {
+            return Ok(());
+        }
+        self.change("DELETE FROM migrate_page".into(), Vec::new())
+            .await?;
+        let sql =
+            "UPDATE migrate_pass SET ended = 1, pass = pass + 1, command = '' WHERE ended = 0";
+        self.change(sql.into(), Vec::new()).await
+    }
+
+    /// The configurations of a page that a scan has seen before.
+    pub(super) async fn seen_before(
+        &self,
+        scan: u64,
+        keys: &str,
+        mut twice: Twice,
+    ) -> MigrateResult<Twice> {
+        let sql = format!(
+            "SELECT key FROM migrate_configuration WHERE scan = CAST($2 AS BIGINT) \
+             AND key IN (SELECT items.value ->> 'k' FROM {})",
+            self.items()
+        );
+        let before = self
+            .few(sql, vec![keys.to_owned(), scan.to_string()])
+            .await?;
+        let before = before.into_iter().filter_map(|mut row| row.pop().flatten());
+        twice.0.extend(before);
+        Ok(twice)
+    }
+
     /// Binds the journal to its run, before the first change.
-    async fn bind(&self) -> MigrateResult<()> {
+    pub(super) async fn bind(&self) -> MigrateResult<()> {
         if self.bound.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -177,7 +315,7 @@ impl SqlJournal {
     }
 
     /// The only number of a result.
-    fn number<N: FromStr>(&self, rows: Vec<Texts>) -> MigrateResult<N> {
+    pub(super) fn number<N: FromStr>(&self, rows: Vec<Texts>) -> MigrateResult<N> {
         rows.into_iter()
             .next()
             .and_then(|mut row| row.pop().flatten())
@@ -186,7 +324,7 @@ impl SqlJournal {
     }
 
     /// The rows of the JSON array in the first parameter, in its order: `value` and `key`.
-    fn items(&self) -> &'static str {
+    pub(super) fn items(&self) -> &'static str {
         if self.database.is_postgres() {
             "jsonb_array_elements(CAST($1 AS jsonb)) WITH ORDINALITY AS items(value, key)"
         } else {
@@ -194,11 +332,15 @@ impl SqlJournal {
         }
     }
 
-    async fn few(&self, sql: String, parameters: Vec<String>) -> MigrateResult<Vec<Texts>> {
+    pub(super) async fn few(
+        &self,
+        sql: String,
+        parameters: Vec<String>,
+    ) -> MigrateResult<Vec<Texts>> {
         self.database.few(sql, parameters).await.map_err(of_journal)
     }
 
-    async fn change(&self, sql: String, parameters: Vec<String>) -> MigrateResult<()> {
+    pub(super) async fn change(&self, sql: String, parameters: Vec<String>) -> MigrateResult<()> {
         self.database
             .execute(sql, parameters)
             .await
@@ -206,7 +348,7 @@ impl SqlJournal {
             .map_err(of_journal)
     }
 
-    fn damaged(&self) -> MigrateError {
+    pub(super) fn damaged(&self) -> MigrateError {
         MigrateError::new(
             MigrateErrorKind::Journal,
             "the journal contains an entry that this version did not write",
@@ -258,20 +400,18 @@ impl Journal for SqlJournal {
             match format.as_str() {
                 FORMAT if kept == *run => {
                     self.bound.store(true, Ordering::Relaxed);
-                    return Ok(());
+                    return self.end_pass().await;
                 }
                 FORMAT => return Err(MigrateError::another_run(self.to_string(), &kept, run)),
-                UNBOUND if kept == *run => return Ok(()),
+                UNBOUND if kept == *run => return self.end_pass().await,
                 UNBOUND => {}
                 _ => return Err(self.damaged()),
             }
         }
-        for (name, _) in TABLES {
-            self.change(format!("DELETE FROM {name}"), Vec::new())
-                .await?;
+        if self.is_shared {
+            return self.open_shared_for(run, text).await;
         }
-        let sql = "INSERT INTO migrate_run (one, format, run, scan) VALUES (1, $1, $2, 0)";
-        self.change(sql.into(), vec![UNBOUND.into(), text]).await
+        self.forget(text).await
     }
 
     async fn begin_scan(&self) -> MigrateResult<u64> {
@@ -285,33 +425,15 @@ impl Journal for SqlJournal {
     }
 
     async fn see(&self, scan: u64, configurations: &[String]) -> MigrateResult<Vec<String>> {
-        let (mut once, mut twice) = (HashSet::new(), HashSet::new());
-        for key in configurations {
-            if !once.insert(key.as_str()) {
-                twice.insert(key.clone());
-            }
-        }
-        let keys: Vec<Value> = once.iter().map(|key| json!({ "k": key })).collect();
-        let keys = Value::Array(keys).to_string();
-        let before = format!(
-            "SELECT key FROM migrate_configuration WHERE scan = CAST($2 AS BIGINT) \
-             AND key IN (SELECT items.value ->> 'k' FROM {})",
-            self.items()
-        );
-        let before = self
-            .few(before, vec![keys.clone(), scan.to_string()])
-            .await?;
-        twice.extend(before.into_iter().filter_map(|mut row| row.pop().flatten()));
+        let (keys, twice) = twice(configurations);
+        let twice = self.seen_before(scan, &keys, twice).await?;
         let insert = format!(
             "INSERT INTO migrate_configuration (key, scan) \
-             SELECT items.value ->> 'k', CAST($2 AS BIGINT) FROM {} WHERE true \
-             ON CONFLICT (key) DO UPDATE SET scan = excluded.scan",
+             SELECT items.value ->> 'k', CAST($2 AS BIGINT) FROM {} WHERE true {SEEN}",
             self.items()
         );
         self.change(insert, vec![keys, scan.to_string()]).await?;
-        // In the order of the request, each once.
-        let answered = configurations.iter().filter(|key| twice.remove(*key));
-        Ok(answered.cloned().collect())
+        Ok(twice.among(configurations))
     }
 
     async fn mention(&self, scan: u64, mentions: &[Mention]) -> MigrateResult<()> {
@@ -319,16 +441,7 @@ impl Journal for SqlJournal {
             "INSERT INTO migrate_secret (coordinate, state, intent, scan, holder, shared) \
              SELECT items.value ->> 'c', 'pending', 0, CAST($2 AS BIGINT), items.value ->> 'h', \
                     CAST(items.value ->> 's' AS BIGINT) \
-             FROM {} WHERE true \
-             ON CONFLICT (coordinate) DO UPDATE SET \
-                shared = CASE \
-                    WHEN migrate_secret.scan <> excluded.scan THEN excluded.shared \
-                    WHEN excluded.shared = 1 OR migrate_secret.holder <> excluded.holder THEN 1 \
-                    ELSE migrate_secret.shared END, \
-                holder = CASE \
-                    WHEN migrate_secret.scan <> excluded.scan THEN excluded.holder \
-                    ELSE COALESCE(migrate_secret.holder, excluded.holder) END, \
-                scan = excluded.scan",
+             FROM {} WHERE true {MENTIONED}",
             self.items()
         );
         let parameters = vec![once_each(mentions), scan.to_string()];
@@ -341,30 +454,15 @@ impl Journal for SqlJournal {
         after: Option<&ManagedCoordinate>,
         limit: usize,
     ) -> MigrateResult<Vec<JournalEntry>> {
-        let mut conditions = vec!["coordinate > $1".to_owned()];
-        if !select.states.is_empty() {
-            let states: Vec<String> = select
-                .states
-                .iter()
-                .map(|state| format!("'{state}'"))
-                .collect();
-            conditions.push(format!("state IN ({})", states.join(", ")));
-        }
-        if let Some(intent) = select.intent {
-            conditions.push(format!("intent = {}", u8::from(intent)));
-        }
-        if let Some(scan) = select.scan {
-            conditions.push(format!("scan = {scan}"));
-        }
-        if let Some(shared) = select.shared {
-            conditions.push(format!("shared = {}", u8::from(shared)));
-        }
         let sql = format!(
-            "SELECT {ENTRY} FROM migrate_secret WHERE {} ORDER BY coordinate LIMIT {limit}",
-            conditions.join(" AND ")
+            "SELECT {ENTRY} FROM migrate_secret WHERE coordinate > $1{} AND {} \
+             ORDER BY coordinate LIMIT {limit}",
+            select.upto.as_ref().map_or("", |_| " AND coordinate <= $2"),
+            condition(select)
         );
         let after = after.map_or("", ManagedCoordinate::as_str).to_owned();
-        self.few(sql, vec![after])
+        let upto = select.upto.as_ref().map(ToString::to_string);
+        self.few(sql, [after].into_iter().chain(upto).collect())
             .await?
             .into_iter()
             .map(|row| self.entry(row))
@@ -402,30 +500,13 @@ impl Journal for SqlJournal {
             return Ok(());
         }
         self.bind().await?;
-        // A statement may change a row only once: the last of several changes counts.
-        let mut last = BTreeMap::new();
-        for transition in transitions {
-            last.insert(&transition.coordinate, transition);
-        }
-        let items: Vec<Value> = last
-            .values()
-            .map(|transition| {
-                json!({
-                    "c": transition.coordinate.as_str(),
-                    "s": transition.state.as_str(),
-                    "i": u8::from(transition.intent),
-                })
-            })
-            .collect();
         let sql = format!(
             "INSERT INTO migrate_secret (coordinate, state, intent, scan, holder, shared) \
              SELECT items.value ->> 'c', items.value ->> 's', CAST(items.value ->> 'i' AS BIGINT), 0, NULL, 0 \
-             FROM {} WHERE true \
-             ON CONFLICT (coordinate) DO UPDATE SET state = excluded.state, intent = excluded.intent",
+             FROM {} WHERE true {ADVANCED}",
             self.items()
         );
-        self.change(sql, vec![Value::Array(items).to_string()])
-            .await
+        self.change(sql, vec![distinct(transitions)]).await
     }
 
     async fn counts(&self) -> MigrateResult<Counts> {
@@ -482,11 +563,99 @@ impl Journal for SqlJournal {
             })
             .collect()
     }
+
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        self.is_shared.then_some(self as &dyn Sharing)
+    }
+}
+
+/// What a transition does with a secret that is known.
+pub(super) const ADVANCED: &str =
+    "ON CONFLICT (coordinate) DO UPDATE SET state = excluded.state, intent = excluded.intent";
+
+/// What a mention does with a secret that is known.
+pub(super) const MENTIONED: &str = "ON CONFLICT (coordinate) DO UPDATE SET \
+        shared = CASE \
+            WHEN migrate_secret.scan <> excluded.scan THEN excluded.shared \
+            WHEN excluded.shared = 1 OR migrate_secret.holder <> excluded.holder THEN 1 \
+            ELSE migrate_secret.shared END, \
+        holder = CASE \
+            WHEN migrate_secret.scan <> excluded.scan THEN excluded.holder \
+            ELSE COALESCE(migrate_secret.holder, excluded.holder) END, \
+        scan = excluded.scan";
+
+/// What a scan does with a configuration that is known.
+pub(super) const SEEN: &str = "ON CONFLICT (key) DO UPDATE SET scan = excluded.scan";
+
+/// The conditions on an entry itself, without that on its name.
+pub(super) fn condition(select: &Select) -> String {
+    let mut conditions = vec!["true".to_owned()];
+    if !select.states.is_empty() {
+        let states: Vec<String> = select
+            .states
+            .iter()
+            .map(|state| format!("'{state}'"))
+            .collect();
+        conditions.push(format!("state IN ({})", states.join(", ")));
+    }
+    if let Some(intent) = select.intent {
+        conditions.push(format!("intent = {}", u8::from(intent)));
+    }
+    if let Some(scan) = select.scan {
+        conditions.push(format!("scan = {scan}"));
+    }
+    if let Some(shared) = select.shared {
+        conditions.push(format!("shared = {}", u8::from(shared)));
+    }
+    conditions.join(" AND ")
+}
+
+/// Transitions as JSON, each coordinate once: a statement may change a row only once, and the last of
+/// several changes counts.
+pub(super) fn distinct(transitions: &[Transition]) -> String {
+    let mut last = BTreeMap::new();
+    for transition in transitions {
+        last.insert(&transition.coordinate, transition);
+    }
+    let items: Vec<Value> = last
+        .values()
+        .map(|transition| {
+            json!({
+                "c": transition.coordinate.as_str(),
+                "s": transition.state.as_str(),
+                "i": u8::from(transition.intent),
+            })
+        })
+        .collect();
+    Value::Array(items).to_string()
+}
+
+/// Configurations that a scan has seen more than once.
+pub(super) struct Twice(HashSet<String>);
+
+impl Twice {
+    /// Those of a request, in its order, each once.
+    pub(super) fn among(mut self, configurations: &[String]) -> Vec<String> {
+        let answered = configurations.iter().filter(|key| self.0.remove(*key));
+        answered.cloned().collect()
+    }
+}
+
+/// Keys as JSON, each once, and those that the request has twice.
+pub(super) fn twice(configurations: &[String]) -> (String, Twice) {
+    let (mut once, mut twice) = (HashSet::new(), HashSet::new());
+    for key in configurations {
+        if !once.insert(key.as_str()) {
+            twice.insert(key.clone());
+        }
+    }
+    let keys: Vec<Value> = once.iter().map(|key| json!({ "k": key })).collect();
+    (Value::Array(keys).to_string(), Twice(twice))
 }
 
 /// Mentions as JSON, each coordinate once, with the same result as recording them one after the
 /// other: a statement may change a row only once.
-fn once_each(mentions: &[Mention]) -> String {
+pub(super) fn once_each(mentions: &[Mention]) -> String {
     let mut order: Vec<(&ManagedCoordinate, Option<&str>, bool)> = Vec::new();
     let mut places = HashMap::new();
     for mention in mentions {
@@ -565,6 +734,8 @@ mod tests {
         use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
         const URL: &str = "TEST_POSTGRES_URL";
+        const USER: &str = "DATABASE_USER";
+        const PASSWORD: &str = "DATABASE_PASSWORD";
         let Ok(url) = std::env::var(URL) else {
             assert_ne!(
                 std::env::var("CI").as_deref(),
@@ -585,8 +756,8 @@ mod tests {
                 .unwrap();
             connection.close().await.unwrap();
             let variables = |variable: &str| match variable {
-                "DATABASE_USER" => Some(server.username().to_owned()),
-                "DATABASE_PASSWORD" => server.password().map(str::to_owned),
+                USER => Some(server.username().to_owned()),
+                PASSWORD => server.password().map(str::to_owned),
                 _ => None,
             };
             let place = format!(
@@ -595,12 +766,47 @@ mod tests {
                 server.port().unwrap_or(5432),
             );
             made.lock().unwrap().push(name);
-            SqlJournal::open(&place, &variables).await.unwrap()
+            (place, variables(USER), variables(PASSWORD))
         };
-        crate::conformance::journal(empty).await;
+        let open = async |shared: bool, (place, user, password): &(String, _, _)| {
+            let variables = |variable: &str| -> Option<String> {
+                match variable {
+                    USER => Option::clone(user),
+                    PASSWORD => Option::clone(password),
+                    _ => None,
+                }
+            };
+            match shared {
+                true => SqlJournal::open_shared(place, &variables).await.unwrap(),
+                false => SqlJournal::open(place, &variables).await.unwrap(),
+            }
+        };
+        crate::conformance::journal(async || open(false, &empty().await).await).await;
+        // One process of many has the same journal.
+        crate::conformance::journal(async || open(true, &empty().await).await).await;
+        crate::conformance::sharing(async || {
+            let place = empty().await;
+            let processes = (0..4).map(|_| open(true, &place));
+            let opened = futures::future::join_all(processes).await;
+            <[SqlJournal; 4]>::try_from(opened).unwrap()
+        })
+        .await;
+        // Whoever has lost its session sees it by the next one.
+        let place = empty().await;
+        let journal = open(true, &place).await;
+        let session = journal.sharing().unwrap().session();
+        assert_eq!(journal.counts().await.unwrap(), Counts::default());
+        assert_eq!(journal.sharing().unwrap().session(), session);
         let made = made.into_inner().unwrap();
         assert!(made.len() > 5);
         let mut connection = PgConnection::connect(&url).await.unwrap();
+        let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+        let ended = sqlx::query(ended).bind(made.last());
+        assert_eq!(ended.fetch_all(&mut connection).await.unwrap().len(), 1);
+        // The first one may find that the session has ended.
+        let _ = journal.counts().await;
+        assert_eq!(journal.counts().await.unwrap(), Counts::default());
+        assert_ne!(journal.sharing().unwrap().session(), session);
         for name in made {
             sqlx::query(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
                 .execute(&mut connection)
@@ -619,6 +825,7 @@ mod tests {
             source: "s".into(),
             target: None,
             owner,
+            workspaces: Vec::new(),
         };
         let looked = async |journal: &SqlJournal| {
             journal.open(&run(None)).await.unwrap();

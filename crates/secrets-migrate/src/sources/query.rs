@@ -20,6 +20,8 @@ const COLUMNS: [&str; 4] = ["id", "base_id", "prefix", "specification"];
 #[derive(Debug)]
 pub(super) struct Query {
     rows: Rows,
+    /// Its name with its text.
+    reads: String,
 }
 
 impl Query {
@@ -60,8 +62,10 @@ impl Query {
         let select = format!("SELECT {} FROM ({query}\n) AS source", selected.join(", "));
         let condition = bare.then(|| "source.coordinate IS NOT NULL".to_owned());
         let place = format!("{} {file}", database.name());
+        let reads = format!("{place}: {query}");
         Ok(Self {
             rows: Rows::new((database, place), select, condition, order, bare),
+            reads,
         })
     }
 }
@@ -76,6 +80,10 @@ impl fmt::Display for Query {
 impl ConfigSource for Query {
     fn access(&self) -> Access {
         Access::ReadOnly
+    }
+
+    fn reads(&self) -> String {
+        self.reads.clone()
     }
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {

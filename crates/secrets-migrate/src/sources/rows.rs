@@ -148,14 +148,23 @@ impl Rows {
             format!(" WHERE {}", conditions.join(" AND "))
         };
         let sql = format!(
-            "{}{filter} ORDER BY {} LIMIT {limit} OFFSET {seen}",
-            self.select, self.order.expression
+            "{}{filter} ORDER BY {} LIMIT {}",
+            self.select,
+            self.order.expression,
+            limit.saturating_add(seen)
         );
-        let texts = self
+        let mut texts = self
             .database
             .few(sql, last.clone().into_iter().collect())
             .await?;
-        let full = texts.len() >= limit;
+        let full = texts.len() >= limit.saturating_add(seen);
+        // Not skipped by an offset: if the last row was deleted meanwhile, that would skip another one.
+        let known = |row: &&Vec<Option<String>>| row.first() == Some(&last);
+        let known = texts.iter().take(seen).take_while(known).count();
+        texts.drain(..known);
+        if known < seen {
+            seen = known;
+        }
         let mut rows = Vec::with_capacity(texts.len());
         for row in texts {
             let row = self.row(row)?;

@@ -17,6 +17,8 @@ use crate::{
 pub(super) struct Table {
     rows: Rows,
     purpose: Purpose,
+    /// Its name with its condition.
+    reads: String,
     update: String,
 }
 
@@ -183,14 +185,20 @@ impl Table {
             String::new()
         };
         let mut place = format!("{} {table}", database.name());
-        if columns.bare {
+        // Two columns of a table are two sources. Most have one, with this name.
+        if content.to_string() != "\"configuration\"" {
             place.push_str(&format!(" {content}"));
         }
         let (select, condition) = (columns.select(), columns.condition());
+        let reads = match &condition {
+            None => place.clone(),
+            Some(condition) => format!("{place} where {condition}"),
+        };
         let rows = Rows::new((database, place), select, condition, order, columns.bare);
         Ok(Self {
             rows,
             purpose,
+            reads,
             update,
         })
     }
@@ -232,6 +240,10 @@ impl ConfigSource for Table {
             Purpose::Update => Access::Update,
             _ => Access::ReadOnly,
         }
+    }
+
+    fn reads(&self) -> String {
+        self.reads.clone()
     }
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {

@@ -2,13 +2,19 @@
 
 mod canaries;
 mod classes;
+mod collect;
+mod inventory;
 mod kills;
+mod lapses;
 mod left;
 mod linked;
 mod races;
 mod refusals;
 mod splits;
+#[cfg(feature = "sqlite")]
+mod tables;
 mod tap;
+mod workspaces;
 mod world;
 mod writers;
 

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use secret_persistence_core::{
-    Capabilities, DeleteOptions, ErrorKind, Memory, Owner, SecretPersistence, SecretPersistenceExt,
-    SecretValue, Timestamp, Write,
+    Capabilities, DeleteOptions, Error, ErrorKind, Memory, Owner, SecretPersistence,
+    SecretPersistenceExt, SecretValue, Timestamp, Write,
 };
 use serde_json::json;
 
@@ -51,6 +51,135 @@ async fn a_secret_deleted_while_it_is_copied_does_not_stay_in_the_target() {
                 break;
             }
         }
+    }
+}
+
+/// A service deletes secret 5 in the moment in which its write fails. If its row is not gone by
+/// then, it was a mistake.
+#[tokio::test]
+async fn a_failure_of_a_secret_that_a_service_deleted_meanwhile_is_none() {
+    let fails = |done: &Done<'_>| match done {
+        Done::Write(writes) if writes[0].coordinate == name(5) => Some(Error::new(
+            ErrorKind::PendingDeletion,
+            "a delete is under way",
+        )),
+        _ => None,
+    };
+    for saved in [true, false] {
+        let world = World::with(5, 2).await;
+        let process = Process::endless();
+        let (source, configs) = (world.source.clone(), world.configs.clone());
+        let target = Tap::new(world.target.clone(), &process)
+            .failing(fails)
+            .after(move |done| {
+                if let Done::Write(writes) = done
+                    && writes.iter().any(|write| write.coordinate == name(5))
+                {
+                    remove(&source, 5).now_or_never();
+                    if saved {
+                        configs.remove("5");
+                    }
+                }
+            });
+        let source = Tap::new(world.source.clone(), &process);
+        let migration = world.migration_between(source, target, &process);
+        let report = migration.copy().await.unwrap();
+        let failed = u64::from(!saved);
+        assert_eq!(
+            (report.stopped, report.failed),
+            (None, failed),
+            "{report:#?}"
+        );
+        assert_eq!(
+            (report.tally.written, report.tally.withdrawn),
+            (4, 1 - failed)
+        );
+        assert_eq!(contents(&world.target).await, contents(&world.source).await);
+    }
+}
+
+/// A store whose reads do not tell the expiry is asked for it, when the secret may be gone.
+#[tokio::test]
+async fn a_secret_deleted_before_its_expiry_is_asked_for_has_changed() {
+    let world = World::with(5, 8).await;
+    let process = Process::endless();
+    let (store, configs) = (world.source.clone(), world.configs.clone());
+    let source = Tap::new(world.source.clone(), &process)
+        .without_expiry_in_reads()
+        .after(move |done| {
+            if let Done::Read(names) = done
+                && names.contains(&name(5).into())
+            {
+                remove(&store, 5).now_or_never();
+                configs.remove("5");
+            }
+        });
+    let target = Tap::new(world.target.clone(), &process);
+    let migration = world.migration_between(source, target, &process);
+    let report = migration.copy().await.unwrap();
+    assert_complete(&report, "copy");
+    assert_eq!((report.tally.written, report.tally.changed_since), (4, 1));
+    assert_eq!(contents(&world.target).await, contents(&world.source).await);
+}
+
+#[tokio::test]
+async fn an_orphan_that_is_deleted_after_it_was_listed_is_gone_and_not_missing() {
+    let world = World::with(4, 8)
+        .await
+        .decided(Decisions::default().with_orphaned(Orphaned::Copy));
+    put(&world.source, 9, "orphan").await;
+    let process = Process::endless();
+    let store = world.source.clone();
+    // The first read of it is that of the listing.
+    let source = Tap::new(world.source.clone(), &process).after(move |done| {
+        if let Done::Read(names) = done
+            && names.contains(&name(9).into())
+        {
+            remove(&store, 9).now_or_never();
+        }
+    });
+    let target = Tap::new(world.target.clone(), &process);
+    let migration = world.migration_between(source, target, &process);
+    let report = migration.copy().await.unwrap();
+    assert_complete(&report, "copy");
+    assert_eq!((report.tally.written, report.tally.gone), (4, 1));
+    assert_eq!(
+        (report.count(Class::Orphaned), report.count(Class::Missing)),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_delete_that_a_store_refuses_because_it_is_done_withdraws() {
+    for done in [true, false] {
+        let world = World::with(5, 1).await;
+        let process = Process::endless();
+        let (source, twin, configs) = (
+            world.source.clone(),
+            world.target.clone(),
+            world.configs.clone(),
+        );
+        let fails = |done: &Done<'_>| {
+            matches!(done, Done::Delete).then(|| Error::new(ErrorKind::Conflict, "it is changing"))
+        };
+        let target = Tap::new(world.target.clone(), &process)
+            .failing(fails)
+            .after(move |operation| {
+                if let Done::Write(writes) = operation
+                    && writes[0].coordinate == name(5)
+                {
+                    if done {
+                        remove(&twin, 5).now_or_never();
+                    }
+                    remove(&source, 5).now_or_never();
+                    configs.remove("5");
+                }
+            });
+        let source = Tap::new(world.source.clone(), &process);
+        let migration = world.migration_between(source, target, &process);
+        let report = migration.copy().await.unwrap();
+        assert_eq!(report.is_complete(), done, "{report:#?}");
+        assert_eq!(report.tally.withdrawn, u64::from(done));
     }
 }
 

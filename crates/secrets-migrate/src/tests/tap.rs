@@ -11,7 +11,9 @@ use secret_persistence_core::{
 };
 use tokio::sync::Notify;
 
-use crate::{Counts, Journal, JournalEntry, Mention, MigrateResult, Note, Run, Select, Transition};
+use crate::{
+    Counts, Journal, JournalEntry, Mention, MigrateResult, Note, Run, Select, Sharing, Transition,
+};
 
 /// Counts the operations on stores and journal of one process, and ends it at one of them: from that
 /// one on nothing is answered, and nothing is done but perhaps that very one.
@@ -265,6 +267,7 @@ pub(super) struct TapJournal {
     process: Arc<Process>,
     connection: tokio::sync::Mutex<()>,
     largest_page: AtomicU64,
+    sharing: Option<Arc<dyn Sharing>>,
 }
 
 impl TapJournal {
@@ -274,7 +277,13 @@ impl TapJournal {
             process: Arc::clone(process),
             connection: tokio::sync::Mutex::default(),
             largest_page: AtomicU64::new(0),
+            sharing: None,
         }
+    }
+
+    pub(super) fn with_sharing(mut self, sharing: Arc<dyn Sharing>) -> Self {
+        self.sharing = Some(sharing);
+        self
     }
 
     /// The most entries that were ever asked for, given or noted at once.
@@ -352,5 +361,9 @@ impl Journal for TapJournal {
 
     async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>> {
         self.alone(self.journal.notes(after, limit)).await
+    }
+
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        self.sharing.as_deref()
     }
 }

@@ -1,0 +1,607 @@
+//! What the store knows about each secret that configurations point at: never a value.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
+use secret_persistence_core::connector::{Problem, ResolveReferences};
+use secret_persistence_core::{
+    Coordinate, Entry, Error, ErrorKind, ManagedCoordinate, SecretPersistence, StorageId, Timestamp,
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::holdings::{Held, Holding, Means, resolved};
+use crate::job::limited;
+use crate::session::page_after;
+use crate::workspaces::Workspaces;
+use crate::{Cancellation, ConfigSource, MigrateOptions, MigrateResult, Storage};
+
+/// Lists the secrets that configurations point at, with their age, expiry and owner.
+///
+/// It reads configurations in pages and asks the store about each name of a page once, with
+/// [`describe`](SecretPersistence::describe): nothing is changed, and memory does not depend on the
+/// number of configurations. No value is read, except where a store has no other way to describe one
+/// (Vault's KV 1), and none is shown. A coordinate names one value for ever, so the time
+/// at which it was created is the time at which the value was last changed.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use std::sync::Arc;
+///
+/// use secret_persistence_core::{ManagedCoordinate, Memory, SecretPersistenceExt, SecretValue, Write};
+/// use secret_persistence_migrate::{ConfigRow, Inventory, MemoryConfigs, Standing};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Arc::new(Memory::new());
+/// let name = ManagedCoordinate::parse("airbyte_workspace_1_secret_2_v1")?;
+/// store.write(Write::new(name.clone(), SecretValue::new("hunter2".to_owned()))).await?;
+/// let row = ConfigRow::new("7", json!({"password": {"_secret": name.as_str()}}));
+/// let inventory = Inventory::new(store)
+///     .with_configs(Arc::new(MemoryConfigs::new("connectors", vec![row])?));
+/// let mut places = Vec::new();
+/// let report = inventory
+///     .run(&mut |secret| {
+///         assert_eq!(secret.standing, Standing::Present);
+///         places.push(secret.place.clone());
+///         ControlFlow::Continue(())
+///     })
+///     .await?;
+/// assert_eq!((report.listed, report.is_complete()), (1, true));
+/// assert_eq!(places, ["/password"]);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Inventory {
+    store: Arc<dyn SecretPersistence>,
+    configs: Vec<Arc<dyn ConfigSource>>,
+    references: Option<Arc<dyn ResolveReferences>>,
+    storages: BTreeSet<String>,
+    filter: SecretFilter,
+    restores: bool,
+    options: MigrateOptions,
+    cancellation: Cancellation,
+}
+
+/// Which secrets an [`Inventory`] lists: those that meet every condition.
+///
+/// What nobody knows leaves no secret out: one without a known time meets every condition on it,
+/// because it may be one of those that are looked for. A secret that the store describes without an
+/// expiry never expires.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SecretFilter {
+    /// Created at this time or later.
+    pub created_from: Option<Timestamp>,
+    /// Created at this time or earlier.
+    pub created_until: Option<Timestamp>,
+    /// Expires at this time or earlier, or has expired.
+    pub expires_until: Option<Timestamp>,
+    /// Of one of these workspaces, by the row's base id or by the name of the secret; all if empty.
+    /// A secret belongs to none of them only if the row or the name says so.
+    pub workspaces: BTreeSet<Uuid>,
+    /// Not in another storage than the inventory's store.
+    pub in_store: bool,
+    /// Not [`Standing::Present`]: what a connector may lack.
+    pub not_present: bool,
+}
+
+/// One secret at one place of one configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SecretAt {
+    /// The configuration: its source and its id there.
+    pub configuration: String,
+    /// The place in the configuration, as a JSON pointer (`/credentials/0/password`); empty for a bare coordinate.
+    pub place: String,
+    /// The base id of the row, as a rule the workspace, if the source has it.
+    pub base_id: Option<String>,
+    /// The name of the secret; `None` if the place is unreadable.
+    pub coordinate: Option<String>,
+    /// The storage id that the configuration or the reference names.
+    pub storage: Option<String>,
+    /// What is known about it.
+    pub standing: Standing,
+    /// When the value was written, if the store records it.
+    pub created: Option<Timestamp>,
+    /// Seconds since then; 0 if the store's clock is ahead.
+    pub age_seconds: Option<u64>,
+    /// When it may be deleted, if ever.
+    pub expires: Option<Timestamp>,
+    /// The installation that wrote it, if the store records it.
+    pub owner: Option<String>,
+    /// Why nothing is known about it, if something failed.
+    pub detail: Option<String>,
+}
+
+/// What is known about a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Standing {
+    /// In another storage, which is not asked.
+    Elsewhere,
+    /// A name that others manage, which the store is not asked about.
+    External,
+    /// The store does not have it.
+    Missing,
+    /// Scheduled for deletion.
+    PendingDeletion,
+    /// The store has it.
+    Present,
+    /// It was scheduled for deletion, and this run has restored it.
+    Restored,
+    /// The store failed to describe it.
+    Undescribed,
+    /// The place does not say which secret it is. A configuration with a malformed pointer lists
+    /// only its malformed ones: none of its other places is known.
+    Unreadable,
+}
+
+impl Standing {
+    /// The standing in `snake_case`, stable, for reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Elsewhere => "elsewhere",
+            Self::External => "external",
+            Self::Missing => "missing",
+            Self::PendingDeletion => "pending_deletion",
+            Self::Present => "present",
+            Self::Restored => "restored",
+            Self::Undescribed => "undescribed",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// What an [`Inventory`] counted. Everything after `places` counts listed secrets only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct InventoryReport {
+    /// Rows that were read.
+    pub configurations: u64,
+    /// Places with a pointer, and bare coordinates.
+    pub places: u64,
+    /// Secrets that meet the conditions, once for each place.
+    pub listed: u64,
+    /// Of those, without a known creation time.
+    pub unknown_age: u64,
+    /// Of those, [`Standing::Elsewhere`].
+    pub elsewhere: u64,
+    /// Of those, [`Standing::External`].
+    pub external: u64,
+    /// Of those, [`Standing::Missing`].
+    pub missing: u64,
+    /// Of those, [`Standing::PendingDeletion`].
+    pub pending_deletion: u64,
+    /// Of those, [`Standing::Restored`].
+    pub restored: u64,
+    /// Of those, [`Standing::Undescribed`].
+    pub undescribed: u64,
+    /// Of those, [`Standing::Unreadable`].
+    pub unreadable: u64,
+    /// Whether the run was stopped before it had read everything.
+    pub stopped: bool,
+}
+
+impl InventoryReport {
+    /// Whether everything was read and every secret could be identified and described.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.stopped && self.undescribed == 0 && self.unreadable == 0
+    }
+}
+
+impl Inventory {
+    /// Of the secrets in this store. Pointers without a storage id are in it.
+    #[must_use]
+    pub fn new(store: Arc<dyn SecretPersistence>) -> Self {
+        Self {
+            store,
+            configs: Vec::new(),
+            references: None,
+            storages: BTreeSet::new(),
+            filter: SecretFilter::default(),
+            restores: false,
+            options: MigrateOptions::default(),
+            cancellation: Cancellation::new(),
+        }
+    }
+
+    /// Adds a source of configurations.
+    #[must_use]
+    pub fn with_configs(mut self, configs: Arc<dyn ConfigSource>) -> Self {
+        self.configs.push(configs);
+        self
+    }
+
+    /// Sets how reference ids are resolved. Without it, a place with a reference id is unreadable.
+    #[must_use]
+    pub fn with_references(mut self, references: Arc<dyn ResolveReferences>) -> Self {
+        self.references = Some(references);
+        self
+    }
+
+    /// Says that this storage id means the store too. Secrets of every other id are
+    /// [`Standing::Elsewhere`].
+    #[must_use]
+    pub fn with_storage(mut self, id: impl Into<String>) -> Self {
+        self.storages.insert(id.into());
+        self
+    }
+
+    /// Sets which secrets are listed.
+    #[must_use]
+    pub fn with_filter(mut self, filter: SecretFilter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Sets whether secrets that are scheduled for deletion are restored, if they meet the condition on
+    /// workspaces: after the configurations were restored from a backup, they name what was replaced
+    /// since. Without this, nothing is changed.
+    ///
+    /// A restored secret is described again. If a store fails to restore one, it stays
+    /// [`Standing::PendingDeletion`], with the reason.
+    #[must_use]
+    pub fn with_restoring(mut self, restores: bool) -> Self {
+        self.restores = restores;
+        self
+    }
+
+    /// Sets the options, of which page, concurrency and requests per second apply.
+    #[must_use]
+    pub fn with_options(mut self, options: MigrateOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets the token that stops the run between two pages.
+    #[must_use]
+    pub fn with_cancellation(mut self, cancellation: Cancellation) -> Self {
+        self.cancellation = cancellation;
+        self
+    }
+
+    /// Lists every secret in the order of the configurations, until `each` breaks.
+    ///
+    /// # Errors
+    /// If configurations or references cannot be read, and if the store answers nothing about a
+    /// whole page because it is unavailable or refuses the credentials. A failure of single secrets
+    /// is their [`Standing`].
+    pub async fn run(
+        &self,
+        each: &mut (dyn FnMut(&SecretAt) -> ControlFlow<()> + Send),
+    ) -> MigrateResult<InventoryReport> {
+        let mut run = Run {
+            inventory: self,
+            store: limited(&self.store, &self.options),
+            workspaces: Workspaces::new(self.filter.workspaces.iter().copied()),
+            now: Timestamp::now(),
+            answered: false,
+            report: InventoryReport::default(),
+        };
+        for source in &self.configs {
+            let mut after = None;
+            loop {
+                if self.cancellation.is_cancelled() {
+                    run.report.stopped = true;
+                    return Ok(run.report);
+                }
+                let page = page_after(&**source, after.as_ref(), &self.options).await?;
+                let decide = |id: &StorageId| {
+                    let is_ours = self.storages.contains(id.as_str());
+                    Some(if is_ours {
+                        Storage::Move
+                    } else {
+                        Storage::Leave
+                    })
+                };
+                let references = self.references.as_deref();
+                let holdings = resolved(references, &decide, &**source, page.rows).await?;
+                if run.page(&holdings, each).await?.is_break() {
+                    run.report.stopped = true;
+                    return Ok(run.report);
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(run.report)
+    }
+}
+
+impl fmt::Debug for Inventory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inventory")
+            .field("store", &format_args!("{}", self.store))
+            .field("configs", &self.configs)
+            .field("references", &self.references.is_some())
+            .field("storages", &self.storages)
+            .field("filter", &self.filter)
+            .field("restores", &self.restores)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A run that is under way.
+struct Run<'i> {
+    inventory: &'i Inventory,
+    store: Arc<dyn SecretPersistence>,
+    workspaces: Workspaces,
+    now: Timestamp,
+    /// Whether the store has answered about any secret.
+    answered: bool,
+    report: InventoryReport,
+}
+
+/// What the store said about the names of a page.
+type Described = BTreeMap<ManagedCoordinate, Result<Entry, Error>>;
+
+/// What a store said that was asked to restore a name.
+type Restored = BTreeMap<ManagedCoordinate, Result<(), Error>>;
+
+impl Run<'_> {
+    async fn page(
+        &mut self,
+        holdings: &[Holding],
+        each: &mut (dyn FnMut(&SecretAt) -> ControlFlow<()> + Send),
+    ) -> MigrateResult<ControlFlow<()>> {
+        let mut names = BTreeSet::new();
+        for holding in holdings {
+            for held in &holding.held {
+                if let Some(Coordinate::Managed(name)) = held.coordinate()
+                    && self.workspaces.have(holding.row.base_id, Some(name))
+                {
+                    names.insert(name.clone());
+                }
+            }
+        }
+        let mut described = self.described(names).await?;
+        let restored = self.restored(&mut described).await?;
+        for holding in holdings {
+            self.report.configurations += 1;
+            for held in &holding.held {
+                self.report.places += 1;
+                let name = named(held).and_then(Coordinate::managed);
+                if !self.workspaces.have(holding.row.base_id, name) {
+                    continue;
+                }
+                if self
+                    .list(&self.secret(holding, held, &described, &restored), each)
+                    .is_break()
+                {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            for problem in &holding.problems {
+                self.report.places += 1;
+                if self.workspaces.have(holding.row.base_id, None)
+                    && self.list(&unreadable(holding, problem), each).is_break()
+                {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Asks the store about each name, several at a time.
+    async fn described(&mut self, names: BTreeSet<ManagedCoordinate>) -> MigrateResult<Described> {
+        let mut requests: Vec<BoxFuture<'_, (ManagedCoordinate, Result<Entry, Error>)>> =
+            Vec::with_capacity(names.len());
+        for name in names {
+            let store = &self.store;
+            requests.push(Box::pin(async move {
+                let entry = store.describe(&name).await;
+                (name, entry)
+            }));
+        }
+        // The limit layer waits for permits; this only bounds the requests that wait.
+        let most = self.store.capabilities().concurrency.max(1);
+        let described: Described = stream::iter(requests)
+            .buffer_unordered(most)
+            .collect()
+            .await;
+        let mut failures = described
+            .values()
+            .filter_map(|entry| entry.as_ref().err())
+            .filter(|error| !is_answer(error));
+        let first = failures.next();
+        let failed = failures.count() + usize::from(first.is_some());
+        if let Some(error) = first
+            && failed == described.len()
+            && (!self.answered || is_of_store(error))
+        {
+            return Err(error.clone().into());
+        }
+        self.answered |= failed < described.len();
+        Ok(described)
+    }
+
+    /// Restores what is scheduled for deletion, and describes it again.
+    async fn restored(&mut self, described: &mut Described) -> MigrateResult<Restored> {
+        if !self.inventory.restores {
+            return Ok(Restored::new());
+        }
+        let pending = described.iter().filter(|(_, entry)| match entry {
+            Ok(entry) => entry.pending_deletion,
+            Err(error) => error.kind() == ErrorKind::PendingDeletion,
+        });
+        let mut requests: Vec<BoxFuture<'_, (ManagedCoordinate, Result<(), Error>)>> = Vec::new();
+        for (name, _) in pending {
+            let (store, name) = (&self.store, name.clone());
+            requests.push(Box::pin(async move {
+                let restored = store.restore(&name).await;
+                (name, restored)
+            }));
+        }
+        let most = self.store.capabilities().concurrency.max(1);
+        let restored: Restored = stream::iter(requests)
+            .buffer_unordered(most)
+            .collect()
+            .await;
+        let back = restored.iter().filter(|(_, result)| result.is_ok());
+        let back = back.map(|(name, _)| name.clone()).collect();
+        described.extend(self.described(back).await?);
+        Ok(restored)
+    }
+
+    fn secret(
+        &self,
+        holding: &Holding,
+        held: &Held,
+        described: &Described,
+        restored: &Restored,
+    ) -> SecretAt {
+        let mut secret = SecretAt {
+            coordinate: named(held).map(|name| name.as_str().to_owned()),
+            storage: held.storage.as_ref().map(|id| id.as_str().to_owned()),
+            ..blank(holding, held.place.as_str(), Standing::Elsewhere)
+        };
+        match held.coordinate() {
+            None => {}
+            Some(Coordinate::External(_)) => secret.standing = Standing::External,
+            Some(Coordinate::Managed(name)) => match described.get(name) {
+                Some(Ok(entry)) => self.describe(&mut secret, entry),
+                Some(Err(error)) => {
+                    secret.standing = match error.kind() {
+                        ErrorKind::NotFound => Standing::Missing,
+                        ErrorKind::PendingDeletion => Standing::PendingDeletion,
+                        _ => {
+                            secret.detail = Some(error.to_string());
+                            Standing::Undescribed
+                        }
+                    };
+                }
+                // Every name that the filter admits was asked about.
+                None => secret.standing = Standing::Undescribed,
+            },
+        }
+        let name = held.coordinate().and_then(Coordinate::managed);
+        match (name.and_then(|name| restored.get(name)), secret.standing) {
+            (Some(Ok(())), Standing::Present) => secret.standing = Standing::Restored,
+            (Some(Err(error)), Standing::PendingDeletion) => {
+                secret.detail = Some(error.to_string());
+            }
+            _ => {}
+        }
+        secret
+    }
+
+    fn describe(&self, secret: &mut SecretAt, entry: &Entry) {
+        secret.standing = if entry.pending_deletion {
+            Standing::PendingDeletion
+        } else {
+            Standing::Present
+        };
+        secret.created = entry.created;
+        secret.age_seconds = entry.created.map(|created| {
+            let age = self.now.unix_seconds() - created.unix_seconds();
+            u64::try_from(age).unwrap_or_default()
+        });
+        secret.expires = entry.expires;
+        secret.owner.clone_from(&entry.owner);
+    }
+
+    fn list(
+        &mut self,
+        secret: &SecretAt,
+        each: &mut (dyn FnMut(&SecretAt) -> ControlFlow<()> + Send),
+    ) -> ControlFlow<()> {
+        if !self.inventory.filter.admits(secret) {
+            return ControlFlow::Continue(());
+        }
+        let report = &mut self.report;
+        report.listed += 1;
+        report.unknown_age += u64::from(secret.created.is_none());
+        match secret.standing {
+            Standing::Elsewhere => report.elsewhere += 1,
+            Standing::External => report.external += 1,
+            Standing::Missing => report.missing += 1,
+            Standing::PendingDeletion => report.pending_deletion += 1,
+            Standing::Present => {}
+            Standing::Restored => report.restored += 1,
+            Standing::Undescribed => report.undescribed += 1,
+            Standing::Unreadable => report.unreadable += 1,
+        }
+        each(secret)
+    }
+}
+
+impl SecretFilter {
+    fn admits(&self, secret: &SecretAt) -> bool {
+        let is_told = matches!(
+            secret.standing,
+            Standing::Present | Standing::PendingDeletion | Standing::Restored
+        );
+        let is_created = secret.created.is_none_or(|created| {
+            self.created_from.is_none_or(|from| created >= from)
+                && self.created_until.is_none_or(|until| created <= until)
+        });
+        let expires = self
+            .expires_until
+            .is_none_or(|until| secret.expires.map_or(!is_told, |expires| expires <= until));
+        let is_present = secret.standing == Standing::Present;
+        is_created
+            && expires
+            && !(self.not_present && is_present)
+            && !(self.in_store && secret.standing == Standing::Elsewhere)
+    }
+}
+
+/// The name at a place, in whichever storage.
+fn named(held: &Held) -> Option<&Coordinate> {
+    match &held.means {
+        Means::Elsewhere { coordinate, .. } | Means::Secret { coordinate, .. } => Some(coordinate),
+        // Every storage id is decided here, and no workspace is left out.
+        Means::OtherWorkspace(_) | Means::Undecided(_) => None,
+    }
+}
+
+fn unreadable(holding: &Holding, problem: &Problem) -> SecretAt {
+    SecretAt {
+        coordinate: problem.coordinate().map(str::to_owned),
+        detail: Some(problem.message().to_owned()),
+        ..blank(holding, problem.place().as_str(), Standing::Unreadable)
+    }
+}
+
+fn blank(holding: &Holding, place: &str, standing: Standing) -> SecretAt {
+    SecretAt {
+        configuration: holding.key.clone(),
+        place: place.to_owned(),
+        base_id: holding.row.base_id.map(|id| id.to_string()),
+        coordinate: None,
+        storage: None,
+        standing,
+        created: None,
+        age_seconds: None,
+        expires: None,
+        owner: None,
+        detail: None,
+    }
+}
+
+/// Whether an error tells about the secret, and not that nothing can be told.
+fn is_answer(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::PendingDeletion
+    )
+}
+
+/// Whether the next page would fail in the same way.
+fn is_of_store(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unauthenticated | ErrorKind::Unavailable
+    )
+}

@@ -1,0 +1,130 @@
+//! The claim of a process on a page.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::future::{Either, select};
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use crate::{Claim, MigrateResult, Sharing, Stop, Transition};
+
+/// A page that this process has claimed.
+#[derive(Debug)]
+pub(crate) struct Held<'s> {
+    pub(super) sharing: &'s dyn Sharing,
+    pub(super) claim: Claim,
+    /// When it was last known to last; `None` if the journal could not say so.
+    renewed: Mutex<Option<Moment>>,
+    progress: AtomicU64,
+}
+
+/// A time on two clocks, of which one stands still while the machine sleeps and the other may be set, and
+/// the journal's session then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(Instant, SystemTime, u64);
+
+impl Moment {
+    pub(crate) fn now(sharing: &dyn Sharing) -> Self {
+        Self(Instant::now(), SystemTime::now(), sharing.session())
+    }
+
+    fn is_within(self, length: Duration) -> bool {
+        self.0.elapsed() < length && self.1.elapsed().is_ok_and(|elapsed| elapsed < length)
+    }
+}
+
+impl<'s> Held<'s> {
+    /// A claim that was asked for at this time.
+    pub(crate) fn new(sharing: &'s dyn Sharing, claim: Claim, asked: Moment) -> Arc<Self> {
+        Arc::new(Self {
+            sharing,
+            claim,
+            renewed: Mutex::new(Some(asked)),
+            progress: AtomicU64::new(0),
+        })
+    }
+
+    /// The claim itself.
+    pub(crate) fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    /// Notes that a request has returned.
+    pub(crate) fn progressed(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks the journal whether the page still is this process's, unless it was a moment ago, in the same
+    /// session.
+    pub(crate) async fn check(&self) -> MigrateResult<()> {
+        let renewed = *self.renewed.lock();
+        let is_known = renewed.is_some_and(|moment| {
+            moment.is_within(self.claim.lease / 3) && moment.2 == self.sharing.session()
+        });
+        if is_known {
+            return Ok(());
+        }
+        self.renew().await
+    }
+
+    /// Writes transitions of the page, also after its end.
+    pub(crate) async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
+        // Renews the page, but not the pass, which another command may replace when it has lapsed.
+        self.sharing.advance_under(self.claim, transitions).await
+    }
+
+    /// Writes the last transitions of the page, and what all processes must know of it.
+    pub(crate) async fn finish(
+        &self,
+        transitions: &[Transition],
+        found: Option<Stop>,
+    ) -> MigrateResult<()> {
+        self.sharing.finish(self.claim, transitions, found).await
+    }
+
+    /// Writes transitions, and gives the page back for another process to end.
+    pub(crate) async fn leave(&self, transitions: &[Transition]) -> MigrateResult<()> {
+        self.advance(transitions).await?;
+        self.sharing.release(self.claim).await
+    }
+
+    /// Asks the journal whether the page still is this process's.
+    pub(crate) async fn renew(&self) -> MigrateResult<()> {
+        let asked = Moment::now(self.sharing);
+        let renewed = self.sharing.renew(self.claim).await;
+        *self.renewed.lock() = renewed.is_ok().then_some(asked);
+        renewed
+    }
+
+    /// Runs work, and renews the claim whenever it has made progress.
+    pub(super) async fn during<T>(
+        &self,
+        work: impl Future<Output = MigrateResult<T>>,
+    ) -> MigrateResult<T> {
+        let renewals = async {
+            let mut seen = 0;
+            loop {
+                sleep(self.claim.lease / 4).await;
+                let progress = self.progress.load(Ordering::Relaxed);
+                // What fails here fails again where it matters.
+                if progress != seen && self.renew().await.is_ok() {
+                    seen = progress;
+                }
+            }
+        };
+        let (work, renewals) = (std::pin::pin!(work), std::pin::pin!(renewals));
+        match select(work, renewals).await {
+            Either::Left((result, _)) => result,
+            Either::Right((never, _)) => never,
+        }
+    }
+}
+
+/// Checks the page, where the journal is shared.
+pub(crate) async fn check(held: Option<&Held<'_>>) -> MigrateResult<()> {
+    match held {
+        None => Ok(()),
+        Some(held) => held.check().await,
+    }
+}

@@ -1,0 +1,87 @@
+//! Tables as sources of configurations.
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+
+use crate::{Access, ConfigSource, sources};
+
+/// A table in a file.
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    async fn with(rows: &str) -> Self {
+        let site = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        site.sql("CREATE TABLE actor (id TEXT, configuration TEXT, hmac_key TEXT)")
+            .await;
+        site.sql(&format!("INSERT INTO actor VALUES {rows}")).await;
+        site
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("rows.db")
+    }
+
+    async fn sql(&self, sql: &str) {
+        let options = SqliteConnectOptions::new()
+            .filename(self.path())
+            .create_if_missing(true);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    }
+
+    async fn open(&self, columns: &str) -> std::sync::Arc<dyn ConfigSource> {
+        let place = format!(
+            "sqlite:{}?table=actor&id=id&{columns}",
+            self.path().display()
+        );
+        sources::open(&place, &|_| None, Access::ReadOnly)
+            .await
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_deleted_between_two_pages_hides_no_other() {
+    let site =
+        Site::with("('a', '{}', ''), ('b', '{}', ''), ('c', '{}', ''), ('d', '{}', '')").await;
+    let source = site.open("configuration=configuration").await;
+    let mut read = Vec::new();
+    let mut after = None;
+    for deleted in ["", "DELETE FROM actor WHERE id = 'b'", ""] {
+        if !deleted.is_empty() {
+            site.sql(deleted).await;
+        }
+        let page = source.page(after.as_ref(), 2).await.unwrap();
+        read.extend(page.rows.into_iter().map(|row| row.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    // The first page ends with b.
+    assert!(after.is_none());
+    assert_eq!(read, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn two_columns_and_two_conditions_are_told_apart() {
+    let site = Site::with("('a', '{}', '{}')").await;
+    let plain = site.open("configuration=configuration").await;
+    let other = site.open("configuration=hmac_key").await;
+    let some = site
+        .open("configuration=configuration&where=id > 'b'")
+        .await;
+    assert!(plain.to_string().ends_with(" \"actor\""), "{plain}");
+    assert_ne!(plain.to_string(), other.to_string());
+    // The same source, of which less is read.
+    assert_eq!(plain.to_string(), some.to_string());
+    assert_ne!(plain.reads(), some.reads());
+}

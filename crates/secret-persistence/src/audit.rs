@@ -1,57 +1,70 @@
-//! The audit sinks that settings can select: a file or the log.
+//! The audit sinks that settings can select: the ledger, a file or the log.
 
 use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secret_persistence_core::settings::SettingMap;
 use secret_persistence_core::{
     AuditEvent, AuditMode, AuditSink, Error, ErrorKind, Result, StorageId,
 };
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
-use crate::settings::{audit_mode, invalid};
+use crate::ledger;
+use crate::settings::{Environment, Settings, audit_mode, invalid};
 
 /// Returns the sink of the settings or of the program, and what happens if it fails.
 ///
 /// # Errors
 /// `InvalidConfig` if `required` is set but only the log is available, because a lost log line goes
 /// unnoticed.
-pub(crate) fn sink(
-    values: &SettingMap,
+pub(crate) async fn sink(
+    settings: &Settings,
     given: Option<Arc<dyn AuditSink>>,
 ) -> Result<Option<(Arc<dyn AuditSink>, AuditMode)>> {
+    let values = settings.common();
     let mode = audit_mode(values)?;
-    let sink = match (given, values.text("audit-file")) {
-        (Some(_), Some(_)) => {
+    let sink = match (given, values.text("audit-file"), values.text("ledger")) {
+        (Some(sink), None, None) => Some(sink),
+        (None, Some(path), None) => Some(Arc::new(AuditFile::new(path)) as Arc<dyn AuditSink>),
+        (None, None, Some(url)) => {
+            let values = match settings.ledger() {
+                Some(values) => values.clone(),
+                None => ledger::settings(url, &Environment::empty())?,
+            };
+            Some(ledger::open(&values, mode.unwrap_or(AuditMode::Required)).await?)
+        }
+        (None, None, None) => None,
+        _ => {
             return Err(invalid(
-                "`audit-file` and the program's audit sink exclude each other",
+                "`audit-file`, `ledger` and the program's audit sink exclude each other",
             ));
         }
-        (Some(sink), None) => Some(sink),
-        (None, Some(path)) => Some(Arc::new(AuditFile::new(path)) as Arc<dyn AuditSink>),
-        (None, None) => None,
     };
     match (sink, mode) {
-        // A configured file or sink implies that events are wanted.
+        // A configured place or sink implies that events are wanted.
         (Some(sink), mode) => Ok(Some((sink, mode.unwrap_or(AuditMode::Required)))),
         (None, None) => Ok(None),
         (None, Some(AuditMode::BestEffort)) => {
             Ok(Some((Arc::new(AuditLog), AuditMode::BestEffort)))
         }
         (None, Some(_)) => Err(invalid(
-            "`audit` is required, but there is neither a file nor a sink for audit events",
+            "`audit` is required, but there is neither a ledger nor a file nor a sink for audit events",
         )
-        .with_hint("set SECRETS_AUDIT_FILE, or pass a sink with StoresSettings::with_audit_sink")),
+        .with_hint(
+            "set SECRETS_LEDGER or SECRETS_AUDIT_FILE, or pass a sink with StoresSettings::with_audit_sink",
+        )),
     }
 }
 
 /// Appends audit events to a file, one JSON object per line. Each call reopens the file, so that it
-/// can be rotated; a missing file is created for its owner only. A line is written in one piece and
-/// is on disk when the call returns.
+/// can be rotated; a missing file is created for its owner only. The lines of a call are one write,
+/// and on disk when it returns. What a write has left unfinished, as on a full disk, stays a line of
+/// its own: the next call ends it first.
 pub struct AuditFile {
     path: PathBuf,
     /// One writer at a time, so that lines of concurrent calls do not mix.
@@ -67,19 +80,65 @@ impl AuditFile {
         }
     }
 
-    async fn append(&self, lines: &[u8]) -> std::io::Result<()> {
+    async fn append(&self, lines: String) -> io::Result<()> {
         let _alone = self.writing.lock().await;
-        let mut file = options().open(&self.path).await?;
-        file.write_all(lines).await?;
-        file.sync_data().await
+        let path = self.path.clone();
+        // Not tokio's file, whose buffer would divide a large write.
+        spawn_blocking(move || append(&path, lines))
+            .await
+            .map_err(io::Error::other)?
     }
 }
 
-fn options() -> tokio::fs::OpenOptions {
-    let mut options = tokio::fs::OpenOptions::new();
+fn append(path: &Path, mut lines: String) -> io::Result<()> {
+    let is_new = !path.exists();
+    let mut file = options().open(path)?;
+    if is_new {
+        // The name must survive a power failure too.
+        sync_folder(path)?;
+    }
+    if is_cut_off(path)? {
+        lines.insert(0, '\n');
+    }
+    file.write_all(lines.as_bytes())?;
+    file.sync_data()
+}
+
+/// Whether the file does not end with a whole line. One that may only be written cannot be asked, and
+/// a pipe or a device has no end.
+fn is_cut_off(path: &Path) -> io::Result<bool> {
+    if !path.metadata()?.is_file() {
+        return Ok(false);
+    }
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        file => file?,
+    };
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(not(unix)) {
+        // Only Unix opens folders.
+        return Ok(());
+    }
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
-    options.mode(0o600);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
 
@@ -87,7 +146,7 @@ fn options() -> tokio::fs::OpenOptions {
 impl AuditSink for AuditFile {
     async fn record(&self, events: &[AuditEvent]) -> Result<()> {
         let lines: String = events.iter().map(line).collect();
-        self.append(lines.as_bytes())
+        self.append(lines)
             .await
             .map_err(|error| unwritable(&self.path, error))
     }
@@ -106,12 +165,15 @@ fn line(event: &AuditEvent) -> String {
         "operation": event.operation.as_str(),
         "storage_id": event.location.storage_id.as_ref().map(StorageId::as_str),
         "coordinate": event.location.coordinate.as_str(),
+        "places": event.places,
+        "places_omitted": event.places_omitted,
+        "request": event.request.as_deref(),
         "failure": event.failure.map(ErrorKind::as_str),
     });
     format!("{line}\n")
 }
 
-fn unwritable(path: &Path, error: std::io::Error) -> Error {
+fn unwritable(path: &Path, error: io::Error) -> Error {
     Error::new(
         ErrorKind::Unavailable,
         format!("audit events cannot be written to {}", path.display()),
@@ -137,10 +199,40 @@ impl AuditSink for AuditLog {
                 operation = event.operation.as_str(),
                 storage_id = event.location.storage_id.as_ref().map(StorageId::as_str),
                 coordinate = %event.location.coordinate,
+                places = ?event.places,
+                places_omitted = event.places_omitted,
+                request = event.request.as_deref(),
                 failure = event.failure.map(ErrorKind::as_str),
                 "audit"
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secret_persistence_core::{Actor, Coordinate, Operation};
+
+    use super::*;
+
+    /// A reader of lines would lose the event after a full disk, too.
+    #[tokio::test]
+    async fn a_line_after_one_that_was_cut_off_is_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let file = AuditFile::new(&path);
+        let coordinate = Coordinate::parse("airbyte_workspace_1_secret_2_v1").unwrap();
+        let event = AuditEvent::new(Actor::new("maria"), Operation::Read, coordinate);
+        file.record(std::slice::from_ref(&event)).await.unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{whole}{}", &whole[..20])).unwrap();
+        file.record(&[event.clone(), event]).await.unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        let whole = whole.trim_end();
+        assert_eq!(lines, [whole, &whole[..20], whole, whole]);
+        assert!(text.ends_with('\n'));
     }
 }

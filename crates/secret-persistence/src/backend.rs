@@ -100,17 +100,21 @@ pub(crate) fn built_in() -> Vec<Backend> {
 /// `InvalidConfig` if it is not built in.
 pub(crate) fn of(kind: Kind) -> Result<Backend> {
     let found = built_in().into_iter().find(|backend| backend.kind == kind);
-    found.ok_or_else(|| {
-        invalid(format!("the backend for {kind} is not built in"))
-            .with_hint(format!("build with --features {}", kind.feature()))
+    found.ok_or_else(|| match kind.feature() {
+        Some(feature) => invalid(format!("the backend for {kind} is not built in"))
+            .with_hint(format!("build with --features {feature}")),
+        None => invalid(format!("the backend for {kind} is not one of this crate")),
     })
 }
 
-/// The backend of a URL.
+/// The backend of a URL. `others` are schemes that would be valid too, for the hint.
 ///
 /// # Errors
 /// `InvalidConfig` for a scheme without a backend.
-pub(crate) fn of_scheme(url: &StoreUrl) -> Result<Backend> {
+pub(crate) fn of_scheme(
+    url: &StoreUrl,
+    others: impl Iterator<Item = &'static str>,
+) -> Result<Backend> {
     let scheme = url.scheme();
     let mut backends = built_in();
     match backends
@@ -118,7 +122,7 @@ pub(crate) fn of_scheme(url: &StoreUrl) -> Result<Backend> {
         .position(|backend| backend.settings.schemes().contains(&scheme))
     {
         Some(at) => Ok(backends.swap_remove(at)),
-        None => Err(no_scheme(scheme, &backends)),
+        None => Err(no_scheme(scheme, &backends, others)),
     }
 }
 
@@ -133,7 +137,16 @@ const FEATURES: [(&str, &str); 7] = [
     ("vault", "vault"),
 ];
 
-fn no_scheme(scheme: &str, backends: &[Backend]) -> Error {
+/// Whether a scheme belongs to a store of this crate, built in or not.
+pub(crate) fn is_ours(scheme: &str) -> bool {
+    FEATURES.iter().any(|(known, _)| *known == scheme)
+}
+
+fn no_scheme(
+    scheme: &str,
+    backends: &[Backend],
+    others: impl Iterator<Item = &'static str>,
+) -> Error {
     if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
         return invalid(format!("the backend for {scheme} is not built in"))
             .with_hint(format!("build with --features {feature}"));
@@ -146,6 +159,7 @@ fn no_scheme(scheme: &str, backends: &[Backend]) -> Error {
         .iter()
         .flat_map(|backend| backend.settings.schemes())
         .copied()
+        .chain(others)
         .collect();
     // Shows only short words, because a longer text may be a pasted credential.
     let shown = scheme.len() <= 12 && scheme.bytes().all(|byte| byte.is_ascii_lowercase());

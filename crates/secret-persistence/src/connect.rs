@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use secret_persistence_core::layer::{Layers, Stack};
+use secret_persistence_core::rates::SharedRates;
 use secret_persistence_core::{Error, Operation, Owner, Result, SecretPersistence};
 
+use crate::limit_shared::rates;
 use crate::settings::{Layering, Settings};
 
 /// Opens the store in the settings, with the layers in the settings.
@@ -44,12 +46,13 @@ use crate::settings::{Layering, Settings};
 pub async fn connect(settings: Settings) -> Result<Arc<dyn SecretPersistence>> {
     let layering = Layering::of(&settings)?;
     let owner = settings.owner()?;
+    let rates = rates(&settings)?;
     let layers = match settings.mirror() {
-        None => Layers::over(stack(&settings, owner).await?),
+        None => Layers::over(stack(&settings, owner, rates).await?),
         Some(mirror) => {
             // Report errors of the first store before connecting to the second.
-            let primary = stack(&settings, owner.clone()).await?;
-            let secondary = stack(mirror, owner).await?;
+            let primary = stack(&settings, owner.clone(), rates.clone()).await?;
+            let secondary = stack(mirror, owner, rates).await?;
             Layers::mirror(primary, secondary)
         }
     };
@@ -60,24 +63,30 @@ pub async fn connect(settings: Settings) -> Result<Arc<dyn SecretPersistence>> {
 }
 
 /// One store with its own layers.
-async fn stack(settings: &Settings, owner: Option<Owner>) -> Result<Stack> {
-    let Layering {
-        cache,
-        retry,
-        limit,
-        ..
-    } = Layering::of(settings)?;
-    let backend = settings.backend()?;
-    let opened = (backend.open)(settings.store(), owner);
+async fn stack(
+    settings: &Settings,
+    owner: Option<Owner>,
+    rates: Option<Arc<dyn SharedRates>>,
+) -> Result<Stack> {
+    let layering = Layering::of(settings)?;
+    let opened = match settings.custom() {
+        Some(custom) => custom.open(settings.store(), owner),
+        None => (settings.backend()?.open)(settings.store(), owner),
+    };
     let store = opened.await.map_err(|error| opening(error, settings))?;
     let mut stack = Stack::over(store);
-    if let Some(options) = cache {
+    let divided = layering.divided();
+    if let Some(options) = layering.cache {
         stack = stack.with_cache(options);
     }
-    if let Some(options) = retry {
+    if let Some(options) = layering.retry {
         stack = stack.with_retry(options);
     }
-    if let Some(options) = limit {
+    if let Some((options, rates)) = layering.limit.zip(rates) {
+        stack = stack
+            .with_limit(options)
+            .with_shared_rates(rates, layering.replicas);
+    } else if let Some(options) = divided {
         stack = stack.with_limit(options);
     }
     Ok(stack)

@@ -14,6 +14,8 @@ pub enum Kind {
     Aws,
     /// Azure Key Vault.
     Azure,
+    /// A [backend of the caller](crate::CustomBackend), with its first scheme.
+    Custom(&'static str),
     /// A table of SQLite or Postgres.
     Database,
     /// Google Secret Manager.
@@ -23,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
+    /// Every kind of this crate.
     pub const ALL: [Self; 5] = [
         Self::Aws,
         Self::Azure,
@@ -32,12 +34,14 @@ impl Kind {
         Self::Vault,
     ];
 
-    /// The value of `SECRET_PERSISTENCE`, which is also valid as `type` in a `values.yaml`.
+    /// The value of `SECRET_PERSISTENCE`, which is also valid as `type` in a `values.yaml`. A
+    /// backend of the caller has only its scheme, which neither understands.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Aws => "AWS_SECRET_MANAGER",
             Self::Azure => "AZURE_KEY_VAULT",
+            Self::Custom(scheme) => scheme,
             Self::Database => "TESTING_CONFIG_DB_TABLE",
             Self::Google => "GOOGLE_SECRET_MANAGER",
             Self::Vault => "VAULT",
@@ -45,13 +49,13 @@ impl Kind {
     }
 
     /// The name of the store's block in `global.secretsManager` of a `values.yaml`, also valid as
-    /// `type`. A database has its own place in the file.
+    /// `type`. A database has its own place in the file, and a backend of the caller none.
     #[must_use]
     pub const fn helm_block(self) -> Option<&'static str> {
         match self {
             Self::Aws => Some("awsSecretManager"),
             Self::Azure => Some("azureKeyVault"),
-            Self::Database => None,
+            Self::Custom(_) | Self::Database => None,
             Self::Google => Some("googleSecretManager"),
             Self::Vault => Some("vault"),
         }
@@ -63,20 +67,22 @@ impl Kind {
         match self {
             Self::Aws => "AWS Secrets Manager",
             Self::Azure => "Azure Key Vault",
+            Self::Custom(scheme) => scheme,
             Self::Database => "SQLite or Postgres",
             Self::Google => "Google Secret Manager",
             Self::Vault => "HashiCorp Vault",
         }
     }
 
-    /// The feature that enables its backend.
-    pub(crate) const fn feature(self) -> &'static str {
+    /// The feature that enables its backend. A backend of the caller has none.
+    pub(crate) const fn feature(self) -> Option<&'static str> {
         match self {
-            Self::Aws => "aws",
-            Self::Azure => "azure",
-            Self::Database => "sqlite (or postgres)",
-            Self::Google => "gcp",
-            Self::Vault => "vault",
+            Self::Aws => Some("aws"),
+            Self::Azure => Some("azure"),
+            Self::Custom(_) => None,
+            Self::Database => Some("sqlite (or postgres)"),
+            Self::Google => Some("gcp"),
+            Self::Vault => Some("vault"),
         }
     }
 

@@ -4,8 +4,12 @@
 mod audit;
 mod backend;
 mod connect;
+mod custom;
+mod fips;
 mod hosts;
 mod kind;
+mod ledger;
+mod limit_shared;
 mod settings;
 mod storage;
 mod stores;
@@ -18,14 +22,14 @@ pub use secret_persistence_azure as azure;
 pub use secret_persistence_core::conformance;
 #[cfg(feature = "redact")]
 pub use secret_persistence_core::redact;
-pub use secret_persistence_core::settings::{Setting, SettingMap, StoreUrl, Trust};
+pub use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, StoreUrl, Trust};
 pub use secret_persistence_core::{
     Actor, AuditEvent, AuditMode, AuditSink, Capabilities, CheckOptions, CheckReport, CheckStep,
     Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry, ExternalName,
-    Identity, InvalidStorageId, ListOptions, Listing, Location, ManagedCoordinate, Memory,
-    OpenStore, Operation, Owner, Page, Read, Recovery, Result, Scope, SecretPersistence,
+    Identity, InvalidStorageId, ListOptions, Listing, Location, ManagedCoordinate, ManagedPrefix,
+    Memory, OpenStore, Operation, Owner, Page, Read, Recovery, Result, Scope, SecretPersistence,
     SecretPersistenceExt, SecretValue, StepOutcome, StorageId, Stores, Sweep, Timestamp, Write,
-    Written, connector, layer,
+    Written, connector, layer, rates,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use secret_persistence_db as database;
@@ -38,11 +42,13 @@ pub use secret_persistence_vault as vault;
 
 pub use audit::AuditFile;
 pub use connect::connect;
+pub use custom::CustomBackend;
+pub use fips::FipsModule;
 pub use hosts::AllowedHosts;
 pub use kind::Kind;
 pub use settings::{COMMON, Environment, KubernetesSecrets, Settings, Tenant, Warning, key_table};
 pub use storage::{Storage, Storages};
-pub use stores::{StoresSettings, stores};
+pub use stores::{StoresSettings, audited, stores};
 
 /// The code of the repository's pages, which runs with the tests of the documentation.
 #[cfg(all(doctest, feature = "conformance", feature = "sqlite"))]

@@ -18,15 +18,22 @@ mod url;
 mod variables;
 
 use std::fmt;
+use std::sync::Arc;
 
+use secret_persistence_core::layer::LimitOptions;
+use secret_persistence_core::rates::SharedRates;
 use secret_persistence_core::settings::{Setting, SettingMap, unknown};
-use secret_persistence_core::{Error, Owner, Result};
+use secret_persistence_core::{Error, Owner, Result, SecretValue};
 
 use crate::backend::{self, Backend};
+use crate::custom::CustomBackend;
 use crate::kind::Kind;
+use crate::ledger;
+use crate::limit_shared;
 
 pub use common::COMMON;
-pub(crate) use common::{Layering, audit_mode};
+use common::MANAGED_PREFIX;
+pub(crate) use common::{LIMIT_SHARED, Layering, audit_mode};
 pub use environment::Environment;
 pub use kubernetes::KubernetesSecrets;
 pub use misspellings::Warning;
@@ -59,7 +66,12 @@ pub struct Settings {
     kind: Kind,
     store: SettingMap,
     common: SettingMap,
+    /// The backend of the caller, if it is one.
+    custom: Option<CustomBackend>,
     mirror: Option<Box<Settings>>,
+    /// The settings of the ledger, if there is one.
+    ledger: Option<SettingMap>,
+    rates: Option<Arc<dyn SharedRates>>,
     warnings: Vec<Warning>,
     form: Form,
 }
@@ -80,7 +92,10 @@ impl Settings {
             kind,
             store,
             common,
+            custom: None,
             mirror: None,
+            ledger: None,
+            rates: None,
             warnings: Vec::new(),
             form: Form::Variables,
         }
@@ -221,17 +236,40 @@ impl Settings {
         self
     }
 
+    /// Shares the rates of the limit with all processes that draw from this source, instead of that of the
+    /// setting `limit-shared`: see
+    /// [`Stack::with_shared_rates`](secret_persistence_core::layer::Stack::with_shared_rates). The mirror and other
+    /// storages share theirs too.
+    #[must_use]
+    pub fn with_shared_rates(mut self, rates: Arc<dyn SharedRates>) -> Self {
+        self.rates = Some(rates);
+        self
+    }
+
+    /// The source that the caller has set.
+    pub(crate) fn shared_rates(&self) -> Option<Arc<dyn SharedRates>> {
+        self.rates.clone()
+    }
+
+    /// The setting `limit-shared`.
+    pub(crate) fn limit_shared(&self) -> Option<SecretValue> {
+        self.common.secret(LIMIT_SHARED)
+    }
+
     /// The same store without a mirror, and with default layers instead of a service's layers.
-    /// Keeps the owner. For tools that move or delete what one store contains.
+    /// Keeps the owner and the prefix of names. For tools that move or delete what one store contains.
     #[must_use]
     pub fn alone(mut self) -> Self {
         let mut common = SettingMap::new(COMMON);
-        if let Some(owner) = self.common.text("owner") {
-            // The table is the same and the map is empty, so this cannot be refused.
-            let _ = common.set("owner", owner);
+        for name in ["owner", MANAGED_PREFIX] {
+            if let Some(text) = self.common.text(name) {
+                // The table is the same and the map is empty, so this cannot be refused.
+                let _ = common.set(name, text);
+            }
         }
         self.common = common;
         self.mirror = None;
+        self.rates = None;
         self
     }
 
@@ -250,7 +288,8 @@ impl Settings {
     }
 
     /// Checks everything that can be checked without the network. This reads the files that the
-    /// settings name.
+    /// settings name. A [backend of the caller](crate::CustomBackend) checks its own settings when
+    /// it opens.
     ///
     /// # Errors
     /// `InvalidConfig`, naming the setting and the remedy.
@@ -258,15 +297,43 @@ impl Settings {
         self.owner()?;
         Layering::of(self)?;
         audit_mode(&self.common).map_err(|error| self.name_as_written(error))?;
-        (self.backend()?.check)(&self.store).map_err(|error| self.name_as_written(error))?;
+        if let Some(settings) = &self.ledger {
+            ledger::check(settings)?;
+        }
+        if let Some(url) = self.limit_shared() {
+            limit_shared::check(&url).map_err(|error| self.name_as_written(error))?;
+        }
+        // A backend of the caller checks its settings when it opens.
+        if self.custom.is_none() {
+            (self.backend()?.check)(&self.store).map_err(|error| self.name_as_written(error))?;
+        }
         match &self.mirror {
             Some(mirror) => mirror.check(),
             None => Ok(()),
         }
     }
 
+    /// The settings of the ledger, if there is one.
+    pub(crate) fn ledger(&self) -> Option<&SettingMap> {
+        self.ledger.as_ref()
+    }
+
+    /// The backend of this crate.
     pub(crate) fn backend(&self) -> Result<Backend> {
         backend::of(self.kind)
+    }
+
+    /// The backend of the caller, if it is one.
+    pub(crate) fn custom(&self) -> Option<&CustomBackend> {
+        self.custom.as_ref()
+    }
+
+    /// The quotas that the provider documents.
+    pub(crate) fn quotas(&self) -> Result<Option<LimitOptions>> {
+        match self.custom {
+            Some(_) => Ok(None),
+            None => Ok(self.backend()?.quotas.map(|quotas| quotas())),
+        }
     }
 
     /// The common settings for another store that is opened together with this one, without the
@@ -293,6 +360,9 @@ impl Settings {
     fn with_environment(mut self, environment: &Environment) -> Result<Self> {
         self.common.set_env(|name| environment.get(name));
         self = self.inspected(environment)?;
+        if let Some(text) = self.common.text("ledger") {
+            self.ledger = Some(ledger::settings(text, environment)?);
+        }
         if let Some(text) = self.common.text("mirror") {
             let mut mirror = Self::mirror_of(text, environment)?;
             // The second store is used by as many processes as the first one.
@@ -339,7 +409,7 @@ impl fmt::Debug for Settings {
 /// The key table of a kind of store.
 ///
 /// # Errors
-/// `InvalidConfig` if its backend is not built in.
+/// `InvalidConfig` if its backend is not built in, or is the caller's own.
 pub fn key_table(kind: Kind) -> Result<&'static [Setting]> {
     backend::of(kind).map(|backend| backend.settings.rows())
 }

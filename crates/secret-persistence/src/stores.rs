@@ -9,13 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use secret_persistence_core::connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
+use secret_persistence_core::rates::SharedRates;
 use secret_persistence_core::{
-    Actor, AuditSink, OpenStore, Result, SecretPersistence, StorageId, Stores,
+    Actor, AuditMode, AuditSink, OpenStore, Result, SecretPersistence, StorageId, Stores,
 };
 use tokio::time::Instant;
 
 use crate::audit;
 use crate::connect::connect;
+use crate::limit_shared::rates;
 use crate::settings::{Environment, Settings};
 use crate::storage::{Storage, Storages};
 
@@ -62,7 +64,7 @@ impl StoresSettings {
         self
     }
 
-    /// Sets the sink for audit events, instead of the file or log of the setting `audit`. The
+    /// Sets the sink for audit events, instead of the ledger, file or log of the settings. The
     /// setting decides what happens if the sink fails; the default is `required`.
     pub fn with_audit_sink(mut self, sink: Arc<dyn AuditSink>) -> Self {
         self.sink = Some(sink);
@@ -107,26 +109,27 @@ impl fmt::Debug for StoresSettings {
 /// own provider's quotas. It stays open, and is reopened when its settings change or its
 /// credentials are refused.
 ///
-/// The setting `audit` determines where audit events of connector calls go. Reading a storage's own
+/// The settings `audit-file` and `ledger` say where audit events of connector calls go, and `audit`
+/// what happens if that fails. Reading a storage's own
 /// credentials is audited too.
 ///
 /// # Errors
-/// As for [`connect`], for the default store; and `InvalidConfig` if audit is required without a
-/// file or sink.
+/// As for [`connect`], for the default store; `InvalidConfig` if audit is required without a
+/// place or sink; and if a required ledger cannot be written.
 pub async fn stores(settings: impl Into<StoresSettings>) -> Result<Stores> {
     let settings = settings.into();
-    let audit = audit::sink(settings.default.common(), settings.sink.clone())
+    let audit = audit::sink(&settings.default, settings.sink.clone())
+        .await
         .map_err(|error| settings.default.name_as_written(error))?;
     let owner = settings.default.owner()?;
     let around = settings.default.around_others();
-    let default = connect(settings.default).await?;
+    let rates = rates(&settings.default)?;
+    let default = connect(shared(settings.default, rates.clone())).await?;
     let mut stores = Stores::new(default);
     if let Some(owner) = owner {
         stores = stores.with_owner(owner);
     }
-    if let Some((sink, mode)) = audit {
-        stores = stores.with_audit(sink, mode);
-    }
+    stores = with_sink(stores, audit);
     if let Some(storages) = settings.storages {
         // These contain only the default store: a storage's credentials are never in another
         // storage.
@@ -137,11 +140,39 @@ pub async fn stores(settings: impl Into<StoresSettings>) -> Result<Stores> {
             secrets,
             environment: settings.environment,
             around,
+            rates,
             recheck: settings.recheck,
             seen: Mutex::default(),
         }));
     }
     Ok(stores)
+}
+
+/// Sends the events of stores that the program opened itself where the settings say: the ledger,
+/// `audit-file`, or the log.
+///
+/// # Errors
+/// As for [`stores`], for the audit.
+pub async fn audited(stores: Stores, settings: &Settings) -> Result<Stores> {
+    let audit = audit::sink(settings, None)
+        .await
+        .map_err(|error| settings.name_as_written(error))?;
+    Ok(with_sink(stores, audit))
+}
+
+fn with_sink(stores: Stores, audit: Option<(Arc<dyn AuditSink>, AuditMode)>) -> Stores {
+    match audit {
+        Some((sink, mode)) => stores.with_audit(sink, mode),
+        None => stores,
+    }
+}
+
+/// The settings with the source of rates of all stores, which is opened once.
+fn shared(settings: Settings, rates: Option<Arc<dyn SharedRates>>) -> Settings {
+    match rates {
+        Some(rates) => settings.with_shared_rates(rates),
+        None => settings,
+    }
 }
 
 /// Opens storages from their settings, and remembers those.
@@ -151,6 +182,7 @@ struct Opener {
     environment: Environment,
     /// The common settings of every store except the default one.
     around: secret_persistence_core::settings::SettingMap,
+    rates: Option<Arc<dyn SharedRates>>,
     recheck: Duration,
     seen: Mutex<HashMap<StorageId, Seen>>,
 }
@@ -189,7 +221,8 @@ impl OpenStore for Opener {
             return Ok(None);
         };
         let settings = storage.open(&self.secrets, &self.environment).await?;
-        let store = connect(settings.with_common(self.around.clone())).await?;
+        let settings = settings.with_common(self.around.clone());
+        let store = connect(shared(settings, self.rates.clone())).await?;
         self.seen
             .lock()
             .insert(id.clone(), Seen { storage, checked });

@@ -104,6 +104,48 @@ fn a_misspelt_layer_is_named_beside_a_misspelt_setting_of_the_store() {
     }
 }
 
+#[test]
+fn the_database_of_shared_rates_is_a_credential() {
+    let url = "postgres://rates:canary@db.example/platform";
+    let name = "SECRETS_LIMIT_SHARED";
+    let of = |query: &str, variable: &str| {
+        let environment = Environment::from_iter([(name, variable)]);
+        Settings::from_url(&format!("sqlite:///a?mode=plain{query}"), &environment)
+    };
+    let settings = of("", url).unwrap();
+    settings.check().unwrap();
+    assert!(!format!("{settings:?}").contains("canary"));
+    assert_eq!(settings.common().text("limit-shared"), None);
+    // Not in a URL, and only one that can be used.
+    let encoded = url.replace(':', "%3A").replace('/', "%2F");
+    let error = of(&format!("&limit-shared={encoded}"), "").unwrap_err();
+    assert!(error.hint().unwrap().contains(name), "{error}");
+    for wrong in [
+        "mysql://rates:canary@db.example/platform",
+        "postgres://rates:canary@db.example",
+    ] {
+        let error = of("", wrong).unwrap().check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.message().contains(name), "{error}");
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    }
+    let error = of("&limit=false", url).unwrap().check().unwrap_err();
+    assert!(error.message().contains(name), "{error}");
+}
+
+#[tokio::test]
+async fn without_the_database_of_shared_rates_requests_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let shared = format!("postgres://u:p@{}/none", closed.local_addr().unwrap());
+    drop(closed);
+    let environment = Environment::from_iter([("SECRETS_LIMIT_SHARED", shared)]);
+    let settings = Settings::from_url(&url(&folder.path().join("a.db"), ""), &environment);
+    let store = connect(settings.unwrap()).await.unwrap();
+    assert!(format!("{store:#}").contains("limit("), "{store:#}");
+    store.write(write()).await.unwrap();
+}
+
 /// Otherwise each replica would use the whole share of the second store's quota.
 #[test]
 fn replicas_divide_the_quota_of_the_second_store_too() {

@@ -320,3 +320,84 @@ async fn reading_a_storages_credentials_is_audited_too() {
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].actor.as_str(), "secret-persistence:storages");
 }
+
+mod ledger {
+    use secret_persistence::StoreUrl;
+    use secret_persistence::database::{
+        KeyRingFile, LEDGER_SETTINGS, LedgerConfig, LedgerLine, LedgerReader,
+    };
+
+    use super::*;
+
+    /// A default store with these settings around it, and a key ring for the ledger alone.
+    fn settings(folder: &Path, variables: &[(&str, String)]) -> Settings {
+        let ring = folder.join("ring");
+        if !ring.exists() {
+            KeyRingFile::create(&ring, "1".parse().unwrap()).unwrap();
+        }
+        let ring = [("LEDGER_SECRETS_KEYRING_FILE", ring.display().to_string())];
+        let environment = Environment::from_iter(variables.iter().cloned().chain(ring));
+        let url = format!("sqlite://{}?mode=plain", folder.join("s.db").display());
+        Settings::from_url(&url, &environment).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_value_has_its_line_in_the_ledger_of_the_settings() {
+        for kind in ["sqlite", "file"] {
+            let folder = tempfile::tempdir().unwrap();
+            let url = format!("{kind}://{}", folder.path().join("ledger").display());
+            let settings = settings(folder.path(), &[("SECRETS_LEDGER", url.clone())]);
+            settings.check().unwrap();
+            let stores = stores(settings).await.unwrap();
+            let pointer = pointer(&stores, SCOPE, 1, "canary").await;
+            assert!(hydrate(&stores, &pointer).await);
+
+            let ring = folder.path().join("ring");
+            let variable = |name: &str| {
+                (name == "SECRETS_KEYRING_FILE").then(|| ring.to_str().unwrap().to_owned())
+            };
+            let values = LEDGER_SETTINGS.from_url(&StoreUrl::parse(&url).unwrap(), &variable);
+            let config = LedgerConfig::from_settings(&values.unwrap()).unwrap();
+            let reader = LedgerReader::open(&config).await.unwrap();
+            let mut lines = Vec::new();
+            let mut each = |line: LedgerLine, genuine: bool| {
+                assert!(genuine);
+                lines.push(line);
+            };
+            reader.search(&Default::default(), &mut each).await.unwrap();
+            assert_eq!(lines.len(), 1);
+            assert_eq!(lines[0].actor.as_deref(), Some("job 7"));
+            assert_eq!(lines[0].places, ["/password"]);
+            assert!(!format!("{lines:?}").contains("canary"));
+        }
+    }
+
+    /// A program that may hand out nothing without the ledger says so at once.
+    #[tokio::test]
+    async fn a_required_ledger_must_be_there_at_the_start_and_another_need_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = format!("sqlite://{}/no/ledger.db", folder.path().display());
+        let with = |more: &[(&'static str, &str)]| {
+            let more = more
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()));
+            let url = [("SECRETS_LEDGER", nowhere.clone())];
+            settings(
+                folder.path(),
+                &url.into_iter().chain(more).collect::<Vec<_>>(),
+            )
+        };
+        let error = stores(with(&[])).await.unwrap_err();
+        assert!(error.store().unwrap().contains("ledger"), "{error:?}");
+        let stores = stores(with(&[("SECRETS_AUDIT", "best_effort")]))
+            .await
+            .unwrap();
+        let pointer = pointer(&stores, SCOPE, 1, "canary").await;
+        assert!(hydrate(&stores, &pointer).await);
+        assert_eq!(stores.unaudited(), 1);
+
+        let file = folder.path().join("audit.jsonl").display().to_string();
+        let both = super::stores(with(&[("SECRETS_AUDIT_FILE", &file)])).await;
+        assert_eq!(both.unwrap_err().kind(), ErrorKind::InvalidConfig);
+    }
+}

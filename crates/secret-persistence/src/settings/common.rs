@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secret_persistence_core::layer::{CacheOptions, LimitOptions, RetryOptions};
 use secret_persistence_core::settings::{Setting, SettingMap};
-use secret_persistence_core::{AuditMode, Result};
+use secret_persistence_core::{AuditMode, ManagedPrefix, Result};
 
 use super::{Settings, invalid};
 
@@ -78,10 +78,23 @@ pub const COMMON: &[Setting] = &[
     .with_env(&["SECRETS_LIMIT_SHARE"])
     .with_helm(&["limitShare"])
     .with_default("0.5"),
-    Setting::new("replicas", "how many processes like this one divide that share, 1 to 10000")
+    Setting::new(
+        "replicas",
+        "how many processes like this one divide that share, 1 to 10000; with `limit-shared`, while its \
+        database cannot be reached",
+    )
         .with_env(&["SECRETS_REPLICAS"])
         .with_helm(&["replicas"])
         .with_default("1"),
+    Setting::new(
+        LIMIT_SHARED,
+        "a Postgres URL with credentials: all processes with this database share `limit-share` of the \
+        quota by demand, through its table secret_rates",
+    )
+    .with_env(&["SECRETS_LIMIT_SHARED"])
+    .with_helm(&["limitShared"])
+    .secret()
+    .operator_only(),
     Setting::new(
         "limit-reads-per-second",
         "the quota for reads in requests per second, instead of the documented one",
@@ -118,7 +131,29 @@ pub const COMMON: &[Setting] = &[
         .with_env(&["SECRETS_AUDIT_FILE"])
         .with_helm(&["auditFile"])
         .operator_only(),
+    Setting::new(
+        "ledger",
+        "the read ledger: the URL of its SQLite or Postgres database or of its folder, in place of \
+        `audit-file`. Settings that its URL lacks come from variables prefixed with LEDGER_",
+    )
+    .with_env(&["SECRETS_LEDGER"])
+    .with_helm(&["ledger"])
+    .operator_only(),
+    Setting::new(
+        MANAGED_PREFIX,
+        "what managed names begin with, for platforms that are not Airbyte: the programs follow the \
+        variable; a setting that differs from what the process follows is an error",
+    )
+    .with_env(&[MANAGED_PREFIX_VARIABLE])
+    .with_helm(&["managedPrefix"])
+    .operator_only(),
 ];
+
+pub(crate) const LIMIT_SHARED: &str = "limit-shared";
+
+pub(super) const MANAGED_PREFIX: &str = "managed-prefix";
+
+pub(super) const MANAGED_PREFIX_VARIABLE: &str = "SECRETS_MANAGED_PREFIX";
 
 /// The layers in the settings.
 #[derive(Debug, PartialEq)]
@@ -128,24 +163,55 @@ pub(crate) struct Layering {
     pub(crate) cache: Option<CacheOptions>,
     pub(crate) retry: Option<RetryOptions>,
     pub(crate) limit: Option<LimitOptions>,
+    /// How many processes divide the limit.
+    pub(crate) replicas: u32,
 }
 
 impl Layering {
-    /// Reads the layers, with the store's quotas as defaults.
+    /// Reads the layers, with the store's quotas as defaults. The share of the limit is divided among the
+    /// replicas, unless its rates are shared.
     pub(crate) fn of(settings: &Settings) -> Result<Self> {
-        let quotas = settings.backend()?.quotas.map(|quotas| quotas());
+        let quotas = settings.quotas()?;
         Self::read(&settings.common, quotas).map_err(|error| settings.name_as_written(error))
     }
 
+    /// The limit of this process, where nobody else's requests are known.
+    pub(crate) fn divided(&self) -> Option<LimitOptions> {
+        let limit = self.limit.clone()?;
+        let share = limit.share / f64::from(self.replicas);
+        Some(limit.with_share(share))
+    }
+
     fn read(values: &SettingMap, quotas: Option<LimitOptions>) -> Result<Self> {
+        check_managed_prefix(values)?;
         Ok(Self {
             metrics: values.flag("metrics")?,
             read_only: values.flag("read-only")?,
             cache: cache(values)?,
             retry: retry(values)?,
             limit: limit(values, quotas)?,
+            replicas: values.number("replicas", 1..=10_000)?,
         })
     }
+}
+
+/// A process has one prefix, so a setting cannot change it. Ignoring the setting would write names
+/// that the operator does not expect.
+fn check_managed_prefix(values: &SettingMap) -> Result<()> {
+    let Some(wanted) = values.parse::<ManagedPrefix>(MANAGED_PREFIX)? else {
+        return Ok(());
+    };
+    let current = ManagedPrefix::current();
+    if wanted == *current {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "`{MANAGED_PREFIX}` is {wanted}, but managed names of this process begin with {current}"
+    ))
+    .with_hint(
+        "set SECRETS_MANAGED_PREFIX, without a prefix for one store, for programs; call \
+         ManagedPrefix::install first in a program of yours",
+    ))
 }
 
 /// What happens if audit events cannot be recorded; `None` without audit.
@@ -181,9 +247,11 @@ const RATES: [&str; 3] = [
     "limit-lists-per-second",
 ];
 
+/// The limit of all processes together.
 fn limit(values: &SettingMap, quotas: Option<LimitOptions>) -> Result<Option<LimitOptions>> {
     let wanted = values.parse("limit")?;
-    let given = RATES.into_iter().find(|name| values.is_set(name));
+    let mut given = RATES.into_iter().chain([LIMIT_SHARED]);
+    let given = given.find(|name| values.is_set(name));
     if let (Some(false), Some(name)) = (wanted, given) {
         return Err(invalid(format!(
             "`{name}` has no effect if `limit` is false"
@@ -198,8 +266,7 @@ fn limit(values: &SettingMap, quotas: Option<LimitOptions>) -> Result<Option<Lim
         }
     }
     let share: f64 = values.number("limit-share", 0.001..=1.0)?;
-    let replicas: u32 = values.number("replicas", 1..=10_000)?;
-    Ok(wanted.then(|| options.with_share(share / f64::from(replicas))))
+    Ok(wanted.then(|| options.with_share(share)))
 }
 
 fn seconds(values: &SettingMap, name: &str, range: RangeInclusive<u64>) -> Result<Duration> {
@@ -227,10 +294,17 @@ mod tests {
     #[test]
     fn a_share_of_the_quota_is_divided_among_the_replicas() {
         let limit = |pairs: &[(&str, &str)]| limit(&values(pairs), Some(quotas())).unwrap();
-        let share = |pairs: &[(&str, &str)]| limit(pairs).unwrap().share;
+        let layering =
+            |pairs: &[(&str, &str)]| Layering::read(&values(pairs), Some(quotas())).unwrap();
+        let share = |pairs: &[(&str, &str)]| layering(pairs).divided().unwrap().share;
         assert_eq!(share(&[]), 0.5);
         assert_eq!(share(&[("replicas", "5")]), 0.1);
         assert_eq!(share(&[("replicas", "4"), ("limit-share", "1")]), 0.25);
+        let shared = layering(&[
+            ("replicas", "4"),
+            ("limit-shared", "postgres://u:p@localhost/x"),
+        ]);
+        assert_eq!((shared.limit.unwrap().share, shared.replicas), (0.5, 4));
         let own = limit(&[("limit-reads-per-second", "120")]).unwrap();
         assert_eq!((own.read.per_second, own.write), (120.0, quotas().write));
         assert_eq!(limit(&[("limit", "false")]), None);
@@ -242,6 +316,7 @@ mod tests {
         assert_eq!(limit(&[]), None);
         assert!(limit(&[("limit", "true")]).is_some());
         assert!(limit(&[("limit-writes-per-second", "3")]).is_some());
+        assert!(limit(&[("limit-shared", "postgres://u:p@localhost/x")]).is_some());
     }
 
     /// The documentation of the layers matches the table of settings.
@@ -268,11 +343,8 @@ mod tests {
             ("limit-reads-per-second", "-1"),
         ] {
             let values = values(&[("cache", "true"), (name, text)]);
-            let refused = values.flag("metrics").is_err()
-                || cache(&values).is_err()
-                || retry(&values).is_err()
-                || limit(&values, Some(quotas())).is_err();
-            assert!(refused, "{name}={text}");
+            let refused = Layering::read(&values, Some(quotas()));
+            assert!(refused.is_err(), "{name}={text}");
         }
         let both = values(&[("limit", "false"), ("limit-reads-per-second", "1")]);
         assert!(limit(&both, None).is_err());

@@ -4,21 +4,31 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use secret_persistence_core::settings::SettingMap;
-use secret_persistence_core::{Result, SecretValue};
+use secret_persistence_core::{ManagedPrefix, Result, SecretValue};
 
+use super::common::MANAGED_PREFIX_VARIABLE;
 use super::{COMMON, Settings, Warning, identity, invalid, misspellings, unnamed};
 use crate::backend;
+use crate::custom::CustomBackend;
+use crate::fips::FipsModule;
 use crate::kind::Kind;
 
 /// The variable that names the kind of store.
 pub(crate) const SECRET_PERSISTENCE: &str = "SECRET_PERSISTENCE";
 
-/// Environment variables of the process, or given ones. `Debug` shows only names.
+const FIPS: &str = "SECRETS_FIPS";
+const REQUIRED: &str = "required";
+
+/// Environment variables of the process, or given ones, and the caller's own backends. `Debug`
+/// shows only the names of variables.
 ///
 /// An empty variable counts as unset, and so does a variable that Kubernetes injects for a service
 /// whose name collides (`DATABASE_PORT=tcp://…`).
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, SecretValue>);
+pub struct Environment {
+    variables: BTreeMap<String, SecretValue>,
+    backends: Vec<CustomBackend>,
+}
 
 impl Environment {
     /// The variables of this process. A variable that is not UTF-8 counts as unset.
@@ -53,15 +63,78 @@ impl Environment {
     /// ```
     #[must_use]
     pub fn with_prefix(&self, prefix: &str) -> Self {
-        let mut variables = self.0.clone();
+        let mut prefixed = self.clone();
         for name in self.names() {
             if let Some(plain) = name.strip_prefix(prefix)
                 && let Some(value) = self.secret(name)
             {
-                variables.insert(plain.to_owned(), value);
+                prefixed.variables.insert(plain.to_owned(), value);
             }
         }
-        Self(variables)
+        prefixed
+    }
+
+    /// Registers a backend of your own for the schemes of its URLs. A later one replaces an earlier
+    /// one with the same scheme.
+    #[must_use]
+    pub fn with_backend(mut self, backend: CustomBackend) -> Self {
+        self.backends.push(backend);
+        self
+    }
+
+    /// Installs the prefix of managed names in the variable `SECRETS_MANAGED_PREFIX`, if it is set:
+    /// see [`ManagedPrefix`]. Call it first in `main`.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if it is no prefix, or if the process follows another one already.
+    pub fn install_managed_prefix(&self) -> Result<()> {
+        match self.get(MANAGED_PREFIX_VARIABLE) {
+            None => Ok(()),
+            Some(text) => ManagedPrefix::parse(&text)
+                .and_then(ManagedPrefix::install)
+                .map_err(|error| {
+                    let message = format!("`{MANAGED_PREFIX_VARIABLE}`: {}", error.message());
+                    error.with_message(message)
+                }),
+        }
+    }
+
+    /// Requires a [`FipsModule`] if the variable `SECRETS_FIPS` is `required`. Call it in `main`,
+    /// before the first store is opened.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for another value, and as [`FipsModule::require`].
+    pub fn require_fips(&self) -> Result<()> {
+        match self.get(FIPS).as_deref() {
+            None => Ok(()),
+            Some(REQUIRED) => FipsModule::require().map(|_| ()).map_err(|error| {
+                let message = format!("`{FIPS}={REQUIRED}`: {}", error.message());
+                error.with_message(message)
+            }),
+            Some(_) => Err(invalid(format!("`{FIPS}` must be `{REQUIRED}` or unset"))),
+        }
+    }
+
+    /// Sets `SECRETS_FIPS`: for a program that was built to have the module.
+    #[must_use]
+    pub fn with_fips_required(mut self) -> Self {
+        self.variables
+            .insert(FIPS.to_owned(), SecretValue::new(REQUIRED.to_owned()));
+        self
+    }
+
+    /// The registered backend of a scheme.
+    pub(crate) fn backend(&self, scheme: &str) -> Option<&CustomBackend> {
+        let mut latest = self.backends.iter().rev();
+        latest.find(|backend| backend.table().schemes().contains(&scheme))
+    }
+
+    /// The schemes of all registered backends.
+    pub(crate) fn schemes(&self) -> impl Iterator<Item = &'static str> {
+        self.backends
+            .iter()
+            .flat_map(|backend| backend.table().schemes())
+            .copied()
     }
 
     /// Whether a variable is set and not empty.
@@ -71,23 +144,28 @@ impl Environment {
     }
 
     /// The variables whose names begin with the prefix.
-    pub(crate) fn only(&self, prefix: &str) -> Self {
-        let ours = self.0.iter().filter(|(name, _)| name.starts_with(prefix));
-        Self(
-            ours.map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        )
+    pub(crate) fn only(mut self, prefix: &str) -> Self {
+        self.variables.retain(|name, _| name.starts_with(prefix));
+        self
+    }
+
+    /// All variables but these.
+    pub(crate) fn without(mut self, names: &[&str]) -> Self {
+        self.variables
+            .retain(|name, _| !names.contains(&name.as_str()));
+        self
     }
 
     /// These variables, overridden by others.
     pub(crate) fn overlaid_with(mut self, others: Self) -> Self {
-        self.0.extend(others.0);
+        self.variables.extend(others.variables);
+        self.backends.extend(others.backends);
         self
     }
 
     /// The names of all variables.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.variables.keys().map(String::as_str)
     }
 
     /// A variable's value, unless it is empty or injected by Kubernetes.
@@ -99,7 +177,7 @@ impl Environment {
     /// The same, for a variable that contains a secret.
     #[must_use]
     pub fn secret(&self, name: &str) -> Option<SecretValue> {
-        let value = self.0.get(name).filter(|value| !value.is_empty())?;
+        let value = self.variables.get(name).filter(|value| !value.is_empty())?;
         (!is_of_a_service(name, value.expose())).then(|| value.clone())
     }
 }
@@ -107,11 +185,12 @@ impl Environment {
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         let pairs = pairs.into_iter();
-        Self(
-            pairs
+        Self {
+            variables: pairs
                 .map(|(name, value)| (name.into(), SecretValue::new(value.into())))
                 .collect(),
-        )
+            backends: Vec::new(),
+        }
     }
 }
 
@@ -209,6 +288,8 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use secret_persistence_core::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -222,6 +303,23 @@ mod tests {
         assert_eq!(environment.get("DATABASE_PORT"), None);
         assert_eq!(environment.get("VAULT_PORT"), None);
         assert_eq!(environment.get("VAULT_AUTH_TOKEN"), None);
+    }
+
+    /// An ordinary build refuses to start where the module is required.
+    #[test]
+    fn fips_is_required_by_its_variable_alone() {
+        let set = |value: &str| Environment::from_iter([(FIPS, value)]);
+        Environment::empty().require_fips().unwrap();
+        set("").require_fips().unwrap();
+        for required in [set(REQUIRED), set("").with_fips_required()] {
+            let error = required.require_fips().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.message().contains("not a FIPS module"), "{error}");
+        }
+        for unclear in ["true", "1", "Required", "off"] {
+            let error = set(unclear).require_fips().unwrap_err();
+            assert!(error.message().contains("`required` or unset"), "{error}");
+        }
     }
 
     #[test]

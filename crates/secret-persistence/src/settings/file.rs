@@ -29,7 +29,7 @@ impl Settings {
         let text = text::read(path)?;
         if variables::is_of_variables(&text) {
             let file = variables::parse(&text)?;
-            return Self::from_file_of_variables(file, environment.only("SECRETS_"));
+            return Self::from_file_of_variables(file, environment.clone().only("SECRETS_"));
         }
         helm::refuse_text(&text)?;
         if !text.trim_start().starts_with(['{', '[']) {

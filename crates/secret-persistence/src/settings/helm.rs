@@ -211,7 +211,7 @@ impl<'a> Manager<'a> {
         let extra: &[&str] = match kind {
             Kind::Aws | Kind::Google => &[AUTHENTICATION_TYPE],
             Kind::Vault => &[TOKEN_SECRET],
-            Kind::Azure | Kind::Database => &[],
+            Kind::Azure | Kind::Custom(_) | Kind::Database => &[],
         };
         let looks_up = kind != Kind::Aws || aws_credentials(&block)?;
         block.refuse_unknown(backend.settings.rows(), extra)?;

@@ -12,7 +12,7 @@ const MIRROR: &str = "MIRROR_";
 
 impl Settings {
     /// Reads a URL, such as `aws://eu-west-1?tag-key=AirbyteManaged&cache=true`: the scheme names
-    /// the kind of store, the query contains settings of its key table and of [`COMMON`]. Settings
+    /// the kind of store, or a [registered backend](Environment::with_backend); the query contains settings of its key table and of [`COMMON`]. Settings
     /// that the URL lacks come from the environment, and credentials only from there.
     ///
     /// # Errors
@@ -21,18 +21,20 @@ impl Settings {
     pub fn from_url(text: &str, environment: &Environment) -> Result<Self> {
         placeholders::refuse_any("the URL", text)?;
         let whole = StoreUrl::parse(text)?;
-        let backend = backend::of_scheme(&whole)?;
+        let custom = environment.backend(whole.scheme()).cloned();
+        let (kind, table) = match &custom {
+            Some(custom) => (custom.kind(), *custom.table()),
+            None => {
+                let backend = backend::of_scheme(&whole, environment.schemes())?;
+                (backend.kind, backend.settings)
+            }
+        };
         let mut common = SettingMap::new(COMMON);
         let (ours, of_store): (Vec<_>, Vec<_>) = whole
             .query()
             .partition(|(name, _)| COMMON.iter().any(|setting| setting.name == name));
         // The backend would search only its own table for the nearest name.
-        let known = backend
-            .settings
-            .rows()
-            .iter()
-            .chain(COMMON)
-            .map(|row| row.name);
+        let known = table.rows().iter().chain(COMMON).map(|row| row.name);
         if let Some((name, _)) = of_store
             .iter()
             .find(|(name, _)| !known.clone().any(|known| known == name))
@@ -40,13 +42,14 @@ impl Settings {
             return Err(unknown(name, known));
         }
         for (name, value) in ours {
+            refuse_secret(&name)?;
             common.set(&name, value)?;
         }
         let url = with_query(text, &of_store)?;
-        let store = backend
-            .settings
-            .from_url(&url, &|name| environment.get(name))?;
-        Self::new(backend.kind, store, common).with_environment(environment)
+        let store = table.from_url(&url, &|name| environment.get(name))?;
+        let mut settings = Self::new(kind, store, common);
+        settings.custom = custom;
+        settings.with_environment(environment)
     }
 
     /// The second store: the URL in the setting `mirror`, with the variables that have the mirror's
@@ -55,11 +58,7 @@ impl Settings {
         // Only settings of the store itself: a mirror of a mirror would never end.
         let variables = environment.with_prefix(MIRROR);
         let names: Vec<&str> = COMMON.iter().flat_map(|row| row.env).copied().collect();
-        let variables = variables
-            .names()
-            .filter(|name| !names.contains(name))
-            .filter_map(|name| Some((name.to_owned(), variables.get(name)?)))
-            .collect();
+        let variables = variables.without(&names);
         let settings =
             Self::from_url(url, &variables).map_err(|error| error.with_store("mirror"))?;
         let outer = [
@@ -69,6 +68,7 @@ impl Settings {
             "mirror",
             "audit",
             "audit-file",
+            "ledger",
         ];
         let outside = settings.common.names().find(|name| outer.contains(name));
         match outside {
@@ -78,6 +78,19 @@ impl Settings {
             .with_hint("set it next to `mirror`")),
             None => Ok(settings),
         }
+    }
+}
+
+/// No URL contains a credential.
+fn refuse_secret(name: &str) -> Result<()> {
+    match COMMON.iter().find(|row| row.name == name && row.secret) {
+        None => Ok(()),
+        Some(row) => Err(
+            invalid(format!("`{name}` is a secret and must not be in a URL")).with_hint(format!(
+                "set {} in the environment",
+                row.env.first().unwrap_or(&"it")
+            )),
+        ),
     }
 }
 

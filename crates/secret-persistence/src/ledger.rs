@@ -1,0 +1,81 @@
+//! The read ledger of the settings.
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use built_in::{check, open, settings};
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+pub(crate) use missing::{check, open, settings};
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod built_in {
+    use std::sync::Arc;
+
+    use secret_persistence_core::settings::{SettingMap, StoreUrl};
+    use secret_persistence_core::{AuditMode, AuditSink, Error, Result};
+    use secret_persistence_db::{LEDGER_SETTINGS, Ledger, LedgerConfig};
+
+    use crate::settings::Environment;
+
+    /// The prefix of a ledger's variables.
+    const PREFIX: &str = "LEDGER_";
+
+    /// Reads the URL of a ledger, with the variables that have the ledger's prefix.
+    pub(crate) fn settings(url: &str, environment: &Environment) -> Result<SettingMap> {
+        let variables = environment.with_prefix(PREFIX);
+        StoreUrl::parse(url)
+            .and_then(|url| LEDGER_SETTINGS.from_url(&url, &|name| variables.get(name)))
+            .map_err(of_ledger)
+    }
+
+    pub(crate) fn check(values: &SettingMap) -> Result<()> {
+        LedgerConfig::from_settings(values)
+            .map(drop)
+            .map_err(of_ledger)
+    }
+
+    /// Opens the ledger. One that is not required may be out of reach at first.
+    pub(crate) async fn open(values: &SettingMap, mode: AuditMode) -> Result<Arc<dyn AuditSink>> {
+        let ledger = LedgerConfig::from_settings(values)
+            .and_then(Ledger::new)
+            .map_err(of_ledger)?;
+        match (ledger.ready().await, mode) {
+            (Err(error), AuditMode::BestEffort) => {
+                tracing::warn!(target: "secret_persistence", %error, "the ledger cannot be written yet");
+            }
+            (ready, _) => ready?,
+        }
+        Ok(Arc::new(ledger))
+    }
+
+    fn of_ledger(error: Error) -> Error {
+        match error.store() {
+            Some(_) => error,
+            None => error.with_store("ledger"),
+        }
+    }
+}
+
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+mod missing {
+    use std::sync::Arc;
+
+    use secret_persistence_core::settings::SettingMap;
+    use secret_persistence_core::{AuditMode, AuditSink, Error, Result};
+
+    use crate::settings::{Environment, invalid};
+
+    pub(crate) fn settings(_: &str, _: &Environment) -> Result<SettingMap> {
+        Err(absent())
+    }
+
+    pub(crate) fn check(_: &SettingMap) -> Result<()> {
+        Err(absent())
+    }
+
+    pub(crate) async fn open(_: &SettingMap, _: AuditMode) -> Result<Arc<dyn AuditSink>> {
+        Err(absent())
+    }
+
+    fn absent() -> Error {
+        invalid("a ledger needs a database").with_hint("add the feature `postgres` or `sqlite`")
+    }
+}

@@ -207,6 +207,8 @@ async fn main() {
         storages: None,
         mirrored: false,
         migration: None,
+        configurations: None,
+        collecting: None,
         authenticator: Authenticator::new(tokens, None),
         outbox: Arc::new(
             SqliteOutbox::open(&folder.path().join("outbox.db"))

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use secret_gateway::{Role, TABLE, Texts, variable};
-use secret_persistence::Timestamp;
+use secret_persistence::{Environment, FipsModule, Timestamp};
 use uuid::Uuid;
+
+use crate::{InvalidSetting, Role, TABLE, Texts, variable};
 
 /// The command line, with a flag for every setting that is not a credential.
 pub(crate) fn command() -> Command {
@@ -73,7 +74,7 @@ pub(crate) fn command() -> Command {
         });
     Command::new("secret-gateway")
         .about("Vault's key/value protocol, and connector configurations over HTTP, in front of any secret store")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(version())
         .arg(
             Arg::new("settings")
                 .long("settings")
@@ -86,18 +87,30 @@ pub(crate) fn command() -> Command {
         .subcommand(token)
 }
 
+/// The version, and the FIPS module in a build that has one.
+fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    FipsModule::of_process().map_or_else(
+        || version.to_owned(),
+        |module| format!("{version} ({module})"),
+    )
+}
+
 /// The settings of flags, then of the environment, then of the file.
-pub(crate) fn texts(matches: &ArgMatches) -> Result<Texts, secret_gateway::InvalidSetting> {
+pub(crate) fn texts(
+    matches: &ArgMatches,
+    environment: &Environment,
+) -> Result<Texts, InvalidSetting> {
     let mut texts = Texts::new();
     for setting in TABLE.iter().filter(|setting| !setting.secret) {
         if let Some(value) = matches.get_one::<String>(setting.name) {
             texts.set(setting.name, value.as_str())?;
         }
     }
-    texts.set_environment(|name| std::env::var(name).ok());
+    texts.set_environment(|name| environment.get(name));
     let file = matches.get_one::<PathBuf>("settings").cloned().or_else(|| {
-        std::env::var_os("SECRET_GATEWAY_SETTINGS")
-            .filter(|path| !path.is_empty())
+        environment
+            .get("SECRET_GATEWAY_SETTINGS")
             .map(PathBuf::from)
     });
     if let Some(file) = file {

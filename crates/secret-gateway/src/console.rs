@@ -5,11 +5,13 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use secret_gateway::{Binding, Gateway, Principal, REQUEST_SPAN, Role};
+use secret_persistence::ManagedPrefix;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::{Binding, Gateway, Principal, REQUEST_SPAN, Role};
 
 /// Prints a line on standard output. A closed pipe is ignored.
 pub(crate) fn line(text: &str) {
@@ -100,7 +102,10 @@ pub(crate) fn welcome(gateway: &Gateway, address: SocketAddr, tokens: &[(Role, P
             .unwrap_or_default()
     };
     let (mount, prefix) = (&gateway.settings().kv.mount, &gateway.settings().kv.prefix);
-    let name = "airbyte_workspace_00000000-0000-4000-8000-000000000001_secret_00000000-0000-4000-8000-000000000002_v1";
+    let name = format!(
+        "{}workspace_00000000-0000-4000-8000-000000000001_secret_00000000-0000-4000-8000-000000000002_v1",
+        ManagedPrefix::current()
+    );
     line("Try:");
     line(&format!(
         "  curl -H \"X-Vault-Token: $(cat {})\" -d '{{\"data\":{{\"value\":\"hunter2\"}}}}' {base}/v1/{mount}/data/{prefix}{name}",

@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use secret_persistence::{Error, ErrorKind, Timestamp};
 use serde::Serialize;
+
+use crate::server::Time;
 
 /// How many failed writes the page shows.
 const REMEMBERED: usize = 100;
@@ -20,10 +23,12 @@ struct Inner {
 }
 
 /// A failed write.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FailedWrite {
     /// The time.
+    #[schemars(with = "Time")]
     pub at: Timestamp,
     /// The caller.
     pub actor: String,

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets, Policy};
 use secret_persistence::{SecretPersistence, StorageId, Stores};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::RwLock;
 use tracing::Instrument as _;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::collector::{Collecting, Collector};
+use crate::configurations::Configurations;
 use crate::digests::Digests;
 use crate::failed_writes::FailedWrites;
 use crate::health::Health;
 use crate::migration::MigrationJournal;
 use crate::outbox::Outbox;
+use crate::server::Turns;
 use crate::settings::Settings;
 use crate::storages::StorageIds;
 use crate::tokens::Authenticator;
@@ -28,6 +32,11 @@ struct Shared {
     storages: Option<Arc<dyn StorageIds>>,
     mirrored: bool,
     migration: Option<MigrationJournal>,
+    configurations: Option<Configurations>,
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    collecting: Option<Collecting>,
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    collector: Collector,
     secrets: ConnectorSecrets,
     authenticator: Authenticator,
     outbox: Arc<dyn Outbox>,
@@ -35,7 +44,7 @@ struct Shared {
     failed_writes: FailedWrites,
     health: Health,
     metrics: Option<PrometheusHandle>,
-    permits: Semaphore,
+    turns: Arc<Turns>,
     work: Arc<RwLock<()>>,
 }
 
@@ -45,12 +54,17 @@ pub struct Parts {
     pub settings: Settings,
     /// The stores, as [`secret_persistence::stores`] opens them.
     pub stores: Stores,
-    /// The ids of further stores, if any.
+    /// Further stores, if any: all that `stores` opens by id.
     pub storages: Option<Arc<dyn StorageIds>>,
     /// Whether the default store is a mirror of two.
     pub mirrored: bool,
     /// The journal of a migration that the page shows.
     pub migration: Option<MigrationJournal>,
+    /// The sources of the platform's configurations, if they are known.
+    pub configurations: Option<Configurations>,
+    /// Whose secrets the collector deletes, if it may.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub collecting: Option<Collecting>,
     /// Authenticates callers.
     pub authenticator: Authenticator,
     /// Stores changes.
@@ -75,13 +89,20 @@ impl Gateway {
     pub fn new(parts: Parts) -> Self {
         let options = options(&parts.settings, Policy::default());
         Self(Arc::new(Shared {
-            permits: Semaphore::new(parts.settings.limits.concurrency),
+            turns: Arc::new(Turns::new(parts.settings.limits.concurrency)),
             secrets: ConnectorSecrets::new(parts.stores.clone(), options),
             settings: parts.settings,
             stores: parts.stores,
+            configurations: parts
+                .configurations
+                .map(|configurations| configurations.with_storages(parts.storages.clone())),
             storages: parts.storages,
             mirrored: parts.mirrored,
             migration: parts.migration,
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
+            collecting: parts.collecting,
+            #[cfg(any(feature = "postgres", feature = "sqlite"))]
+            collector: Collector::default(),
             authenticator: parts.authenticator,
             outbox: parts.outbox,
             digests: parts.digests,
@@ -129,6 +150,24 @@ impl Gateway {
         self.0.migration.as_ref()
     }
 
+    pub(crate) fn configurations(&self) -> Option<&Configurations> {
+        self.0.configurations.as_ref()
+    }
+
+    /// What the collector works on, if it may.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn collecting(&self) -> Option<(&Configurations, &Collecting)> {
+        self.0
+            .configurations
+            .as_ref()
+            .zip(self.0.collecting.as_ref())
+    }
+
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn collector(&self) -> &Collector {
+        &self.0.collector
+    }
+
     pub(crate) fn secrets(&self) -> &ConnectorSecrets {
         &self.0.secrets
     }
@@ -158,8 +197,8 @@ impl Gateway {
         self.0.metrics.as_ref()
     }
 
-    pub(crate) fn permits(&self) -> &Semaphore {
-        &self.0.permits
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
+        &self.0.turns
     }
 
     /// Runs work to completion even if its caller disconnects; a shutdown waits for it.
@@ -178,8 +217,10 @@ impl Gateway {
         task.await.ok()
     }
 
-    /// Waits for running work.
+    /// Waits for running work. A run of the collector ends after its page.
     pub(crate) async fn finish(&self) {
+        #[cfg(any(feature = "postgres", feature = "sqlite"))]
+        self.0.collector.stop_all();
         drop(self.0.work.write().await);
     }
 }

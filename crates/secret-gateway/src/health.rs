@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use schemars::JsonSchema;
 use secret_persistence::{
     Coordinate, Error, SecretPersistence, SecretPersistenceExt as _, Timestamp,
 };
@@ -18,7 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::gateway::Gateway;
-use crate::server::{Caller, OwnText, Problem};
+use crate::server::{Caller, OwnText, Problem, Time};
 use crate::tokens::Role;
 
 /// The interval of the stores' probes.
@@ -41,16 +42,22 @@ struct Known {
 }
 
 /// The state of a store at its last probe.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Store", deny_unknown_fields)]
 pub(crate) struct StoreHealth {
+    /// The storage id; `default` for the default store.
     id: String,
     store: String,
     identity: Option<String>,
     healthy: bool,
     /// Whether recently read values are served although the store is down.
     answers_from_cache: bool,
+    /// The kind of the store's error.
     error: Option<&'static str>,
+    /// How long the probe took.
     milliseconds: u64,
+    /// When it was probed.
+    #[schemars(with = "Time")]
     checked: Timestamp,
 }
 

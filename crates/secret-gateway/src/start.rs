@@ -11,6 +11,9 @@ use secret_persistence::{
     Environment, KubernetesSecrets, Settings as StoreSettings, StoresSettings,
 };
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::collector::Collecting;
+use crate::configurations::Configurations;
 use crate::digests::Digests;
 use crate::gateway::{Gateway, Parts};
 use crate::migration::MigrationJournal;
@@ -106,6 +109,20 @@ pub async fn start(
     }
     let store = store_settings(&settings, environment)?;
     let mirrored = store.mirror().is_some();
+    let configurations = match &settings.configurations_file {
+        Some(path) => {
+            let opened = Configurations::open(path, environment);
+            Some(opened.map_err(|error| {
+                StartError::because("cannot use the sources of configurations", error)
+            })?)
+        }
+        None => None,
+    };
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    let collecting = store
+        .owner()
+        .map_err(|error| StartError::because("cannot use the settings of the store", error))?
+        .map(|owner| Collecting::new(owner, &settings.collect_journal, environment));
     let mut stores = StoresSettings::new(store).with_environment(environment.clone());
     let mut storages: Option<Arc<dyn StorageIds>> = None;
     if let Some(path) = &settings.storages_file {
@@ -131,6 +148,9 @@ pub async fn start(
         storages,
         mirrored,
         migration,
+        configurations,
+        #[cfg(any(feature = "postgres", feature = "sqlite"))]
+        collecting,
         authenticator,
         outbox,
         digests,
@@ -176,7 +196,7 @@ fn store_settings(
         (None, None) => own_store(settings, environment)?,
     };
     // Every call is an audit event: in the log, unless another destination is set.
-    let audited = ["audit", "audit-file"]
+    let audited = ["audit", "audit-file", "ledger"]
         .iter()
         .any(|name| store.common().text(name).is_some());
     if audited {

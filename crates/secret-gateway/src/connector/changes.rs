@@ -1,50 +1,42 @@
 //! Changes: planned, recorded, staged; then open until the caller ends them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::{Path, State};
+use schemars::JsonSchema;
 use secret_persistence::connector::{self, ConnectorError, RecordState};
 use secret_persistence::{Location, ManagedCoordinate, Scope, Timestamp};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::request::{Wanted, What, idempotency};
+use super::api::Created;
+use super::members::{Configuration, Told};
+use super::request::{ChangeRequest, IdempotencyKey, Wanted, What};
 use crate::gateway::Gateway;
-use crate::outbox::{After, Change, Idempotency, Inserted, State as ChangeState};
-use crate::server::{Body, Caller, Problem, ProblemKind, invalid};
+use crate::outbox::{Change, ChangeKind, Idempotency, Inserted, State as ChangeState};
+use crate::server::{Body, Caller, Problem, ProblemKind, Time};
 use crate::tokens::Role;
 
 /// How much longer than a request staging may take. Afterwards, no caller waits for it.
 const LEASE_BEYOND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many changes one query of the outbox returns.
-const PAGE: u32 = 100;
-
-/// How many changes one response may have.
-const MAX_LIST: usize = 500;
-
-/// Maximum queries for one response, if most changes are invisible to the caller.
-const LOOKS: usize = 20;
-
 pub(super) async fn create(
     State(gateway): State<Gateway>,
     caller: Caller,
-    headers: HeaderMap,
-    Body(fields): Body,
-) -> Result<Response, Problem> {
+    key: IdempotencyKey,
+    body: Body<ChangeRequest>,
+) -> Result<Created<ShownChange>, Problem> {
     caller.require(Role::Change)?;
-    let idempotency = idempotency(&headers, &caller.0, &fields, gateway.digests())?;
+    let idempotency = key.of(&caller.0, &body, gateway.digests())?;
     if let Some(ours) = &idempotency
         && let Some(known) = gateway.outbox().known(&ours.key).await?
     {
         return answer_again(&known, ours);
     }
     let external = &gateway.settings().external_prefixes;
-    let wanted = Wanted::parse(fields, &caller.0, external, gateway.digests())?;
+    let wanted = Wanted::of(body.parse()?, &caller.0, external, gateway.digests())?;
     let ours = gateway.clone();
     let made = gateway.to_the_end(async move { make(&ours, &caller, wanted, idempotency).await });
     made.await.unwrap_or_else(|| {
@@ -56,7 +48,7 @@ pub(super) async fn create(
 }
 
 /// The response to a retry, which equals the first one.
-fn answer_again(known: &Change, ours: &Idempotency) -> Result<Response, Problem> {
+fn answer_again(known: &Change, ours: &Idempotency) -> Result<Created<ShownChange>, Problem> {
     if known.idempotency.as_ref().map(|theirs| &theirs.digest) != Some(&ours.digest) {
         return Err(Problem::new(
             ProblemKind::IdempotencyKeyReused,
@@ -73,8 +65,8 @@ fn answer_again(known: &Change, ours: &Idempotency) -> Result<Response, Problem>
     Ok(created(known))
 }
 
-fn created(change: &Change) -> Response {
-    (StatusCode::CREATED, Json(shown(change, true))).into_response()
+fn created(change: &Change) -> Created<ShownChange> {
+    Created(shown(change, true))
 }
 
 /// Plans, records and stages. If it ends early, it leaves a record of what may remain.
@@ -83,10 +75,8 @@ async fn make(
     caller: &Caller,
     wanted: Wanted,
     idempotency: Option<Idempotency>,
-) -> Result<Response, Problem> {
-    let secrets = gateway
-        .secrets_guarding(wanted.policy)
-        .acting_as(&caller.actor());
+) -> Result<Created<ShownChange>, Problem> {
+    let secrets = caller.acting_on(&gateway.secrets_guarding(wanted.policy));
     let kind = wanted.what.kind();
     let planned = match wanted.what {
         What::Create { spec, edited } => {
@@ -214,7 +204,7 @@ pub(super) async fn show(
     State(gateway): State<Gateway>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<ShownChange>, Problem> {
     caller.require(Role::Change)?;
     Ok(Json(shown(&find(&gateway, &caller, &id).await?, true)))
 }
@@ -233,120 +223,78 @@ pub(super) async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result
     }
 }
 
-fn exists_for(caller: &Caller, change: &Change) -> bool {
+pub(super) fn exists_for(caller: &Caller, change: &Change) -> bool {
     Scope::new(&change.scope_prefix, change.scope_id)
         .is_ok_and(|scope| caller.0.binding.sees_scope(&scope))
 }
 
-pub(super) async fn list(
-    State(gateway): State<Gateway>,
-    caller: Caller,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Result<Json<Value>, Problem> {
-    caller.require(Role::Change)?;
-    let known = ["state", "before", "after", "limit"];
-    if let Some(unknown) = query.keys().find(|name| !known.contains(&name.as_str())) {
-        let unknown: String = unknown
-            .chars()
-            .take(64)
-            .flat_map(char::escape_debug)
-            .collect();
-        return Err(Problem::new(
-            ProblemKind::UnknownField,
-            format!("unknown parameter {unknown}"),
-        )
-        .with("fields", vec![unknown]));
-    }
-    let state = match query.get("state").map(String::as_str) {
-        None | Some("open") => ChangeState::Open,
-        Some("committed") => ChangeState::Committed,
-        Some("aborted") => ChangeState::Aborted,
-        Some(_) => return Err(invalid("state", "must be open, committed or aborted")),
-    };
-    let before = match query.get("before") {
-        None => Timestamp::now().saturating_add(Duration::from_secs(86_400)),
-        Some(text) => text
-            .parse()
-            .map_err(|_| invalid("before", "is not an RFC 3339 time"))?,
-    };
-    let limit: usize = match query.get("limit") {
-        None => 100,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MAX_LIST).contains(limit))
-            .ok_or_else(|| {
-                invalid("limit", "is not a number from 1 to 500").with("limit", MAX_LIST)
-            })?,
-    };
-    let mut after = query.get("after").map(|text| cursor(text)).transpose()?;
-    let mut found = Vec::new();
-    let mut more = true;
-    for _ in 0..LOOKS {
-        let page = gateway.outbox().list(state, before, after, PAGE).await?;
-        more = page.len() == PAGE as usize;
-        for change in page {
-            if found.len() == limit {
-                more = true;
-                break;
-            }
-            after = Some(After {
-                created: change.created.unix_seconds(),
-                id: change.id,
-            });
-            if exists_for(&caller, &change) {
-                found.push(shown(&change, false));
-            }
-        }
-        if !more || found.len() == limit {
-            break;
-        }
-    }
-    let next = after
-        .filter(|_| more)
-        .map(|after| format!("{}.{}", after.created, after.id));
-    Ok(Json(json!({"changes": found, "next": next})))
-}
-
-fn cursor(text: &str) -> Result<After, Problem> {
-    let parse = || {
-        let (created, id) = text.split_once('.')?;
-        Some(After {
-            created: created.parse().ok()?,
-            id: Uuid::try_parse(id).ok()?,
-        })
-    };
-    parse().ok_or_else(|| invalid("after", "is not the `next` of a response"))
-}
-
 /// A change, as callers see it.
-pub(super) fn shown(change: &Change, with_configuration: bool) -> Value {
-    let names = |locations: &[Location<ManagedCoordinate>]| -> Vec<Value> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Change", deny_unknown_fields)]
+pub(super) struct ShownChange {
+    id: Uuid,
+    kind: ChangeKind,
+    state: Told,
+    scope: ShownScope,
+    /// The name of the caller.
+    actor: String,
+    #[schemars(with = "Time")]
+    created: Timestamp,
+    /// The secrets that the change writes.
+    writes: Vec<ShownLocation>,
+    /// The secrets that a commit deletes.
+    supersedes: Vec<ShownLocation>,
+    /// With pointers; null where the row is to be deleted. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Configuration")]
+    configuration: Option<Value>,
+}
+
+/// The scope of a change.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline, deny_unknown_fields)]
+struct ShownScope {
+    prefix: String,
+    id: Uuid,
+}
+
+/// The name of a secret, and its store if that is not the default one.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Location", deny_unknown_fields)]
+struct ShownLocation {
+    coordinate: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    storage_id: Option<String>,
+}
+
+pub(super) fn shown(change: &Change, with_configuration: bool) -> ShownChange {
+    let names = |locations: &[Location<ManagedCoordinate>]| -> Vec<ShownLocation> {
         locations
             .iter()
-            .map(|location| {
-                let mut shown = json!({"coordinate": location.coordinate.as_str()});
-                if let Some(id) = &location.storage_id {
-                    shown["storage_id"] = id.as_str().into();
-                }
-                shown
+            .map(|location| ShownLocation {
+                coordinate: location.coordinate.as_str().to_owned(),
+                storage_id: location
+                    .storage_id
+                    .as_ref()
+                    .map(|id| id.as_str().to_owned()),
             })
             .collect()
     };
-    let mut shown = json!({
-        "id": change.id.to_string(),
-        "kind": change.kind,
-        "state": change.state,
-        "scope": {"prefix": change.scope_prefix, "id": change.scope_id.to_string()},
-        "actor": change.actor,
-        "created": change.created.to_string(),
-        "writes": names(change.record.writes()),
-        "supersedes": names(change.record.supersedes()),
-    });
-    if with_configuration {
-        shown["configuration"] = parsed(&change.configuration);
+    ShownChange {
+        id: change.id,
+        kind: change.kind,
+        state: Told(change.state),
+        scope: ShownScope {
+            prefix: change.scope_prefix.clone(),
+            id: change.scope_id,
+        },
+        actor: change.actor.clone(),
+        created: change.created,
+        writes: names(change.record.writes()),
+        supersedes: names(change.record.supersedes()),
+        configuration: with_configuration.then(|| parsed(&change.configuration)),
     }
-    shown
 }
 
 /// Parses to the depth of a configuration, which is more than the parser's default.

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use secret_persistence::connector::{ActingSecrets, RecordState, SecretJson};
+use schemars::JsonSchema;
+use secret_persistence::connector::{ActingSecrets, RecordState};
 use secret_persistence::{Actor, Timestamp};
-use serde_json::{Value, json};
+use serde::Serialize;
+use uuid::Uuid;
 
 use super::changes::find;
+use super::members::{Configuration, Told};
 use crate::gateway::Gateway;
 use crate::outbox::{Change, OutboxError, State as ChangeState};
-use crate::server::{Body, Caller, Problem, ProblemKind};
+use crate::server::{Body, Caller, Problem, ProblemKind, request};
 use crate::tokens::Role;
 
 /// The pause before deleting again after a failure.
@@ -20,11 +23,32 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// How many ended changes one round cleans up.
 const ROUND: u32 = 100;
 
+/// A change after a call that ends it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Ended {
+    id: Uuid,
+    state: Told,
+    /// True if the row is neither as it was before the change nor as the change made it. The change
+    /// stays open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    undecided: Option<bool>,
+}
+
+request! {
+    /// The row as it is now.
+    pub(super) struct Settle {
+        /// The configuration of the row; null where there is no row.
+        current: Configuration,
+    }
+}
+
 pub(super) async fn commit(
     gateway: State<Gateway>,
     caller: Caller,
     id: Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Ended>, Problem> {
     end(gateway, caller, id, ChangeState::Committed).await
 }
 
@@ -32,7 +56,7 @@ pub(super) async fn abort(
     gateway: State<Gateway>,
     caller: Caller,
     id: Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Ended>, Problem> {
     end(gateway, caller, id, ChangeState::Aborted).await
 }
 
@@ -41,7 +65,7 @@ async fn end(
     caller: Caller,
     Path(id): Path<String>,
     to: ChangeState,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Ended>, Problem> {
     caller.require(Role::Change)?;
     let change = find(&gateway, &caller, &id).await?;
     end_as(&gateway, caller, change, to).await
@@ -53,7 +77,7 @@ async fn end_as(
     caller: Caller,
     change: Change,
     to: ChangeState,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Ended>, Problem> {
     let ours = gateway.clone();
     let ended = gateway.to_the_end(async move {
         let won = ours.outbox().swap(change.id, ChangeState::Open, to).await?;
@@ -72,13 +96,17 @@ async fn end_as(
             .await?
             .map_or(to, |change| change.state);
         if now == to {
-            return Ok(Json(json!({"id": change.id.to_string(), "state": now})));
+            return Ok(Json(Ended {
+                id: change.id,
+                state: Told(now),
+                undecided: None,
+            }));
         }
         Err(Problem::new(
             ProblemKind::ChangeEndedOtherwise,
             format!("the change is already {}", now.as_str()),
         )
-        .with("state", now.as_str()))
+        .with(|members| members.state = Some(now.as_str())))
     });
     ended.await.unwrap_or_else(|| {
         Err(Problem::new(
@@ -92,11 +120,10 @@ pub(super) async fn settle(
     State(gateway): State<Gateway>,
     caller: Caller,
     Path(id): Path<String>,
-    Body(mut fields): Body,
-) -> Result<Json<Value>, Problem> {
+    body: Body<Settle>,
+) -> Result<Json<Ended>, Problem> {
     caller.require(Role::Change)?;
-    let current = SecretJson::new(fields.require("current")?);
-    fields.finish()?;
+    let Configuration(current) = body.parse()?.current;
     let change = find(&gateway, &caller, &id).await?;
     let digest = gateway.digests().of("configuration", &current);
     let is_saved = if change.saved_digest.is_empty() {
@@ -111,9 +138,11 @@ pub(super) async fn settle(
         return end_as(&gateway, caller, change, ChangeState::Aborted).await;
     }
     // The row was changed since then: nothing is deleted, and the caller decides.
-    Ok(Json(
-        json!({"id": change.id.to_string(), "state": change.state, "undecided": true}),
-    ))
+    Ok(Json(Ended {
+        id: change.id,
+        state: Told(change.state),
+        undecided: Some(true),
+    }))
 }
 
 /// Deletes what a change leaves behind, and records whether anything remains.

@@ -1,43 +1,71 @@
 //! Hydrates many configurations at once.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse as _, Response};
-use secret_persistence::connector::SecretJson;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
+use super::members::Configuration;
 use super::sight;
 use crate::gateway::Gateway;
-use crate::server::{Body, Caller, Problem, invalid, too_many};
+use crate::server::{Body, Caller, List, Problem, ProblemDocument, request};
 use crate::tokens::Role;
 
 /// How many configurations one request may contain.
 const MAX_CONFIGURATIONS: usize = 1000;
 
+request! {
+    /// Configurations with pointers.
+    pub(super) struct Hydrate {
+        configurations: List<Configuration, MAX_CONFIGURATIONS>,
+    }
+}
+
+/// One answer per configuration, in order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Hydrated {
+    configurations: Vec<Answer>,
+}
+
+/// A full configuration, or why there is none.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(deny_unknown_fields)]
+enum Answer {
+    Full {
+        #[serde(serialize_with = "full")]
+        configuration: Configuration,
+    },
+    Failed {
+        problem: ProblemDocument,
+    },
+}
+
+/// Writes a configuration with its secrets.
+fn full<S: Serializer>(configuration: &Configuration, serializer: S) -> Result<S::Ok, S::Error> {
+    configuration.0.serialize(serializer)
+}
+
 pub(super) async fn hydrate(
     State(gateway): State<Gateway>,
     caller: Caller,
-    Body(mut fields): Body,
-) -> Result<Response, Problem> {
+    body: Body<Hydrate>,
+) -> Result<Json<Hydrated>, Problem> {
     caller.require(Role::Hydrate)?;
-    let Value::Array(configurations) = fields.require("configurations")? else {
-        return Err(invalid("configurations", "is not a list"));
-    };
-    fields.finish()?;
-    if configurations.len() > MAX_CONFIGURATIONS {
-        return Err(too_many("configurations", MAX_CONFIGURATIONS));
-    }
+    let List(configurations) = body.parse()?.configurations;
     let external = &gateway.settings().external_prefixes;
     let seen: Vec<Result<(), Problem>> = configurations
         .iter()
-        .map(|configuration| sight::require(&caller.0, external, configuration))
+        .map(|Configuration(pointers)| sight::require(&caller.0, external, pointers))
         .collect();
     let visible: Vec<Value> = configurations
         .into_iter()
         .zip(&seen)
         .filter(|(_, seen)| seen.is_ok())
-        .map(|(configuration, _)| configuration)
+        .map(|(configuration, _)| configuration.into_inner())
         .collect();
     // One batch of reads for all of them.
     let mut hydrated = caller
@@ -58,11 +86,13 @@ pub(super) async fn hydrate(
             Err(unseen) => Err(unseen),
         };
         answers.push(match full {
-            Ok(full) => json!({"configuration": full.into_inner()}),
+            Ok(full) => Answer::Full {
+                configuration: Configuration(full),
+            },
             Err(problem) => {
                 let document = problem.document();
                 problems.push(problem);
-                json!({"problem": document})
+                Answer::Failed { problem: document }
             }
         });
     }
@@ -76,11 +106,7 @@ pub(super) async fn hydrate(
     if !answers.is_empty() && problems.len() == answers.len() && problems.iter().all(retried) {
         return Err(problems.remove(0));
     }
-    Ok(secret_answer(json!({"configurations": answers})))
-}
-
-/// A response with secrets: the value it is built from is wiped.
-fn secret_answer(value: Value) -> Response {
-    let value = SecretJson::new(value);
-    ([(CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+    Ok(Json(Hydrated {
+        configurations: answers,
+    }))
 }

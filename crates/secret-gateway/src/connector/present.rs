@@ -2,62 +2,94 @@
 
 use axum::Json;
 use axum::extract::State;
-use secret_persistence::connector::{ConnectorSpec, SecretJson, scrub};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use secret_persistence::connector::scrub;
+use serde::Serialize;
+use serde_json::Value;
 
+use super::members::{Configuration, Specification};
 use crate::gateway::Gateway;
-use crate::server::{Body, Caller, Fields, Problem};
+use crate::server::{Body, Caller, Maybe, Problem, request};
 use crate::tokens::Role;
 
-fn compiled(fields: &mut Fields) -> Result<ConnectorSpec, Problem> {
-    let specification = SecretJson::new(fields.require("specification")?);
-    Ok(ConnectorSpec::compile(&specification)?)
+request! {
+    /// A configuration and its specification.
+    pub(super) struct Specified {
+        specification: Specification,
+        configuration: Configuration,
+    }
+}
+
+request! {
+    /// A configuration, and its specification if it is known.
+    pub(super) struct Scrub {
+        #[schemars(default)]
+        specification: Maybe<Specification>,
+        configuration: Configuration,
+    }
+}
+
+/// A configuration without secrets.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Presented {
+    #[schemars(with = "Configuration")]
+    configuration: Value,
+}
+
+/// The places of a configuration.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Places {
+    /// JSON Pointers.
+    places: Vec<String>,
 }
 
 pub(super) async fn mask(
     State(_): State<Gateway>,
     caller: Caller,
-    Body(mut fields): Body,
-) -> Result<Json<Value>, Problem> {
+    body: Body<Specified>,
+) -> Result<Json<Presented>, Problem> {
     caller.require(Role::Change)?;
-    let spec = compiled(&mut fields)?;
-    let configuration = fields.require("configuration")?;
-    fields.finish()?;
-    Ok(Json(json!({"configuration": spec.mask(configuration)?})))
+    let asked = body.parse()?;
+    let spec = asked.specification.compile()?;
+    let configuration = spec.mask(asked.configuration.into_inner())?;
+    Ok(Json(Presented { configuration }))
 }
 
 pub(super) async fn scrubbed(
     State(_): State<Gateway>,
     caller: Caller,
-    Body(mut fields): Body,
-) -> Result<Json<Value>, Problem> {
+    body: Body<Scrub>,
+) -> Result<Json<Presented>, Problem> {
     caller.require(Role::Change)?;
-    let spec = match fields.take("specification") {
-        Some(specification) => Some(ConnectorSpec::compile(&SecretJson::new(specification))?),
+    let asked = body.parse()?;
+    let spec = match asked.specification.into_option() {
+        Some(specification) => Some(specification.compile()?),
         None => None,
     };
-    let configuration = fields.require("configuration")?;
-    fields.finish()?;
+    let configuration = asked.configuration.into_inner();
     let scrubbed = match spec {
         Some(spec) => spec.scrub(configuration)?,
         None => scrub(configuration)?,
     };
-    Ok(Json(json!({"configuration": scrubbed.value})))
+    Ok(Json(Presented {
+        configuration: scrubbed.value,
+    }))
 }
 
 pub(super) async fn places(
     State(_): State<Gateway>,
     caller: Caller,
-    Body(mut fields): Body,
-) -> Result<Json<Value>, Problem> {
+    body: Body<Specified>,
+) -> Result<Json<Places>, Problem> {
     caller.require(Role::Change)?;
-    let spec = compiled(&mut fields)?;
-    let configuration = SecretJson::new(fields.require("configuration")?);
-    fields.finish()?;
-    let places: Vec<String> = spec
-        .secret_places(&configuration)?
+    let asked = body.parse()?;
+    let spec = asked.specification.compile()?;
+    let places = spec
+        .secret_places(&asked.configuration.0)?
         .into_iter()
         .map(|place| place.as_str().to_owned())
         .collect();
-    Ok(Json(json!({"places": places})))
+    Ok(Json(Places { places }))
 }

@@ -1,11 +1,10 @@
 //! What a caller may see of a configuration.
 
+use secret_persistence::Coordinate;
 use secret_persistence::connector::{Policy, pointers};
-use secret_persistence::{Coordinate, Scope};
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
 
-use crate::server::{Problem, ProblemKind, invalid};
+use crate::server::{PlaceProblem, Problem, ProblemKind, SHOWN};
 use crate::tokens::{Binding, Principal};
 
 /// Refuses a configuration that points to secrets that the caller may not see: reading them, or
@@ -16,21 +15,24 @@ pub(super) fn require(
     configuration: &Value,
 ) -> Result<(), Problem> {
     let found = pointers(configuration)?;
-    let unseen: Vec<Value> = found
+    let unseen: Vec<PlaceProblem> = found
         .into_iter()
         .filter_map(|(place, pointer)| {
             let coordinate = pointer.coordinate?;
             let allowed = match &coordinate {
                 Coordinate::Managed(_) => true,
-                Coordinate::External(name) => {
-                    external.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()))
-                }
+                Coordinate::External(name) => external
+                    .iter()
+                    .any(|prefix| name.as_str().starts_with(prefix.as_str())),
             };
-            (!allowed || !caller.binding.sees(&coordinate)).then(|| {
-                json!({"place": place.as_str(), "kind": "not_found", "coordinate": coordinate.as_str()})
+            (!allowed || !caller.binding.sees(&coordinate)).then(|| PlaceProblem {
+                place: place.as_str().to_owned(),
+                kind: "not_found",
+                coordinate: Some(coordinate.as_str().to_owned()),
+                ..PlaceProblem::default()
             })
         })
-        .take(100)
+        .take(SHOWN)
         .collect();
     if unseen.is_empty() {
         return Ok(());
@@ -39,7 +41,7 @@ pub(super) fn require(
         ProblemKind::NotFound,
         "the configuration points to secrets that do not exist for this token",
     )
-    .with("problems", unseen))
+    .with_problems(unseen))
 }
 
 /// The external names that a caller may point to: allowed by both the operator and its binding.
@@ -62,30 +64,4 @@ pub(super) fn external(caller: &Principal, operator: &[String], mut policy: Poli
         }
     }
     policy
-}
-
-/// The scope of a request: `{"workspace": id}`, or `{"prefix": text, "id": id}`.
-pub(super) fn scope(value: &Value) -> Result<Scope, Problem> {
-    let wrong = || {
-        invalid(
-            "scope",
-            "must be {\"workspace\": id} or {\"prefix\": text, \"id\": id}",
-        )
-    };
-    let members = value.as_object().ok_or_else(wrong)?;
-    let id = |name: &str| {
-        let text = members.get(name).and_then(Value::as_str)?;
-        Uuid::try_parse(text).ok()
-    };
-    match (
-        id("workspace"),
-        members.get("prefix").and_then(Value::as_str),
-        id("id"),
-    ) {
-        (Some(id), None, None) if members.len() == 1 => Ok(Scope::workspace(id)),
-        (None, Some(prefix), Some(id)) if members.len() == 2 => {
-            Scope::new(prefix, id).map_err(|error| invalid("scope", error.message()))
-        }
-        _ => Err(wrong()),
-    }
 }

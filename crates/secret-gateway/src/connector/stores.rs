@@ -2,21 +2,26 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use schemars::JsonSchema;
 use secret_persistence::{
-    CheckOptions, CheckStep, SecretPersistenceExt as _, StepOutcome, StorageId,
+    CheckOptions, CheckStep, SecretPersistenceExt as _, StepOutcome, StorageId, Timestamp,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 
+use crate::configurations::Configurations;
+use crate::failed_writes::FailedWrite;
 use crate::gateway::Gateway;
-use crate::outbox::Count;
-use crate::server::{Caller, Problem};
+use crate::health::StoreHealth;
+use crate::migration::Progress;
+use crate::outbox::{Count, State as ChangeState};
+use crate::server::{Caller, Problem, Time};
 use crate::tokens::{Binding, Role};
 
 /// The id of the default store in requests.
 const DEFAULT: &str = "default";
 
 /// Operating is not bound to workspaces, so a bound token sees no store.
-fn require(caller: &Caller) -> Result<(), Problem> {
+pub(super) fn require(caller: &Caller) -> Result<(), Problem> {
     caller.require(Role::Operate)?;
     match caller.0.binding {
         Binding::All => Ok(()),
@@ -24,19 +29,66 @@ fn require(caller: &Caller) -> Result<(), Problem> {
     }
 }
 
+/// The stores, as they were when they were last asked.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct StoreList {
+    stores: Vec<StoreHealth>,
+}
+
 pub(super) async fn list(
     State(gateway): State<Gateway>,
     caller: Caller,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<StoreList>, Problem> {
     require(&caller)?;
-    Ok(Json(json!({"stores": gateway.health().stores()})))
+    Ok(Json(StoreList {
+        stores: gateway.health().stores(),
+    }))
+}
+
+/// What a check of a store found.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Checked {
+    id: String,
+    store: String,
+    /// Whether secrets can be written and read, whatever else fails.
+    works: bool,
+    summary: String,
+    /// The identity and location, if the store returned them.
+    identity: Option<String>,
+    /// Whether the test secret is, or may be, still in the store.
+    left_behind: bool,
+    /// The name of the test secret.
+    coordinate: String,
+    /// In their order.
+    steps: Vec<CheckedStep>,
+}
+
+/// One operation of a check.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CheckedStep {
+    operation: &'static str,
+    outcome: Outcome,
+    detail: String,
+    milliseconds: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum Outcome {
+    Done,
+    Failed,
+    NotApplicable,
 }
 
 pub(super) async fn check(
     State(gateway): State<Gateway>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Checked>, Problem> {
     require(&caller)?;
     let missing = || Problem::not_found("the store with this id does not exist");
     let store = if id == DEFAULT {
@@ -49,61 +101,106 @@ pub(super) async fn check(
         gateway.stores().store(Some(&id)).await?
     };
     let report = store.check(&CheckOptions::default()).await;
-    let steps: Vec<Value> = report.steps.iter().map(step).collect();
-    Ok(Json(json!({
-        "id": id,
-        "store": report.store,
-        "works": report.works(),
-        "summary": report.summary(),
-        "identity": report.identity.as_ref().map(ToString::to_string),
-        "left_behind": report.left_behind,
-        "coordinate": report.coordinate.as_str(),
-        "steps": steps,
-    })))
+    Ok(Json(Checked {
+        id,
+        works: report.works(),
+        summary: report.summary(),
+        store: report.store,
+        identity: report.identity.as_ref().map(ToString::to_string),
+        left_behind: report.left_behind,
+        coordinate: report.coordinate.as_str().to_owned(),
+        steps: report.steps.iter().map(step).collect(),
+    }))
 }
 
-fn step(step: &CheckStep) -> Value {
-    let (outcome, text) = match &step.outcome {
-        StepOutcome::Done(text) => ("done", text.clone()),
-        StepOutcome::Failed(error) => ("failed", error.to_string()),
-        StepOutcome::NotApplicable(text) => ("not_applicable", text.clone()),
+fn step(step: &CheckStep) -> CheckedStep {
+    let (outcome, detail) = match &step.outcome {
+        StepOutcome::Done(text) => (Outcome::Done, text.clone()),
+        StepOutcome::Failed(error) => (Outcome::Failed, error.to_string()),
+        StepOutcome::NotApplicable(text) => (Outcome::NotApplicable, text.clone()),
     };
-    json!({
-        "operation": step.operation.as_str(),
-        "outcome": outcome,
-        "detail": text,
-        "milliseconds": u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX),
-    })
+    CheckedStep {
+        operation: step.operation.as_str(),
+        outcome,
+        detail,
+        milliseconds: u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 /// Everything that the page shows besides stores.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Status {
+    /// Null where the gateway shows no migration.
+    migration: Option<Progress>,
+    /// How many sources of configurations the gateway has; 0 without `configurations-file`.
+    sources: usize,
+    /// Whether it can collect what none of them names.
+    collects: bool,
+    /// The version of the gateway.
+    version: &'static str,
+    /// Whether writes go to a second store too.
+    mirrored: bool,
+    /// Audit events that were lost since the start.
+    unaudited: u64,
+    failed_writes: ShownFailures,
+    /// By state; a state without changes is missing.
+    changes: Vec<Counted>,
+}
+
+/// Secrets that were not written.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline, deny_unknown_fields)]
+struct ShownFailures {
+    /// Since the start.
+    total: u64,
+    /// The most recent ones, newest first.
+    last: Vec<FailedWrite>,
+}
+
+/// The number of changes in a state.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline, deny_unknown_fields)]
+struct Counted {
+    state: ChangeState,
+    changes: u64,
+    /// When the oldest of them began.
+    #[schemars(with = "Time")]
+    oldest: Timestamp,
+}
+
 pub(super) async fn status(
     State(gateway): State<Gateway>,
     caller: Caller,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Status>, Problem> {
     require(&caller)?;
     let (total, last) = gateway.failed_writes().seen();
-    let changes: Vec<Value> = gateway
-        .outbox()
-        .counts()
-        .await?
-        .iter()
-        .map(counted)
-        .collect();
+    let counts = gateway.outbox().counts().await?;
     let migration = match gateway.migration() {
-        Some(journal) => journal.progress().await,
-        None => Value::Null,
+        Some(journal) => Some(journal.progress().await),
+        None => None,
     };
-    Ok(Json(json!({
-        "migration": migration,
-        "version": env!("CARGO_PKG_VERSION"),
-        "mirrored": gateway.mirrored(),
-        "unaudited": gateway.stores().unaudited(),
-        "failed_writes": {"total": total, "last": last},
-        "changes": changes,
-    })))
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    let collects = gateway.collecting().is_some();
+    #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+    let collects = false;
+    let sources = gateway.configurations();
+    Ok(Json(Status {
+        migration,
+        sources: sources.map_or(0, Configurations::count),
+        collects,
+        version: env!("CARGO_PKG_VERSION"),
+        mirrored: gateway.mirrored(),
+        unaudited: gateway.stores().unaudited(),
+        failed_writes: ShownFailures { total, last },
+        changes: counts.iter().map(counted).collect(),
+    }))
 }
 
-fn counted(count: &Count) -> Value {
-    json!({"state": count.state, "changes": count.changes, "oldest": count.oldest.to_string()})
+fn counted(count: &Count) -> Counted {
+    Counted {
+        state: count.state,
+        changes: count.changes,
+        oldest: count.oldest,
+    }
 }

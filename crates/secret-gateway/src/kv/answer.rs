@@ -138,6 +138,7 @@ impl From<Refusal> for KvError {
         let refused = Self::new(refusal.into(), refusal.to_string());
         match refusal {
             Refusal::Unavailable => refused.with_retry_after(5),
+            Refusal::Ambiguous => refused,
             // Vault returns nothing else for an unknown token.
             _ => Self {
                 errors: vec!["permission denied".to_owned(), refusal.to_string()],
@@ -149,7 +150,11 @@ impl From<Refusal> for KvError {
 
 impl From<BodyError> for KvError {
     fn from(error: BodyError) -> Self {
-        Self::new(error.kind(), error.detail())
+        let failed = Self::new(error.kind(), error.detail());
+        match error.retry_after() {
+            Some(seconds) => failed.with_retry_after(seconds),
+            None => failed,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Maps a path below the mount to a coordinate, and lists the names in a folder.
 
-use secret_persistence::{Coordinate, ManagedCoordinate};
+use secret_persistence::{Coordinate, ManagedCoordinate, ManagedPrefix};
 
 use super::answer::KvError;
 use crate::server::ProblemKind;
@@ -47,10 +47,14 @@ pub(super) fn managed(prefix: &str, path: &str) -> Result<ManagedCoordinate, KvE
         ));
     };
     ManagedCoordinate::parse(name).map_err(|error| {
-        KvError::new(ProblemKind::NameNotManaged, format!(
-            "only managed names, airbyte_…_secret_<uuid>_v<version>, can be written or deleted: {}",
-            error.message()
-        ))
+        KvError::new(
+            ProblemKind::NameNotManaged,
+            format!(
+                "only managed names, {}…_secret_<uuid>_v<version>, can be written or deleted: {}",
+                ManagedPrefix::current(),
+                error.message()
+            ),
+        )
     })
 }
 

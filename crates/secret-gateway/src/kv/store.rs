@@ -1,5 +1,7 @@
 //! The store operations of both versions of the engine: authorised, audited, counted.
 
+use std::sync::Arc;
+
 use futures::TryStreamExt as _;
 use secret_persistence::{
     AuditEvent, Coordinate, DeleteOptions, Entry, Error, ErrorKind, ListOptions, Listing,
@@ -20,6 +22,7 @@ const MAX_NAMES: usize = 100_000;
 pub(super) struct Engine {
     gateway: Gateway,
     caller: Principal,
+    request: Option<Arc<str>>,
 }
 
 impl Engine {
@@ -27,6 +30,7 @@ impl Engine {
         Self {
             gateway: gateway.clone(),
             caller: caller.0,
+            request: caller.1,
         }
     }
 
@@ -73,8 +77,9 @@ impl Engine {
         coordinate: Coordinate,
         failure: Option<ErrorKind>,
     ) -> Result<(), KvError> {
-        let event =
-            AuditEvent::new(self.caller.actor(), operation, coordinate).with_failure(failure);
+        let event = AuditEvent::new(self.caller.actor(), operation, coordinate)
+            .with_request(self.request.clone())
+            .with_failure(failure);
         self.gateway.stores().record(&[event]).await.map_err(|error| {
             tracing::error!(target: "secret_gateway", %error, "the audit is required and its sink failed");
             KvError::new(ProblemKind::AuditFailed, "the audit is required and its sink failed")

@@ -108,7 +108,7 @@ pub(super) async fn read_members(
     request: Request,
 ) -> Result<Map<String, Value>, KvError> {
     let (parts, body) = request.into_parts();
-    members(read_json(&parts.headers, body, gateway.settings().limits).await?)
+    members(read_json(&parts, body, gateway.settings().limits).await?)
 }
 
 fn members(body: SecretJson) -> Result<Map<String, Value>, KvError> {

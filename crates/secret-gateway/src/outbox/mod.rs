@@ -1,6 +1,8 @@
 //! The outbox: the names that every change writes and supersedes, durable before any write to a
 //! store.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod configs;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod sql;
@@ -15,6 +17,8 @@ use secret_persistence::connector::Record;
 use serde::Serialize;
 use uuid::Uuid;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use configs::OpenChanges;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresOutbox;
 pub use sqlite::SqliteOutbox;
@@ -32,6 +36,9 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Create, Self::Delete, Self::Update];
+
     /// Its name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -42,10 +49,8 @@ impl ChangeKind {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Create, Self::Delete, Self::Update]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 

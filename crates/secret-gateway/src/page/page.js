@@ -11,9 +11,12 @@
     at("message").classList.toggle("bad", Boolean(bad));
   };
 
-  const ask = async (path) => {
+  // A body makes it a POST.
+  const ask = async (path, body) => {
+    const headers = { authorization: `Bearer ${token}` };
+    if (body) headers["content-type"] = "application/json";
     const answer = await fetch(path, {
-      headers: { authorization: `Bearer ${token}` },
+      headers, method: body ? "POST" : "GET", body: body && JSON.stringify(body),
       cache: "no-store", credentials: "omit", redirect: "error", referrerPolicy: "no-referrer",
     });
     if (answer.ok) return answer;
@@ -132,7 +135,91 @@
     at("counts").replaceChildren(...Object.entries(counts).flatMap(([name, text]) => [cell("dt", name), cell("dd", text)]));
   };
 
+  // What was asked last, for the next page.
+  let listing = null;
+
+  const rowOf = (secret) => [
+    secret.configuration, secret.place, secret.coordinate,
+    [secret.standing, ["present", "restored", "external", "elsewhere"].includes(secret.standing) ? "" : "bad"],
+    secret.created ? `${secret.created} (${Math.round(secret.age_seconds / 86400)} days)` : null,
+    secret.expires, secret.owner, secret.detail,
+  ];
+
+  // Reads pages until there is something to show: a filter may leave whole pages out.
+  const list = async () => {
+    const asked = listing;
+    const before = asked.secrets.length;
+    at("more").hidden = true;
+    do {
+      const path = asked.next ? `${asked.path}?after=${encodeURIComponent(asked.next)}` : asked.path;
+      const page = await ask(path, asked.body).then((answer) => answer.json());
+      if (!token || listing !== asked) return;
+      asked.secrets.push(...page.secrets);
+      asked.read += page.counts.configurations;
+      asked.next = page.next;
+      at("look-text").textContent = `${asked.secrets.length} places in ${asked.read} configurations${asked.next ? ", so far" : ""}`;
+      at("look-text").className = "";
+      // What is to be restored is on every page.
+    } while (asked.next && (asked.body.dry_run === false || asked.secrets.length < before + 100));
+    table("listed", ["Configuration", "Place", "Name", "Standing", "Written", "Expires", "Owner", "Detail"], asked.secrets.map(rowOf), "none");
+    at("more").hidden = !asked.next;
+    const pending = asked.secrets.some((secret) => secret.standing === "pending_deletion");
+    at("restore").hidden = !(asked.what === "restore" && asked.body.dry_run && pending);
+  };
+
+  const begin = (what, body) => {
+    listing = { what, path: `/api/v1/${what}`, body, secrets: [], read: 0, next: null };
+    at("restore").hidden = true;
+    return trying("look-text", list);
+  };
+
+  // What a person has asked for, and why it failed.
+  const trying = async (id, work) => {
+    try {
+      await work();
+    } catch (error) {
+      at(id).textContent = error.message;
+      at(id).className = "bad";
+    }
+  };
+
+  const showRun = (run) => {
+    const running = Boolean(run) && run.state === "running";
+    at("stop").hidden = !running;
+    at("stop").dataset.id = run ? run.id : "";
+    const previewed = Boolean(run) && run.dry_run && run.state === "done";
+    at("confirm").hidden = !previewed;
+    at("delete").hidden = !previewed;
+    if (at("delete").dataset.id !== (run ? run.id : "")) at("all").checked = false;
+    at("delete").dataset.id = run ? run.id : "";
+    at("delete").disabled = !(previewed && at("all").checked);
+    if (!run) {
+      at("run-text").textContent = "no run since the start";
+      at("run").replaceChildren();
+      return;
+    }
+    const bad = !["running", "done", "cancelled"].includes(run.state);
+    const counts = run.counts;
+    const figures = counts
+      ? `: ${counts.owned} secrets of this installation, ${counts.names} names in ${counts.configurations} configurations; ${counts.orphaned} orphaned, ${counts.expired} expired, ${counts.ephemeral} short-lived, ${counts.waiting} waiting, ${counts.young} too young, ${counts.deleted} deleted, ${counts.failed} failed`
+      : "";
+    const why = {
+      share: "; stopped, because more would go than allowed",
+      unreadable: "; stopped, because a place cannot be understood",
+      failures: "; stopped after too many failures",
+      cancelled: "; stopped",
+    }[run.state] || (run.failure ? `: ${run.failure.detail}; ${run.failure.deleted === null ? "nobody knows how many were" : run.failure.deleted} deleted before` : "");
+    at("run-text").textContent = `${run.dry_run ? "dry run" : "run"} of ${run.actor}, ${age(run.began)} ago, ${run.state}${figures}${why}`;
+    at("run-text").className = bad ? "bad" : "";
+    const rows = run.secrets.map((secret) => [secret.coordinate, secret.reason, secret.fate, secret.created, secret.since])
+      .concat(run.failures.map((failure) => [failure.coordinate || `${failure.configuration} ${failure.place || ""}`, [failure.kind, "bad"], failure.detail, null, null]));
+    table("run", ["Name", "Reason", "Fate", "Written", "Superfluous since"], rows, "nothing is superfluous");
+  };
+
   const forget = (why, bad) => {
+    listing = null;
+    for (const id of ["listed", "run"]) at(id).replaceChildren();
+    for (const id of ["look-text", "run-text"]) at(id).textContent = "";
     token = "";
     clearTimeout(timer);
     at("shown").hidden = true;
@@ -148,8 +235,12 @@
         ask("/api/v1/status").then((answer) => answer.json()),
         ask("/metrics").then((answer) => answer.text()).catch((error) => { if (error.forget) return ""; throw error; }),
       ]);
+      const run = status.collects ? (await ask("/api/v1/collect").then((answer) => answer.json())).run : null;
       if (!token) return;
       show(stores, status, samples(metrics));
+      at("secrets").hidden = status.sources === 0;
+      at("collect").hidden = !status.collects;
+      if (status.collects) showRun(run);
       at("shown").hidden = false;
       at("forget").hidden = false;
       say(`As it was at ${new Date().toLocaleTimeString()}; looked at every ${EVERY / 1000} seconds.`);
@@ -167,5 +258,38 @@
     clearTimeout(timer);
     if (token) look();
   });
+  at("what").addEventListener("change", () => {
+    for (const field of document.querySelectorAll("[data-for]")) field.hidden = field.dataset.for !== at("what").value;
+  });
+  at("look").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const what = at("what").value;
+    const more = {};
+    const days = (id, name) => { if (at(id).value !== "") more[name] = Math.round(Number(at(id).value) * 86400); };
+    const time = (id, name) => { if (at(id).value) more[name] = new Date(at(id).value).toISOString(); };
+    if (what === "ages") { days("older", "older_than_seconds"); days("expiring", "expiring_within_seconds"); }
+    if (what === "affected") { time("since", "since"); time("until", "until"); }
+    if (what === "restore") more.dry_run = true;
+    const workspace = at("workspace").value.trim();
+    if (workspace) more.workspaces = [workspace];
+    begin(what, more);
+  });
+  at("more").addEventListener("click", () => trying("look-text", list));
+  // What was listed, whatever the form says by now.
+  at("restore").addEventListener("click", () => begin("restore", { ...listing.body, dry_run: false }));
+  const run = (path, body) => trying("run-text", async () => {
+    const begun = await ask(path, body).then((answer) => answer.json());
+    if (token) showRun(begun);
+  });
+  at("preview").addEventListener("submit", (event) => {
+    event.preventDefault();
+    run("/api/v1/collect", { grace_seconds: Math.round(Number(at("grace").value) * 3600), max_percent: Number(at("percent").value) });
+  });
+  at("all").addEventListener("change", () => { at("delete").disabled = !at("all").checked; });
+  at("delete").addEventListener("click", () => {
+    at("delete").disabled = true;
+    run(`/api/v1/collect/${at("delete").dataset.id}/delete`, { all_references: true });
+  });
+  at("stop").addEventListener("click", () => run(`/api/v1/collect/${at("stop").dataset.id}/stop`, {}));
   at("forget").addEventListener("click", () => forget("The token is forgotten."));
 })();

@@ -25,7 +25,15 @@ impl CallerName {
         // The first name is the one that authorised the request.
         let _ = self.0.set(name.to_owned());
     }
+
+    pub(super) fn get(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
 }
+
+/// The id of a request, for its audit events.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
 
 /// The caller's request id if it is short and printable, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
@@ -54,6 +62,9 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
         .map_or("unmatched", |path| path.as_str())
         .to_owned();
     let id = request_id(request.headers());
+    request
+        .extensions_mut()
+        .insert(RequestId(id.as_str().into()));
     // Unknown methods would create any number of time series.
     let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "LIST" | "OPTIONS") => {
@@ -84,7 +95,7 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let caller = name.0.get().map(String::as_str);
+    let caller = name.get();
     if let Some(caller) = caller {
         span.record("caller", caller);
     }

@@ -1,29 +1,41 @@
-//! Request bodies: limited in size and depth before parsing, wiped afterwards.
+//! Request bodies: limited in size, time and depth before parsing, wiped afterwards.
+
+use std::marker::PhantomData;
+use std::time::Duration;
 
 use axum::body::Body as HttpBody;
-use axum::extract::{FromRequest, Request};
-use axum::http::HeaderMap;
+use axum::extract::FromRequest;
+use axum::extract::Request as HttpRequest;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use secret_persistence::connector::{SecretJson, json_depth};
 use serde::Deserialize as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::fields::{Fields, Request};
 use super::kind::ProblemKind;
 use super::problem::Problem;
+use super::turns::while_arriving;
 use crate::digests::Digests;
 use crate::gateway::Gateway;
 use crate::settings::Limits;
+
+/// How long a body may take to arrive.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a body is refused, without its contents.
 #[derive(Clone, Debug)]
 pub(crate) enum BodyError {
     Aborted,
+    /// As many bodies are arriving as may.
+    Busy(usize),
     NotJson,
     TooDeep(usize),
     TooLarge(usize),
+    TooSlow,
     WrongContentType,
 }
 
@@ -31,9 +43,11 @@ impl BodyError {
     pub(crate) fn kind(&self) -> ProblemKind {
         match self {
             Self::Aborted => ProblemKind::BodyAborted,
+            Self::Busy(_) => ProblemKind::Busy,
             Self::NotJson => ProblemKind::BodyNotJson,
             Self::TooDeep(_) => ProblemKind::BodyTooDeep,
             Self::TooLarge(_) => ProblemKind::BodyTooLarge,
+            Self::TooSlow => ProblemKind::BodyTooSlow,
             Self::WrongContentType => ProblemKind::WrongContentType,
         }
     }
@@ -41,21 +55,42 @@ impl BodyError {
     pub(crate) fn detail(&self) -> String {
         match self {
             Self::Aborted => "the body ended early".to_owned(),
+            Self::Busy(limit) => {
+                format!(
+                    "the gateway is at its limit of {limit} bodies that arrive at once; try again"
+                )
+            }
             Self::NotJson => "the body is not JSON".to_owned(),
             Self::TooDeep(limit) => {
                 format!("the body has more than {limit} levels of objects and arrays")
             }
             Self::TooLarge(limit) => format!("the body has more than {limit} bytes"),
+            Self::TooSlow => {
+                let most = BODY_TIMEOUT.as_secs();
+                format!("the body took longer than {most} seconds to arrive")
+            }
             Self::WrongContentType => "the content type must be application/json".to_owned(),
         }
+    }
+
+    /// The wait before a retry in seconds; `None` if a retry does not help.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        matches!(self, Self::Busy(_)).then_some(1)
     }
 }
 
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let problem = Self::new(error.kind(), error.detail());
+        let problem = match error.retry_after() {
+            Some(seconds) => problem.with_retry_after(seconds),
+            None => problem,
+        };
         match error {
-            BodyError::TooDeep(limit) | BodyError::TooLarge(limit) => problem.with("limit", limit),
+            BodyError::Busy(limit) | BodyError::TooDeep(limit) | BodyError::TooLarge(limit) => {
+                problem.with_limit(limit as u64)
+            }
+            BodyError::TooSlow => problem.with_limit(BODY_TIMEOUT.as_secs()),
             _ => problem,
         }
     }
@@ -64,11 +99,11 @@ impl From<BodyError> for Problem {
 /// Reads a body as JSON. It may contain secrets, so the text is wiped, and the value when it is
 /// dropped.
 pub(crate) async fn read_json(
-    headers: &HeaderMap,
+    parts: &Parts,
     body: HttpBody,
     limits: Limits,
 ) -> Result<SecretJson, BodyError> {
-    let text = read(headers, body, limits.body_bytes).await?;
+    let text = read(parts, body, limits.body_bytes).await?;
     let text = std::str::from_utf8(&text).map_err(|_| BodyError::NotJson)?;
     // The parser recurses, so the depth is checked first.
     if json_depth(text) > limits.depth {
@@ -81,17 +116,31 @@ pub(crate) async fn read_json(
     Ok(value)
 }
 
-async fn read(
-    headers: &HeaderMap,
-    mut body: HttpBody,
-    most: usize,
-) -> Result<Zeroizing<Vec<u8>>, BodyError> {
-    let length = headers
+/// Reads a body that arrives in time, and counts those that do not as shed.
+async fn read(parts: &Parts, body: HttpBody, most: usize) -> Result<Zeroizing<Vec<u8>>, BodyError> {
+    let length = parts
+        .headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > most) {
         return Err(BodyError::TooLarge(most));
     }
+    let arriving = tokio::time::timeout(BODY_TIMEOUT, collect(body, length, most));
+    let shed = match while_arriving(&parts.extensions, arriving).await {
+        Ok(Ok(read)) => return read,
+        Ok(Err(_)) => BodyError::TooSlow,
+        Err(full) => BodyError::Busy(full.limit),
+    };
+    metrics::counter!("secret_gateway_shed_requests_total", "reason" => shed.kind().as_str())
+        .increment(1);
+    Err(shed)
+}
+
+async fn collect(
+    mut body: HttpBody,
+    length: Option<usize>,
+    most: usize,
+) -> Result<Zeroizing<Vec<u8>>, BodyError> {
     // One allocation if the length is known: a growing buffer would leave copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(length.unwrap_or(4096)));
     while let Some(frame) = body.frame().await {
@@ -106,13 +155,28 @@ async fn read(
     Ok(text)
 }
 
-/// The members of a request's JSON object.
-pub(crate) struct Body(pub(crate) Fields);
+/// The body of a request, whose members are parsed after the caller's role is known.
+pub(crate) struct Body<T> {
+    fields: Fields,
+    request: PhantomData<T>,
+}
 
-impl FromRequest<Gateway> for Body {
+impl<T: Request> Body<T> {
+    /// The digest of the whole body, with a key.
+    pub(crate) fn digest(&self, digests: &Digests, purpose: &str) -> String {
+        self.fields.digest(digests, purpose)
+    }
+
+    /// Parses the members.
+    pub(crate) fn parse(self) -> Result<T, Problem> {
+        T::take(self.fields)
+    }
+}
+
+impl<T: Request> FromRequest<Gateway> for Body<T> {
     type Rejection = Response;
 
-    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Response> {
+    async fn from_request(request: HttpRequest, gateway: &Gateway) -> Result<Self, Response> {
         let (parts, body) = request.into_parts();
         let is_json = parts
             .headers
@@ -123,94 +187,13 @@ impl FromRequest<Gateway> for Body {
             if !is_json {
                 return Err(Problem::from(BodyError::WrongContentType));
             }
-            let value = read_json(&parts.headers, body, gateway.settings().limits).await?;
+            let value = read_json(&parts, body, gateway.settings().limits).await?;
             Fields::of(value)
         };
-        read.await.map(Self).map_err(Problem::into_response)
+        let fields = read.await.map_err(Problem::into_response)?;
+        Ok(Self {
+            fields,
+            request: PhantomData,
+        })
     }
-}
-
-/// The members of an object, taken one by one. The remaining ones are unknown, and an error.
-pub(crate) struct Fields(GuardedMap);
-
-/// Wiped when dropped, because a value may contain secrets.
-struct GuardedMap(Map<String, Value>);
-
-impl Drop for GuardedMap {
-    fn drop(&mut self) {
-        drop(SecretJson::new(Value::Object(std::mem::take(&mut self.0))));
-    }
-}
-
-impl Fields {
-    pub(crate) fn of(value: SecretJson) -> Result<Self, Problem> {
-        match value.into_inner() {
-            Value::Object(members) => Ok(Self(GuardedMap(members))),
-            other => {
-                drop(SecretJson::new(other));
-                Err(invalid("body", "is not an object"))
-            }
-        }
-    }
-
-    /// The digest of the whole object in its current state.
-    pub(crate) fn digest(&self, digests: &Digests, purpose: &str) -> String {
-        digests.of_members(purpose, &self.0.0)
-    }
-
-    /// A member, `None` if it is missing.
-    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
-        // Keys keep their order, so the others do not move.
-        self.0.0.shift_remove(name)
-    }
-
-    /// A required member.
-    pub(crate) fn require(&mut self, name: &'static str) -> Result<Value, Problem> {
-        self.take(name).ok_or_else(|| missing(name))
-    }
-
-    /// A required member that must be a string.
-    pub(crate) fn text(&mut self, name: &'static str) -> Result<String, Problem> {
-        match self.require(name)? {
-            Value::String(text) => Ok(text),
-            other => {
-                drop(SecretJson::new(other));
-                Err(invalid(name, "is not a string"))
-            }
-        }
-    }
-
-    /// Fails if members remain, with their names.
-    pub(crate) fn finish(self) -> Result<(), Problem> {
-        let unknown: Vec<String> = self
-            .0
-            .0
-            .keys()
-            .take(10)
-            .map(|name| name.chars().take(64).flat_map(char::escape_debug).collect())
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        Err(Problem::new(
-            ProblemKind::UnknownField,
-            format!("unknown fields: {}", unknown.join(", ")),
-        )
-        .with("fields", unknown))
-    }
-}
-
-/// The error for a missing member.
-pub(crate) fn missing(field: &str) -> Problem {
-    Problem::new(ProblemKind::MissingField, format!("`{field}` is missing")).with("field", field)
-}
-
-/// The error for a member with too many entries.
-pub(crate) fn too_many(field: &str, limit: usize) -> Problem {
-    invalid(field, &format!("has more than {limit} entries")).with("limit", limit)
-}
-
-/// The error for an invalid member.
-pub(crate) fn invalid(field: &str, reason: &str) -> Problem {
-    Problem::new(ProblemKind::InvalidField, format!("`{field}` {reason}")).with("field", field)
 }

@@ -1,20 +1,21 @@
 //! The caller of a request, known before its body is read.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use secret_persistence::Actor;
-use secret_persistence::connector::ActingSecrets;
+use secret_persistence::connector::{ActingSecrets, ConnectorSecrets};
 
-use super::access::CallerName;
+use super::access::{CallerName, RequestId};
 use super::problem::Problem;
 use crate::gateway::Gateway;
 use crate::kv::KvError;
 use crate::tokens::{PeerCertificate, Principal, Refusal, Role};
 
-/// The caller.
+/// The caller, and the id of the request.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) Principal);
+pub(crate) struct Caller(pub(crate) Principal, pub(crate) Option<Arc<str>>);
 
 impl Caller {
     pub(crate) fn require(&self, role: Role) -> Result<(), Problem> {
@@ -25,12 +26,17 @@ impl Caller {
         }
     }
 
-    pub(crate) fn actor(&self) -> Actor {
-        self.0.actor()
+    /// The connector calls of the gateway for this request.
+    pub(crate) fn secrets(&self, gateway: &Gateway) -> ActingSecrets {
+        self.acting_on(gateway.secrets())
     }
 
-    pub(crate) fn secrets(&self, gateway: &Gateway) -> ActingSecrets {
-        gateway.secrets().acting_as(&self.actor())
+    pub(crate) fn acting_on(&self, secrets: &ConnectorSecrets) -> ActingSecrets {
+        let acting = secrets.acting_as(&self.0.actor());
+        match &self.1 {
+            Some(id) => acting.for_request(Arc::clone(id)),
+            None => acting,
+        }
     }
 }
 
@@ -48,7 +54,8 @@ impl FromRequestParts<Gateway> for Caller {
                 if let Some(name) = parts.extensions.get::<CallerName>() {
                     name.set(&principal.name);
                 }
-                Ok(Self(principal))
+                let id = parts.extensions.get::<RequestId>();
+                Ok(Self(principal, id.map(|id| Arc::clone(&id.0))))
             }
             Err(refusal) => {
                 metrics::counter!("secret_gateway_refused_callers_total", "reason" => reason(refusal)).increment(1);
@@ -68,6 +75,7 @@ pub(super) fn is_kv(path: &str) -> bool {
 
 fn reason(refusal: Refusal) -> &'static str {
     match refusal {
+        Refusal::Ambiguous => "ambiguous",
         Refusal::Expired => "expired",
         Refusal::Missing => "missing",
         Refusal::NoGrant => "without_grant",

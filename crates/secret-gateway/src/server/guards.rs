@@ -153,7 +153,7 @@ fn refusal(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Option<Proble
 /// Limits concurrent requests and their duration as configured.
 pub(super) async fn limits(
     State(gateway): State<Gateway>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     // A liveness probe must not fail because the process is busy.
@@ -171,12 +171,12 @@ pub(super) async fn limits(
                 .into_response()
         } else {
             Problem::new(kind, detail)
-                .with("limit", limit)
+                .with_limit(limit)
                 .with_retry_after(1)
                 .into_response()
         }
     };
-    let Ok(_permit) = gateway.permits().try_acquire() else {
+    let Some(turn) = gateway.turns().take() else {
         let most = limits.concurrency;
         return refuse(
             ProblemKind::Busy,
@@ -184,7 +184,10 @@ pub(super) async fn limits(
             most as u64,
         );
     };
-    match tokio::time::timeout(limits.timeout, next.run(request)).await {
+    // For whoever reads the body. A handler drops its extensions before it ends, so the turn is
+    // kept here too.
+    request.extensions_mut().insert(turn.clone());
+    let response = match tokio::time::timeout(limits.timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             let most = limits.timeout.as_secs();
@@ -194,7 +197,9 @@ pub(super) async fn limits(
                 most,
             )
         }
-    }
+    };
+    drop(turn);
+    response
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use axum::http::StatusCode;
 
+use super::fields::inline_schema;
+
 macro_rules! kinds {
     ($($variant:ident $name:literal $status:ident $meaning:literal,)*) => {
         /// What is wrong with a request, or why it failed. Callers match its name, so it never changes.
@@ -46,11 +48,15 @@ kinds! {
     BodyNotJson "body_not_json" BAD_REQUEST "the body is not JSON",
     BodyTooDeep "body_too_deep" BAD_REQUEST "the body has more levels than `limit`",
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "the body has more bytes than `limit`",
-    Busy "busy" SERVICE_UNAVAILABLE "the gateway has as many requests as `limit` allows",
+    BodyTooSlow "body_too_slow" REQUEST_TIMEOUT "the body took longer than `limit` seconds to arrive",
+    Busy "busy" SERVICE_UNAVAILABLE "the gateway has as many requests as `limit` allows, or as many bodies that are arriving",
     ChangeAbandoned "change_abandoned" CONFLICT "the change took too long to stage; repeat it",
     ChangeEndedOtherwise "change_ended_otherwise" CONFLICT "the change is already in the other end `state`",
     ChangeInProgress "change_in_progress" CONFLICT "the first request with this `Idempotency-Key` is still running",
+    CollectNotPreviewed "collect_not_previewed" CONFLICT "the run is not a dry run of the collector that has read everything",
+    CollectRunning "collect_running" CONFLICT "a run of the collector is under way",
     ConfigurationRefused "configuration_refused" UNPROCESSABLE_ENTITY "`problems` names the places of a configuration or specification that are invalid",
+    ConfigurationsUnavailable "configurations_unavailable" SERVICE_UNAVAILABLE "a source of `configurations-file` cannot be read",
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST "the host is not in `allowed-hosts`",
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY "the `Idempotency-Key` belongs to another request",
     Internal "internal" INTERNAL_SERVER_ERROR "the gateway failed; its log says more",
@@ -67,6 +73,7 @@ kinds! {
     StoreThrottled "store_throttled" TOO_MANY_REQUESTS "`store` is over its quota; retry after `Retry-After`",
     StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE "`store` is down; retry after `Retry-After`",
     Timeout "timeout" SERVICE_UNAVAILABLE "the request took longer than `request-timeout-seconds`",
+    TokenAmbiguous "token_ambiguous" BAD_REQUEST "there is more than one token: a header is repeated, or two differ",
     TokenExpired "token_expired" UNAUTHORIZED "the token has expired",
     TokenMissing "token_missing" UNAUTHORIZED "there is no token",
     TokenUnknown "token_unknown" UNAUTHORIZED "the token is unknown",
@@ -87,6 +94,14 @@ impl ProblemKind {
         format!("urn:secret-gateway:problem:{}", self.as_str())
     }
 
+    /// Whether the connector API answers it: the others are about Vault's protocol.
+    pub(crate) fn is_of_connector(self) -> bool {
+        !matches!(
+            self,
+            Self::NameNotManaged | Self::Unsupported | Self::ValueExists | Self::VersionMismatch
+        )
+    }
+
     /// The title of RFC 9457: the name in words.
     pub(super) fn title(self) -> String {
         let mut text = self.as_str().replace('_', " ");
@@ -96,3 +111,8 @@ impl ProblemKind {
         text
     }
 }
+
+inline_schema!(ProblemKind, {
+    "type": "string",
+    "enum": ProblemKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
+});

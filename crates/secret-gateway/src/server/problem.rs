@@ -1,19 +1,21 @@
 //! Errors as `application/problem+json` (RFC 9457): a stable kind, never a value.
 
+use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
+use schemars::JsonSchema;
 use secret_persistence::connector::{self, ConnectorError};
 use secret_persistence::{Error, ErrorKind};
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
 use super::kind::ProblemKind;
 use crate::outbox::OutboxError;
 use crate::tokens::{Refusal, Role};
 
 /// The maximum number of a configuration's problems in a response.
-const SHOWN: usize = 100;
+pub(crate) const SHOWN: usize = 100;
 
 /// An error of the connector API, and of everything outside the KV API.
 #[derive(Clone, Debug)]
@@ -23,8 +25,97 @@ pub struct Problem(Box<Inner>);
 struct Inner {
     kind: ProblemKind,
     detail: String,
-    more: Map<String, Value>,
+    members: Members,
     retry_after: Option<u64>,
+}
+
+/// An error, in a response.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(crate) struct ProblemDocument {
+    #[schemars(extend("format" = "uri"))]
+    r#type: String,
+    title: String,
+    status: u16,
+    /// Stable; `type` is `urn:secret-gateway:problem:` and the kind.
+    #[serde(serialize_with = "name")]
+    kind: ProblemKind,
+    detail: String,
+    #[serde(flatten)]
+    members: Members,
+}
+
+fn name<S: Serializer>(kind: &ProblemKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.as_str())
+}
+
+/// The members that only some kinds of problems have.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct Members {
+    /// The limit that the request exceeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub(crate) limit: Option<u64>,
+    /// The field, parameter or header that is invalid or missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) field: Option<String>,
+    /// Unknown fields or parameters, at most ten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) fields: Option<Vec<String>>,
+    /// The role that the token does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) role: Option<&'static str>,
+    /// How the change ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) state: Option<&'static str>,
+    /// The store that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) store: Option<String>,
+    /// The kind of the store's error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) error: Option<&'static str>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) hint: Option<String>,
+    /// The places of the configuration or specification that are at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<PlaceProblem>", length(max = SHOWN))]
+    pub(crate) problems: Option<Vec<PlaceProblem>>,
+}
+
+/// One place of a configuration or specification, and what is wrong with it.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct PlaceProblem {
+    /// A JSON Pointer.
+    pub(crate) place: String,
+    pub(crate) kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) detail: Option<String>,
+    /// The name of the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) coordinate: Option<String>,
+    /// The kind of the store's error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) error: Option<&'static str>,
+    /// The store that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) store: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(crate) hint: Option<String>,
 }
 
 impl Problem {
@@ -33,16 +124,34 @@ impl Problem {
         Self(Box::new(Inner {
             kind,
             detail: detail.into(),
-            more: Map::new(),
+            members: Members::default(),
             retry_after: None,
         }))
     }
 
-    /// Adds a member.
+    /// Sets members.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.more.insert(name.to_owned(), value.into());
+    pub(crate) fn with(mut self, set: impl FnOnce(&mut Members)) -> Self {
+        set(&mut self.0.members);
         self
+    }
+
+    /// Names the field, parameter or header.
+    #[must_use]
+    pub(crate) fn with_field(self, field: &str) -> Self {
+        self.with(|members| members.field = Some(field.to_owned()))
+    }
+
+    /// Says the limit that the request exceeds.
+    #[must_use]
+    pub(crate) fn with_limit(self, limit: u64) -> Self {
+        self.with(|members| members.limit = Some(limit))
+    }
+
+    /// Names the places at fault.
+    #[must_use]
+    pub(crate) fn with_problems(self, problems: Vec<PlaceProblem>) -> Self {
+        self.with(|members| members.problems = Some(problems))
     }
 
     /// Sets when to retry.
@@ -77,29 +186,25 @@ impl Problem {
             ProblemKind::MissingRole,
             format!("the token does not have the role `{role}`"),
         )
-        .with("role", role.as_str())
+        .with(|members| members.role = Some(role.as_str()))
     }
 
     /// The document of a problem, in a response or in a part of one.
-    #[must_use]
-    pub fn document(&self) -> Value {
-        let mut document = json!({
-            "type": self.0.kind.urn(),
-            "title": self.0.kind.title(),
-            "status": self.status().as_u16(),
-            "kind": self.0.kind.as_str(),
-            "detail": self.0.detail,
-        });
-        if let (Value::Object(members), more) = (&mut document, &self.0.more) {
-            members.extend(more.clone());
+    pub(crate) fn document(&self) -> ProblemDocument {
+        ProblemDocument {
+            r#type: self.0.kind.urn(),
+            title: self.0.kind.title(),
+            status: self.status().as_u16(),
+            kind: self.0.kind,
+            detail: self.0.detail.clone(),
+            members: self.0.members.clone(),
         }
-        document
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.document().to_string()));
+        let mut response = Json(self.document()).into_response();
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(
@@ -119,6 +224,7 @@ impl IntoResponse for Problem {
 impl From<Refusal> for ProblemKind {
     fn from(refusal: Refusal) -> Self {
         match refusal {
+            Refusal::Ambiguous => Self::TokenAmbiguous,
             Refusal::Expired => Self::TokenExpired,
             Refusal::Missing => Self::TokenMissing,
             Refusal::NoGrant => Self::TokenWithoutGrant,
@@ -158,13 +264,11 @@ impl From<Error> for Problem {
             // The gateway's own permissions and settings: the caller cannot correct them.
             _ => ProblemKind::StoreFailed,
         };
-        let mut problem = Self::new(kind, error.to_string()).with("error", error.kind().as_str());
-        if let Some(store) = error.store() {
-            problem = problem.with("store", store);
-        }
-        if let Some(hint) = error.hint() {
-            problem = problem.with("hint", hint);
-        }
+        let problem = Self::new(kind, error.to_string()).with(|members| {
+            members.error = Some(error.kind().as_str());
+            members.store = error.store().map(str::to_owned);
+            members.hint = error.hint().map(str::to_owned);
+        });
         match retry_after(&error) {
             Some(seconds) => problem.with_retry_after(seconds),
             None => problem,
@@ -212,12 +316,12 @@ impl From<ConnectorError> for Problem {
             ProblemKind::StoreFailed
         };
         let wait = stores.iter().filter_map(|error| retry_after(error)).max();
-        let shown: Vec<Value> = problems.iter().take(SHOWN).map(shown).collect();
+        let shown = problems.iter().take(SHOWN).map(shown).collect();
         let detail = match problems.len() {
             1 => "one place of the configuration is refused".to_owned(),
             count => format!("{count} places of the configuration are refused"),
         };
-        let problem = Self::new(kind, detail).with("problems", shown);
+        let problem = Self::new(kind, detail).with_problems(shown);
         match (kind.status(), wait) {
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, wait) => {
                 problem.with_retry_after(wait.unwrap_or(1))
@@ -241,23 +345,15 @@ fn refused(kind: ErrorKind) -> bool {
 }
 
 /// One problem of a configuration: its place, kind and coordinate.
-fn shown(problem: &connector::Problem) -> Value {
-    let mut shown = json!({
-        "place": problem.place().as_str(),
-        "kind": problem.kind().as_str(),
-        "detail": problem.message(),
-    });
-    if let Some(coordinate) = problem.coordinate() {
-        shown["coordinate"] = coordinate.into();
+fn shown(problem: &connector::Problem) -> PlaceProblem {
+    let error = problem.error();
+    PlaceProblem {
+        place: problem.place().as_str().to_owned(),
+        kind: problem.kind().as_str(),
+        detail: Some(problem.message().to_owned()),
+        coordinate: problem.coordinate().map(str::to_owned),
+        error: error.map(|error| error.kind().as_str()),
+        store: error.and_then(Error::store).map(str::to_owned),
+        hint: error.and_then(Error::hint).map(str::to_owned),
     }
-    if let Some(error) = problem.error() {
-        shown["error"] = error.kind().as_str().into();
-        if let Some(store) = error.store() {
-            shown["store"] = store.into();
-        }
-        if let Some(hint) = error.hint() {
-            shown["hint"] = hint.into();
-        }
-    }
-    shown
 }

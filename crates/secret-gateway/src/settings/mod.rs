@@ -31,6 +31,10 @@ pub struct Settings {
     pub storages_file: Option<PathBuf>,
     /// The journal of a migration that the page shows.
     pub migration_journal: Option<String>,
+    /// The file with the sources of the platform's configurations.
+    pub configurations_file: Option<PathBuf>,
+    /// The journal of the collector.
+    pub collect_journal: String,
     /// The file of tokens.
     pub tokens_file: PathBuf,
     /// TLS, if the gateway terminates it.
@@ -279,6 +283,11 @@ impl Texts {
             store_settings: self.path("store-settings"),
             storages_file: self.path("storages-file"),
             migration_journal: self.text("migration-journal").map(ToOwned::to_owned),
+            configurations_file: self.path("configurations-file"),
+            collect_journal: match self.text("collect-journal") {
+                Some(text) => text.to_owned(),
+                None => data_folder.join("collect.db").display().to_string(),
+            },
             tokens_file: in_folder("tokens-file", "tokens.json"),
             tls: self.tls()?,
             behind_proxy: self.parsed("behind-proxy", "true or false")?,

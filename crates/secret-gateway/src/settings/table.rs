@@ -58,6 +58,16 @@ pub const TABLE: &[Setting] = &[
         "the journal of a migration whose progress the page shows, as `secret-migrate --journal` takes it; a file cannot be read while `secret-migrate` runs, a Postgres database can; credentials in variables that begin with `JOURNAL_`",
     ),
     setting(
+        "configurations-file",
+        None,
+        "a JSON file with the sources of all configurations of the platform, `{\"sources\": [address, …], \"references\": address}`, as `secret-migrate --configs` and `--references` take them: for the collector, and for `ages`, `affected` and `restore`; credentials in variables that begin with `CONFIG_`; read at start",
+    ),
+    setting(
+        "collect-journal",
+        None,
+        "what the collector has seen, as `secret-migrate collect --journal` takes it, by default `collect.db` in the data folder; replicas need a Postgres database; credentials in variables that begin with `JOURNAL_`",
+    ),
+    setting(
         "tokens-file",
         None,
         "the file with token hashes, by default `tokens.json` in the data folder; reread when it changes",
@@ -96,7 +106,7 @@ pub const TABLE: &[Setting] = &[
     setting(
         "concurrency",
         Some("256"),
-        "maximum concurrent requests, 1 to 65536; more get 503 with Retry-After",
+        "maximum concurrent requests, 1 to 65536; more get 503 with Retry-After; bodies that are still arriving count apart: half as many from one caller, as many from all",
     ),
     setting(
         "shutdown-seconds",

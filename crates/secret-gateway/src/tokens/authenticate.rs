@@ -20,6 +20,8 @@ pub struct PeerCertificate(pub Arc<[u8]>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// There is more than one token.
+    Ambiguous,
     /// The token is valid but has expired.
     Expired,
     /// There is neither a token nor a certificate.
@@ -35,6 +37,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ambiguous => "the request has more than one token; send one, in one header",
             Self::Expired => "the token has expired",
             Self::Missing => {
                 "the token is missing; send `Authorization: Bearer …` or `X-Vault-Token: …`"
@@ -105,12 +108,18 @@ fn unavailable(error: super::TokenFileError) -> Refusal {
     Refusal::Unavailable
 }
 
-/// The token in the headers. Two different ones are refused.
+/// The token in the headers. A repeated header and two different tokens are refused: whoever
+/// checked the request before may have checked another one than would count here.
 pub(crate) fn presented(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let text = |name: &str| match headers.get(name) {
-        None => Ok(None),
-        Some(value) => value.to_str().map(Some).map_err(|_| Refusal::Unknown),
+    let text = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => value.to_str().map(Some).map_err(|_| Refusal::Unknown),
+            (Some(_), Some(_)) => Err(Refusal::Ambiguous),
+        }
     };
+    let vault = text("x-vault-token")?.filter(|token| !token.is_empty());
     let bearer = match text(AUTHORIZATION.as_str())? {
         None => None,
         Some(value) => match value.split_once(' ') {
@@ -118,11 +127,8 @@ pub(crate) fn presented(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
             _ => return Err(Refusal::Unknown),
         },
     };
-    match (
-        text("x-vault-token")?.filter(|token| !token.is_empty()),
-        bearer.filter(|token| !token.is_empty()),
-    ) {
-        (Some(vault), Some(bearer)) if vault != bearer => Err(Refusal::Unknown),
+    match (vault, bearer.filter(|token| !token.is_empty())) {
+        (Some(vault), Some(bearer)) if vault != bearer => Err(Refusal::Ambiguous),
         (vault, bearer) => Ok(vault.or(bearer)),
     }
 }

@@ -1,4 +1,4 @@
-//! Every call that touches a secret is an audit event of the token's name.
+//! Every call that touches a secret is an audit event of the token's name and the request's id.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::world::{World, name, specification, workspace};
 
 #[derive(Debug, Default)]
-struct Sink(Mutex<Vec<AuditEvent>>);
+pub(crate) struct Sink(Mutex<Vec<AuditEvent>>);
 
 #[async_trait]
 impl AuditSink for Sink {
@@ -22,10 +22,11 @@ impl AuditSink for Sink {
 
 impl Sink {
     /// What was recorded since the last look: operation, name, failure.
-    fn take(&self, actor: &str) -> Vec<(Operation, String, Option<ErrorKind>)> {
+    pub(crate) fn take(&self, actor: &str) -> Vec<(Operation, String, Option<ErrorKind>)> {
         let events = std::mem::take(&mut *self.0.lock().unwrap());
         let told = |event: AuditEvent| {
             assert_eq!(event.actor.as_str(), actor);
+            assert_eq!(event.request.as_deref(), Some("request-1"));
             let name = event.location.coordinate.to_string();
             (event.operation, name, event.failure)
         };
@@ -45,7 +46,14 @@ async fn every_secret_that_is_touched_is_an_event_of_the_caller() {
     let token = world.token(Grant::new("worker", Role::ALL));
     let call = |method: &'static str, path: String, body: Option<Value>| {
         let (world, token) = (&world, &token);
-        async move { world.call_as(Some(token), method, &path, body).await }
+        async move {
+            let headers = [
+                ("x-vault-token", token.expose()),
+                ("x-request-id", "request-1"),
+            ];
+            let body = body.map(|body| body.to_string());
+            world.send(method, &path, &headers, body).await
+        }
     };
     let secret = name(1, 1);
     let kv = |what: &str| format!("/v1/secret/{what}/{secret}");

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use secret_gateway::{Grant, Role, State, heal};
-use secret_persistence::{ErrorKind, Operation};
+use secret_persistence::{ErrorKind, Operation, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -602,6 +602,44 @@ async fn a_request_that_cannot_be_taken_names_what_is_wrong() {
         .await
         .expect_kind(422, "configuration_refused");
     assert!(world.store.inner.is_empty());
+}
+
+/// A connector whose secret has expired when it is saved could never sync.
+#[tokio::test]
+async fn a_secret_that_has_expired_already_is_not_written() {
+    let world = World::new().await;
+    let path = "/api/v1/changes";
+    let until = |expires: String| {
+        let mut body = create("x");
+        body["expires"] = json!(expires);
+        body
+    };
+    for past in [
+        "0001-01-01T00:00:00Z".to_owned(),
+        "2001-02-03T04:05:06+07:00".to_owned(),
+        Timestamp::now().to_string(),
+    ] {
+        let refused = world.call("POST", path, Some(until(past.clone()))).await;
+        let refused = refused.expect_kind(400, "invalid_field");
+        assert_eq!(refused["field"], "expires", "{past}");
+    }
+    assert!(world.store.inner.is_empty());
+
+    // A retry is about the change that was made, so it is answered after the expiry too.
+    let soon = Timestamp::now().saturating_add(Duration::from_secs(2));
+    let make = || {
+        world.call_with(
+            &[("idempotency-key", "k")],
+            "POST",
+            path,
+            Some(until(soon.to_string())),
+        )
+    };
+    let made = make().await.expect(201);
+    while Timestamp::now() <= soon {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(make().await.expect(201)["id"], made["id"]);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! The manifests are what Kubernetes takes, and their settings are the gateway's.
+//! The manifests are what Kubernetes takes, the unit is what systemd takes, and their settings are the gateway's.
 
 use std::path::{Path, PathBuf};
 
-use e2e::Client;
+use e2e::{Absent, Client, available};
 use secret_gateway::{TABLE, Texts, variable};
 use secret_persistence::{Environment, KubernetesSecrets, Settings};
 
@@ -76,4 +76,50 @@ fn airbyte_takes_the_gateway_for_a_vault() {
     assert_eq!(settings.store().text("prefix"), Some("secret/"));
     let manifest = std::fs::read_to_string(folder().join("kubernetes/gateway.yaml")).unwrap();
     assert!(manifest.contains(",secret-gateway.airbyte:8220,"));
+}
+
+/// The unit of the Debian package: its folder is the gateway's, and systemd waits longer than the gateway.
+#[test]
+fn systemd_takes_the_unit() {
+    let unit = std::fs::read_to_string(folder().join("systemd/secret-gateway.service")).unwrap();
+    let values = |name: &str| -> Vec<&str> {
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(name));
+        lines.filter_map(|rest| rest.strip_prefix('=')).collect()
+    };
+    let mut texts = Texts::new();
+    for variable_and_value in values("Environment") {
+        let (name, value) = variable_and_value.split_once('=').unwrap();
+        let setting = TABLE.iter().find(|setting| variable(setting.name) == name);
+        let setting = setting.unwrap_or_else(|| panic!("{name} is no setting"));
+        texts.set(setting.name, value).unwrap();
+    }
+    let settings = texts.parse().unwrap();
+    let [state] = values("StateDirectory")[..] else {
+        panic!("{unit}")
+    };
+    assert_eq!(settings.data_folder, Path::new("/var/lib").join(state));
+    let [grace] = values("TimeoutStopSec")[..] else {
+        panic!("{unit}")
+    };
+    assert!(grace.parse::<u64>().unwrap() > settings.shutdown.as_secs());
+
+    // It is not installed here: systemd wants a program that is.
+    let copy = tempfile::tempdir().unwrap();
+    let path = copy.path().join("secret-gateway.service");
+    let installed = "ExecStart=/usr/bin/secret-gateway\n";
+    assert!(unit.contains(installed));
+    std::fs::write(&path, unit.replace(installed, "ExecStart=/bin/true\n")).unwrap();
+    let verified = std::process::Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&path)
+        .output();
+    let verified = available(verified.map_err(|_| Absent::Missing {
+        server: "systemd-analyze",
+        remedy: "run tests/servers/build debian".into(),
+    }));
+    let Some(verified) = verified else { return };
+    assert!(
+        verified.status.success() && verified.stderr.is_empty(),
+        "{verified:?}"
+    );
 }

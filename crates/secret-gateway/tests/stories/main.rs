@@ -4,14 +4,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod audit;
+mod bodies;
 mod canary;
 mod changes;
 mod clients;
+#[cfg(feature = "sqlite")]
+mod collect;
 mod crowd;
+mod custom;
 mod deployment;
 mod disk;
 mod docs;
 mod health;
+mod incidents;
 mod jwt;
 mod kv;
 #[cfg(all(feature = "postgres", feature = "sqlite"))]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,10 +10,14 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use e2e::Client;
+use secret_gateway::{Grant, Role};
+use secret_persistence::{
+    DeleteOptions, ErrorKind, ManagedCoordinate, SecretPersistenceExt as _, SecretValue, Write,
+};
 use serde_json::{Value, json};
 
 use crate::program::{Program, everything};
-use crate::world::name;
+use crate::world::{World, configurations, name};
 
 /// A name that would be markup, a script and a label of its own.
 const HOSTILE: &str = r#"<img src=x onerror="document.title='owned'">"#;
@@ -77,10 +82,14 @@ async fn serve(shell: Shell) -> String {
         State(shell): State<Shell>,
         request: axum::extract::Request,
     ) -> impl IntoResponse {
-        let authorization = request.headers().get("authorization").cloned();
-        let mut sent = reqwest::Client::new().get(format!("{}{}", shell.gateway, request.uri()));
-        if let Some(value) = authorization {
-            sent = sent.header("authorization", value);
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        let url = format!("{}{}", shell.gateway, parts.uri);
+        let mut sent = reqwest::Client::new().request(parts.method, url).body(body);
+        for name in ["authorization", "content-type"] {
+            if let Some(value) = parts.headers.get(name) {
+                sent = sent.header(name, value);
+            }
         }
         let answer = sent.send().await.unwrap();
         let (status, kind) = (answer.status(), answer.headers().get(CONTENT_TYPE).cloned());
@@ -108,6 +117,161 @@ const LOG_IN: &str = r#"
 document.getElementById("token").value = TOKEN;
 document.getElementById("login").requestSubmit();
 "#;
+
+/// Lists the ages, then collects, as a person would.
+#[cfg(feature = "sqlite")]
+const COLLECT: &str = r#"
+const at = (id) => document.getElementById(id);
+const once = (test, then) => {
+  const timer = setInterval(() => { if (test()) { clearInterval(timer); then(); } }, 50);
+};
+at("token").value = TOKEN;
+at("login").requestSubmit();
+once(() => !at("secrets").hidden && !at("collect").hidden, () => {
+  at("look").requestSubmit();
+  once(() => at("listed").textContent.includes("present"), () => {
+    at("percent").value = "100";
+    at("preview").requestSubmit();
+    once(() => !at("delete").hidden, () => {
+      document.body.dataset.asked = String(at("delete").disabled);
+      at("all").click();
+      at("delete").click();
+    });
+  });
+});
+"#;
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_lists_ages_and_collects_on_the_page() {
+    use sqlx::Connection as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let token = everything(folder.path());
+    let rows = [(HOSTILE, json!({"password": {"_secret": name(1, 1)}}))];
+    let file = configurations(folder.path(), &rows);
+    let owner = [("SECRETS_OWNER", "prod".to_owned())];
+    let gateway = Program::start_with(folder.path(), &["--configurations-file", &file], &owner);
+    let client = reqwest::Client::new();
+    let url = |secret| format!("{}/v1/secret/data/{}", gateway.base, name(1, secret));
+    for secret in [1, 2] {
+        let body = json!({"data": {"value": "canary-8d20"}}).to_string();
+        let sent = client.post(url(secret)).header("x-vault-token", &token);
+        assert_eq!(sent.body(body).send().await.unwrap().status(), 200);
+    }
+    // Both are of long ago, and one of them has expired.
+    let database = folder.path().join("data").join("secrets.db");
+    let database = format!("sqlite://{}", database.display());
+    let mut connection = sqlx::SqliteConnection::connect(&database).await.unwrap();
+    sqlx::query("UPDATE secrets SET created = 1000000000")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE secrets SET expires = 1100000000 WHERE coordinate = $1")
+        .bind(name(1, 2))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+
+    let shell = Shell {
+        gateway: gateway.base.clone(),
+        token: token.clone(),
+        driver: COLLECT,
+    };
+    let page = serve(shell).await;
+    let ours = folder.path().to_owned();
+    let dumped =
+        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &page));
+    let Some(dumped) = dumped.await.unwrap() else {
+        return;
+    };
+    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
+    // Nothing goes without a tick.
+    assert!(dom.contains(r#"data-asked="true""#), "{dom}");
+    assert!(dom.contains("2001-09-09T01:46:40Z"), "{dom}");
+    assert!(
+        dom.contains("1 expired") && dom.contains("1 deleted"),
+        "{dom}"
+    );
+    assert!(
+        !dom.contains("<img") && !dom.contains("canary-8d20"),
+        "{dom}"
+    );
+    let read = async |secret| {
+        let read = client.get(url(secret)).header("x-vault-token", &token);
+        read.send().await.unwrap().status()
+    };
+    assert_eq!((read(1).await.as_u16(), read(2).await.as_u16()), (200, 404));
+}
+
+/// Lists what a workspace lacks, types another workspace, and restores.
+const RESTORE: &str = r#"
+const at = (id) => document.getElementById(id);
+const once = (test, then) => {
+  const timer = setInterval(() => { if (test()) { clearInterval(timer); then(); } }, 50);
+};
+at("token").value = TOKEN;
+at("login").requestSubmit();
+once(() => !at("secrets").hidden, () => {
+  at("what").value = "restore";
+  at("what").dispatchEvent(new Event("change"));
+  at("workspace").value = "00000000-0000-0000-0000-000000000001";
+  at("look").requestSubmit();
+  once(() => !at("restore").hidden, () => {
+    at("workspace").value = "00000000-0000-0000-0000-000000000002";
+    at("restore").click();
+  });
+});
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_restores_what_it_has_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = configurations(folder.path(), &[]);
+    let rows = [1, 2].map(|of| {
+        let configuration = json!({"key": {"_secret": name(of, 1)}});
+        let workspace = uuid::Uuid::from_u128(of);
+        json!({"id": of.to_string(), "baseId": workspace, "configuration": configuration})
+            .to_string()
+    });
+    std::fs::write(folder.path().join("configurations.jsonl"), rows.join("\n")).unwrap();
+    let settings = [("configurations-file", file.as_str())];
+    let world = World::over(Arc::default(), folder, &settings).await;
+    let names = [1, 2].map(|of| ManagedCoordinate::parse(&name(of, 1)).unwrap());
+    for name in &names {
+        let value = SecretValue::new("canary-2b6e".to_owned());
+        let write = Write::new(name.clone(), value);
+        world.store.inner.write(write).await.unwrap();
+        let options = DeleteOptions::default();
+        world.store.inner.delete(name, &options).await.unwrap();
+    }
+    let token = world.token(Grant::new("operator", [Role::Operate]));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let shell = Shell {
+        gateway: format!("http://{}", listener.local_addr().unwrap()),
+        token: token.expose().to_owned(),
+        driver: RESTORE,
+    };
+    tokio::spawn(secret_gateway::serve(
+        world.gateway.clone(),
+        listener,
+        std::future::pending(),
+    ));
+    let url = serve(shell).await;
+    let ours = world.folder.path().to_owned();
+    let dumped =
+        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
+    let Some(dumped) = dumped.await.unwrap() else {
+        return;
+    };
+    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
+    let [listed, typed] = names.map(Into::into);
+    let listed = world.store.inner.read(&listed).await;
+    assert!(listed.is_ok(), "{dom}");
+    let typed = world.store.inner.read(&typed).await;
+    assert_eq!(typed.unwrap_err().kind(), ErrorKind::PendingDeletion);
+}
 
 /// What the policy forbids, tried from within.
 const BREAK_OUT: &str = r#"
@@ -141,7 +305,7 @@ async fn the_page_shows_hostile_names_as_text_and_keeps_its_token() {
     }
     // Who asks is shown too: a token's name may be anything.
     let tokens = secret_gateway::TokenFile::new(folder.path().join("data").join("tokens.json"));
-    let grant = secret_gateway::Grant::new(HOSTILE, [secret_gateway::Role::KvWrite]);
+    let grant = Grant::new(HOSTILE, [Role::KvWrite]);
     if let Ok(hostile) = tokens.create(&grant) {
         let body = json!({"data": {"value": "second"}}).to_string();
         let sent = client
@@ -258,7 +422,9 @@ setTimeout(() => {
 "#;
     let folder = tempfile::tempdir().unwrap();
     let token = everything(folder.path());
-    let gateway = Program::start(folder.path(), &[]);
+    let file = configurations(folder.path(), &[("1", json!({}))]);
+    let owner = [("SECRETS_OWNER", "prod".to_owned())];
+    let gateway = Program::start_with(folder.path(), &["--configurations-file", &file], &owner);
     let shell = Shell {
         gateway: gateway.base.clone(),
         token,

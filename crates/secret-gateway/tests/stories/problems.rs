@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 use tower::ServiceExt as _;
 
-use crate::world::{Answer, Faulty, World, name, specification, workspace};
+use crate::world::{Answer, Faulty, World, configurations, name, specification, workspace};
 
 /// The kinds that were seen, of both APIs.
 #[derive(Default)]
@@ -68,6 +68,7 @@ async fn every_kind_of_problem_can_be_told_from_the_others() {
     stores(&mut seen).await;
     kv(&mut seen).await;
     gateway(&mut seen).await;
+    collector(&mut seen).await;
     let all: BTreeSet<String> = ProblemKind::ALL
         .iter()
         .map(|kind| kind.as_str().to_owned())
@@ -115,6 +116,8 @@ async fn requests(seen: &mut Seen) {
     let deep = seen.problem(raw(json_type, "[".repeat(600)).await, 400, "body_too_deep");
     assert_eq!(deep["limit"], world.gateway.settings().limits.depth);
     seen.problem(aborted(&world).await, 400, "body_aborted");
+    let too_slow = seen.problem(slow(&world).await, 408, "body_too_slow");
+    assert_eq!(too_slow["limit"], 10);
 
     let undecodable = world.call("GET", "/api/v1/changes/%FF", None).await;
     seen.problem(undecodable, 400, "bad_request");
@@ -146,6 +149,24 @@ async fn aborted(world: &World) -> Answer {
     Answer::of(response).await
 }
 
+/// Sends a body that does not end, while the time passes.
+async fn slow(world: &World) -> Answer {
+    use futures::StreamExt as _;
+
+    let token = world.token(Grant::new("slow", [Role::Hydrate]));
+    let begun = futures::stream::iter([std::io::Result::Ok(Bytes::from_static(b"{"))]);
+    let request = Request::post("/api/v1/hydrate")
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .header("x-vault-token", token.expose())
+        .body(Body::from_stream(begun.chain(futures::stream::pending())))
+        .unwrap();
+    tokio::time::pause();
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    tokio::time::resume();
+    Answer::of(response).await
+}
+
 async fn callers(seen: &mut Seen) {
     let world = World::new().await;
     let ask = |token: Option<SecretValue>| {
@@ -160,6 +181,9 @@ async fn callers(seen: &mut Seen) {
     let expired = Grant::new("past", [Role::Change]).with_expires(Some(past));
     let expired = world.token(expired);
     seen.problem(ask(Some(expired.clone())).await, 401, "token_expired");
+    let twice = [("x-vault-token", "a"), ("x-vault-token", "b")];
+    let twice = world.send("GET", CHANGES, &twice, None).await;
+    seen.problem(twice, 400, "token_ambiguous");
     let path = format!("/v1/secret/data/{}", name(1, 1));
     let vault = world.call_as(Some(&expired), "GET", &path, None).await;
     assert!(
@@ -264,6 +288,45 @@ impl AuditSink for NoSink {
     async fn record(&self, _: &[AuditEvent]) -> Result<()> {
         Err(Error::new(ErrorKind::Unavailable, "told to fail"))
     }
+}
+
+async fn collector(seen: &mut Seen) {
+    const COLLECT: &str = "/api/v1/collect";
+    let folder = tempfile::tempdir().unwrap();
+    let file = configurations(folder.path(), &[("1", json!({}))]);
+    let lines = folder.path().join("configurations.jsonl");
+    let settings = [("configurations-file", file.as_str())];
+    let world = Arc::new(World::over(Faulty::owned(), folder, &settings).await);
+    world.store.list_slowly();
+    let begun = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.call("POST", COLLECT, Some(json!({}))).await })
+    };
+    while world.call("GET", COLLECT, None).await.expect(200)["run"].is_null() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let second = world.call("POST", COLLECT, Some(json!({}))).await;
+    seen.problem(second, 409, "collect_running");
+    let run = world.call("GET", COLLECT, None).await.expect(200);
+    let id = run["run"]["id"].as_str().unwrap().to_owned();
+    let stop = world
+        .call("POST", &format!("{COLLECT}/{id}/stop"), None)
+        .await;
+    stop.expect(200);
+    world.store.mend();
+    begun.await.unwrap().expect(202);
+    while world.call("GET", COLLECT, None).await.expect(200)["run"]["state"] == "running" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let confirmed = Some(json!({"all_references": true}));
+    let path = format!("{COLLECT}/{id}/delete");
+    let delete = world.call("POST", &path, confirmed).await;
+    seen.problem(delete, 409, "collect_not_previewed");
+
+    std::fs::remove_file(lines).unwrap();
+    let unreadable = world.call("POST", "/api/v1/ages", Some(json!({}))).await;
+    assert_eq!(unreadable.headers["retry-after"], "5");
+    seen.problem(unreadable, 503, "configurations_unavailable");
 }
 
 async fn gateway(seen: &mut Seen) {

@@ -383,3 +383,49 @@ fn beyond_loopback_plain_http_is_refused_and_tokens_are_managed() {
     assert!(run(&["token", "revoke", "--name", "pod"]).status.success());
     assert!(!run(&["token", "revoke", "--name", "pod"]).status.success());
 }
+
+/// A deployment that requires the module must not run an image without it.
+#[tokio::test]
+async fn a_build_without_the_fips_module_does_not_start_where_it_is_required() {
+    let folder = tempfile::tempdir().unwrap();
+    let required = [("SECRETS_FIPS", "required".to_owned())];
+    assert!(Program::try_start(folder.path(), &[], &required).is_none());
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("`SECRETS_FIPS=required`"), "{log}");
+    assert!(log.contains("scripts/fips"), "{log}");
+}
+
+/// For a platform that is not Airbyte, whose names the gateway must not confuse with Airbyte's.
+#[tokio::test]
+async fn the_process_follows_a_prefix_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = |text: &str| [("SECRETS_MANAGED_PREFIX", text.to_owned())];
+    assert!(Program::try_start(folder.path(), &[], &prefix("Acme")).is_none());
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("SECRETS_MANAGED_PREFIX"), "{log}");
+
+    let process = Program::start_with(folder.path(), &[], &prefix("acme_"));
+    let write = token(folder.path(), "kv-write");
+    let client = reqwest::Client::new();
+    let airbytes = name(1, 1);
+    let ours = airbytes.replacen("airbyte_", "acme_", 1);
+    for (name, expected) in [(&ours, 200), (&airbytes, 400)] {
+        let sent = client
+            .post(format!("{}/v1/secret/data/{name}", process.base))
+            .header("x-vault-token", &write)
+            .body(json!({"data": {"value": "canary-value"}}).to_string())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(sent.status(), expected, "{name}");
+    }
+    let read = token(folder.path(), "kv-read");
+    let answer = client
+        .get(format!("{}/v1/secret/data/{ours}", process.base))
+        .header("x-vault-token", &read)
+        .send()
+        .await
+        .unwrap();
+    let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(body["data"]["data"]["value"], "canary-value");
+}

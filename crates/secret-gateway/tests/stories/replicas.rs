@@ -30,6 +30,8 @@ impl Replica {
             storages: None,
             mirrored: false,
             migration: None,
+            configurations: None,
+            collecting: None,
             authenticator: Authenticator::new(TokenFile::new(folder.join("tokens.json")), None),
             outbox: Arc::new(
                 PostgresOutbox::open(&SecretValue::new(url.to_owned()))

@@ -5,12 +5,15 @@ use secret_persistence::{SecretValue, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{World, name, specification, workspace};
+use crate::world::{Faulty, World, configurations, name, specification, workspace};
 
 /// Every endpoint that needs a role: what is asked, and the answer to those who may.
 fn endpoints(change: &str) -> Vec<(Role, &'static str, String, Option<Value>, u16)> {
     let data = format!("/v1/secret/data/{}", name(1, 1));
     let full = json!({"host": "h", "password": "p"});
+    let named = Some(json!({"configurations": [
+        {"id": "1", "configuration": {"password": {"_secret": name(1, 1)}}},
+    ]}));
     let presented = Some(json!({"specification": specification(), "configuration": full}));
     vec![
         (Role::KvRead, "GET", data.clone(), None, 200),
@@ -152,6 +155,55 @@ fn endpoints(change: &str) -> Vec<(Role, &'static str, String, Option<Value>, u1
             200,
         ),
         (Role::Operate, "GET", "/api/v1/status".to_owned(), None, 200),
+        (
+            Role::Operate,
+            "POST",
+            "/api/v1/ages".to_owned(),
+            named.clone(),
+            200,
+        ),
+        (
+            Role::Operate,
+            "POST",
+            "/api/v1/affected".to_owned(),
+            named.clone(),
+            200,
+        ),
+        (
+            Role::Operate,
+            "POST",
+            "/api/v1/restore".to_owned(),
+            named,
+            200,
+        ),
+        (
+            Role::Operate,
+            "GET",
+            "/api/v1/collect".to_owned(),
+            None,
+            200,
+        ),
+        (
+            Role::Operate,
+            "POST",
+            "/api/v1/collect".to_owned(),
+            Some(json!({})),
+            202,
+        ),
+        (
+            Role::Operate,
+            "POST",
+            format!("/api/v1/collect/{}/delete", Uuid::nil()),
+            Some(json!({"all_references": true})),
+            404,
+        ),
+        (
+            Role::Operate,
+            "POST",
+            format!("/api/v1/collect/{}/stop", Uuid::nil()),
+            None,
+            404,
+        ),
     ]
 }
 
@@ -169,7 +221,10 @@ async fn opened(world: &World) -> String {
 
 #[tokio::test]
 async fn every_endpoint_serves_its_role_and_no_other() {
-    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = configurations(folder.path(), &[("1", json!({}))]);
+    let settings = [("configurations-file", file.as_str())];
+    let world = World::over(Faulty::owned(), folder, &settings).await;
     let tokens: Vec<(Role, SecretValue)> = Role::ALL
         .into_iter()
         .map(|role| (role, world.token(Grant::new(role.as_str(), [role]))))
@@ -377,13 +432,43 @@ async fn a_token_comes_as_vaults_header_or_as_bearer_and_two_must_agree() {
         .await
         .expect(200);
     for headers in [
-        vec![
-            ("authorization", bearer.as_str()),
-            ("x-vault-token", "other"),
-        ],
         vec![("authorization", "Basic eDp5")],
         vec![("authorization", token.expose())],
     ] {
         world.send("GET", path, &headers, None).await.expect(401);
+    }
+}
+
+/// A proxy that checks one token while the gateway takes the other lets in whom it refuses.
+#[tokio::test]
+async fn a_request_with_two_tokens_is_refused_and_neither_counts() {
+    let world = World::new().await;
+    let role = [Role::Operate, Role::KvRead];
+    let token = world.token(Grant::new("a", role));
+    let other = world.token(Grant::new("b", role));
+    let (ours, theirs) = (token.expose(), other.expose());
+    let (bearer, foreign) = (format!("Bearer {ours}"), format!("Bearer {theirs}"));
+    let kv = format!("/v1/secret/data/{}", name(1, 1));
+    for headers in [
+        [("x-vault-token", ours), ("x-vault-token", theirs)],
+        [("x-vault-token", ours), ("x-vault-token", "unknown")],
+        [("x-vault-token", ours), ("x-vault-token", ours)],
+        [("x-vault-token", ""), ("x-vault-token", ours)],
+        [("authorization", &bearer), ("authorization", &foreign)],
+        [("authorization", &bearer), ("authorization", &bearer)],
+        [("authorization", &bearer), ("authorization", "Basic eDp5")],
+        [("authorization", &bearer), ("x-vault-token", theirs)],
+        [("authorization", &bearer), ("x-vault-token", "unknown")],
+    ] {
+        let problem = world.send("GET", "/api/v1/stores", &headers, None).await;
+        assert!(!problem.text.contains(ours) && !problem.text.contains(theirs));
+        problem.expect_kind(400, "token_ambiguous");
+        let vault = world.send("GET", &kv, &headers, None).await;
+        let kind = "<urn:secret-gateway:problem:token_ambiguous>; rel=\"type\"";
+        assert_eq!(vault.headers["link"], kind);
+        assert_eq!(
+            vault.expect(400),
+            json!({"errors": ["the request has more than one token; send one, in one header"]})
+        );
     }
 }

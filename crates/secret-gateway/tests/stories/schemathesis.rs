@@ -8,6 +8,7 @@ use secret_gateway::{Grant, Role, TokenFile};
 use serde_json::Value;
 
 use crate::program::{Program, log_of};
+use crate::world::configurations;
 
 fn token(folder: &Path, name: &str, roles: &[Role]) -> String {
     std::fs::create_dir_all(folder.join("data")).unwrap();
@@ -27,7 +28,11 @@ fn the_document_is_true() {
         .iter()
         .map(|role| token(folder.path(), role.as_str(), &[*role]))
         .collect();
-    let gateway = Program::start(folder.path(), &[]);
+    // A collector needs configurations, and an owner of the store.
+    let file = configurations(folder.path(), &[("1", serde_json::json!({}))]);
+    let flags = ["--configurations-file", &file];
+    let owner = [("SECRETS_OWNER", "prod".to_owned())];
+    let gateway = Program::start_with(folder.path(), &flags, &owner);
     let document = format!("{}/api/v1/openapi.json", gateway.base);
     let runs = std::iter::once((all.as_str(), "6", "examples,coverage,fuzzing,stateful")).chain(
         roles
@@ -72,7 +77,7 @@ fn the_document_is_true() {
         }
     }
     let document: Value =
-        serde_json::from_str(include_str!("../../src/connector/openapi.json")).unwrap();
+        serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for method in operations.as_object().unwrap().keys() {
             let method = method.to_ascii_uppercase();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,12 +12,12 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use secret_gateway::{
-    Authenticator, Digests, Gateway, Grant, Parts, Role, SqliteOutbox, Texts, TokenFile, router,
-    start,
+    Authenticator, Collecting, Configurations, Digests, Gateway, Grant, Parts, Role, SqliteOutbox,
+    StoragesFile, Texts, TokenFile, router, start,
 };
 use secret_persistence::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Environment, Error, ErrorKind,
-    Identity, ListOptions, ManagedCoordinate, Memory, Operation, Page, Read, Result,
+    Identity, ListOptions, ManagedCoordinate, Memory, Operation, Owner, Page, Read, Result,
     SecretPersistence, SecretValue, Stores, Write, Written,
 };
 use serde_json::{Value, json};
@@ -112,6 +112,14 @@ impl World {
         among: impl FnOnce(Stores) -> Stores,
     ) -> Self {
         let settings = texts(folder.path(), settings).parse().unwrap();
+        let nothing = Environment::empty();
+        let configurations = settings
+            .configurations_file
+            .as_ref()
+            .map(|path| Configurations::open(path, &nothing).unwrap());
+        let storages = settings.storages_file.as_ref();
+        let storages = storages.map(|path| Arc::new(StoragesFile::open(path).unwrap()) as _);
+        let collecting = Collecting::new(owner(), &settings.collect_journal, &nothing);
         let outbox = SqliteOutbox::open(&folder.path().join("outbox.db"))
             .await
             .unwrap();
@@ -121,9 +129,11 @@ impl World {
         let gateway = Gateway::new(Parts {
             settings,
             stores: among(Stores::new(store.clone() as _)),
-            storages: None,
+            storages,
             mirrored: false,
             migration: None,
+            configurations,
+            collecting: Some(collecting),
             authenticator: Authenticator::new(
                 TokenFile::new(folder.path().join("tokens.json")),
                 None,
@@ -225,6 +235,23 @@ pub(crate) async fn ask(
     Answer::of(response).await
 }
 
+/// The installation.
+pub(crate) fn owner() -> Owner {
+    Owner::parse("prod").unwrap()
+}
+
+/// A file with the address of a file with these configurations, each with its id.
+pub(crate) fn configurations(folder: &Path, rows: &[(&str, Value)]) -> String {
+    let lines = folder.join("configurations.jsonl");
+    let texts = rows.iter().map(|(id, configuration)| {
+        json!({"id": id, "baseId": Uuid::from_u128(1), "configuration": configuration}).to_string()
+    });
+    std::fs::write(&lines, texts.collect::<Vec<_>>().join("\n")).unwrap();
+    let file = folder.join("configurations.json");
+    std::fs::write(&file, json!({"sources": [lines]}).to_string()).unwrap();
+    file.display().to_string()
+}
+
 /// A name of a workspace.
 pub(crate) fn name(workspace: u128, secret: u128) -> String {
     format!(
@@ -257,9 +284,30 @@ pub(crate) struct Faulty {
     pub(crate) reads: AtomicUsize,
     hangs: AtomicBool,
     panics: AtomicBool,
+    lists_slowly: AtomicBool,
+    /// How many seconds older everything is than it was written.
+    age: AtomicU64,
 }
 
 impl Faulty {
+    /// A store whose secrets are this installation's.
+    pub(crate) fn owned() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Memory::new().with_owner(owner()),
+            ..Self::default()
+        })
+    }
+
+    /// Lets everything be so much older.
+    pub(crate) fn age(&self, age: Duration) {
+        self.age.fetch_add(age.as_secs(), Ordering::SeqCst);
+    }
+
+    /// Lets listings wait until the store is mended.
+    pub(crate) fn list_slowly(&self) {
+        self.lists_slowly.store(true, Ordering::SeqCst);
+    }
+
     /// Lets an operation fail from now on.
     pub(crate) fn fail(&self, operation: Operation, kind: ErrorKind) {
         let mut failing = self.failing.lock().unwrap();
@@ -271,6 +319,7 @@ impl Faulty {
     pub(crate) fn mend(&self) {
         self.failing.lock().unwrap().clear();
         self.hangs.store(false, Ordering::SeqCst);
+        self.lists_slowly.store(false, Ordering::SeqCst);
         self.panics.store(false, Ordering::SeqCst);
     }
 
@@ -350,11 +399,25 @@ impl SecretPersistence for Faulty {
     }
 
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
-        self.inner.list_page(options, after).await
+        while self.lists_slowly.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if let Some(error) = self.failure(Operation::List) {
+            return Err(error);
+        }
+        let mut page = self.inner.list_page(options, after).await?;
+        let age = Duration::from_secs(self.age.load(Ordering::SeqCst));
+        for entry in &mut page.entries {
+            entry.created = entry.created.map(|created| created.saturating_sub(age));
+        }
+        Ok(page)
     }
 
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
-        self.inner.describe(coordinate).await
+        match self.failure(Operation::Describe) {
+            Some(error) => Err(error),
+            None => self.inner.describe(coordinate).await,
+        }
     }
 
     async fn identity(&self) -> Result<Identity> {

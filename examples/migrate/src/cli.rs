@@ -1,15 +1,26 @@
 //! The command line: every command and option. Nothing here needs a store.
 
+mod collect;
+mod inventory;
+mod ledger;
+
+use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use secret_persistence::{FipsModule, StoreUrl};
 use secret_persistence_migrate::{
     Decisions, Expiring, External, Missing, Orphaned, OtherScope, PendingDeletion, Recoverable,
     Shared, Storage, Unfit,
 };
+use uuid::Uuid;
 
+pub(crate) use self::collect::CollectArgs;
+pub(crate) use self::inventory::{AffectedArgs, AgesArgs, Format, InventoryArgs, RestoreArgs};
+pub(crate) use self::ledger::{LedgerArgs, LedgerCommand, LedgerPlace, QueryArgs};
 use crate::figures;
 use crate::status::EXIT_STATUSES;
 
@@ -22,14 +33,14 @@ Environment (no option ever takes a secret):
   SECRETS_OWNER          the id of this installation, written with every secret; needed before anything is written
   SECRETS_KEYRING_FILE   the key ring of encrypted stores, or SECRETS_KEYRING with its text
   DATABASE_USER, DATABASE_PASSWORD
-  Each may have the prefix FROM_, TO_, STORE_, CONFIG_ or JOURNAL_; the prefixed variable takes precedence.";
+  Each may have the prefix FROM_, TO_, STORE_, CONFIG_, JOURNAL_ or LEDGER_; the prefixed variable takes precedence.";
 
 /// The commands in the order of the help, with the heading of each group.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Begin", &["demo", "init", "check", "policy"]),
     (
         "Move between stores",
-        &["plan", "copy", "verify", "rollback", "retire"],
+        &["plan", "copy", "verify", "rollback", "retire", "status"],
     ),
     (
         "Configurations",
@@ -38,7 +49,12 @@ const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Look after a store",
         &[
+            "ages",
+            "affected",
+            "restore",
+            "collect",
             "sweep",
+            "ledger",
             "prepare",
             "encrypt",
             "rotate",
@@ -51,7 +67,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
 
 /// Moves secrets of connector configurations between stores, and back.
 #[derive(Debug, Parser)]
-#[command(name = "secret-migrate", version, max_term_width = 120, after_help = AFTER_HELP.as_str())]
+#[command(name = "secret-migrate", version = VERSION.as_str(), max_term_width = 120, after_help = AFTER_HELP.as_str())]
 pub(crate) struct Cli {
     /// Print the result as one JSON object on standard output; progress goes to standard error.
     #[arg(long, global = true, help_heading = "Every command")]
@@ -78,8 +94,16 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-static AFTER_HELP: std::sync::LazyLock<String> =
-    std::sync::LazyLock::new(|| format!("{ENVIRONMENT}\n\n{EXIT_STATUSES}"));
+/// The version, and the FIPS module in a build that has one.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    FipsModule::of_process().map_or_else(
+        || version.to_owned(),
+        |module| format!("{version} ({module})"),
+    )
+});
+
+static AFTER_HELP: LazyLock<String> = LazyLock::new(|| format!("{ENVIRONMENT}\n\n{EXIT_STATUSES}"));
 
 /// The definition of the command line, with what derive cannot express: groups of commands, and the
 /// figures of each report.
@@ -126,14 +150,16 @@ pub(crate) enum Command {
     /// Report what a copy would do, and what needs a decision first.
     Plan(CompareArgs),
     /// Copy every secret to the target. Resumable and repeatable; deletes nothing.
-    Copy(MoveArgs),
+    Copy(SharedArgs),
     /// Read everything back, compare it, and hydrate every configuration from the target.
-    Verify(CompareArgs),
+    Verify(VerifyArgs),
     /// Delete from the target what copy wrote there, after every configuration has hydrated from
     /// the source.
-    Rollback(MoveArgs),
+    Rollback(SharedArgs),
     /// Delete from the source what is equal in the target at that moment.
     Retire(RetireArgs),
+    /// Show how far the processes with one journal are, from any machine.
+    Status(StatusArgs),
     /// Move raw secrets out of configurations: write them to a store and leave pointers.
     Split(SplitArgs),
     /// Apply edited configurations: write new secrets, keep the masked ones, delete nothing yet.
@@ -146,8 +172,18 @@ pub(crate) enum Command {
     Hydrate(HydrateArgs),
     /// Check a store end to end with a test secret: identity, write, read, list, delete.
     Check(CheckArgs),
+    /// List the age, expiry and owner of each connector's secrets, without values.
+    Ages(AgesArgs),
+    /// List which connectors' secrets to issue again after a store, a copy or a log leaked.
+    Affected(AffectedArgs),
+    /// Undelete what configurations point at after they were restored from a backup, and list what is lost.
+    Restore(RestoreArgs),
+    /// Delete secrets of this installation that no configuration points at, and expired ones.
+    Collect(CollectArgs),
     /// Delete secrets of this installation that have expired.
     Sweep(SweepArgs),
+    /// Verify, search, checkpoint or prune the ledger of who read which secret.
+    Ledger(LedgerArgs),
     /// Print the SQL that adds our columns to a table, and run it on request.
     Prepare(PrepareArgs),
     /// Convert a plain table to an encrypted one in place.
@@ -285,6 +321,17 @@ pub(crate) struct JournalArgs {
     pub(crate) journal: String,
 }
 
+/// `status`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) journal: JournalArgs,
+    /// Show it again every two seconds, or as often as told, until the work has ended or stopped for
+    /// all. Killed processes leave it: that does not end this.
+    #[arg(long, value_name = "DURATION", value_parser = duration, num_args = 0..=1, default_missing_value = "2s")]
+    pub(crate) watch: Option<Duration>,
+}
+
 /// The concurrency and rate options.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Run")]
@@ -372,7 +419,32 @@ impl DecisionArgs {
     }
 }
 
-/// `copy` and `rollback`; `plan`, `verify` and `retire` have more.
+/// How processes share a command.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Run")]
+pub(crate) struct ShareArgs {
+    /// How long a page of a journal in Postgres belongs to a process that makes no progress. Then other
+    /// processes take it over.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+    pub(crate) lease: Duration,
+    /// Start this many processes on this machine, which share the work through a journal in Postgres.
+    #[arg(long, value_name = "N", overrides_with = "workers")]
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// Stop when standard input ends, as at Ctrl-C: how --workers stops its processes.
+    #[arg(long, hide = true)]
+    pub(crate) stop_at_end_of_input: bool,
+}
+
+/// `copy` and `rollback`; the other commands that processes share have more.
+#[derive(Args, Debug)]
+pub(crate) struct SharedArgs {
+    #[command(flatten)]
+    pub(crate) moved: MoveArgs,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
+}
+
+/// What all commands between two stores have.
 #[derive(Args, Debug)]
 pub(crate) struct MoveArgs {
     #[command(flatten)]
@@ -392,12 +464,25 @@ pub(crate) struct MoveArgs {
     pub(crate) pace: Pace,
     #[command(flatten)]
     pub(crate) decisions: DecisionArgs,
+    /// Only the secrets of this workspace, by the row's base id or the secret's name. Repeatable. Give each
+    /// choice of workspaces a journal of its own.
+    #[arg(long = "workspace", value_name = "UUID", help_heading = "Run")]
+    pub(crate) workspaces: Vec<Uuid>,
     /// Report what would be done; change nothing.
     #[arg(long, help_heading = "Run")]
     pub(crate) dry_run: bool,
 }
 
-/// `plan` and `verify`.
+/// `verify`.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) compared: CompareArgs,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
+}
+
+/// `plan`, and most of `verify`.
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {
     #[command(flatten)]
@@ -422,6 +507,8 @@ pub(crate) struct RetireArgs {
     /// Delete immediately, without the source's recovery window.
     #[arg(long, help_heading = "Run")]
     pub(crate) without_recovery: bool,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
 }
 
 /// `split`.
@@ -756,47 +843,54 @@ pub(crate) struct ConformanceArgs {
 
 /// Parses a whole number of seconds, minutes or hours, up to a day.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "write it as 90s, 10m or 1h, up to a day".to_owned();
-    let (number, unit) = text
-        .split_at_checked(text.len().saturating_sub(1))
-        .ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(wrong()),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(seconds))
-        .filter(|seconds| (1..=86_400).contains(seconds))
-        .map(Duration::from_secs)
-        .ok_or_else(wrong)
+    whole_units(text, &[("s", 1), ("m", 60), ("h", 3600)], 86_400)
+        .ok_or_else(|| "write it as 90s, 10m or 1h, up to a day".to_owned())
 }
 
-/// Hides the text between `://` and `@` in messages that other libraries built from our arguments.
-pub(crate) fn without_passwords(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("://") {
-        let (before, after) = rest.split_at(start + 3);
-        clean.push_str(before);
-        let end = after
-            .find(|char: char| char.is_whitespace() || char == '\'')
-            .unwrap_or(after.len());
-        let (word, after) = after.split_at(end);
-        match word.rfind('@') {
-            Some(at) if word[..at].contains(':') => {
-                clean.push('…');
-                clean.push_str(&word[at..]);
+/// Parses a whole number of seconds, minutes, hours or days, up to a hundred years.
+fn span(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    whole_units(text, &units, 36_500 * 86_400)
+        .ok_or_else(|| "write it as 90s, 10m, 12h or 90d, up to 36500d".to_owned())
+}
+
+/// Parses a whole number with one of the units, given in seconds, from one second to `most`.
+fn whole_units(text: &str, units: &[(&str, u64)], most: u64) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let (_, seconds) = units.iter().find(|(name, _)| *name == unit)?;
+    let seconds = number.parse::<u64>().ok()?.checked_mul(*seconds)?;
+    (1..=most)
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
+}
+
+/// Hides credentials in a message that clap built from these arguments: what the parser of a store's
+/// URL refuses, and the query of a URL, as everywhere else.
+pub(crate) fn without_passwords(message: &str, arguments: &[OsString]) -> String {
+    let mut clean = message.to_owned();
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        // clap shows the whole argument or its value.
+        let value = argument.split_once('=').map(|(_, value)| value);
+        for text in [Some(&*argument), value].into_iter().flatten() {
+            if let Some(shown) = shown(text) {
+                clean = clean.replace(text, &shown);
             }
-            _ => clean.push_str(word),
         }
-        rest = after;
     }
-    clean.push_str(rest);
     clean
+}
+
+/// How to show an argument that may contain a credential; `None` if it cannot.
+fn shown(argument: &str) -> Option<String> {
+    match StoreUrl::parse(argument) {
+        Ok(url) if argument.contains('?') => Some(format!("{url}?…")),
+        Ok(_) => None,
+        // A text without a colon is no URL, but a user and a password may stand before an @.
+        Err(_) => (argument.contains('@')
+            || argument.contains(':') && argument.contains(['?', '#']))
+        .then(|| "…".to_owned()),
+    }
 }
 
 fn storage(text: &str) -> Result<(String, Storage), String> {
@@ -843,10 +937,32 @@ mod tests {
 
     #[test]
     fn foreign_messages_lose_their_passwords() {
-        assert_eq!(
-            without_passwords("unexpected 'postgres://u:p@ss@h/db' and http://h/x@y"),
-            "unexpected 'postgres://…@h/db' and http://h/x@y"
-        );
+        for (argument, kept) in [
+            ("postgres://user:hunter2@host/db", ""),
+            ("--from=postgres://user:hunter2@host/db", ""),
+            ("postgres://hunter2@host/db", ""),
+            ("postgres://user:12/hunter2@host/db", ""),
+            ("postgres:user:12/hunter2@host/db", ""),
+            ("postgres:/\n/user:12/hunter2@host/db", ""),
+            ("postgres://user:hun'ter hunter2@host/db", ""),
+            ("user:hunter2@host", ""),
+            ("sqlite:x.db?keyring=hunter2#y", ""),
+            ("--to=sqlite:x.db?keyring=hunter2", ""),
+            ("sqlite:x.db?keyring=hunter2", "sqlite:x.db?…"),
+            ("vault://v.example/hunter/", "vault://v.example/hunter/"),
+        ] {
+            let arguments = ["secret-migrate", "copy", argument].map(OsString::from);
+            let message = format!("error: unexpected argument '{argument}' found");
+            let clean = without_passwords(&message, &arguments);
+            assert!(!clean.contains("hunter2"), "{clean}");
+            assert!(
+                clean.contains(kept) && clean.ends_with("' found"),
+                "{clean}"
+            );
+        }
+        let arguments = ["copy", "--frm"].map(OsString::from);
+        let message = "unexpected argument '--frm' found";
+        assert_eq!(without_passwords(message, &arguments), message);
     }
 
     #[test]
@@ -867,6 +983,22 @@ mod tests {
             "99999999999999999999h",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_are_read_with_their_unit() {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("10m", 600),
+            ("12h", 43_200),
+            ("90d", 7_776_000),
+            ("36500d", 3_153_600_000),
+        ] {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "d", "90", "-1d", "0d", "1.5d", "36501d", "1é"] {
+            assert!(span(text).is_err(), "{text}");
         }
     }
 

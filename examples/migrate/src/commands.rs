@@ -1,56 +1,86 @@
 //! The commands, one file each.
 
 mod check;
+mod collect;
 mod completions;
 mod conformance;
 mod demo;
 mod encrypt;
 mod filter;
 mod init;
+mod inventory;
 mod keygen;
+mod ledger;
 mod man;
 mod moving;
 mod policy;
 mod prepare;
 mod rotate;
 mod split;
+mod status;
 mod sweep;
+mod workers;
+
+use std::ffi::OsString;
 
 use secret_persistence::Environment;
 
+use self::workers::Together;
 use crate::cli::Command;
 use crate::output::Output;
 use crate::status::{Result, Status};
 
-/// Runs a command.
+/// Runs a command. The arguments are those that the program was started with.
 pub(crate) async fn run(
     command: Command,
+    arguments: &[OsString],
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
     match command {
+        Command::Affected(args) => inventory::affected(args, environment, output).await,
+        Command::Ages(args) => inventory::ages(args, environment, output).await,
         Command::Check(args) => check::run(args, environment, output).await,
+        Command::Collect(args) => collect::run(args, environment, output).await,
         Command::Completions(args) => completions::run(&args),
         Command::Conformance(args) => conformance::run(args, environment, output).await,
-        Command::Copy(args) => moving::copy(args, environment, output).await,
+        Command::Copy(args) => match Together::of("copy", &args.share, &args.moved) {
+            Some(together) => together.run(arguments, output).await,
+            None => moving::copy(args, environment, output).await,
+        },
         Command::Demo(args) => demo::run(args, output).await,
         Command::Encrypt(args) => encrypt::run(args, environment, output).await,
         Command::Hydrate(args) => filter::hydrate(args, environment).await,
         Command::Init(args) => init::run(&args, environment, output),
         Command::Keygen(args) => keygen::run(args, environment, output).await,
+        Command::Ledger(args) => ledger::run(args, environment, output).await,
         Command::Man(args) => man::run(&args, output),
         Command::Mask(_) => filter::mask().await,
         Command::Plan(args) => moving::plan(args, environment, output).await,
         Command::Policy(args) => policy::run(args, output),
         Command::Prepare(args) => prepare::run(args, environment, output).await,
-        Command::Retire(args) => moving::retire(args, environment, output).await,
-        Command::Rollback(args) => moving::rollback(args, environment, output).await,
+        Command::Restore(args) => inventory::restore(args, environment, output).await,
+        Command::Retire(args) => match Together::of("retire", &args.share, &args.moved) {
+            Some(together) => together.run(arguments, output).await,
+            None => moving::retire(args, environment, output).await,
+        },
+        Command::Rollback(args) => match Together::of("rollback", &args.share, &args.moved) {
+            Some(together) => together.run(arguments, output).await,
+            None => moving::rollback(args, environment, output).await,
+        },
         Command::Rotate(args) => rotate::run(args, environment, output).await,
         Command::Settle(args) => filter::settle(args, environment).await,
         Command::Split(args) if args.filter.is_some() => filter::split(args, environment).await,
         Command::Split(args) => split::run(args, environment, output).await,
+        Command::Status(args) => status::run(args, environment, output).await,
         Command::Sweep(args) => sweep::run(args, environment, output).await,
         Command::Update(args) => filter::update(args, environment).await,
-        Command::Verify(args) => moving::verify(args, environment, output).await,
+        Command::Verify(args) => match Together::of("verify", &args.share, &args.compared.moved) {
+            Some(together) => {
+                let together = together.writing(args.compared.differences.is_some());
+                together.run(arguments, output).await
+            }
+            None => moving::verify(args, environment, output).await,
+        },
     }
 }

@@ -9,7 +9,7 @@ use crate::output::meaning;
 const WIDTH: usize = 100;
 
 /// The commands that print a report.
-pub(crate) const COMMANDS: [&str; 16] = [
+pub(crate) const COMMANDS: [&str; 21] = [
     "demo",
     "plan",
     "copy",
@@ -20,7 +20,12 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "update",
     "settle",
     "check",
+    "ages",
+    "affected",
+    "restore",
+    "collect",
     "sweep",
+    "ledger",
     "prepare",
     "encrypt",
     "rotate",
@@ -30,6 +35,9 @@ pub(crate) const COMMANDS: [&str; 16] = [
 
 /// The commands of a migration.
 const MOVES: &[&str] = &["plan", "copy", "verify", "rollback", "retire"];
+
+/// The commands that list what configurations point at.
+const LISTS: &[&str] = &["ages", "affected", "restore"];
 
 /// A figure with the name that it has in the JSON object; the screen has spaces for `_`.
 struct Figure {
@@ -221,6 +229,116 @@ static OTHERS: &[Figure] = &[
         &["check"],
         "whether the test secret is still in the store",
     ),
+    figure("configurations", LISTS, "configurations that were read"),
+    figure(
+        "places",
+        LISTS,
+        "places with a pointer, and bare coordinates",
+    ),
+    figure(
+        "listed",
+        LISTS,
+        "secrets that meet the conditions, once for each place; the figures below are of these",
+    ),
+    figure(
+        "unknown_age",
+        LISTS,
+        "the store does not tell when they were written, or is not asked",
+    ),
+    figure("elsewhere", LISTS, "in another storage, which is not asked"),
+    figure(
+        "external",
+        LISTS,
+        "names that others manage, which are not asked about",
+    ),
+    figure(
+        "missing",
+        LISTS,
+        "the store does not have them; for restore, enter them again, and the exit status is 1",
+    ),
+    figure(
+        "pending_deletion",
+        LISTS,
+        "scheduled for deletion; for restore, they could not be restored, or a dry run did not, and the exit status \
+         is 1",
+    ),
+    figure(
+        "restored",
+        &["restore"],
+        "were scheduled for deletion, and are there again",
+    ),
+    figure(
+        "undescribed",
+        LISTS,
+        "the store failed to describe them; the exit status is 1",
+    ),
+    figure(
+        "unreadable",
+        LISTS,
+        "places that do not say which secret it is; the exit status is 1",
+    ),
+    figure(
+        "owned",
+        &["collect"],
+        "secrets of this installation in the store, without those that are scheduled for deletion",
+    ),
+    figure(
+        "configurations",
+        &["collect"],
+        "rows of configurations and records that were read",
+    ),
+    figure("names", &["collect"], "managed names in them"),
+    figure(
+        "orphaned",
+        &["collect"],
+        "that no configuration names, and that are due or were deleted",
+    ),
+    figure("expired", &["collect"], "that have expired, due or deleted"),
+    figure(
+        "ephemeral",
+        &["collect"],
+        "short-lived secrets of no workspace that no configuration names, due or deleted",
+    ),
+    figure(
+        "waiting",
+        &["collect"],
+        "that no configuration names, but not for long enough yet",
+    ),
+    figure(
+        "young",
+        &["collect"],
+        "younger than the grace period, and therefore not looked for in configurations",
+    ),
+    figure(
+        "unowned",
+        &["collect"],
+        "that no configuration names and of which the store tells no owner; kept",
+    ),
+    figure(
+        "undated",
+        &["collect"],
+        "that no configuration names and of which the store tells no time; kept",
+    ),
+    figure(
+        "foreign",
+        &["collect"],
+        "of other installations; left alone",
+    ),
+    figure(
+        "deleted",
+        &["collect"],
+        "deleted, or in the store's recovery window",
+    ),
+    figure(
+        "failed",
+        &["collect"],
+        "secrets that could not be deleted; the exit status is 1",
+    ),
+    figure(
+        "unreadable",
+        &["collect"],
+        "places that do not say which secret they name; nothing is deleted",
+    ),
     figure(
         "deleted",
         &["sweep"],
@@ -232,6 +350,36 @@ static OTHERS: &[Figure] = &[
         "expired secrets of another installation, kept",
     ),
     figure("failures", &["sweep"], "secrets that could not be deleted"),
+    figure(
+        "lines",
+        &["ledger"],
+        "lines of the ledger: verified, found by a query, or pruned",
+    ),
+    figure(
+        "chains",
+        &["ledger"],
+        "chains of lines, one for each process",
+    ),
+    figure(
+        "pruned",
+        &["ledger"],
+        "lines that prunes have removed, as their marks say",
+    ),
+    figure(
+        "unfinished",
+        &["ledger"],
+        "lines at the end of files that are cut off: by a crash, a write under way, or somebody",
+    ),
+    figure(
+        "found",
+        &["ledger"],
+        "what is wrong with a ledger; the exit status is 1",
+    ),
+    figure(
+        "not_genuine",
+        &["ledger"],
+        "lines of a query whose digest is not theirs; the exit status is 1",
+    ),
     figure(
         "sql",
         &["prepare"],

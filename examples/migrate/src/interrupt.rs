@@ -22,6 +22,15 @@ pub(crate) fn watch() -> Cancellation {
     cancellation
 }
 
+/// Stops a run when standard input ends.
+pub(crate) fn at_end_of_input(cancellation: Cancellation) {
+    std::thread::spawn(move || {
+        // Nothing is sent; a pipe that breaks has ended too.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        cancellation.cancel();
+    });
+}
+
 #[cfg(unix)]
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use secret_persistence::Environment;
-use secret_persistence_migrate::{Journal, SqlJournal};
+use secret_persistence::rates::SharedRates;
+use secret_persistence_migrate::{Journal, JournalStatus, MigrateResult, SqlJournal};
 
 use crate::kill;
 use crate::role::Role;
@@ -32,8 +33,38 @@ impl Opened {
 /// # Errors
 /// If it cannot be opened, or another process uses it.
 pub(crate) async fn open(text: &str, environment: &Environment) -> Result<Opened> {
-    SqlJournal::open(text, &Role::Journal.variables(environment))
+    opened(SqlJournal::open(text, &Role::Journal.variables(environment)).await)
+}
+
+/// Opens the journal for a command that several processes share, if it is in Postgres.
+///
+/// # Errors
+/// If it cannot be opened, or another process uses it alone.
+pub(crate) async fn open_shared(text: &str, environment: &Environment) -> Result<Opened> {
+    opened(SqlJournal::open_shared(text, &Role::Journal.variables(environment)).await)
+}
+
+/// Reads what the journal says, while other processes may use it.
+///
+/// # Errors
+/// If there is none, or if it cannot be read now.
+pub(crate) async fn status(text: &str, environment: &Environment) -> Result<JournalStatus> {
+    SqlJournal::status(text, &Role::Journal.variables(environment))
         .await
+        .map_err(|error| Failure::from(error).at(Role::Journal.option()))
+}
+
+/// What the processes with this journal share their rates through, if it is in Postgres.
+///
+/// # Errors
+/// If its settings cannot be used.
+pub(crate) fn rates(text: &str, environment: &Environment) -> Result<Option<Arc<dyn SharedRates>>> {
+    SqlJournal::rates(text, &Role::Journal.variables(environment))
+        .map_err(|error| Failure::from(error).at(Role::Journal.option()))
+}
+
+fn opened(journal: MigrateResult<SqlJournal>) -> Result<Opened> {
+    journal
         .map(|journal| Opened {
             journal: Arc::new(journal),
         })

@@ -17,7 +17,8 @@ mod points {
         ManagedCoordinate, Page, Read, Result, SecretPersistence, Write, Written,
     };
     use secret_persistence_migrate::{
-        Counts, Journal, JournalEntry, Mention, MigrateResult, Note, Run, Select, Transition,
+        Counts, Journal, JournalEntry, Mention, MigrateResult, Note, Run, Select, Sharing,
+        Transition,
     };
 
     static PASSED: AtomicU64 = AtomicU64::new(0);
@@ -142,6 +143,10 @@ mod points {
 
         async fn notes(&self, after: Option<&str>, limit: usize) -> MigrateResult<Vec<Note>> {
             self.0.notes(after, limit).await
+        }
+
+        fn sharing(&self) -> Option<&dyn Sharing> {
+            self.0.sharing()
         }
     }
 

@@ -15,19 +15,23 @@ use crate::cli;
 use crate::status::{Failure, Result};
 
 /// The options that a file may set.
-pub(crate) const KEYS: [&str; 26] = [
+pub(crate) const KEYS: [&str; 32] = [
     "allow-external",
     "concurrency",
     "configs",
     "expiring",
+    "expiring-within",
     "external",
     "from",
     "from-settings",
+    "grace",
     "journal",
     "kubernetes-secret",
     "lag",
     "list-lag",
+    "max-share",
     "missing",
+    "older-than",
     "orphaned",
     "other-scope",
     "pending-deletion",
@@ -35,8 +39,10 @@ pub(crate) const KEYS: [&str; 26] = [
     "recoverable",
     "references",
     "refuse-unknown-properties",
+    "retention",
     "shared",
     "storage",
+    "storage-id",
     "store",
     "store-settings",
     "strings-only",
@@ -45,14 +51,18 @@ pub(crate) const KEYS: [&str; 26] = [
 ];
 
 /// The commands that read options from a file. In the others, an option of the same name means something else.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 19] = [
+    "affected",
+    "ages",
     "check",
+    "collect",
     "conformance",
     "copy",
     "encrypt",
     "hydrate",
     "plan",
     "prepare",
+    "restore",
     "retire",
     "rollback",
     "rotate",
@@ -138,8 +148,8 @@ fn options(
     let empty = Table::new();
     let own = table.get(name).and_then(Value::as_table).unwrap_or(&empty);
     let shared = table.iter().filter(|(key, value)| {
-        // The journal of a migration is not that of a split.
-        let of_others = name == "split" && *key == "journal";
+        // The journal of a migration is not that of a split or a collector.
+        let of_others = ["collect", "split"].contains(&name) && *key == "journal";
         !value.is_table() && !own.contains_key(*key) && !of_others
     });
     let mut options = Vec::new();
@@ -277,6 +287,8 @@ strings-only = true
             "--strings-only",
         ];
         assert_eq!(sorted("secret-migrate split"), split);
+        let collect = ["--configs=c", "--configs=d", "--rate=5", "--store=sqlite:b"];
+        assert_eq!(sorted("secret-migrate collect"), collect);
         // `--external` of policy is a prefix, and `--store` of keygen needs --remove.
         let none: [&str; 0] = [];
         assert_eq!(sorted("secret-migrate policy aws --region r"), none);

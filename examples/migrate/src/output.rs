@@ -81,6 +81,21 @@ impl Output {
         self.names_of(names, names.len() as u64);
     }
 
+    /// The first names for people alone.
+    pub(crate) fn first_names(&self, names: &[String]) {
+        for name in names.iter().take(SHOWN) {
+            self.line(format!("{:>12}{name}", ""));
+        }
+    }
+
+    /// A name for the file of `--list` alone.
+    pub(crate) fn list_only(&self, name: &str) {
+        if let Some(mut file) = self.list.as_deref() {
+            // If the disk is full, names are missing, as in `names`.
+            let _ = writeln!(file, "{}", escaped(name));
+        }
+    }
+
     fn names_of(&self, names: &[String], count: u64) {
         if let Some(mut file) = self.list.as_deref() {
             for name in names {
@@ -88,9 +103,7 @@ impl Output {
                 let _ = writeln!(file, "{}", escaped(name));
             }
         }
-        for name in names.iter().take(SHOWN) {
-            self.line(format!("{:>12}{name}", ""));
-        }
+        self.first_names(names);
         let more = count.saturating_sub(SHOWN as u64);
         if more > 0 && !names.is_empty() {
             let where_ = if self.lists_all() {
@@ -144,6 +157,13 @@ impl Output {
             }
             let names: Vec<String> = findings.listed.iter().map(finding).collect();
             self.names_of(&names, count);
+        }
+        for class in &report.undecided {
+            // Another process that shares the journal has found it, and lists it.
+            if report.count(*class) == 0 {
+                let (meaning, remedy) = (meaning(*class), remedy(*class));
+                self.line(format!("{:>10}  {meaning}  → {remedy}", "others"));
+            }
         }
         if report.failed > 0 {
             self.line(format!("{:>10}  failed", report.failed));
@@ -247,7 +267,8 @@ fn finding(finding: &Finding) -> String {
     parts.join("  ")
 }
 
-fn failure(failure: &secret_persistence_migrate::Failure) -> String {
+/// Prints the failure of one secret or place.
+pub(crate) fn failure(failure: &secret_persistence_migrate::Failure) -> String {
     let place = [&failure.configuration, &failure.place, &failure.coordinate];
     let place: Vec<&str> = place
         .into_iter()
@@ -263,6 +284,12 @@ fn failure(failure: &secret_persistence_migrate::Failure) -> String {
 
 fn end(report: &Report) -> String {
     let again = "the same command continues from there";
+    if let (Some(stop), true) = (report.stopped, report.stopped_by_another) {
+        return format!(
+            "{}: ended; another process of this run found what its report says ({stop})",
+            report.command
+        );
+    }
     match report.stopped {
         None if report.failed > 0 => format!("{}: finished, with failures", report.command),
         None if report.tally.lost > 0 => format!(

@@ -11,6 +11,8 @@ pub(crate) enum Role {
     From,
     /// `--journal`: `JOURNAL_`.
     Journal,
+    /// `--ledger`: `LEDGER_`.
+    Ledger,
     /// `--store`: `STORE_`.
     Store,
     /// `--to`: `TO_`.
@@ -24,6 +26,7 @@ impl Role {
             Self::Config => "CONFIG_",
             Self::From => "FROM_",
             Self::Journal => "JOURNAL_",
+            Self::Ledger => "LEDGER_",
             Self::Store => "STORE_",
             Self::To => "TO_",
         }
@@ -35,6 +38,7 @@ impl Role {
             Self::Config => "--configs",
             Self::From => "--from",
             Self::Journal => "--journal",
+            Self::Ledger => "--ledger",
             Self::Store => "--store",
             Self::To => "--to",
         }

@@ -165,9 +165,10 @@ impl From<MigrateError> for Failure {
             MigrateErrorKind::Store if of_store.is_some() => {
                 of_store.map_or(Status::Failed, Status::of)
             }
-            MigrateErrorKind::Journal | MigrateErrorKind::Store | MigrateErrorKind::Unavailable => {
-                Status::Failed
-            }
+            MigrateErrorKind::Journal
+            | MigrateErrorKind::Lapsed
+            | MigrateErrorKind::Store
+            | MigrateErrorKind::Unavailable => Status::Failed,
             MigrateErrorKind::Undecided => Status::Undecided,
             _ => Status::Input,
         };

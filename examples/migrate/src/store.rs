@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secret_persistence::database::{self, Database, Mode};
+use secret_persistence::rates::{SharedRates, named};
 use secret_persistence::{
     COMMON, Environment, Kind, KubernetesSecrets, Owner, SecretPersistence, Settings, StoreUrl,
+    Stores,
 };
 
 use crate::cli::Place;
@@ -32,7 +34,10 @@ pub(crate) struct Described {
     /// The operator's name for it, for messages.
     name: String,
     settings: Settings,
+    /// The settings as they were given, which say where audit events go.
+    given: Settings,
     owner: Option<Owner>,
+    rates: Option<Arc<dyn SharedRates>>,
 }
 
 impl Described {
@@ -65,18 +70,28 @@ impl Described {
         let read = || {
             // Use only the first store of a mirror: during a migration, the services keep both
             // stores in sync, and a delete on one side would delete from the other.
-            let settings = settings?.alone();
+            let given = settings?;
+            let settings = given.clone().alone();
             settings.check()?;
             let owner = settings.owner()?;
-            Ok((settings, owner))
+            Ok((settings, given, owner))
         };
-        let (settings, owner) = read().map_err(|failure: Failure| failure.at(&name))?;
+        let (settings, given, owner) = read().map_err(|failure: Failure| failure.at(&name))?;
         Ok(Self {
             role,
             name,
             settings,
+            given,
             owner,
+            rates: None,
         })
+    }
+
+    /// Shares the provider's quota with other processes of this tool.
+    pub(crate) fn sharing(mut self, rates: Option<&Arc<dyn SharedRates>>) -> Self {
+        let name = self.role.option().trim_start_matches('-');
+        self.rates = rates.map(|rates| named(Arc::clone(rates), name));
+        self
     }
 
     /// Opens the store. Layer settings apply to services only: a migration must read what the store
@@ -104,6 +119,10 @@ impl Described {
                 Some(_) => settings.with("limit", "false")?,
                 None => settings.with("limit-share", "1")?,
             };
+            let settings = match &self.rates {
+                Some(rates) => settings.with_shared_rates(Arc::clone(rates)),
+                None => settings,
+            };
             if settings.kind() == Kind::Database {
                 return connect_database(settings, if_missing).await;
             }
@@ -114,6 +133,16 @@ impl Described {
             owner: self.owner.clone(),
             role: self.role,
         })
+    }
+
+    /// Sends the audit events of connector calls where the settings say, like a service.
+    ///
+    /// # Errors
+    /// If the audit is required and cannot be written.
+    pub(crate) async fn audited(&self, stores: Stores) -> Result<Stores> {
+        secret_persistence::audited(stores, &self.given)
+            .await
+            .map_err(|error| Failure::from(error).at(&self.name))
     }
 
     /// The table, for commands that work on databases only. It is not created if it is missing.
@@ -187,7 +216,8 @@ async fn connect_database(
 /// A URL describes one store. Settings of services are refused in it: they have no effect here, but
 /// an operator who wrote `read-only=true` relies on it.
 fn from_url(text: &str, url: &StoreUrl, environment: &Environment) -> Result<Settings> {
-    let around = |name: &str| name != "owner" && COMMON.iter().any(|row| row.name == name);
+    let works = ["owner", "managed-prefix"];
+    let around = |name: &str| !works.contains(&name) && COMMON.iter().any(|row| row.name == name);
     if let Some((name, _)) = url.query().find(|(name, _)| around(name)) {
         return Err(Failure::input(format!(
             "`{name}` is for services and has no effect in this tool; remove it (--rate limits requests)"

@@ -1,12 +1,14 @@
 //! Changes of connectors, each in the same five steps: plan, record, stage, save, commit.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
 use secret_persistence::connector::{
-    ActingSecrets, Cleanup, ConnectorError, ConnectorSecrets, ConnectorSpec, FreshError, Planned,
-    RecordState, Scrubbed, SecretJson, Settled, scrub,
+    ActingSecrets, Cleanup, ConnectorError, ConnectorSecrets, ConnectorSpec, FreshError, Place,
+    PlacedValues, Planned, RecordState, Refresh, RefreshError, Refreshed, Scrubbed, SecretJson,
+    Settled, scrub,
 };
 use secret_persistence::{Actor, Scope, Timestamp};
 use serde_json::Value;
@@ -43,6 +45,8 @@ pub enum ChangeError {
     Connector(ConnectorError),
     /// The service's database failed.
     Database(sqlx::Error),
+    /// A refresh that crashed could not be ended.
+    Healing(RefreshError<Infallible>),
     /// There is no such connector.
     Missing,
     /// The revision has changed: read the row and repeat the change.
@@ -182,6 +186,34 @@ impl Connectors {
         }
     }
 
+    /// Exchanges tokens that may be used once, such as an OAuth refresh token: one exchange at a
+    /// time, and callers that wait get the new values.
+    ///
+    /// `row` is the one that the expired token is from, and the first place has the token. The
+    /// exchange gets the old values and returns the new ones.
+    ///
+    /// # Errors
+    /// [`RefreshError`]; no new value is lost that a store has.
+    pub async fn refreshed<X, Fut, E>(
+        &self,
+        actor: &Actor,
+        row: &Row,
+        places: impl IntoIterator<Item = Place>,
+        exchange: X,
+    ) -> Result<Refreshed, RefreshError<E>>
+    where
+        X: FnOnce(PlacedValues) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<PlacedValues, E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let scope = Scope::workspace(row.workspace);
+        let refresh = Refresh::new(row.id.to_string(), &scope, &row.configuration, places)?;
+        let secrets = self.secrets.acting_as(actor);
+        secrets
+            .refresh(self.rows.refreshes(), &refresh, exchange)
+            .await
+    }
+
     /// Every connector for an export: masked by its specification, then every pointer is scrubbed.
     /// A row whose specification does not compile is listed instead of exported.
     ///
@@ -204,8 +236,8 @@ impl Connectors {
         Ok((exported, left_out))
     }
 
-    /// Ends crashed changes: claims records that are still open and deletes their secrets, and
-    /// deletes what saved changes have superseded. Run it at the start and every minute; concurrent
+    /// Ends crashed changes: claims records that are still open and deletes their secrets, deletes
+    /// what saved changes have superseded, and adopts what crashed refreshes have written. Run it at the start and every minute; concurrent
     /// runs are harmless.
     ///
     /// # Errors
@@ -224,6 +256,16 @@ impl Connectors {
             };
             let cleanup = secrets.heal(&record, state).await?;
             self.close(id, &cleanup).await?;
+        }
+        let healed = secrets.heal_refreshes(self.rows.refreshes()).await?;
+        for undeleted in &healed.failed {
+            tracing::warn!(error = %undeleted.error, "left for the next round");
+        }
+        for (row, error) in &healed.open {
+            tracing::warn!(%row, %error, "the refresh is left for the next round");
+        }
+        for error in &healed.unreadable {
+            tracing::warn!(%error, "left to the version that wrote it");
         }
         Ok(())
     }
@@ -301,6 +343,7 @@ impl fmt::Display for ChangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connector(error) => error.fmt(f),
+            Self::Healing(error) => error.fmt(f),
             Self::Database(_) => f.write_str("the service's database failed"),
             Self::Missing => f.write_str("there is no such connector"),
             Self::Moved => f.write_str("the connector has changed; read it and try again"),
@@ -316,6 +359,7 @@ impl std::error::Error for ChangeError {
         match self {
             Self::Connector(error) => error.source(),
             Self::Database(error) => Some(error),
+            Self::Healing(error) => error.source(),
             Self::Missing | Self::Moved | Self::Undecided => None,
         }
     }
@@ -324,6 +368,12 @@ impl std::error::Error for ChangeError {
 impl From<ConnectorError> for ChangeError {
     fn from(error: ConnectorError) -> Self {
         Self::Connector(error)
+    }
+}
+
+impl From<RefreshError<Infallible>> for ChangeError {
+    fn from(error: RefreshError<Infallible>) -> Self {
+        Self::Healing(error)
     }
 }
 

@@ -240,7 +240,9 @@ fn failed(error: &ChangeError) -> Response {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
         }
-        ChangeError::Database(_) | ChangeError::Undecided => StatusCode::INTERNAL_SERVER_ERROR,
+        ChangeError::Database(_) | ChangeError::Healing(_) | ChangeError::Undecided => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         ChangeError::Missing => StatusCode::NOT_FOUND,
         ChangeError::Moved => StatusCode::PRECONDITION_FAILED,
     };

@@ -5,6 +5,7 @@
 //!   records. Saving is one transaction: compare-and-swap on the revision and on the record.
 //! - [`Connectors`] makes the changes: plan, record, stage, save, commit; and hydrates for the runner.
 //! - [`router`] is the HTTP API: `If-Match` contains the revision, 412 means that it has changed.
+//! - [`Connectors::refreshed`] exchanges OAuth tokens that may be used once.
 //! - [`Connectors::heal`] ends crashed changes from the outbox.
 
 mod connectors;

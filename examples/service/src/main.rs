@@ -30,6 +30,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let folder = std::path::absolute(folder)?;
     let environment = Environment::of_process();
+    environment.require_fips()?;
+    environment.install_managed_prefix()?;
     let settings = match (variable("SERVICE_STORE"), variable("SECRET_PERSISTENCE")) {
         (Some(url), _) => Settings::from_url(&url, &environment)?,
         (None, Some(_)) => Settings::from_env(&environment)?,

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use secret_persistence::connector::{Record, RecordState};
+use secret_persistence::connector::{Record, RecordState, RefreshRows};
+use secret_persistence::database::{RowTable, SqliteRefreshRows};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use sqlx::{Row as _, Sqlite, Transaction};
@@ -49,7 +51,7 @@ pub enum Outcome {
 
 /// The database. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Rows(SqlitePool);
+pub struct Rows(SqlitePool, Arc<dyn RefreshRows>);
 
 impl Rows {
     /// Opens the database at `path`. A missing one is created, readable only by its owner.
@@ -63,7 +65,17 @@ impl Rows {
             .journal_mode(SqliteJournalMode::Wal);
         let pool = SqlitePoolOptions::new().connect_with(options).await?;
         sqlx::raw_sql(SCHEMA).execute(&pool).await?;
-        Ok(Self(pool))
+        // The library's own connections: it saves a refreshed row together with its lease.
+        let configuration = |error| sqlx::Error::Configuration(Box::new(error));
+        let table = RowTable::new("connectors".parse().map_err(configuration)?);
+        let refreshes = SqliteRefreshRows::open(path, &table).await;
+        Ok(Self(pool, Arc::new(refreshes.map_err(configuration)?)))
+    }
+
+    /// The same rows, for refreshes.
+    #[must_use]
+    pub fn refreshes(&self) -> &Arc<dyn RefreshRows> {
+        &self.1
     }
 
     /// A row, or `None`. Waits for a running save, so that the result is final.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,9 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets, ConnectorSpec};
+use secret_persistence::connector::{
+    ConnectorOptions, ConnectorSecrets, ConnectorSpec, Place, PlacedValues,
+};
 use secret_persistence::{
     Actor, AllowedHosts, Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity,
     ListOptions, ManagedCoordinate, Memory, Page, Read, Result, Scope, SecretPersistence,
@@ -118,12 +121,15 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with_options(ConnectorOptions::default()).await
+    }
+
+    async fn with_options(options: ConnectorOptions) -> Self {
         let folder = TempDir::new().unwrap();
         let rows = Rows::open(&folder.path().join("connectors.db"))
             .await
             .unwrap();
         let store = Arc::new(Watched::default());
-        let options = ConnectorOptions::default().with_deadline(Duration::from_secs(1));
         let stores = Stores::new(Arc::<Watched>::clone(&store));
         let secrets = ConnectorSecrets::new(stores, options);
         let connectors =
@@ -343,7 +349,8 @@ async fn a_reader_that_a_commit_overtakes_reads_the_row_again() {
 
 #[tokio::test]
 async fn a_crash_after_staging_leaves_nothing_once_healed() {
-    let world = World::new().await;
+    let options = ConnectorOptions::default().with_deadline(Duration::from_secs(3));
+    let world = World::with_options(options).await;
     let id = world.create(json!({"password": "old"})).await;
     let row = world.rows.get(id).await.unwrap().unwrap();
     let secrets = world.secrets.acting_as(&world.actor);
@@ -361,7 +368,7 @@ async fn a_crash_after_staging_leaves_nothing_once_healed() {
     assert_eq!(world.store.memory.len(), 1);
     assert_eq!(world.full(id).await, json!({"password": "old"}));
     // The record stays until nothing can be in flight any more.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     world.connectors.heal().await.unwrap();
     assert!(world.rows.records().await.unwrap().is_empty());
 }
@@ -394,6 +401,47 @@ async fn a_slow_saver_and_the_healer_never_both_win() {
     );
     let _cleanup = staged.abort().await.unwrap();
     assert_eq!(world.full(id).await, json!({"password": "old"}));
+}
+
+/// A provider that rotates tokens ends the grant if one is used twice.
+#[tokio::test]
+async fn a_token_that_may_be_used_once_is_used_once() {
+    let options = ConnectorOptions::default().with_retention(Some(Duration::from_secs(3)));
+    let world = World::with_options(options).await;
+    let id = world
+        .create(json!({"host": "db", "password": "p", "token": "first"}))
+        .await;
+    let row = world.rows.get(id).await.unwrap().unwrap();
+    let used = Arc::new(AtomicBool::new(false));
+    let token = Place::root().child("token");
+    let runner = || {
+        let (used, token) = (Arc::clone(&used), token.clone());
+        let place = token.clone();
+        let exchange = move |old: PlacedValues| async move {
+            assert_eq!(old[0].1, SecretValue::new("first".into()));
+            assert!(!used.swap(true, Ordering::SeqCst), "the grant is lost");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok::<_, Infallible>(vec![(token, SecretValue::new("second".into()))])
+        };
+        world
+            .connectors
+            .refreshed(&world.actor, &row, [place], exchange)
+    };
+    let (one, other) = tokio::join!(runner(), runner());
+    for refreshed in [one.unwrap(), other.unwrap()] {
+        let second = SecretValue::new("second".into());
+        assert_eq!(
+            (refreshed.revision, refreshed.value(&token)),
+            (2, Some(&second))
+        );
+    }
+    let expected = json!({"host": "db", "password": "p", "token": "second"});
+    assert_eq!(world.full(id).await, expected);
+    assert_eq!(world.store.memory.len(), 3, "the first token is retained");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    world.connectors.heal().await.unwrap();
+    assert_eq!(world.store.memory.len(), 2);
+    assert_eq!(world.full(id).await, expected);
 }
 
 #[tokio::test]

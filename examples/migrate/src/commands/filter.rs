@@ -162,6 +162,8 @@ impl<'a> Opening<'a> {
         if let Some(owner) = store.owner {
             stores = stores.with_owner(owner);
         }
+        // A filter hands out values as a service does.
+        let stores = described.audited(stores).await?;
         let mut options = ConnectorOptions::default().with_policy(self.policy);
         if let Some(references) = references {
             options = options.with_references(references);

@@ -19,6 +19,7 @@ struct Question {
     text: &'static str,
     is_required: bool,
     is_list: bool,
+    may_be_file: bool,
 }
 
 const QUESTIONS: [Question; 4] = [
@@ -28,6 +29,7 @@ const QUESTIONS: [Question; 4] = [
         text: "The store to copy from, as a URL without credentials",
         is_required: true,
         is_list: false,
+        may_be_file: false,
     },
     Question {
         key: "to",
@@ -35,6 +37,7 @@ const QUESTIONS: [Question; 4] = [
         text: "The store to copy to, as a URL without credentials",
         is_required: true,
         is_list: false,
+        may_be_file: false,
     },
     Question {
         key: "configs",
@@ -42,6 +45,7 @@ const QUESTIONS: [Question; 4] = [
         text: "Where configurations are: a database URL with ?table=…, or a JSON lines file",
         is_required: true,
         is_list: true,
+        may_be_file: true,
     },
     Question {
         key: "references",
@@ -49,6 +53,7 @@ const QUESTIONS: [Question; 4] = [
         text: "The table that resolves reference ids (empty: none)",
         is_required: false,
         is_list: false,
+        may_be_file: false,
     },
 ];
 
@@ -119,8 +124,10 @@ fn answer(question: &Question, environment: &Environment, asks: bool) -> Result<
         )));
     }
     for answer in &answers {
-        // A file name is no URL. The message never repeats a URL that has credentials.
-        if answer.contains("://") {
+        // Only configurations may be in a file, whose name is no URL. The message never repeats a URL
+        // that has credentials.
+        let name = answer.split('?').next().unwrap_or_default();
+        if !question.may_be_file || name.contains(':') {
             StoreUrl::parse(answer).map_err(|error| Failure::from(error).at(question.variable))?;
         }
     }

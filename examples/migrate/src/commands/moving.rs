@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use secret_persistence::{Environment, Recovery};
 use secret_persistence_migrate::{
-    Access, AllReferences, MigrateOptions, Migration, Observer, Shared,
+    Access, AllReferences, Cancellation, MigrateOptions, Migration, Observer, Shared,
 };
 
-use crate::cli::{CompareArgs, MoveArgs, Pace, RetireArgs};
+use crate::cli::{CompareArgs, MoveArgs, Pace, RetireArgs, ShareArgs, SharedArgs, VerifyArgs};
 use crate::configs;
 use crate::differences::Differences;
 use crate::interrupt;
@@ -36,11 +36,12 @@ pub(crate) async fn plan(
 
 /// `copy`.
 pub(crate) async fn copy(
-    args: MoveArgs,
+    args: SharedArgs,
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Command::Copy).await?;
+    let run = Run::prepare(&args.moved, environment, output, Command::Copy).await?;
+    let run = run.sharing(&args.share);
     let report = run.migration.copy().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -48,13 +49,14 @@ pub(crate) async fn copy(
 
 /// `verify`.
 pub(crate) async fn verify(
-    args: CompareArgs,
+    args: VerifyArgs,
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let differences = Differences::of(&args)?;
-    let run = Run::prepare(&args.moved, environment, output, Command::Other).await?;
-    let run = run.telling(differences.as_ref());
+    let differences = Differences::of(&args.compared)?;
+    let moved = &args.compared.moved;
+    let run = Run::prepare(moved, environment, output, Command::Other).await?;
+    let run = run.sharing(&args.share).telling(differences.as_ref());
     let report = run.migration.verify().await;
     run.journal.close().await;
     let status = output.report(&report?);
@@ -64,11 +66,12 @@ pub(crate) async fn verify(
 
 /// `rollback`.
 pub(crate) async fn rollback(
-    args: MoveArgs,
+    args: SharedArgs,
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
-    let run = Run::prepare(&args, environment, output, Command::Other).await?;
+    let run = Run::prepare(&args.moved, environment, output, Command::Other).await?;
+    let run = run.sharing(&args.share);
     let report = run.migration.rollback().await;
     run.journal.close().await;
     Ok(output.report(&report?))
@@ -88,6 +91,7 @@ pub(crate) async fn retire(
         ));
     }
     let run = Run::prepare(&args.moved, environment, output, Command::Other).await?;
+    let run = run.sharing(&args.share);
     let mut options = run.options.clone();
     if args.without_recovery {
         options = options.with_recovery(Recovery::Immediate);
@@ -115,6 +119,7 @@ struct Run {
     migration: Migration,
     journal: journal::Opened,
     options: MigrateOptions,
+    cancellation: Cancellation,
 }
 
 impl Run {
@@ -132,8 +137,10 @@ impl Run {
         } else {
             Access::ReadOnly
         };
+        let rates = journal::rates(&args.journal.journal, environment)?;
         let from = Described::read(args.route.source(), Role::From, environment)?;
         let to = Described::read(args.route.target(), Role::To, environment)?;
+        let (from, to) = (from.sharing(rates.as_ref()), to.sharing(rates.as_ref()));
         let sources = configs::open(&args.route.configs.sources, environment, access).await?;
         let references =
             configs::references(args.route.configs.references.as_deref(), environment).await?;
@@ -151,20 +158,29 @@ impl Run {
             }
         }
         let owner = to.owner.clone().or_else(|| from.owner.clone());
-        let journal = journal::open(&args.journal.journal, environment).await?;
-        let options = paced(&args.pace, output)
+        let journal = if command != Command::Plan && !args.dry_run && !unshare {
+            journal::open_shared(&args.journal.journal, environment).await?
+        } else {
+            journal::open(&args.journal.journal, environment).await?
+        };
+        let mut options = paced(&args.pace, output)
             .with_lag(args.lag)
             .with_without_probe(args.without_probe)
             .with_dry_run(args.dry_run)
             .with_decisions(decisions);
+        if let Some(rates) = rates {
+            options = options.with_shared_rates(rates);
+        }
+        let cancellation = interrupt::watch();
         let mut migration = Migration::new(
             from.with_points().store,
             to.with_points().store,
             journal.for_run(),
         )
+        .with_workspaces(args.workspaces.iter().copied())
         .with_options(options.clone())
         .with_observer(Arc::new(Shown::default()))
-        .with_cancellation(interrupt::watch());
+        .with_cancellation(cancellation.clone());
         if let Some(owner) = owner {
             migration = migration.with_owner(owner);
         }
@@ -178,7 +194,18 @@ impl Run {
             migration,
             journal,
             options,
+            cancellation,
         })
+    }
+
+    /// The same run, as other processes may share it.
+    fn sharing(mut self, share: &ShareArgs) -> Self {
+        self.options = self.options.with_lease(share.lease);
+        self.migration = self.migration.with_options(self.options.clone());
+        if share.stop_at_end_of_input {
+            interrupt::at_end_of_input(self.cancellation.clone());
+        }
+        self
     }
 
     /// The same run, which writes differences to their file.

@@ -61,14 +61,21 @@ async fn urls() {
         "postgres://hunter2@host/db",
         "postgres://user:12/hunter2@host/db",
         "postgres://user:12?hunter2@host/db",
+        "postgres:user:12/hunter2@host/db",
+        "postgres:/\n/user:12/hunter2@host/db",
         "sqlite:///x.db?keyring=hunter2",
         "foo://user:hunter2@host",
     ] {
         check(url).expect(2).never_says("hunter2");
     }
-    lab.run(&["copy", "sqlite://user:hunter2@host/x"])
-        .expect(2)
-        .never_says("hunter2");
+    for url in [
+        "sqlite://user:hunter2@host/x",
+        "postgres:user:12/hunter2@host/db",
+        "postgres:/\n/user:12/hunter2@host/db",
+        "sqlite:x.db?keyring=hunter2",
+    ] {
+        lab.run(&["copy", url]).expect(2).never_says("hunter2");
+    }
     for option in ["--configs", "--references", "--journal"] {
         lab.moves("plan", &[option, "postgres://user:hunter2@host/db?table=t"])
             .expect(2)

@@ -130,6 +130,21 @@ async fn nothing_shows_anywhere() {
         vec!["keygen", "--file", "ring"],
         vec!["keygen", "--file", "ring", "--add", "k2"],
         vec!["rotate", "--store", "sqlite:target.db"],
+        vec![
+            "ages",
+            "--store",
+            "sqlite:source.db?mode=plain",
+            "--configs",
+            &table,
+        ],
+        vec![
+            "affected",
+            "--json",
+            "--store",
+            "sqlite:source.db?mode=plain",
+            "--configs",
+            &table,
+        ],
         vec!["sweep", "--store", "sqlite:target.db", "--dry-run"],
     ] {
         let mut process = lab.command(&command);

@@ -1,7 +1,7 @@
 //! The filters: one line of output for each line of input, and nothing that nobody gets.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use secret_persistence::database::Database;
 use secret_persistence_core::{ListOptions, SecretPersistence};
@@ -30,8 +30,11 @@ fn line(id: &str, password: &str) -> Value {
 
 /// Runs a filter over these lines.
 fn filter(lab: &Lab, arguments: &[&str], lines: &[Value]) -> Ran {
-    let mut child = lab
-        .command(arguments)
+    run(lab.command(arguments), lines)
+}
+
+fn run(mut command: Command, lines: &[Value]) -> Ran {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -129,6 +132,67 @@ async fn a_change_goes_through_every_filter() {
     assert_eq!(stored(lab.source().await).await, 1);
 }
 
+/// Otherwise who reads a store with the tool leaves no trace, whatever the settings say.
+#[tokio::test]
+async fn a_filter_hands_out_nothing_without_its_audit() {
+    let lab = Lab::empty();
+    let split = filter(
+        &lab,
+        &["split", "-", "--store", STORE],
+        &[line("a", "canary")],
+    );
+    let rows = lines(&split.expect(0));
+    let hydrate = |name: &str, value: &str| {
+        let mut command = lab.command(&["hydrate", "-", "--store", STORE]);
+        command.env(name, value);
+        run(command, &rows)
+    };
+    let full = lines(&hydrate("SECRETS_AUDIT_FILE", "audit.jsonl").expect(0));
+    assert_eq!(full[0]["configuration"]["password"], "canary");
+    let text = std::fs::read_to_string(lab.file("audit.jsonl")).unwrap();
+    let event: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        event["coordinate"],
+        rows[0]["configuration"]["password"]["_secret"]
+    );
+    assert_eq!(event["actor"], "secret-migrate");
+    assert_eq!(event["places"], json!(["/password"]));
+    assert!(!text.contains("canary"));
+
+    std::fs::create_dir(lab.file("folder")).unwrap();
+    hydrate("SECRETS_AUDIT_FILE", "folder")
+        .never_says("canary")
+        .says("audit");
+    // A ledger without a key, and an audit without a place: it does not start.
+    hydrate("SECRETS_LEDGER", "sqlite:ledger.db")
+        .expect(2)
+        .never_says("canary")
+        .says("KEYRING");
+    hydrate("SECRETS_AUDIT", "required")
+        .expect(2)
+        .never_says("canary")
+        .says("SECRETS_LEDGER");
+
+    let home = crate::ledger::Home::new(&lab);
+    let with_ledger = |arguments: &[&str], rows: &[Value]| {
+        let mut command = lab.command(arguments);
+        command
+            .env("SECRETS_LEDGER", "sqlite:ledger.db")
+            .env("LEDGER_SECRETS_KEYRING_FILE", "ledger-ring");
+        run(command, rows)
+    };
+    let full = lines(&with_ledger(&["hydrate", "-", "--store", STORE], &rows).expect(0));
+    assert_eq!(full[0]["configuration"]["password"], "canary");
+    with_ledger(&["split", "-", "--store", STORE], &[line("b", "canary")]).expect(0);
+    home.run("verify", &[]).expect(0).says("2 lines");
+    home.run("query", &["--operation", "read"])
+        .expect(0)
+        .says("secret-migrate read");
+    home.run("query", &["--operation", "write"])
+        .expect(0)
+        .says("secret-migrate write");
+}
+
 #[tokio::test]
 async fn a_line_that_fails_is_told_in_its_place_and_never_quoted() {
     let lab = Lab::empty();
@@ -179,7 +243,7 @@ async fn a_terminal_gets_no_secret_unless_told() {
     let on_a_terminal = |more: &str| -> Ran {
         let tool = env!("CARGO_BIN_EXE_secret-migrate");
         let command = format!("'{tool}' hydrate - --store '{STORE}' {more} < pointers.jsonl");
-        std::process::Command::new("script")
+        Command::new("script")
             .args(["--quiet", "--return", "--command", &command, "/dev/null"])
             .current_dir(lab.folder())
             .env("SECRETS_OWNER", "lab")

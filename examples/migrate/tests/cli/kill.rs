@@ -163,7 +163,7 @@ fn keep(from: &Path, to: &Path) {
     }
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     match std::env::var("MIGRATE_KILL_SEED") {
         Ok(text) => text.parse().unwrap(),
         Err(_) => std::time::SystemTime::now()
@@ -174,10 +174,10 @@ fn seed() -> u64 {
 }
 
 /// splitmix64: repeatable from its seed, which is all that is asked of it here.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -5,10 +5,15 @@
 
 mod bad_input;
 mod canary;
+mod collecting;
+mod custom;
 mod demo;
 mod filters;
+mod fips;
+mod inventory;
 mod kill;
 mod lab;
+mod ledger;
 mod maintenance;
 mod moving;
 mod operations;
@@ -17,8 +22,13 @@ mod picture;
 mod policies;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod prefix;
 mod settings;
+#[cfg(feature = "postgres")]
+mod shared;
 mod splitting;
 mod terminal;
 mod traces;
+#[cfg(feature = "postgres")]
+mod watching;
 mod words;

@@ -1,6 +1,8 @@
 //! plan, copy, verify, rollback, retire: there and back.
 
 use secret_persistence_core::{ManagedCoordinate, SecretPersistenceExt, SecretValue, Write};
+use serde_json::json;
+use uuid::Uuid;
 
 use crate::lab::{Lab, names};
 
@@ -227,4 +229,44 @@ async fn conflicts_stop_and_nothing_is_overwritten() {
     let target = lab.target().await;
     let kept = target.read(&name.clone().into()).await.unwrap();
     assert_eq!(kept.value.expose(), "somebody else's");
+}
+
+#[tokio::test]
+async fn one_workspace_is_moved_with_a_journal_of_its_own() {
+    let lab = Lab::with(3, 2).await;
+    // The last connector is another tenant's, whatever the names of its secrets say.
+    let (ours, theirs) = (
+        Uuid::from_u128(7).to_string(),
+        Uuid::from_u128(8).to_string(),
+    );
+    lab.sql(&format!(
+        "UPDATE actor SET workspace_id = '{theirs}' WHERE id = 'connector-000002'"
+    ))
+    .await;
+    let of_theirs = ["--workspace", &theirs, "--other-scope", "keep"];
+    let of_ours = ["--workspace", &ours, "--other-scope", "keep"];
+    let plan = lab
+        .moves("plan", &[&of_theirs[..], &["--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(plan["tally"]["configurations"], 1);
+    assert_eq!(plan["run"]["workspaces"], json!([theirs]));
+    lab.moves("copy", &of_theirs)
+        .expect(0)
+        .says("only workspace");
+    let target = lab.target().await;
+    assert_eq!(names(&target).await.len(), 2);
+    lab.moves("verify", &of_theirs).expect(0);
+    // Neither another choice nor none may go on with this journal.
+    for command in ["copy", "verify", "rollback"] {
+        lab.moves(command, &of_ours).expect(2).says("another run");
+        lab.moves(command, &["--other-scope", "keep"])
+            .expect(2)
+            .says("another run");
+    }
+    assert_eq!(names(&target).await.len(), 2);
+    lab.moves("rollback", &of_theirs).expect(0);
+    assert_eq!(names(&target).await.len(), 0);
+    target.close().await;
+    lab.expect_source_whole().await;
 }

@@ -62,9 +62,14 @@ async fn init_writes_a_file_from_the_environment_that_plan_understands() {
             .unwrap()
             .into()
     };
-    init("postgres://user:hunter2@db/airbyte")
-        .expect(2)
-        .never_says("hunter2");
+    for url in [
+        "postgres://user:hunter2@db/airbyte",
+        "postgres:user:12/hunter2@db/airbyte",
+        "hunter2@db",
+    ] {
+        init(url).expect(2).never_says("hunter2");
+        assert!(!lab.file("secret-migrate.toml").exists(), "{url}");
+    }
     init("sqlite:source.db").expect(0);
     lab.run(&["plan", "--config", "secret-migrate.toml"])
         .expect(0);

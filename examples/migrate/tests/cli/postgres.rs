@@ -11,14 +11,14 @@ use crate::lab::{Lab, Ran};
 const URL: &str = "TEST_POSTGRES_URL";
 
 /// A database of our own on a real server.
-struct Server {
-    url: Url,
-    database: String,
+pub(crate) struct Server {
+    pub(crate) url: Url,
+    pub(crate) database: String,
 }
 
 impl Server {
     /// None where there is no server, which fails where that matters.
-    async fn new() -> Option<Self> {
+    pub(crate) async fn new() -> Option<Self> {
         let Ok(url) = std::env::var(URL) else {
             assert_ne!(
                 std::env::var("CI").as_deref(),
@@ -48,7 +48,8 @@ impl Server {
         PgConnection::connect(url.as_str()).await.unwrap()
     }
 
-    async fn sql(&self, sql: &str) {
+    /// Runs a statement.
+    pub(crate) async fn sql(&self, sql: &str) {
         let mut connection = self.connect().await;
         sqlx::query(AssertSqlSafe(sql.to_owned()))
             .execute(&mut connection)
@@ -56,7 +57,7 @@ impl Server {
             .unwrap();
     }
 
-    async fn texts(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
         let mut connection = self.connect().await;
         let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
             .fetch_all(&mut connection)
@@ -142,7 +143,7 @@ impl Server {
     }
 
     /// The URL as the tool takes it, without a user.
-    fn address(&self, query: &str) -> String {
+    pub(crate) fn address(&self, query: &str) -> String {
         let (host, port) = (
             self.url.host_str().unwrap(),
             self.url.port().unwrap_or(5432),
@@ -150,15 +151,40 @@ impl Server {
         format!("postgres://{host}:{port}/{}{query}", self.database)
     }
 
-    fn run(&self, lab: &Lab, arguments: &[&str]) -> Ran {
+    pub(crate) fn command(&self, lab: &Lab, arguments: &[&str]) -> std::process::Command {
         let mut command = lab.command(arguments);
         command
             .env("DATABASE_USER", self.url.username())
             .env("DATABASE_PASSWORD", self.url.password().unwrap_or_default());
-        command.output().unwrap().into()
+        command
     }
 
-    async fn drop(self) {
+    pub(crate) fn run(&self, lab: &Lab, arguments: &[&str]) -> Ran {
+        self.command(lab, arguments).output().unwrap().into()
+    }
+
+    /// How many rows a table has.
+    pub(crate) async fn count(&self, table: &str) -> u64 {
+        let sql = format!("SELECT COUNT(*)::text FROM {table}");
+        self.texts(&sql).await[0].parse().unwrap()
+    }
+
+    /// Waits until a query of tables that may not exist yet has a row.
+    pub(crate) async fn until(&self, sql: &str) {
+        let mut connection = self.connect().await;
+        for _ in 0..3000 {
+            let rows = sqlx::query(AssertSqlSafe(sql.to_owned()));
+            let rows = rows.fetch_all(&mut connection).await;
+            if rows.is_ok_and(|rows| !rows.is_empty()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("no row of {sql}");
+    }
+
+    /// Removes the database.
+    pub(crate) async fn drop(self) {
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.database);
         let mut connection = PgConnection::connect(self.url.as_str()).await.unwrap();
         sqlx::query(AssertSqlSafe(drop))
@@ -315,7 +341,7 @@ async fn what_keeps_a_database_from_opening_is_said() {
 }
 
 #[tokio::test]
-async fn one_process_at_a_time() {
+async fn a_journal_that_a_copy_uses_is_refused_to_others() {
     let Some(server) = Server::new().await else {
         return;
     };
@@ -340,12 +366,81 @@ async fn one_process_at_a_time() {
         .spawn()
         .unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1500));
-    server
-        .run(&lab, &arguments)
-        .expect(4)
-        .says("another process");
+    // Copies share it, and no other command does meanwhile.
+    for (command, status, text) in [
+        ("verify", 2, "processes that copy"),
+        ("plan", 4, "another process"),
+    ] {
+        arguments[0] = command;
+        server.run(&lab, &arguments).expect(status).says(text);
+    }
     first.kill().unwrap();
     first.wait().unwrap();
+    server.drop().await;
+}
+
+/// More rows than a page has, on a server: owner and time are the store's, a missing secret is named, and
+/// nothing is read.
+#[tokio::test]
+async fn ages_are_told_by_the_server() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::empty();
+    server
+        .sql("CREATE TABLE actor (id int PRIMARY KEY, workspace_id uuid, spec jsonb, configuration jsonb)")
+        .await;
+    server
+        .sql(
+            "INSERT INTO actor SELECT row, '00000000-0000-0000-0000-000000000007', \
+             '{\"properties\": {\"password\": {\"type\": \"string\", \"airbyte_secret\": true}}}', \
+             jsonb_build_object('password', 'raw-' || row) FROM generate_series(1, 600) AS row",
+        )
+        .await;
+    let actors = server.address(
+        "?table=actor&id=id&configuration=configuration&base_id=workspace_id&specification=spec",
+    );
+    let store = server.address("?table=secrets&mode=plain");
+    let fixed = ["--store", &store, "--configs", &actors, "--json"];
+    let run = |command: &str, more: &[&str]| {
+        server
+            .run(&lab, &[&[command], &fixed[..], more].concat())
+            .expect(0)
+            .never_says("raw-")
+            .json()
+    };
+    run("split", &[]);
+    server
+        .sql("UPDATE secrets SET created = created - 864000 WHERE payload = 'raw-1'")
+        .await;
+    server
+        .sql("DELETE FROM secrets WHERE payload = 'raw-2'")
+        .await;
+    let all = run("ages", &[]);
+    assert_eq!(all["listed"], 600);
+    assert_eq!(all["missing"], 1);
+    let secrets = all["secrets"].as_array().unwrap();
+    assert_eq!(secrets.len(), 600);
+    let present = secrets.iter().filter(|secret| secret["owner"] == "lab");
+    assert_eq!(present.count(), 599);
+    let ids = |listed: &serde_json::Value| {
+        let secrets = listed["secrets"].as_array().unwrap().iter();
+        let mut ids: Vec<String> = secrets
+            .map(|secret| {
+                let key = secret["configuration"].as_str().unwrap();
+                key.rsplit_once('#').unwrap().1.to_owned()
+            })
+            .collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(ids(&run("ages", &["--older-than", "9d"])), ["1", "2"]);
+    let yesterday = secret_persistence_core::Timestamp::now().unix_seconds() - 86_400;
+    let yesterday = secret_persistence_core::Timestamp::from_unix_seconds(yesterday).unwrap();
+    let until = run("affected", &["--until", &yesterday.to_string()]);
+    assert_eq!(ids(&until), ["1", "2"]);
+    let since = run("affected", &["--since", &yesterday.to_string()]);
+    assert_eq!(since["listed"], 599);
     server.drop().await;
 }
 

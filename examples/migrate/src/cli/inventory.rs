@@ -1,0 +1,119 @@
+//! The options of `ages` and `affected`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use secret_persistence_core::Timestamp;
+use uuid::Uuid;
+
+use super::{Configs, OneStore, Pace, span};
+
+/// `ages`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgesArgs {
+    #[command(flatten)]
+    pub(crate) of: InventoryArgs,
+    /// List only secrets whose value was written this long ago or longer: 12h, 90d.
+    #[arg(long, value_name = "DURATION", value_parser = span, help_heading = "Which secrets")]
+    pub(crate) older_than: Option<Duration>,
+    /// List only secrets that expire within this time, or have expired: 12h, 14d.
+    #[arg(long, value_name = "DURATION", value_parser = span, help_heading = "Which secrets")]
+    pub(crate) expiring_within: Option<Duration>,
+}
+
+/// `affected`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AffectedArgs {
+    #[command(flatten)]
+    pub(crate) of: InventoryArgs,
+    /// List only secrets whose value was written at this time or later: what was saved since a leak
+    /// began. A date is its first second, UTC.
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Which secrets")]
+    pub(crate) since: Option<Timestamp>,
+    /// List only secrets whose value was written at this time or earlier: what a copy of that time can
+    /// contain. A date is its first second, UTC.
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Which secrets")]
+    pub(crate) until: Option<Timestamp>,
+    /// Leave out secrets in other storages: what leaked is --store.
+    #[arg(long, help_heading = "Which secrets")]
+    pub(crate) in_store: bool,
+}
+
+/// `restore`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) of: InventoryArgs,
+    /// Report what would be restored; change nothing.
+    #[arg(long, help_heading = "Run")]
+    pub(crate) dry_run: bool,
+}
+
+/// What all of them have.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InventoryArgs {
+    #[command(flatten)]
+    pub(crate) at: OneStore,
+    /// This storage id means --store too; secrets of other ids are listed without times. Repeatable.
+    #[arg(long = "storage-id", value_name = "ID", help_heading = "Stores")]
+    pub(crate) storage_ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) configs: Configs,
+    /// List only secrets of this workspace, by the row's base id or the secret's name. Repeatable.
+    #[arg(
+        long = "workspace",
+        value_name = "UUID",
+        help_heading = "Which secrets"
+    )]
+    pub(crate) workspaces: Vec<Uuid>,
+    /// The form of the list. With --json, it is in the field `secrets` of the object.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "table",
+        conflicts_with = "json",
+        help_heading = "Output"
+    )]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+}
+
+/// The form of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// One JSON object per line.
+    JsonLines,
+    /// With a header.
+    Csv,
+    /// Prometheus' text format, for a textfile collector.
+    Prometheus,
+}
+
+/// Parses a time, or the beginning of a day.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse()
+        .or_else(|_| format!("{text}T00:00:00Z").parse())
+        .map_err(|_| "write it as 2026-11-21 or 2026-11-21T06:47:53Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_its_first_second() {
+        for (text, read) in [
+            ("2026-11-21", "2026-11-21T00:00:00Z"),
+            ("2026-11-21T06:47:53Z", "2026-11-21T06:47:53Z"),
+            ("2026-11-21T06:47:53+01:00", "2026-11-21T05:47:53Z"),
+        ] {
+            assert_eq!(time(text).unwrap().to_string(), read);
+        }
+        for text in ["", "yesterday", "2026-13-01", "21.11.2026"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `status`: how far the processes with one journal are.
+
+use std::time::Duration;
+
+use console::Term;
+use secret_persistence::Environment;
+use secret_persistence_migrate::{JournalStatus, PassPhase, PassStatus};
+
+use crate::cli::StatusArgs;
+use crate::journal;
+use crate::output::Output;
+use crate::status::{Result, Status};
+
+/// Shows it once, or again and again until the pass has ended.
+pub(crate) async fn run(
+    args: StatusArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<Status> {
+    let terminal = Term::stdout();
+    let mut drawn = 0;
+    loop {
+        let status = journal::status(&args.journal.journal, environment).await?;
+        if terminal.is_term() && !output.is_json() {
+            // A terminal that does not obey shows one below the other.
+            let _ = terminal.clear_last_lines(drawn);
+        }
+        let lines = lines(&status);
+        lines.iter().for_each(|line| output.line(line));
+        drawn = lines.len();
+        output.object(Status::Done, &status);
+        let is_over = status.pass.as_ref().is_none_or(is_over);
+        match args.watch {
+            Some(pause) if !is_over => tokio::time::sleep(pause).await,
+            _ => return Ok(Status::Done),
+        }
+    }
+}
+
+fn is_over(pass: &PassStatus) -> bool {
+    matches!(pass.phase, PassPhase::Ended | PassPhase::Stopped)
+}
+
+fn lines(status: &JournalStatus) -> Vec<String> {
+    let mut lines = vec![format!("from       {}", status.run.source)];
+    if let Some(target) = &status.run.target {
+        lines.push(format!("to         {target}"));
+    }
+    let states = status.states;
+    let states: Vec<String> = [
+        ("pending", states.pending),
+        ("intent", states.intent),
+        ("written", states.written),
+        ("verified", states.verified),
+        ("present", states.present),
+        ("conflict", states.conflict),
+    ]
+    .iter()
+    .filter(|(_, count)| *count > 0)
+    .map(|(state, count)| format!("{count} {state}"))
+    .collect();
+    let states = match states.is_empty() {
+        true => String::from("no secrets"),
+        false => states.join(", "),
+    };
+    lines.push(format!("journal    {states}"));
+    match &status.pass {
+        None => lines.push(String::from("processes  none have shared this journal")),
+        Some(pass) => lines.extend(lines_of(pass)),
+    }
+    lines
+}
+
+fn lines_of(pass: &PassStatus) -> Vec<String> {
+    let PassStatus {
+        ended,
+        pages,
+        remaining,
+        secrets,
+        ..
+    } = pass;
+    let phase = match (pass.phase, &pass.halt) {
+        (PassPhase::Stopped, Some(halt)) => format!("stopped for all: {}", halt.stop),
+        (PassPhase::Left, _) => String::from("left: nobody works on it"),
+        (phase, _) => phase.as_str().to_owned(),
+    };
+    let mut lines = vec![
+        format!("{:<11}{phase}", pass.command),
+        format!("remaining  {remaining} of {secrets} secrets; {ended} of {pages} pages have ended"),
+    ];
+    if !pass.found.is_empty() {
+        lines.push(format!("found      {}", pass.found.join(", ")));
+    }
+    if let Some(failed) = pass.failed {
+        lines.push(format!("failed     {failed}"));
+    }
+    if let Some(rate) = pass.per_second {
+        let left = match rate > 0.0 && pass.phase == PassPhase::Working {
+            true => format!(", {} left", whole(*remaining as f64 / rate)),
+            false => String::new(),
+        };
+        lines.push(format!("rate       {rate:.0} secrets per second{left}"));
+    }
+    let at_work = pass.workers.iter().filter(|worker| worker.holds > 0);
+    lines.push(format!("processes  {} at work", at_work.count()));
+    for worker in &pass.workers {
+        let holds = match worker.lapses_in {
+            Some(seconds) => format!("{} pages, for {}", worker.holds, whole(seconds)),
+            None => String::from("no page"),
+        };
+        lines.push(format!(
+            "           {}  {holds}; {} secrets done",
+            worker.worker, worker.done
+        ));
+    }
+    lines
+}
+
+/// Whole seconds, minutes or hours.
+fn whole(seconds: f64) -> String {
+    let duration = Duration::try_from_secs_f64(seconds.ceil());
+    match duration.unwrap_or(Duration::MAX).as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3600)),
+    }
+}

@@ -19,6 +19,9 @@ pub(crate) const MOTO_PINS: &[&str] = &["requirements.txt"];
 /// The pins of the npm packages, relative to `tests/servers/node`.
 pub(crate) const NODE_PINS: &[&str] = &["package.json", "package-lock.json"];
 
+/// The versions of the programs that pack, relative to `tests/servers/packaging`.
+pub(crate) const PACKAGING_PINS: &[&str] = &["versions"];
+
 /// The pins of the PyPI packages, relative to `tests/servers/python`.
 pub(crate) const PYTHON_PINS: &[&str] = &["requirements.txt"];
 
@@ -84,6 +87,7 @@ mod tests {
             ("localstack", LOCALSTACK_PINS),
             ("moto", MOTO_PINS),
             ("node", NODE_PINS),
+            ("packaging", PACKAGING_PINS),
             ("python", PYTHON_PINS),
             ("vault", VAULT_PINS),
             ("vault-api", VAULT_API_PINS),

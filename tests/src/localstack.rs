@@ -14,6 +14,9 @@ use crate::{
 
 const NAME: &str = "LocalStack";
 
+/// What Python runs. It says which fault it mends, and why.
+const START: &str = include_str!("../servers/localstack/start.py");
+
 /// The maximum time until it responds. Four seconds are usual.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -160,7 +163,7 @@ fn launch(port: u16, folder: &Path) -> Result<ServerProcess, Absent> {
         })?;
     let mut command = watched(&python, Stop::Kill);
     command
-        .args(["-m", "localstack.runtime.main"])
+        .args(["-c", START])
         .env("DISABLE_EVENTS", "1")
         .env("DNS_ADDRESS", "0")
         .env("EAGER_SERVICE_LOADING", "1")

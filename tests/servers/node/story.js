@@ -1,7 +1,7 @@
 "use strict";
-// What `node-vault` sees of a key/value engine: one JSON line per step.
+// Uses a key/value engine through `node-vault` and prints one JSON line per step.
 //
-//     story.js MOUNT NAME OTHER MISSING      VAULT_ADDR and VAULT_TOKEN say where
+//     story.js MOUNT NAME OTHER MISSING      the server is VAULT_ADDR, the token VAULT_TOKEN
 
 const [mount, name, other, missing] = process.argv.slice(2);
 const connect = (token) => require("node-vault")({ apiVersion: "v1", endpoint: process.env.VAULT_ADDR, token });

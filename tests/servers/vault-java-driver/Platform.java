@@ -10,12 +10,12 @@ import java.util.UUID;
 import java.util.concurrent.Callable;
 
 /**
- * A platform that nobody can change: it writes, reads and deletes secrets as Airbyte does, until its input ends, and tells
- * what it was told.
+ * An unmodified platform: it writes, reads and deletes secrets as Airbyte does until its input ends, and prints the
+ * answers.
  *
- * <pre>java -cp … Platform.java PREFIX WORKSPACE      VAULT_ADDR and VAULT_TOKEN say where</pre>
+ * <pre>java -cp … Platform.java PREFIX WORKSPACE      the server is VAULT_ADDR, the token VAULT_TOKEN</pre>
  *
- * <p>Lines: {@code written NAME VALUE}, {@code deleting NAME}, {@code deleted NAME}, {@code wrong NAME WHAT}, and in the end
+ * <p>Lines: {@code written NAME VALUE}, {@code deleting NAME}, {@code deleted NAME}, {@code wrong NAME WHAT}, and finally
  * {@code ended READS REPEATED}.
  */
 public final class Platform {
@@ -72,7 +72,7 @@ public final class Platform {
     try {
       while (System.in.read() >= 0) {}
     } catch (java.io.IOException error) {
-      // As good as its end.
+      // Treated like the end of the input.
     }
     closing = true;
   }
@@ -90,7 +90,7 @@ public final class Platform {
     }
   }
 
-  /** The status, once it is one that repeating does not change. Nobody answered, or 429 or 5xx: again. */
+  /** The status. The request is repeated if there is no answer, and after 429 and 5xx. */
   private static int until(Callable<LogicalResponse> call) throws Exception {
     while (true) {
       int status;

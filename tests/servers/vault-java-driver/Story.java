@@ -8,10 +8,10 @@ import java.util.TreeSet;
 import java.util.concurrent.Callable;
 
 /**
- * What Airbyte's client of Vault sees of a key/value engine, used as Airbyte uses it: address, token, engine version,
- * prefix; one JSON line per step.
+ * Uses a key/value engine as Airbyte does (address, token, engine version, prefix), through Airbyte's Vault client, and
+ * prints one JSON line per step.
  *
- * <pre>java -cp … Story.java MOUNT NAME OTHER MISSING      VAULT_ADDR and VAULT_TOKEN say where</pre>
+ * <pre>java -cp … Story.java MOUNT NAME OTHER MISSING      the server is VAULT_ADDR, the token VAULT_TOKEN</pre>
  */
 public final class Story {
   private static Vault vault;
@@ -47,7 +47,7 @@ public final class Story {
     return new Vault(new VaultConfig().address(System.getenv("VAULT_ADDR")).token(token).engineVersion(2).build());
   }
 
-  /** The status too: this client answers a refused write like any other. */
+  /** Includes the status, because this client does not report a refused write as an error. */
   private static Object write(String path, String value) throws VaultException {
     LogicalResponse response = vault.logical().write(path, Map.of("value", value));
     return List.of(response.getRestResponse().getStatus(), response.getData().getOrDefault("version", "none"));

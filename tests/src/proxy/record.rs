@@ -1,6 +1,6 @@
 //! The requests that the proxy received.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Instant};
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, StatusCode, Uri};
@@ -21,6 +21,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// When it arrived.
+    pub at: Instant,
     /// The status of the response, if one was sent.
     pub status: Option<StatusCode>,
 }

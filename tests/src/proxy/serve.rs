@@ -299,6 +299,7 @@ impl<'a> Arrived<'a> {
             uri: head.uri.clone(),
             headers: head.headers.clone(),
             body: body.clone(),
+            at: std::time::Instant::now(),
             status: None,
         };
         let place = shared

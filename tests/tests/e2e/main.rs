@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod clouds;
+mod collecting;
 mod demo;
 mod dependencies;
+mod deployment;
+mod fips;
 mod fleet;
 mod google;
 mod hostile;
@@ -15,8 +18,11 @@ mod layers;
 mod live_move;
 mod mirroring;
 mod outages;
+mod packages;
 mod pooler;
 mod program;
+mod quota;
+mod restoring;
 mod ring;
 mod rooms;
 mod round_trips;

@@ -51,6 +51,10 @@ impl Program {
         })
     }
 
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -1,8 +1,10 @@
 //! Stores on real servers, each with a separate place.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use e2e::azure::Azure;
 use secret_persistence_aws::AwsSecretsManager;
+use secret_persistence_azure::AzureKeyVault;
 use secret_persistence_core::{
     Actor, Owner, SecretPersistence, Stores,
     connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets},
@@ -27,6 +29,11 @@ pub(crate) fn account() -> String {
 
 /// The secrets of an account.
 pub(crate) async fn aws(url: &str, account: &str) -> Store {
+    aws_of(url, account, owner()).await
+}
+
+/// The same, of this installation.
+pub(crate) async fn aws_of(url: &str, account: &str, owner: Owner) -> Store {
     let settings = secret_persistence_aws::SETTINGS.from_pairs([
         ("region", "us-east-1"),
         ("endpoint-url", url),
@@ -34,12 +41,17 @@ pub(crate) async fn aws(url: &str, account: &str) -> Store {
         ("secret-access-key", "none"),
     ]);
     let config = secret_persistence_aws::Config::from_settings(&settings.unwrap()).unwrap();
-    let store = AwsSecretsManager::connect(config.with_owner(owner())).await;
+    let store = AwsSecretsManager::connect(config.with_owner(owner)).await;
     Arc::new(store.unwrap())
 }
 
 /// A folder of a mount.
 pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
+    vault_of(address, mount, token, owner()).await
+}
+
+/// The same, of this installation.
+pub(crate) async fn vault_of(address: &str, mount: &str, token: &str, owner: Owner) -> Store {
     let mut settings = SettingMap::new(SETTINGS.rows());
     for (name, value) in [
         ("address", address),
@@ -49,15 +61,39 @@ pub(crate) async fn vault(address: &str, mount: &str, token: &str) -> Store {
         settings.set(name, value).unwrap();
     }
     let config = secret_persistence_vault::Config::from_settings(&settings).unwrap();
-    Arc::new(Vault::connect(config.with_owner(owner())).await.unwrap())
+    Arc::new(Vault::connect(config.with_owner(owner)).await.unwrap())
+}
+
+/// The vault of a stand-in, of this installation.
+pub(crate) async fn azure_of(azure: &Azure, owner: Owner) -> Store {
+    let settings: BTreeMap<&str, String> = [
+        ("vault-url", azure.vault_url().to_owned()),
+        ("credentials", "client-secret".to_owned()),
+        ("tenant-id", azure.tenant_id().to_owned()),
+        ("client-id", azure.client_id().to_owned()),
+        ("client-secret", azure.client_secret().to_owned()),
+        ("authority-host", azure.authority_host().to_owned()),
+        ("ca-file", azure.ca_file().display().to_string()),
+        ("verify-challenge", "false".to_owned()),
+    ]
+    .into();
+    let settings = secret_persistence_azure::SETTINGS.from_pairs(settings);
+    let config = secret_persistence_azure::Config::from_settings(&settings.unwrap()).unwrap();
+    let store = AzureKeyVault::connect(config.with_owner(owner)).await;
+    Arc::new(store.unwrap())
 }
 
 /// A database file without encryption.
 pub(crate) async fn sqlite(file: &Path) -> Store {
+    sqlite_of(file, owner()).await
+}
+
+/// The same, of this installation.
+pub(crate) async fn sqlite_of(file: &Path, owner: Owner) -> Store {
     let settings = secret_persistence_db::SETTINGS
         .from_pairs([("path", file.to_str().unwrap()), ("mode", "plain")]);
     let config = secret_persistence_db::Config::from_settings(&settings.unwrap()).unwrap();
-    Arc::new(Database::connect(config.with_owner(owner())).await.unwrap())
+    Arc::new(Database::connect(config.with_owner(owner)).await.unwrap())
 }
 
 /// The store with a layer that retries transient failures, at most `attempts` times and after short

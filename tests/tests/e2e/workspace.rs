@@ -475,6 +475,7 @@ fn the_readme_begins_with_two_commands() {
     let second = readme.find("scripts/test");
     assert!(first.is_some() && second.is_some(), "{first:?} {second:?}");
     for script in [
+        "scripts/bench",
         "scripts/lines",
         "scripts/picture",
         "scripts/release",

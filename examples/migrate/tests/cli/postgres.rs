@@ -163,10 +163,33 @@ impl Server {
         self.command(lab, arguments).output().unwrap().into()
     }
 
+    /// Lets nobody write into a table until the connection is closed.
+    pub(crate) async fn hold(&self, table: &str) -> PgConnection {
+        let mut connection = self.connect().await;
+        let sql = format!("BEGIN; LOCK TABLE {table} IN SHARE MODE");
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection
+    }
+
     /// How many rows a table has.
     pub(crate) async fn count(&self, table: &str) -> u64 {
         let sql = format!("SELECT COUNT(*)::text FROM {table}");
         self.texts(&sql).await[0].parse().unwrap()
+    }
+
+    /// How many secrets a table has, without the probe that each process of a rollback or a retirement
+    /// writes and deletes, and that one which is killed leaves to the next.
+    pub(crate) async fn secrets(&self, table: &str) -> u64 {
+        self.count(&Self::without_probes(table)).await
+    }
+
+    /// A table of secrets without probes, for a `FROM`.
+    pub(crate) fn without_probes(table: &str) -> String {
+        let ephemeral = Uuid::nil();
+        format!("(SELECT * FROM {table} WHERE coordinate NOT LIKE '%{ephemeral}%') AS lasting")
     }
 
     /// Waits until a query of tables that may not exist yet has a row.

@@ -43,8 +43,14 @@ async fn four_processes_share_a_copy_whoever_is_killed_or_stopped() {
     for _ in 0..WORKERS {
         crowd.start(&SLOW);
     }
+    // No copy is written until the early troubles are over.
+    server
+        .until("SELECT 1 FROM to_regclass('copies') AS made WHERE made IS NOT NULL")
+        .await;
+    let held = server.hold("copies").await;
     crowd.troubles(&mut random, EARLY, &SLOW);
     assert_eq!(server.count("copies").await, 0, "these met no scan");
+    held.close().await.unwrap();
     server.until("SELECT 1 FROM copies LIMIT 1").await;
     crowd.troubles(&mut random, LATER, &SLOW);
     let half = server.count("copies").await;

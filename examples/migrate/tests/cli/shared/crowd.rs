@@ -191,6 +191,7 @@ impl<'t> Moved<'t> {
         ] {
             server.sql(&sql).await;
         }
+        // A proof of independence takes longer than the early troubles do.
         let fixed = [
             "--from",
             &server.address("?table=secrets&mode=plain"),
@@ -201,7 +202,7 @@ impl<'t> Moved<'t> {
             "--journal",
             &server.address(""),
             "--lag",
-            "1s",
+            "3s",
         ];
         Self {
             server,

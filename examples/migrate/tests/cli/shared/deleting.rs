@@ -47,10 +47,15 @@ pub(super) async fn all_is_rolled_back(
         crowd.start(&SLOW);
     }
     crowd.troubles(random, EARLY, &SLOW);
-    assert_eq!(server.count("copies").await, SECRETS, "these met no proof");
+    assert_eq!(
+        server.secrets("copies").await,
+        SECRETS,
+        "these met no proof"
+    );
     server
         .until(&format!(
-            "SELECT 1 WHERE (SELECT COUNT(*) FROM copies) < {SECRETS}"
+            "SELECT 1 WHERE (SELECT COUNT(*) FROM {}) < {SECRETS}",
+            Server::without_probes("copies")
         ))
         .await;
     let mut left = LATER;
@@ -60,7 +65,7 @@ pub(super) async fn all_is_rolled_back(
         left = (left.0 - one.0, left.1 - one.1);
         expect_truth(server).await;
     }
-    let half = server.count("copies").await;
+    let half = server.secrets("copies").await;
     eprintln!("{half} of {SECRETS} were left until then");
     assert!((kept + 1..SECRETS).contains(&half), "these met no rollback");
     // Each secret that a killed process has deleted is asked about once more, which takes a slow one long.
@@ -68,7 +73,7 @@ pub(super) async fn all_is_rolled_back(
     crowd.end(0);
     drop(crowd);
 
-    assert_eq!(server.count("secrets").await, SECRETS);
+    assert_eq!(server.secrets("secrets").await, SECRETS);
     let states = server
         .texts(
             "SELECT state || ' ' || intent || ' ' || COUNT(*) || ' ' || COUNT(copies.coordinate) \
@@ -83,7 +88,7 @@ pub(super) async fn all_is_rolled_back(
             format!("verified 1 {kept} {kept}")
         ]
     );
-    assert_eq!(server.count("copies").await, kept);
+    assert_eq!(server.secrets("copies").await, kept);
     let again = moved.run(lab, "rollback", &[]).expect(0).json();
     assert_eq!(again["tally"]["kept"], kept, "{again}");
     assert_eq!(again["tally"]["deleted"], 0, "{again}");
@@ -106,14 +111,19 @@ async fn four_processes_share_a_retirement_whoever_is_killed_or_stopped() {
         crowd.start(&SLOW);
     }
     crowd.troubles(&mut random, EARLY, &SLOW);
-    assert_eq!(server.count("secrets").await, SECRETS, "these met no proof");
+    assert_eq!(
+        server.secrets("secrets").await,
+        SECRETS,
+        "these met no proof"
+    );
     server
         .until(&format!(
-            "SELECT 1 WHERE (SELECT COUNT(*) FROM secrets) < {SECRETS}"
+            "SELECT 1 WHERE (SELECT COUNT(*) FROM {}) < {SECRETS}",
+            Server::without_probes("secrets")
         ))
         .await;
     crowd.troubles(&mut random, LATER, &SLOW);
-    let half = server.count("secrets").await;
+    let half = server.secrets("secrets").await;
     eprintln!("{half} of {SECRETS} were left until then");
     assert!((kept + 1..SECRETS).contains(&half), "these met no deletes");
     crowd.replace_but(1, &[]);
@@ -130,8 +140,8 @@ async fn four_processes_share_a_retirement_whoever_is_killed_or_stopped() {
         }
     }
     assert!(counted > 0, "nobody counted");
-    assert_eq!(server.count("secrets").await, kept);
-    assert_eq!(server.count("copies").await, SECRETS);
+    assert_eq!(server.secrets("secrets").await, kept);
+    assert_eq!(server.secrets("copies").await, SECRETS);
     let lost = server
         .texts(
             "SELECT coordinate FROM secrets WHERE payload NOT LIKE '%!' \

@@ -9,6 +9,8 @@ mod verifying;
 use std::process::Stdio;
 use std::time::Duration;
 
+use sqlx::Connection as _;
+
 use self::crowd::{Crowd, Moved, PER_CONFIGURATION, signal};
 use crate::kill::{Random, seed};
 use crate::lab::{Lab, Ran};

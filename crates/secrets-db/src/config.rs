@@ -44,13 +44,8 @@ const ROWS: &[Setting] = &[
         "mode",
         "plain, encrypted, or converting (reads both, writes encrypted); by default encrypted if there is a key ring, otherwise plain",
     ),
-    Setting::new("keyring", "the key ring itself")
-        .with_env(&["SECRETS_KEYRING"])
-        .secret()
-        .operator_only(),
-    Setting::new("keyring-file", "the file with the key ring")
-        .with_env(&["SECRETS_KEYRING_FILE"])
-        .operator_only(),
+    KEYRING_SETTINGS[0],
+    KEYRING_SETTINGS[1],
     Setting::new(
         "create",
         "what happens if the database file or table is missing: true creates it, false refuses, dry-run treats it as empty and writes nothing",
@@ -62,6 +57,17 @@ const ROWS: &[Setting] = &[
         "how many seconds to wait for a connection, or for SQLite's lock, 1 to 600",
     )
     .with_default("10"),
+];
+
+/// The rows of [`key_ring`], which a store and a ledger have.
+pub(crate) const KEYRING_SETTINGS: [Setting; 2] = [
+    Setting::new("keyring", "the key ring itself")
+        .with_env(&["SECRETS_KEYRING"])
+        .secret()
+        .operator_only(),
+    Setting::new("keyring-file", "the file with the key ring")
+        .with_env(&["SECRETS_KEYRING_FILE"])
+        .operator_only(),
 ];
 
 /// The rows that a store accepts and writes. Only the setting decides, never the table's contents.
@@ -272,6 +278,7 @@ fn target(settings: &SettingMap) -> Result<Target> {
     }
 }
 
+/// Reads the key ring of [`KEYRING_SETTINGS`].
 pub(crate) fn key_ring(settings: &SettingMap) -> Result<Option<KeyRing>> {
     match (settings.secret("keyring"), settings.text("keyring-file")) {
         (Some(_), Some(_)) => Err(invalid("`keyring` and `keyring-file` exclude each other")),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use secret_persistence_core::Result;
 use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, invalid};
 
-use crate::config::key_ring;
+use crate::config::{KEYRING_SETTINGS, key_ring};
 use crate::keyring::KeyRing;
 use crate::naming::TableName;
 use crate::postgres_options::{POSTGRES_SETTINGS, PostgresOptions};
@@ -28,7 +28,7 @@ pub const LEDGER_SETTINGS: KeyTable = KeyTable::new(
 .with_reads(|explicit, variable, name| {
     let for_postgres = POSTGRES_SETTINGS.iter().any(|row| row.env.contains(&name));
     // A ring that the URL names replaces the one of the store.
-    let for_ring = name == "SECRETS_KEYRING" || name == "SECRETS_KEYRING_FILE";
+    let for_ring = KEYRING_SETTINGS.iter().any(|row| row.env.contains(&name));
     !(for_postgres && (explicit.is_set("path") || explicit.is_set("folder")))
         && !(for_ring && explicit.is_set("keyring-file"))
         && PostgresOptions::reads(explicit, variable, name)
@@ -46,13 +46,8 @@ const ROWS: &[Setting] = &[
     POSTGRES_SETTINGS[6],
     POSTGRES_SETTINGS[7],
     Setting::new("table", "the table, with or without its schema").with_default("secret_ledger"),
-    Setting::new("keyring", "the key ring itself")
-        .with_env(&["SECRETS_KEYRING"])
-        .secret()
-        .operator_only(),
-    Setting::new("keyring-file", "the file with the key ring")
-        .with_env(&["SECRETS_KEYRING_FILE"])
-        .operator_only(),
+    KEYRING_SETTINGS[0],
+    KEYRING_SETTINGS[1],
     Setting::new(
         "file-bytes",
         "the size after which the next line begins a new file of the folder, as it does after a day; 1 to 1099511627776",

@@ -208,6 +208,7 @@ async fn main() {
         mirrored: false,
         migration: None,
         configurations: None,
+        history: None,
         collecting: None,
         authenticator: Authenticator::new(tokens, None),
         outbox: Arc::new(

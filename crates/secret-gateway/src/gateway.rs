@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use secret_persistence::connector::{ConnectorOptions, ConnectorSecrets, Policy};
-use secret_persistence::{SecretPersistence, StorageId, Stores};
+use secret_persistence::{ReadHistory, SecretPersistence, StorageId, Stores};
 use tokio::sync::RwLock;
 use tracing::Instrument as _;
 
@@ -33,6 +33,7 @@ struct Shared {
     mirrored: bool,
     migration: Option<MigrationJournal>,
     configurations: Option<Configurations>,
+    history: Option<Arc<dyn ReadHistory>>,
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     collecting: Option<Collecting>,
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -62,6 +63,8 @@ pub struct Parts {
     pub migration: Option<MigrationJournal>,
     /// The sources of the platform's configurations, if they are known.
     pub configurations: Option<Configurations>,
+    /// What knows who read a secret last: the ledger, if there is one.
+    pub history: Option<Arc<dyn ReadHistory>>,
     /// Whose secrets the collector deletes, if it may.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub collecting: Option<Collecting>,
@@ -98,6 +101,7 @@ impl Gateway {
                 .map(|configurations| configurations.with_storages(parts.storages.clone())),
             storages: parts.storages,
             mirrored: parts.mirrored,
+            history: parts.history,
             migration: parts.migration,
             #[cfg(any(feature = "postgres", feature = "sqlite"))]
             collecting: parts.collecting,
@@ -152,6 +156,10 @@ impl Gateway {
 
     pub(crate) fn configurations(&self) -> Option<&Configurations> {
         self.0.configurations.as_ref()
+    }
+
+    pub(crate) fn history(&self) -> Option<&Arc<dyn ReadHistory>> {
+        self.0.history.as_ref()
     }
 
     /// What the collector works on, if it may.

@@ -118,10 +118,12 @@ pub async fn start(
         }
         None => None,
     };
+    let refused = |error| StartError::because("cannot use the settings of the store", error);
+    let history = secret_persistence::read_history(&store).map_err(refused)?;
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     let collecting = store
         .owner()
-        .map_err(|error| StartError::because("cannot use the settings of the store", error))?
+        .map_err(refused)?
         .map(|owner| Collecting::new(owner, &settings.collect_journal, environment));
     let mut stores = StoresSettings::new(store).with_environment(environment.clone());
     let mut storages: Option<Arc<dyn StorageIds>> = None;
@@ -149,6 +151,7 @@ pub async fn start(
         mirrored,
         migration,
         configurations,
+        history,
         #[cfg(any(feature = "postgres", feature = "sqlite"))]
         collecting,
         authenticator,

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use crate::ledger;
-use crate::settings::{Environment, Settings, audit_mode, invalid};
+use crate::settings::{Settings, audit_mode, invalid};
 
 /// Returns the sink of the settings or of the program, and what happens if it fails.
 ///
@@ -31,13 +31,10 @@ pub(crate) async fn sink(
     let sink = match (given, values.text("audit-file"), values.text("ledger")) {
         (Some(sink), None, None) => Some(sink),
         (None, Some(path), None) => Some(Arc::new(AuditFile::new(path)) as Arc<dyn AuditSink>),
-        (None, None, Some(url)) => {
-            let values = match settings.ledger() {
-                Some(values) => values.clone(),
-                None => ledger::settings(url, &Environment::empty())?,
-            };
-            Some(ledger::open(&values, mode.unwrap_or(AuditMode::Required)).await?)
-        }
+        (None, None, Some(_)) => match ledger::of(settings)? {
+            Some(values) => Some(ledger::open(&values, mode.unwrap_or(AuditMode::Required)).await?),
+            None => None,
+        },
         (None, None, None) => None,
         _ => {
             return Err(invalid(

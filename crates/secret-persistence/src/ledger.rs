@@ -1,17 +1,35 @@
 //! The read ledger of the settings.
 
+use secret_persistence_core::Result;
+use secret_persistence_core::settings::SettingMap;
+
+use crate::settings::{Environment, Settings};
+
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(crate) use built_in::{check, open, settings};
+pub(crate) use built_in::{check, history, open, settings};
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
-pub(crate) use missing::{check, open, settings};
+pub(crate) use missing::{check, history, open, settings};
+
+/// The settings of the ledger, if there is one: as they were read, or those of its URL alone.
+pub(crate) fn of(store: &Settings) -> Result<Option<SettingMap>> {
+    match (store.ledger(), store.common().text("ledger")) {
+        (Some(values), _) => Ok(Some(values.clone())),
+        (None, Some(url)) => settings(url, &Environment::empty()).map(Some),
+        (None, None) => Ok(None),
+    }
+}
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod built_in {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
+    use async_trait::async_trait;
     use secret_persistence_core::settings::{SettingMap, StoreUrl};
-    use secret_persistence_core::{AuditMode, AuditSink, Error, Result};
-    use secret_persistence_db::{LEDGER_SETTINGS, Ledger, LedgerConfig};
+    use secret_persistence_core::{
+        AuditMode, AuditSink, Coordinate, Error, LastReads, ReadHistory, Result,
+    };
+    use secret_persistence_db::{LEDGER_SETTINGS, Ledger, LedgerConfig, LedgerReader};
 
     use crate::settings::Environment;
 
@@ -46,6 +64,22 @@ mod built_in {
         Ok(Arc::new(ledger))
     }
 
+    /// Checks the settings, and opens the ledger for each question.
+    pub(crate) fn history(values: &SettingMap) -> Result<Arc<dyn ReadHistory>> {
+        let config = LedgerConfig::from_settings(values).map_err(of_ledger)?;
+        Ok(Arc::new(History(config)))
+    }
+
+    struct History(LedgerConfig);
+
+    #[async_trait]
+    impl ReadHistory for History {
+        async fn last_reads(&self, names: &BTreeSet<Coordinate>) -> Result<LastReads> {
+            let reader = LedgerReader::open(&self.0).await?;
+            reader.last_reads(names).await
+        }
+    }
+
     fn of_ledger(error: Error) -> Error {
         match error.store() {
             Some(_) => error,
@@ -59,7 +93,7 @@ mod missing {
     use std::sync::Arc;
 
     use secret_persistence_core::settings::SettingMap;
-    use secret_persistence_core::{AuditMode, AuditSink, Error, Result};
+    use secret_persistence_core::{AuditMode, AuditSink, Error, ReadHistory, Result};
 
     use crate::settings::{Environment, invalid};
 
@@ -72,6 +106,10 @@ mod missing {
     }
 
     pub(crate) async fn open(_: &SettingMap, _: AuditMode) -> Result<Arc<dyn AuditSink>> {
+        Err(absent())
+    }
+
+    pub(crate) fn history(_: &SettingMap) -> Result<Arc<dyn ReadHistory>> {
         Err(absent())
     }
 

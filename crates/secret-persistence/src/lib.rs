@@ -6,6 +6,7 @@ mod backend;
 mod connect;
 mod custom;
 mod fips;
+mod history;
 mod hosts;
 mod kind;
 mod ledger;
@@ -26,10 +27,10 @@ pub use secret_persistence_core::settings::{KeyTable, Setting, SettingMap, Store
 pub use secret_persistence_core::{
     Actor, AuditEvent, AuditMode, AuditSink, Capabilities, CheckOptions, CheckReport, CheckStep,
     Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry, ExternalName,
-    Identity, InvalidStorageId, ListOptions, Listing, Location, ManagedCoordinate, ManagedPrefix,
-    Memory, OpenStore, Operation, Owner, Page, Read, Recovery, Result, Scope, SecretPersistence,
-    SecretPersistenceExt, SecretValue, StepOutcome, StorageId, Stores, Sweep, Timestamp, Write,
-    Written, connector, layer, rates,
+    Identity, InvalidStorageId, LastRead, LastReads, ListOptions, Listing, Location,
+    ManagedCoordinate, ManagedPrefix, Memory, OpenStore, Operation, Owner, Page, Read, ReadHistory,
+    Recovery, Result, Scope, SecretPersistence, SecretPersistenceExt, SecretValue, StepOutcome,
+    StorageId, Stores, Sweep, Timestamp, Write, Written, connector, layer, rates,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use secret_persistence_db as database;
@@ -44,6 +45,7 @@ pub use audit::AuditFile;
 pub use connect::connect;
 pub use custom::CustomBackend;
 pub use fips::FipsModule;
+pub use history::read_history;
 pub use hosts::AllowedHosts;
 pub use kind::Kind;
 pub use settings::{COMMON, Environment, KubernetesSecrets, Settings, Tenant, Warning, key_table};

@@ -1,5 +1,6 @@
 //! Who did what to which secret: one event per coordinate and operation, never a value.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -121,4 +122,46 @@ pub enum AuditMode {
     BestEffort,
     /// The operation fails before it returns any value.
     Required,
+}
+
+/// What is known about the reads of secrets, as a rule from a ledger.
+#[async_trait]
+pub trait ReadHistory: Send + Sync + 'static {
+    /// Finds the last read of each of these names that returned a value. A name that others manage is
+    /// the same in every storage. One call costs one request, however many names there are.
+    ///
+    /// # Errors
+    /// If the history cannot be read. A name without a read is no error.
+    async fn last_reads(&self, names: &BTreeSet<Coordinate>) -> Result<LastReads>;
+}
+
+/// The last reads of some names, and how far back the history goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastReads {
+    /// The last read of each name that has one.
+    pub reads: BTreeMap<Coordinate, LastRead>,
+    /// From when on every read is known; `None` if nobody can tell, or nothing was recorded yet. A name
+    /// that is not in `reads` was not read since then, and may have been before.
+    pub since: Option<Timestamp>,
+}
+
+/// A read that returned a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastRead {
+    /// When the store answered.
+    pub at: Timestamp,
+    /// Who; `None` if the record cannot be understood.
+    pub actor: Option<Actor>,
+    /// Whether the record is genuine. One that is not may hide an earlier read, or pretend one.
+    pub genuine: bool,
+}
+
+impl LastRead {
+    /// A read at this time by this actor.
+    #[must_use]
+    pub fn new(at: Timestamp, actor: Option<Actor>, genuine: bool) -> Self {
+        Self { at, actor, genuine }
+    }
 }

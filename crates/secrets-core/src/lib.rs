@@ -28,7 +28,7 @@ mod stored;
 mod stores;
 mod timestamp;
 
-pub use audit::{Actor, AuditEvent, AuditMode, AuditSink};
+pub use audit::{Actor, AuditEvent, AuditMode, AuditSink, LastRead, LastReads, ReadHistory};
 pub use check::{CheckOptions, CheckReport, CheckStep, StepOutcome};
 pub use coordinate::{
     Coordinate, ExternalName, MAX_EXTERNAL_BYTES, MAX_MANAGED_BYTES, ManagedCoordinate, Owner,

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod config;
 mod file;
+mod history;
 mod line;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -21,6 +21,8 @@ pub enum MigrateErrorKind {
     Journal,
     /// Another process has taken over a page of a shared journal, so nothing was written.
     Lapsed,
+    /// Who read a secret last could not be found out: the ledger failed.
+    ReadHistory,
     /// Source and target are the same store.
     SameStore,
     /// The options contradict each other, or one is missing.
@@ -42,6 +44,7 @@ impl MigrateErrorKind {
             Self::Configurations => "configurations",
             Self::Journal => "journal",
             Self::Lapsed => "lapsed",
+            Self::ReadHistory => "read_history",
             Self::SameStore => "same_store",
             Self::Settings => "settings",
             Self::Store => "store",

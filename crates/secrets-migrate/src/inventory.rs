@@ -8,7 +8,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use secret_persistence_core::connector::{Problem, ResolveReferences};
 use secret_persistence_core::{
-    Coordinate, Entry, Error, ErrorKind, ManagedCoordinate, SecretPersistence, StorageId, Timestamp,
+    Actor, Coordinate, Entry, Error, ErrorKind, LastReads, ManagedCoordinate, ReadHistory,
+    SecretPersistence, StorageId, Timestamp,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -17,7 +18,10 @@ use crate::holdings::{Held, Holding, Means, resolved};
 use crate::job::limited;
 use crate::session::page_after;
 use crate::workspaces::Workspaces;
-use crate::{Cancellation, ConfigSource, MigrateOptions, MigrateResult, Storage};
+use crate::{
+    Cancellation, ConfigSource, MigrateError, MigrateErrorKind, MigrateOptions, MigrateResult,
+    Storage,
+};
 
 /// Lists the secrets that configurations point at, with their age, expiry and owner.
 ///
@@ -60,6 +64,7 @@ pub struct Inventory {
     store: Arc<dyn SecretPersistence>,
     configs: Vec<Arc<dyn ConfigSource>>,
     references: Option<Arc<dyn ResolveReferences>>,
+    history: Option<Arc<dyn ReadHistory>>,
     storages: BTreeSet<String>,
     filter: SecretFilter,
     restores: bool,
@@ -86,6 +91,8 @@ pub struct SecretFilter {
     pub workspaces: BTreeSet<Uuid>,
     /// Not in another storage than the inventory's store.
     pub in_store: bool,
+    /// Without a read that the [history](Inventory::with_history) knows.
+    pub never_read: bool,
     /// Not [`Standing::Present`]: what a connector may lack.
     pub not_present: bool,
 }
@@ -114,8 +121,34 @@ pub struct SecretAt {
     pub expires: Option<Timestamp>,
     /// The installation that wrote it, if the store records it.
     pub owner: Option<String>,
+    /// What the [history](Inventory::with_history) knows; without one `None`, and no fields in JSON.
+    #[serde(flatten)]
+    pub reads: Option<Reads>,
     /// Why nothing is known about it, if something failed.
     pub detail: Option<String>,
+}
+
+/// What is known about the reads of a secret, by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Reads {
+    /// When a value was last handed out. `None` says only that none was since `reads_since`.
+    pub last_read: Option<Timestamp>,
+    /// To whom.
+    pub last_reader: Option<String>,
+    /// Whether the record of that read is genuine; one that is not says nothing for certain.
+    pub last_read_genuine: Option<bool>,
+    /// From when on every read is known; `None` if nobody can tell. A secret that was created later
+    /// and has no `last_read` was never read.
+    pub reads_since: Option<Timestamp>,
+}
+
+impl Reads {
+    /// Whether it is known that nothing was read since `reads_since`.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.last_read.is_none() && self.reads_since.is_some()
+    }
 }
 
 /// What is known about a secret.
@@ -171,6 +204,15 @@ pub struct InventoryReport {
     pub listed: u64,
     /// Of those, without a known creation time.
     pub unknown_age: u64,
+    /// Of those, [unread](Reads::is_unread) since `reads_since`; `None` without a history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub never_read: Option<u64>,
+    /// Of those, with a last read whose record is not genuine; `None` without a history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_genuine: Option<u64>,
+    /// The latest `reads_since` of those.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads_since: Option<Timestamp>,
     /// Of those, [`Standing::Elsewhere`].
     pub elsewhere: u64,
     /// Of those, [`Standing::External`].
@@ -190,10 +232,14 @@ pub struct InventoryReport {
 }
 
 impl InventoryReport {
-    /// Whether everything was read and every secret could be identified and described.
+    /// Whether everything was read, every secret could be identified and described, and the record of
+    /// every last read is genuine.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        !self.stopped && self.undescribed == 0 && self.unreadable == 0
+        !self.stopped
+            && self.undescribed == 0
+            && self.unreadable == 0
+            && self.not_genuine.unwrap_or_default() == 0
     }
 }
 
@@ -205,6 +251,7 @@ impl Inventory {
             store,
             configs: Vec::new(),
             references: None,
+            history: None,
             storages: BTreeSet::new(),
             filter: SecretFilter::default(),
             restores: false,
@@ -224,6 +271,14 @@ impl Inventory {
     #[must_use]
     pub fn with_references(mut self, references: Arc<dyn ResolveReferences>) -> Self {
         self.references = Some(references);
+        self
+    }
+
+    /// Sets what knows who read a secret last, which is asked once for each page. Without it, nothing is
+    /// said about reads.
+    #[must_use]
+    pub fn with_history(mut self, history: Arc<dyn ReadHistory>) -> Self {
+        self.history = Some(history);
         self
     }
 
@@ -273,7 +328,7 @@ impl Inventory {
     /// # Errors
     /// If configurations or references cannot be read, and if the store answers nothing about a
     /// whole page because it is unavailable or refuses the credentials. A failure of single secrets
-    /// is their [`Standing`].
+    /// is their [`Standing`]. `ReadHistory` if the history cannot be read.
     pub async fn run(
         &self,
         each: &mut (dyn FnMut(&SecretAt) -> ControlFlow<()> + Send),
@@ -284,7 +339,11 @@ impl Inventory {
             workspaces: Workspaces::new(self.filter.workspaces.iter().copied()),
             now: Timestamp::now(),
             answered: false,
-            report: InventoryReport::default(),
+            report: InventoryReport {
+                never_read: self.history.is_some().then_some(0),
+                not_genuine: self.history.is_some().then_some(0),
+                ..InventoryReport::default()
+            },
         };
         for source in &self.configs {
             let mut after = None;
@@ -324,6 +383,7 @@ impl fmt::Debug for Inventory {
             .field("store", &format_args!("{}", self.store))
             .field("configs", &self.configs)
             .field("references", &self.references.is_some())
+            .field("history", &self.history.is_some())
             .field("storages", &self.storages)
             .field("filter", &self.filter)
             .field("restores", &self.restores)
@@ -366,6 +426,7 @@ impl Run<'_> {
         }
         let mut described = self.described(names).await?;
         let restored = self.restored(&mut described).await?;
+        let last_reads = self.last_reads(holdings).await?;
         for holding in holdings {
             self.report.configurations += 1;
             for held in &holding.held {
@@ -374,18 +435,20 @@ impl Run<'_> {
                 if !self.workspaces.have(holding.row.base_id, name) {
                     continue;
                 }
-                if self
-                    .list(&self.secret(holding, held, &described, &restored), each)
-                    .is_break()
-                {
+                let mut secret = self.secret(holding, held, &described, &restored);
+                secret.reads = last_reads.as_ref().map(|all| reads(all, named(held)));
+                if self.list(&secret, each).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
             for problem in &holding.problems {
                 self.report.places += 1;
-                if self.workspaces.have(holding.row.base_id, None)
-                    && self.list(&unreadable(holding, problem), each).is_break()
-                {
+                if !self.workspaces.have(holding.row.base_id, None) {
+                    continue;
+                }
+                let mut secret = unreadable(holding, problem);
+                secret.reads = last_reads.as_ref().map(|all| reads(all, None));
+                if self.list(&secret, each).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -452,6 +515,29 @@ impl Run<'_> {
         let back = back.map(|(name, _)| name.clone()).collect();
         described.extend(self.described(back).await?);
         Ok(restored)
+    }
+
+    /// Asks the history about every name of a page, also of those that the store is not asked about.
+    async fn last_reads(&self, holdings: &[Holding]) -> MigrateResult<Option<LastReads>> {
+        let Some(history) = &self.inventory.history else {
+            return Ok(None);
+        };
+        let mut names = BTreeSet::new();
+        for holding in holdings {
+            for name in holding.held.iter().filter_map(named) {
+                if self.workspaces.have(holding.row.base_id, name.managed()) {
+                    names.insert(name.clone());
+                }
+            }
+        }
+        if names.is_empty() {
+            return Ok(Some(LastReads::default()));
+        }
+        let found = history.last_reads(&names).await;
+        found.map(Some).map_err(|error| {
+            let message = "nobody can tell who read these secrets last";
+            MigrateError::new(MigrateErrorKind::ReadHistory, message).with_source(error)
+        })
     }
 
     fn secret(
@@ -522,6 +608,15 @@ impl Run<'_> {
         let report = &mut self.report;
         report.listed += 1;
         report.unknown_age += u64::from(secret.created.is_none());
+        if let (Some(reads), Some(never_read), Some(not_genuine)) = (
+            &secret.reads,
+            &mut report.never_read,
+            &mut report.not_genuine,
+        ) {
+            *never_read += u64::from(reads.is_unread());
+            *not_genuine += u64::from(reads.last_read_genuine == Some(false));
+            report.reads_since = report.reads_since.max(reads.reads_since);
+        }
         match secret.standing {
             Standing::Elsewhere => report.elsewhere += 1,
             Standing::External => report.external += 1,
@@ -550,7 +645,9 @@ impl SecretFilter {
             .expires_until
             .is_none_or(|until| secret.expires.map_or(!is_told, |expires| expires <= until));
         let is_present = secret.standing == Standing::Present;
+        let is_read = secret.reads.as_ref().and_then(|reads| reads.last_read);
         is_created
+            && !(self.never_read && is_read.is_some())
             && expires
             && !(self.not_present && is_present)
             && !(self.in_store && secret.standing == Standing::Elsewhere)
@@ -563,6 +660,16 @@ fn named(held: &Held) -> Option<&Coordinate> {
         Means::Elsewhere { coordinate, .. } | Means::Secret { coordinate, .. } => Some(coordinate),
         // Every storage id is decided here, and no workspace is left out.
         Means::OtherWorkspace(_) | Means::Undecided(_) => None,
+    }
+}
+
+fn reads(all: &LastReads, name: Option<&Coordinate>) -> Reads {
+    let last = name.and_then(|name| all.reads.get(name));
+    Reads {
+        last_read: last.map(|read| read.at),
+        last_reader: last.and_then(|read| read.actor.as_ref().map(Actor::to_string)),
+        last_read_genuine: last.map(|read| read.genuine),
+        reads_since: name.and(all.since),
     }
 }
 
@@ -586,6 +693,7 @@ fn blank(holding: &Holding, place: &str, standing: Standing) -> SecretAt {
         age_seconds: None,
         expires: None,
         owner: None,
+        reads: None,
         detail: None,
     }
 }

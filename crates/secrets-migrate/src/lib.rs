@@ -57,7 +57,7 @@ pub use decisions::{
 };
 pub use engine::{AllReferences, Migration, TwoStores};
 pub use error::{MigrateError, MigrateErrorKind, MigrateResult};
-pub use inventory::{Inventory, InventoryReport, SecretAt, SecretFilter, Standing};
+pub use inventory::{Inventory, InventoryReport, Reads, SecretAt, SecretFilter, Standing};
 pub use job::Job;
 pub use journal::{
     Claim, Counts, Halt, Journal, JournalEntry, Layout, Mark, Member, Mention, Next, Note, Run,

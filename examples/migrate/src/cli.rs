@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 pub(crate) use self::collect::CollectArgs;
 pub(crate) use self::inventory::{AffectedArgs, AgesArgs, Format, InventoryArgs, RestoreArgs};
-pub(crate) use self::ledger::{LedgerArgs, LedgerCommand, LedgerPlace, QueryArgs};
+pub(crate) use self::ledger::{LedgerArgs, LedgerCommand, QueryArgs};
 use crate::figures;
 use crate::status::EXIT_STATUSES;
 

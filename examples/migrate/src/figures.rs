@@ -39,6 +39,9 @@ const MOVES: &[&str] = &["plan", "copy", "verify", "rollback", "retire"];
 /// The commands that list what configurations point at.
 const LISTS: &[&str] = &["ages", "affected", "restore"];
 
+/// Those of them that say who read a secret last.
+const READS: &[&str] = &["ages", "affected"];
+
 /// A figure with the name that it has in the JSON object; the screen has spaces for `_`.
 struct Figure {
     name: &'static str,
@@ -244,6 +247,21 @@ static OTHERS: &[Figure] = &[
         "unknown_age",
         LISTS,
         "the store does not tell when they were written, or is not asked",
+    ),
+    figure(
+        "never_read",
+        READS,
+        "not read since `reads_since`, as far as the ledger knows; only with --ledger",
+    ),
+    figure(
+        "not_genuine",
+        READS,
+        "the ledger's line of the last read is not genuine; only with --ledger; the exit status is 1",
+    ),
+    figure(
+        "reads_since",
+        READS,
+        "from when on the ledger knows every read: its oldest line, or the newest that was pruned",
     ),
     figure("elsewhere", LISTS, "in another storage, which is not asked"),
     figure(

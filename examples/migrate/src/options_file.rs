@@ -15,7 +15,7 @@ use crate::cli;
 use crate::status::{Failure, Result};
 
 /// The options that a file may set.
-pub(crate) const KEYS: [&str; 32] = [
+pub(crate) const KEYS: [&str; 33] = [
     "allow-external",
     "concurrency",
     "configs",
@@ -28,6 +28,7 @@ pub(crate) const KEYS: [&str; 32] = [
     "journal",
     "kubernetes-secret",
     "lag",
+    "ledger",
     "list-lag",
     "max-share",
     "missing",

@@ -162,11 +162,12 @@ impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Self {
         let of_store = StdError::source(&error).and_then(|source| source.downcast_ref::<Error>());
         let status = match error.kind() {
-            MigrateErrorKind::Store if of_store.is_some() => {
+            MigrateErrorKind::ReadHistory | MigrateErrorKind::Store if of_store.is_some() => {
                 of_store.map_or(Status::Failed, Status::of)
             }
             MigrateErrorKind::Journal
             | MigrateErrorKind::Lapsed
+            | MigrateErrorKind::ReadHistory
             | MigrateErrorKind::Store
             | MigrateErrorKind::Unavailable => Status::Failed,
             MigrateErrorKind::Undecided => Status::Undecided,

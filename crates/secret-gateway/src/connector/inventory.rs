@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
-use secret_persistence::{Error, Timestamp};
+use secret_persistence::{Error, ReadHistory, Timestamp};
 use secret_persistence_migrate::{
     Inventory, InventoryReport, MigrateError, MigrateErrorKind, SecretAt, SecretFilter, Standing,
 };
@@ -45,6 +45,12 @@ request! {
         /// Only secrets that expire within this time, or have expired.
         #[schemars(default)]
         expiring_within_seconds: Maybe<Seconds>,
+        /// Only secrets of which the ledger knows no read. Needs a ledger.
+        #[schemars(default)]
+        never_read: Maybe<Flag>,
+        /// False asks no ledger, and says nothing about reads.
+        #[schemars(default, extend("default" = true))]
+        reads: Maybe<Flag>,
         /// Only secrets of these workspaces.
         #[schemars(default)]
         workspaces: Workspaces,
@@ -67,6 +73,9 @@ request! {
         /// Only secrets of the default store.
         #[schemars(default)]
         in_store: Maybe<Flag>,
+        /// False asks no ledger, and says nothing about reads.
+        #[schemars(default, extend("default" = true))]
+        reads: Maybe<Flag>,
         /// Only secrets of these workspaces.
         #[schemars(default)]
         workspaces: Workspaces,
@@ -121,8 +130,28 @@ struct ShownSecret {
     expires: Option<Timestamp>,
     /// The installation that wrote it, if the store records it.
     owner: Option<String>,
+    /// Who read it last; missing where no ledger was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ShownReads")]
+    reads: Option<ShownReads>,
     /// Why nothing is known about it.
     detail: Option<String>,
+}
+
+/// What the ledger knows about the reads of a secret, by its name.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline, deny_unknown_fields)]
+struct ShownReads {
+    /// When a value was last handed out; null says only that none was since `since`.
+    #[schemars(with = "Option<Time>")]
+    last: Option<Timestamp>,
+    /// To whom.
+    actor: Option<String>,
+    /// Whether the ledger's line of that read is genuine.
+    genuine: Option<bool>,
+    /// From when on the ledger knows every read; null if nobody can tell.
+    #[schemars(with = "Option<Time>")]
+    since: Option<Timestamp>,
 }
 
 struct ShownStanding(Standing);
@@ -149,6 +178,18 @@ struct Counts {
     places: u64,
     listed: u64,
     unknown_age: u64,
+    /// Not read since `reads_since`; missing where no ledger was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    never_read: Option<u64>,
+    /// With a last read whose line is not genuine; missing where no ledger was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    not_genuine: Option<u64>,
+    /// The latest `since` of the secrets; missing where nobody can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    reads_since: Option<Timestamp>,
     elsewhere: u64,
     external: u64,
     missing: u64,
@@ -165,6 +206,9 @@ impl From<InventoryReport> for Counts {
             places: report.places,
             listed: report.listed,
             unknown_age: report.unknown_age,
+            never_read: report.never_read,
+            not_genuine: report.not_genuine,
+            reads_since: report.reads_since,
             elsewhere: report.elsewhere,
             external: report.external,
             missing: report.missing,
@@ -190,8 +234,17 @@ pub(super) async fn ages(
     let within = asked.expiring_within_seconds.into_option();
     filter.expires_until =
         within.map(|Seconds(span)| now.saturating_add(Duration::from_secs(span)));
+    filter.never_read = asked.never_read.into_option().is_some_and(|Flag(set)| set);
+    let history = history(&gateway, asked.reads);
+    if filter.never_read && history.is_none() {
+        return Err(invalid(
+            "never_read",
+            "needs a ledger, which this gateway lacks or the request does not ask",
+        ));
+    }
     let configs = Configs::of(&gateway, asked.configurations, page).await?;
-    look(&gateway, &caller, configs, filter, false).await
+    let ask = Ask::new(configs, filter).with_history(history);
+    look(&gateway, &caller, ask).await
 }
 
 pub(super) async fn affected(
@@ -211,8 +264,16 @@ pub(super) async fn affected(
     {
         return Err(invalid("since", "is after `until`"));
     }
+    let history = history(&gateway, asked.reads);
     let configs = Configs::of(&gateway, asked.configurations, page).await?;
-    look(&gateway, &caller, configs, filter, false).await
+    let ask = Ask::new(configs, filter).with_history(history);
+    look(&gateway, &caller, ask).await
+}
+
+/// The ledger, unless the request does not ask it.
+fn history(gateway: &Gateway, reads: Maybe<Flag>) -> Option<Arc<dyn ReadHistory>> {
+    let asks = reads.into_option().is_none_or(|Flag(set)| set);
+    gateway.history().filter(|_| asks).cloned()
 }
 
 pub(super) async fn restore(
@@ -228,9 +289,11 @@ pub(super) async fn restore(
     let is_dry = asked.dry_run.into_option().is_some_and(|Flag(set)| set);
     let configs = Configs::of(&gateway, asked.configurations, page).await?;
     let ours = gateway.clone();
+    let mut ask = Ask::new(configs, filter);
+    ask.restores = !is_dry;
     // What was restored is an event, even if the caller disconnects.
     let done = gateway
-        .to_the_end(async move { look(&ours, &caller, configs, filter, !is_dry).await })
+        .to_the_end(async move { look(&ours, &caller, ask).await })
         .await;
     done.unwrap_or_else(|| {
         Err(Problem::new(
@@ -248,13 +311,37 @@ fn of(workspaces: Workspaces) -> SecretFilter {
     filter
 }
 
-async fn look(
-    gateway: &Gateway,
-    caller: &Caller,
+/// What a request asks for.
+struct Ask {
     configs: Configs,
     filter: SecretFilter,
     restores: bool,
-) -> Result<Json<Secrets>, Problem> {
+    history: Option<Arc<dyn ReadHistory>>,
+}
+
+impl Ask {
+    fn new(configs: Configs, filter: SecretFilter) -> Self {
+        Self {
+            configs,
+            filter,
+            restores: false,
+            history: None,
+        }
+    }
+
+    fn with_history(mut self, history: Option<Arc<dyn ReadHistory>>) -> Self {
+        self.history = history;
+        self
+    }
+}
+
+async fn look(gateway: &Gateway, caller: &Caller, ask: Ask) -> Result<Json<Secrets>, Problem> {
+    let Ask {
+        configs,
+        filter,
+        restores,
+        history,
+    } = ask;
     let store = Arc::new(Audited::new(gateway, caller.0.actor(), caller.1.clone()));
     let mut inventory = Inventory::new(Arc::clone(&store) as _)
         .with_configs(Arc::new(configs.rows))
@@ -262,6 +349,9 @@ async fn look(
         .with_restoring(restores);
     if let Some(references) = configs.references {
         inventory = inventory.with_references(references);
+    }
+    if let Some(history) = history {
+        inventory = inventory.with_history(history);
     }
     let mut secrets = Vec::new();
     let report = inventory
@@ -286,11 +376,16 @@ async fn look(
     }))
 }
 
-/// Why nothing can be told: the store failed, or the references of the configurations.
+/// Why nothing can be told: the store failed, the ledger, or the references of the configurations.
 fn failed(error: &MigrateError) -> Problem {
     let cause = error.source().and_then(|cause| cause.downcast_ref());
-    match cause.cloned() {
-        Some::<Error>(cause) if error.kind() == MigrateErrorKind::Store => cause.into(),
+    match (cause.cloned(), error.kind()) {
+        (Some::<Error>(cause), MigrateErrorKind::Store) => cause.into(),
+        (Some(cause), MigrateErrorKind::ReadHistory) => {
+            tracing::error!(target: "secret_gateway", error = %cause, "the ledger cannot be read");
+            let detail = format!("the gateway cannot read the ledger: {cause}");
+            Problem::new(ProblemKind::LedgerUnavailable, detail).with_retry_after(5)
+        }
         _ => unavailable(error),
     }
 }
@@ -311,6 +406,12 @@ fn shown(secret: &SecretAt) -> ShownSecret {
         age_seconds: secret.age_seconds,
         expires: secret.expires,
         owner: secret.owner.clone(),
+        reads: secret.reads.as_ref().map(|reads| ShownReads {
+            last: reads.last_read,
+            actor: reads.last_reader.clone(),
+            genuine: reads.last_read_genuine,
+            since: reads.reads_since,
+        }),
         detail: secret.detail.clone(),
     }
 }

@@ -137,6 +137,8 @@ pub(super) struct Status {
     sources: usize,
     /// Whether it can collect what none of them names.
     collects: bool,
+    /// Whether a ledger knows who read a secret.
+    ledger: bool,
     /// The version of the gateway.
     version: &'static str,
     /// Whether writes go to a second store too.
@@ -189,6 +191,7 @@ pub(super) async fn status(
         migration,
         sources: sources.map_or(0, Configurations::count),
         collects,
+        ledger: gateway.history().is_some(),
         version: env!("CARGO_PKG_VERSION"),
         mirrored: gateway.mirrored(),
         unaudited: gateway.stores().unaudited(),

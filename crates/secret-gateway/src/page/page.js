@@ -137,13 +137,23 @@
 
   // What was asked last, for the next page.
   let listing = null;
+  const has = { ledger: false };
 
   const rowOf = (secret) => [
     secret.configuration, secret.place, secret.coordinate,
     [secret.standing, ["present", "restored", "external", "elsewhere"].includes(secret.standing) ? "" : "bad"],
     secret.created ? `${secret.created} (${Math.round(secret.age_seconds / 86400)} days)` : null,
-    secret.expires, secret.owner, secret.detail,
+    secret.expires, secret.owner, ...(has.ledger ? [readOf(secret)] : []), secret.detail,
   ];
+
+  // "never" only of a secret that is younger than what the ledger knows.
+  const readOf = (secret) => {
+    const reads = secret.reads;
+    if (!reads) return null;
+    if (reads.last) return [`${reads.last}, ${reads.actor ?? "?"}${reads.genuine ? "" : " (not genuine)"}`, reads.genuine ? "" : "bad"];
+    if (!reads.since) return "?";
+    return secret.created && Date.parse(secret.created) >= Date.parse(reads.since) ? "never" : `not since ${reads.since}`;
+  };
 
   // Reads pages until there is something to show: a filter may leave whole pages out.
   const list = async () => {
@@ -161,7 +171,7 @@
       at("look-text").className = "";
       // What is to be restored is on every page.
     } while (asked.next && (asked.body.dry_run === false || asked.secrets.length < before + 100));
-    table("listed", ["Configuration", "Place", "Name", "Standing", "Written", "Expires", "Owner", "Detail"], asked.secrets.map(rowOf), "none");
+    table("listed", ["Configuration", "Place", "Name", "Standing", "Written", "Expires", "Owner", ...(has.ledger ? ["Last read"] : []), "Detail"], asked.secrets.map(rowOf), "none");
     at("more").hidden = !asked.next;
     const pending = asked.secrets.some((secret) => secret.standing === "pending_deletion");
     at("restore").hidden = !(asked.what === "restore" && asked.body.dry_run && pending);
@@ -240,6 +250,8 @@
       show(stores, status, samples(metrics));
       at("secrets").hidden = status.sources === 0;
       at("collect").hidden = !status.collects;
+      has.ledger = status.ledger;
+      fields();
       if (status.collects) showRun(run);
       at("shown").hidden = false;
       at("forget").hidden = false;
@@ -258,16 +270,19 @@
     clearTimeout(timer);
     if (token) look();
   });
-  at("what").addEventListener("change", () => {
-    for (const field of document.querySelectorAll("[data-for]")) field.hidden = field.dataset.for !== at("what").value;
-  });
+  const fields = () => {
+    for (const field of document.querySelectorAll("[data-for]")) {
+      field.hidden = field.dataset.for !== at("what").value || ("ledger" in field.dataset && !has.ledger);
+    }
+  };
+  at("what").addEventListener("change", fields);
   at("look").addEventListener("submit", (event) => {
     event.preventDefault();
     const what = at("what").value;
     const more = {};
     const days = (id, name) => { if (at(id).value !== "") more[name] = Math.round(Number(at(id).value) * 86400); };
     const time = (id, name) => { if (at(id).value) more[name] = new Date(at(id).value).toISOString(); };
-    if (what === "ages") { days("older", "older_than_seconds"); days("expiring", "expiring_within_seconds"); }
+    if (what === "ages") { days("older", "older_than_seconds"); days("expiring", "expiring_within_seconds"); if (has.ledger && at("unread").checked) more.never_read = true; }
     if (what === "affected") { time("since", "since"); time("until", "until"); }
     if (what === "restore") more.dry_run = true;
     const workspace = at("workspace").value.trim();

@@ -61,6 +61,7 @@ kinds! {
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY "the `Idempotency-Key` belongs to another request",
     Internal "internal" INTERNAL_SERVER_ERROR "the gateway failed; its log says more",
     InvalidField "invalid_field" BAD_REQUEST "`field` has a value that is not allowed, or more entries than `limit`",
+    LedgerUnavailable "ledger_unavailable" SERVICE_UNAVAILABLE "the read ledger cannot be read; its role in Postgres may lack SELECT, and `reads` false asks without it",
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "the route does not support the method",
     MissingField "missing_field" BAD_REQUEST "`field` is required",
     MissingRole "missing_role" FORBIDDEN "the token does not have `role`",

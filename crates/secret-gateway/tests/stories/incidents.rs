@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secret_gateway::{Grant, Role};
 use secret_persistence::{
-    AuditEvent, AuditMode, AuditSink, DeleteOptions, Error, ErrorKind, ManagedCoordinate,
-    Operation, Result, SecretPersistenceExt as _, SecretValue, Timestamp, Write,
+    Actor, AuditEvent, AuditMode, AuditSink, DeleteOptions, Error, ErrorKind, LastRead, LastReads,
+    ManagedCoordinate, Operation, Result, SecretPersistenceExt as _, SecretValue, Timestamp, Write,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{World, name};
+use crate::world::{Known, World, name};
 
 const AGES: &str = "/api/v1/ages";
 const AFFECTED: &str = "/api/v1/affected";
@@ -267,6 +267,8 @@ async fn what_is_not_understood_is_refused_by_name() {
         (AGES, "older_than_seconds", json!(-1)),
         (AGES, "expiring_within_seconds", json!("1")),
         (AFFECTED, "since", json!("yesterday")),
+        (AGES, "never_read", json!("true")),
+        (AFFECTED, "reads", json!(1)),
         (AFFECTED, "in_store", json!(1)),
         (RESTORE, "dry_run", json!("true")),
     ] {
@@ -289,6 +291,156 @@ async fn a_store_that_is_down_is_a_problem_and_not_a_list_of_unknowns() {
         assert!(answer.headers.contains_key("retry-after"));
         answer.expect_kind(503, "store_unavailable");
     }
+}
+
+#[tokio::test]
+async fn with_a_ledger_each_place_says_who_read_its_secret_last() {
+    let mut known = LastReads::default();
+    let (since, read) = (
+        Timestamp::from_unix_seconds(1_700_000_000).unwrap(),
+        Timestamp::from_unix_seconds(1_750_000_000).unwrap(),
+    );
+    known.since = Some(since);
+    for (secret, genuine) in [(1, true), (4, false)] {
+        let read = LastRead::new(read, Some(Actor::new("maria")), genuine);
+        known.reads.insert(managed(1, secret).into(), read);
+    }
+    let world = World::knowing(Arc::new(Known(Ok(known)))).await;
+    let configurations = rows(&world).await;
+    let status = world.call("GET", "/api/v1/status", None).await.expect(200);
+    assert_eq!(status["ledger"], true);
+    for path in [AGES, AFFECTED] {
+        let body = json!({"configurations": configurations});
+        let answer = world.call("POST", path, Some(body)).await.expect(200);
+        let reads = |place: usize| answer["secrets"][place]["reads"].clone();
+        let (since, read) = (since.to_string(), read.to_string());
+        assert_eq!(
+            reads(0),
+            json!({"last": read, "actor": "maria", "genuine": true, "since": since})
+        );
+        let unread = json!({"last": null, "actor": null, "genuine": null, "since": since});
+        assert_eq!(reads(1), unread, "{path}");
+        assert_eq!(reads(3)["genuine"], false, "{path}");
+        // Of a place that does not say its secret, nobody knows anything.
+        assert_eq!(reads(6)["since"], json!(null), "{path}");
+        let counts = &answer["counts"];
+        assert_eq!(
+            (&counts["never_read"], &counts["not_genuine"]),
+            (&json!(4), &json!(1)),
+            "{path}"
+        );
+        assert_eq!(counts["reads_since"], json!(since), "{path}");
+
+        let body = json!({"configurations": configurations, "reads": false});
+        let answer = world.call("POST", path, Some(body)).await;
+        assert!(!answer.text.contains("reads") && !answer.text.contains("never_read"));
+        answer.expect(200);
+    }
+    let body = json!({"configurations": configurations, "never_read": true});
+    let answer = world.call("POST", AGES, Some(body)).await.expect(200);
+    assert_eq!(
+        standings(&answer),
+        [
+            ("/keys/0", "present"),
+            ("/keys/1", "pending_deletion"),
+            ("/a", "elsewhere"),
+            ("/b", "external"),
+            ("/password", "unreadable"),
+        ]
+    );
+    // What was restored is about the store.
+    let body = json!({"configurations": configurations});
+    let answer = world.call("POST", RESTORE, Some(body)).await;
+    assert!(!answer.text.contains("reads"), "{}", answer.text);
+    answer.expect(200);
+}
+
+#[tokio::test]
+async fn without_a_ledger_nothing_is_said_about_reads() {
+    let world = World::new().await;
+    let status = world.call("GET", "/api/v1/status", None).await.expect(200);
+    assert_eq!(status["ledger"], false);
+    let configurations = rows(&world).await;
+    let body = json!({"configurations": configurations, "reads": true});
+    let answer = world.call("POST", AGES, Some(body)).await;
+    assert!(!answer.text.contains("reads") && !answer.text.contains("never_read"));
+    answer.expect(200);
+    let body = json!({"configurations": configurations, "never_read": true});
+    let refused = world.call("POST", AGES, Some(body)).await;
+    assert_eq!(
+        refused.expect_kind(400, "invalid_field")["field"],
+        "never_read"
+    );
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_read_is_a_problem_and_not_a_secret_that_nobody_reads() {
+    let failing = Error::new(ErrorKind::PermissionDenied, "no SELECT").with_store("ledger x");
+    let world = World::knowing(Arc::new(Known(Err(failing)))).await;
+    let configurations = rows(&world).await;
+    for path in [AGES, AFFECTED] {
+        let body = json!({"configurations": configurations});
+        let answer = world.call("POST", path, Some(body)).await;
+        assert!(answer.headers.contains_key("retry-after"));
+        let problem = answer.expect_kind(503, "ledger_unavailable");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("no SELECT") && detail.contains("ledger x"),
+            "{detail}"
+        );
+        let body = json!({"configurations": configurations, "reads": false});
+        world.call("POST", path, Some(body)).await.expect(200);
+    }
+}
+
+/// The whole way: the gateway writes its ledger, and reads it.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_gateway_tells_what_its_own_ledger_knows() {
+    use secret_persistence::Environment;
+    use secret_persistence::database::KeyRingFile;
+
+    use crate::world::{ask, texts};
+
+    let folder = tempfile::tempdir().unwrap();
+    let ring = folder.path().join("ledger-ring");
+    KeyRingFile::create(&ring, "1".parse().unwrap()).unwrap();
+    let ledger = format!("sqlite://{}", folder.path().join("ledger.db").display());
+    let environment = Environment::from_iter([
+        ("SECRETS_LEDGER", ledger),
+        ("LEDGER_SECRETS_KEYRING_FILE", ring.display().to_string()),
+    ]);
+    let settings = texts(&folder.path().join("data"), &[]).parse().unwrap();
+    let started = secret_gateway::start(settings, &environment, None).await;
+    let started = started.unwrap();
+    let router = secret_gateway::router(started.gateway);
+    let token = |role: Role| {
+        let (_, file) = started.tokens.iter().find(|(of, _)| *of == role).unwrap();
+        std::fs::read_to_string(file).unwrap()
+    };
+    let call = async |role, method, path: String, body: Option<Value>| {
+        let token = token(role);
+        let headers = [("x-vault-token", token.trim())];
+        let body = body.map(|body| body.to_string());
+        ask(&router, method, &path, &headers, body)
+            .await
+            .expect(200)
+    };
+    let path = |secret| format!("/v1/secret/data/{}", name(1, secret));
+    for secret in [1, 2] {
+        let body = json!({"data": {"value": "value"}});
+        call(Role::KvWrite, "POST", path(secret), Some(body)).await;
+    }
+    call(Role::KvRead, "GET", path(1), None).await;
+    let configuration = json!({"a": {"_secret": name(1, 1)}, "b": {"_secret": name(1, 2)}});
+    let body = json!({"configurations": [{"id": "1", "configuration": configuration}]});
+    let answer = call(Role::Operate, "POST", AGES.to_owned(), Some(body)).await;
+    let [read, unread] = [0, 1].map(|index| answer["secrets"][index]["reads"].clone());
+    assert_eq!(read["actor"], "first-kv-read", "{answer}");
+    assert_eq!(read["genuine"], true);
+    assert_eq!(unread["last"], json!(null));
+    assert!(unread["since"].is_string());
+    assert_eq!(answer["counts"]["never_read"], 1);
 }
 
 /// A sink that records, until it fails.

@@ -70,11 +70,11 @@ fn full(path: &str) -> Value {
         }),
         "/api/v1/ages" => json!({
             "configurations": rows, "older_than_seconds": 0, "expiring_within_seconds": 0,
-            "workspaces": [id],
+            "never_read": false, "reads": true, "workspaces": [id],
         }),
         "/api/v1/affected" => json!({
             "configurations": rows, "since": "2001-01-01T00:00:00Z",
-            "until": "2099-01-01T00:00:00Z", "in_store": true, "workspaces": [id],
+            "until": "2099-01-01T00:00:00Z", "in_store": true, "reads": true, "workspaces": [id],
         }),
         "/api/v1/restore" => {
             json!({"configurations": rows, "dry_run": true, "workspaces": [id]})

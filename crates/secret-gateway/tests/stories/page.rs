@@ -144,14 +144,23 @@ once(() => !at("secrets").hidden && !at("collect").hidden, () => {
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_lists_ages_and_collects_on_the_page() {
+    use secret_persistence::database::KeyRingFile;
     use sqlx::Connection as _;
 
     let folder = tempfile::tempdir().unwrap();
     let token = everything(folder.path());
     let rows = [(HOSTILE, json!({"password": {"_secret": name(1, 1)}}))];
     let file = configurations(folder.path(), &rows);
-    let owner = [("SECRETS_OWNER", "prod".to_owned())];
-    let gateway = Program::start_with(folder.path(), &["--configurations-file", &file], &owner);
+    let ring = folder.path().join("ledger-ring");
+    KeyRingFile::create(&ring, "1".parse().unwrap()).unwrap();
+    let ledger = format!("sqlite://{}", folder.path().join("ledger.db").display());
+    let variables = [
+        ("SECRETS_OWNER", "prod".to_owned()),
+        ("SECRETS_LEDGER", ledger),
+        ("LEDGER_SECRETS_KEYRING_FILE", ring.display().to_string()),
+    ];
+    let flags = ["--configurations-file", &file];
+    let gateway = Program::start_with(folder.path(), &flags, &variables);
     let client = reqwest::Client::new();
     let url = |secret| format!("{}/v1/secret/data/{}", gateway.base, name(1, secret));
     for secret in [1, 2] {
@@ -159,6 +168,8 @@ async fn an_operator_lists_ages_and_collects_on_the_page() {
         let sent = client.post(url(secret)).header("x-vault-token", &token);
         assert_eq!(sent.body(body).send().await.unwrap().status(), 200);
     }
+    let read = client.get(url(1)).header("x-vault-token", &token);
+    assert_eq!(read.send().await.unwrap().status(), 200);
     // Both are of long ago, and one of them has expired.
     let database = folder.path().join("data").join("secrets.db");
     let database = format!("sqlite://{}", database.display());
@@ -190,6 +201,12 @@ async fn an_operator_lists_ages_and_collects_on_the_page() {
     // Nothing goes without a tick.
     assert!(dom.contains(r#"data-asked="true""#), "{dom}");
     assert!(dom.contains("2001-09-09T01:46:40Z"), "{dom}");
+    // Who read it last: the caller of the only read.
+    let read = dom.split(r#"data-name="Last read">"#).nth(1).unwrap();
+    assert!(
+        read.split('<').next().unwrap().contains("Z, everything"),
+        "{dom}"
+    );
     assert!(
         dom.contains("1 expired") && dom.contains("1 deleted"),
         "{dom}"

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 use tower::ServiceExt as _;
 
-use crate::world::{Answer, Faulty, World, configurations, name, specification, workspace};
+use crate::world::{Answer, Faulty, Known, World, configurations, name, specification, workspace};
 
 /// The kinds that were seen, of both APIs.
 #[derive(Default)]
@@ -342,6 +342,12 @@ async fn gateway(seen: &mut Seen) {
     );
     let path = format!("/v1/secret/data/{}", name(1, 1));
     seen.error(audited.call("GET", &path, None).await, 503, "audit_failed");
+    let failing = Error::new(ErrorKind::Unavailable, "it is down");
+    let knowing = World::knowing(Arc::new(Known(Err(failing)))).await;
+    let row = json!({"id": "1", "configuration": {"password": {"_secret": name(1, 1)}}});
+    let body = Some(json!({"configurations": [row]}));
+    let unknown = knowing.call("POST", "/api/v1/ages", body).await;
+    seen.problem(unknown, 503, "ledger_unavailable");
 
     let settings = [("concurrency", "1"), ("request-timeout-seconds", "1")];
     let world = Arc::new(World::over(Arc::default(), folder(), &settings).await);

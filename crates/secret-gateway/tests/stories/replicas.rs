@@ -31,6 +31,7 @@ impl Replica {
             mirrored: false,
             migration: None,
             configurations: None,
+            history: None,
             collecting: None,
             authenticator: Authenticator::new(TokenFile::new(folder.join("tokens.json")), None),
             outbox: Arc::new(

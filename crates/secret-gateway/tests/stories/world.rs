@@ -1,5 +1,6 @@
 //! A gateway in a folder of its own, and somebody to call it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use secret_gateway::{
 };
 use secret_persistence::{
     Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Environment, Error, ErrorKind,
-    Identity, ListOptions, ManagedCoordinate, Memory, Operation, Owner, Page, Read, Result,
-    SecretPersistence, SecretValue, Stores, Write, Written,
+    Identity, LastReads, ListOptions, ManagedCoordinate, Memory, Operation, Owner, Page, Read,
+    ReadHistory, Result, SecretPersistence, SecretValue, Stores, Write, Written,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -104,12 +105,28 @@ impl World {
         Self::of(store, folder, settings, |stores| stores).await
     }
 
+    /// A gateway that knows who read which secret.
+    pub(crate) async fn knowing(history: Arc<dyn ReadHistory>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::made(Arc::default(), folder, &[], |stores| stores, Some(history)).await
+    }
+
     /// A gateway whose default store is among others.
     pub(crate) async fn of(
         store: Arc<Faulty>,
         folder: tempfile::TempDir,
         settings: &[(&str, &str)],
         among: impl FnOnce(Stores) -> Stores,
+    ) -> Self {
+        Self::made(store, folder, settings, among, None).await
+    }
+
+    async fn made(
+        store: Arc<Faulty>,
+        folder: tempfile::TempDir,
+        settings: &[(&str, &str)],
+        among: impl FnOnce(Stores) -> Stores,
+        history: Option<Arc<dyn ReadHistory>>,
     ) -> Self {
         let settings = texts(folder.path(), settings).parse().unwrap();
         let nothing = Environment::empty();
@@ -133,6 +150,7 @@ impl World {
             mirrored: false,
             migration: None,
             configurations,
+            history,
             collecting: Some(collecting),
             authenticator: Authenticator::new(
                 TokenFile::new(folder.path().join("tokens.json")),
@@ -207,6 +225,16 @@ impl World {
         body: Option<String>,
     ) -> Answer {
         ask(&self.router, method, path, headers, body).await
+    }
+}
+
+/// A ledger that has one answer.
+pub(crate) struct Known(pub(crate) Result<LastReads>);
+
+#[async_trait]
+impl ReadHistory for Known {
+    async fn last_reads(&self, _: &BTreeSet<Coordinate>) -> Result<LastReads> {
+        self.0.clone()
     }
 }
 

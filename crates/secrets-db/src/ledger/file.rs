@@ -1,7 +1,7 @@
 //! A ledger in a folder of JSON lines: each chain has files of its own, so that processes do not
 //! share one, and whole files can be archived and pruned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::line::Stored;
-use super::table::{Append, Examine};
+use super::table::{Append, Examine, RETURNED};
 
 /// After this time, the next line begins a new file, so that old lines can be pruned although their
 /// process still writes.
@@ -109,6 +109,7 @@ impl Current {
 }
 
 /// Reads and prunes a folder.
+#[derive(Clone)]
 pub(super) struct Examiner {
     folder: PathBuf,
 }
@@ -202,6 +203,30 @@ impl Examiner {
         Ok(unfinished)
     }
 
+    /// Reads every file once, and keeps one line for each name, the marks and the oldest line.
+    fn history_of(&self, names: Vec<String>) -> io::Result<Vec<Stored>> {
+        let mut last: HashMap<String, Option<Stored>> =
+            names.into_iter().map(|name| (name, None)).collect();
+        let (mut found, mut oldest): (Vec<Stored>, Option<Stored>) = (Vec::new(), None);
+        self.read(&mut |line| {
+            if line.coordinate.is_empty() {
+                found.push(line);
+                return;
+            }
+            if oldest.as_ref().is_none_or(|oldest| line.at < oldest.at) {
+                oldest = Some(line.clone());
+            }
+            if let Some(last) = last.get_mut(&line.coordinate)
+                && last.as_ref().is_none_or(|last| line.at >= last.at)
+                && RETURNED.iter().all(|part| line.text.contains(part))
+            {
+                *last = Some(line);
+            }
+        })?;
+        found.extend(last.into_values().flatten().chain(oldest));
+        Ok(found)
+    }
+
     fn remove(&self, mark: &Stored) -> io::Result<()> {
         let chains = self.chains()?;
         let files = chains
@@ -251,6 +276,20 @@ impl Examine for Examiner {
             (one.at, &one.writer, one.sequence).cmp(&(other.at, &other.writer, other.sequence))
         });
         found.into_iter().for_each(each);
+        Ok(())
+    }
+
+    async fn history(&self, names: &[&str], each: &mut (dyn FnMut(Stored) + Send)) -> Result<()> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let ours = self.clone();
+        // A service asks too, and its other calls go on.
+        let found = spawn_blocking(move || ours.history_of(names))
+            .await
+            .map_err(|_| ended())?;
+        found
+            .map_err(|error| failed(&self.folder, error))?
+            .into_iter()
+            .for_each(each);
         Ok(())
     }
 
@@ -331,6 +370,6 @@ fn failed(folder: &Path, error: io::Error) -> Error {
 fn ended() -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        "the write of the ledger ended midway",
+        "the work on the ledger ended midway",
     )
 }

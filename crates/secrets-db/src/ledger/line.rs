@@ -77,7 +77,7 @@ pub struct LedgerLine {
 pub struct PrunedLines {
     /// How many.
     pub lines: i64,
-    /// The time of the last one.
+    /// The latest time of them.
     pub last: Timestamp,
 }
 

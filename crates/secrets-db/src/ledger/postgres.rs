@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::LedgerQuery;
 use super::line::Stored;
-use super::table::{Append, Examine, Sql, impl_examine, pruned_meanwhile, stored};
+use super::table::{Append, Examine, RETURNED, Sql, impl_examine, pruned_meanwhile, stored};
 use crate::error::{POSTGRES, from_sqlx};
 use crate::naming::TableName;
 use crate::postgres_options::PostgresOptions;
@@ -106,17 +106,40 @@ impl Append for Appender {
 pub(super) struct Examiner {
     connection: Mutex<PgConnection>,
     sql: Sql,
+    history: String,
 }
 
 impl Examiner {
     pub(super) async fn open(options: &PostgresOptions, table: &TableName) -> Result<Self> {
         let driver = options.to_driver("secret-ledger");
         let connection = PgConnection::connect_with(&driver).await.map_err(failed)?;
+        let sql = Sql::new(table);
         Ok(Self {
             connection: Mutex::new(connection),
-            sql: Sql::new(table),
+            history: history(table, &sql),
+            sql,
         })
     }
+}
+
+/// One look into the index for each name, and one statement for all.
+fn history(table: &TableName, sql: &Sql) -> String {
+    let [read, ok] = RETURNED;
+    format!(
+        "SELECT newest.* FROM UNNEST($1::TEXT[]) AS wanted (name)
+         CROSS JOIN LATERAL (
+             SELECT writer, sequence, at, coordinate, line FROM {}
+             WHERE coordinate = wanted.name
+             AND strpos(line, '{read}') > 0 AND strpos(line, '{ok}') > 0
+             ORDER BY at DESC LIMIT 1
+         ) AS newest {}",
+        table.quoted(),
+        sql.beginning
+    )
+}
+
+fn bound<'n>(names: &[&'n str]) -> Vec<&'n str> {
+    names.to_vec()
 }
 
 impl_examine!(Examiner, failed);

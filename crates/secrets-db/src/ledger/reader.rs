@@ -12,8 +12,8 @@ use super::{Checkpoint, LedgerConfig, LedgerQuery};
 
 /// Reads, checks and prunes a ledger.
 pub struct LedgerReader {
-    place: Box<dyn Examine>,
-    keys: Keys,
+    pub(super) place: Box<dyn Examine>,
+    pub(super) keys: Keys,
     name: Arc<str>,
 }
 
@@ -190,7 +190,7 @@ impl LedgerReader {
         .with_hint("ledger verify lists them"))
     }
 
-    fn named(&self, error: Error) -> Error {
+    pub(super) fn named(&self, error: Error) -> Error {
         error.with_store(&*self.name)
     }
 }
@@ -211,8 +211,10 @@ struct Cuts<'a> {
 struct Cut {
     /// The last line to remove.
     head: Head,
-    /// The time of that line.
+    /// The latest time of the lines up to that one.
     last: Timestamp,
+    /// The same of those in `pending` too.
+    seen: Timestamp,
     /// How many lines were pruned earlier, and are to be pruned now.
     earlier: i64,
     lines: i64,
@@ -242,6 +244,7 @@ impl Cuts<'_> {
                     digest: String::new(),
                 },
                 last: line.at,
+                seen: line.at,
                 earlier: 0,
                 lines: 0,
                 marks: 0,
@@ -255,6 +258,7 @@ impl Cuts<'_> {
         if let Some(pruned) = &line.pruned {
             cut.earlier = pruned.lines;
             cut.marks = 1;
+            cut.seen = pruned.last;
             return;
         }
         cut.is_complete |= line.at.unix_seconds() >= self.before;
@@ -262,11 +266,12 @@ impl Cuts<'_> {
             return;
         }
         cut.pending += 1;
+        cut.seen = cut.seen.max(line.at);
         if stored.separable {
             cut.lines += std::mem::take(&mut cut.pending);
             cut.head.sequence = line.sequence;
             cut.head.digest = digest;
-            cut.last = line.at;
+            cut.last = cut.seen;
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::LedgerQuery;
 use super::line::Stored;
-use super::table::{Append, Examine, Sql, impl_examine, pruned_meanwhile, stored};
+use super::table::{Append, Examine, RETURNED, Sql, impl_examine, pruned_meanwhile, stored};
 use crate::error::{SQLITE, from_sqlx};
 use crate::naming::TableName;
 use crate::sqlite::create_private;
@@ -100,6 +100,7 @@ impl Append for Appender {
 pub(super) struct Examiner {
     connection: Mutex<SqliteConnection>,
     sql: Sql,
+    history: String,
 }
 
 impl Examiner {
@@ -108,11 +109,32 @@ impl Examiner {
             let message = format!("the file {} does not exist", path.display());
             return Err(Error::new(ErrorKind::InvalidConfig, message).with_hint("check the path"));
         }
+        let sql = Sql::new(table);
         Ok(Self {
             connection: Mutex::new(connect(path, busy).await?),
-            sql: Sql::new(table),
+            history: history(table, &sql),
+            sql,
         })
     }
+}
+
+/// One look into the index for each name, and one statement for all.
+fn history(table: &TableName, sql: &Sql) -> String {
+    let ([read, ok], name) = (RETURNED, table.quoted());
+    format!(
+        "SELECT line.writer, line.sequence, line.at, line.coordinate, line.line
+         FROM json_each($1) AS wanted JOIN {name} AS line ON line.rowid = (
+             SELECT rowid FROM {name}
+             WHERE coordinate = wanted.value
+             AND instr(line, '{read}') > 0 AND instr(line, '{ok}') > 0
+             ORDER BY at DESC LIMIT 1
+         ) {}",
+        sql.beginning
+    )
+}
+
+fn bound(names: &[&str]) -> String {
+    serde_json::json!(names).to_string()
 }
 
 impl_examine!(Examiner, failed);
@@ -126,4 +148,40 @@ async fn begin_alone(
 
 fn failed(error: sqlx::Error) -> Error {
     from_sqlx("sqlite", SQLITE, &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::*;
+
+    /// A page of configurations has thousands of names, and a ledger millions of lines.
+    #[tokio::test]
+    async fn each_name_is_one_look_into_the_index() {
+        let table: TableName = "secret_ledger".parse().unwrap();
+        let sql = Sql::new(&table);
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.create.as_str()))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN {}", history(&table, &sql));
+        let rows = sqlx::query(AssertSqlSafe(explain))
+            .bind(bound(&["a", "b"]))
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let steps: Vec<String> = rows
+            .iter()
+            .map(|row| row.try_get("detail").unwrap())
+            .collect();
+        let looks = |what: &str| steps.iter().filter(|step| step.contains(what)).count();
+        // Each name, and the marks of prunes.
+        let by_name = "USING INDEX secret_ledger_coordinate (coordinate=?)";
+        assert_eq!(looks(by_name), 2, "{steps:?}");
+        // The oldest line.
+        assert_eq!(looks("USING INDEX secret_ledger_at"), 1, "{steps:?}");
+        assert_eq!(looks("TEMP B-TREE"), 0, "nothing is sorted: {steps:?}");
+    }
 }

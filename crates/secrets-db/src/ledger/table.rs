@@ -32,6 +32,10 @@ pub(super) trait Examine: Send + Sync {
         each: &mut (dyn FnMut(Stored) + Send),
     ) -> Result<()>;
 
+    /// In any order, as they were at one moment: for each name the last line that says it was read, the
+    /// mark of every prune, and the oldest line.
+    async fn history(&self, names: &[&str], each: &mut (dyn FnMut(Stored) + Send)) -> Result<()>;
+
     /// Waits until no other prune is under way, and keeps others waiting while the result lives. Of a
     /// table nobody waits: there `prune` finds out.
     async fn alone(&self) -> Result<Option<std::fs::File>> {
@@ -85,6 +89,9 @@ fn not_built_in() -> Error {
     invalid("this engine is not built in").with_hint("add the feature `postgres` or `sqlite`")
 }
 
+/// What the text of a line has whose read returned a value. Within a string, its quotes would be escaped.
+pub(super) const RETURNED: [&str; 2] = [",\"operation\":\"read\",", ",\"outcome\":\"ok\","];
+
 /// The statements.
 #[derive(Clone, Debug)]
 pub(super) struct Sql {
@@ -98,6 +105,8 @@ pub(super) struct Sql {
     pub(super) prune: String,
     /// Adds a mark.
     pub(super) mark: String,
+    /// The end of `history`, after the statement for the names, which differs: marks, and the oldest line.
+    pub(super) beginning: String,
 }
 
 impl Sql {
@@ -115,7 +124,7 @@ impl Sql {
                     PRIMARY KEY (writer, sequence)
                 );
                 CREATE INDEX IF NOT EXISTS {} ON {name} (at);
-                CREATE INDEX IF NOT EXISTS {} ON {name} (coordinate);",
+                CREATE INDEX IF NOT EXISTS {} ON {name} (coordinate, at);",
                 index("at"),
                 index("coordinate"),
             ),
@@ -139,6 +148,14 @@ impl Sql {
             mark: format!(
                 "INSERT INTO {name} (writer, sequence, at, coordinate, line)
                  VALUES ($1, $2, $3, $4, $5)"
+            ),
+            beginning: format!(
+                "UNION ALL
+                 SELECT writer, sequence, at, coordinate, line FROM {name} WHERE coordinate = ''
+                 UNION ALL
+                 SELECT writer, sequence, at, coordinate, line FROM (
+                     SELECT * FROM {name} ORDER BY at LIMIT 1
+                 ) AS oldest"
             ),
         }
     }
@@ -172,8 +189,8 @@ pub(super) fn pruned_meanwhile() -> Error {
     .with_hint("run it again; let only one process prune a ledger")
 }
 
-/// Implements `Examine` for a type with the fields `connection` and `sql`, in a module with a
-/// `begin_alone`. The statements are the same, but sqlx's two databases have no common trait to write them once.
+/// Implements `Examine` for a type with the fields `connection`, `sql` and `history`, in a module with
+/// `begin_alone` and `bound`. The statements are the same, but sqlx's two databases have no common trait to write them once.
 macro_rules! impl_examine {
     ($examiner:ty, $failed:path) => {
         #[async_trait]
@@ -205,6 +222,21 @@ macro_rules! impl_examine {
                         .bind(wanted.as_str()),
                 };
                 let mut rows = statement.fetch(&mut *connection);
+                while let Some(row) = rows.try_next().await.map_err($failed)? {
+                    each(stored(&row).map_err($failed)?);
+                }
+                Ok(())
+            }
+
+            async fn history(
+                &self,
+                names: &[&str],
+                each: &mut (dyn FnMut(Stored) + Send),
+            ) -> Result<()> {
+                let mut connection = self.connection.lock().await;
+                let mut rows = sqlx::query(AssertSqlSafe(self.history.as_str()))
+                    .bind(bound(names))
+                    .fetch(&mut *connection);
                 while let Some(row) = rows.try_next().await.map_err($failed)? {
                     each(stored(&row).map_err($failed)?);
                 }

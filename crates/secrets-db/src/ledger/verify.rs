@@ -265,7 +265,7 @@ impl<'a> Verifier<'a> {
 }
 
 /// Whether the columns of a line are what the line says.
-fn agrees(stored: &Stored, line: &LedgerLine) -> bool {
+pub(super) fn agrees(stored: &Stored, line: &LedgerLine) -> bool {
     line.writer == stored.writer
         && line.sequence == stored.sequence
         && line.at.unix_seconds() == stored.at

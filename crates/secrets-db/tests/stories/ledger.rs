@@ -1,5 +1,6 @@
 //! The read ledger: what is done to it is found, and nothing is handed out without its line.
 
+mod history;
 mod killed;
 mod prune;
 mod tampering;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use secret_persistence_core::connector::Pointer;
 use secret_persistence_core::{
-    DeleteOptions, ErrorKind, Memory, SecretPersistenceExt, SecretValue, StorageId, Timestamp,
-    Write,
+    Actor, DeleteOptions, Error, ErrorKind, LastRead, LastReads, Memory, SecretPersistenceExt,
+    SecretValue, StorageId, Timestamp, Write,
 };
 use serde_json::json;
 use uuid::Uuid;
 
 use self::counting::Counting;
+use self::knowing::Knowing;
 use super::world::{World, name, pointer, remove, value};
 use crate::{
     ConfigRow, Inventory, InventoryReport, MemoryConfigs, MigrateErrorKind, MigrateOptions,
@@ -257,6 +258,160 @@ async fn a_store_that_answers_nothing_ends_the_run_and_one_failure_does_not() {
 }
 
 #[tokio::test]
+async fn who_read_a_secret_last_is_asked_once_a_page_and_told_at_every_place() {
+    let world = World::with(4, 2).await;
+    let other = Pointer::new(name(1).into()).with_storage_id(StorageId::parse("other").ok());
+    let row = json!({
+        "again": pointer(1), "elsewhere": other.to_value(), "external": {"_secret": "theirs/password"},
+    });
+    world.row(20, row);
+    world.row(21, json!({ "torn": { "_secret": 1 } }));
+    let mut known = LastReads::default();
+    known.since = Some(at(1000));
+    let maria = Some(Actor::new("maria"));
+    let read = LastRead::new(at(2000), maria.clone(), true);
+    known.reads.insert(name(1).into(), read);
+    let forged = LastRead::new(at(3000), maria, false);
+    known.reads.insert(name(2).into(), forged);
+    for (rows, pages) in [(500, 1), (1, 3)] {
+        let history = Arc::new(Knowing::of(Ok(known.clone())));
+        let inventory = of(&world)
+            .with_history(history.clone())
+            .with_options(page(rows));
+        let (secrets, report) = listed(&inventory).await;
+        // The row without a name has nothing to ask about.
+        assert_eq!(history.asked().len(), pages, "{rows} rows");
+        let mut told: Vec<_> = secrets
+            .iter()
+            .map(|secret| {
+                let reads = secret.reads.clone().unwrap();
+                let number = |time: Option<Timestamp>| time.map(Timestamp::unix_seconds);
+                (
+                    secret.place.as_str(),
+                    number(reads.last_read),
+                    reads.last_read_genuine,
+                    number(reads.reads_since),
+                    reads.is_unread(),
+                )
+            })
+            .collect();
+        told.sort_unstable();
+        let since = Some(1000);
+        assert_eq!(
+            told,
+            [
+                ("/again", Some(2000), Some(true), since, false),
+                // A name has one value for ever, in whichever storage.
+                ("/elsewhere", Some(2000), Some(true), since, false),
+                ("/external", None, None, since, true),
+                ("/nested/0/key", None, None, since, true),
+                ("/nested/0/key", Some(3000), Some(false), since, false),
+                ("/password", None, None, since, true),
+                ("/password", Some(2000), Some(true), since, false),
+                ("/torn", None, None, None, false),
+            ]
+        );
+        assert_eq!(
+            (report.never_read, report.not_genuine, report.reads_since),
+            (Some(3), Some(1), Some(at(1000)))
+        );
+        let of_first = secrets.iter().find(|secret| secret.place == "/again");
+        let reads = of_first.unwrap().reads.as_ref().unwrap();
+        assert_eq!(reads.last_reader.as_deref(), Some("maria"));
+        // What is not genuine is no answer.
+        assert!(!report.is_complete());
+    }
+
+    let history = Arc::new(Knowing::of(Ok(known.clone())));
+    let mut filter = SecretFilter::default();
+    filter.never_read = true;
+    let inventory = of(&world).with_history(history).with_filter(filter.clone());
+    let (secrets, report) = listed(&inventory).await;
+    let mut places: Vec<&str> = secrets.iter().map(|secret| &*secret.place).collect();
+    places.sort_unstable();
+    // What nobody knows leaves no secret out.
+    assert_eq!(places, ["/external", "/nested/0/key", "/password", "/torn"]);
+    assert_eq!((report.listed, report.never_read), (4, Some(3)));
+
+    // A ledger that does not know its own beginning proves nothing.
+    known.since = None;
+    let history = Arc::new(Knowing::of(Ok(known)));
+    let (secrets, report) = listed(&of(&world).with_history(history)).await;
+    assert_eq!((report.never_read, report.reads_since), (Some(0), None));
+    let unread = secrets
+        .iter()
+        .filter(|secret| secret.reads.as_ref().unwrap().is_unread());
+    assert_eq!(unread.count(), 0);
+}
+
+#[tokio::test]
+async fn without_a_history_nothing_is_said_about_reads() {
+    let world = World::with(2, 2).await;
+    let (secrets, report) = listed(&of(&world)).await;
+    for shown in [json!(secrets[0]), json!(report)] {
+        let text = shown.to_string();
+        assert!(
+            !text.contains("read\"") && !text.contains("reads_since"),
+            "{text}"
+        );
+    }
+    assert_eq!(secrets[0].reads, None);
+    let history = Arc::new(Knowing::of(Ok(LastReads::default())));
+    let (secrets, report) = listed(&of(&world).with_history(history)).await;
+    let shown = json!(secrets[0]);
+    for member in [
+        "last_read",
+        "last_reader",
+        "last_read_genuine",
+        "reads_since",
+    ] {
+        assert_eq!(shown[member], json!(null), "{shown}");
+        assert!(shown.as_object().unwrap().contains_key(member), "{shown}");
+    }
+    assert_eq!(json!(report)["never_read"], 0);
+}
+
+/// Otherwise a ledger that is down would look like secrets that nobody reads.
+#[tokio::test]
+async fn a_history_that_fails_ends_the_run() {
+    let world = World::with(2, 2).await;
+    let failing = Knowing::of(Err(Error::new(ErrorKind::Unavailable, "it is down")));
+    let inventory = of(&world).with_history(Arc::new(failing));
+    let error = inventory
+        .run(&mut |_| ControlFlow::Continue(()))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), MigrateErrorKind::ReadHistory);
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.to_string().contains("it is down"));
+}
+
+#[tokio::test]
+async fn names_of_other_workspaces_are_not_asked_about() {
+    let store = Arc::new(Memory::new());
+    let row = |id: &str, base_id: u128| {
+        let named = format!(
+            "airbyte_workspace_{}_secret_{}_v1",
+            Uuid::from_u128(base_id),
+            Uuid::from_u128(9)
+        );
+        ConfigRow::new(id, json!({ "key": { "_secret": named } }))
+            .with_scope(None, Some(Uuid::from_u128(base_id)))
+    };
+    let configs = MemoryConfigs::new("configs", vec![row("ours", 7), row("theirs", 8)]).unwrap();
+    let mut filter = SecretFilter::default();
+    filter.workspaces.insert(Uuid::from_u128(7));
+    let history = Arc::new(Knowing::of(Ok(LastReads::default())));
+    let inventory = Inventory::new(store)
+        .with_configs(Arc::new(configs))
+        .with_filter(filter)
+        .with_history(history.clone());
+    listed(&inventory).await;
+    let asked = history.asked();
+    assert_eq!((asked.len(), asked[0].len()), (1, 1), "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_reader_that_breaks_stops_the_run() {
     let world = World::with(40, 2).await;
     let mut seen = 0;
@@ -272,6 +427,41 @@ async fn a_reader_that_breaks_stops_the_run() {
         (seen, report.stopped, report.is_complete()),
         (1, true, false)
     );
+}
+
+mod knowing {
+    //! A history that has one answer, and notes the questions.
+    use std::collections::BTreeSet;
+
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use secret_persistence_core::{Coordinate, LastReads, ReadHistory, Result};
+
+    pub(super) struct Knowing {
+        answer: Result<LastReads>,
+        asked: Mutex<Vec<BTreeSet<Coordinate>>>,
+    }
+
+    impl Knowing {
+        pub(super) fn of(answer: Result<LastReads>) -> Self {
+            Self {
+                answer,
+                asked: Mutex::default(),
+            }
+        }
+
+        pub(super) fn asked(&self) -> Vec<BTreeSet<Coordinate>> {
+            self.asked.lock().clone()
+        }
+    }
+
+    #[async_trait]
+    impl ReadHistory for Knowing {
+        async fn last_reads(&self, names: &BTreeSet<Coordinate>) -> Result<LastReads> {
+            self.asked.lock().push(names.clone());
+            self.answer.clone()
+        }
+    }
 }
 
 mod counting {

@@ -19,6 +19,11 @@ pub(crate) struct AgesArgs {
     /// List only secrets that expire within this time, or have expired: 12h, 14d.
     #[arg(long, value_name = "DURATION", value_parser = span, help_heading = "Which secrets")]
     pub(crate) expiring_within: Option<Duration>,
+    /// List only secrets of which --ledger knows no read: what nobody seems to need.
+    #[arg(long, requires = "ledger", help_heading = "Which secrets")]
+    pub(crate) never_read: bool,
+    #[command(flatten)]
+    pub(crate) history: HistoryArgs,
 }
 
 /// `affected`.
@@ -37,6 +42,8 @@ pub(crate) struct AffectedArgs {
     /// Leave out secrets in other storages: what leaked is --store.
     #[arg(long, help_heading = "Which secrets")]
     pub(crate) in_store: bool,
+    #[command(flatten)]
+    pub(crate) history: HistoryArgs,
 }
 
 /// `restore`.
@@ -47,6 +54,15 @@ pub(crate) struct RestoreArgs {
     /// Report what would be restored; change nothing.
     #[arg(long, help_heading = "Run")]
     pub(crate) dry_run: bool,
+}
+
+/// What knows who read a secret.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HistoryArgs {
+    /// Say of each secret when it was last read and by whom, from this read ledger, given as in
+    /// SECRETS_LEDGER. Without it, nothing is said about reads.
+    #[arg(long, value_name = "URL", help_heading = "Stores")]
+    pub(crate) ledger: Option<String>,
 }
 
 /// What all of them have.

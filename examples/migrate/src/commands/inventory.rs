@@ -4,12 +4,14 @@
 mod list;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use secret_persistence::Environment;
 use secret_persistence_core::Timestamp;
 use secret_persistence_migrate::{Access, Inventory, InventoryReport, SecretFilter};
 
 use self::list::List;
+use super::ledger;
 use super::moving::paced;
 use crate::cli::{AffectedArgs, AgesArgs, InventoryArgs, RestoreArgs};
 use crate::configs;
@@ -30,7 +32,9 @@ pub(crate) async fn ages(
     let mut filter = SecretFilter::default();
     filter.created_until = args.older_than.map(|age| now.saturating_sub(age));
     filter.expires_until = args.expiring_within.map(|span| now.saturating_add(span));
-    run("ages", &args.of, filter, false, environment, output).await
+    filter.never_read = args.never_read;
+    let ask = Ask::new("ages", filter).with_ledger(args.history.ledger);
+    run(ask, &args.of, environment, output).await
 }
 
 /// `affected`.
@@ -48,7 +52,8 @@ pub(crate) async fn affected(
     {
         return Err(Failure::input("--since is after --until"));
     }
-    run("affected", &args.of, filter, false, environment, output).await
+    let ask = Ask::new("affected", filter).with_ledger(args.history.ledger);
+    run(ask, &args.of, environment, output).await
 }
 
 /// `restore`.
@@ -59,22 +64,56 @@ pub(crate) async fn restore(
 ) -> Result<Status> {
     let mut filter = SecretFilter::default();
     filter.not_present = true;
-    let restores = !args.dry_run;
-    run("restore", &args.of, filter, restores, environment, output).await
+    let mut ask = Ask::new("restore", filter);
+    ask.restores = !args.dry_run;
+    run(ask, &args.of, environment, output).await
+}
+
+/// What a command asks for.
+struct Ask {
+    command: &'static str,
+    filter: SecretFilter,
+    restores: bool,
+    /// The address of the ledger that knows who read what.
+    ledger: Option<String>,
+}
+
+impl Ask {
+    fn new(command: &'static str, filter: SecretFilter) -> Self {
+        Self {
+            command,
+            filter,
+            restores: false,
+            ledger: None,
+        }
+    }
+
+    fn with_ledger(mut self, ledger: Option<String>) -> Self {
+        self.ledger = ledger;
+        self
+    }
 }
 
 async fn run(
-    command: &'static str,
+    ask: Ask,
     args: &InventoryArgs,
-    mut filter: SecretFilter,
-    restores: bool,
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
+    let Ask {
+        command,
+        mut filter,
+        restores,
+        ledger,
+    } = ask;
     filter.workspaces = args.workspaces.iter().copied().collect();
     let store = Described::read(args.at.place(), Role::Store, environment)?;
     let sources = configs::open(&args.configs.sources, environment, Access::ReadOnly).await?;
     let references = configs::references(args.configs.references.as_deref(), environment).await?;
+    let history = match &ledger {
+        Some(ledger) => Some(ledger::open(ledger, environment).await?),
+        None => None,
+    };
     let store = store.open(args.pace.rate, IfMissing::Refuse).await?;
     let mut inventory = Inventory::new(store.store)
         .with_filter(filter)
@@ -90,7 +129,11 @@ async fn run(
     for source in sources {
         inventory = inventory.with_configs(source);
     }
-    let mut list = List::begin(command, args.format, output)?;
+    let has_history = history.is_some();
+    if let Some(history) = history {
+        inventory = inventory.with_history(Arc::new(history));
+    }
+    let mut list = List::begin(command, args.format, has_history, output)?;
     let mut unwritten = None;
     let report = inventory
         .run(&mut |secret| match list.add(secret) {
@@ -150,10 +193,19 @@ fn summary(command: &str, report: &InventoryReport) -> String {
         (report.restored, "restored"),
         (report.undescribed, "undescribed"),
         (report.unreadable, "unreadable"),
+        (
+            report.not_genuine.unwrap_or_default(),
+            "with a last read that is not genuine (ledger verify says more)",
+        ),
     ] {
         if count > 0 {
             text += &format!(", {count} {name}");
         }
+    }
+    if let (Some(unread), Some(since)) = (report.never_read, report.reads_since) {
+        text += &format!(", {unread} not read since {since}, from when on the ledger knows");
+    } else if report.never_read.is_some() {
+        text += "; the ledger does not say from when on it knows every read";
     }
     if command == "restore" && report.missing > 0 {
         text +=

@@ -10,7 +10,7 @@ use secret_persistence::database::{
 use secret_persistence::{Coordinate, Environment, StoreUrl, Timestamp};
 use serde_json::{Value, json};
 
-use crate::cli::{LedgerArgs, LedgerCommand, LedgerPlace, QueryArgs};
+use crate::cli::{LedgerArgs, LedgerCommand, QueryArgs};
 use crate::output::Output;
 use crate::role::Role;
 use crate::status::{Failure, Result, Status};
@@ -23,20 +23,20 @@ pub(crate) async fn run(
 ) -> Result<Status> {
     match args.command {
         LedgerCommand::Verify(args) => {
-            let reader = open(&args.at, environment).await?;
+            let reader = open(&args.at.ledger, environment).await?;
             let checkpoints = read_checkpoints(&reader, &args.checkpoints)?;
             let verified = reader.verify(&checkpoints).await?;
             Ok(report(&verified, checkpoints.len(), output))
         }
         LedgerCommand::Query(args) => query(args, environment, output).await,
         LedgerCommand::Checkpoint(args) => {
-            let reader = open(&args.at, environment).await?;
+            let reader = open(&args.at.ledger, environment).await?;
             let checkpoints = read_checkpoints(&reader, &args.checkpoints)?;
             let checkpoint = reader.checkpoint(&checkpoints).await?;
             write(&checkpoint, args.output, output)
         }
         LedgerCommand::Prune(args) => {
-            let reader = open(&args.at, environment).await?;
+            let reader = open(&args.at.ledger, environment).await?;
             let checkpoints = read_checkpoints(&reader, &args.checkpoints)?;
             let before = Timestamp::now().saturating_sub(args.keep);
             let pruned = reader.prune(before, &checkpoints).await?;
@@ -58,9 +58,13 @@ pub(crate) async fn run(
     }
 }
 
-async fn open(at: &LedgerPlace, environment: &Environment) -> Result<LedgerReader> {
+/// Opens the ledger of `--ledger`.
+///
+/// # Errors
+/// For wrong settings, and if it cannot be opened.
+pub(super) async fn open(ledger: &str, environment: &Environment) -> Result<LedgerReader> {
     let at_option = |error| Failure::from(error).at(Role::Ledger.option());
-    let config = StoreUrl::parse(&at.ledger)
+    let config = StoreUrl::parse(ledger)
         .and_then(|url| LEDGER_SETTINGS.from_url(&url, &Role::Ledger.variables(environment)))
         .and_then(|settings| LedgerConfig::from_settings(&settings))
         .map_err(at_option)?;
@@ -139,7 +143,7 @@ async fn query(args: QueryArgs, environment: &Environment, output: &Output) -> R
         .map(Coordinate::parse)
         .transpose();
     let coordinate = coordinate.map_err(|error| Failure::from(error).at("--coordinate"))?;
-    let reader = open(&args.at, environment).await?;
+    let reader = open(&args.at.ledger, environment).await?;
     let wanted = LedgerQuery::default()
         .with_since(args.since)
         .with_until(args.until)

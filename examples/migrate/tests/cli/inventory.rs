@@ -1,12 +1,14 @@
 //! `ages` and `affected`: which secret is how old, in every form, and never a value.
 
 use secret_persistence_core::{
-    DeleteOptions, ManagedCoordinate, SecretPersistenceExt, SecretValue, Timestamp, Write,
+    Actor, AuditEvent, AuditSink, DeleteOptions, ErrorKind, ManagedCoordinate, Operation,
+    SecretPersistenceExt, SecretValue, Timestamp, Write,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::lab::{Lab, Ran};
+use crate::ledger::Home;
 
 /// Two connectors of one workspace with two secrets each, in an encrypted store that knows times. The
 /// first secret is old, the second one expires soon, and the third one is missing.
@@ -51,6 +53,7 @@ fn run(lab: &Lab, command: &str, more: &[&str]) -> Ran {
     ];
     let mut command = lab.command(&[&fixed[..], more].concat());
     command.env("SECRETS_KEYRING_FILE", "ring");
+    command.env("LEDGER_SECRETS_KEYRING_FILE", "ledger-ring");
     Ran::from(command.output().unwrap()).never_says("canary-")
 }
 
@@ -203,6 +206,149 @@ async fn affected_lists_what_to_issue_again() {
     );
     let backwards = ["--since", "2024-01-02", "--until", "2024-01-01"];
     run(&lab, "affected", &backwards).expect(2).says("--since");
+}
+
+/// Who read what: the second secret by `maria`, in a service with a ledger; of the first one a read failed.
+async fn ledger(lab: &Lab) -> Vec<AuditEvent> {
+    let names = names(lab);
+    let event = |index: usize, operation, at| {
+        let name = names[index].clone().into();
+        let mut event = AuditEvent::new(Actor::new("maria"), operation, name);
+        event.at = Timestamp::from_unix_seconds(at).unwrap();
+        event
+    };
+    let events = vec![
+        event(1, Operation::Read, 1_700_000_000),
+        event(1, Operation::Read, 1_750_000_000),
+        event(1, Operation::Delete, 1_760_000_000),
+        event(0, Operation::Read, 1_770_000_000).with_failure(Some(ErrorKind::NotFound)),
+    ];
+    for url in ["sqlite:ledger.db", "file:ledger"] {
+        let home = Home::at(lab, url);
+        home.ledger().record(&events).await.unwrap();
+    }
+    events
+}
+
+#[tokio::test]
+async fn with_a_ledger_every_form_says_who_read_a_secret_last() {
+    const MEMBERS: [&str; 4] = [
+        "last_read",
+        "last_reader",
+        "last_read_genuine",
+        "reads_since",
+    ];
+    let lab = lab().await;
+    let events = ledger(&lab).await;
+    let (first, last) = (events[0].at.to_string(), events[1].at.to_string());
+    let folder = format!("file://{}", lab.file("ledger").display());
+    for url in ["sqlite:ledger.db", &folder] {
+        let run = |command: &str, more: &[&str]| {
+            let fixed = ["--ledger", url];
+            run(&lab, command, &[&fixed[..], more].concat()).expect(0)
+        };
+        for command in ["ages", "affected"] {
+            let object = run(command, &["--json"]).json();
+            let reads = |index: usize| MEMBERS.map(|member| &object["secrets"][index][member]);
+            let (read, maria, yes, since) =
+                (json!(last), json!("maria"), json!(true), json!(first));
+            assert_eq!(reads(1), [&read, &maria, &yes, &since]);
+            for unread in [0, 2, 3] {
+                let none = &Value::Null;
+                assert_eq!(reads(unread), [none, none, none, &since]);
+            }
+            assert_eq!(
+                (&object["never_read"], &object["reads_since"]),
+                (&json!(3), &since)
+            );
+        }
+        let unread = run("ages", &["--json", "--never-read"]);
+        assert_eq!(listed(&unread), texts(&names(&lab), &[0, 2, 3]));
+
+        // The first secret was written before the ledger began, the last one after.
+        let table = run("ages", &[]);
+        let rows: Vec<&str> = table.stdout.lines().skip(1).collect();
+        assert!(rows[0].contains(&format!("not since {first}")), "{rows:?}");
+        assert!(rows[1].contains(&format!("{last}, maria")), "{rows:?}");
+        assert!(rows[2].contains(&format!("not since {first}")), "{rows:?}");
+        assert!(rows[3].contains("  never  "), "{rows:?}");
+        table.says(&format!("3 not read since {first}"));
+
+        let csv = run("ages", &["--format", "csv"]).stdout;
+        let (head, rows) = csv.split_once('\n').unwrap();
+        let columns: Vec<&str> = head.split(',').collect();
+        let row = rows.lines().nth(1).unwrap();
+        let fields: Vec<&str> = row[1..row.len() - 1].split("\",\"").collect();
+        assert_eq!(columns.len(), fields.len());
+        for (column, field) in [
+            ("last_read", &*last),
+            ("last_reader", "maria"),
+            ("last_read_genuine", "true"),
+            ("reads_since", &*first),
+            ("detail", ""),
+        ] {
+            let at = columns.iter().position(|name| *name == column).unwrap();
+            assert_eq!(fields[at], field, "{column}");
+        }
+
+        let metrics = run("ages", &["--format", "prometheus"]).stdout;
+        let read = "secret_migrate_last_read_timestamp_seconds{";
+        let samples = metrics.lines().filter(|line| line.starts_with(read));
+        let samples: Vec<&str> = samples.collect();
+        assert_eq!(samples.len(), 1, "{metrics}");
+        assert!(samples[0].ends_with(" 1750000000"), "{metrics}");
+        assert!(metrics.contains("\nsecret_migrate_never_read_places 3\n"));
+        assert!(metrics.contains("\nsecret_migrate_reads_since_timestamp_seconds 1700000000\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_trusted_or_read_says_so() {
+    let lab = lab().await;
+    ledger(&lab).await;
+    let with = ["--ledger", "sqlite:ledger.db", "--json"];
+    let home = Home::at(&lab, "sqlite:ledger.db");
+    home.sql("UPDATE secret_ledger SET line = replace(line, 'maria', 'otto') WHERE sequence = 2")
+        .await;
+    let forged = run(&lab, "ages", &with).expect(1).json();
+    assert_eq!(forged["not_genuine"], 1);
+    assert_eq!(forged["secrets"][1]["last_read_genuine"], false);
+    let table = run(&lab, "ages", &["--ledger", "sqlite:ledger.db"]).expect(1);
+    assert!(
+        table.stdout.contains("otto (NOT GENUINE)"),
+        "{}",
+        table.stdout
+    );
+    table.says("ledger verify");
+
+    home.sql("DROP TABLE secret_ledger").await;
+    let failed = run(&lab, "ages", &with);
+    assert_ne!(failed.status, 0);
+    let error = failed.json()["error"].to_string();
+    assert!(
+        error.contains("who read") && error.contains("ledger.db"),
+        "{error}"
+    );
+    run(&lab, "ages", &["--ledger", "sqlite:nowhere.db"])
+        .expect(2)
+        .says("nowhere.db");
+    // Without a ledger, nobody knows what was never read.
+    run(&lab, "ages", &["--never-read"])
+        .expect(2)
+        .says("--ledger");
+    for form in ["table", "json-lines", "csv", "prometheus"] {
+        let silent = run(&lab, "ages", &["--format", form]).expect(0);
+        let shown = silent.stdout.to_lowercase() + &silent.stderr;
+        for word in [
+            "last_read",
+            "last read",
+            "never_read",
+            "reads_since",
+            "not read",
+        ] {
+            assert!(!shown.contains(word), "{word} in {shown}");
+        }
+    }
 }
 
 /// A list that lacks something says so, with its exit status and within the object.

@@ -19,9 +19,17 @@ pub(crate) struct Home<'a> {
 
 impl<'a> Home<'a> {
     pub(crate) fn new(lab: &'a Lab) -> Self {
+        Self::at(lab, "sqlite:ledger.db")
+    }
+
+    /// The same in another place of the lab: a scheme and a name.
+    pub(crate) fn at(lab: &'a Lab, place: &str) -> Self {
         let ring = lab.file("ledger-ring");
-        KeyRingFile::create(&ring, "1".parse().unwrap()).unwrap();
-        let url = format!("sqlite://{}", lab.file("ledger.db").display());
+        if !ring.exists() {
+            KeyRingFile::create(&ring, "1".parse().unwrap()).unwrap();
+        }
+        let (scheme, name) = place.split_once(':').unwrap();
+        let url = format!("{scheme}://{}", lab.file(name).display());
         let variable = |name: &str| {
             (name == "SECRETS_KEYRING_FILE").then(|| ring.to_str().unwrap().to_owned())
         };
@@ -32,11 +40,15 @@ impl<'a> Home<'a> {
         }
     }
 
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger::new(self.config.clone()).unwrap()
+    }
+
     /// A process that hydrates this often.
     pub(crate) async fn record(&self, times: usize) {
         let store = Memory::new();
         store.insert(NAME, SecretValue::new("cänary".to_owned()));
-        let ledger = Arc::new(Ledger::new(self.config.clone()).unwrap());
+        let ledger = Arc::new(self.ledger());
         let stores = Stores::new(Arc::new(store)).with_audit(ledger, AuditMode::Required);
         let secrets = ConnectorSecrets::new(stores, ConnectorOptions::default())
             .acting_as(&Actor::new("maria@example.com"));
@@ -59,7 +71,7 @@ impl<'a> Home<'a> {
         ran.never_says("cänary")
     }
 
-    async fn sql(&self, sql: &'static str) {
+    pub(crate) async fn sql(&self, sql: &'static str) {
         let options =
             sqlx::sqlite::SqliteConnectOptions::new().filename(self.lab.file("ledger.db"));
         let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();

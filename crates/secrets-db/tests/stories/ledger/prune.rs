@@ -122,7 +122,7 @@ async fn a_prune_of_a_folder_waits_for_another_one() {
 }
 
 /// The writer of a dropped ledger ends a moment later.
-async fn until_closed(home: &Home) {
+pub(super) async fn until_closed(home: &Home) {
     until_open(home, 1).await;
 }
 

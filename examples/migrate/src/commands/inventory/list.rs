@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Stdout, Write};
 
 use secret_persistence_core::Timestamp;
-use secret_persistence_migrate::{InventoryReport, SecretAt};
+use secret_persistence_migrate::{InventoryReport, Reads, SecretAt};
 use serde_json::json;
 
 use crate::cli::Format;
@@ -14,7 +14,11 @@ use crate::output::Output;
 use crate::status::{Failure, Result, Status};
 
 /// The name of each column of a CSV file: that of the field in JSON.
-const COLUMNS: &str = "configuration,place,base_id,coordinate,storage,standing,created,age_seconds,expires,owner,detail";
+const COLUMNS: &str =
+    "configuration,place,base_id,coordinate,storage,standing,created,age_seconds,expires,owner,";
+
+/// The columns of reads, where there is a ledger.
+const READ_COLUMNS: &str = "last_read,last_reader,last_read_genuine,reads_since,";
 
 /// The metrics, with their help.
 const CREATED: (&str, &str) = (
@@ -29,6 +33,18 @@ const PLACES: (&str, &str) = (
     "secret_migrate_places",
     "Listed places, by what is known about their secrets.",
 );
+const LAST_READ: (&str, &str) = (
+    "secret_migrate_last_read_timestamp_seconds",
+    "When the secret at this place was last read, if the ledger knows.",
+);
+const NEVER_READ: (&str, &str) = (
+    "secret_migrate_never_read_places",
+    "Listed places whose secret was not read since secret_migrate_reads_since_timestamp_seconds.",
+);
+const READS_SINCE: (&str, &str) = (
+    "secret_migrate_reads_since_timestamp_seconds",
+    "From when on the ledger knows every read.",
+);
 
 /// The list on standard output, and the names for `--list`.
 pub(super) struct List<'o> {
@@ -37,6 +53,8 @@ pub(super) struct List<'o> {
     out: BufWriter<Stdout>,
     output: &'o Output,
     listed: u64,
+    /// Whether a ledger says who read a secret.
+    has_history: bool,
 }
 
 enum Form {
@@ -44,8 +62,8 @@ enum Form {
     JsonLines,
     /// The one object of `--json`.
     JsonObject,
-    /// The samples of a metric must be together: those of the second one wait in a file.
-    Prometheus(BufWriter<File>),
+    /// The samples of a metric must be together: those of expiries and of reads wait in files.
+    Prometheus(BufWriter<File>, BufWriter<File>),
     Table,
 }
 
@@ -54,17 +72,17 @@ impl<'o> List<'o> {
     ///
     /// # Errors
     /// If there is no place for a temporary file.
-    pub(super) fn begin(command: &'static str, format: Format, output: &'o Output) -> Result<Self> {
+    pub(super) fn begin(
+        command: &'static str,
+        format: Format,
+        has_history: bool,
+        output: &'o Output,
+    ) -> Result<Self> {
         let form = match format {
             _ if output.is_json() => Form::JsonObject,
             Format::Csv => Form::Csv,
             Format::JsonLines => Form::JsonLines,
-            Format::Prometheus => {
-                let file = tempfile::tempfile().map_err(|cause| {
-                    Failure::failed("cannot create a temporary file").with_source(cause)
-                })?;
-                Form::Prometheus(BufWriter::new(file))
-            }
+            Format::Prometheus => Form::Prometheus(waiting()?, waiting()?),
             Format::Table => Form::Table,
         };
         Ok(Self {
@@ -73,6 +91,7 @@ impl<'o> List<'o> {
             out: BufWriter::new(io::stdout()),
             output,
             listed: 0,
+            has_history,
         })
     }
 
@@ -91,12 +110,15 @@ impl<'o> List<'o> {
                 let comma = if self.listed > 1 { "," } else { "" };
                 write!(out, "{comma}{}", json(secret))
             }
-            Form::Prometheus(expiries) => {
+            Form::Prometheus(expiries, reads) => {
                 if let Some(created) = secret.created {
                     sample(out, CREATED.0, secret, created)?;
                 }
-                match secret.expires {
-                    Some(expires) => sample(expiries, EXPIRES.0, secret, expires),
+                if let Some(expires) = secret.expires {
+                    sample(expiries, EXPIRES.0, secret, expires)?;
+                }
+                match secret.reads.as_ref().and_then(|reads| reads.last_read) {
+                    Some(read) => sample(reads, LAST_READ.0, secret, read),
                     None => Ok(()),
                 }
             }
@@ -119,10 +141,22 @@ impl<'o> List<'o> {
                 // The fields continue those of the open object.
                 writeln!(out, "],{}", rest.strip_prefix('{').unwrap_or("}"))?;
             }
-            Form::Prometheus(expiries) => {
+            Form::Prometheus(expiries, reads) => {
                 metric(out, EXPIRES)?;
                 expiries.rewind()?;
                 io::copy(expiries.get_mut(), out)?;
+                if let Some(never_read) = report.never_read {
+                    metric(out, LAST_READ)?;
+                    reads.rewind()?;
+                    io::copy(reads.get_mut(), out)?;
+                    // Without the time, nobody could tell what the number is about.
+                    if let Some(since) = report.reads_since {
+                        metric(out, NEVER_READ)?;
+                        writeln!(out, "{} {never_read}", NEVER_READ.0)?;
+                        metric(out, READS_SINCE)?;
+                        writeln!(out, "{} {}", READS_SINCE.0, since.unix_seconds())?;
+                    }
+                }
                 metric(out, PLACES)?;
                 let present = report.listed
                     - (report.elsewhere
@@ -163,18 +197,36 @@ impl<'o> List<'o> {
 
     fn head(&mut self) -> io::Result<()> {
         let out = &mut self.out;
+        let has_history = self.has_history;
         match self.form {
-            Form::Csv => writeln!(out, "{COLUMNS}"),
+            Form::Csv => {
+                let reads = if has_history { READ_COLUMNS } else { "" };
+                writeln!(out, "{COLUMNS}{reads}detail")
+            }
             Form::JsonLines => Ok(()),
             Form::JsonObject => write!(out, "{{\"command\":\"{}\",\"secrets\":[", self.command),
-            Form::Prometheus(_) => metric(out, CREATED),
-            Form::Table => writeln!(
-                out,
-                "{:>6}  {:20}  {:20}  {:16}  {:12}  SECRET, CONFIGURATION, PLACE, STORAGE",
-                "AGE", "CREATED", "EXPIRES", "STANDING", "OWNER"
-            ),
+            Form::Prometheus(..) => metric(out, CREATED),
+            Form::Table => {
+                let reads = if has_history {
+                    format!("{:26}  ", "LAST READ, BY")
+                } else {
+                    String::new()
+                };
+                writeln!(
+                    out,
+                    "{:>6}  {:20}  {:20}  {:16}  {:12}  {reads}SECRET, CONFIGURATION, PLACE, STORAGE",
+                    "AGE", "CREATED", "EXPIRES", "STANDING", "OWNER"
+                )
+            }
         }
     }
+}
+
+/// A file for samples that come after others.
+fn waiting() -> Result<BufWriter<File>> {
+    let file = tempfile::tempfile()
+        .map_err(|cause| Failure::failed("cannot create a temporary file").with_source(cause))?;
+    Ok(BufWriter::new(file))
 }
 
 /// How a command ends whose list could not be written. A reader that has seen enough closes the
@@ -217,7 +269,7 @@ fn csv(secret: &SecretAt) -> String {
     let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
     let age = secret.age_seconds.map(|age| age.to_string());
     let optional = |text: &Option<String>| text.clone().unwrap_or_default();
-    [
+    let mut fields = vec![
         secret.configuration.clone(),
         secret.place.clone(),
         optional(&secret.base_id),
@@ -228,10 +280,19 @@ fn csv(secret: &SecretAt) -> String {
         age.unwrap_or_default(),
         time(secret.expires),
         optional(&secret.owner),
-        optional(&secret.detail),
-    ]
-    .map(|text| field(&text))
-    .join(",")
+    ];
+    if let Some(reads) = &secret.reads {
+        let genuine = reads.last_read_genuine.map(|genuine| genuine.to_string());
+        fields.extend([
+            time(reads.last_read),
+            optional(&reads.last_reader),
+            genuine.unwrap_or_default(),
+            time(reads.reads_since),
+        ]);
+    }
+    fields.push(optional(&secret.detail));
+    let fields: Vec<String> = fields.iter().map(|text| field(text)).collect();
+    fields.join(",")
 }
 
 /// A quoted field. An apostrophe keeps spreadsheets from running what others wrote as a formula:
@@ -261,8 +322,30 @@ fn row(secret: &SecretAt) -> String {
         time(secret.expires, never),
         secret.standing.as_str(),
         escaped(secret.owner.as_deref().unwrap_or("?")),
-        escaped(&words(secret)),
+        escaped(&match &secret.reads {
+            Some(reads) => format!("{:26}  {}", read(secret, reads), words(secret)),
+            None => words(secret),
+        }),
     )
+}
+
+/// When and by whom. `never` only of a secret that is younger than what the ledger knows.
+fn read(secret: &SecretAt, reads: &Reads) -> String {
+    match (reads.last_read, reads.reads_since) {
+        (Some(at), _) => format!(
+            "{at}, {}{}",
+            reads.last_reader.as_deref().unwrap_or("?"),
+            match reads.last_read_genuine {
+                Some(false) => " (NOT GENUINE)",
+                _ => "",
+            }
+        ),
+        (None, Some(since)) if secret.created.is_some_and(|created| created >= since) => {
+            "never".to_owned()
+        }
+        (None, Some(since)) => format!("not since {since}"),
+        (None, None) => "?".to_owned(),
+    }
 }
 
 /// The names of a secret.

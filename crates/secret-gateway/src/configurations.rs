@@ -10,7 +10,7 @@ use secret_persistence_migrate::{Access, ConfigSource, MigrateResult, sources};
 use serde::Deserialize;
 
 use crate::settings::InvalidSetting;
-use crate::storages::{StorageIds, StorageSettings};
+use crate::storages::StorageIds;
 
 /// The sources of all configurations, as `secret-migrate --configs` takes them, and last the settings
 /// of further stores. They are opened for each use, so that a database that is down stops nothing else.
@@ -86,9 +86,12 @@ impl Configurations {
         index: usize,
     ) -> MigrateResult<Option<Arc<dyn ConfigSource>>> {
         let Some(text) = self.named.sources.get(index) else {
-            let storages = self.storages.as_ref();
+            let storages = self.storages.clone();
             let storages = storages.filter(|_| index == self.named.sources.len());
-            return Ok(storages.map(|all| Arc::new(StorageSettings(Arc::clone(all))) as _));
+            return Ok(storages.map(|all| {
+                let settings = sources::StorageSettings::new(move || all.settings());
+                Arc::new(settings) as _
+            }));
         };
         let variables = |name: &str| self.environment.get(name);
         let source = sources::open(text, &variables, Access::ReadOnly).await?;

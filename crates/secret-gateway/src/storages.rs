@@ -8,10 +8,6 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use secret_persistence::{Error, ErrorKind, Operation, Result, Storage, StorageId, Storages};
-use secret_persistence_migrate::{
-    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, MigrateError, MigrateErrorKind,
-    MigrateResult, Update,
-};
 use serde_json::Value;
 
 /// Lists all stores except the default one.
@@ -96,66 +92,6 @@ impl StorageIds for StoragesFile {
     /// Reads the file whatever its time: two saves may have the same one.
     fn settings(&self) -> Result<Vec<(StorageId, Value)>> {
         Ok(self.parse()?.into_iter().collect())
-    }
-}
-
-/// The settings of the stores as a source of configurations: what they name is needed.
-pub(crate) struct StorageSettings(pub(crate) Arc<dyn StorageIds>);
-
-impl fmt::Debug for StorageSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StorageSettings")
-    }
-}
-
-/// Without the path: a file that was moved is the same source.
-impl fmt::Display for StorageSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("storages-file")
-    }
-}
-
-impl StorageSettings {
-    fn rows(&self) -> MigrateResult<impl Iterator<Item = ConfigRow>> {
-        let mut settings = self.0.settings().map_err(|error| {
-            MigrateError::new(
-                MigrateErrorKind::Configurations,
-                "the further stores cannot be read",
-            )
-            .with_place(self.to_string())
-            .with_source(error)
-        })?;
-        // A page begins after an id, whatever order they came in.
-        settings.sort_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
-        let row = |(id, settings): (StorageId, Value)| ConfigRow::new(id.as_str(), settings);
-        Ok(settings.into_iter().map(row))
-    }
-}
-
-#[async_trait]
-impl ConfigSource for StorageSettings {
-    fn access(&self) -> Access {
-        Access::ReadOnly
-    }
-
-    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
-        let is_next = |row: &ConfigRow| after.is_none_or(|after| row.id.as_str() > after.as_str());
-        let mut left = self.rows()?.filter(is_next);
-        let rows: Vec<_> = left.by_ref().take(limit).collect();
-        let last = left.next().and_then(|_| rows.last());
-        let next = last.map(|row| ConfigCursor::new(row.id.clone()));
-        Ok(ConfigPage::new(rows, next))
-    }
-
-    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        Ok(self.rows()?.find(|row| row.id == id))
-    }
-
-    async fn update(&self, _: &ConfigRow, _: &Value) -> MigrateResult<Update> {
-        Err(MigrateError::new(
-            MigrateErrorKind::Configurations,
-            "the further stores are read-only",
-        ))
     }
 }
 

@@ -13,6 +13,7 @@ mod query;
 pub(crate) mod references;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod rows;
+mod storages;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod table;
 
@@ -28,6 +29,7 @@ use crate::{Access, ConfigSource, MigrateError, MigrateResult};
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use references::ReferenceTable;
+pub use storages::StorageSettings;
 
 /// The parameters in the URL of a source.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

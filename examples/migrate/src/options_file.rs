@@ -15,7 +15,7 @@ use crate::cli;
 use crate::status::{Failure, Result};
 
 /// The options that a file may set.
-pub(crate) const KEYS: [&str; 33] = [
+pub(crate) const KEYS: [&str; 34] = [
     "allow-external",
     "concurrency",
     "configs",
@@ -44,6 +44,7 @@ pub(crate) const KEYS: [&str; 33] = [
     "shared",
     "storage",
     "storage-id",
+    "storages-file",
     "store",
     "store-settings",
     "strings-only",

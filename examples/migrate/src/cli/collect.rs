@@ -1,5 +1,6 @@
 //! The options of `collect`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,6 +17,10 @@ pub(crate) struct CollectArgs {
     /// changes.
     #[command(flatten)]
     pub(crate) configs: Configs,
+    /// The storages-file of a gateway: further stores by storage id, whose credentials are secrets of
+    /// the store. Without it, they look like orphans.
+    #[arg(long, value_name = "FILE", help_heading = "Configurations")]
+    pub(crate) storages_file: Option<PathBuf>,
     /// What the runs have seen: a file, or a Postgres URL. Keep it: without it, the waiting begins
     /// again.
     #[arg(
@@ -49,7 +54,7 @@ pub(crate) struct CollectArgs {
     /// Delete. Without this option the run only reports, and remembers what it has seen.
     #[arg(long, help_heading = "Run")]
     pub(crate) delete: bool,
-    /// Confirm that --configs covers every place that contains coordinates.
+    /// Confirm that --configs and --storages-file cover every place that contains coordinates.
     #[arg(long, help_heading = "Run")]
     pub(crate) all_references: bool,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use secret_persistence::Environment;
+use secret_persistence_migrate::sources::StorageSettings;
 use secret_persistence_migrate::{
     Access, AllReferences, Collect, CollectJournal, CollectReport, CollectRules, CollectStop, Fate,
     Superfluous,
@@ -30,13 +31,20 @@ pub(crate) async fn run(
     if args.delete && !args.all_references {
         return Err(Failure::undecided(
             "collect deletes what --configs does not point at. A table or file that contains pointers and is not \
-             listed would lose its secrets: list each one with --configs, and the outbox of open changes, then \
-             confirm with --all-references",
+             listed would lose its secrets: list each one with --configs, and the outbox of open changes, give the \
+             storages-file of a gateway with --storages-file, then confirm with --all-references",
         ));
     }
     let store = Described::read(args.at.place(), Role::Store, environment)?;
     let sources = configs::open(&args.configs.sources, environment, Access::ReadOnly).await?;
     let references = configs::references(args.configs.references.as_deref(), environment).await?;
+    let storages = match &args.storages_file {
+        Some(file) => {
+            let opened = StorageSettings::of_file(file);
+            Some(opened.map_err(|error| Failure::from(error).at("--storages-file"))?)
+        }
+        None => None,
+    };
     // Whoever has no owner owns nothing that could be deleted.
     let store = store.open(args.pace.rate, IfMissing::Refuse).await?;
     let Some(owner) = store.owner.clone() else {
@@ -61,6 +69,9 @@ pub(crate) async fn run(
     }
     for source in sources {
         collect = collect.with_configs(source);
+    }
+    if let Some(storages) = storages {
+        collect = collect.with_configs(Arc::new(storages));
     }
     let mut told = Told::default();
     let mut each = |secret: &Superfluous| told.add(secret, output);

@@ -430,3 +430,43 @@ fn what_contradicts_the_rules_is_refused() {
     collect(&[], "").expect(2).says("SECRETS_OWNER");
     collect(&[], "lab").expect(0).says("nothing was deleted");
 }
+
+/// The credentials of a gateway's further stores are in no connector. Losing them would close those stores.
+#[tokio::test]
+async fn what_a_storages_file_names_is_needed() {
+    let site = Site {
+        lab: Arc::new(Lab::empty()),
+        place: Place::Sqlite,
+    };
+    site.lab.configurations().await.close().await;
+    let store = site.open("lab").await;
+    let [token, orphan] = [1, 2].map(|number| name(1, number));
+    write(&store, &[token.clone(), orphan], None).await;
+    site.sql("store.db", "UPDATE secrets SET created = created - 172800")
+        .await;
+    let tenant = json!({"type": "vault", "token": {"_secret": token.as_str()}});
+    let file = json!({"tenant": tenant, "other": {}}).to_string();
+    site.lab.write("storages.json", &file);
+    let with = ["--max-share", "100", "--storages-file", "storages.json"];
+    let first = site.run(&with).expect(0).json();
+    assert_eq!((&first["waiting"], &first["names"]), (&json!(1), &json!(1)));
+    site.wait().await;
+    let delete = ["--delete", "--all-references"];
+    let delete = [&with[..], &delete].concat();
+    // What cannot be read may name anything.
+    for broken in ["[]", "{\"tenant\": {\"_secret\": 7}}"] {
+        site.lab.write("storages.json", broken);
+        let refused = site.run(&delete);
+        assert!([2, 3].contains(&refused.status), "{}", refused.stderr);
+        assert_eq!(listed(&store).await.len(), 2);
+    }
+    // An earlier run has read it, so that this one must.
+    let without = site.run(&["--max-share", "100", "--delete", "--all-references"]);
+    without.expect(3).says("storages-file");
+    assert_eq!(listed(&store).await.len(), 2);
+    site.lab.write("storages.json", &file);
+    let done = site.run(&delete).expect(0).json();
+    assert_eq!(done["deleted"], 1);
+    assert_eq!(listed(&store).await, BTreeSet::from([token]));
+    store.close().await;
+}

@@ -28,11 +28,11 @@ impl Session<'_> {
             self.settle_copies().await?;
         }
         let scan = self.scan().await?;
-        self.ledger.decide();
-        if self.options.decisions.shared == Some(Shared::Unshare) && !self.ledger.is_stopped() {
+        self.tracker.decide();
+        if self.options.decisions.shared == Some(Shared::Unshare) && !self.tracker.is_stopped() {
             self.unshare(scan).await?;
         }
-        if self.ledger.is_stopped() {
+        if self.tracker.is_stopped() {
             return Ok(());
         }
         let counts = self.journal.counts().await?;
@@ -42,12 +42,12 @@ impl Session<'_> {
             Box::pin(self.copy_unit(scan, unit))
         })
         .await?;
-        self.ledger.decide();
+        self.tracker.decide();
         Ok(())
     }
 
     pub(super) async fn copy_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         // A secret that no configuration mentions any more and whose copy has not begun is not part
         // of the run.
         let Unit {
@@ -60,40 +60,40 @@ impl Session<'_> {
             .into_iter()
             .filter(|entry| entry.scan == scan || entry.intent)
             .collect();
-        ledger.tally(|tally| tally.secrets += entries.len() as u64);
+        tracker.tally(|tally| tally.secrets += entries.len() as u64);
         let (mut transitions, mut failed) = (Vec::new(), Vec::new());
         let (mut writes, mut restores, mut withdrawals) = (Vec::new(), Vec::new(), Vec::new());
         let pairs = self.pairs(entries, None, held).await;
         for step in self.steps(scan, pairs, held).await {
             match step {
                 Step::Changed(entry) => {
-                    ledger.tally(|tally| tally.changed_since += 1);
-                    ledger.found(changed(&entry));
+                    tracker.tally(|tally| tally.changed_since += 1);
+                    tracker.found(changed(&entry));
                     transitions.extend(given_up(&entry));
                 }
                 Step::Conflict(entry) => {
-                    ledger.found_and_settled(conflicting(&entry));
+                    tracker.found_and_settled(conflicting(&entry));
                     transitions.push(to(&entry, State::Conflict, entry.intent));
                 }
                 Step::Failed(failure) => failed.push(failure),
                 Step::Forgotten(entry) => {
-                    ledger.tally(|tally| tally.gone += 1);
+                    tracker.tally(|tally| tally.gone += 1);
                     transitions.extend(given_up(&entry));
                 }
                 Step::Landed(entry) => {
-                    ledger.tally(|tally| tally.resumed += 1);
+                    tracker.tally(|tally| tally.resumed += 1);
                     transitions.push(to(&entry, State::Written, true));
                 }
                 Step::Present(entry) => {
-                    ledger.tally(|tally| tally.present += 1);
-                    ledger.found(present(&entry));
+                    tracker.tally(|tally| tally.present += 1);
+                    tracker.found(present(&entry));
                     transitions.push(to(&entry, State::Present, false));
                 }
                 Step::Restore(entry, value) => restores.push((entry, value)),
                 Step::Skip(entry, finding) => {
                     transitions.extend(given_up(&entry));
-                    if finding.is_none_or(|finding| ledger.found_and_settled(finding)) {
-                        ledger.tally(|tally| tally.skipped += 1);
+                    if finding.is_none_or(|finding| tracker.found_and_settled(finding)) {
+                        tracker.tally(|tally| tally.skipped += 1);
                     }
                 }
                 Step::Withdraw(entry) => withdrawals.push(entry),
@@ -106,7 +106,7 @@ impl Session<'_> {
             }
         }
         if self.options.dry_run {
-            ledger.tally(|tally| {
+            tracker.tally(|tally| {
                 tally.written += writes.len() as u64;
                 tally.restored += restores.len() as u64;
                 tally.withdrawn += withdrawals.len() as u64;
@@ -142,7 +142,7 @@ impl Session<'_> {
         held: Option<&Held<'_>>,
         failed: &mut Vec<Failed>,
     ) -> MigrateResult<Vec<Transition>> {
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         let (entries, writes): (Vec<JournalEntry>, Vec<Write>) = writes.into_iter().unzip();
         let results = self.write_counting(&writes, meter, held).await?;
         drop(writes);
@@ -152,7 +152,7 @@ impl Session<'_> {
             match result {
                 Ok(_) => written.push(entry),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    ledger.found_and_settled(conflicting(&entry));
+                    tracker.found_and_settled(conflicting(&entry));
                     // The existing value is not ours, whatever we intended to write.
                     transitions.push(to(&entry, State::Conflict, entry.intent));
                 }
@@ -171,7 +171,7 @@ impl Session<'_> {
         for (entry, look) in written.into_iter().zip(looks) {
             match look.map_err(|error| (error.kind(), error)) {
                 Ok(_) => {
-                    ledger.tally(|tally| tally.written += 1);
+                    tracker.tally(|tally| tally.written += 1);
                     transitions.push(to(&entry, State::Written, true));
                 }
                 Err((kind, _)) if kind.is_gone() => {
@@ -229,11 +229,11 @@ impl Session<'_> {
             // the second delete.
             let look = self.target.read(&coordinate.clone().into()).await;
             if !look.is_err_and(|error| error.kind().is_gone()) {
-                self.ledger.failed(Failure::of(&error));
+                self.tracker.failed(Failure::of(&error));
                 return None;
             }
         }
-        self.ledger.tally(|tally| tally.withdrawn += 1);
+        self.tracker.tally(|tally| tally.withdrawn += 1);
         Some(Transition::new(coordinate.clone(), State::Pending, true))
     }
 
@@ -245,7 +245,7 @@ impl Session<'_> {
         value: &SecretValue,
         failed: &mut Vec<Failed>,
     ) -> Option<Transition> {
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         let coordinate = &entry.coordinate;
         let restored = match self.target.restore(coordinate).await {
             Ok(()) => self.target.read(&coordinate.clone().into()).await,
@@ -260,7 +260,7 @@ impl Session<'_> {
                 None
             }
             Ok(read) if read.value == *value => {
-                ledger.tally(|tally| tally.restored += 1);
+                tracker.tally(|tally| tally.restored += 1);
                 let state = if entry.intent {
                     State::Written
                 } else {
@@ -269,13 +269,13 @@ impl Session<'_> {
                 Some(to(entry, state, entry.intent))
             }
             Ok(_) => {
-                ledger.found_and_settled(conflicting(entry));
+                tracker.found_and_settled(conflicting(entry));
                 if let Err(error) = self
                     .target
                     .delete(coordinate, &DeleteOptions::default())
                     .await
                 {
-                    ledger.failed(Failure::of(&error));
+                    tracker.failed(Failure::of(&error));
                 }
                 Some(to(entry, State::Conflict, entry.intent))
             }
@@ -291,7 +291,7 @@ impl Session<'_> {
         failed: Vec<Failed>,
         held: Option<&Held<'_>>,
     ) -> MigrateResult<Vec<Transition>> {
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         let names: Vec<ManagedCoordinate> = failed
             .iter()
             .map(|failed| failed.entry.coordinate.clone())
@@ -300,7 +300,7 @@ impl Session<'_> {
         let mut transitions = Vec::new();
         for (Failed { entry, failure }, look) in failed.into_iter().zip(looks) {
             if !look.is_err_and(|error| error.kind().is_gone()) {
-                ledger.failed(failure);
+                tracker.failed(failure);
                 continue;
             }
             let was_mentioned = self.was_mentioned(scan, &entry);
@@ -312,15 +312,15 @@ impl Session<'_> {
                     .await
                     .is_ok_and(|mentioned| !mentioned);
             if is_needed {
-                ledger.failed(failure);
+                tracker.failed(failure);
             } else if entry.intent && !self.options.dry_run {
                 check(held).await?;
                 transitions.extend(self.withdraw(&entry.coordinate).await);
             } else if was_mentioned {
-                ledger.tally(|tally| tally.changed_since += 1);
-                ledger.found(changed(&entry));
+                tracker.tally(|tally| tally.changed_since += 1);
+                tracker.found(changed(&entry));
             } else {
-                ledger.tally(|tally| tally.gone += 1);
+                tracker.tally(|tally| tally.gone += 1);
             }
         }
         Ok(transitions)

@@ -32,7 +32,7 @@ type Reads = HashMap<Coordinate, Result<SecretValue>>;
 
 impl Session<'_> {
     /// Hydrates every configuration and reads every bare coordinate from one store. Returns whether
-    /// all succeeded; failures are in the ledger.
+    /// all succeeded; failures are in the tracker.
     pub(super) async fn hydrate(&self, from: Store) -> MigrateResult<bool> {
         let before = self.failures();
         self.each_page(Phase::Hydrate, &|page| {
@@ -44,7 +44,7 @@ impl Session<'_> {
 
     fn failures(&self) -> u64 {
         let mut failed = 0;
-        self.ledger
+        self.tracker
             .note(|report| failed = report.failed + report.tally.changed_since);
         failed
     }
@@ -198,10 +198,10 @@ impl Session<'_> {
         holding: &Holding,
         problems: Vec<Problem>,
     ) -> MigrateResult<()> {
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         if problems.is_empty() {
             if !holding.other && matches!(holding.row.content, Content::Configuration(_)) {
-                ledger.tally(|tally| tally.hydrated += 1);
+                tracker.tally(|tally| tally.hydrated += 1);
             }
             return Ok(());
         }
@@ -222,7 +222,7 @@ impl Session<'_> {
             }
         }
         if was_broken {
-            ledger.tally(|tally| tally.skipped += 1);
+            tracker.tally(|tally| tally.skipped += 1);
             for problem in &problems {
                 let mut finding = Finding::new(Class::Skipped)
                     .in_configuration(&holding.key, Some(problem.place().as_str()))
@@ -230,19 +230,19 @@ impl Session<'_> {
                         "neither store has this secret, and --missing skip leaves such configurations",
                     );
                 finding.coordinate = problem.coordinate().map(str::to_owned);
-                ledger.found(finding);
+                tracker.found(finding);
             }
             return Ok(());
         }
         for problem in &problems {
-            ledger.not_hydrated(Failure::of_problem(&holding.key, problem));
+            tracker.not_hydrated(Failure::of_problem(&holding.key, problem));
         }
         Ok(())
     }
 
     fn note_changed(&self, holding: &Holding) {
-        self.ledger.tally(|tally| tally.changed_since += 1);
-        self.ledger.found(
+        self.tracker.tally(|tally| tally.changed_since += 1);
+        self.tracker.found(
             Finding::new(Class::Changed)
                 .in_configuration(&holding.key, None)
                 .with_detail("it was saved after the last copy; copy again"),

@@ -203,7 +203,7 @@ impl Session<'_> {
         {
             let mut tried = self.tried.lock().await;
             while let (false, [first, others @ ..]) = (*tried, rest) {
-                if self.ledger.is_stopped() {
+                if self.tracker.is_stopped() {
                     return Ok(transitions);
                 }
                 let alone = slice::from_ref(first);
@@ -213,7 +213,7 @@ impl Session<'_> {
                 rest = others;
             }
         }
-        if !self.ledger.is_stopped() {
+        if !self.tracker.is_stopped() {
             self.delete_and_look(deleter, rest, unit, false, &mut transitions)
                 .await?;
         }
@@ -227,7 +227,7 @@ impl Session<'_> {
         transitions: &[Transition],
     ) -> MigrateResult<()> {
         match held {
-            Some(held) if self.ledger.is_stopped() => held.leave(transitions).await,
+            Some(held) if self.tracker.is_stopped() => held.leave(transitions).await,
             held => self.end_unit(held, transitions).await,
         }
     }
@@ -302,7 +302,7 @@ impl Session<'_> {
                 None => match results.next().flatten() {
                     Some(Ok(())) => deleter.deleted(pair),
                     Some(Err(error)) => {
-                        self.ledger.failed(Failure::of(&error));
+                        self.tracker.failed(Failure::of(&error));
                         Deletion::default()
                     }
                     // Not tried, because the claim has lapsed.
@@ -365,12 +365,12 @@ impl Session<'_> {
                 // A service may have deleted it in both stores, after it saved the row.
                 Err(error) if error.kind().is_gone() => self.is_mentioned(entry).await?,
                 Err(error) => {
-                    self.ledger.failed(Failure::of(&error));
+                    self.tracker.failed(Failure::of(&error));
                     false
                 }
             };
             if is_lost {
-                self.ledger.stop(Stop::Linked);
+                self.tracker.stop(Stop::Linked);
                 self.put_back(sides, &entry.coordinate, read).await;
                 lost.insert(entry.coordinate.clone());
             }
@@ -434,7 +434,7 @@ impl Session<'_> {
         if !is_lost || !self.is_mentioned(&entry).await? {
             return Ok(());
         }
-        self.ledger.stop(Stop::Linked);
+        self.tracker.stop(Stop::Linked);
         self.put_back(sides, &entry.coordinate, &read).await;
         let back = [to(&entry, entry.state, entry.intent)];
         match (self.journal.sharing(), claim) {
@@ -461,9 +461,9 @@ impl Session<'_> {
                  restore it from the store's recovery window or a backup"
             }
         };
-        self.ledger
+        self.tracker
             .tally(|tally| tally.deleted = tally.deleted.saturating_sub(1));
-        self.ledger.not_hydrated(Failure {
+        self.tracker.not_hydrated(Failure {
             coordinate: Some(name.to_string()),
             configuration: None,
             place: None,
@@ -488,7 +488,7 @@ impl Session<'_> {
     }
 
     fn linked(&self) -> MigrateError {
-        let run = self.ledger.run();
+        let run = self.tracker.run();
         MigrateError::new(
             MigrateErrorKind::SameStore,
             "source and target are the same store, or one replicates the other: a delete in one also \

@@ -7,7 +7,7 @@ use secret_persistence_core::layer::{ClassLimit, Layers, LimitOptions, Stack};
 use secret_persistence_core::rates::named;
 use secret_persistence_core::{Owner, SecretPersistence};
 
-use crate::ledger::Ledger;
+use crate::tracker::Tracker;
 use crate::{Cancellation, ConfigSource, Journal, MigrateOptions, Observer, Run, Silent};
 
 /// Work on stores and configurations, recorded in a journal: a [`Migration`](crate::Migration) or a
@@ -70,8 +70,8 @@ impl<S> Job<S> {
         self
     }
 
-    pub(super) fn ledger(&self, command: &'static str, run: Run) -> Ledger {
-        Ledger::new(
+    pub(super) fn tracker(&self, command: &'static str, run: Run) -> Tracker {
+        Tracker::new(
             command,
             run,
             &self.options,

@@ -21,7 +21,6 @@ mod independence;
 mod inventory;
 mod job;
 mod journal;
-mod ledger;
 mod left;
 mod memory;
 mod options;
@@ -39,6 +38,7 @@ pub mod sources;
 mod split;
 #[cfg(test)]
 mod tests;
+mod tracker;
 mod unexpected;
 mod unshare;
 mod verify;

@@ -11,8 +11,8 @@ use secret_persistence_core::connector::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::Ledger;
 use crate::session::by_key;
+use crate::tracker::Tracker;
 use crate::{
     ConfigSource, Content, Failure, Journal, MigrateError, MigrateErrorKind, MigrateResult,
 };
@@ -24,7 +24,7 @@ pub(super) struct Outbox<'r> {
     pub(super) journal: &'r dyn Journal,
     pub(super) configs: &'r [Arc<dyn ConfigSource>],
     pub(super) secrets: &'r ActingSecrets,
-    pub(super) ledger: &'r Ledger,
+    pub(super) tracker: &'r Tracker,
     /// How many notes are read at once.
     pub(super) page: usize,
 }
@@ -128,7 +128,7 @@ impl Outbox<'_> {
 
     pub(super) fn report(&self, cleanup: &Cleanup) {
         for undeleted in &cleanup.failed {
-            self.ledger.failed(Failure::of(&undeleted.error));
+            self.tracker.failed(Failure::of(&undeleted.error));
         }
     }
 

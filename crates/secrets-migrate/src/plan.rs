@@ -14,46 +14,46 @@ impl Session<'_> {
         })
         .await?;
         self.find_unexpected(&|entry| entry.scan == scan).await?;
-        self.ledger.decide();
+        self.tracker.decide();
         Ok(())
     }
 
     async fn plan_unit(&self, scan: u64, unit: Unit<'_>) -> MigrateResult<()> {
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         let Unit { entries, meter, .. } = unit;
-        ledger.tally(|tally| tally.secrets += entries.len() as u64);
+        tracker.tally(|tally| tally.secrets += entries.len() as u64);
         let pairs = self.pairs(entries, Some(&meter), None).await;
         for pair in &pairs {
-            ledger.compared(&pair.entry, pair.compared());
+            tracker.compared(&pair.entry, pair.compared());
         }
         for step in self.steps(scan, pairs, None).await {
             match step {
                 Step::Changed(entry) => {
-                    ledger.tally(|tally| tally.changed_since += 1);
-                    ledger.found(changed(&entry));
+                    tracker.tally(|tally| tally.changed_since += 1);
+                    tracker.found(changed(&entry));
                 }
-                Step::Conflict(entry) => ledger.found(conflicting(&entry)),
-                Step::Failed(failed) => ledger.failed(failed.failure),
-                Step::Forgotten(_) | Step::Withdraw(_) => ledger.tally(|tally| tally.gone += 1),
-                Step::Landed(_) => ledger.tally(|tally| tally.resumed += 1),
+                Step::Conflict(entry) => tracker.found(conflicting(&entry)),
+                Step::Failed(failed) => tracker.failed(failed.failure),
+                Step::Forgotten(_) | Step::Withdraw(_) => tracker.tally(|tally| tally.gone += 1),
+                Step::Landed(_) => tracker.tally(|tally| tally.resumed += 1),
                 Step::Present(entry) => {
-                    ledger.tally(|tally| tally.present += 1);
-                    ledger.found(present(&entry));
+                    tracker.tally(|tally| tally.present += 1);
+                    tracker.found(present(&entry));
                 }
                 Step::Restore(entry, _) => {
-                    ledger.tally(|tally| tally.restored += 1);
-                    ledger.found(
+                    tracker.tally(|tally| tally.restored += 1);
+                    tracker.found(
                         Finding::of(Class::PendingDeletion, entry.coordinate.as_str())
                             .in_holder(entry.holder.as_deref()),
                     );
                 }
                 Step::Skip(_, finding) => {
-                    ledger.tally(|tally| tally.skipped += 1);
+                    tracker.tally(|tally| tally.skipped += 1);
                     if let Some(finding) = finding {
-                        ledger.found(finding);
+                        tracker.found(finding);
                     }
                 }
-                Step::Write(..) => ledger.tally(|tally| tally.written += 1),
+                Step::Write(..) => tracker.tally(|tally| tally.written += 1),
             }
         }
         Ok(())

@@ -19,13 +19,13 @@ impl Session<'_> {
     /// Hydrates every configuration from the target, then deletes from the source the secrets that
     /// are equal in the target at that moment.
     pub(super) async fn retire(&self) -> MigrateResult<()> {
-        self.ledger
+        self.tracker
             .note(|report| report.unreachable = unreachable(self.source_kind));
         if let Some(sharing) = self.journal.sharing() {
             return self.share(sharing, Task::Retire).await;
         }
         self.prepare_retire().await?;
-        if self.ledger.is_stopped() {
+        if self.tracker.is_stopped() {
             return Ok(());
         }
         self.each_unit(Phase::Delete, None, &Select::all(), &|unit| {
@@ -33,7 +33,7 @@ impl Session<'_> {
         })
         .await?;
         self.look_at_the_last(self.emptying_source()).await?;
-        if self.options.dry_run || self.ledger.is_stopped() {
+        if self.options.dry_run || self.tracker.is_stopped() {
             return Ok(());
         }
         self.count_remaining().await
@@ -42,9 +42,9 @@ impl Session<'_> {
     /// What has to be true before the first secret is deleted.
     pub(super) async fn prepare_retire(&self) -> MigrateResult<()> {
         if !self.hydrate(Store::Target).await? {
-            self.ledger.stop(Stop::Hydration);
+            self.tracker.stop(Stop::Hydration);
         }
-        let proves = !self.options.dry_run && !self.ledger.is_stopped();
+        let proves = !self.options.dry_run && !self.tracker.is_stopped();
         if proves && self.has_any(&Select::all()).await? {
             self.prove_independence(self.emptying_source()).await?;
         }
@@ -70,15 +70,15 @@ impl Session<'_> {
     pub(super) async fn count_remaining(&self) -> MigrateResult<()> {
         let capabilities = self.source.capabilities();
         if capabilities.listing == Listing::None {
-            self.ledger.note(|report| report.unlisted = true);
+            self.tracker.note(|report| report.unlisted = true);
             return Ok(());
         }
         let options = ListOptions::default().with_details(capabilities.cost.list_detail == 0);
-        self.ledger.began(Phase::List, None);
+        self.tracker.began(Phase::List, None);
         let mut listing = self.source.list(&options);
         let mut remaining = 0;
         while let Some(entry) = listing.try_next().await? {
-            self.ledger.advanced(Phase::List, 1);
+            self.tracker.advanced(Phase::List, 1);
             self.still_held().await?;
             let name = &entry.coordinate;
             // Probes of a killed run do not count.
@@ -97,17 +97,17 @@ impl Session<'_> {
             remaining += 1;
             let known = self.journal.find(slice::from_ref(name)).await?;
             if known.into_iter().flatten().next().is_none() {
-                self.ledger
+                self.tracker
                     .found(Finding::of(Class::Kept, name.as_str()).with_detail(
                     "no configuration mentions it and it was never copied; run copy --orphaned copy \
                     to copy it to the target, then retire deletes it here",
                 ));
             }
         }
-        self.ledger.ended(Phase::List);
+        self.tracker.ended(Phase::List);
         if remaining > 0 {
-            self.ledger.tally(|tally| tally.remaining = remaining);
-            self.ledger.stop(Stop::Remaining);
+            self.tracker.tally(|tally| tally.remaining = remaining);
+            self.tracker.stop(Stop::Remaining);
         }
         Ok(())
     }
@@ -139,35 +139,35 @@ impl Deleter for Retire<'_, '_> {
 
     async fn decide(&self, pair: &Pair) -> Option<Deletion> {
         let session = self.0;
-        let (ledger, entry) = (&session.ledger, &pair.entry);
+        let (tracker, entry) = (&session.tracker, &pair.entry);
         if let Some(failure) = pair.failure() {
-            ledger.failed(failure);
+            tracker.failed(failure);
         } else if matches!(pair.source, Side::Gone(_)) {
-            ledger.tally(|tally| tally.gone += 1);
+            tracker.tally(|tally| tally.gone += 1);
         } else if let Some(difference) = pair.difference() {
-            ledger.tally(|tally| tally.kept += 1);
-            ledger.found(kept(entry, difference));
+            tracker.tally(|tally| tally.kept += 1);
+            tracker.found(kept(entry, difference));
         } else if let Some(reason) = session.left_in(entry) {
-            ledger.tally(|tally| tally.kept += 1);
-            ledger.found(kept(entry, reason));
+            tracker.tally(|tally| tally.kept += 1);
+            tracker.found(kept(entry, reason));
         } else {
             match session.is_foreign_in_source(&entry.coordinate).await {
                 Ok(true) => {
-                    ledger.tally(|tally| tally.foreign += 1);
-                    ledger.found(kept(entry, "the source marks it with another owner"));
+                    tracker.tally(|tally| tally.foreign += 1);
+                    tracker.found(kept(entry, "the source marks it with another owner"));
                 }
                 Ok(false) if session.options.dry_run => {
-                    ledger.tally(|tally| tally.deleted += 1);
+                    tracker.tally(|tally| tally.deleted += 1);
                 }
                 Ok(false) => return None,
-                Err(error) => ledger.failed(Failure::of(&error)),
+                Err(error) => tracker.failed(Failure::of(&error)),
             }
         }
         Some(Deletion::default())
     }
 
     fn deleted(&self, _: &Pair) -> Deletion {
-        self.0.ledger.tally(|tally| tally.deleted += 1);
+        self.0.tracker.tally(|tally| tally.deleted += 1);
         Deletion {
             deleted: true,
             transition: None,

@@ -20,7 +20,7 @@ impl Session<'_> {
             return self.share(sharing, Task::Rollback).await;
         }
         self.prepare_rollback().await?;
-        if self.ledger.is_stopped() {
+        if self.tracker.is_stopped() {
             return Ok(());
         }
         self.each_unit(Phase::Delete, None, &Self::to_roll_back(), &|unit| {
@@ -38,9 +38,9 @@ impl Session<'_> {
     /// What has to be true before the first secret is deleted.
     pub(super) async fn prepare_rollback(&self) -> MigrateResult<()> {
         if !self.hydrate(Store::Source).await? {
-            self.ledger.stop(Stop::Hydration);
+            self.tracker.stop(Stop::Hydration);
         }
-        let proves = !self.options.dry_run && !self.ledger.is_stopped();
+        let proves = !self.options.dry_run && !self.tracker.is_stopped();
         if proves && self.has_any(&Self::to_roll_back()).await? {
             self.prove_independence(self.emptying_target()).await?;
         }
@@ -89,16 +89,16 @@ impl Deleter for Rollback<'_, '_> {
 
     async fn decide(&self, pair: &Pair) -> Option<Deletion> {
         let session = self.0;
-        let (ledger, entry) = (&session.ledger, &pair.entry);
+        let (tracker, entry) = (&session.tracker, &pair.entry);
         let stays = Some(Deletion::default());
         if let Some(failure) = pair.failure() {
-            ledger.failed(failure);
+            tracker.failed(failure);
             return stays;
         }
         if let Side::Gone(error) = &pair.target {
             if session.is_hollow(entry, error).await {
-                ledger.tally(|tally| tally.kept += 1);
-                ledger.found(kept(entry, HOLLOW));
+                tracker.tally(|tally| tally.kept += 1);
+                tracker.found(kept(entry, HOLLOW));
                 return stays;
             }
             // The secret is gone, so it is no longer ours. One that could be restored still is.
@@ -110,24 +110,24 @@ impl Deleter for Rollback<'_, '_> {
             });
         }
         if let Some(difference) = pair.difference() {
-            ledger.tally(|tally| tally.kept += 1);
-            ledger.found(kept(entry, difference));
+            tracker.tally(|tally| tally.kept += 1);
+            tracker.found(kept(entry, difference));
             return stays;
         }
         if let Some(reason) = session.left_in(entry) {
-            ledger.tally(|tally| tally.kept += 1);
-            ledger.found(kept(entry, reason));
+            tracker.tally(|tally| tally.kept += 1);
+            tracker.found(kept(entry, reason));
             return stays;
         }
         if session.options.dry_run {
-            ledger.tally(|tally| tally.deleted += 1);
+            tracker.tally(|tally| tally.deleted += 1);
             return stays;
         }
         None
     }
 
     fn deleted(&self, pair: &Pair) -> Deletion {
-        self.0.ledger.tally(|tally| tally.deleted += 1);
+        self.0.tracker.tally(|tally| tally.deleted += 1);
         Deletion {
             deleted: true,
             transition: Some(to(&pair.entry, State::Pending, false)),

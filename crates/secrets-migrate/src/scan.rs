@@ -21,7 +21,7 @@ impl Session<'_> {
         let scan = self.begin_scan().await?;
         self.each_page(Phase::Scan, &|page| Box::pin(self.scan_page(scan, page)))
             .await?;
-        if !self.ledger.is_stopped() {
+        if !self.tracker.is_stopped() {
             self.report_shared(scan).await?;
             self.orphans(scan, began).await?;
         }
@@ -49,14 +49,14 @@ impl Session<'_> {
     }
 
     fn scan_row(&self, holding: &Holding, mentions: &mut Vec<Mention>) {
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         if holding.other {
             return;
         }
         for problem in &holding.problems {
-            ledger.found(self.unreadable(&holding.key, problem));
+            tracker.found(self.unreadable(&holding.key, problem));
         }
-        ledger.note(|report| {
+        tracker.note(|report| {
             match holding.row.content {
                 Content::Configuration(_) => report.tally.configurations += 1,
                 Content::Coordinate(_) => report.tally.bare_coordinates += 1,
@@ -71,7 +71,7 @@ impl Session<'_> {
             let place = held.pointer.is_some().then(|| held.place.as_str());
             match &held.means {
                 Means::Elsewhere { .. } | Means::OtherWorkspace(_) => {}
-                Means::Undecided(id) => ledger.found(
+                Means::Undecided(id) => tracker.found(
                     Finding::new(Class::Storage)
                         .in_configuration(&holding.key, place)
                         .with_storage(id),
@@ -79,7 +79,7 @@ impl Session<'_> {
                 Means::Secret {
                     coordinate: Coordinate::External(name),
                     ..
-                } => ledger.found(
+                } => tracker.found(
                     Finding::of(Class::External, name.as_str())
                         .in_configuration(&holding.key, place),
                 ),
@@ -88,7 +88,7 @@ impl Session<'_> {
                     own,
                 } => {
                     if *own && holding.is_of_other_scope(coordinate) {
-                        ledger.found(
+                        tracker.found(
                             Finding::of(Class::OtherScope, coordinate.as_str())
                                 .in_configuration(&holding.key, place),
                         );
@@ -119,7 +119,7 @@ impl Session<'_> {
         self.still_held().await?;
         for holding in self.holdings(page.source, page.rows).await? {
             for entry in self.shared_in(scan, &holding).await? {
-                self.ledger.found(
+                self.tracker.found(
                     Finding::of(Class::Shared, entry.coordinate.as_str())
                         .in_configuration(&holding.key, None),
                 );
@@ -134,18 +134,18 @@ impl Session<'_> {
     async fn orphans(&self, scan: u64, began: Timestamp) -> MigrateResult<()> {
         let capabilities = self.source.capabilities();
         if capabilities.listing == Listing::None {
-            self.ledger.note(|report| report.unlisted = true);
+            self.tracker.note(|report| report.unlisted = true);
             return Ok(());
         }
         let options = ListOptions::default().with_details(capabilities.cost.list_detail == 0);
-        self.ledger.began(Phase::List, None);
+        self.tracker.began(Phase::List, None);
         let mut after = None;
-        while !self.ledger.is_stopped() {
+        while !self.tracker.is_stopped() {
             let page = self.source.list_page(&options, after.as_ref()).await?;
             for entries in page.entries.chunks(self.options.page.get()) {
                 self.orphans_among(scan, began, entries).await?;
                 self.still_held().await?;
-                self.ledger.advanced(Phase::List, entries.len());
+                self.tracker.advanced(Phase::List, entries.len());
             }
             if page.next.is_some() && page.next == after {
                 return Err(MigrateError::new(
@@ -159,7 +159,7 @@ impl Session<'_> {
                 break;
             }
         }
-        self.ledger.ended(Phase::List);
+        self.tracker.ended(Phase::List);
         Ok(())
     }
 
@@ -206,11 +206,11 @@ impl Session<'_> {
             if read.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
                 continue;
             }
-            self.ledger
+            self.tracker
                 .found(Finding::of(Class::Orphaned, coordinate.as_str()));
             mentions.push(Mention::new(coordinate, None));
         }
-        self.ledger.tally(|tally| tally.foreign += foreign);
+        self.tracker.tally(|tally| tally.foreign += foreign);
         if self.options.decisions.orphaned == Some(Orphaned::Copy) {
             self.mention(scan, &mentions).await?;
             let names = mentions.into_iter().map(|mention| mention.coordinate);

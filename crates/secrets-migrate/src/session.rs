@@ -1,4 +1,4 @@
-//! A running command: two stores, a journal and a ledger.
+//! A running command: two stores, a journal and a tracker.
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -17,9 +17,9 @@ use secret_persistence_core::{
 };
 
 use crate::independence::Watched;
-use crate::ledger::Ledger;
 use crate::left::LeftNames;
 use crate::shared::Held;
+use crate::tracker::Tracker;
 use crate::workspaces::Workspaces;
 use crate::{
     Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Journal, JournalEntry, MigrateError,
@@ -56,7 +56,7 @@ pub(super) struct Session<'m> {
     pub(super) deletes: bool,
     /// The kind of store that the source is.
     pub(super) source_kind: &'static str,
-    pub(super) ledger: Ledger,
+    pub(super) tracker: Tracker,
     /// Whether the first secret was deleted and the other store checked.
     pub(super) tried: tokio::sync::Mutex<bool>,
     /// Deleted secrets that are looked at once more, the oldest first.
@@ -112,7 +112,7 @@ impl<'m> Session<'m> {
             workspaces: &migration.stores.workspaces,
             deletes: matches!(command, "retire" | "rollback"),
             source_kind: source.store,
-            ledger: migration.ledger(command, run),
+            tracker: migration.tracker(command, run),
             tried: tokio::sync::Mutex::new(false),
             watched: Mutex::default(),
             left: LeftNames::default(),
@@ -123,7 +123,7 @@ impl<'m> Session<'m> {
 
     /// Finishes the report.
     pub(super) async fn end(&self) -> MigrateResult<Report> {
-        Ok(self.ledger.close(self.journal.counts().await?))
+        Ok(self.tracker.close(self.journal.counts().await?))
     }
 
     /// Whether the journal has any such entry. If there is nothing to do, nothing is written, not
@@ -133,7 +133,7 @@ impl<'m> Session<'m> {
     }
 
     /// Runs `work` over the journal's entries, several units concurrently, until there are no more
-    /// or the ledger stops. Running units are always finished, even if one fails.
+    /// or the tracker stops. Running units are always finished, even if one fails.
     pub(super) async fn each_unit<'s>(
         &'s self,
         phase: Phase,
@@ -141,11 +141,11 @@ impl<'m> Session<'m> {
         select: &Select,
         work: &(dyn Fn(Unit<'s>) -> Work<'s> + Sync),
     ) -> MigrateResult<()> {
-        self.ledger.began(phase, total);
+        self.tracker.began(phase, total);
         let mut running = Running::new(phase);
         let read = self.start_units(select, work, &mut running).await;
         while running.one_ends().await {}
-        self.ledger.ended(phase);
+        self.tracker.ended(phase);
         running.result.and(read)
     }
 
@@ -168,10 +168,10 @@ impl<'m> Session<'m> {
                 while running.units.len() >= most {
                     running.one_ends().await;
                 }
-                if running.result.is_err() || self.ledger.is_stopped() {
+                if running.result.is_err() || self.tracker.is_stopped() {
                     return Ok(());
                 }
-                let meter = Meter::new(&self.ledger, running.phase, entries.len());
+                let meter = Meter::new(&self.tracker, running.phase, entries.len());
                 let work = work(Unit {
                     entries,
                     meter: Arc::clone(&meter),
@@ -195,7 +195,7 @@ impl<'m> Session<'m> {
         phase: Phase,
         work: &(dyn Fn(Rows<'s>) -> Work<'s> + Sync),
     ) -> MigrateResult<()> {
-        each_page(&self.ledger, self.configs, self.options, phase, work).await
+        each_page(&self.tracker, self.configs, self.options, phase, work).await
     }
 
     pub(super) fn units_under_way(&self, unit: usize) -> usize {
@@ -238,15 +238,15 @@ pub(super) struct Rows<'w> {
 /// Reports each secret of a unit, or each configuration of a page, once: when it is processed, or
 /// else at the end.
 pub(super) struct Meter<'w> {
-    ledger: &'w Ledger,
+    tracker: &'w Tracker,
     phase: Phase,
     left: AtomicUsize,
 }
 
 impl<'w> Meter<'w> {
-    pub(super) fn new(ledger: &'w Ledger, phase: Phase, count: usize) -> Arc<Self> {
+    pub(super) fn new(tracker: &'w Tracker, phase: Phase, count: usize) -> Arc<Self> {
         Arc::new(Self {
-            ledger,
+            tracker,
             phase,
             left: AtomicUsize::new(count),
         })
@@ -268,7 +268,7 @@ impl<'w> Meter<'w> {
 
     fn tell(&self, count: usize) {
         if count > 0 {
-            self.ledger.advanced(self.phase, count);
+            self.tracker.advanced(self.phase, count);
         }
     }
 }
@@ -321,20 +321,20 @@ impl Running<'_> {
     }
 }
 
-/// Runs `work` over the rows of every source, page by page, until the ledger stops.
+/// Runs `work` over the rows of every source, page by page, until the tracker stops.
 pub(super) async fn each_page<'c>(
-    ledger: &'c Ledger,
+    tracker: &'c Tracker,
     configs: &'c [Arc<dyn ConfigSource>],
     options: &MigrateOptions,
     phase: Phase,
     work: &(dyn Fn(Rows<'c>) -> Work<'c> + Sync),
 ) -> MigrateResult<()> {
-    ledger.began(phase, None);
+    tracker.began(phase, None);
     for source in configs {
         let mut after = None;
-        while !ledger.is_stopped() {
+        while !tracker.is_stopped() {
             let page = page_after(&**source, after.as_ref(), options).await?;
-            let meter = Meter::new(ledger, phase, page.rows.len());
+            let meter = Meter::new(tracker, phase, page.rows.len());
             work(Rows {
                 source: &**source,
                 rows: page.rows,
@@ -348,7 +348,7 @@ pub(super) async fn each_page<'c>(
             }
         }
     }
-    ledger.ended(phase);
+    tracker.ended(phase);
     Ok(())
 }
 

@@ -88,12 +88,12 @@ impl<'m> Session<'m> {
             Some(sides) => if_lapsed(self.look_at_the_last(sides).await),
         };
         if pass.is_marked {
-            self.ledger.ended(task.phase());
+            self.tracker.ended(task.phase());
         }
         self.decide(task);
         self.tell_others(&pass).await?;
         if let Some(halt) = pass.halted {
-            self.ledger.halted(&halt);
+            self.tracker.halted(&halt);
         }
         running.result.and(claimed).and(looked)?;
         Ok(!pass.is_superseded)
@@ -108,7 +108,7 @@ impl<'m> Session<'m> {
             while running.units.len() >= self.most(pass.task) {
                 running.one_ends().await;
             }
-            if running.result.is_err() || self.ledger.is_stopped() {
+            if running.result.is_err() || self.tracker.is_stopped() {
                 return Ok(());
             }
             let asked = Moment::now(pass.sharing);
@@ -121,8 +121,8 @@ impl<'m> Session<'m> {
                 }
                 Next::Halted(halt) => {
                     // What this process has found itself, it says itself.
-                    if self.ledger.worst() != Some(halt.stop) {
-                        self.ledger.halted(&halt);
+                    if self.tracker.worst() != Some(halt.stop) {
+                        self.tracker.halted(&halt);
                         pass.halted = Some(halt);
                     }
                     return Ok(());
@@ -136,7 +136,7 @@ impl<'m> Session<'m> {
                     if !pass.is_marked {
                         let marks = pass.sharing.marks(pass.member.pass);
                         self.load(running.meanwhile(marks).await?);
-                        self.ledger.began(pass.task.phase(), None);
+                        self.tracker.began(pass.task.phase(), None);
                         pass.is_marked = true;
                     }
                     let held = Held::new(pass.sharing, page.claim, asked);
@@ -171,7 +171,7 @@ impl<'m> Session<'m> {
                     .journal
                     .page(&select, page.after.as_ref(), limit)
                     .await?;
-                let meter = Meter::new(&self.ledger, task.phase(), entries.len());
+                let meter = Meter::new(&self.tracker, task.phase(), entries.len());
                 let unit = Unit {
                     entries,
                     meter: Arc::clone(&meter),
@@ -190,7 +190,7 @@ impl<'m> Session<'m> {
         let task = pass.task;
         self.orphans.lock().clear();
         let scan = self.alone_with(held, self.begin_task(task)).await?;
-        if self.ledger.is_stopped() {
+        if self.tracker.is_stopped() {
             // Before another process does the same in vain.
             self.tell_others(pass).await?;
             return held.leave(&[]).await;
@@ -202,7 +202,7 @@ impl<'m> Session<'m> {
     /// Does for all processes what comes after the secrets.
     async fn last_page(&self, task: Task, held: &Arc<Held<'m>>) -> MigrateResult<()> {
         self.alone_with(held, self.end_task(task)).await?;
-        if self.ledger.is_cancelled() {
+        if self.tracker.is_cancelled() {
             return held.leave(&[]).await;
         }
         self.end_unit(Some(held), &[]).await
@@ -218,11 +218,11 @@ impl<'m> Session<'m> {
             None => self.advance(transitions).await,
             Some(held) => {
                 // Every process names the classes, so they are told before this ends the last page.
-                if self.ledger.worst() == Some(Stop::Undecided) {
-                    self.ledger.decide();
+                if self.tracker.worst() == Some(Stop::Undecided) {
+                    self.tracker.decide();
                     self.tell(held.sharing, held.claim().pass).await?;
                 }
-                held.finish(transitions, self.ledger.worst()).await
+                held.finish(transitions, self.tracker.worst()).await
             }
         }
     }
@@ -230,7 +230,7 @@ impl<'m> Session<'m> {
     /// The classes that need a decision stop a copy. The others report what they find.
     fn decide(&self, task: Task) {
         if task == Task::Copy {
-            self.ledger.decide();
+            self.tracker.decide();
         }
     }
 
@@ -257,7 +257,7 @@ impl<'m> Session<'m> {
 
     async fn tell(&self, sharing: &dyn Sharing, pass: u64) -> MigrateResult<()> {
         let (mut stopped, mut undecided) = (None, Vec::new());
-        self.ledger.note(|report| {
+        self.tracker.note(|report| {
             stopped = report.stopped.filter(|stop| *stop != Stop::Cancelled);
             undecided.clone_from(&report.undecided);
         });

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::holdings::scope_of;
 use crate::job::Job;
-use crate::ledger::Ledger;
 use crate::outbox::{Knowledge, Outbox, failed};
 use crate::session::{Rows, each_page, key, not_shared, updatable};
+use crate::tracker::Tracker;
 use crate::{
     Class, ConfigRow, ConfigSource, Content, Failure, Finding, Journal, MigrateError,
     MigrateErrorKind, MigrateResult, Phase, Report, Run, Update,
@@ -78,7 +78,7 @@ impl Job<OneStore> {
         self.journal.open(&run).await?;
         let work = self.work(run);
         work.run().await?;
-        Ok(work.ledger.close(self.journal.counts().await?))
+        Ok(work.tracker.close(self.journal.counts().await?))
     }
 
     fn work(&self, run: Run) -> Work<'_> {
@@ -91,7 +91,7 @@ impl Job<OneStore> {
             split: self,
             secrets: secrets.acting_as(&Actor::new(ACTOR)),
             specs: Mutex::default(),
-            ledger: self.ledger("split", run),
+            tracker: self.tracker("split", run),
         }
     }
 }
@@ -104,7 +104,7 @@ struct Work<'s> {
     split: &'s Split,
     secrets: ActingSecrets,
     specs: Mutex<Vec<(Arc<Value>, ConnectorSpec)>>,
-    ledger: Ledger,
+    tracker: Tracker,
 }
 
 impl Work<'_> {
@@ -119,12 +119,12 @@ impl Work<'_> {
             self.outbox().end(Knowledge::Rows).await?;
         }
         let scan = journal.begin_scan().await?;
-        each_page(&self.ledger, configs, options, Phase::Split, &|page| {
+        each_page(&self.tracker, configs, options, Phase::Split, &|page| {
             Box::pin(self.page(scan, page))
         })
         .await?;
-        self.ledger.decide();
-        if options.dry_run || self.ledger.is_stopped() {
+        self.tracker.decide();
+        if options.dry_run || self.tracker.is_stopped() {
             return Ok(());
         }
         for source in configs {
@@ -169,11 +169,11 @@ impl Work<'_> {
     async fn stage(&self, source: &dyn ConfigSource, row: &ConfigRow) -> MigrateResult<Noted> {
         let key = key(source, &row.id);
         let Content::Configuration(configuration) = &row.content else {
-            self.ledger.tally(|tally| tally.bare_coordinates += 1);
+            self.tracker.tally(|tally| tally.bare_coordinates += 1);
             return Ok(None);
         };
-        self.ledger.tally(|tally| tally.configurations += 1);
-        if self.ledger.is_stopped() {
+        self.tracker.tally(|tally| tally.configurations += 1);
+        if self.tracker.is_stopped() {
             return Ok(None);
         }
         if self.has_other_scope(row, &key, configuration) {
@@ -183,7 +183,7 @@ impl Work<'_> {
             Ok(planned) => planned,
             Err(failures) => {
                 for failure in failures {
-                    self.ledger.not_hydrated(failure.in_row(&key));
+                    self.tracker.not_hydrated(failure.in_row(&key));
                 }
                 return Ok(None);
             }
@@ -192,7 +192,7 @@ impl Work<'_> {
         let record = planned.record().clone();
         let secrets = record.writes().len() as u64;
         if self.split.options.dry_run {
-            self.ledger.tally(|tally| {
+            self.tracker.tally(|tally| {
                 tally.secrets += secrets;
                 tally.split += u64::from(secrets > 0);
             });
@@ -201,12 +201,13 @@ impl Work<'_> {
         let note = self.outbox().open(&key, record.clone()).await?;
         match planned.stage().await {
             Ok(staged) => {
-                self.ledger.tally(|tally| tally.secrets += secrets);
+                self.tracker.tally(|tally| tally.secrets += secrets);
                 Ok(Some((note, staged)))
             }
             Err(error) => {
                 for problem in error.problems() {
-                    self.ledger.not_hydrated(Failure::of_problem(&key, problem));
+                    self.tracker
+                        .not_hydrated(Failure::of_problem(&key, problem));
                 }
                 self.outbox().abandon(&note, &key, record).await?;
                 Ok(None)
@@ -223,8 +224,8 @@ impl Work<'_> {
                 .ok()
         });
         for place in unknown.into_iter().flatten() {
-            self.ledger.tally(|tally| tally.unknown_properties += 1);
-            self.ledger
+            self.tracker.tally(|tally| tally.unknown_properties += 1);
+            self.tracker
                 .found(Finding::new(Class::Unknown).in_configuration(key, Some(place.as_str())));
         }
     }
@@ -249,7 +250,7 @@ impl Work<'_> {
             }
             let finding = Finding::of(Class::OtherScope, name.as_str())
                 .in_configuration(key, Some(place.as_str()));
-            self.ledger.found(finding);
+            self.tracker.found(finding);
             is_settled = self.split.options.decisions.other_scope.is_some();
         }
         !is_settled
@@ -313,7 +314,7 @@ impl Work<'_> {
         }
         match source.update(row, staged.config()).await? {
             Update::Saved => {
-                self.ledger.tally(|tally| tally.split += 1);
+                self.tracker.tally(|tally| tally.split += 1);
                 // Superseded secrets are deleted once the source has finished. If there are none,
                 // ending the change now does not affect the store.
                 if staged.record().supersedes().is_empty() {
@@ -325,9 +326,9 @@ impl Work<'_> {
                 Ok(())
             }
             Update::Changed => {
-                self.ledger.tally(|tally| tally.changed += 1);
+                self.tracker.tally(|tally| tally.changed += 1);
                 let key = key(source, &row.id);
-                self.ledger.not_hydrated(
+                self.tracker.not_hydrated(
                     RowFailure::Row("the row was changed by someone else; start again")
                         .in_row(&key),
                 );
@@ -343,7 +344,7 @@ impl Work<'_> {
             journal: &*self.split.journal,
             configs: &self.split.configs,
             secrets: &self.secrets,
-            ledger: &self.ledger,
+            tracker: &self.tracker,
             page: self.split.options.page.get(),
         }
     }

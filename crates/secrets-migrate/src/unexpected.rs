@@ -18,10 +18,10 @@ impl Session<'_> {
     /// command has compared. A listing may be stale, so a name counts only after it is read.
     pub(super) async fn find_unexpected(&self, is_compared: Compared<'_>) -> MigrateResult<()> {
         let listing = self.target.capabilities().listing;
-        if !self.options.unexpected || listing == Listing::None || self.ledger.is_stopped() {
+        if !self.options.unexpected || listing == Listing::None || self.tracker.is_stopped() {
             return Ok(());
         }
-        self.ledger.began(Phase::List, None);
+        self.tracker.began(Phase::List, None);
         let options = ListOptions::default();
         let mut chunks = self
             .target
@@ -35,9 +35,9 @@ impl Session<'_> {
             };
             self.still_held().await?;
             self.report_unexpected(&entries, is_compared).await?;
-            self.ledger.advanced(Phase::List, entries.len());
+            self.tracker.advanced(Phase::List, entries.len());
         }
-        self.ledger.ended(Phase::List);
+        self.tracker.ended(Phase::List);
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Session<'_> {
         for ((name, source), target) in unknown.into_iter().zip(source).zip(target) {
             if let (Side::Gone(_), Side::Has(_)) = (Side::of(source), Side::of(target)) {
                 let entry = JournalEntry::new(name);
-                self.ledger.compared(&entry, Some(Difference::Unexpected));
+                self.tracker.compared(&entry, Some(Difference::Unexpected));
             }
         }
         Ok(())

@@ -24,7 +24,7 @@ impl Session<'_> {
             Box::pin(self.unshare_page(scan, page))
         })
         .await?;
-        if self.options.dry_run || self.ledger.is_stopped() {
+        if self.options.dry_run || self.tracker.is_stopped() {
             return Ok(());
         }
         for source in self.configs {
@@ -45,7 +45,7 @@ impl Session<'_> {
             journal: self.journal,
             configs: self.configs,
             secrets: &self.acting,
-            ledger: &self.ledger,
+            tracker: &self.tracker,
             page: self.options.page.get(),
         }
     }
@@ -79,22 +79,22 @@ impl Session<'_> {
         if shared.is_empty() {
             return Ok(());
         }
-        let ledger = &self.ledger;
+        let tracker = &self.tracker;
         if source.access() == Access::ReadOnly {
-            ledger.failed(refused(
+            tracker.failed(refused(
                 holding,
                 "this source of configurations is read-only; use the table itself, not a query",
             ));
             return Ok(());
         }
         if self.options.dry_run {
-            ledger.tally(|tally| tally.unshared += shared.len() as u64);
+            tracker.tally(|tally| tally.unshared += shared.len() as u64);
             return Ok(());
         }
         let writes = match self.copies(holding, &shared).await {
             Ok(writes) => writes,
             Err(error) => {
-                ledger.failed(Failure::of(&error).in_configuration(&holding.key, None));
+                tracker.failed(Failure::of(&error).in_configuration(&holding.key, None));
                 return Ok(());
             }
         };
@@ -106,7 +106,7 @@ impl Session<'_> {
         let note = outbox.open(&holding.key, record.clone()).await?;
         for result in self.source.write_many(&writes).await {
             if let Err(error) = result {
-                ledger.failed(Failure::of(&error).in_configuration(&holding.key, None));
+                tracker.failed(Failure::of(&error).in_configuration(&holding.key, None));
                 return outbox.abandon(&note, &holding.key, record).await;
             }
         }
@@ -119,7 +119,7 @@ impl Session<'_> {
         rename(&mut changed, holding, &renamed);
         match source.update(&holding.row, &changed).await? {
             Update::Saved => {
-                ledger.tally(|tally| tally.unshared += writes.len() as u64);
+                tracker.tally(|tally| tally.unshared += writes.len() as u64);
                 let mentions: Vec<Mention> = writes
                     .into_iter()
                     .map(|write| Mention::new(write.coordinate, Some(holding.key.clone())))
@@ -127,8 +127,8 @@ impl Session<'_> {
                 self.journal.mention(scan, &mentions).await
             }
             Update::Changed => {
-                ledger.tally(|tally| tally.changed += 1);
-                ledger.failed(refused(
+                tracker.tally(|tally| tally.changed += 1);
+                tracker.failed(refused(
                     holding,
                     "the row was changed by someone else; start again",
                 ));

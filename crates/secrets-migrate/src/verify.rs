@@ -25,7 +25,7 @@ impl Session<'_> {
     pub(super) async fn verify(&self) -> MigrateResult<()> {
         if let Some(sharing) = self.journal.sharing() {
             self.share(sharing, Task::Verify).await?;
-            return if self.ledger.is_stopped() {
+            return if self.tracker.is_stopped() {
                 Ok(())
             } else {
                 self.conclude_verify(true).await
@@ -46,11 +46,11 @@ impl Session<'_> {
     pub(super) async fn verify_rest(&self) -> MigrateResult<()> {
         self.find_unexpected(&|entry| entry.state != State::Pending)
             .await?;
-        if self.ledger.is_stopped() {
+        if self.tracker.is_stopped() {
             return Ok(());
         }
         let hydrated = self.hydrate(Store::Target).await?;
-        if self.ledger.is_stopped() {
+        if self.tracker.is_stopped() {
             return Ok(());
         }
         self.conclude_verify(hydrated).await
@@ -61,7 +61,7 @@ impl Session<'_> {
         let states = self.journal.counts().await?;
         // Most severe reason first: a conflict needs investigation, a loss only another copy. Only
         // conflicts found now count, because these are listed.
-        self.ledger.note(|report| {
+        self.tracker.note(|report| {
             let stop = if report.count(Class::Conflicting) > 0 {
                 Some(Stop::Conflict)
             } else if report.tally.lost > 0 || states.intent > 0 {
@@ -115,12 +115,12 @@ impl Session<'_> {
     }
 
     async fn verify_one(&self, pair: &Pair) -> Option<Transition> {
-        let (ledger, entry) = (&self.ledger, &pair.entry);
+        let (tracker, entry) = (&self.tracker, &pair.entry);
         if let Some(failure) = pair.failure() {
-            ledger.failed(failure);
+            tracker.failed(failure);
             return None;
         }
-        ledger.compared(entry, pair.compared());
+        tracker.compared(entry, pair.compared());
         match (&pair.source, &pair.target) {
             // The target has lost it. Its intent stays: if it appears again, it still is ours.
             (Side::Has(_), Side::Gone(error)) => {
@@ -130,12 +130,12 @@ impl Session<'_> {
                     .await
                     .is_ok_and(|mentioned| !mentioned)
                 {
-                    ledger.tally(|tally| tally.changed_since += 1);
-                    ledger.found(changed(entry));
+                    tracker.tally(|tally| tally.changed_since += 1);
+                    tracker.found(changed(entry));
                     return Some(to(entry, State::Pending, entry.intent));
                 }
                 if entry.state != State::Intent {
-                    ledger.tally(|tally| tally.lost += 1);
+                    tracker.tally(|tally| tally.lost += 1);
                 }
                 let mut finding = Finding::of(Class::Lost, entry.coordinate.as_str())
                     .in_holder(entry.holder.as_deref())
@@ -148,12 +148,12 @@ impl Session<'_> {
                 } else if entry.state == State::Intent {
                     finding = finding.with_detail("a copy was stopped before it was written");
                 }
-                ledger.found(finding);
+                tracker.found(finding);
                 // A copy that was stopped stays known until one ends.
                 (entry.state != State::Intent).then(|| to(entry, State::Pending, entry.intent))
             }
             (Side::Has(_), _) if pair.is_equal() => {
-                ledger.tally(|tally| tally.verified += 1);
+                tracker.tally(|tally| tally.verified += 1);
                 let state = if entry.intent {
                     State::Verified
                 } else {
@@ -163,13 +163,13 @@ impl Session<'_> {
                     .then(|| to(entry, state, entry.intent))
             }
             (Side::Has(_), _) => {
-                ledger.found(conflicting(entry));
+                tracker.found(conflicting(entry));
                 Some(to(entry, State::Conflict, entry.intent))
             }
             // Deleted or retired since. Hydrating shows whether a configuration needs it. A conflict is
             // resolved when the source no longer has the secret.
             _ => {
-                ledger.tally(|tally| tally.gone += 1);
+                tracker.tally(|tally| tally.gone += 1);
                 (entry.state == State::Conflict).then(|| to(entry, State::Pending, entry.intent))
             }
         }

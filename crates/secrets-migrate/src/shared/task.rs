@@ -58,7 +58,7 @@ impl Session<'_> {
             Task::Copy => {
                 self.settle_copies().await?;
                 let scan = self.scan().await?;
-                self.ledger.decide();
+                self.tracker.decide();
                 Ok(scan)
             }
             Task::Verify => Ok(0),

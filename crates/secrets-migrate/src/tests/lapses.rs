@@ -195,7 +195,7 @@ async fn every_lost_secret_is_put_back_though_a_claim_has_lapsed() {
     for page in entries.chunks(3) {
         let unit = Unit {
             entries: page.to_vec(),
-            meter: Meter::new(&session.ledger, Phase::Delete, page.len()),
+            meter: Meter::new(&session.tracker, Phase::Delete, page.len()),
             held: Some(held(&claims, Duration::from_secs(3600))),
         };
         session.rollback_unit(unit).await.unwrap();

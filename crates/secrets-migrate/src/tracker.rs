@@ -15,7 +15,7 @@ use crate::{
 
 /// Collects results, notifies the observer, and decides whether the run continues.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Tracker {
     report: Mutex<Report>,
     observer: Arc<dyn Observer>,
     cancellation: Cancellation,
@@ -25,7 +25,7 @@ pub(super) struct Ledger {
     done: AtomicU64,
 }
 
-impl Ledger {
+impl Tracker {
     pub(super) fn new(
         command: &'static str,
         run: Run,

@@ -107,7 +107,9 @@ fn count(configuration: &str, case: &str) -> u64 {
         .output()
         .expect("valgrind is installed");
     let report = String::from_utf8(output.stderr).unwrap();
-    let count = report.lines().find_map(|line| line.split("Collected :").nth(1));
+    let count = report
+        .lines()
+        .find_map(|line| line.split("Collected :").nth(1));
     match count.map(|count| count.trim().parse()) {
         Some(Ok(count)) if output.status.success() => count,
         _ => panic!("callgrind counted nothing:\n{report}"),
@@ -233,7 +235,10 @@ fn run(name: &str, case: &str) {
                 || (),
                 |()| -> Vec<_> {
                     let read = |names| store.read_batch(names).now_or_never();
-                    names.chunks(store.capabilities().read_batch).map(read).collect()
+                    names
+                        .chunks(store.capabilities().read_batch)
+                        .map(read)
+                        .collect()
                 },
             );
         }
@@ -241,14 +246,24 @@ fn run(name: &str, case: &str) {
             let store: Arc<dyn SecretPersistence> = store;
             each(calls, writes, |writes| {
                 let write = |writes| store.write_batch(writes).now_or_never();
-                let written: Vec<_> = writes.chunks(store.capabilities().write_batch).map(write).collect();
+                let written: Vec<_> = writes
+                    .chunks(store.capabilities().write_batch)
+                    .map(write)
+                    .collect();
                 // The writes themselves are not the store's.
                 (written, std::mem::ManuallyDrop::new(writes))
             });
         }
-        "the names, parsed" => each(calls, || (), |()| -> Vec<Coordinate> {
-            names.iter().map(|name| Coordinate::parse(name.as_str()).unwrap()).collect()
-        }),
+        "the names, parsed" => each(
+            calls,
+            || (),
+            |()| -> Vec<Coordinate> {
+                names
+                    .iter()
+                    .map(|name| Coordinate::parse(name.as_str()).unwrap())
+                    .collect()
+            },
+        ),
         "names for new secrets" => each(calls, || (), |()| new_names()),
         "dropping a hydrated configuration with its wipe" => {
             each(calls, || config.clone(), SecretJson::new);
@@ -278,11 +293,13 @@ impl Nothing for () {
 
 /// Calls something twice as often as it is counted, so that what only a first call does is not.
 fn each<I, O>(calls: usize, input: impl Fn() -> I, mut call: impl FnMut(I) -> O) {
-    let mut inputs = || -> Vec<I> { (0..calls).map(|_| input()).collect() };
+    let inputs = || -> Vec<I> { (0..calls).map(|_| input()).collect() };
     for input in inputs() {
         drop(black_box(call(black_box(input))));
     }
-    counted(inputs(), &mut |input| drop(black_box(call(black_box(input)))));
+    counted(inputs(), &mut |input| {
+        drop(black_box(call(black_box(input))))
+    });
 }
 
 /// What callgrind counts, by its name.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::{Error, ErrorKind, ManagedPrefix, Result};
 
@@ -142,8 +143,7 @@ impl ManagedCoordinate {
         let mut buffer = Uuid::encode_buffer();
         let mut name = String::with_capacity(MAX_MANAGED_BYTES);
         name.push_str(ManagedPrefix::current().as_str());
-        name.push_str(&scope.prefix);
-        name.push_str(scope.base_id.hyphenated().encode_lower(&mut buffer));
+        name.push_str(&scope.text);
         name.push_str("_secret_");
         name.push_str(id.hyphenated().encode_lower(&mut buffer));
         let base_len = name.len();
@@ -344,7 +344,8 @@ impl fmt::Display for ExternalName {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
-    prefix: Arc<str>,
+    /// The prefix and the base id as every name of the scope has them, built once.
+    text: Arc<str>,
     base_id: Uuid,
 }
 
@@ -352,8 +353,14 @@ impl Scope {
     /// The scope of a workspace: prefix `workspace_`.
     #[must_use]
     pub fn workspace(id: Uuid) -> Self {
+        Self::with_text("workspace_", id)
+    }
+
+    fn with_text(prefix: &str, id: Uuid) -> Self {
+        let mut buffer = Uuid::encode_buffer();
+        let base_id = id.hyphenated().encode_lower(&mut buffer);
         Self {
-            prefix: "workspace_".into(),
+            text: [prefix, base_id].concat().into(),
             base_id: id,
         }
     }
@@ -370,10 +377,7 @@ impl Scope {
                 "a scope's prefix may contain only A-Z, a-z, 0-9, _ and -",
             ));
         }
-        let scope = Self {
-            prefix: prefix.into(),
-            base_id: id,
-        };
+        let scope = Self::with_text(prefix, id);
         // The longest version has 19 digits, but a scope must allow at least versions up to a
         // million.
         ManagedCoordinate::new(&scope, Uuid::nil(), 999_999)?;
@@ -395,7 +399,7 @@ impl Scope {
     /// The prefix.
     #[must_use]
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        &self.text[..self.text.len() - Hyphenated::LENGTH]
     }
 
     /// The base id.
@@ -408,14 +412,11 @@ impl Scope {
     /// id>_secret_<uuid>_v<n>`, and the base id is not all-zero.
     #[must_use]
     pub fn contains(&self, coordinate: &ManagedCoordinate) -> bool {
-        let mut buffer = Uuid::encode_buffer();
-        let base_id: &str = self.base_id.hyphenated().encode_lower(&mut buffer);
         !self.is_ephemeral()
             && coordinate
                 .base()
                 .strip_prefix(ManagedPrefix::current().as_str())
-                .and_then(|rest| rest.strip_prefix(&*self.prefix))
-                .and_then(|rest| rest.strip_prefix(base_id))
+                .and_then(|rest| rest.strip_prefix(&*self.text))
                 .and_then(|rest| rest.strip_prefix("_secret_"))
                 .is_some_and(|id| id.len() == 36 && Uuid::try_parse(id).is_ok())
     }
@@ -424,13 +425,7 @@ impl Scope {
 /// The prefix of every coordinate of the scope: `airbyte_<prefix><base id>`.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}{}{}",
-            ManagedPrefix::current(),
-            self.prefix,
-            self.base_id.hyphenated()
-        )
+        write!(f, "{}{}", ManagedPrefix::current(), self.text)
     }
 }
 

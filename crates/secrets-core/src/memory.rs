@@ -1,13 +1,12 @@
 //! A store in memory, for tests and demonstrations. It is the shortest complete backend.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Place;
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use indexmap::IndexMap;
+use indexmap::map::Entry as Place;
 use parking_lot::Mutex;
 
 use crate::{
@@ -38,11 +37,33 @@ pub struct Memory {
     number: u64,
     capabilities: Capabilities,
     owner: Option<Owner>,
-    /// The names are those of the coordinates, shared.
     secrets: Mutex<Secrets>,
 }
 
-type Secrets = BTreeMap<Arc<str>, Stored>;
+/// The secrets by name. The names are those of the coordinates, shared.
+#[derive(Debug, Default)]
+struct Secrets {
+    by_name: IndexMap<Arc<str>, Stored>,
+    /// Whether they are in the order of their names, which only a listing needs.
+    sorted: bool,
+}
+
+impl Secrets {
+    fn remove(&mut self, name: &str) {
+        // The last one takes its place.
+        if self.by_name.swap_remove(name).is_some() {
+            self.sorted = false;
+        }
+    }
+
+    fn in_order(&mut self) -> &IndexMap<Arc<str>, Stored> {
+        if !self.sorted {
+            self.by_name.sort_keys();
+            self.sorted = true;
+        }
+        &self.by_name
+    }
+}
 
 #[derive(Debug)]
 struct Stored {
@@ -97,16 +118,16 @@ impl Memory {
 
     /// Stores a value as another client could have: external names, empty values, no owner.
     pub fn insert(&self, name: &str, value: SecretValue) {
-        self.secrets.lock().insert(
-            name.into(),
-            Stored {
-                value,
-                owner: None,
-                created: Timestamp::now(),
-                expires: None,
-                pending_deletion: false,
-            },
-        );
+        let stored = Stored {
+            value,
+            owner: None,
+            created: Timestamp::now(),
+            expires: None,
+            pending_deletion: false,
+        };
+        let mut secrets = self.secrets.lock();
+        secrets.by_name.insert(name.into(), stored);
+        secrets.sorted = false;
     }
 
     /// Removes what [`insert`](Self::insert) stored, whatever its name.
@@ -119,6 +140,7 @@ impl Memory {
     pub fn len(&self) -> usize {
         self.secrets
             .lock()
+            .by_name
             .values()
             .filter(|stored| !stored.pending_deletion)
             .count()
@@ -142,7 +164,7 @@ impl Memory {
                 .error(Operation::Read, kind, message)
                 .with_coordinate(coordinate.shared()))
         };
-        match secrets.get(coordinate.as_str()) {
+        match secrets.by_name.get(coordinate.as_str()) {
             None => fail(
                 ErrorKind::NotFound,
                 "the store does not have a secret of this name",
@@ -171,9 +193,10 @@ impl Memory {
             expires: write.expires,
             pending_deletion: false,
         };
-        let mut there = match secrets.entry(write.coordinate.shared()) {
+        let mut there = match secrets.by_name.entry(write.coordinate.shared()) {
             Place::Vacant(place) => {
                 place.insert(new());
+                secrets.sorted = false;
                 return Ok(Written::Created);
             }
             Place::Occupied(there) => there,
@@ -248,7 +271,7 @@ impl SecretPersistence for Memory {
         for coordinate in coordinates {
             if !recoverable {
                 secrets.remove(coordinate.as_str());
-            } else if let Some(stored) = secrets.get_mut(coordinate.as_str()) {
+            } else if let Some(stored) = secrets.by_name.get_mut(coordinate.as_str()) {
                 stored.pending_deletion = true;
             }
         }
@@ -264,7 +287,7 @@ impl SecretPersistence for Memory {
         if !self.capabilities.recovery {
             return fail(ErrorKind::Unsupported, "this store has no recovery");
         }
-        match self.secrets.lock().get_mut(coordinate.as_str()) {
+        match self.secrets.lock().by_name.get_mut(coordinate.as_str()) {
             None => fail(
                 ErrorKind::NotFound,
                 "the store does not have a secret of this name",
@@ -284,16 +307,17 @@ impl SecretPersistence for Memory {
                 "this store cannot list",
             ));
         }
-        let secrets = self.secrets.lock();
-        let from = match after {
-            Some(cursor) => Bound::Excluded(cursor.as_str()),
-            None => Bound::Included(options.prefix.as_str()),
-        };
+        let mut secrets = self.secrets.lock();
+        let secrets = secrets.in_order();
+        let from = secrets.partition_point(|name, _| match after {
+            Some(cursor) => **name <= *cursor.as_str(),
+            None => **name < *options.prefix,
+        });
         let limit = options.page_size.unwrap_or(DEFAULT_PAGE).max(1);
         let mut page = Page::default();
         let mut last = None;
-        for (seen, (name, stored)) in secrets
-            .range::<str, _>((from, Bound::Unbounded))
+        for (seen, (name, stored)) in secrets[from..]
+            .iter()
             .take_while(|(name, _)| name.starts_with(&options.prefix))
             .enumerate()
         {
@@ -314,6 +338,7 @@ impl SecretPersistence for Memory {
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
         self.secrets
             .lock()
+            .by_name
             .get(coordinate.as_str())
             .map(|stored| stored.entry(coordinate.clone()))
             .ok_or_else(|| {

@@ -1,6 +1,6 @@
 //! Extensions of the trait: chunking, bounded concurrency, listing as a stream, sweeping.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -268,14 +268,10 @@ pub(crate) async fn read_all<S: SecretPersistence + ?Sized>(
     store: &S,
     coordinates: &[Coordinate],
 ) -> Vec<Result<Read>> {
-    // One name is the usual case, and cannot occur twice.
-    if coordinates.len() <= 1 {
+    if all_different(coordinates) {
         return read_unique(store, coordinates).await;
     }
     let (unique, places) = unique_by(coordinates, |coordinate| coordinate);
-    if unique.len() == coordinates.len() {
-        return read_unique(store, coordinates).await;
-    }
     let names: Vec<Coordinate> = unique.iter().map(|&at| coordinates[at].clone()).collect();
     let results = read_unique(store, &names).await;
     places.into_iter().map(|at| results[at].clone()).collect()
@@ -388,6 +384,25 @@ async fn fan_out<'a, T: Sync, R: Send, Chunk: Future<Output = Vec<R>> + Send>(
         .into_iter()
         .flat_map(|(_, results)| results)
         .collect()
+}
+
+/// The number of names up to which comparing each with each takes less than hashing them.
+const FEW: usize = 8;
+
+/// Whether no name occurs twice, the usual case.
+fn all_different(names: &[Coordinate]) -> bool {
+    if names.len() > FEW {
+        let mut seen = HashSet::with_capacity(names.len());
+        return names.iter().all(|name| seen.insert(name.as_str()));
+    }
+    let mut rest = names;
+    while let [name, others @ ..] = rest {
+        if others.contains(name) {
+            return false;
+        }
+        rest = others;
+    }
+    true
 }
 
 /// The index of the first occurrence of each key, and for every item the index of its key.

@@ -201,6 +201,21 @@ impl Stores {
     where
         Fut: Future<Output = Vec<Result<T>>>,
     {
+        match id {
+            // The usual store: always open, and never reopened.
+            None => Ok(Some(call(Arc::clone(&self.default)).await)),
+            Some(_) => Box::pin(self.call_other(id, call)).await,
+        }
+    }
+
+    async fn call_other<T, Fut>(
+        &self,
+        id: Option<&StorageId>,
+        mut call: impl FnMut(Store) -> Fut,
+    ) -> Result<Option<Vec<Result<T>>>>
+    where
+        Fut: Future<Output = Vec<Result<T>>>,
+    {
         let Some(mut store) = self.find(id).await? else {
             return Ok(None);
         };

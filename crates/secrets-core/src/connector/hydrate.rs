@@ -12,8 +12,10 @@ use super::place::Path;
 use super::pointer::{
     Encoding, MalformedPointer, Pointer, SECRET, is_pointer_object, pointers, visit_pointers,
 };
+use super::read::{self, Unread};
 use super::secret_json::{SecretJson, parse_json};
 use super::secrets::ActingSecrets;
+use super::slots::Slots;
 use crate::SecretValue;
 
 /// Inserts the secrets of a configuration, for callers that read the values themselves.
@@ -102,7 +104,39 @@ impl ActingSecrets {
     /// One error with every place that has no value, its coordinate and kind. The error never
     /// contains a part of the configuration, and a missing secret never becomes an empty string.
     pub async fn hydrate(&self, saved: Value) -> Result<SecretJson, ConnectorError> {
-        let saved = SecretJson::new(saved);
+        let mut saved = SecretJson::new(saved);
+        // The audit needs places, and an executor its own walk.
+        if self.stores().is_audited() || self.executor(|| is_long(&saved)).is_some() {
+            return Box::pin(self.hydrate_any(saved)).await;
+        }
+        if saved.is_null() {
+            *saved = Value::Object(Map::new());
+        }
+        let Some(slots) = Slots::of(&mut saved) else {
+            return Box::pin(self.hydrate_any(saved)).await;
+        };
+        if slots.names().is_empty() {
+            return Ok(saved);
+        }
+        let reads = match self.read_names(slots.storage_id(), slots.names()).await {
+            Ok(reads) => reads,
+            Err(unread) => {
+                let values = vec![Err(unread); slots.names().len()];
+                return refuse(saved, values);
+            }
+        };
+        if reads.iter().any(Result::is_err) {
+            return refuse(saved, read::values(reads));
+        }
+        let values = || reads.iter().flatten().map(|read| &read.value);
+        let mut budget = Budget::new();
+        values().try_for_each(|value| budget.hydrate(value.len()))?;
+        slots.fill(values());
+        Ok(saved)
+    }
+
+    /// Hydrates a configuration with pointers of every kind, in two walks: to find them and to insert their values.
+    async fn hydrate_any(&self, saved: SecretJson) -> Result<SecretJson, ConnectorError> {
         let mut found = Vec::new();
         let mut places = Vec::new();
         let mut malformed = false;
@@ -123,27 +157,47 @@ impl ActingSecrets {
         let ids = found.iter().filter_map(|pointer| pointer.reference_id);
         let references = self.references(ids.collect()).await;
         let values = self.read(&found, &places, &references).await?;
-        if values.iter().all(Result::is_ok) {
-            let executor = self.executor(|| is_long(&saved));
-            // In the order in which they were found; none is parsed again.
-            let mut found = found.into_iter().zip(values);
-            return self
-                .walk(executor, move || {
-                    insert(saved, |members| match found.next() {
-                        Some((pointer, value)) => Ok((pointer, value.ok())),
-                        None => Pointer::of_members(members).map(|pointer| (pointer, None)),
-                    })
-                })
-                .await;
+        if values.iter().any(Result::is_err) {
+            return refuse(saved, values);
         }
-        let mut problems = Problems::default();
-        for ((place, pointer), value) in pointers(&saved)?.into_iter().zip(values) {
-            if let Err(unread) = value {
-                problems.push(|| unread.at(place, &pointer));
-            }
-        }
-        problems.into_result().map(|()| saved)
+        let executor = self.executor(|| is_long(&saved));
+        // In the order in which they were found; none is parsed again.
+        let mut found = found.into_iter().zip(values);
+        self.walk(executor, move || {
+            insert(saved, |members| match found.next() {
+                Some((pointer, value)) => Ok((pointer, value.ok())),
+                None => Pointer::of_members(members).map(|pointer| (pointer, None)),
+            })
+        })
+        .await
     }
+}
+
+/// Names every place of a configuration whose value could not be read.
+fn refuse(
+    saved: SecretJson,
+    values: Vec<Result<SecretValue, Unread>>,
+) -> Result<SecretJson, ConnectorError> {
+    let mut problems = Problems::default();
+    for ((place, pointer), value) in pointers(&saved)?.into_iter().zip(values) {
+        if let Err(unread) = value {
+            problems.push(|| unread.at(place, &pointer));
+        }
+    }
+    problems.into_result().map(|()| saved)
+}
+
+/// A text secret as the value that replaces its pointer. The name's buffer is no longer needed and
+/// nearly always large enough.
+pub(super) fn text(pointer: Map<String, Value>, secret: &SecretValue) -> Value {
+    let name = |(key, value)| match value {
+        Value::String(name) if key == SECRET => Some(name),
+        _ => None,
+    };
+    let mut text = pointer.into_iter().find_map(name).unwrap_or_default();
+    text.clear();
+    text.push_str(secret.expose());
+    Value::String(text)
 }
 
 /// The value of a secret's text; `None` if it should be JSON and is not.
@@ -231,14 +285,7 @@ where
         }
         let hydrated = match (secret, pointer.encoding) {
             (Some(secret), Encoding::Text) => {
-                // The name's buffer is no longer needed and nearly always large enough.
-                let mut text = match members.get_mut(SECRET).map(mem::take) {
-                    Some(Value::String(name)) => name,
-                    _ => String::new(),
-                };
-                text.clear();
-                text.push_str(secret.borrow().expose());
-                return Ok(Value::String(text));
+                return Ok(text(mem::take(members), secret.borrow()));
             }
             (Some(secret), Encoding::Json) => {
                 parse_json(secret.borrow().expose()).ok_or_else(|| undecodable(path.place()))

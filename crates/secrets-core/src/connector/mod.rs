@@ -28,6 +28,7 @@ mod references;
 mod refresh;
 mod secret_json;
 mod secrets;
+mod slots;
 mod spec;
 mod split;
 mod staged;

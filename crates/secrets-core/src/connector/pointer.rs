@@ -15,6 +15,9 @@ pub(super) const STORAGE_ID: &str = "_secret_storage_id";
 const REFERENCE_ID: &str = "_secret_reference_id";
 pub(super) const ENCODING: &str = "_secret_encoding";
 
+/// The most members of a pointer: one for each key.
+pub(super) const MAX_FIELDS: usize = 4;
+
 /// A text in a secret place that begins with this prefix names a coordinate; input only.
 const TEXT_POINTER: &str = "secret_coordinate::";
 

@@ -12,7 +12,9 @@ use super::pointer::Pointer;
 use super::references::{References, UnresolvedReference};
 use super::secrets::{ActingSecrets, EventPlaces};
 use crate::ext::read_all;
-use crate::{Coordinate, Error, Location, Operation, SecretPersistence, SecretValue, StorageId};
+use crate::{
+    Coordinate, Error, Location, Operation, Read, SecretPersistence, SecretValue, StorageId,
+};
 
 /// Why a pointer has no value.
 #[derive(Clone)]
@@ -139,17 +141,35 @@ impl ActingSecrets {
     async fn read_storage(
         &self,
         storage_id: Option<&StorageId>,
-        coordinates: &[Coordinate],
+        names: &[Coordinate],
     ) -> Vec<Result<SecretValue, Unread>> {
-        let read =
-            |store: Arc<dyn SecretPersistence>| async move { read_all(&*store, coordinates).await };
-        match self.stores().call(storage_id, read).await {
-            Ok(Some(results)) => results
-                .into_iter()
-                .map(|result| result.map(|read| read.value).map_err(Unread::Store))
-                .collect(),
-            Ok(None) => vec![Err(Unread::UnknownStorage); coordinates.len()],
-            Err(error) => vec![Err(Unread::Store(error)); coordinates.len()],
+        match self.read_names(storage_id, names).await {
+            Ok(reads) => values(reads),
+            Err(unread) => vec![Err(unread); names.len()],
         }
     }
+
+    /// Reads names of one storage, without audit events.
+    ///
+    /// # Errors
+    /// If the storage is unknown or cannot be opened: none of the names has a value.
+    pub(super) async fn read_names(
+        &self,
+        storage_id: Option<&StorageId>,
+        names: &[Coordinate],
+    ) -> Result<Vec<crate::Result<Read>>, Unread> {
+        let read =
+            |store: Arc<dyn SecretPersistence>| async move { read_all(&*store, names).await };
+        match self.stores().call(storage_id, read).await {
+            Ok(Some(reads)) => Ok(reads),
+            Ok(None) => Err(Unread::UnknownStorage),
+            Err(error) => Err(Unread::Store(error)),
+        }
+    }
+}
+
+/// The values of what was read.
+pub(super) fn values(reads: Vec<crate::Result<Read>>) -> Vec<Result<SecretValue, Unread>> {
+    let value = |read: crate::Result<Read>| read.map(|read| read.value).map_err(Unread::Store);
+    reads.into_iter().map(value).collect()
 }

@@ -34,6 +34,9 @@ pub(crate) struct Backend {
     pub(crate) json: &'static [JsonForm],
     /// The quotas that the provider documents.
     pub(crate) quotas: Option<fn() -> LimitOptions>,
+    /// What the provider counts requests for, as far as the settings say, where the name of the store
+    /// does not say it.
+    pub(crate) account: Option<fn(&SettingMap) -> Option<String>>,
     /// Checks settings without opening anything. Backends read the files that settings name.
     pub(crate) check: fn(&SettingMap) -> Result<()>,
     /// Opens the store with this owner for written secrets.

@@ -86,6 +86,9 @@ async fn stack(
         stack = stack
             .with_limit(options)
             .with_shared_rates(rates, layering.replicas);
+        if let Some(account) = settings.account()? {
+            stack = stack.with_account(account);
+        }
     } else if let Some(options) = divided {
         stack = stack.with_limit(options);
     }

@@ -239,7 +239,7 @@ impl Settings {
     /// Shares the rates of the limit with all processes that draw from this source, instead of that of the
     /// setting `limit-shared`: see
     /// [`Stack::with_shared_rates`](secret_persistence_core::layer::Stack::with_shared_rates). The mirror and other
-    /// storages share theirs too.
+    /// storages share theirs too, those of one account at the provider together.
     #[must_use]
     pub fn with_shared_rates(mut self, rates: Arc<dyn SharedRates>) -> Self {
         self.rates = Some(rates);
@@ -333,6 +333,17 @@ impl Settings {
         match self.custom {
             Some(_) => Ok(None),
             None => Ok(self.backend()?.quotas.map(|quotas| quotas())),
+        }
+    }
+
+    /// What the provider counts requests for, where the name of the store does not say it.
+    pub(crate) fn account(&self) -> Result<Option<String>> {
+        match self.custom {
+            Some(_) => Ok(None),
+            None => Ok(self
+                .backend()?
+                .account
+                .and_then(|account| account(&self.store))),
         }
     }
 

@@ -78,6 +78,14 @@ impl Storage {
         }
     }
 
+    /// The tenant, if the settings are a tenant's.
+    pub(crate) fn tenant(&self) -> Option<&Scope> {
+        match &self.whose {
+            Whose::Operator => None,
+            Whose::Tenant(tenant) => Some(&tenant.0),
+        }
+    }
+
     /// The settings with their credentials inserted.
     pub(crate) async fn open(
         &self,

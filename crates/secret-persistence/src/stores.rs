@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use secret_persistence_core::connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
-use secret_persistence_core::rates::SharedRates;
+use secret_persistence_core::rates::{SharedRates, named};
 use secret_persistence_core::{
     Actor, AuditMode, AuditSink, OpenStore, Result, SecretPersistence, StorageId, Stores,
 };
@@ -192,8 +192,6 @@ struct Seen {
     checked: Instant,
 }
 
-impl Opener {}
-
 /// A check of a storage's settings. If its caller is cancelled, the check does not count, and the
 /// next caller checks again.
 struct Look<'a> {
@@ -222,7 +220,12 @@ impl OpenStore for Opener {
         };
         let settings = storage.open(&self.secrets, &self.environment).await?;
         let settings = settings.with_common(self.around.clone());
-        let store = connect(shared(settings, self.rates.clone())).await?;
+        let rates = self.rates.clone().map(|rates| match storage.tenant() {
+            // A tenant says itself whose account it uses, and must not use up another's quota.
+            Some(tenant) => named(rates, tenant.to_string()),
+            None => rates,
+        });
+        let store = connect(shared(settings, rates)).await?;
         self.seen
             .lock()
             .insert(id.clone(), Seen { storage, checked });

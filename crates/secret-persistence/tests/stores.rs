@@ -321,6 +321,111 @@ async fn reading_a_storages_credentials_is_audited_too() {
     assert_eq!(events[0].actor.as_str(), "secret-persistence:storages");
 }
 
+/// What the stores of a process draw from. Nothing is sent, because nothing is handed out.
+mod accounts {
+    use secret_persistence::rates::{Draw, SharedRates, Slice};
+    use secret_persistence::{SecretPersistence, connect};
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Asked(UnboundedSender<String>);
+
+    #[async_trait]
+    impl SharedRates for Asked {
+        async fn draw(&self, draw: &Draw) -> Result<Slice> {
+            self.0.send(draw.bucket.clone()).unwrap();
+            std::future::pending().await
+        }
+    }
+
+    /// The bucket of a call.
+    async fn drawn<T>(
+        call: impl Future<Output = T>,
+        asked: &mut UnboundedReceiver<String>,
+    ) -> String {
+        tokio::select! {
+            _ = call => panic!("it was not asked for"),
+            bucket = asked.recv() => bucket.unwrap(),
+        }
+    }
+
+    async fn bucket(
+        store: &Arc<dyn SecretPersistence>,
+        asked: &mut UnboundedReceiver<String>,
+    ) -> String {
+        drawn(store.identity(), asked).await
+    }
+
+    #[tokio::test]
+    async fn storages_of_one_account_share_its_quota_and_others_have_their_own() {
+        const OTHER: &str = "11111111-6d4f-4f2c-9d1c-0d4d6f0a7e11";
+        let (folder, table) = (tempfile::tempdir().unwrap(), Arc::<Table>::default());
+        let (sender, mut asked) = unbounded_channel();
+        let default = default(folder.path(), "").with_shared_rates(Arc::new(Asked(sender)));
+        let settings = StoresSettings::new(default).with_storages(Arc::clone(&table) as _);
+        let stores = stores(settings).await.unwrap();
+        let with_key = |key: &str| {
+            let mut settings = access_key(json!("canary"));
+            settings["awsAccessKey"] = json!(key);
+            settings
+        };
+        let (one, two) = (with_key("AKIAONE"), with_key("AKIATWO"));
+        table.put("first", of_tenant(one.clone()));
+        table.put("same account", of_tenant(one.clone()));
+        table.put("another account", of_tenant(two));
+        let elsewhere = Storage::of_tenant(one.clone(), scope(OTHER), Tenant::new());
+        table.put("another tenant", elsewhere);
+        table.put("operator", Storage::of_operator(one));
+        let mut buckets = HashMap::new();
+        for name in [
+            "first",
+            "same account",
+            "another account",
+            "another tenant",
+            "operator",
+        ] {
+            let store = stores.store(Some(&id(name))).await.unwrap();
+            buckets.insert(name, bucket(&store, &mut asked).await);
+        }
+        assert_eq!(buckets["first"], buckets["same account"]);
+        // What a tenant says about its account does not reach another tenant's quota, nor the operator's.
+        let own: std::collections::HashSet<_> = buckets.values().collect();
+        assert_eq!(own.len(), 4, "{buckets:?}");
+        assert!(!format!("{buckets:?}").contains("AKIA"), "{buckets:?}");
+    }
+
+    #[tokio::test]
+    async fn a_mirror_in_another_account_has_a_quota_of_its_own() {
+        let of = |key: &str| {
+            let variables = [
+                ("AWS_SECRET_MANAGER_ACCESS_KEY_ID", key),
+                ("AWS_SECRET_MANAGER_SECRET_ACCESS_KEY", "canary"),
+            ];
+            Settings::from_url("aws://eu-west-1", &Environment::from_iter(variables)).unwrap()
+        };
+        for (mirror, is_shared) in [("AKIATWO", false), ("AKIAONE", true)] {
+            let (sender, mut asked) = unbounded_channel();
+            let settings = of("AKIAONE").with_mirror(of(mirror));
+            let store = connect(settings.with_shared_rates(Arc::new(Asked(sender))))
+                .await
+                .unwrap();
+            let coordinate =
+                ManagedCoordinate::new(&scope(SCOPE), SCOPE.parse().unwrap(), 1).unwrap();
+            // The second store is deleted from first, and the first one is asked who it is.
+            let deleted = drawn(store.delete(&coordinate, &secret_persistence::DeleteOptions::default()), &mut asked).await;
+            let identified = bucket(&store, &mut asked).await;
+            let account = |bucket: &str| bucket.rsplit_once(' ').unwrap().0.to_owned();
+            assert_eq!(
+                account(&deleted) == account(&identified),
+                is_shared,
+                "{deleted}, {identified}"
+            );
+        }
+    }
+}
+
 mod ledger {
     use secret_persistence::StoreUrl;
     use secret_persistence::database::{

@@ -41,8 +41,8 @@ pub trait SharedRates: Debug + Send + Sync + 'static {
     async fn draw(&self, draw: &Draw) -> Result<Slice>;
 }
 
-/// The same source with buckets of their own, for a store whose name another store of the process has
-/// too: two accounts in one region.
+/// The same source with buckets of their own, for stores that must not share with others: those whose
+/// accounts a tenant named.
 #[must_use]
 pub fn named(rates: Arc<dyn SharedRates>, name: impl Into<String>) -> Arc<dyn SharedRates> {
     Arc::new(Named {
@@ -70,7 +70,7 @@ impl SharedRates for Named {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Draw {
-    /// The store and the class of requests.
+    /// The account at the provider and the class of requests.
     pub bucket: String,
     /// The quota that all processes share, in requests per second, above 0.
     pub per_second: f64,

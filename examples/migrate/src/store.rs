@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secret_persistence::database::{self, Database, Mode};
-use secret_persistence::rates::{SharedRates, named};
+use secret_persistence::rates::SharedRates;
 use secret_persistence::{
     COMMON, Environment, Kind, KubernetesSecrets, Owner, SecretPersistence, Settings, StoreUrl,
     Stores,
@@ -89,8 +89,7 @@ impl Described {
 
     /// Shares the provider's quota with other processes of this tool.
     pub(crate) fn sharing(mut self, rates: Option<&Arc<dyn SharedRates>>) -> Self {
-        let name = self.role.option().trim_start_matches('-');
-        self.rates = rates.map(|rates| named(Arc::clone(rates), name));
+        self.rates = rates.cloned();
         self
     }
 

@@ -14,6 +14,7 @@ pub(super) const BACKEND: Backend = Backend {
         optional: &["caFile", "tags"],
     }],
     quotas: Some(AzureKeyVault::quotas),
+    account: None,
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(open(

@@ -10,6 +10,7 @@ pub(super) const BACKEND: Backend = Backend {
     settings: SETTINGS,
     json: &[],
     quotas: None,
+    account: None,
     check: |values| Config::from_settings(values).map(drop),
     open: |values, owner| {
         Box::pin(open(

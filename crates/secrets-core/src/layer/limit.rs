@@ -148,11 +148,12 @@ pub(super) struct Limit {
 }
 
 impl Limit {
+    /// Rates are shared for an account.
     pub(super) fn new(
         inner: Arc<dyn SecretPersistence>,
         store: &Arc<str>,
         options: LimitOptions,
-        shared: Option<&SharedLimit>,
+        shared: Option<(&SharedLimit, &Arc<str>)>,
     ) -> Self {
         let class = |name, limit| Class::new(store, name, limit, options.share, shared);
         Self {

@@ -16,6 +16,7 @@ use crate::rates::SharedRates;
 #[derive(Debug)]
 #[must_use]
 pub struct Stack {
+    account: Option<Arc<str>>,
     backend: Arc<dyn SecretPersistence>,
     cache: Option<CacheOptions>,
     limit: Option<LimitOptions>,
@@ -27,6 +28,7 @@ impl Stack {
     /// A backend without any layer.
     pub fn over(backend: Arc<dyn SecretPersistence>) -> Self {
         Self {
+            account: None,
             backend,
             cache: None,
             limit: None,
@@ -47,14 +49,22 @@ impl Stack {
         self
     }
 
-    /// Shares the rates of the limit with all processes that draw from this source, for the store of
-    /// the same name. Without a limit it has no effect.
+    /// Shares the rates of the limit with all processes that draw from this source, for the same
+    /// [account](Self::with_account). Without a limit it has no effect.
     ///
     /// The limit's [`share`](LimitOptions::share) is then what all of them use together, up to 5 % less
     /// than that. While the source cannot be reached, which is logged once and tried again every thirty
     /// seconds, this process uses one of `replicas` equal parts of it: requests go on.
     pub fn with_shared_rates(mut self, rates: Arc<dyn SharedRates>, replicas: u32) -> Self {
         self.shared = Some(SharedLimit { rates, replicas });
+        self
+    }
+
+    /// Names what the provider counts requests for: stores that share rates share those of one account.
+    /// By default this is the name of the store, which may be too much (one server, two prefixes) or too
+    /// little (two accounts, one region).
+    pub fn with_account(mut self, account: impl Into<Arc<str>>) -> Self {
+        self.account = Some(account.into());
         self
     }
 
@@ -74,7 +84,9 @@ impl Stack {
             store = Arc::new(Timeout::new(store, options.request_timeout));
         }
         if let Some(options) = self.limit {
-            store = Arc::new(Limit::new(store, &name, options, self.shared.as_ref()));
+            let account = self.account.as_ref().unwrap_or(&name);
+            let shared = self.shared.as_ref().map(|shared| (shared, account));
+            store = Arc::new(Limit::new(store, &name, options, shared));
         }
         if let Some(options) = self.retry {
             store = Arc::new(Retry::new(store, Arc::clone(&name), options));

@@ -78,7 +78,7 @@ impl Class {
         name: &'static str,
         limit: ClassLimit,
         share: f64,
-        shared: Option<&SharedLimit>,
+        shared: Option<(&SharedLimit, &Arc<str>)>,
     ) -> Self {
         // No setting can stall us or divide by zero.
         let share = between(share, 0.001, 1.0);
@@ -99,8 +99,11 @@ impl Class {
             // What has no limit needs no slots.
             shared: shared
                 .filter(|_| per_second < FASTEST)
-                .map(|shared| Shared::new(Arc::clone(&shared.rates), store, name, per_second)),
-            alone: shared.map_or(1.0, |shared| 1.0 / f64::from(shared.replicas.max(1))),
+                .map(|(shared, account)| {
+                    let bucket = format!("{account} {name}");
+                    Shared::new(Arc::clone(&shared.rates), bucket, per_second, counter)
+                }),
+            alone: shared.map_or(1.0, |(shared, _)| 1.0 / f64::from(shared.replicas.max(1))),
             permits: counter("secrets_limit_permits_total"),
             slowed: counter("secrets_limit_slowed_total"),
         }

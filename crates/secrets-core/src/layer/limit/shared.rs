@@ -56,14 +56,13 @@ struct State {
 impl Shared {
     pub(super) fn new(
         rates: Arc<dyn SharedRates>,
-        store: &Arc<str>,
-        class: &'static str,
+        bucket: String,
         per_second: f64,
+        counter: impl FnOnce(&'static str) -> Counter,
     ) -> Self {
-        let labels = [("store", Arc::clone(store).into()), ("class", class.into())];
         Self {
             rates,
-            bucket: format!("{store} {class}"),
+            bucket,
             per_second,
             room: Draw::new("", per_second, 1).room().max(1),
             slice: number(SLICE, Draw::new("", per_second, 1).spacing()).max(1),
@@ -71,7 +70,7 @@ impl Shared {
             owed: AtomicU32::new(0),
             held: Turnstile::default(),
             state: Mutex::default(),
-            unshared: Counter::new("secrets_limit_unshared_total", labels),
+            unshared: counter("secrets_limit_unshared_total"),
         }
     }
 

@@ -12,6 +12,17 @@ use crate::{Coordinate, SecretPersistenceExt};
 const SECOND: Duration = Duration::from_secs(1);
 const QUICK: Duration = Duration::from_millis(1);
 
+/// What draws for a class of the probe.
+fn shared(rates: &Buckets, per_second: f64) -> Shared {
+    let counter = |name| Counter::new(name, []);
+    Shared::new(
+        Arc::new(rates.clone()),
+        "probe read".to_owned(),
+        per_second,
+        counter,
+    )
+}
+
 /// A process that shares the quota of the probe.
 fn process(probe: &Arc<Probe>, rates: &Buckets, per_second: f64) -> Arc<Limit> {
     let limit = ClassLimit {
@@ -27,7 +38,7 @@ fn process(probe: &Arc<Probe>, rates: &Buckets, per_second: f64) -> Arc<Limit> {
         Arc::clone(probe) as _,
         &"probe".into(),
         options,
-        Some(&shared),
+        Some((&shared, &"probe".into())),
     ))
 }
 
@@ -217,9 +228,7 @@ async fn a_source_that_hangs_delays_one_call_by_a_second() {
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_known_only_afterwards_are_paid_with_the_next_draw() {
     let rates = Buckets::answering_after(QUICK);
-    let shared =
-        |rates: &Buckets| Shared::new(Arc::new(rates.clone()), &"probe".into(), "read", 100.0);
-    let (first, second) = (shared(&rates), shared(&rates));
+    let (first, second) = (shared(&rates, 100.0), shared(&rates, 100.0));
     first.take(1).await.unwrap();
     first.owe(98);
     first.take(1).await.unwrap();
@@ -253,8 +262,7 @@ async fn requests_without_the_source_are_not_owed_to_it() {
 #[tokio::test(start_paused = true)]
 async fn a_large_debt_is_paid_a_window_at_a_time() {
     let rates = Buckets::answering_after(QUICK);
-    let [debtor, other] =
-        [(); 2].map(|()| Shared::new(Arc::new(rates.clone()), &"probe".into(), "read", 100.0));
+    let [debtor, other] = [(); 2].map(|()| shared(&rates, 100.0));
     debtor.owe(1_000);
     let started = Instant::now();
     let pays = async {
@@ -276,7 +284,7 @@ async fn a_large_debt_is_paid_a_window_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn a_call_of_many_requests_gets_them_all() {
     let rates = Buckets::answering_after(QUICK);
-    let shared = Shared::new(Arc::new(rates), &"probe".into(), "read", 20.0);
+    let shared = shared(&rates, 20.0);
     let started = Instant::now();
     for _ in 0..4 {
         shared.take(50).await.unwrap();

@@ -38,6 +38,7 @@ pub async fn sharing<J: Journal>(empty: impl AsyncFn() -> [J; 4]) {
     a_renewed_claim_does_not_lapse(&opened().await).await;
     a_halt_reaches_all(&opened().await).await;
     a_halted_pass_gives_way_to_its_own_command(&opened().await).await;
+    a_halted_pass_is_forgotten_after_its_lease(&opened().await).await;
     a_released_page_is_free_at_once(&opened().await).await;
     marks_reach_all(&opened().await).await;
     a_pass_that_nobody_attends_is_left(&opened().await).await;
@@ -247,23 +248,38 @@ async fn a_halted_pass_gives_way_to_its_own_command<J: Journal>(
     [first, second, third, _]: &[J; 4],
 ) {
     let copy = SharedWork::new("copy", "settings");
-    let rollback = SharedWork::new("rollback", "settings");
     let (member, other) = (join(first, LONG).await, join(second, LONG).await);
     let claim = scan(ok(shared(second).claim(&other).await)).expect("the scan");
     let halt = Halt::new(Stop::Failures, Vec::new());
     ok(shared(first).halt(member.pass, &halt).await);
-    let refused = shared(third).join(&rollback, "worker", LONG).await;
-    let error = refused.expect_err("what this command does, a process with a page would undo");
-    assert_eq!(error.kind(), MigrateErrorKind::AnotherRun);
+    refuses_rollback(third).await;
     ok(shared(second).renew(claim).await);
     // The same command, also with other decisions.
     let decided = SharedWork::new(copy.command, "others");
     let next = ok(shared(third).join(&decided, "worker", SHORT).await);
     assert!(next.pass > member.pass);
     lapses(shared(second).renew(claim).await);
+    // Whoever had a page of the first pass may not know it yet, however short and many the passes are that
+    // have come after it.
+    end(third, &next).await;
+    refuses_rollback(first).await;
+    let next = ok(shared(third).join(&decided, "worker", SHORT).await);
     ok(shared(third).halt(next.pass, &halt).await);
+    let next = ok(shared(third).join(&decided, "worker", SHORT).await);
+    end(third, &next).await;
     tokio::time::sleep(SHORT * 2).await;
-    let last = ok(shared(first).join(&rollback, "worker", LONG).await);
+    refuses_rollback(first).await;
+}
+
+async fn a_halted_pass_is_forgotten_after_its_lease<J: Journal>([first, second, ..]: &[J; 4]) {
+    let member = join(first, SHORT).await;
+    let halt = Halt::new(Stop::Failures, Vec::new());
+    ok(shared(first).halt(member.pass, &halt).await);
+    let next = join(first, SHORT).await;
+    end(first, &next).await;
+    tokio::time::sleep(SHORT * 2).await;
+    let rollback = SharedWork::new("rollback", "settings");
+    let last = ok(shared(second).join(&rollback, "worker", LONG).await);
     assert!(last.pass > next.pass, "no lease lasts any more");
 }
 
@@ -323,6 +339,20 @@ async fn a_pass_that_nobody_attends_is_left<J: Journal>([first, second, ..]: &[J
 async fn join<J: Journal>(journal: &J, lease: Duration) -> Member {
     let work = SharedWork::new("copy", "settings");
     ok(shared(journal).join(&work, "worker", lease).await)
+}
+
+/// Ends a pass that nobody has begun to work on.
+async fn end<J: Journal>(journal: &J, member: &Member) {
+    let claim = scan(ok(shared(journal).claim(member).await)).expect("the scan");
+    lay_out(journal, claim, 0, 1, false).await;
+    assert_eq!(ok(shared(journal).claim(member).await), Next::Ended);
+}
+
+async fn refuses_rollback<J: Journal>(journal: &J) {
+    let rollback = SharedWork::new("rollback", "settings");
+    let refused = shared(journal).join(&rollback, "worker", LONG).await;
+    let error = refused.expect_err("what this command does, a process with a page would undo");
+    assert_eq!(error.kind(), MigrateErrorKind::AnotherRun);
 }
 
 fn shared<J: Journal>(journal: &J) -> &dyn Sharing {

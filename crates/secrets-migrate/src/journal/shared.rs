@@ -20,7 +20,8 @@ pub(super) const TABLES: [(&str, &str); 3] = [
     (
         "migrate_pass",
         "one BIGINT PRIMARY KEY CHECK (one = 1), pass BIGINT NOT NULL, command TEXT NOT NULL, \
-         settings TEXT NOT NULL, ended BIGINT NOT NULL, halt TEXT, until TIMESTAMPTZ NOT NULL",
+         settings TEXT NOT NULL, ended BIGINT NOT NULL, halt TEXT, until TIMESTAMPTZ NOT NULL, \
+         stragglers TIMESTAMPTZ",
     ),
     (
         "migrate_page",
@@ -38,15 +39,21 @@ pub(super) const TABLES: [(&str, &str); 3] = [
 /// that was stopped since before its tables were dropped does not find its own pass again.
 ///
 /// Those of a pass that was halted learn it with their next page, and until then go on with what they
-/// have. The same command may do so beside them; what another one does, they would undo.
+/// have. The same command may do so beside them; what another one does, they would undo. It therefore waits
+/// for the last lease of every halted pass since (`stragglers`), also if the pass after it has ended.
 const JOIN: &str = "WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(CAST($4 AS BIGINT)) AS yes), \
      begun AS ( \
         INSERT INTO migrate_pass AS now (one, pass, command, settings, ended, halt, until) \
         SELECT 1, CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT), $1, $2, 0, NULL, \
                now() + CAST($3 AS interval) FROM alone \
         ON CONFLICT (one) DO UPDATE SET pass = now.pass + 1, command = excluded.command, \
-            settings = excluded.settings, ended = 0, halt = NULL, until = excluded.until \
-        WHERE now.ended = 1 OR now.until < now() OR (SELECT yes FROM alone) \
+            settings = excluded.settings, ended = 0, halt = NULL, until = excluded.until, \
+            stragglers = CASE WHEN (SELECT yes FROM alone) THEN NULL \
+                WHEN now.halt IS NULL OR now.ended = 1 THEN now.stragglers \
+                ELSE GREATEST(now.stragglers, now.until) END \
+        WHERE (SELECT yes FROM alone) \
+           OR ((now.ended = 1 OR now.until < now()) \
+               AND (now.command = excluded.command OR COALESCE(now.stragglers < now(), true))) \
            OR (now.halt IS NOT NULL AND now.command = excluded.command) \
         RETURNING pass), \
      no_pages AS (DELETE FROM migrate_page USING begun WHERE migrate_page.pass < begun.pass), \
@@ -190,11 +197,13 @@ impl SqlJournal {
         }))
     }
 
-    /// The number, command, settings, end and halt of the last pass.
-    async fn pass(&self) -> MigrateResult<Option<[Option<String>; 5]>> {
-        let sql = "SELECT CAST(pass AS TEXT), command, settings, CAST(ended AS TEXT), halt FROM migrate_pass";
+    /// The number, command, settings, end and halt of the last pass, and whether processes of a pass that
+    /// was halted before may still be at work.
+    async fn pass(&self) -> MigrateResult<Option<[Option<String>; 6]>> {
+        let sql = "SELECT CAST(pass AS TEXT), command, settings, CAST(ended AS TEXT), halt, \
+                   CAST(COALESCE(stragglers >= now(), false) AS TEXT) FROM migrate_pass";
         let row = self.few(sql.into(), Vec::new()).await?.into_iter().next();
-        row.map(|row| <[_; 5]>::try_from(row).map_err(|_| self.damaged()))
+        row.map(|row| <[_; 6]>::try_from(row).map_err(|_| self.damaged()))
             .transpose()
     }
 }
@@ -232,17 +241,27 @@ impl Sharing for SqlJournal {
             if !begun.is_empty() {
                 return Ok(Member::new(self.number(begun)?, worker, lease));
             }
-            let Some([Some(pass), Some(command), Some(settings), Some(ended), halt]) =
-                self.pass().await?
+            let Some(
+                [
+                    Some(pass),
+                    Some(command),
+                    Some(settings),
+                    Some(ended),
+                    halt,
+                    Some(stragglers),
+                ],
+            ) = self.pass().await?
             else {
                 return Err(self.damaged());
             };
-            if ended == "1" || (halt.is_some() && command == work.command) {
+            let (is_ended, is_same) = (ended == "1", command == work.command);
+            let is_over = is_ended && (is_same || stragglers == "false");
+            if is_over || (halt.is_some() && is_same) {
                 continue;
             }
             let theirs = SharedWork::new(command, settings);
             if theirs != *work {
-                let message = if halt.is_some() {
+                let message = if halt.is_some() || is_ended {
                     format!(
                         "processes that {} have been stopped, and may not have noticed it yet",
                         theirs.command
@@ -269,7 +288,7 @@ impl Sharing for SqlJournal {
         lease: Duration,
     ) -> MigrateResult<Member> {
         match self.pass().await? {
-            Some([Some(pass), Some(command), Some(settings), _, _])
+            Some([Some(pass), Some(command), Some(settings), _, _, _])
                 if SharedWork::new(command.as_str(), settings.as_str()) == *work =>
             {
                 let pass = pass.parse().map_err(|_| self.damaged())?;
@@ -291,7 +310,7 @@ impl Sharing for SqlJournal {
         self.change(ALIVE.into(), vec![number.clone(), interval(member.lease)])
             .await?;
         match self.pass().await? {
-            Some([Some(pass), _, _, Some(ended), halt]) if pass == number => {
+            Some([Some(pass), _, _, Some(ended), halt, _]) if pass == number => {
                 if let Some(halt) = halt {
                     let halt = serde_json::from_str(&halt).map_err(|_| self.damaged())?;
                     return Ok(Next::Halted(halt));

@@ -27,10 +27,11 @@ use crate::{Class, Mention, MigrateResult, Select, Stop, Transition};
 pub trait Sharing: Debug + Send + Sync {
     /// Joins the pass that is under way, or begins one if there is none, if no process has shown itself
     /// for the length of its lease, or if it was stopped and had the same command: processes of a
-    /// stopped pass may still be at what they had begun.
+    /// stopped pass may still be at what they had begun. Another command waits for their lease, also if
+    /// passes of the same command have begun and ended since.
     ///
     /// # Errors
-    /// `AnotherRun` if processes are at work with another command or other settings.
+    /// `AnotherRun` if processes are, or may be, at work with another command or other settings.
     async fn join(&self, work: &SharedWork, worker: &str, lease: Duration)
     -> MigrateResult<Member>;
 

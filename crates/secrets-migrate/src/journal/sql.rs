@@ -278,8 +278,8 @@ impl SqlJournal {
         }
         self.change("DELETE FROM migrate_page".into(), Vec::new())
             .await?;
-        let sql =
-            "UPDATE migrate_pass SET ended = 1, pass = pass + 1, command = '' WHERE ended = 0";
+        let sql = "UPDATE migrate_pass SET ended = 1, pass = pass + 1, command = '', stragglers = NULL \
+                   WHERE ended = 0 OR stragglers IS NOT NULL";
         self.change(sql.into(), Vec::new()).await
     }
 

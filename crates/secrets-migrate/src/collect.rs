@@ -1,32 +1,28 @@
 //! Deletes secrets that nothing needs any more, and only those.
 
+mod delete;
 mod journal;
+#[cfg(all(test, feature = "postgres"))]
+mod lapses;
 mod report;
+mod search;
+mod shared;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _};
-use secret_persistence_core::connector::{Record, RefreshRecord, ResolveReferences};
-use secret_persistence_core::{
-    Coordinate, DeleteOptions, Entry, ListOptions, Listing, ManagedCoordinate, Operation, Owner,
-    Scope, SecretPersistence, SecretPersistenceExt, StorageId, Timestamp,
-};
-use serde::Deserialize as _;
+use secret_persistence_core::connector::ResolveReferences;
+use secret_persistence_core::{Listing, Operation, Owner, SecretPersistence, Timestamp};
 use uuid::Uuid;
 
 pub use self::journal::CollectJournal;
-use self::journal::{Listed, Seen};
 pub use self::report::{CollectReport, CollectStop, Fate, Reason, Superfluous};
 use crate::engine::AllReferences;
-use crate::holdings::{Means, resolved};
 use crate::job::limited;
-use crate::session::{key, page_after};
 use crate::{
-    Cancellation, ConfigRow, ConfigSource, Content, Failure, MigrateError, MigrateOptions,
-    MigrateResult, Storage,
+    Cancellation, Claim, ConfigSource, Failure, MigrateError, MigrateOptions, MigrateResult,
 };
 
 /// The shortest grace period: longer than any change takes, and than clocks differ.
@@ -53,6 +49,12 @@ const LEAST_GRACE: Duration = Duration::from_secs(3600);
 /// The [`Record`]s of an outbox and the [`RefreshRecord`]s of open refreshes are read like
 /// configurations, so that what they have written is referenced: add their tables as sources. All names
 /// are on disk in the journal, and memory holds a page of them.
+///
+/// Several processes share one run if the journal is in Postgres and [opened for
+/// that](CollectJournal::open_shared). One of them lists, then reads every configuration and compares with
+/// the share, under a lease; if it makes no progress, another one begins with the listing again. Only
+/// then are there pages of what is due, which all of them delete. A process asks the journal whether a page
+/// still is its own right before it deletes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -159,8 +161,8 @@ impl Collect {
         self
     }
 
-    /// Sets the options, of which page, concurrency, requests per second, listed, most failures and
-    /// recovery apply.
+    /// Sets the options, of which page, concurrency, requests per second, shared rates, lease, listed, most
+    /// failures and recovery apply.
     #[must_use]
     pub fn with_options(mut self, options: MigrateOptions) -> Self {
         self.options = options;
@@ -195,14 +197,16 @@ impl Collect {
     }
 
     /// Deletes what nothing needs, and tells `each` secret that no configuration names or that has
-    /// expired, in the order of the names.
+    /// expired, in the order of the names. With a shared journal, the process that lists is told of what
+    /// stays, and each process of what it deletes.
     ///
     /// It can be killed at any moment and started again. Several processes may write to the store
     /// and to the configurations meanwhile.
     ///
     /// # Errors
-    /// `Settings` if the grace period is shorter than an hour, or if the store cannot list; `Undecided`
-    /// if an earlier run has read a source that this one lacks; and if the store, a source or the journal
+    /// `Settings` if the grace period is shorter than an hour, or if the store cannot list; `AnotherRun` if
+    /// processes share the journal with other rules or sources; `Undecided` if an earlier run has read a
+    /// source that this one lacks; and if the store, a source or the journal
     /// cannot be read. A failed delete is counted in the report. What was deleted before an error was told
     /// to `each`.
     pub async fn run(
@@ -214,11 +218,12 @@ impl Collect {
         self.start(false, each).await
     }
 
-    async fn start(
-        &self,
-        dry_run: bool,
-        each: &mut (dyn FnMut(&Superfluous) + Send),
-    ) -> MigrateResult<CollectReport> {
+    async fn start(&self, dry_run: bool, each: Each<'_>) -> MigrateResult<CollectReport> {
+        if dry_run && self.journal.is_shared() {
+            return Err(MigrateError::settings(
+                "a preview needs a journal that is not shared",
+            ));
+        }
         if self.rules.grace < LEAST_GRACE {
             return Err(MigrateError::settings(
                 "the grace period must be at least an hour: a secret may be older than the configuration \
@@ -239,27 +244,30 @@ impl Collect {
             memory += &format!(", workspace {workspace}");
         }
         let sources: Vec<String> = self.configs.iter().map(|source| source.reads()).collect();
-        let number = self.journal.begin(&memory, &sources).await?;
         let mut run = Run {
             collect: self,
             store: limited(&self.store, &self.options),
             memory,
-            number,
+            number: 0,
             began: (self.clock)(),
+            claim: None,
             report: CollectReport {
                 dry_run,
                 ..CollectReport::default()
             },
         };
+        if self.journal.is_shared() {
+            run.share(&sources, each).await?;
+            return Ok(run.report);
+        }
+        run.number = self.journal.begin(None, &run.memory, &sources).await?;
         run.list().await?;
         run.read().await?;
         if run.report.unreadable > 0 {
             run.stop(CollectStop::Unreadable);
         }
         if run.report.stopped.is_none() {
-            let now = (self.clock)();
-            let journal = &self.journal;
-            journal.settle(&run.memory, number, &sources, now).await?;
+            run.settle(&sources).await?;
             run.finish(each).await?;
         }
         Ok(run.report)
@@ -288,239 +296,29 @@ struct Run<'c> {
     number: u64,
     /// When the listing began.
     began: Timestamp,
+    /// The page of a shared journal under which it lists and reads for all processes.
+    claim: Option<Claim>,
     report: CollectReport,
 }
 
+/// Whoever is told of each secret.
+type Each<'e> = &'e mut (dyn FnMut(&Superfluous) + Send);
+
 impl Run<'_> {
-    /// Writes what may have to go to the journal.
-    async fn list(&mut self) -> MigrateResult<()> {
-        let workspaces: Vec<String> = self
-            .collect
-            .rules
-            .workspaces
-            .iter()
-            .map(|id| Scope::workspace(*id).to_string())
-            .collect();
-        let all = vec![ListOptions::default().prefix];
-        for prefix in if workspaces.is_empty() {
-            all
-        } else {
-            workspaces
-        } {
-            let options = ListOptions::default()
-                .with_prefix(prefix)
-                .with_details(true);
-            let store = Arc::clone(&self.store);
-            let mut pages = store
-                .list(&options)
-                .try_chunks(self.collect.options.page.get())
-                .boxed();
-            while let Some(page) = pages.try_next().await.map_err(|failed| failed.1)? {
-                if self.is_cancelled() {
-                    return Ok(());
-                }
-                let listed: Vec<Listed> = page
-                    .into_iter()
-                    .filter_map(|entry| self.listed(entry))
-                    .collect();
-                let journal = &self.collect.journal;
-                journal.list(&self.memory, self.number, &listed).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What the configurations are searched for. `None` for what is not to be collected, whatever they
-    /// say.
-    fn listed(&mut self, entry: Entry) -> Option<Listed> {
-        let (collect, report) = (self.collect, &mut self.report);
-        if entry.pending_deletion {
-            return None;
-        }
-        let reason = match (&entry.owner, entry.created) {
-            (None, _) => Reason::Unowned,
-            (Some(theirs), _) if theirs != collect.owner.as_str() => {
-                report.foreign += 1;
-                return None;
-            }
-            (Some(_), created) => {
-                report.owned += 1;
-                let is_expired = entry.expires.is_some_and(|expires| expires <= self.began);
-                match created {
-                    None => Reason::Undated,
-                    Some(_) if is_expired => Reason::Expired,
-                    Some(created) if created > self.began.saturating_sub(collect.rules.grace) => {
-                        report.young += 1;
-                        return None;
-                    }
-                    Some(_) if entry.coordinate.is_ephemeral() => Reason::Ephemeral,
-                    Some(_) => Reason::Orphaned,
-                }
-            }
-        };
-        Some(Listed {
-            coordinate: entry.coordinate,
-            reason,
-            created: entry.created,
-        })
-    }
-
-    /// Reads every configuration, and forgets what they name.
-    async fn read(&mut self) -> MigrateResult<()> {
-        for source in &self.collect.configs {
-            let mut after = None;
-            loop {
-                if self.is_cancelled() {
-                    return Ok(());
-                }
-                let options = &self.collect.options;
-                let page = page_after(&**source, after.as_ref(), options).await?;
-                let names = self.named(&**source, page.rows).await?;
-                self.report.names += names.len() as u64;
-                self.collect.journal.mention(&self.memory, &names).await?;
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The managed names in rows, under whichever storage id: two ids may lead to one store, and a
-    /// name is given once.
-    async fn named(
-        &mut self,
-        source: &dyn ConfigSource,
-        rows: Vec<ConfigRow>,
-    ) -> MigrateResult<Vec<ManagedCoordinate>> {
-        self.report.configurations += rows.len() as u64;
-        let mut names = Vec::new();
-        let mut configurations = Vec::with_capacity(rows.len());
-        for row in rows {
-            match record(&row) {
-                None => configurations.push(row),
-                Some(Ok(recorded)) => names.extend(recorded),
-                Some(Err(_)) => {
-                    self.report.unreadable += 1;
-                    self.note(Failure::of_record(&key(source, &row.id)));
-                }
-            }
-        }
-        let references = self.collect.references.as_deref();
-        let here = |_: &StorageId| Some(Storage::Move);
-        for holding in resolved(references, &here, source, configurations).await? {
-            for held in &holding.held {
-                if let Means::Secret { coordinate, .. } = &held.means
-                    && let Coordinate::Managed(name) = coordinate
-                {
-                    names.push(name.clone());
-                }
-            }
-            for problem in &holding.problems {
-                self.report.unreadable += 1;
-                self.note(Failure::of_problem(&holding.key, problem));
-            }
-        }
-        Ok(names)
-    }
-
-    /// Deletes what is due, page by page.
-    async fn finish(&mut self, each: &mut (dyn FnMut(&Superfluous) + Send)) -> MigrateResult<()> {
-        let (collect, rules) = (self.collect, &self.collect.rules);
-        let wait = rules.grace.max(rules.retention.unwrap_or_default());
-        let until = self.began.saturating_sub(wait);
-        let due = collect.journal.due(&self.memory, until).await?;
-        let share = u128::from(self.report.owned) * u128::from(rules.most_percent);
-        if u128::from(due) * 100 > share {
-            self.stop(CollectStop::Share);
-        }
-        let deletes = !self.report.dry_run && self.report.stopped.is_none();
-        let mut after = None;
-        loop {
-            if self.is_cancelled() {
-                return Ok(());
-            }
-            let limit = collect.options.page.get();
-            let page = collect.journal.page(&self.memory, after.as_ref(), limit);
-            let page = page.await?;
-            let is_last = page.len() < limit;
-            after = page.last().map(|seen| seen.listed.coordinate.clone());
-            self.page(page, until, deletes, each).await?;
-            let failures = collect.options.max_failures.get();
-            if self.report.failed >= failures as u64 {
-                self.stop(CollectStop::Failures);
-                return Ok(());
-            }
-            if is_last {
-                return Ok(());
-            }
+    /// Notes that the work for all processes makes progress, and checks that it still is this one's.
+    async fn still_held(&self) -> MigrateResult<()> {
+        match self.claim {
+            None => Ok(()),
+            Some(claim) => self.collect.journal.passes().renew(claim).await,
         }
     }
 
-    async fn page(
-        &mut self,
-        page: Vec<Seen>,
-        until: Timestamp,
-        deletes: bool,
-        each: &mut (dyn FnMut(&Superfluous) + Send),
-    ) -> MigrateResult<()> {
-        let mut due = Vec::new();
-        let mut told = Vec::with_capacity(page.len());
-        for Seen { listed, since } in page {
-            let fate = match listed.reason {
-                Reason::Undated | Reason::Unowned => Fate::Kept,
-                Reason::Orphaned if since > until => Fate::Waiting,
-                Reason::Ephemeral | Reason::Expired | Reason::Orphaned => Fate::Due,
-            };
-            told.push(Superfluous {
-                coordinate: listed.coordinate.as_str().to_owned(),
-                reason: listed.reason,
-                fate,
-                created: listed.created,
-                since,
-            });
-            if fate == Fate::Due {
-                due.push(listed.coordinate);
-            }
-        }
-        let mut gone = Vec::new();
-        if deletes {
-            let options = DeleteOptions::default().with_recovery(self.collect.options.recovery);
-            let results = self.store.delete_many(&due, &options).await;
-            let going = told.iter_mut().filter(|told| told.fate == Fate::Due);
-            for ((told, name), result) in going.zip(due).zip(results) {
-                match result {
-                    Ok(()) => {
-                        told.fate = Fate::Deleted;
-                        gone.push(name);
-                    }
-                    Err(error) => {
-                        told.fate = Fate::Failed;
-                        self.report.failed += 1;
-                        self.note(Failure::of(&error));
-                    }
-                }
-            }
-            self.report.deleted += gone.len() as u64;
-        }
-        for told in &told {
-            let report = &mut self.report;
-            match (told.reason, told.fate) {
-                (_, Fate::Waiting) => report.waiting += 1,
-                (Reason::Ephemeral, _) => report.ephemeral += 1,
-                (Reason::Expired, _) => report.expired += 1,
-                (Reason::Orphaned, _) => report.orphaned += 1,
-                (Reason::Undated, _) => report.undated += 1,
-                (Reason::Unowned, _) => report.unowned += 1,
-            }
-            each(told);
-        }
-        // Last: what is deleted is told even if the journal fails now.
-        if !gone.is_empty() {
-            self.collect.journal.forget(&self.memory, &gone).await?;
-        }
-        Ok(())
+    /// Ends the reading of all configurations.
+    async fn settle(&self, sources: &[String]) -> MigrateResult<()> {
+        let now = (self.collect.clock)();
+        let journal = &self.collect.journal;
+        let settle = journal.settle(self.claim, &self.memory, self.number, sources, now);
+        settle.await
     }
 
     fn note(&mut self, failure: Failure) {
@@ -539,37 +337,4 @@ impl Run<'_> {
         }
         self.report.stopped == Some(CollectStop::Cancelled)
     }
-}
-
-/// The names in the record of a change or a refresh, if a row is one.
-fn record(row: &ConfigRow) -> Option<serde_json::Result<Vec<ManagedCoordinate>>> {
-    const OF_A_CHANGE: [&str; 4] = ["format", "planned", "supersedes", "writes"];
-    const OF_A_REFRESH: [&str; 3] = ["format", "planned", "targets"];
-    let Content::Configuration(content) = &row.content else {
-        return None;
-    };
-    let has = |fields: &[&str]| fields.iter().all(|field| content.get(field).is_some());
-    if has(&OF_A_CHANGE) {
-        let record = Record::deserialize(&***content);
-        return Some(record.map(|record| {
-            let locations = record.writes().iter().chain(record.supersedes());
-            locations
-                .map(|location| location.coordinate.clone())
-                .collect()
-        }));
-    }
-    if has(&OF_A_REFRESH) {
-        let record = RefreshRecord::deserialize(&***content);
-        return Some(record.map(|record| {
-            let locations = record
-                .targets()
-                .iter()
-                .flat_map(|target| [Some(&target.to), target.supersedes.as_ref()]);
-            locations
-                .flatten()
-                .map(|location| location.coordinate.clone())
-                .collect()
-        }));
-    }
-    None
 }

@@ -94,7 +94,7 @@ fn place(url: &StoreUrl, settings: &mut SettingMap) -> secret_persistence_core::
 pub(crate) const JOURNAL_LOCK: i64 = 0x006d_6967_7261_7465;
 
 /// The key of the lock under which the journal's tables are created.
-pub(crate) const CREATION_LOCK: i64 = JOURNAL_LOCK + 1;
+const CREATION_LOCK: i64 = JOURNAL_LOCK + 1;
 
 /// One row, every column as text.
 pub(crate) type Texts = Vec<Option<String>>;
@@ -299,6 +299,40 @@ impl Database {
             })
             .await
         })
+    }
+
+    /// The number of these tables of our own that exist.
+    pub(crate) async fn tables(&self, tables: &[(&str, &str)]) -> MigrateResult<usize> {
+        let names: Vec<String> = tables
+            .iter()
+            .map(|(name, _)| format!("('{name}')"))
+            .collect();
+        let is_there = if self.is_postgres() {
+            "to_regclass(wanted.column1) IS NOT NULL"
+        } else {
+            "wanted.column1 IN (SELECT name FROM sqlite_master WHERE type = 'table')"
+        };
+        let sql = format!(
+            "SELECT '' FROM (VALUES {}) AS wanted WHERE {is_there}",
+            names.join(", ")
+        );
+        self.few(sql, Vec::new()).await.map(|rows| rows.len())
+    }
+
+    /// The script that creates those that are missing, each with its columns.
+    pub(crate) fn creation(&self, tables: &[(&str, &str)]) -> String {
+        let (mut script, collation) = if self.is_postgres() {
+            // Two that create the same table in one moment would fail.
+            let first = format!("SELECT pg_advisory_xact_lock({CREATION_LOCK});");
+            (first, " COLLATE \"C\"")
+        } else {
+            (String::new(), "")
+        };
+        for (name, columns) in tables {
+            let columns = columns.replace("{collation}", collation);
+            script.push_str(&format!("CREATE TABLE IF NOT EXISTS {name} ({columns});"));
+        }
+        script
     }
 
     /// The result columns of a query.

@@ -1,6 +1,8 @@
 //! The persistent state of a run: names and states.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) mod passes;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod rates;
 #[cfg(all(test, feature = "postgres"))]
 mod schedules;
@@ -24,7 +26,9 @@ use crate::workspaces::Workspaces;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sql::SqlJournal;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use status::{JournalStatus, PassPhase, PassStatus, WorkerStatus};
+pub(crate) use sql::of_journal;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use status::{JournalStatus, PassHalt, PassPhase, PassStatus, WorkerStatus};
 
 pub use sharing::{Claim, Halt, Layout, Mark, Member, Next, SecretsPage, SharedWork, Sharing};
 

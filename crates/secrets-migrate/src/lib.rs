@@ -64,7 +64,7 @@ pub use journal::{
     SecretsPage, Select, SharedWork, Sharing, State, Transition,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub use journal::{JournalStatus, PassPhase, PassStatus, SqlJournal, WorkerStatus};
+pub use journal::{JournalStatus, PassHalt, PassPhase, PassStatus, SqlJournal, WorkerStatus};
 pub use memory::{MemoryConfigs, MemoryJournal};
 pub use options::MigrateOptions;
 pub use progress::{Difference, Event, Observer, Phase, Silent};

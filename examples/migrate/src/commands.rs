@@ -41,10 +41,16 @@ pub(crate) async fn run(
         Command::Affected(args) => inventory::affected(args, environment, output).await,
         Command::Ages(args) => inventory::ages(args, environment, output).await,
         Command::Check(args) => check::run(args, environment, output).await,
-        Command::Collect(args) => collect::run(args, environment, output).await,
+        Command::Collect(args) => {
+            let together = Together::of("collect", &args.share, &args.journal, !args.delete);
+            match together {
+                Some(together) => together.run(arguments, output).await,
+                None => collect::run(args, environment, output).await,
+            }
+        }
         Command::Completions(args) => completions::run(&args),
         Command::Conformance(args) => conformance::run(args, environment, output).await,
-        Command::Copy(args) => match Together::of("copy", &args.share, &args.moved) {
+        Command::Copy(args) => match Together::moving("copy", &args.share, &args.moved) {
             Some(together) => together.run(arguments, output).await,
             None => moving::copy(args, environment, output).await,
         },
@@ -60,11 +66,11 @@ pub(crate) async fn run(
         Command::Policy(args) => policy::run(args, output),
         Command::Prepare(args) => prepare::run(args, environment, output).await,
         Command::Restore(args) => inventory::restore(args, environment, output).await,
-        Command::Retire(args) => match Together::of("retire", &args.share, &args.moved) {
+        Command::Retire(args) => match Together::moving("retire", &args.share, &args.moved) {
             Some(together) => together.run(arguments, output).await,
             None => moving::retire(args, environment, output).await,
         },
-        Command::Rollback(args) => match Together::of("rollback", &args.share, &args.moved) {
+        Command::Rollback(args) => match Together::moving("rollback", &args.share, &args.moved) {
             Some(together) => together.run(arguments, output).await,
             None => moving::rollback(args, environment, output).await,
         },
@@ -75,12 +81,14 @@ pub(crate) async fn run(
         Command::Status(args) => status::run(args, environment, output).await,
         Command::Sweep(args) => sweep::run(args, environment, output).await,
         Command::Update(args) => filter::update(args, environment).await,
-        Command::Verify(args) => match Together::of("verify", &args.share, &args.compared.moved) {
-            Some(together) => {
-                let together = together.writing(args.compared.differences.is_some());
-                together.run(arguments, output).await
+        Command::Verify(args) => {
+            match Together::moving("verify", &args.share, &args.compared.moved) {
+                Some(together) => {
+                    let together = together.writing(args.compared.differences.is_some());
+                    together.run(arguments, output).await
+                }
+                None => moving::verify(args, environment, output).await,
             }
-            None => moving::verify(args, environment, output).await,
-        },
+        }
     }
 }

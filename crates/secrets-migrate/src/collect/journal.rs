@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use super::Reason;
 use crate::address::{self, Variables};
 use crate::database::{self, Database, Purpose, Texts};
-use crate::{MigrateError, MigrateErrorKind, MigrateResult};
+use crate::journal::of_journal;
+use crate::journal::passes::{Claimed, PAGE, PASS, Pages, Passes, held};
+use crate::{Claim, MigrateError, MigrateErrorKind, MigrateResult};
 
 /// The layout of tables from other versions is unknown.
 const FORMAT: &str = "1";
@@ -34,8 +36,14 @@ const TABLES: [(&str, &str); 3] = [
     ),
 ];
 
+/// The tables of a journal that processes share.
+const SHARED: [(&str, &str); 2] = [("collect_pass", PASS), ("collect_page", PAGE)];
+
+/// What a page found in which a delete failed.
+pub(super) const FAILED: &str = "failed";
+
 /// A collector's memory in an SQLite file or a Postgres database, open and locked against a second
-/// process.
+/// process, or in Postgres shared with others.
 ///
 /// It contains names and times, and nothing derived from a value. One journal may serve several
 /// stores.
@@ -43,6 +51,8 @@ const TABLES: [(&str, &str); 3] = [
 pub struct CollectJournal {
     database: Database,
     name: String,
+    /// Whether other processes may use it too.
+    is_shared: bool,
 }
 
 /// A secret that was listed.
@@ -68,16 +78,34 @@ impl CollectJournal {
     /// # Errors
     /// If it cannot be opened, or another process uses it.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
+        Self::open_for(text, variables, Purpose::Own).await
+    }
+
+    /// Opens the journal for a run that several processes share. In Postgres it then admits others that
+    /// open it in this way; a file admits one process in any case.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or another process uses it alone.
+    pub async fn open_shared(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
+        Self::open_for(text, variables, Purpose::Share).await
+    }
+
+    async fn open_for(
+        text: &str,
+        variables: Variables<'_>,
+        purpose: Purpose,
+    ) -> MigrateResult<Self> {
         let database = if address::is_url(text) {
             let url = address::parse(text)?;
             let settings = database::settings(&url, database::SERVER, variables)?;
-            Database::open(&url, &settings, Purpose::Own).await
+            Database::open(&url, &settings, purpose).await
         } else {
-            Database::sqlite(Path::new(text), Purpose::Own).await
+            Database::sqlite(Path::new(text), purpose).await
         };
         let database = database.map_err(of_journal)?;
         let journal = Self {
             name: database.name().to_owned(),
+            is_shared: purpose == Purpose::Share && database.is_postgres(),
             database,
         };
         journal.create().await?;
@@ -89,11 +117,26 @@ impl CollectJournal {
         self.database.close().await;
     }
 
-    /// Begins a run over a store and returns its number.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// What processes that share it claim.
+    pub(super) fn passes(&self) -> Passes<'_> {
+        Passes::new(&self.database, "collect")
+    }
+
+    /// Begins a run over a store and returns its number. Like every write with a claim, it changes nothing
+    /// and fails with `Lapsed` if another process has taken the page over.
     ///
     /// # Errors
     /// `Undecided` if an earlier run has read a source of configurations that this one lacks.
-    pub(super) async fn begin(&self, store: &str, sources: &[String]) -> MigrateResult<u64> {
+    pub(super) async fn begin(
+        &self,
+        claim: Option<Claim>,
+        store: &str,
+        sources: &[String],
+    ) -> MigrateResult<u64> {
         let format = "SELECT format FROM collect_run WHERE store = $1";
         for row in self.few(format, vec![store.into()]).await? {
             if row != [Some(FORMAT.to_owned())] {
@@ -112,21 +155,34 @@ impl CollectJournal {
                 .with_hint("add it, or use a new journal: the waiting then begins again"));
             }
         }
-        let rows = self
-            .few(
-                "INSERT INTO collect_run (store, format, run) VALUES ($1, $2, 1) \
-                 ON CONFLICT (store) DO UPDATE SET run = collect_run.run + 1 \
-                 RETURNING CAST(run AS TEXT)",
-                vec![store.into(), FORMAT.into()],
-            )
-            .await?;
-        let run = rows.into_iter().next().and_then(|mut row| row.pop()?);
-        run.and_then(|run| run.parse().ok())
-            .ok_or_else(|| self.damaged())
+        if claim.is_none() && self.tables(&SHARED).await? == SHARED.len() {
+            self.passes().end().await?;
+        }
+        let sql = " INSERT INTO collect_run (store, format, run) SELECT $1, #1, 1 WHERE true{held} \
+             ON CONFLICT (store) DO UPDATE SET run = collect_run.run + 1 \
+             RETURNING CAST(run AS TEXT)";
+        let (items, more) = (store.to_owned(), vec![FORMAT.to_owned()]);
+        match claim {
+            None => {
+                let sql = alone(sql);
+                let rows = self.few(&sql, [vec![items], more].concat());
+                self.number(rows.await?)
+            }
+            Some(claim) => {
+                let passes = self.passes();
+                passes.write_for(claim, &under(sql), items, more).await
+            }
+        }
     }
 
     /// Records what a run has listed. What an earlier run has seen stays seen, for the same reason only.
-    pub(super) async fn list(&self, store: &str, run: u64, listed: &[Listed]) -> MigrateResult<()> {
+    pub(super) async fn list(
+        &self,
+        claim: Option<Claim>,
+        store: &str,
+        run: u64,
+        listed: &[Listed],
+    ) -> MigrateResult<()> {
         // A name that a listing repeats is one.
         let items: BTreeMap<&str, Value> = listed
             .iter()
@@ -141,27 +197,32 @@ impl CollectJournal {
             .collect();
         let sql = format!(
             "INSERT INTO collect_secret (store, coordinate, reason, created, since, run) \
-             SELECT $2, items.value ->> 'c', items.value ->> 'r', CAST(items.value ->> 't' AS BIGINT), NULL, \
-                    CAST($3 AS BIGINT) \
-             FROM {} WHERE true \
+             SELECT #1, items.value ->> 'c', items.value ->> 'r', CAST(items.value ->> 't' AS BIGINT), NULL, \
+                    CAST(#2 AS BIGINT) \
+             FROM {} WHERE true{{held}} \
              ON CONFLICT (store, coordinate) DO UPDATE SET \
                 since = CASE WHEN collect_secret.reason = excluded.reason THEN collect_secret.since END, \
                 reason = excluded.reason, created = excluded.created, run = excluded.run",
             self.items()
         );
         let items = Value::Array(items.into_values().collect()).to_string();
-        self.change(sql, vec![items, store.into(), run.to_string()])
+        self.write(claim, &sql, items, vec![store.into(), run.to_string()])
             .await
     }
 
     /// Forgets names that a configuration has. What has expired goes nevertheless.
     pub(super) async fn mention(
         &self,
+        claim: Option<Claim>,
         store: &str,
         names: &[ManagedCoordinate],
     ) -> MigrateResult<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
         let expired = Reason::Expired.as_str();
-        self.remove(store, names, &format!(" AND reason <> '{expired}'"))
+        let sql = format!("{} AND reason <> '{expired}'{{held}}", self.removal());
+        self.write(claim, &sql, items(names), vec![store.into()])
             .await
     }
 
@@ -171,71 +232,121 @@ impl CollectJournal {
         store: &str,
         names: &[ManagedCoordinate],
     ) -> MigrateResult<()> {
-        self.remove(store, names, "").await
-    }
-
-    async fn remove(
-        &self,
-        store: &str,
-        names: &[ManagedCoordinate],
-        condition: &str,
-    ) -> MigrateResult<()> {
         if names.is_empty() {
             return Ok(());
         }
-        let names: Vec<Value> = names
-            .iter()
-            .map(|name| json!({ "c": name.as_str() }))
-            .collect();
-        let sql = format!(
-            "DELETE FROM collect_secret WHERE store = $2{condition} \
-             AND coordinate IN (SELECT items.value ->> 'c' FROM {})",
-            self.items()
-        );
-        self.change(sql, vec![Value::Array(names).to_string(), store.into()])
+        self.write(None, self.removal(), items(names), vec![store.into()])
             .await
+    }
+
+    /// The same at the end of a page, with what that found.
+    pub(super) async fn finish(
+        &self,
+        claim: Claim,
+        store: &str,
+        names: &[ManagedCoordinate],
+        found: Option<&str>,
+    ) -> MigrateResult<()> {
+        let held = held(", done = 1, found = NULLIF($7, '')");
+        let removal = format!("{}{{held}}", self.removal());
+        let write = format!(", changed AS ({})", under(&removal));
+        let more = vec![store.to_owned(), found.unwrap_or_default().to_owned()];
+        let passes = self.passes();
+        passes.write(&held, claim, &write, items(names), more).await
+    }
+
+    fn removal(&self) -> &'static str {
+        if self.database.is_postgres() {
+            "DELETE FROM collect_secret WHERE store = #1 AND coordinate IN ( \
+                SELECT items.value ->> 'c' FROM jsonb_array_elements(CAST($1 AS jsonb)) AS items(value))"
+        } else {
+            "DELETE FROM collect_secret WHERE store = #1 AND coordinate IN ( \
+                SELECT items.value ->> 'c' FROM json_each($1) AS items)"
+        }
     }
 
     /// Ends the reading of all configurations: what this run has not listed is forgotten, and what is
     /// left is seen from now on, if it was not before. A time in the future is that of a wrong clock.
     pub(super) async fn settle(
         &self,
+        claim: Option<Claim>,
         store: &str,
         run: u64,
         sources: &[String],
         now: Timestamp,
     ) -> MigrateResult<()> {
-        let unlisted = "DELETE FROM collect_secret WHERE store = $1 AND run <> CAST($2 AS BIGINT)";
-        self.change(unlisted.into(), vec![store.into(), run.to_string()])
+        let store = || store.to_owned();
+        let unlisted =
+            "DELETE FROM collect_secret WHERE store = $1 AND run <> CAST(#1 AS BIGINT){held}";
+        self.write(claim, unlisted, store(), vec![run.to_string()])
             .await?;
+        let known = "INSERT INTO collect_source (store, source) SELECT $1, #1 WHERE true{held} \
+                     ON CONFLICT (store, source) DO NOTHING";
         for source in sources {
-            let sql = "INSERT INTO collect_source (store, source) VALUES ($1, $2) \
-                       ON CONFLICT (store, source) DO NOTHING";
-            self.change(sql.into(), vec![store.into(), source.clone()])
+            self.write(claim, known, store(), vec![source.clone()])
                 .await?;
         }
+        let seen = "UPDATE collect_secret SET since = CAST(#1 AS BIGINT) \
+                    WHERE store = $1 AND (since IS NULL OR since > CAST(#1 AS BIGINT)){held}";
         let now = now.unix_seconds().to_string();
-        let seen = "UPDATE collect_secret SET since = CAST($2 AS BIGINT) \
-                    WHERE store = $1 AND (since IS NULL OR since > CAST($2 AS BIGINT))";
-        self.change(seen.into(), vec![store.into(), now]).await
+        self.write(claim, seen, store(), vec![now]).await
+    }
+
+    /// Ends the first page, and lays out those of what goes.
+    pub(super) async fn lay_out(
+        &self,
+        claim: Claim,
+        store: &str,
+        until: Timestamp,
+        size: usize,
+    ) -> MigrateResult<()> {
+        let until = until.unix_seconds();
+        let rows = format!(
+            "collect_secret WHERE store = $1 AND {}",
+            goes(&until.to_string())
+        );
+        let pages = Pages {
+            rows: &rows,
+            parameter: store.to_owned(),
+            size,
+            scan: until.unsigned_abs(),
+            last: false,
+        };
+        self.passes().lay_out(claim, pages).await
+    }
+
+    /// What goes of a page, and until when it was seen.
+    pub(super) async fn due_in(
+        &self,
+        store: &str,
+        page: &Claimed,
+    ) -> MigrateResult<(Timestamp, Vec<Seen>)> {
+        let time = || {
+            let until = i64::try_from(page.scan?).ok()?;
+            Some((Timestamp::from_unix_seconds(until).ok()?, until))
+        };
+        let (until, seconds) = time().ok_or_else(|| self.damaged())?;
+        let sql = format!(
+            "{SEEN} WHERE store = $1 AND coordinate > $2 AND coordinate <= $3 AND {} ORDER BY coordinate",
+            goes(&seconds.to_string())
+        );
+        let after = page.after.clone().unwrap_or_default();
+        let upto = page.upto.clone().ok_or_else(|| self.damaged())?;
+        let rows = self.few(&sql, vec![store.into(), after, upto]).await?;
+        let due = rows
+            .into_iter()
+            .map(|row| seen(row).ok_or_else(|| self.damaged()));
+        Ok((until, due.collect::<MigrateResult<_>>()?))
     }
 
     /// Counts those that go: the ones for whose reason nobody waits, and those seen until `until`.
     pub(super) async fn due(&self, store: &str, until: Timestamp) -> MigrateResult<u64> {
         let sql = format!(
-            "SELECT CAST(COUNT(*) AS TEXT) FROM collect_secret WHERE store = $1 AND (reason IN ('{}', '{}') \
-             OR reason = '{}' AND since <= CAST($2 AS BIGINT))",
-            Reason::Ephemeral.as_str(),
-            Reason::Expired.as_str(),
-            Reason::Orphaned.as_str(),
+            "SELECT CAST(COUNT(*) AS TEXT) FROM collect_secret WHERE store = $1 AND {}",
+            goes("$2")
         );
-        let rows = self
-            .few(&sql, vec![store.into(), until.unix_seconds().to_string()])
-            .await?;
-        let count = rows.into_iter().next().and_then(|mut row| row.pop()?);
-        count
-            .and_then(|count| count.parse().ok())
-            .ok_or_else(|| self.damaged())
+        let rows = self.few(&sql, vec![store.into(), until.unix_seconds().to_string()]);
+        self.number(rows.await?)
     }
 
     /// Reads at most `limit` secrets after a name.
@@ -246,8 +357,7 @@ impl CollectJournal {
         limit: usize,
     ) -> MigrateResult<Vec<Seen>> {
         let sql = format!(
-            "SELECT coordinate, reason, CAST(created AS TEXT), CAST(since AS TEXT) FROM collect_secret \
-             WHERE store = $1 AND coordinate > $2 ORDER BY coordinate LIMIT {limit}"
+            "{SEEN} WHERE store = $1 AND coordinate > $2 ORDER BY coordinate LIMIT {limit}"
         );
         let after = after.map_or("", ManagedCoordinate::as_str).to_owned();
         self.few(&sql, vec![store.into(), after])
@@ -257,29 +367,48 @@ impl CollectJournal {
             .collect()
     }
 
+    /// Creates the tables that are missing.
     async fn create(&self) -> MigrateResult<()> {
-        let (collation, exist) = if self.database.is_postgres() {
-            (
-                " COLLATE \"C\"",
-                "to_regclass('collect_secret') IS NOT NULL",
-            )
-        } else {
-            (
-                "",
-                "EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'collect_secret')",
-            )
-        };
+        let mut tables = TABLES.to_vec();
+        if self.is_shared {
+            tables.extend(SHARED);
+        }
         // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
-        let exist = format!("SELECT '' WHERE {exist}");
-        if !self.few(&exist, Vec::new()).await?.is_empty() {
+        if self.tables(&tables).await? == tables.len() {
             return Ok(());
         }
-        for (name, columns) in TABLES {
-            let columns = columns.replace("{collation}", collation);
-            let sql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns})");
-            self.change(sql, Vec::new()).await?;
-        }
-        Ok(())
+        let sql = self.database.creation(&tables);
+        self.database.script(sql).await.map_err(of_journal)
+    }
+
+    /// The number of these tables that exist.
+    async fn tables(&self, tables: &[(&str, &str)]) -> MigrateResult<usize> {
+        let counted = self.database.tables(tables).await;
+        counted.map_err(of_journal)
+    }
+
+    /// Runs a statement, under a claim if there is one. `$1` is the first parameter, `#1` and so on are the
+    /// others, and `{held}` is the condition that the claim lasts.
+    async fn write(
+        &self,
+        claim: Option<Claim>,
+        sql: &str,
+        items: String,
+        more: Vec<String>,
+    ) -> MigrateResult<()> {
+        let Some(claim) = claim else {
+            return self.change(alone(sql), [vec![items], more].concat()).await;
+        };
+        let write = format!(", changed AS ({})", under(sql));
+        let passes = self.passes();
+        passes.write(&held(""), claim, &write, items, more).await
+    }
+
+    fn number(&self, rows: Vec<Texts>) -> MigrateResult<u64> {
+        let number = rows.into_iter().next().and_then(|mut row| row.pop()?);
+        number
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| self.damaged())
     }
 
     /// The rows of the JSON array in the first parameter: `value`.
@@ -301,7 +430,7 @@ impl CollectJournal {
         changed.map(drop).map_err(of_journal)
     }
 
-    fn damaged(&self) -> MigrateError {
+    pub(super) fn damaged(&self) -> MigrateError {
         MigrateError::new(
             MigrateErrorKind::Journal,
             "the journal contains an entry that this version did not write",
@@ -309,6 +438,38 @@ impl CollectJournal {
         .with_place(self.to_string())
         .with_hint("use a new one: the waiting then begins again")
     }
+}
+
+const SEEN: &str =
+    "SELECT coordinate, reason, CAST(created AS TEXT), CAST(since AS TEXT) FROM collect_secret";
+
+/// The condition on those that go: the ones for whose reason nobody waits, and those seen until a time.
+fn goes(until: &str) -> String {
+    format!(
+        "(reason IN ('{}', '{}') OR reason = '{}' AND since <= CAST({until} AS BIGINT))",
+        Reason::Ephemeral.as_str(),
+        Reason::Expired.as_str(),
+        Reason::Orphaned.as_str(),
+    )
+}
+
+fn alone(sql: &str) -> String {
+    sql.replace("{held}", "")
+        .replace("#1", "$2")
+        .replace("#2", "$3")
+}
+
+/// A claim has the parameters from the second to the fifth.
+fn under(sql: &str) -> String {
+    sql.replace("{held}", " AND EXISTS (SELECT 1 FROM held)")
+        .replace("#1", "$6")
+        .replace("#2", "$7")
+}
+
+/// Names as JSON.
+fn items(names: &[ManagedCoordinate]) -> String {
+    let names = names.iter().map(|name| json!({ "c": name.as_str() }));
+    Value::Array(names.collect()).to_string()
 }
 
 fn seen(row: Texts) -> Option<Seen> {
@@ -326,15 +487,6 @@ fn seen(row: Texts) -> Option<Seen> {
         },
         since: time(since?)?,
     })
-}
-
-/// Errors name the journal; errors in the operator's input keep their kind.
-fn of_journal(error: MigrateError) -> MigrateError {
-    if error.kind() == MigrateErrorKind::Unavailable {
-        error.of_kind(MigrateErrorKind::Journal).within("journal")
-    } else {
-        error.within("journal")
-    }
 }
 
 impl fmt::Display for CollectJournal {

@@ -119,6 +119,17 @@ pub enum CollectStop {
 }
 
 impl CollectStop {
+    const ALL: [Self; 4] = [
+        Self::Cancelled,
+        Self::Failures,
+        Self::Share,
+        Self::Unreadable,
+    ];
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stop| stop.as_str() == text)
+    }
+
     /// The reason in `snake_case`, stable.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -139,6 +150,8 @@ pub struct CollectReport {
     pub dry_run: bool,
     /// Why it stopped early, if it did.
     pub stopped: Option<CollectStop>,
+    /// Whether another process with the same journal found why.
+    pub stopped_by_another: bool,
     /// Secrets of this installation in the store, without those that are scheduled for deletion. The
     /// share is one of these.
     pub owned: u64,
@@ -168,6 +181,8 @@ pub struct CollectReport {
     pub deleted: u64,
     /// Secrets that could not be deleted.
     pub failed: u64,
+    /// Whether another process with the same journal could not delete some, and this one could.
+    pub others_failed: bool,
     /// The first unreadable places and failed deletes.
     pub failures: Vec<Failure>,
 }
@@ -176,6 +191,6 @@ impl CollectReport {
     /// Whether everything was read, and everything was deleted that was to be.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.stopped.is_none() && self.failed == 0
+        self.stopped.is_none() && self.failed == 0 && !self.others_failed
     }
 }

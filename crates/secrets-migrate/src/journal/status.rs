@@ -1,21 +1,25 @@
 //! What a journal says about a run, for a process that takes no part in it.
 use serde::Serialize;
 
+use super::passes::Passes;
 use super::sql::{self, SqlJournal};
 use super::{Counts, Halt, Run, shared};
 use crate::address::Variables;
-use crate::{MigrateError, MigrateResult};
+use crate::{Class, MigrateError, MigrateResult};
 
 /// What a journal says about a run at one moment. Serialisable. Nothing in it is derived from a value.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct JournalStatus {
-    /// The run that the journal belongs to.
-    pub run: Run,
+    /// The run that the journal belongs to; none if there is only a collector's.
+    pub run: Option<Run>,
     /// The number of secrets in each state.
     pub states: Counts,
     /// The last pass of processes that [share](super::Sharing) the journal, if there is one.
     pub pass: Option<PassStatus>,
+    /// The last pass of processes that share a [collector's](crate::CollectJournal) journal in the same
+    /// database, if there is one.
+    pub collect: Option<PassStatus>,
 }
 
 /// The state of a pass: one run of a command by all its processes.
@@ -28,8 +32,9 @@ pub struct PassStatus {
     pub command: String,
     /// How far it is.
     pub phase: PassPhase,
-    /// Why all processes stopped, if they did.
-    pub halt: Option<Halt>,
+    /// Why all processes stopped, if they did: a [`Halt`](crate::Halt), or a collector's
+    /// [`CollectStop`](crate::CollectStop).
+    pub halt: Option<PassHalt>,
     /// What pages that have ended found, as reasons to stop.
     pub found: Vec<String>,
     /// The pages that it consists of, without the first one, which lays them out.
@@ -48,6 +53,16 @@ pub struct PassStatus {
     pub per_second: Option<f64>,
     /// The processes that hold pages or have ended some, by name.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// Why all processes of a pass stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PassHalt {
+    /// The reason in `snake_case`.
+    pub stop: String,
+    /// The classes of findings that need a decision.
+    pub undecided: Vec<Class>,
 }
 
 /// How far a pass is.
@@ -102,13 +117,13 @@ const PAGES: &str = "SELECT CAST(COALESCE(MIN(CASE WHEN page = 0 THEN done END),
         CAST(COUNT(*) FILTER (WHERE page > 0 AND done = 1) AS TEXT), \
         CAST(COALESCE(SUM(secrets), 0) AS TEXT), \
         CAST(COALESCE(SUM(secrets) FILTER (WHERE done = 0), 0) AS TEXT) \
-     FROM migrate_page WHERE pass = CAST($1 AS BIGINT)";
+     FROM @_page WHERE pass = CAST($1 AS BIGINT)";
 
 /// An end renews the lease a last time, so the times of two ends differ as those of their leases do.
 const RATE: &str = "WITH ended AS ( \
-        SELECT until, secrets, MIN(until) OVER () AS earliest, MAX(until) OVER () AS latest FROM migrate_page \
+        SELECT until, secrets, MIN(until) OVER () AS earliest, MAX(until) OVER () AS latest FROM @_page \
         WHERE pass = CAST($1 AS BIGINT) AND page > 0 AND done = 1 AND until > ( \
-            SELECT MAX(until) - interval '60 seconds' FROM migrate_page \
+            SELECT MAX(until) - interval '60 seconds' FROM @_page \
             WHERE pass = CAST($1 AS BIGINT) AND page > 0 AND done = 1)) \
      SELECT CAST(SUM(secrets) FILTER (WHERE until > earliest) \
             / NULLIF(extract(epoch FROM MAX(latest) - MIN(earliest)), 0) AS TEXT) FROM ended";
@@ -117,7 +132,7 @@ const WORKERS: &str = "SELECT worker, \
         CAST(COUNT(*) FILTER (WHERE done = 0 AND until > now()) AS TEXT), \
         CAST(COALESCE(SUM(secrets) FILTER (WHERE done = 1), 0) AS TEXT), \
         CAST(MIN(extract(epoch FROM until - now())) FILTER (WHERE done = 0 AND until > now()) AS TEXT) \
-     FROM migrate_page WHERE pass = CAST($1 AS BIGINT) AND worker IS NOT NULL \
+     FROM @_page WHERE pass = CAST($1 AS BIGINT) AND worker IS NOT NULL \
      GROUP BY worker ORDER BY worker";
 
 /// What is left in pages that have ended.
@@ -141,30 +156,50 @@ impl SqlJournal {
     }
 
     async fn read_status(&self) -> MigrateResult<JournalStatus> {
-        if self.tables(&sql::TABLES).await? < sql::TABLES.len() {
+        let collects = self.tables(&COLLECTOR).await? == COLLECTOR.len();
+        let is_there = self.tables(&sql::TABLES).await? == sql::TABLES.len();
+        if !is_there && !collects {
             return Err(
                 MigrateError::settings("there is no journal here").with_place(self.to_string())
             );
         }
-        let run = match self.kept().await? {
-            None => return Err(self.damaged()),
-            Some((_, run)) => serde_json::from_str(&run).map_err(|_| self.damaged())?,
-        };
-        let pass = match self.tables(&shared::TABLES).await? == shared::TABLES.len() {
-            true => self.read_pass().await?,
+        let (mut run, mut states, mut pass) = (None, Counts::default(), None);
+        if is_there {
+            let (_, kept) = self.kept().await?.ok_or_else(|| self.damaged())?;
+            run = Some(serde_json::from_str(&kept).map_err(|_| self.damaged())?);
+            states = crate::Journal::counts(self).await?;
+            if self.tables(&shared::TABLES).await? == shared::TABLES.len() {
+                pass = self.passes().status().await?;
+            }
+        }
+        if let Some(pass) = &mut pass
+            && matches!(pass.command.as_str(), "copy" | "verify")
+        {
+            let failed = self.few(FAILED.into(), vec![pass.pass.to_string()]);
+            pass.failed = Some(self.number(failed.await?)?);
+        }
+        let collect = match collects {
+            true => self.passes_of("collect").status().await?,
             false => None,
         };
         Ok(JournalStatus {
             run,
-            states: crate::Journal::counts(self).await?,
+            states,
             pass,
+            collect,
         })
     }
+}
 
-    async fn read_pass(&self) -> MigrateResult<Option<PassStatus>> {
+/// The tables of passes of a collector's journal.
+const COLLECTOR: [(&str, &str); 2] = [("collect_pass", ""), ("collect_page", "")];
+
+impl Passes<'_> {
+    /// The state of the last pass, without what only the secrets tell.
+    async fn status(&self) -> MigrateResult<Option<PassStatus>> {
         let sql = "SELECT CAST(pass AS TEXT), command, CAST(ended AS TEXT), halt, \
-                   CAST(until > now() AS TEXT) FROM migrate_pass";
-        let Some(row) = self.few(sql.into(), Vec::new()).await?.into_iter().next() else {
+                   CAST(until > now() AS TEXT) FROM @_pass";
+        let Some(row) = self.few(sql, Vec::new()).await?.into_iter().next() else {
             return Ok(None);
         };
         let Ok([Some(number), Some(command), Some(ended), halt, Some(lasts)]) =
@@ -172,11 +207,15 @@ impl SqlJournal {
         else {
             return Err(self.damaged());
         };
-        let of_pass = async |sql: &str| self.few(sql.into(), vec![number.clone()]).await;
-        let halt: Option<Halt> = match halt {
-            None => None,
-            Some(halt) => Some(serde_json::from_str(&halt).map_err(|_| self.damaged())?),
-        };
+        let of_pass = async |sql: &str| self.few(sql, vec![number.clone()]).await;
+        let halt = halt.map(|text| {
+            // A collector's is a word.
+            let halt: Option<Halt> = serde_json::from_str(&text).ok();
+            PassHalt {
+                stop: halt.as_ref().map_or(text, |halt| halt.stop.to_string()),
+                undecided: halt.map(|halt| halt.undecided).unwrap_or_default(),
+            }
+        });
         let mut counts = Vec::new();
         for text in of_pass(PAGES).await?.into_iter().flatten().flatten() {
             counts.push(text.parse().map_err(|_| self.damaged())?);
@@ -190,13 +229,8 @@ impl SqlJournal {
             (None, _, _, 0) => PassPhase::Beginning,
             _ => PassPhase::Working,
         };
-        let failed = match command.as_str() {
-            "copy" | "verify" => Some(self.number(of_pass(FAILED).await?)?),
-            _ => None,
-        };
-        let found = "SELECT DISTINCT found FROM migrate_page \
-                     WHERE pass = CAST($1 AS BIGINT) AND found IS NOT NULL ORDER BY found";
-        let found = of_pass(found).await?;
+        let mut found = self.found(number.clone()).await?;
+        found.sort_unstable();
         let mut rate = of_pass(RATE).await?.into_iter().flatten().flatten();
         let mut workers = Vec::new();
         for row in of_pass(WORKERS).await? {
@@ -207,12 +241,12 @@ impl SqlJournal {
             command,
             phase,
             halt,
-            found: found.into_iter().flatten().flatten().collect(),
+            found,
             pages,
             ended: ended_pages,
             secrets,
             remaining,
-            failed,
+            failed: None,
             per_second: rate.next().and_then(|rate| rate.parse().ok()),
             workers,
         }))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use uuid::Uuid;
 
-use super::{Configs, OneStore, Pace, span};
+use super::{Configs, OneStore, Pace, ShareArgs, span};
 
 /// `collect`.
 #[derive(Args, Clone, Debug)]
@@ -57,4 +57,6 @@ pub(crate) struct CollectArgs {
     /// Confirm that --configs and --storages-file cover every place that contains coordinates.
     #[arg(long, help_heading = "Run")]
     pub(crate) all_references: bool,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
 }

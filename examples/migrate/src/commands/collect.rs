@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use secret_persistence::Environment;
+use secret_persistence::rates::named;
 use secret_persistence_migrate::sources::StorageSettings;
 use secret_persistence_migrate::{
     Access, AllReferences, Collect, CollectJournal, CollectReport, CollectRules, CollectStop, Fate,
@@ -14,6 +15,7 @@ use super::moving::paced;
 use crate::cli::CollectArgs;
 use crate::configs;
 use crate::interrupt;
+use crate::journal;
 use crate::output::{Output, failure};
 use crate::role::Role;
 use crate::status::{Failure, Result, Status};
@@ -35,7 +37,9 @@ pub(crate) async fn run(
              storages-file of a gateway with --storages-file, then confirm with --all-references",
         ));
     }
+    let rates = journal::rates(&args.journal, environment)?;
     let store = Described::read(args.at.place(), Role::Store, environment)?;
+    let store = store.sharing(rates.as_ref());
     let sources = configs::open(&args.configs.sources, environment, Access::ReadOnly).await?;
     let references = configs::references(args.configs.references.as_deref(), environment).await?;
     let storages = match &args.storages_file {
@@ -53,17 +57,29 @@ pub(crate) async fn run(
              to its id",
         ));
     };
-    let journal = CollectJournal::open(&args.journal, &Role::Journal.variables(environment)).await;
+    let variables = Role::Journal.variables(environment);
+    let journal = match args.delete {
+        true => CollectJournal::open_shared(&args.journal, &variables).await,
+        false => CollectJournal::open(&args.journal, &variables).await,
+    };
     let journal = Arc::new(journal.map_err(|error| Failure::from(error).at("--journal"))?);
     let mut rules = CollectRules::default();
     rules.grace = args.grace;
     rules.retention = args.retention;
     rules.most_percent = args.max_share;
     rules.workspaces = args.workspaces.iter().copied().collect();
+    let mut options = paced(&args.pace, output).with_lease(args.share.lease);
+    if let Some(rates) = rates {
+        options = options.with_shared_rates(named(rates, "store"));
+    }
+    let cancellation = interrupt::watch();
+    if args.share.stop_at_end_of_input {
+        interrupt::at_end_of_input(cancellation.clone());
+    }
     let mut collect = Collect::new(store.with_points().store, owner, Arc::clone(&journal))
         .with_rules(rules)
-        .with_options(paced(&args.pace, output))
-        .with_cancellation(interrupt::watch());
+        .with_options(options)
+        .with_cancellation(cancellation);
     if let Some(references) = references {
         collect = collect.with_references(references);
     }
@@ -149,6 +165,12 @@ impl Told {
         output.first_names(&self.names);
         let failures: Vec<String> = report.failures.iter().map(failure).collect();
         output.names(&failures);
+        if report.others_failed {
+            output.line("another process could not delete some");
+        }
+        if report.stopped_by_another {
+            output.line("found by another process, whose report has the details");
+        }
         output.line(match report.stopped {
             None if report.dry_run => {
                 "nothing was deleted; --delete --all-references deletes what is due".to_owned()

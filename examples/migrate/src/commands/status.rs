@@ -29,7 +29,7 @@ pub(crate) async fn run(
         lines.iter().for_each(|line| output.line(line));
         drawn = lines.len();
         output.object(Status::Done, &status);
-        let is_over = status.pass.as_ref().is_none_or(is_over);
+        let is_over = is_over(&status);
         match args.watch {
             Some(pause) if !is_over => tokio::time::sleep(pause).await,
             _ => return Ok(Status::Done),
@@ -37,15 +37,32 @@ pub(crate) async fn run(
     }
 }
 
-fn is_over(pass: &PassStatus) -> bool {
-    matches!(pass.phase, PassPhase::Ended | PassPhase::Stopped)
+/// What killed processes have left may go on.
+fn is_over(status: &JournalStatus) -> bool {
+    let passes = status.pass.iter().chain(&status.collect);
+    let phases: Vec<PassPhase> = passes.map(|pass| pass.phase).collect();
+    let has = |some: [PassPhase; 2]| phases.iter().any(|phase| some.contains(phase));
+    let is_at_work = has([PassPhase::Beginning, PassPhase::Working]);
+    !is_at_work && (phases.is_empty() || has([PassPhase::Ended, PassPhase::Stopped]))
 }
 
 fn lines(status: &JournalStatus) -> Vec<String> {
-    let mut lines = vec![format!("from       {}", status.run.source)];
-    if let Some(target) = &status.run.target {
-        lines.push(format!("to         {target}"));
+    let mut lines = Vec::new();
+    if let Some(run) = &status.run {
+        lines.push(format!("from       {}", run.source));
+        if let Some(target) = &run.target {
+            lines.push(format!("to         {target}"));
+        }
+        lines.push(states(status));
     }
+    match (&status.pass, &status.collect) {
+        (None, None) => lines.push(String::from("processes  none have shared this journal")),
+        (pass, collect) => lines.extend(pass.iter().chain(collect).flat_map(lines_of)),
+    }
+    lines
+}
+
+fn states(status: &JournalStatus) -> String {
     let states = status.states;
     let states: Vec<String> = [
         ("pending", states.pending),
@@ -63,12 +80,7 @@ fn lines(status: &JournalStatus) -> Vec<String> {
         true => String::from("no secrets"),
         false => states.join(", "),
     };
-    lines.push(format!("journal    {states}"));
-    match &status.pass {
-        None => lines.push(String::from("processes  none have shared this journal")),
-        Some(pass) => lines.extend(lines_of(pass)),
-    }
-    lines
+    format!("journal    {states}")
 }
 
 fn lines_of(pass: &PassStatus) -> Vec<String> {

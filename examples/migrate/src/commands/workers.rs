@@ -23,24 +23,39 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 pub(crate) struct Together<'a> {
     command: &'static str,
     workers: NonZeroUsize,
-    moved: &'a MoveArgs,
+    journal: &'a str,
+    is_alone: bool,
     writes: bool,
 }
 
 impl<'a> Together<'a> {
-    /// The command, if it is to run in more than one process.
+    /// The command, if it is to run in more than one process. `is_alone` says that it has its journal
+    /// alone with these options.
     pub(crate) fn of(
         command: &'static str,
         share: &ShareArgs,
-        moved: &'a MoveArgs,
+        journal: &'a str,
+        is_alone: bool,
     ) -> Option<Self> {
         let workers = share.workers.filter(|workers| workers.get() > 1)?;
         Some(Self {
             command,
             workers,
-            moved,
+            journal,
+            is_alone,
             writes: false,
         })
+    }
+
+    /// The same for a command between two stores.
+    pub(crate) fn moving(
+        command: &'static str,
+        share: &ShareArgs,
+        moved: &'a MoveArgs,
+    ) -> Option<Self> {
+        let unshares = command == "copy" && moved.decisions.unshare;
+        let journal = &moved.journal.journal;
+        Self::of(command, share, journal, moved.dry_run || unshares)
     }
 
     /// Sets whether each process would write a file of the same name.
@@ -51,11 +66,10 @@ impl<'a> Together<'a> {
 
     /// Runs the same command in so many processes and prints what each reports.
     pub(crate) async fn run(self, arguments: &[OsString], output: &Output) -> Result<Status> {
-        let moved = self.moved;
-        let unshares = self.command == "copy" && moved.decisions.unshare;
-        if !moved.journal.journal.starts_with("postgres") || moved.dry_run || unshares {
+        if !self.journal.starts_with("postgres") || self.is_alone {
             return Err(Failure::input(
-                "--workers needs --journal postgres://…, and neither --dry-run nor --unshare",
+                "--workers needs --journal postgres://…, and neither --dry-run nor --unshare; collect also needs \
+                 --delete",
             ));
         }
         if output.lists_all() || self.writes {

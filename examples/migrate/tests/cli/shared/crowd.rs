@@ -114,6 +114,18 @@ impl<'t> Crowd<'t> {
         }
     }
 
+    /// Waits until a query has a row, while paused processes go on in time.
+    pub(super) async fn until(&mut self, sql: &str) {
+        for _ in 0..3000 {
+            self.resume_due(Instant::now());
+            if !self.server.texts(sql).await.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no row of {sql}");
+    }
+
     /// Replaces all but so many, which perhaps are paused.
     pub(super) fn replace_but(&mut self, kept: usize, more: &[&str]) {
         for _ in kept..self.running.len() {

@@ -1,0 +1,457 @@
+//! Passes and pages in Postgres: what processes with one journal claim, under a lease with an epoch.
+//!
+//! Each statement is one transaction, so a process that is stopped between two of them holds nothing
+//! but its lease. A write first updates the row of its page, if the epoch is still its own: claims and
+//! writes of one page therefore have one order, and whoever comes late finds another epoch. No
+//! condition looks at another table: after waiting for a row, Postgres evaluates only that row anew.
+use std::time::Duration;
+
+use super::sql::of_journal;
+use super::{Claim, Member, SharedWork};
+use crate::database::{Database, JOURNAL_LOCK, Texts};
+use crate::{MigrateError, MigrateErrorKind, MigrateResult};
+
+/// The columns of the table of passes, which has one row.
+pub(crate) const PASS: &str = "one BIGINT PRIMARY KEY CHECK (one = 1), pass BIGINT NOT NULL, \
+     command TEXT NOT NULL, settings TEXT NOT NULL, ended BIGINT NOT NULL, halt TEXT, \
+     until TIMESTAMPTZ NOT NULL, stragglers TIMESTAMPTZ";
+
+/// The columns of the table of pages. `scan` is what the first page tells all others: a number.
+pub(crate) const PAGE: &str = "pass BIGINT, page BIGINT, scan BIGINT, after TEXT{collation}, upto TEXT{collation}, \
+     secrets BIGINT NOT NULL, epoch BIGINT NOT NULL, worker TEXT, until TIMESTAMPTZ, \
+     done BIGINT NOT NULL, found TEXT, PRIMARY KEY (pass, page)";
+
+/// Begins a pass if nobody else is at work. A new journal counts from the time, so that a process
+/// that was stopped since before its tables were dropped does not find its own pass again.
+///
+/// Those of a pass that was halted learn it with their next page, and until then go on with what they
+/// have. The same command may do so beside them; what another one does, they would undo. It therefore waits
+/// for the last lease of every halted pass since (`stragglers`), also if the pass after it has ended.
+const JOIN: &str = "WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(CAST($4 AS BIGINT)) AS yes), \
+     begun AS ( \
+        INSERT INTO @_pass AS now (one, pass, command, settings, ended, halt, until) \
+        SELECT 1, CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT), $1, $2, 0, NULL, \
+               now() + CAST($3 AS interval) FROM alone \
+        ON CONFLICT (one) DO UPDATE SET pass = now.pass + 1, command = excluded.command, \
+            settings = excluded.settings, ended = 0, halt = NULL, until = excluded.until, \
+            stragglers = CASE WHEN (SELECT yes FROM alone) THEN NULL \
+                WHEN now.halt IS NULL OR now.ended = 1 THEN now.stragglers \
+                ELSE GREATEST(now.stragglers, now.until) END \
+        WHERE (SELECT yes FROM alone) \
+           OR ((now.ended = 1 OR now.until < now()) \
+               AND (now.command = excluded.command OR COALESCE(now.stragglers < now(), true))) \
+           OR (now.halt IS NOT NULL AND now.command = excluded.command) \
+        RETURNING pass), \
+     no_pages AS (DELETE FROM @_page USING begun WHERE @_page.pass < begun.pass), \
+     first AS (INSERT INTO @_page (pass, page, secrets, epoch, done) SELECT pass, 0, 0, 0, 0 FROM begun) \
+     SELECT CAST(pass AS TEXT) FROM begun";
+
+/// Shows that the process is alive, which a write does only if nobody has done so lately.
+const ALIVE: &str = "UPDATE @_pass SET until = now() + CAST($2 AS interval) \
+     WHERE pass = CAST($1 AS BIGINT) AND until < now() + CAST($2 AS interval) * 0.7";
+
+/// The page after all secrets is free when no other is left, which the first has laid out before.
+const CLAIM: &str = "WITH free AS ( \
+        SELECT page AS number FROM @_page \
+        WHERE pass = CAST($1 AS BIGINT) AND done = 0 AND (until IS NULL OR until < now()) \
+          AND (page = 0 OR upto IS NOT NULL OR NOT EXISTS ( \
+            SELECT 1 FROM @_page AS before \
+            WHERE before.pass = CAST($1 AS BIGINT) AND before.done = 0 AND before.upto IS NOT NULL)) \
+        ORDER BY page LIMIT 1 FOR UPDATE SKIP LOCKED) \
+     UPDATE @_page SET epoch = epoch + 1, worker = $2, until = now() + CAST($3 AS interval) \
+     FROM free WHERE pass = CAST($1 AS BIGINT) AND page = free.number \
+     RETURNING CAST(page AS TEXT), CAST(epoch AS TEXT), CAST(scan AS TEXT), after, upto";
+
+/// The first part of every write: renews the claim if it is still one.
+pub(crate) fn held(change: &str) -> String {
+    whose(change, " AND done = 0")
+}
+
+/// The same for a page that may have ended: nobody else can claim it then.
+pub(super) fn held_or_ended() -> String {
+    whose("", "")
+}
+
+fn whose(change: &str, condition: &str) -> String {
+    format!(
+        "WITH held AS ( \
+            UPDATE @_page SET until = now() + CAST($5 AS interval){change} \
+            WHERE pass = CAST($2 AS BIGINT) AND page = CAST($3 AS BIGINT) \
+              AND epoch = CAST($4 AS BIGINT){condition} RETURNING page)"
+    )
+}
+
+/// The passes of a journal.
+#[derive(Debug)]
+pub(crate) struct Passes<'j> {
+    database: &'j Database,
+    /// What the names of its tables begin with; `@` in the statements.
+    prefix: &'static str,
+}
+
+/// What a process does next.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// All pages have ended, and some of them found this.
+    Ended(Vec<String>),
+    Halted(String),
+    Page(Claimed),
+    Superseded,
+    Wait,
+}
+
+/// A page that a process has claimed: what is after one name and up to another.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) claim: Claim,
+    /// What the first page told all others.
+    pub(crate) scan: Option<u64>,
+    pub(crate) after: Option<String>,
+    /// None for the first page, and for the last.
+    pub(crate) upto: Option<String>,
+}
+
+/// The pages that the first one lays out.
+#[derive(Debug)]
+pub(crate) struct Pages<'p> {
+    /// The rows to divide: what follows `FROM`. They have a column `coordinate`.
+    pub(crate) rows: &'p str,
+    /// The first parameter, for the rows.
+    pub(crate) parameter: String,
+    pub(crate) size: usize,
+    pub(crate) scan: u64,
+    pub(crate) last: bool,
+}
+
+impl<'j> Passes<'j> {
+    pub(crate) fn new(database: &'j Database, prefix: &'static str) -> Self {
+        Self { database, prefix }
+    }
+
+    /// [`Sharing::join`](super::Sharing::join).
+    pub(crate) async fn join(
+        &self,
+        work: &SharedWork,
+        worker: &str,
+        lease: Duration,
+    ) -> MigrateResult<Member> {
+        let parameters = || {
+            vec![
+                work.command.clone(),
+                work.settings.clone(),
+                interval(lease),
+                JOURNAL_LOCK.to_string(),
+            ]
+        };
+        loop {
+            let begun = self.few(JOIN, parameters()).await?;
+            if !begun.is_empty() {
+                return Ok(Member::new(self.number(begun)?, worker, lease));
+            }
+            let pass = self.last().await?.ok_or_else(|| self.damaged())?;
+            let is_same = pass.command == work.command;
+            let is_over = pass.is_ended && (is_same || !pass.has_stragglers);
+            if is_over || (pass.halt.is_some() && is_same) {
+                continue;
+            }
+            let is_over = pass.halt.is_some() || pass.is_ended;
+            let theirs = SharedWork::new(pass.command, pass.settings);
+            if theirs != *work {
+                let message = if is_over {
+                    format!(
+                        "processes that {} have been stopped, and may not have noticed it yet",
+                        theirs.command
+                    )
+                } else if theirs.command == work.command {
+                    "processes with other decisions or other sources of configurations share the journal now"
+                        .to_owned()
+                } else {
+                    format!("processes that {} share the journal now", theirs.command)
+                };
+                return Err(MigrateError::new(MigrateErrorKind::AnotherRun, message)
+                    .with_place(self.place())
+                    .with_hint("use the same options, or wait until they have ended or for the length of their lease"));
+            }
+            return Ok(Member::new(pass.number, worker, lease));
+        }
+    }
+
+    /// [`Sharing::rejoin`](super::Sharing::rejoin).
+    pub(crate) async fn rejoin(
+        &self,
+        work: &SharedWork,
+        worker: &str,
+        lease: Duration,
+    ) -> MigrateResult<Member> {
+        match self.last().await? {
+            Some(pass) if pass.command == work.command && pass.settings == work.settings => {
+                Ok(Member::new(pass.number, worker, lease))
+            }
+            _ => Err(MigrateError::new(
+                MigrateErrorKind::AnotherRun,
+                "another command has begun while this process made no progress",
+            )
+            .with_place(self.place())
+            .with_hint(
+                "see what has been done since, then start this command again if it still is wanted",
+            )),
+        }
+    }
+
+    /// [`Sharing::claim`](super::Sharing::claim).
+    pub(crate) async fn claim(&self, member: &Member) -> MigrateResult<Turn> {
+        let number = member.pass.to_string();
+        self.change(ALIVE, vec![number.clone(), interval(member.lease)])
+            .await?;
+        match self.last().await? {
+            Some(pass) if pass.number == member.pass => {
+                if let Some(halt) = pass.halt {
+                    return Ok(Turn::Halted(halt));
+                }
+                if pass.is_ended {
+                    return self.found(number).await.map(Turn::Ended);
+                }
+            }
+            _ => return Ok(Turn::Superseded),
+        }
+        let parameters = vec![
+            number.clone(),
+            member.worker.clone(),
+            interval(member.lease),
+        ];
+        if let Some(row) = self.few(CLAIM, parameters).await?.into_iter().next() {
+            return page(member, row)
+                .map(Turn::Page)
+                .ok_or_else(|| self.damaged());
+        }
+        // The first page ends in the statement that lays out the pages, so there is no moment without any.
+        let sql = "SELECT CAST(COUNT(*) AS TEXT) FROM @_page \
+                   WHERE pass = CAST($1 AS BIGINT) AND done = 0";
+        let open: u64 = self.number(self.few(sql, vec![number.clone()]).await?)?;
+        if open > 0 {
+            return Ok(Turn::Wait);
+        }
+        let sql = "UPDATE @_pass SET ended = 1 WHERE pass = CAST($1 AS BIGINT)";
+        self.change(sql, vec![number.clone()]).await?;
+        self.found(number).await.map(Turn::Ended)
+    }
+
+    /// [`Sharing::renew`](super::Sharing::renew).
+    pub(crate) async fn renew(&self, claim: Claim) -> MigrateResult<()> {
+        // A statement of its own: in the one below, it would lock the page before the pass, and a process
+        // that joins locks them the other way round. First, so that nobody begins another pass between
+        // the two: who has the page then has it as long as the pass lasts.
+        let alive = vec![claim.pass.to_string(), interval(claim.lease)];
+        self.change(ALIVE, alive).await?;
+        self.write(&held(""), claim, "", String::new(), Vec::new())
+            .await
+    }
+
+    /// [`Sharing::release`](super::Sharing::release).
+    pub(crate) async fn release(&self, claim: Claim) -> MigrateResult<()> {
+        let held = held(", epoch = epoch + 1");
+        let released = self.write(&held, claim, "", String::new(), Vec::new());
+        match released.await {
+            Err(error) if error.kind() == MigrateErrorKind::Lapsed => return Ok(()),
+            other => other?,
+        }
+        let sql = "UPDATE @_page SET until = NULL WHERE pass = CAST($1 AS BIGINT) \
+                   AND page = CAST($2 AS BIGINT) AND epoch = CAST($3 AS BIGINT)";
+        let numbers = [claim.pass, claim.page, claim.epoch + 1];
+        self.change(sql, numbers.map(|number| number.to_string()).to_vec())
+            .await
+    }
+
+    /// [`Sharing::halt`](super::Sharing::halt).
+    pub(crate) async fn halt(&self, pass: u64, halt: String) -> MigrateResult<()> {
+        let sql = "UPDATE @_pass SET halt = $2 WHERE pass = CAST($1 AS BIGINT) AND halt IS NULL";
+        self.change(sql, vec![pass.to_string(), halt]).await
+    }
+
+    /// Ends the first page and lays out the others, in one step.
+    pub(crate) async fn lay_out(&self, claim: Claim, pages: Pages<'_>) -> MigrateResult<()> {
+        let last = if pages.last {
+            ", last AS ( \
+                INSERT INTO @_page (pass, page, scan, secrets, epoch, done) \
+                SELECT CAST($2 AS BIGINT), COALESCE(MAX(pages.page), 0) + 1, CAST($6 AS BIGINT), 0, 0, 0 \
+                FROM held LEFT JOIN pages ON true GROUP BY held.page)"
+        } else {
+            ""
+        };
+        let write = format!(
+            ", numbered AS ( \
+                SELECT coordinate, (row_number() OVER (ORDER BY coordinate) - 1) / {} + 1 AS page \
+                FROM {}), \
+             pages AS ( \
+                SELECT page, MAX(coordinate) AS upto, COUNT(*) AS secrets FROM numbered GROUP BY page), \
+             laid AS ( \
+                INSERT INTO @_page (pass, page, scan, after, upto, secrets, epoch, done) \
+                SELECT CAST($2 AS BIGINT), pages.page, CAST($6 AS BIGINT), \
+                       lag(upto) OVER (ORDER BY pages.page), upto, secrets, 0, 0 \
+                FROM pages CROSS JOIN held){last}",
+            pages.size, pages.rows
+        );
+        let scan = vec![pages.scan.to_string()];
+        self.write(&held(", done = 1"), claim, &write, pages.parameter, scan)
+            .await
+    }
+
+    /// What a process does alone may undo what a pass has done, so that nobody joins it any more, and
+    /// one that has lost its connection and comes back finds none of its pages.
+    pub(crate) async fn end(&self) -> MigrateResult<()> {
+        self.change("DELETE FROM @_page", Vec::new()).await?;
+        let sql = "UPDATE @_pass SET ended = 1, pass = pass + 1, command = '', stragglers = NULL \
+                   WHERE ended = 0 OR stragglers IS NOT NULL";
+        self.change(sql, Vec::new()).await
+    }
+
+    /// Runs one write under a claim, which begins with [`held`].
+    pub(crate) async fn write(
+        &self,
+        held: &str,
+        claim: Claim,
+        write: &str,
+        items: String,
+        more: Vec<String>,
+    ) -> MigrateResult<()> {
+        let sql = format!("{held}{write} SELECT CAST(COUNT(*) AS TEXT) FROM held");
+        let held: u64 = self.number(self.few(&sql, under(claim, items, more)).await?)?;
+        if held == 1 {
+            Ok(())
+        } else {
+            Err(self.lapsed())
+        }
+    }
+
+    /// Runs one write under a claim, and returns the number that it makes.
+    pub(crate) async fn write_for(
+        &self,
+        claim: Claim,
+        write: &str,
+        items: String,
+        more: Vec<String>,
+    ) -> MigrateResult<u64> {
+        let sql = format!("{}{write}", held(""));
+        let rows = self.few(&sql, under(claim, items, more)).await?;
+        if rows.is_empty() {
+            return Err(self.lapsed());
+        }
+        self.number(rows)
+    }
+
+    fn lapsed(&self) -> MigrateError {
+        MigrateError::new(
+            MigrateErrorKind::Lapsed,
+            "another process has taken over a page that this one made no progress on",
+        )
+        .with_place(self.place())
+    }
+
+    /// What pages that have ended found, each once.
+    pub(super) async fn found(&self, pass: String) -> MigrateResult<Vec<String>> {
+        let sql = "SELECT DISTINCT found FROM @_page \
+                   WHERE pass = CAST($1 AS BIGINT) AND found IS NOT NULL";
+        let rows = self.few(sql, vec![pass]).await?;
+        Ok(rows.into_iter().flatten().flatten().collect())
+    }
+
+    async fn last(&self) -> MigrateResult<Option<Last>> {
+        let sql = "SELECT CAST(pass AS TEXT), command, settings, CAST(ended AS TEXT), halt, \
+                   CAST(COALESCE(stragglers >= now(), false) AS TEXT) FROM @_pass";
+        let row = self.few(sql, Vec::new()).await?.into_iter().next();
+        row.map(|row| last(row).ok_or_else(|| self.damaged()))
+            .transpose()
+    }
+
+    pub(super) async fn few(
+        &self,
+        sql: &str,
+        parameters: Vec<String>,
+    ) -> MigrateResult<Vec<Texts>> {
+        let rows = self.database.few(self.named(sql), parameters);
+        rows.await.map_err(of_journal)
+    }
+
+    async fn change(&self, sql: &str, parameters: Vec<String>) -> MigrateResult<()> {
+        let changed = self.database.execute(self.named(sql), parameters).await;
+        changed.map(drop).map_err(of_journal)
+    }
+
+    fn named(&self, sql: &str) -> String {
+        sql.replace("@_", &format!("{}_", self.prefix))
+    }
+
+    /// The only number of a result.
+    fn number(&self, rows: Vec<Texts>) -> MigrateResult<u64> {
+        let number = rows.into_iter().next().and_then(|mut row| row.pop()?);
+        number
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| self.damaged())
+    }
+
+    fn place(&self) -> String {
+        format!("journal {}", self.database.name())
+    }
+
+    pub(super) fn damaged(&self) -> MigrateError {
+        MigrateError::new(
+            MigrateErrorKind::Journal,
+            "the journal contains an entry that this version did not write",
+        )
+        .with_place(self.place())
+    }
+}
+
+/// The last pass.
+struct Last {
+    number: u64,
+    command: String,
+    settings: String,
+    is_ended: bool,
+    halt: Option<String>,
+    /// Whether processes of a pass that was halted before may still be at work.
+    has_stragglers: bool,
+}
+
+fn last(row: Texts) -> Option<Last> {
+    let [number, command, settings, ended, halt, stragglers] = <[_; 6]>::try_from(row).ok()?;
+    Some(Last {
+        number: number?.parse().ok()?,
+        command: command?,
+        settings: settings?,
+        is_ended: ended? == "1",
+        halt,
+        has_stragglers: stragglers? == "true",
+    })
+}
+
+fn page(member: &Member, row: Texts) -> Option<Claimed> {
+    let [page, epoch, scan, after, upto] = <[_; 5]>::try_from(row).ok()?;
+    let (page, epoch) = (page?.parse().ok()?, epoch?.parse().ok()?);
+    let scan = match scan {
+        None => None,
+        Some(scan) => Some(scan.parse().ok()?),
+    };
+    Some(Claimed {
+        claim: Claim::new(member.pass, page, epoch, member.lease),
+        scan,
+        after,
+        upto,
+    })
+}
+
+fn under(claim: Claim, items: String, more: Vec<String>) -> Vec<String> {
+    let mut parameters = vec![
+        items,
+        claim.pass.to_string(),
+        claim.page.to_string(),
+        claim.epoch.to_string(),
+        interval(claim.lease),
+    ];
+    parameters.extend(more);
+    parameters
+}
+
+fn interval(lease: Duration) -> String {
+    format!("{} milliseconds", lease.as_millis())
+}

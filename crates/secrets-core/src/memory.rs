@@ -371,3 +371,37 @@ impl Stored {
             .with_pending_deletion(self.pending_deletion)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_is_in_order_whatever_changes_between_its_pages() {
+        let store = Memory::new();
+        let name = |index: usize| format!("airbyte_workspace_{index:02}_v1");
+        let insert = |index| store.insert(&name(index), SecretValue::new("value".to_owned()));
+        [7, 1, 9, 3, 5].into_iter().for_each(insert);
+        let options = ListOptions::default().with_page_size(2);
+        let names = |page: &Page| -> Vec<String> {
+            let entries = page.entries.iter();
+            entries.map(|entry| entry.coordinate.to_string()).collect()
+        };
+        let first = store.list_page(&options, None).await.unwrap();
+        assert_eq!(names(&first), [name(1), name(3)]);
+        // The cursor's own name goes, another one comes before it and one after it.
+        store.remove(&name(3));
+        [2, 4].into_iter().for_each(insert);
+        let second = store
+            .list_page(&options, first.next.as_ref())
+            .await
+            .unwrap();
+        assert_eq!(names(&second), [name(4), name(5)]);
+        let third = store
+            .list_page(&options, second.next.as_ref())
+            .await
+            .unwrap();
+        assert_eq!(names(&third), [name(7), name(9)]);
+        assert_eq!(third.next, None);
+    }
+}

@@ -92,3 +92,46 @@ impl<'v> Slots<'v> {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NAME: &str = "airbyte_workspace_1_secret_2_v1";
+
+    #[test]
+    fn values_go_into_their_places_in_order() {
+        let at = |storage: &str| json!({"_secret": NAME, "_secret_storage_id": storage});
+        let mut config = json!({"b": [at("s"), {"x": at("s")}], "a": at("s"), "host": "db"});
+        let slots = Slots::of(&mut config).expect("texts of one storage");
+        assert_eq!(slots.names().len(), 3);
+        assert_eq!(slots.storage_id().map(StorageId::as_str), Some("s"));
+        let values = ["one", "two", "three"].map(|value| SecretValue::new(value.to_owned()));
+        slots.fill(values.iter());
+        let full = json!({"a": "one", "b": ["two", {"x": "three"}], "host": "db"});
+        assert_eq!(config, full);
+    }
+
+    #[test]
+    fn what_can_fail_later_is_left_alone() {
+        let deep =
+            |levels: usize| (0..levels).fold(json!({"_secret": NAME}), |value, _| json!([value]));
+        assert!(Slots::of(&mut deep(MAX_DEPTH)).is_some());
+        for config in [
+            deep(MAX_DEPTH + 1),
+            json!({"_secret": NAME, "_secret_encoding": "json"}),
+            json!({"_secret": NAME, "_secret_reference_id": "00000000-0000-0000-0000-00000000000a"}),
+            json!({"_secret_reference_id": "00000000-0000-0000-0000-00000000000a"}),
+            json!([{"_secret": NAME}, {"_secret": NAME, "_secret_storage_id": "s"}]),
+            json!({"_secret": 5}),
+            json!({"a": 1, "b": 2, "c": 3, "d": 4, "_secret": NAME}),
+            json!(vec![json!({"_secret": NAME}); MAX_SECRETS + 1]),
+        ] {
+            let mut same = config.clone();
+            assert!(Slots::of(&mut same).is_none());
+            assert_eq!(same, config);
+        }
+    }
+}

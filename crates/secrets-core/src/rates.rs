@@ -13,9 +13,9 @@ use crate::Result;
 #[cfg(feature = "layers")]
 pub(crate) const LATEST: Duration = Duration::from_millis(40);
 
-/// The second in which a provider counts, how late a request may begin, and ten milliseconds between the
-/// moment when it is let through and the moment when it is sent.
-const WINDOW: Duration = Duration::from_millis(1050);
+/// The second in which a provider counts, how late a request may begin, and as much again for its way:
+/// how much longer than another one it may take from where it is let through to where it is counted.
+const WINDOW: Duration = Duration::from_millis(1080);
 
 /// A place that hands out the requests of a quota to any number of processes.
 ///
@@ -28,8 +28,10 @@ const WINDOW: Duration = Duration::from_millis(1050);
 /// - Where the slots so far leave room for all that are drawn, they are handed out at once; otherwise
 ///   the next ones, at even distances of [`spacing`](Draw::spacing), which lie in the future where other
 ///   processes have drawn those before.
+/// - A draw that is [ahead](Draw::ahead) gets no slot before that time, and none at once.
 /// - Nobody gives slots back: those of a process that ends or dies pass like any others.
-/// - One clock counts for all processes, and it is the source's.
+/// - One clock counts for all processes, and it is the source's. Caller and source agree on the time by
+///   the answers: [`Slice::now`] was the time there between question and answer.
 ///
 /// `conformance::shared_rates` checks an implementation.
 #[async_trait]
@@ -37,7 +39,8 @@ pub trait SharedRates: Debug + Send + Sync + 'static {
     /// Draws the next slots of a bucket.
     ///
     /// # Errors
-    /// If the source cannot be reached. The caller then keeps to its own share.
+    /// If the source cannot be reached within the time for which its callers can wait. They then keep to
+    /// their own share. A source for callers that can wait longer waits.
     async fn draw(&self, draw: &Draw) -> Result<Slice>;
 }
 
@@ -61,7 +64,10 @@ struct Named {
 impl SharedRates for Named {
     async fn draw(&self, draw: &Draw) -> Result<Slice> {
         let bucket = format!("{}: {}", self.name, draw.bucket);
-        let draw = Draw::new(bucket, draw.per_second, draw.units);
+        let draw = Draw {
+            bucket,
+            ..draw.clone()
+        };
         self.rates.draw(&draw).await
     }
 }
@@ -76,6 +82,9 @@ pub struct Draw {
     pub per_second: f64,
     /// How many slots.
     pub units: u32,
+    /// How far from now the first slot is at least: longer than the answer takes, where that is slow,
+    /// because a slot that has passed when it arrives is lost. Zero unless told.
+    pub ahead: Duration,
 }
 
 impl Draw {
@@ -86,10 +95,18 @@ impl Draw {
             bucket: bucket.into(),
             per_second,
             units,
+            ahead: Duration::ZERO,
         }
     }
 
-    /// The time that a whole quota takes: 1.05 seconds, because requests are sent up to 50 milliseconds
+    /// Sets how far from now the first slot is at least.
+    #[must_use]
+    pub fn with_ahead(mut self, ahead: Duration) -> Self {
+        self.ahead = ahead;
+        self
+    }
+
+    /// The time that a whole quota takes: 1.08 seconds, because requests arrive up to 80 milliseconds
     /// after their slot.
     #[must_use]
     pub fn window(&self) -> Duration {

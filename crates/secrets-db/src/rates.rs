@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secret_persistence_core::rates::{Draw, SharedRates, Slice};
-use secret_persistence_core::{Error, Result};
+use secret_persistence_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
+use tokio::time::timeout;
 
 use crate::error::{POSTGRES, from_sqlx};
 use crate::postgres_options::PostgresOptions;
@@ -15,7 +16,7 @@ use crate::postgres_options::PostgresOptions;
 /// Two processes that start together create the table one after the other. Any number works.
 const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b003;
 
-/// How long to wait for a connection.
+/// How long a draw may take, with the connection that it may need. Then its caller goes on without.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One row for each bucket. Times are nanoseconds since 1970 by the database's clock.
@@ -55,9 +56,9 @@ fn draw_statement() -> String {
          ELSE r.before END"
     );
     let fits = format!(
-        "(c.t >= r.quiet AND {spent} + {before} + CAST($2 AS BIGINT) <= CAST($5 AS BIGINT))"
+        "(CAST($6 AS BIGINT) = 0 AND c.t >= r.quiet AND {spent} + {before} + CAST($2 AS BIGINT) <= CAST($5 AS BIGINT))"
     );
-    let end = format!("greatest(r.next, c.t) + {cost}");
+    let end = format!("greatest(r.next, c.t + CAST($6 AS BIGINT)) + {cost}");
     format!(
         "UPDATE secret_rates AS r SET asked = c.t, at_once = {fits}, next = {end}, \
              quiet = CASE WHEN {fits} THEN r.quiet ELSE {end} + CAST($3 AS BIGINT) END, \
@@ -86,7 +87,8 @@ fn begin_statement() -> String {
 ///
 /// It connects when it is first used, and creates the table `secret_rates` if it is missing; its role
 /// may read, insert and update in that table, and create it once. A bucket is one row. A draw is one statement,
-/// some ten a second for each process that is at its quota. Clones share their connections.
+/// some ten a second for each process that is at its quota. One that takes longer than a second fails.
+/// Clones share their connections.
 ///
 /// ```
 /// use secret_persistence_core::SecretValue;
@@ -130,6 +132,7 @@ impl PostgresRates {
             .bind(nanoseconds(draw.window()))
             .bind(nanoseconds(draw.spacing()))
             .bind(i64::from(draw.room()))
+            .bind(nanoseconds(draw.ahead))
             .fetch_optional(&self.pool)
             .await?;
         let Some(row) = row else { return Ok(None) };
@@ -185,6 +188,16 @@ fn nanoseconds(duration: Duration) -> i64 {
 #[async_trait]
 impl SharedRates for PostgresRates {
     async fn draw(&self, draw: &Draw) -> Result<Slice> {
+        let answer = timeout(PATIENCE, self.draw_or_begin(draw)).await;
+        answer.unwrap_or_else(|_| {
+            let message = format!("no answer within {PATIENCE:?}");
+            Err(Error::new(ErrorKind::Unavailable, message).with_store(self.place.as_str()))
+        })
+    }
+}
+
+impl PostgresRates {
+    async fn draw_or_begin(&self, draw: &Draw) -> Result<Slice> {
         let drawn = match self.draw_once(draw).await {
             Err(error) if is_missing_table(&error) => Ok(None),
             other => other,

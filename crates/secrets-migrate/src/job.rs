@@ -114,7 +114,7 @@ pub(super) fn limited(
     };
     let mut stack = Stack::over(Arc::clone(store)).with_limit(LimitOptions::in_total(limit));
     if let Some(rates) = &options.shared_rates {
-        // While the journal's database does not answer, this process keeps to the whole rate by itself.
+        // Those of a journal never fail. Whoever gives others knows how many use them.
         stack = stack.with_shared_rates(Arc::clone(rates), 1);
     }
     Layers::over(stack).build()

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use secret_persistence::Environment;
 use secret_persistence::rates::SharedRates;
+use secret_persistence::{Environment, Error};
 use secret_persistence_migrate::{Journal, JournalStatus, MigrateResult, SqlJournal};
 
+use crate::console::remark;
 use crate::kill;
 use crate::role::Role;
 use crate::status::{Failure, Result};
@@ -59,7 +60,12 @@ pub(crate) async fn status(text: &str, environment: &Environment) -> Result<Jour
 /// # Errors
 /// If its settings cannot be used.
 pub(crate) fn rates(text: &str, environment: &Environment) -> Result<Option<Arc<dyn SharedRates>>> {
-    SqlJournal::rates(text, &Role::Journal.variables(environment))
+    let waiting = |error: &Error| {
+        remark(format!(
+            "waiting for the journal's database, which hands out the requests to the stores: {error}"
+        ));
+    };
+    SqlJournal::rates(text, &Role::Journal.variables(environment), waiting)
         .map_err(|error| Failure::from(error).at(Role::Journal.option()))
 }
 

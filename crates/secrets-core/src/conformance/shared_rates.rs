@@ -24,6 +24,7 @@ pub async fn shared_rates<R: SharedRates>(processes: &[R]) {
     after_a_rest_no_window_has_more(processes).await;
     what_nobody_uses_passes(processes).await;
     a_draw_of_more_than_the_quota_takes_its_time(processes).await;
+    what_is_for_later_comes_later(processes).await;
     buckets_do_not_know_each_other(processes).await;
 }
 
@@ -140,6 +141,18 @@ async fn a_draw_of_more_than_the_quota_takes_its_time<R: SharedRates>(processes:
     draw(&processes[0], &many, &mut slots).await;
     draw(&processes[1], &many, &mut slots).await;
     assert!(check(slots, &many) >= many.window() * 6);
+}
+
+async fn what_is_for_later_comes_later<R: SharedRates>(processes: &[R]) {
+    let ahead = Duration::from_millis(300);
+    let later = Draw::new(bucket(), 40.0, 5).with_ahead(ahead);
+    let mut slots = Slots::new();
+    for process in &processes[..2] {
+        let slice = draw(process, &later, &mut slots).await;
+        assert!(slice.first >= slice.now + ahead, "too early: {slice:?}");
+        assert_eq!(slice.spacing, later.spacing(), "none at once: {slice:?}");
+    }
+    check(slots, &later);
 }
 
 async fn buckets_do_not_know_each_other<R: SharedRates>(processes: &[R]) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::iter;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -126,6 +127,11 @@ impl LimitOptions {
     }
 }
 
+/// How many requests to a store opening it has sent at most, before there was a limit: who logs in to Vault,
+/// looks up the token and finds the mount. Otherwise processes that start together, and then use a whole
+/// quota at once, would exceed it by these.
+const OPENING: u32 = 3;
+
 /// Where the processes that share a limit draw their requests from.
 #[derive(Clone, Debug)]
 pub(super) struct SharedLimit {
@@ -156,14 +162,20 @@ impl Limit {
         shared: Option<(&SharedLimit, &Arc<str>)>,
     ) -> Self {
         let class = |name, limit| Class::new(store, name, limit, options.share, shared);
-        Self {
+        let limit = Self {
             inner,
             batch_weight: options.batch_weight.max(1),
             list: class("list", options.list),
             read: class("read", options.read),
             total: options.total.map(|limit| class("total", limit)),
             write: class("write", options.write),
+        };
+        if shared.is_some() {
+            for class in iter::once(&limit.list).chain(&limit.total) {
+                class.charge(OPENING);
+            }
         }
+        limit
     }
 
     /// Makes a call of one class, once the total allows it too. The first request may weigh more than

@@ -52,9 +52,12 @@ impl Stack {
     /// Shares the rates of the limit with all processes that draw from this source, for the same
     /// [account](Self::with_account). Without a limit it has no effect.
     ///
-    /// The limit's [`share`](LimitOptions::share) is then what all of them use together, up to 5 % less
-    /// than that. While the source cannot be reached, which is logged once and tried again every thirty
-    /// seconds, this process uses one of `replicas` equal parts of it: requests go on.
+    /// The limit's [`share`](LimitOptions::share) is then what all of them use together, up to 7.4 % less
+    /// than that. A call that makes several requests counts as if it made all of them when it begins; where
+    /// the share of a second is less than fourteen times as many, a second can have as many more, less one.
+    /// While the source cannot be reached, which is logged once and tried again every thirty
+    /// seconds, this process uses one of `replicas` equal parts of the share: requests go on. While some
+    /// processes reach it and others do not, all together can use up to twice the share.
     pub fn with_shared_rates(mut self, rates: Arc<dyn SharedRates>, replicas: u32) -> Self {
         self.shared = Some(SharedLimit { rates, replicas });
         self

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use secret_persistence_core::layer::{ClassLimit, Layers, LimitOptions, Stack};
-use secret_persistence_core::rates::{Draw, SharedRates};
+use secret_persistence_core::rates::{Draw, SharedRates, Slice};
 use secret_persistence_core::{
     Coordinate, ErrorKind, Memory, SecretPersistence, SecretPersistenceExt, SecretValue,
     conformance,
 };
 use secret_persistence_db::{PostgresOptions, PostgresRates};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::support::managed;
 use crate::support::postgres::{Home, server};
@@ -32,7 +35,67 @@ fn as_role(url: &str, user: &str, password: &str) -> PostgresRates {
     PostgresRates::new(&PostgresOptions::from_url(&url).unwrap())
 }
 
-fn store(rates: PostgresRates, per_second: f64, replicas: u32) -> Arc<dyn SecretPersistence> {
+/// A way to the server that can be blocked: nothing gets through, and no connection ends.
+struct Way {
+    url: String,
+    is_open: watch::Sender<bool>,
+}
+
+impl Way {
+    async fn to(url: &str) -> Self {
+        let url = url::Url::parse(url).unwrap();
+        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (is_open, gate) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                tokio::spawn(pump(from_client, to_server, gate.clone()));
+                tokio::spawn(pump(from_server, to_client, gate.clone()));
+            }
+        });
+        let url = format!("postgres://127.0.0.1:{port}{}", url.path());
+        Self { url, is_open }
+    }
+
+    fn open(&self, is_open: bool) {
+        self.is_open.send(is_open).unwrap();
+    }
+}
+
+/// One that is never given up, as a migration has it: on a slow machine it would use its own share.
+#[derive(Debug)]
+struct Waiting(PostgresRates);
+
+#[async_trait::async_trait]
+impl SharedRates for Waiting {
+    async fn draw(&self, draw: &Draw) -> secret_persistence_core::Result<Slice> {
+        loop {
+            if let Ok(slice) = self.0.draw(draw).await {
+                return Ok(slice);
+            }
+        }
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut gate: watch::Receiver<bool>,
+) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let is_gone = gate.wait_for(|is_open| *is_open).await.is_err();
+        if is_gone || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn store(rates: impl SharedRates, per_second: f64, replicas: u32) -> Arc<dyn SecretPersistence> {
     let limit = ClassLimit {
         concurrency: 64,
         per_second,
@@ -111,6 +174,53 @@ async fn without_the_database_requests_go_on() {
     let most = most_in_a_second(&mut times);
     // A quarter of the quota, and what was let through before it was known.
     assert!((25..=60).contains(&most), "{most} in a second");
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_is_given_up_and_used_again() {
+    let Some(server) = server("a_database_that_hangs_is_given_up_and_used_again") else {
+        return;
+    };
+    let home = server.home().await;
+    let (url, variables) = home.address();
+    let way = Way::to(&url).await;
+    let rates = as_role(&way.url, &variables[0].1, &variables[1].1);
+    let draw = Draw::new("bucket", 10.0, 1);
+    rates.draw(&draw).await.unwrap();
+    way.open(false);
+    let began = Instant::now();
+    let error = rates.draw(&draw).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(began.elapsed() >= SECOND, "{:?}", began.elapsed());
+    way.open(true);
+    while rates.draw(&draw).await.is_err() {}
+}
+
+/// The answers of one process's draws are held up now and then, for less than what it takes to be away.
+#[tokio::test]
+async fn a_database_that_answers_late_adds_nothing() {
+    let Some(server) = server("a_database_that_answers_late_adds_nothing") else {
+        return;
+    };
+    let home = server.home().await;
+    let (url, variables) = home.address();
+    let way = Way::to(&url).await;
+    let late = as_role(&way.url, &variables[0].1, &variables[1].1);
+    let stores = [Waiting(late), Waiting(process(&home))].map(|rates| store(rates, 100.0, 1));
+    let until = Instant::now() + SECOND * 6;
+    let blocks = async {
+        while Instant::now() < until {
+            for (is_open, time) in [(true, 450), (false, 350)] {
+                way.open(is_open);
+                tokio::time::sleep(Duration::from_millis(time)).await;
+            }
+        }
+        way.open(true);
+    };
+    let loads = join_all(stores.iter().map(|store| load(store, until)));
+    let (times, ()) = futures::join!(loads, blocks);
+    let most = most_in_a_second(&mut times.concat());
+    assert!(most <= 100, "{most} in a second");
 }
 
 #[tokio::test]

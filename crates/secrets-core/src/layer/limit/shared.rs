@@ -1,27 +1,48 @@
 //! One class of operations whose quota several processes share.
+//!
+//! A request begins when its slot has certainly come, and at most [`LATEST`] after it; a slot of which
+//! that cannot be said is not used. However late an answer of the source is, its slots keep their times,
+//! so it adds nothing to the quota.
 
-use std::collections::VecDeque;
+use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, Either, select};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turnstile;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
+use self::clock::Clock;
+use self::held::Slots;
+use crate::Result;
 use crate::layer::meter::Counter;
 use crate::rates::{Draw, LATEST, SharedRates, Slice, number};
+
+mod clock;
+mod held;
 
 /// The time for which slots are drawn at once.
 const SLICE: Duration = Duration::from_millis(100);
 /// The next slots are drawn when those in hand last no longer than this.
 const AHEAD: Duration = Duration::from_millis(50);
-/// How long the source may take to answer. A caller waits this long where it does not respond.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the source is left alone after it has failed.
 const PAUSE: Duration = Duration::from_secs(30);
-/// What a slot is good for at least, however long the answer took.
+/// What a slot is good for at least, where it is used.
 const GRACE: Duration = Duration::from_millis(10);
+/// What took longer says too little about the source's clock.
+const PROMPT: Duration = LATEST.saturating_sub(GRACE);
+/// After so many answers that were not prompt, slots are drawn for the time when the answer will be there.
+const SLOW: u32 = 2;
+/// After so many of them, without a prompt one within a minute or so, the source is far away rather than
+/// busy. Its slots are used as late as it answers, because otherwise nothing would ever be sent.
+const FAR: u32 = 10;
+/// A source that answers has answered within this time.
+const LONGEST: Duration = Duration::from_secs(2);
+/// What nobody has waited for is asked anew.
+const STALE: Duration = Duration::from_millis(500);
 
 /// The source cannot be reached: this process keeps to its own share.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +74,36 @@ struct State {
     is_told: bool,
 }
 
+#[derive(Debug, Default)]
+struct Held {
+    slots: Slots,
+    /// The question that is under way. Whoever comes next waits for its answer, if its caller gave up.
+    asking: Option<Asking>,
+    clock: Option<Clock>,
+    /// How many answers in a row were not prompt, and how long the last one took.
+    slow: u32,
+    took: Duration,
+}
+
+struct Asking {
+    answer: BoxFuture<'static, Result<Slice>>,
+    asked: Instant,
+    /// When somebody began or ceased to wait for it.
+    seen: Instant,
+    owed: u32,
+    wanted: u32,
+}
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asking")
+            .field("asked", &self.asked)
+            .field("owed", &self.owed)
+            .field("wanted", &self.wanted)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     pub(super) fn new(
         rates: Arc<dyn SharedRates>,
@@ -80,7 +131,7 @@ impl Shared {
         until.is_some_and(|until| until > Instant::now())
     }
 
-    /// Waits for the slots of a call. Slots of a caller that gives up meanwhile are lost.
+    /// Waits for the slots of a call.
     pub(super) async fn take(&self, units: u32) -> Result<(), Away> {
         let _wanted = Wanted::by(self, units);
         let mut held = self.held.lock().await;
@@ -90,24 +141,26 @@ impl Shared {
             }
             if self.owed.load(Ordering::Acquire) > self.room {
                 // Other processes draw between one window's worth and the next.
-                let paid = self.ask(&mut held, 0).await?;
-                sleep_until(paid).await;
+                if let Some(paid) = self.pay(&mut held).await? {
+                    sleep_until(paid).await;
+                }
                 continue;
             }
             held.forget_lapsed(Instant::now());
-            if held.count() < u64::from(units) {
-                self.draw(&mut held, units, 0).await?;
+            if held.slots.count() < u64::from(units) {
+                self.draw(&mut held, units).await?;
             }
-            let Some(last) = held.take(units) else {
+            let Some(last) = held.slots.take(units) else {
                 // Some have lapsed while the others were drawn.
                 continue;
             };
             let at = last.at.max(Instant::now());
-            let is_last = held.end().is_none_or(|end| end < at + AHEAD);
-            if is_last && self.missing(&held, units) > 0 {
-                self.draw(&mut held, 1, units).await?;
+            let ahead = AHEAD.max(held.ahead());
+            let is_last = held.slots.end().is_none_or(|end| end < at + ahead);
+            if is_last && held.asking.is_none() && self.missing(&held, units) > 0 {
+                self.ask(&mut held, 1, units);
             }
-            sleep_until(last.at).await;
+            self.wait(&mut held, last.at).await;
             if last.until >= Instant::now() {
                 return Ok(());
             }
@@ -129,40 +182,102 @@ impl Shared {
         let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
         let missing = wanted
             .saturating_sub(served.into())
-            .saturating_sub(held.count());
+            .saturating_sub(held.slots.count());
         u32::try_from(missing).unwrap_or(u32::MAX)
     }
 
-    /// Draws as many slots as the callers wait for, at least these, and beyond these no more than a
-    /// slice. Others can draw what nobody here needs.
-    async fn draw(&self, held: &mut Held, least: u32, served: u32) -> Result<(), Away> {
-        let missing = self.missing(held, served);
-        let wanted = missing.clamp(least, self.slice.max(least));
-        self.ask(held, wanted).await.map(drop)
+    /// Asks for as many slots as the callers wait for, at least these, and beyond these no more than a
+    /// slice. Others can draw what nobody here needs. They come with those that pay for what is owed, a
+    /// window's worth at most.
+    fn ask(&self, held: &mut Held, least: u32, served: u32) {
+        let ahead = held.ahead();
+        let most = if held.good(Instant::now()).is_some() {
+            // Until the next answer, if that takes longer than a slice.
+            let spacing = Draw::new("", self.per_second, 1).spacing();
+            self.slice.max(number(ahead, spacing)).max(least)
+        } else {
+            // They are lost if the answer takes long.
+            least
+        };
+        let wanted = self.missing(held, served).clamp(least, most);
+        let owed = self.owed.load(Ordering::Acquire).min(self.room);
+        let units = wanted.saturating_add(owed);
+        let draw = Draw::new(self.bucket.clone(), self.per_second, units).with_ahead(ahead);
+        let (rates, now) = (Arc::clone(&self.rates), Instant::now());
+        held.asking = Some(Asking {
+            answer: Box::pin(async move { rates.draw(&draw).await }),
+            asked: now,
+            seen: now,
+            owed,
+            wanted,
+        });
     }
 
-    /// Draws so many slots, and those that pay for what is owed, a window's worth at most. Returns when
-    /// what it has paid for is over.
-    async fn ask(&self, held: &mut Held, wanted: u32) -> Result<Instant, Away> {
-        let owed = self.owed.load(Ordering::Acquire).min(self.room);
-        let draw = Draw::new(
-            self.bucket.clone(),
-            self.per_second,
-            wanted.saturating_add(owed),
-        );
-        let asked = Instant::now();
-        let answer = timeout(PATIENCE, self.rates.draw(&draw)).await;
-        let reason = match answer {
-            Ok(Ok(slice)) => {
-                self.returned();
-                self.owed.fetch_sub(owed, Ordering::AcqRel);
-                return Ok(held.add(slice, asked, owed, wanted));
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer for {PATIENCE:?}"),
+    /// Waits for the answer to a question under way, or to a new one for at least so many slots.
+    async fn draw(&self, held: &mut Held, least: u32) -> Result<(), Away> {
+        if held.asking.is_none() {
+            self.ask(held, least, 0);
+        }
+        self.answer(held).await.map(drop)
+    }
+
+    /// Pays for what is owed, a window's worth. Returns when that is over.
+    async fn pay(&self, held: &mut Held) -> Result<Option<Instant>, Away> {
+        self.answer(held).await?;
+        self.ask(held, 0, u32::MAX);
+        self.answer(held).await
+    }
+
+    /// Waits until a time, and meanwhile for an answer.
+    async fn wait(&self, held: &mut Held, until: Instant) {
+        let mut slept = pin!(sleep_until(until));
+        let answer = match &mut held.asking {
+            None => None,
+            // The question first, so that it is sent in any case.
+            Some(asking) => match select(&mut asking.answer, slept.as_mut()).await {
+                Either::Left((answer, _)) => Some(answer),
+                Either::Right(_) => {
+                    asking.seen = Instant::now();
+                    return;
+                }
+            },
         };
-        self.left(&reason);
-        Err(Away)
+        if let Some((answer, asking)) = answer.zip(held.asking.take()) {
+            // Whoever waits here has a slot, also if the source has failed since.
+            let _ = self.note(held, &asking, answer);
+        }
+        slept.await;
+    }
+
+    /// Waits for the answer to the question under way. Returns when what it pays for is over.
+    async fn answer(&self, held: &mut Held) -> Result<Option<Instant>, Away> {
+        let Some(asking) = &mut held.asking else {
+            return Ok(None);
+        };
+        let answer = asking.answer.as_mut().await;
+        match held.asking.take() {
+            None => Ok(None),
+            Some(asking) => self.note(held, &asking, answer).map(Some),
+        }
+    }
+
+    fn note(
+        &self,
+        held: &mut Held,
+        asking: &Asking,
+        answer: Result<Slice>,
+    ) -> Result<Instant, Away> {
+        match answer {
+            Ok(slice) => {
+                self.returned();
+                self.owed.fetch_sub(asking.owed, Ordering::AcqRel);
+                Ok(held.add(slice, asking))
+            }
+            Err(error) => {
+                self.left(&error.to_string());
+                Err(Away)
+            }
+        }
     }
 
     fn returned(&self) {
@@ -190,6 +305,60 @@ impl Shared {
     }
 }
 
+impl Held {
+    /// Adds the slots of an answer, without those that pay for what was owed. Returns when these are over.
+    fn add(&mut self, slice: Slice, asking: &Asking) -> Instant {
+        let (asked, now) = (asking.asked, Instant::now());
+        let clock = match self.clock {
+            None => Clock::new(asked, now, slice.now),
+            Some(clock) => clock.after(asked, now, slice.now),
+        };
+        self.clock = Some(clock);
+        self.took = now - asked;
+        self.slow = match self.took > PROMPT {
+            true => self.slow.saturating_add(1),
+            false => 0,
+        };
+        let paid = slice.spacing.checked_mul(asking.owed);
+        let first = paid.and_then(|paid| slice.first.checked_add(paid));
+        let first = clock.here_at(first.unwrap_or(slice.first));
+        if let Some(good) = self.good(now)
+            && asking.wanted > 0
+        {
+            self.slots.add(slice, first, asking.wanted, good);
+        }
+        first
+    }
+
+    fn forget_lapsed(&mut self, now: Instant) {
+        self.slots.forget_lapsed(now);
+        // A question of which nobody has taken note since.
+        self.asking
+            .take_if(|asking| now.saturating_duration_since(asking.seen) > STALE);
+    }
+
+    /// How long after it has certainly come a slot is good for. `None` as long as it may have lapsed by
+    /// then: the next answer may say more about the time.
+    fn good(&self, now: Instant) -> Option<Duration> {
+        let uncertainty = self.clock?.uncertainty(now);
+        if uncertainty <= PROMPT {
+            Some(LATEST.saturating_sub(uncertainty))
+        } else if self.slow >= FAR {
+            Some(GRACE)
+        } else {
+            None
+        }
+    }
+
+    /// How far ahead the next slots have to be, so that they have not lapsed when they arrive.
+    fn ahead(&self) -> Duration {
+        match self.slow >= SLOW {
+            true => (self.took + self.took / 2).min(LONGEST),
+            false => Duration::ZERO,
+        }
+    }
+}
+
 /// Counts the requests that a caller waits for.
 struct Wanted<'a>(&'a Shared, usize);
 
@@ -207,123 +376,9 @@ impl Drop for Wanted<'_> {
     }
 }
 
-/// Slots in hand, in their order.
-#[derive(Debug, Default)]
-struct Held(VecDeque<Run>);
-
-/// Slots of one draw.
-#[derive(Debug)]
-struct Run {
-    /// When the next one comes, by the latest reading of the source's clock.
-    next: Instant,
-    spacing: Duration,
-    left: u32,
-    /// How long one is good for.
-    good: Duration,
-}
-
-/// The last of the slots of a call.
-#[derive(Clone, Copy, Debug)]
-struct Last {
-    at: Instant,
-    until: Instant,
-}
-
-impl Held {
-    /// Adds the slots of an answer, without those that pay for what was owed. Returns when these are over.
-    fn add(&mut self, slice: Slice, asked: Instant, owed: u32, units: u32) -> Instant {
-        let ahead = slice.first.saturating_sub(slice.now);
-        // The source read its clock between the question and the answer, so the slot has certainly come
-        // at this time, and came this much earlier at most.
-        let uncertain = asked.elapsed();
-        let now = Instant::now();
-        let Some(first) = now
-            .checked_add(ahead)
-            .and_then(|first| first.checked_add(slice.spacing.checked_mul(owed)?))
-        else {
-            return now;
-        };
-        self.0.push_back(Run {
-            next: first,
-            spacing: slice.spacing,
-            left: units,
-            good: LATEST.saturating_sub(uncertain).max(GRACE),
-        });
-        first
-    }
-
-    fn count(&self) -> u64 {
-        self.0.iter().map(|run| u64::from(run.left)).sum()
-    }
-
-    fn end(&self) -> Option<Instant> {
-        self.0
-            .back()
-            .map(|run| run.slot(run.left.saturating_sub(1)).at)
-    }
-
-    fn forget_lapsed(&mut self, now: Instant) {
-        while let Some(run) = self.0.front_mut() {
-            run.forget_lapsed(now);
-            if run.left > 0 {
-                return;
-            }
-            self.0.pop_front();
-        }
-    }
-
-    /// Takes slots out, and returns the last of them.
-    fn take(&mut self, units: u32) -> Option<Last> {
-        if self.count() < u64::from(units) {
-            return None;
-        }
-        let mut missing = units;
-        loop {
-            let run = self.0.front_mut()?;
-            let taken = missing.min(run.left);
-            missing -= taken;
-            let last = run.slot(taken.saturating_sub(1));
-            run.next = run.slot(taken).at;
-            run.left -= taken;
-            if run.left == 0 {
-                self.0.pop_front();
-            }
-            if missing == 0 {
-                return Some(last);
-            }
-        }
-    }
-}
-
-impl Run {
-    fn slot(&self, number: u32) -> Last {
-        // A run lasts for a slice of a second, or one call's requests.
-        let after = self.spacing.checked_mul(number).unwrap_or(Duration::MAX);
-        let at = self.next.checked_add(after).unwrap_or(self.next);
-        Last {
-            at,
-            until: at.checked_add(self.good).unwrap_or(at),
-        }
-    }
-
-    fn forget_lapsed(&mut self, now: Instant) {
-        let late = now.saturating_duration_since(self.slot(0).until);
-        if late.is_zero() {
-            return;
-        }
-        let lapsed = match self.spacing.as_nanos() {
-            0 => self.left,
-            spacing => {
-                let number = late.as_nanos().div_ceil(spacing);
-                u32::try_from(number).unwrap_or(u32::MAX).min(self.left)
-            }
-        };
-        self.next = self.slot(lapsed).at;
-        self.left -= lapsed;
-    }
-}
-
 #[cfg(test)]
 mod bucket;
+#[cfg(test)]
+mod schedules;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! A source of shared rates in this process, in virtual time: the rules of a bucket, once more.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,13 +17,21 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 pub(super) struct Buckets(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     began: Instant,
-    latency: Duration,
+    /// How long the next way takes, there or back.
+    way: Mutex<Box<dyn FnMut() -> Duration + Send>>,
     fails: AtomicBool,
     asked: AtomicU32,
     buckets: Mutex<HashMap<String, Bucket>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("buckets", &self.buckets)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -37,13 +46,21 @@ struct Bucket {
 
 impl Buckets {
     pub(super) fn answering_after(latency: Duration) -> Self {
+        Self::with_ways(move || latency)
+    }
+
+    pub(super) fn with_ways(way: impl FnMut() -> Duration + Send + 'static) -> Self {
         Self(Arc::new(Inner {
             began: Instant::now(),
-            latency,
+            way: Mutex::new(Box::new(way)),
             fails: AtomicBool::new(false),
             asked: AtomicU32::new(0),
             buckets: Mutex::default(),
         }))
+    }
+
+    pub(super) fn answer_after(&self, latency: Duration) {
+        *self.0.way.lock() = Box::new(move || latency);
     }
 
     pub(super) fn fail(&self, fails: bool) {
@@ -53,13 +70,18 @@ impl Buckets {
     pub(super) fn asked(&self) -> u32 {
         self.0.asked.load(Ordering::Relaxed)
     }
+
+    async fn travel(&self) {
+        let way = self.0.way.lock()();
+        tokio::time::sleep(way).await;
+    }
 }
 
 #[async_trait]
 impl SharedRates for Buckets {
     async fn draw(&self, draw: &Draw) -> Result<Slice> {
         self.0.asked.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(self.0.latency).await;
+        self.travel().await;
         if self.0.fails.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Unavailable, "as told"));
         }
@@ -71,7 +93,7 @@ impl SharedRates for Buckets {
                 .or_default()
                 .draw(draw, now)
         };
-        tokio::time::sleep(self.0.latency).await;
+        self.travel().await;
         Ok(slice)
     }
 }
@@ -86,9 +108,10 @@ impl Bucket {
             };
             (self.spent, self.since) = (0, now);
         }
-        let first = self.next.max(now);
+        let first = self.next.max(now + draw.ahead);
         self.next = first + draw.spacing() * draw.units;
-        if now >= self.quiet && self.spent + self.before + draw.units <= draw.room() {
+        let is_now = draw.ahead.is_zero() && now >= self.quiet;
+        if is_now && self.spent + self.before + draw.units <= draw.room() {
             self.spent += draw.units;
             return Slice::new(now, now, Duration::ZERO);
         }

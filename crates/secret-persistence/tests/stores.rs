@@ -414,7 +414,11 @@ mod accounts {
             let coordinate =
                 ManagedCoordinate::new(&scope(SCOPE), SCOPE.parse().unwrap(), 1).unwrap();
             // The second store is deleted from first, and the first one is asked who it is.
-            let deleted = drawn(store.delete(&coordinate, &secret_persistence::DeleteOptions::default()), &mut asked).await;
+            let deleted = drawn(
+                store.delete(&coordinate, &secret_persistence::DeleteOptions::default()),
+                &mut asked,
+            )
+            .await;
             let identified = bucket(&store, &mut asked).await;
             let account = |bucket: &str| bucket.rsplit_once(' ').unwrap().0.to_owned();
             assert_eq!(

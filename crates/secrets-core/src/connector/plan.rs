@@ -64,7 +64,7 @@ impl ActingSecrets {
             Some(executor) => {
                 let (spec, scope, policy) = (spec.clone(), scope.clone(), policy.clone());
                 let walk = move || split::plan_create(&spec, &scope, &policy, config.into_inner());
-                executor.run(walk).await?
+                Box::pin(executor.run(walk)).await?
             }
         };
         Ok(self.planned(plan, None, &References::default()))
@@ -165,7 +165,10 @@ impl ActingSecrets {
         scope: &Scope,
         config: Value,
     ) -> Result<Staged, ConnectorError> {
-        self.plan_create(spec, scope, config).await?.stage().await
+        self.plan_create(spec, scope, config)
+            .await?
+            .stage_now()
+            .await
     }
 
     /// Plans an edited configuration and writes its new secrets: [`plan_update`](Self::plan_update)
@@ -182,7 +185,7 @@ impl ActingSecrets {
     ) -> Result<Staged, ConnectorError> {
         self.plan_update(spec, scope, saved, edited)
             .await?
-            .stage()
+            .stage_now()
             .await
     }
 
@@ -197,7 +200,7 @@ impl ActingSecrets {
         scope: &Scope,
         saved: Value,
     ) -> Result<Staged, ConnectorError> {
-        self.plan_delete(scope, saved).await?.stage().await
+        self.plan_delete(scope, saved).await?.stage_now().await
     }
 
     /// Resolves all references of a saved configuration.

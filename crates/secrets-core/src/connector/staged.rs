@@ -17,7 +17,8 @@ use super::secret_json::SecretJson;
 use super::secrets::{ActingSecrets, EventPlaces};
 use crate::ext::write_unique;
 use crate::{
-    Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, SecretPersistence, Timestamp, Write,
+    Coordinate, Error, ErrorKind, ManagedCoordinate, Operation, SecretPersistence, Timestamp,
+    Write, Written,
 };
 
 /// A planned change that has not written anything yet.
@@ -85,6 +86,16 @@ impl Planned {
     ///
     /// [`ConnectorOptions::deadline`]: crate::connector::ConnectorOptions::deadline
     pub async fn stage(self) -> Result<Staged, ConnectorError> {
+        self.stage_at(Timestamp::now()).await
+    }
+
+    /// Writes the secrets of a plan that was made at this moment.
+    pub(super) async fn stage_now(self) -> Result<Staged, ConnectorError> {
+        let now = self.change.record.planned();
+        self.stage_at(now).await
+    }
+
+    async fn stage_at(self, now: Timestamp) -> Result<Staged, ConnectorError> {
         let Self {
             secrets,
             change,
@@ -92,7 +103,7 @@ impl Planned {
         } = self;
         if !writes.is_empty() {
             let mut unended = Unended::new(&change.record, "staging stopped midway");
-            let written = write(&secrets, &change, &writes).await;
+            let written = write(&secrets, &change, &writes, now).await;
             unended.disarm();
             written?;
         }
@@ -239,10 +250,11 @@ async fn write(
     secrets: &ActingSecrets,
     change: &Change,
     writes: &[Write],
+    now: Timestamp,
 ) -> Result<(), ConnectorError> {
     let storage_id = secrets.options().policy.write_storage.as_ref();
     let deadline = secrets.options().deadline;
-    if change.record.before(deadline, Timestamp::now()).is_none() {
+    if change.record.before(deadline, now).is_none() {
         return Err(stale().into());
     }
     // Each has a name that was made for it, so no two are the same.
@@ -258,6 +270,15 @@ async fn write(
     if results.iter().all(Result::is_ok) && !secrets.stores().is_audited() {
         return Ok(());
     }
+    Box::pin(audit_and_undo(secrets, change, results)).await
+}
+
+/// Sends the audit events of the writes. After a failure, deletes everything that may have been written.
+async fn audit_and_undo(
+    secrets: &ActingSecrets,
+    change: &Change,
+    results: Vec<crate::Result<Written>>,
+) -> Result<(), ConnectorError> {
     let places = change.places();
     let mut events = secrets.events(Operation::Write);
     let mut failed = Vec::new();

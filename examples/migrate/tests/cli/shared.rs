@@ -1,6 +1,7 @@
 //! One migration by several processes: some are killed, others are stopped for longer than their lease
 //! and go on, at random moments.
 
+mod collecting;
 mod crowd;
 mod deleting;
 mod large;

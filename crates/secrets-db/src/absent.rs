@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use secret_persistence_core::{Error, ErrorKind, Result};
 
-use crate::client::{Client, Columns, Filter, Head, Inserted, Row, Rows, Swap};
+use crate::client::{Client, Columns, Filter, Head, Inserted, JoinedRow, Row, Rows, Swap};
 use crate::schema::Layout;
 
 /// Contains nothing and refuses every change.
@@ -32,8 +32,12 @@ impl Client for Absent {
         Layout::FULL
     }
 
-    async fn read(&self, _: &[&str], _: Columns) -> Result<Vec<Row>> {
+    async fn read(&self, _: &[&str], _: Columns) -> Result<Vec<(usize, Row)>> {
         Ok(Vec::new())
+    }
+
+    async fn read_joined(&self, _: &[&str], _: &str) -> Result<Option<Vec<JoinedRow>>> {
+        Ok(None)
     }
 
     async fn insert(&self, _: &Rows<'_>) -> Result<Inserted> {
@@ -52,7 +56,7 @@ impl Client for Absent {
         Ok(None)
     }
 
-    async fn scan(&self, _: &Filter, _: Option<&str>, _: usize) -> Result<Vec<Row>> {
+    async fn scan(&self, _: &Filter, _: Option<&str>, _: usize) -> Result<Vec<(String, Row)>> {
         Ok(Vec::new())
     }
 

@@ -36,19 +36,32 @@ mod tests {
         for plain in ["", "p", "hunter2 hunter2 hunter2"] {
             let (sealed, nonce) = aws_lc.seal(b"here", plain.into()).unwrap();
             assert_eq!(sealed.len(), plain.len() + TAG_BYTES);
-            let opened = rust_crypto.open(&nonce, b"here", sealed.clone());
-            assert_eq!(opened.as_deref(), Some(plain.as_bytes()));
-            assert_eq!(rust_crypto.open(&nonce, b"there", sealed), None);
-
-            let (sealed, nonce) = rust_crypto.seal(b"here", plain.into()).unwrap();
-            let opened = aws_lc.open(&nonce, b"here", sealed.clone());
-            assert_eq!(opened.as_deref(), Some(plain.as_bytes()));
-            assert_eq!(aws_lc.open(&nonce, b"there", sealed.clone()), None);
-            assert_eq!(aws_lc.open(&nonce[1..], b"here", sealed.clone()), None);
+            let mut buffer = sealed.clone();
+            let opened = rust_crypto.open(&nonce, b"here", &mut buffer);
             assert_eq!(
-                aws_lc.open(&nonce, b"here", sealed[..TAG_BYTES - 1].into()),
+                opened.map(|length| &buffer[..length]),
+                Some(plain.as_bytes())
+            );
+            assert_eq!(
+                rust_crypto.open(&nonce, b"there", &mut sealed.clone()),
                 None
             );
+
+            let (sealed, nonce) = rust_crypto.seal(b"here", plain.into()).unwrap();
+            let mut buffer = sealed.clone();
+            let opened = aws_lc.open(&nonce, b"here", &mut buffer);
+            assert_eq!(
+                opened.map(|length| &buffer[..length]),
+                Some(plain.as_bytes())
+            );
+            for (nonce, here, sealed) in [
+                (&nonce[..], b"there".as_slice(), &sealed[..]),
+                (&nonce[1..], b"here", &sealed),
+                (&nonce, b"here", &sealed[..TAG_BYTES - 1]),
+            ] {
+                assert_eq!(aws_lc.open(nonce, here, &mut sealed.to_vec()), None);
+                assert_eq!(rust_crypto.open(nonce, here, &mut sealed.to_vec()), None);
+            }
         }
     }
 

@@ -14,8 +14,13 @@ pub(crate) trait Client: Send + Sync {
     /// The columns that the table has.
     fn layout(&self) -> Layout;
 
-    /// The rows of these names, in any order. Missing names have no row.
-    async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<Row>>;
+    /// The rows of these names, each with the place of its name, in any order. Missing names have
+    /// no row.
+    async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<(usize, Row)>>;
+
+    /// The rows of these names with the columns of an encrypted value joined to one, which costs
+    /// less than half. `None` if the engine does not join: then [`read`](Self::read) is as good.
+    async fn read_joined(&self, names: &[&str], key_id: &str) -> Result<Option<Vec<JoinedRow>>>;
 
     /// Inserts the rows with new names, and returns which ones. Existing rows stay unchanged.
     async fn insert(&self, rows: &Rows<'_>) -> Result<Inserted>;
@@ -28,8 +33,13 @@ pub(crate) trait Client: Send + Sync {
 
     async fn describe(&self, name: &str) -> Result<Option<Head>>;
 
-    /// At most `limit` rows of a kind after `after`, in the table's order.
-    async fn scan(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Vec<Row>>;
+    /// At most `limit` rows of a kind after `after`, each with its name, in the table's order.
+    async fn scan(
+        &self,
+        filter: &Filter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>>;
 
     async fn count(&self, filter: &Filter) -> Result<u64>;
 
@@ -72,9 +82,18 @@ pub(crate) enum Columns {
 
 /// One row of the table, as stored.
 pub(crate) struct Row {
-    pub(crate) coordinate: String,
     pub(crate) expires: Option<i64>,
     pub(crate) content: Result<Content>,
+}
+
+/// One row of [`Client::read_joined`].
+pub(crate) struct JoinedRow {
+    /// The place of its name in the names that were asked for.
+    pub(crate) place: usize,
+    pub(crate) expires: Option<i64>,
+    /// For [`open_joined`](crate::envelope::open_joined). `None` if the row is not encrypted under
+    /// the key, or lacks a column.
+    pub(crate) value: Option<Vec<u8>>,
 }
 
 /// The contents of a value's columns, not interpreted.
@@ -214,9 +233,10 @@ pub(crate) enum Before {
     Sealed(Vec<u8>),
 }
 
-/// Decodes a row by position: coordinate, expires, payload, and for [`Columns::Sealed`] ciphertext,
-/// nonce, wrapped key, key nonce, key id. A damaged value affects only its own row.
-pub(crate) fn decode<R>(row: &R, columns: Columns) -> Result<Row, sqlx::Error>
+/// Decodes a row by position: its name or place, expires, payload, and for [`Columns::Sealed`]
+/// ciphertext, nonce, wrapped key, key nonce, key id. The caller decodes the first. A damaged value
+/// affects only its own row.
+pub(crate) fn decode<R>(row: &R, columns: Columns) -> Row
 where
     R: sqlx::Row,
     usize: sqlx::ColumnIndex<R>,
@@ -239,8 +259,7 @@ where
             },
         })
     };
-    Ok(Row {
-        coordinate: row.try_get(0)?,
+    Row {
         expires: *expires.as_ref().unwrap_or(&None),
         content: expires.and_then(|_| content()).map_err(|_| {
             Error::new(
@@ -248,7 +267,7 @@ where
                 "the row was altered or damaged: a column has another type than text",
             )
         }),
-    })
+    }
 }
 
 /// Decodes a row without its value, by position: coordinate, owner, created, expires, key id.

@@ -165,8 +165,8 @@ impl Database {
             let mut after = None;
             loop {
                 let rows = self.client().scan(filter, after.as_deref(), PAGE).await?;
-                let Some(last) = rows.last() else { break };
-                after = Some(last.coordinate.clone());
+                let Some((last, _)) = rows.last() else { break };
+                after = Some(last.clone());
                 let page = self.swap_page(rows, &change, &mut damaged).await?;
                 // The next pass reads rows that others have changed.
                 moved |= page.attempted > 0;
@@ -186,24 +186,24 @@ impl Database {
     /// Changes one page, row by row or in one statement, depending on the engine.
     pub(crate) async fn swap_page(
         &self,
-        rows: Vec<Row>,
+        rows: Vec<(String, Row)>,
         change: &(impl Fn(&Content, Binding<'_>) -> Result<(Before, Sealed)> + Sync),
         damaged: &mut Vec<Error>,
     ) -> Result<Page> {
         let mut swaps = Vec::with_capacity(rows.len());
-        for row in rows {
+        for (coordinate, row) in rows {
             let binding = Binding {
-                coordinate: &row.coordinate,
+                coordinate: &coordinate,
                 expires: row.expires,
             };
             match row.content.and_then(|content| change(&content, binding)) {
                 Ok((before, after)) => swaps.push(Swap {
-                    coordinate: row.coordinate,
+                    coordinate,
                     expires: row.expires,
                     before,
                     after,
                 }),
-                Err(error) => damaged.push(error.with_coordinate(row.coordinate)),
+                Err(error) => damaged.push(error.with_coordinate(coordinate)),
             }
         }
         let swapped = if swaps.is_empty() {

@@ -8,8 +8,6 @@
 //!
 //! A random nonce is safe for 2³² wraps under one key of the ring. Rotate the ring long before.
 
-use std::mem;
-
 use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -19,6 +17,9 @@ use crate::keyring::{KeyId, KeyRing};
 /// The prefix of all authenticated data, so that bytes for one purpose are never valid for another.
 const VALUE: &str = "secret-persistence-db 1 value";
 const DATA_KEY: &str = "secret-persistence-db 1 data key";
+
+/// A data key and its tag.
+const WRAPPED_BYTES: usize = KEY_BYTES + TAG_BYTES;
 
 /// The columns of an encrypted row.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,22 +57,9 @@ impl Sealed {
     }
 
     /// Decrypts the value, in place.
-    pub(crate) fn open(mut self, ring: &KeyRing, binding: Binding<'_>) -> Result<SecretValue> {
+    pub(crate) fn open(self, ring: &KeyRing, binding: Binding<'_>) -> Result<SecretValue> {
         let data_key = self.unwrap_key(ring, binding)?;
-        let plain = Cipher::new(&data_key)?
-            .open(
-                &self.nonce,
-                &binding.associated(VALUE, None),
-                mem::take(&mut self.ciphertext),
-            )
-            .ok_or_else(|| damaged("its value cannot be decrypted"))?;
-        String::from_utf8(plain)
-            .map(SecretValue::new)
-            .map_err(|error| {
-                // The error would contain the plain text.
-                error.into_bytes().zeroize();
-                damaged("its value is not text")
-            })
+        open_value(&data_key, &self.nonce, binding, self.ciphertext)
     }
 
     /// The same value and data key, wrapped by the ring's active key.
@@ -103,21 +91,59 @@ impl Sealed {
             ))
             .with_hint("if that key was added recently, restart with the new key ring")
         })?;
-        let plain = Zeroizing::new(
-            key.open(
-                &self.key_nonce,
-                &binding.associated(DATA_KEY, Some(key_id.as_str())),
-                self.wrapped_key.clone(),
-            )
-            .ok_or_else(|| damaged("its data key cannot be decrypted"))?,
-        );
-        let mut data_key = Zeroizing::new([0; KEY_BYTES]);
-        if plain.len() != KEY_BYTES {
-            return Err(damaged("its data key has another length"));
-        }
-        data_key.copy_from_slice(&plain);
-        Ok(data_key)
+        let associated = binding.associated(DATA_KEY, Some(key_id.as_str()));
+        unwrap(key, &self.key_nonce, &self.wrapped_key, &associated)
+            .ok_or_else(|| damaged("its data key cannot be decrypted"))
     }
+}
+
+/// Decrypts the value of a row under the ring's active key whose columns are joined: key nonce,
+/// wrapped key, nonce, ciphertext. `None` if that does not succeed; the columns say why.
+pub(crate) fn open_joined(
+    mut joined: Vec<u8>,
+    ring: &KeyRing,
+    binding: Binding<'_>,
+) -> Option<SecretValue> {
+    const HEAD: usize = NONCE_BYTES + WRAPPED_BYTES + NONCE_BYTES;
+    let head: [u8; HEAD] = *joined.first_chunk()?;
+    joined.drain(..HEAD);
+    let (key_nonce, rest) = head.split_at(NONCE_BYTES);
+    let (wrapped_key, nonce) = rest.split_at(WRAPPED_BYTES);
+    let associated = binding.associated(DATA_KEY, Some(ring.active().as_str()));
+    let data_key = unwrap(ring.active_cipher(), key_nonce, wrapped_key, &associated)?;
+    open_value(&data_key, nonce, binding, joined).ok()
+}
+
+/// Decrypts a data key.
+fn unwrap(
+    key: &Cipher,
+    nonce: &[u8],
+    wrapped: &[u8],
+    associated: &[u8],
+) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+    let mut buffer: Zeroizing<[u8; WRAPPED_BYTES]> = Zeroizing::new(wrapped.try_into().ok()?);
+    key.open(nonce, associated, &mut *buffer)?;
+    buffer.first_chunk().copied().map(Zeroizing::new)
+}
+
+/// Decrypts a value, in place.
+fn open_value(
+    data_key: &[u8; KEY_BYTES],
+    nonce: &[u8],
+    binding: Binding<'_>,
+    mut ciphertext: Vec<u8>,
+) -> Result<SecretValue> {
+    let length = Cipher::new(data_key)?
+        .open(nonce, &binding.associated(VALUE, None), &mut ciphertext)
+        .ok_or_else(|| damaged("its value cannot be decrypted"))?;
+    ciphertext.truncate(length);
+    String::from_utf8(ciphertext)
+        .map(SecretValue::new)
+        .map_err(|error| {
+            // The error would contain the plain text.
+            error.into_bytes().zeroize();
+            damaged("its value is not text")
+        })
 }
 
 impl Binding<'_> {

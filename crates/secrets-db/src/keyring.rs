@@ -218,8 +218,8 @@ impl KeyRing {
             return false;
         };
         cipher
-            .open(nonce, &check_data(id), tag.to_vec())
-            .is_some_and(|rest| rest.is_empty())
+            .open(nonce, &check_data(id), &mut tag.to_vec())
+            .is_some_and(|length| length == 0)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The store: implements [`SecretPersistence`] on a table.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,14 +7,14 @@ use async_trait::async_trait;
 use secret_persistence_core::{
     Capabilities, Coordinate, Cost, Cursor, DeleteOptions, Entry, Error, ErrorKind, Expiry,
     Identity, ListOptions, Listing, ManagedCoordinate, Operation, Owner, Page, Read, Result,
-    SecretPersistence, Timestamp, Write, Written,
+    SecretPersistence, SecretValue, Timestamp, Write, Written,
 };
 use tokio::sync::OnceCell;
 
 use crate::absent::Absent;
 use crate::client::{Client, Columns, Content, Head, Inserted, Rows, Values};
 use crate::config::{Config, Mode, Target};
-use crate::envelope::{Binding, Sealed};
+use crate::envelope::{Binding, Sealed, open_joined};
 use crate::keyring::KeyRing;
 use crate::ring_check;
 
@@ -175,6 +174,7 @@ impl Database {
             reads_expiry: layout.expires,
             listing: Listing::Immediate,
             cost: Cost {
+                // A second statement over a file, for rows that cannot be read joined, is no request.
                 // The insert; the read of existing rows for comparison; and, once per process, the
                 // check value of the active key.
                 write: if config.mode == Mode::Plain { 2 } else { 4 },
@@ -261,38 +261,64 @@ impl Database {
                 }
             },
         };
-        let expires = binding
-            .expires
-            .map(Timestamp::from_unix_seconds)
-            .transpose()
-            .map_err(|_| altered("its expiry is not a valid time"))?;
-        Ok(Read::new(value).with_expires(expires))
+        read(value, binding.expires)
     }
 
-    async fn read_values<'a>(
-        &self,
-        names: impl Iterator<Item = &'a str> + Clone + Send,
-    ) -> Result<HashMap<String, Result<Read>>> {
-        let columns = match self.inner.mode {
-            Mode::Plain => Columns::Plain,
-            Mode::Converting | Mode::Encrypted => Columns::Sealed,
+    /// The values of these names, in their order; `None` for a name without a row.
+    async fn read_values(&self, names: &[&str]) -> Result<Vec<Option<Result<Read>>>> {
+        let mut values: Vec<_> = names.iter().map(|_| None).collect();
+        let rest = match (self.inner.mode, &self.inner.ring) {
+            (Mode::Encrypted, Some(ring)) => self.read_joined(ring, names, &mut values).await?,
+            _ => None,
         };
-        let names: Vec<&str> = names.collect();
-        let rows = self.client().read(&names, columns).await?;
-        let mut values = HashMap::with_capacity(rows.len());
-        for (index, row) in rows.into_iter().enumerate() {
-            // Thousands of decryptions in a row would block other tasks on this thread.
-            if index % YIELD_AFTER == YIELD_AFTER - 1 && columns == Columns::Sealed {
-                tokio::task::yield_now().await;
-            }
+        let (columns, asked): (_, Vec<&str>) = match (self.inner.mode, &rest) {
+            (Mode::Plain, _) => (Columns::Plain, names.to_vec()),
+            (_, None) => (Columns::Sealed, names.to_vec()),
+            (_, Some(rest)) if rest.is_empty() => return Ok(values),
+            (_, Some(rest)) => (Columns::Sealed, rest.iter().map(|&at| names[at]).collect()),
+        };
+        let rows = self.client().read(&asked, columns).await?;
+        for (index, (at, row)) in rows.into_iter().enumerate() {
+            yield_between(index, columns).await;
+            let at = rest.as_ref().map_or(at, |rest| rest[at]);
             let binding = Binding {
-                coordinate: &row.coordinate,
+                coordinate: names[at],
                 expires: row.expires,
             };
-            let value = self.value(binding, row.content);
-            values.insert(row.coordinate, value);
+            values[at] = Some(self.value(binding, row.content));
         }
         Ok(values)
+    }
+
+    /// Reads the values under the active key where the engine joins columns. Returns the places of
+    /// rows that have to be read by column, which also say what is wrong with a row, or `None` for
+    /// all.
+    async fn read_joined(
+        &self,
+        ring: &KeyRing,
+        names: &[&str],
+        values: &mut [Option<Result<Read>>],
+    ) -> Result<Option<Vec<usize>>> {
+        let active = ring.active().as_str();
+        let Some(rows) = self.client().read_joined(names, active).await? else {
+            return Ok(None);
+        };
+        let mut rest = Vec::new();
+        for (index, row) in rows.into_iter().enumerate() {
+            yield_between(index, Columns::Sealed).await;
+            let binding = Binding {
+                coordinate: names[row.place],
+                expires: row.expires,
+            };
+            match row
+                .value
+                .and_then(|value| open_joined(value, ring, binding))
+            {
+                Some(value) => values[row.place] = Some(read(value, row.expires)),
+                None => rest.push(row.place),
+            }
+        }
+        Ok(Some(rest))
     }
 
     /// Inserts new rows, then compares existing ones.
@@ -333,18 +359,19 @@ impl Database {
         if matches!(inserted, Inserted::All) {
             return Ok(vec![Ok(Written::Created); writes.len()]);
         }
-        let present = writes
+        let present: Vec<&str> = writes
             .iter()
             .map(|write| write.coordinate.as_str())
-            .filter(|name| !inserted.contains(name));
-        let mut present = self.read_values(present).await?;
+            .filter(|name| !inserted.contains(name))
+            .collect();
+        let mut present = self.read_values(&present).await?.into_iter();
         Ok(writes
             .iter()
             .map(|write| {
                 if inserted.contains(write.coordinate.as_str()) {
                     return Ok(Written::Created);
                 }
-                match present.remove(write.coordinate.as_str()) {
+                match present.next().flatten() {
                     Some(Ok(read)) if read.value == write.value => Ok(Written::AlreadySame),
                     Some(Ok(_)) => Err(Error::new(
                         ErrorKind::AlreadyExists,
@@ -389,13 +416,13 @@ impl SecretPersistence for Database {
             return Vec::new();
         }
         let failed = self.failed(Operation::Read);
-        let names = coordinates.iter().map(Coordinate::as_str);
-        match self.read_values(names).await {
-            Ok(mut values) => coordinates
+        let names: Vec<&str> = coordinates.iter().map(Coordinate::as_str).collect();
+        match self.read_values(&names).await {
+            Ok(values) => coordinates
                 .iter()
-                .map(|coordinate| {
-                    values
-                        .remove(coordinate.as_str())
+                .zip(values)
+                .map(|(coordinate, value)| {
+                    value
                         .unwrap_or_else(|| {
                             Err(Error::new(
                                 ErrorKind::NotFound,
@@ -545,6 +572,22 @@ impl fmt::Debug for Database {
             .field("ring", &self.inner.ring)
             .field("owner", &self.inner.owner)
             .finish_non_exhaustive()
+    }
+}
+
+/// A value with its expiry as in the column.
+fn read(value: SecretValue, expires: Option<i64>) -> Result<Read> {
+    let expires = expires
+        .map(Timestamp::from_unix_seconds)
+        .transpose()
+        .map_err(|_| altered("its expiry is not a valid time"))?;
+    Ok(Read::new(value).with_expires(expires))
+}
+
+/// Thousands of decryptions in a row would block other tasks on this thread.
+async fn yield_between(index: usize, columns: Columns) {
+    if index % YIELD_AFTER == YIELD_AFTER - 1 && columns == Columns::Sealed {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Postgres: a pool of connections, one statement per batch.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::client::{
-    Before, Client, Columns, Filter, Head, Inserted, Row, Rows, Swap, Values, decode, decode_head,
+    Before, Client, Columns, Filter, Head, Inserted, JoinedRow, Row, Rows, Swap, Values, decode,
+    decode_head,
 };
 use crate::config::{Config, IfMissing};
 use crate::error::{POSTGRES, from_sqlx};
@@ -217,7 +218,7 @@ impl Client for PostgresClient {
         self.layout
     }
 
-    async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<Row>> {
+    async fn read(&self, names: &[&str], columns: Columns) -> Result<Vec<(usize, Row)>> {
         let sql = match columns {
             Columns::Plain => &self.sql.read_plain,
             Columns::Sealed => &self.sql.read_sealed,
@@ -226,8 +227,22 @@ impl Client for PostgresClient {
             .bind(names)
             .fetch_all(&self.pool)
             .await
-            .and_then(|rows| rows.iter().map(|row| decode(row, columns)).collect());
+            .and_then(|rows| {
+                let places: HashMap<&str, usize> = names.iter().copied().zip(0..).collect();
+                let mut found = Vec::with_capacity(rows.len());
+                for row in &rows {
+                    if let Some(place) = places.get(row.try_get::<&str, _>(0)?) {
+                        found.push((*place, decode(row, columns)));
+                    }
+                }
+                Ok(found)
+            });
         self.explained(rows).await
+    }
+
+    /// A row of Postgres is one message, whose columns are decoded in place: joining them saves nothing.
+    async fn read_joined(&self, _: &[&str], _: &str) -> Result<Option<Vec<JoinedRow>>> {
+        Ok(None)
     }
 
     async fn insert(&self, rows: &Rows<'_>) -> Result<Inserted> {
@@ -302,7 +317,12 @@ impl Client for PostgresClient {
         self.explained(head).await
     }
 
-    async fn scan(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Vec<Row>> {
+    async fn scan(
+        &self,
+        filter: &Filter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Row)>> {
         let (condition, key_id) = condition(filter);
         let sql = format!(
             "SELECT {} FROM {} WHERE {condition} AND coordinate > $2 ORDER BY coordinate LIMIT $3",
@@ -317,7 +337,7 @@ impl Client for PostgresClient {
             .await
             .and_then(|rows| {
                 rows.iter()
-                    .map(|row| decode(row, Columns::Sealed))
+                    .map(|row| Ok((row.try_get(0)?, decode(row, Columns::Sealed))))
                     .collect()
             });
         self.explained(rows).await

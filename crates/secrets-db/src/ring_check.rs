@@ -80,10 +80,10 @@ async fn try_some_rows(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Resul
     let rows = client
         .scan(&Filter::SealedUnder(id.to_string()), None, SAMPLE)
         .await?;
-    let mut opened = rows.iter().filter_map(|row| {
+    let mut opened = rows.iter().filter_map(|(coordinate, row)| {
         let sealed = row.content.as_ref().ok()?.to_sealed()?;
         let binding = Binding {
-            coordinate: &row.coordinate,
+            coordinate,
             expires: row.expires,
         };
         Some(sealed.open(ring, binding).is_ok())

@@ -167,8 +167,8 @@ impl Database {
                 .client()
                 .scan(&Filter::Sealed, after.as_deref(), PAGE)
                 .await?;
-            let Some(last) = rows.last() else { break };
-            let last = last.coordinate.clone();
+            let Some((last, _)) = rows.last() else { break };
+            let last = last.clone();
             // A row that another process has just rewrapped still has its old data key.
             for attempt in 1.. {
                 let page = self.swap_page(rows, &renew, &mut damaged).await?;
@@ -183,7 +183,11 @@ impl Database {
                     ));
                 }
                 let names: Vec<&str> = page.lost.iter().map(String::as_str).collect();
-                rows = self.client().read(&names, Columns::Sealed).await?;
+                let found = self.client().read(&names, Columns::Sealed).await?;
+                rows = found
+                    .into_iter()
+                    .map(|(place, row)| (page.lost[place].clone(), row))
+                    .collect();
             }
             progress(Progress {
                 done,

@@ -38,26 +38,20 @@ impl Cipher {
         }
     }
 
-    /// Decrypts in place; `None` for anything that differs from the encrypted data.
-    pub(crate) fn open(
-        &self,
-        nonce: &[u8],
-        associated: &[u8],
-        mut buffer: Vec<u8>,
-    ) -> Option<Vec<u8>> {
+    /// Decrypts in place and returns the length of the plain text; `None` for anything that differs
+    /// from the encrypted data.
+    pub(crate) fn open(&self, nonce: &[u8], associated: &[u8], buffer: &mut [u8]) -> Option<usize> {
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let opened = self
             .0
-            .open_in_place(nonce, Aad::from(associated), &mut buffer)
-            .map(|plain| plain.len());
-        if let Ok(length) = opened {
-            buffer.truncate(length);
-            Some(buffer)
-        } else {
+            .open_in_place(nonce, Aad::from(associated), buffer)
+            .map(|plain| plain.len())
+            .ok();
+        if opened.is_none() {
             // It may have been decrypted before the tag was found to be wrong.
             buffer.zeroize();
-            None
         }
+        opened
     }
 }
 

@@ -7,7 +7,7 @@ use secret_persistence_core::{Error, ErrorKind, Result};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{KEY_BYTES, MAC_BYTES, NONCE_BYTES, no_randomness};
+use super::{KEY_BYTES, MAC_BYTES, NONCE_BYTES, TAG_BYTES, no_randomness};
 
 pub(crate) struct Cipher(Aes256Gcm);
 
@@ -38,18 +38,16 @@ impl Cipher {
         Ok((buffer, nonce))
     }
 
-    /// Decrypts in place; `None` for anything that differs from the encrypted data.
-    pub(crate) fn open(
-        &self,
-        nonce: &[u8],
-        associated: &[u8],
-        mut buffer: Vec<u8>,
-    ) -> Option<Vec<u8>> {
+    /// Decrypts in place and returns the length of the plain text; `None` for anything that differs
+    /// from the encrypted data.
+    pub(crate) fn open(&self, nonce: &[u8], associated: &[u8], buffer: &mut [u8]) -> Option<usize> {
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
+        let (text, tag) = buffer.split_last_chunk_mut::<TAG_BYTES>()?;
+        let length = text.len();
         self.0
-            .decrypt_in_place(&Nonce::from(nonce), associated, &mut buffer)
+            .decrypt_inout_detached(&Nonce::from(nonce), associated, text.into(), &(*tag).into())
             .ok()?;
-        Some(buffer)
+        Some(length)
     }
 }
 

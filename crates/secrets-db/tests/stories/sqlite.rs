@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use secret_persistence_core::{ErrorKind, SecretPersistence, SecretPersistenceExt, Written};
+use secret_persistence_core::{
+    Coordinate, ErrorKind, SecretPersistence, SecretPersistenceExt, Written,
+};
 use secret_persistence_db::{Database, Mode};
 
 use crate::support::{Folder, LEGACY, Place, Setup, managed, ring, secret, write};
@@ -250,4 +252,53 @@ async fn a_full_disk_is_said() {
     assert!(error.to_string().contains("disk is full"), "{error}");
     assert!(!error.is_retryable());
     assert!(kept > 3 && intact);
+}
+
+/// Another program may have created the file: in UTF-16, in which SQLite does not join bytes as they are, and with
+/// names that are compared without case.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_another_encoding_and_collation_reads_the_same() {
+    for is_encrypted in [false, true] {
+        let folder = Folder::new();
+        let raw = folder.raw().await;
+        raw.run(
+            "PRAGMA encoding = 'UTF-16'; \
+             CREATE TABLE secrets (coordinate TEXT PRIMARY KEY COLLATE NOCASE, payload TEXT)",
+        )
+        .await
+        .unwrap();
+        assert_eq!(
+            raw.number("SELECT encoding <> 'UTF-8' FROM pragma_encoding")
+                .await,
+            1
+        );
+        let mut setup = folder.config();
+        Database::prepare(&setup.build().unwrap()).await.unwrap();
+        if is_encrypted {
+            setup = setup.keyring(&ring());
+        }
+        let store = Database::connect(setup.build().unwrap()).await.unwrap();
+        // Of even and odd lengths.
+        let values = ["", "v", "va", "vä"];
+        for (number, value) in values.iter().enumerate() {
+            let written = store
+                .write(write(number, &format!("{value}{number}")))
+                .await;
+            assert_eq!(written.unwrap(), Written::Created);
+        }
+        for (number, value) in values.iter().enumerate() {
+            let read = store.read(&managed(number).into()).await.unwrap();
+            assert_eq!(read.value, secret(&format!("{value}{number}")));
+        }
+        raw.insert("Theirs", "value").await;
+        let kind_of = async |name| {
+            let read = store.read(&Coordinate::parse(name).unwrap()).await;
+            read.err().map(|error| error.kind())
+        };
+        let found = is_encrypted.then_some(ErrorKind::Integrity);
+        assert_eq!(kind_of("Theirs").await, found);
+        assert_eq!(kind_of("theirs").await, Some(ErrorKind::NotFound));
+        raw.close().await;
+        store.close().await;
+    }
 }

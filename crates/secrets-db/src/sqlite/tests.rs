@@ -1,0 +1,107 @@
+use secret_persistence_core::SecretValue;
+
+use super::*;
+use crate::envelope::{Binding, Sealed, open_joined};
+use crate::keyring::KeyRing;
+
+async fn open(path: &Path) -> SqliteClient {
+    let settings = crate::SETTINGS.from_pairs([("path", path.to_string_lossy())]);
+    let config = Config::from_settings(&settings.unwrap()).unwrap();
+    SqliteClient::open(path, &config).await.unwrap().unwrap()
+}
+
+/// A scan would make each name as costly as the table is long.
+#[tokio::test]
+async fn every_read_looks_its_names_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = open(&folder.path().join("secrets.db")).await;
+    let sql = &client.sql;
+    let joined = sql.read_joined.as_ref().unwrap();
+    for read in [&sql.read_plain, &sql.read_sealed, joined] {
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {read}")))
+            .fetch_all(&client.readers)
+            .await
+            .unwrap();
+        let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+        assert!(
+            matches!(&steps[..], [scan, search] if scan.starts_with("SCAN wanted")
+                && search.starts_with("SEARCH secrets USING INDEX")),
+            "{steps:?}"
+        );
+    }
+    client.close().await;
+}
+
+#[tokio::test]
+async fn only_whole_rows_under_the_key_are_joined_and_each_has_the_place_of_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = open(&folder.path().join("secrets.db")).await;
+    let ring = KeyRing::generate("k1".parse().unwrap()).unwrap();
+    let names = ["missing", "half", "other", "plain", "whole"];
+    let value = SecretValue::new("value".to_owned());
+    for name in &names[1..] {
+        let binding = Binding {
+            coordinate: name,
+            expires: Some(7),
+        };
+        let sealed = Sealed::seal(&ring, binding, &value).unwrap();
+        let sql = "INSERT INTO secrets (coordinate, payload, expires, ciphertext, nonce, \
+                   wrapped_key, key_nonce, key_id) VALUES ($1, $2, 7, $3, $4, $5, $6, $7)";
+        sqlx::query(sql)
+            .bind(name)
+            .bind((*name == "plain").then_some("value"))
+            .bind(sealed.ciphertext)
+            .bind((*name != "half").then_some(sealed.nonce))
+            .bind(sealed.wrapped_key)
+            .bind(sealed.key_nonce)
+            .bind(if *name == "other" { "k2" } else { "k1" })
+            .execute(&client.writer)
+            .await
+            .unwrap();
+    }
+    let rows = client.read_joined(&names, "k1").await.unwrap().unwrap();
+    let mut found: Vec<_> = rows.iter().map(|row| row.place).collect();
+    found.sort_unstable();
+    assert_eq!(found, [1, 2, 3, 4]);
+    for row in rows {
+        assert_eq!(row.expires, Some(7));
+        assert_eq!(row.value.is_some(), names[row.place] == "whole");
+        if let Some(joined) = row.value {
+            let binding = |coordinate| Binding {
+                coordinate,
+                expires: row.expires,
+            };
+            assert_eq!(
+                open_joined(joined.clone(), &ring, binding("whole")),
+                Some(value.clone())
+            );
+            assert_eq!(open_joined(joined.clone(), &ring, binding("half")), None);
+            for at in 0..joined.len() {
+                let mut altered = joined.clone();
+                altered[at] ^= 1;
+                assert_eq!(open_joined(altered, &ring, binding("whole")), None);
+                let shortened = joined[..at].to_vec();
+                assert_eq!(open_joined(shortened, &ring, binding("whole")), None);
+            }
+        }
+    }
+    client.close().await;
+}
+
+#[test]
+fn a_list_of_names_is_json() {
+    let names = [
+        "",
+        "plain",
+        "a\"b",
+        "back\\slash",
+        "line\nfeed",
+        "\u{1}",
+        "ä/€",
+    ];
+    for count in 0..=names.len() {
+        let names = &names[..count];
+        let json = json_of(names).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), names);
+    }
+}

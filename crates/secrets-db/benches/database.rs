@@ -5,6 +5,9 @@
 //! not ping a connection before it uses it, which is sqlx's default and would flatter us, and has the options of ours.
 //! The bare write is what one writes by hand: a prepared statement for each row, in one transaction with the same
 //! durability.
+//!
+//! With `count WHAT TIMES` after `--` it makes so many calls over SQLite and nothing else: `scripts/instructions` counts
+//! what two such runs differ by.
 
 // A bench prints, and may panic on any failure.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -36,7 +39,9 @@ fn main() {
         .block_on(async {
             sqlite().await;
             #[cfg(feature = "postgres")]
-            postgres().await;
+            if counted().is_none() {
+                postgres().await;
+            }
         });
 }
 
@@ -78,6 +83,19 @@ async fn sqlite() {
         assert_eq!(rows.len(), ROWS);
         black_box(rows);
     };
+    // What ours asks, which is not what one writes by hand.
+    let bare_joined = async || {
+        let rows = sqlx::query(
+            "SELECT wanted.key, payload FROM json_each($1) AS wanted CROSS JOIN plain ON coordinate = wanted.value",
+        )
+        .bind(names.as_str())
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+        let rows: Vec<(i64, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(rows.len(), ROWS);
+        black_box(rows);
+    };
     let bare_write = async |writes: &[Write]| {
         let mut transaction = pool.begin().await.unwrap();
         for write in writes {
@@ -90,6 +108,24 @@ async fn sqlite() {
         }
         transaction.commit().await.unwrap();
     };
+    if let Some((what, times)) = counted() {
+        let coordinates = coordinates();
+        for _ in 0..times {
+            match what.as_str() {
+                "read, bare" => bare().await,
+                "read, bare with a join" => bare_joined().await,
+                "read, plain" => read_all(&stores[0], &coordinates).await,
+                "read, encrypted" => read_all(&stores[1], &coordinates).await,
+                // The rows are made in each of them.
+                "rows" => drop(black_box(new_writes())),
+                "write, bare" => bare_write(&new_writes()).await,
+                "write, plain" => write_all(&stores[0], &new_writes()).await,
+                "write, encrypted" => write_all(&stores[1], &new_writes()).await,
+                other => panic!("nothing is called {other}"),
+            }
+        }
+        return;
+    }
     compare("sqlite", bare, &stores).await;
     compare_writes("sqlite", bare_write, &stores).await;
     values("sqlite", &stores).await;
@@ -177,9 +213,7 @@ async fn stores(config: impl Fn() -> SettingMap) -> [Database; 2] {
     let stores = [open(plain).await, open(encrypted).await];
     let writes: Vec<Write> = (0..ROWS).map(|number| write(number, 32)).collect();
     for store in &stores {
-        for chunk in writes.chunks(store.capabilities().write_batch) {
-            assert!(store.write_batch(chunk).await.iter().all(Result::is_ok));
-        }
+        write_all(store, &writes).await;
     }
     stores
 }
@@ -203,11 +237,7 @@ fn coordinates() -> Vec<Coordinate> {
 
 async fn compare(engine: &str, bare: impl AsyncFn(), stores: &[Database; 2]) {
     let coordinates = coordinates();
-    let read = async |store: &dyn SecretPersistence| {
-        let results = store.read_many(&coordinates).await;
-        assert!(results.iter().all(Result::is_ok));
-        black_box(results);
-    };
+    let read = async |store: &dyn SecretPersistence| read_all(store, &coordinates).await;
     let [plain, encrypted] = stores;
     let layered = stores.clone().map(layered);
     let mut times = [const { Vec::new() }; 5];
@@ -238,6 +268,24 @@ async fn compare(engine: &str, bare: impl AsyncFn(), stores: &[Database; 2]) {
     println!("{engine}: encryption adds {added:?} to each value read in a batch");
 }
 
+async fn read_all(store: &dyn SecretPersistence, coordinates: &[Coordinate]) {
+    let results = store.read_many(coordinates).await;
+    assert!(results.iter().all(Result::is_ok));
+    black_box(results);
+}
+
+async fn write_all(store: &Database, writes: &[Write]) {
+    for chunk in writes.chunks(store.capabilities().write_batch) {
+        assert!(store.write_batch(chunk).await.iter().all(Result::is_ok));
+    }
+}
+
+/// `count WHAT TIMES` after `--`.
+fn counted() -> Option<(String, usize)> {
+    let mut arguments = std::env::args().skip_while(|text| text != "count").skip(1);
+    Some((arguments.next()?, arguments.next()?.parse().unwrap()))
+}
+
 /// The layers that the façade puts around a database by default.
 fn layered(store: Database) -> Arc<dyn SecretPersistence> {
     let stack = Stack::over(Arc::new(store)).with_retry(RetryOptions::default());
@@ -249,11 +297,6 @@ async fn compare_writes(
     bare: impl AsyncFn(&[Write]),
     [plain, encrypted]: &[Database; 2],
 ) {
-    let write_all = async |store: &Database, writes: &[Write]| {
-        for chunk in writes.chunks(store.capabilities().write_batch) {
-            assert!(store.write_batch(chunk).await.iter().all(Result::is_ok));
-        }
-    };
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..WRITE_REPETITIONS {
         let writes = new_writes();

@@ -184,19 +184,64 @@ fn core_has_no_network() {
     );
 }
 
+/// Two providers would be two implementations of one cryptography to compile and to trust, and rustls
+/// could not choose between them. Without a store behind a network there is none: nothing in C but
+/// SQLite.
+#[test]
+fn every_build_has_one_provider_of_tls_and_the_demo_none() {
+    let features = |features| ["--no-default-features", "--features", features];
+    let facade = "secret-persistence";
+    let remote = ["aws", "azure", "gcp", "postgres", "vault"];
+    let with_tls = remote.map(|store| (facade, features(store).to_vec()));
+    let all = [facade, "migrate", "secret-gateway"].map(|name| (name, vec!["--all-features"]));
+    for (package, selection) in with_tls.into_iter().chain(all) {
+        let providers = providers(&package_tree(package, &selection));
+        assert_eq!(providers, ["aws-lc-sys"], "{package} {selection:?}");
+    }
+    for (package, selection) in [("migrate", vec![]), (facade, features("sqlite").to_vec())] {
+        let tree = package_tree(package, &selection);
+        assert_eq!(providers(&tree), [""; 0], "{package} {selection:?}");
+        for name in ["cmake", "rustls"] {
+            assert!(
+                !tree.iter().any(|reached| reached == name),
+                "{package}: {name}"
+            );
+        }
+    }
+}
+
+fn providers(tree: &[String]) -> Vec<&str> {
+    [
+        "aws-lc-fips-sys",
+        "aws-lc-sys",
+        "native-tls",
+        "openssl-sys",
+        "ring",
+    ]
+    .into_iter()
+    .filter(|name| tree.iter().any(|reached| reached == name))
+    .collect()
+}
+
+/// The dependencies of a package with all its features.
+fn reached_by(package: &str) -> Vec<String> {
+    package_tree(package, &["--all-features"])
+}
+
 /// The dependencies of a package. Features of other packages must not count, so this prints the
 /// tree of one package.
-fn reached_by(package: &str) -> Vec<String> {
-    let tree = cargo(&[
+fn package_tree(package: &str, features: &[&str]) -> Vec<String> {
+    let mut arguments = vec![
         "tree",
         "--package",
         package,
         "--edges=normal,build",
-        "--all-features",
         "--prefix=none",
         "--format={p}",
         "--locked",
-    ]);
+    ];
+    arguments.extend(features);
+    let tree = cargo(&arguments);
     let reached: Vec<String> = tree
         .lines()
         .filter_map(|line| line.split(' ').next())
@@ -476,6 +521,7 @@ fn the_readme_begins_with_two_commands() {
     assert!(first.is_some() && second.is_some(), "{first:?} {second:?}");
     for script in [
         "scripts/bench",
+        "scripts/instructions",
         "scripts/lines",
         "scripts/picture",
         "scripts/release",

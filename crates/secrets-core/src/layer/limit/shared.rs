@@ -34,8 +34,10 @@ const PAUSE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_millis(10);
 /// What took longer says too little about the source's clock.
 const PROMPT: Duration = LATEST.saturating_sub(GRACE);
-/// After so many answers that were not prompt, slots are drawn for the time when the answer will be there.
-const SLOW: u32 = 2;
+/// After so many answers whose slots had lapsed when they arrived, slots are drawn for the time when the
+/// answer will be there, until one is prompt. Not before: where others have drawn those before, slots come
+/// later anyway, and nobody gets what lies between.
+const LATE: u32 = 2;
 /// After so many of them, without a prompt one within a minute or so, the source is far away rather than
 /// busy. Its slots are used as late as it answers, because otherwise nothing would ever be sent.
 const FAR: u32 = 10;
@@ -83,6 +85,8 @@ struct Held {
     /// How many answers in a row were not prompt, and how long the last one took.
     slow: u32,
     took: Duration,
+    /// How many times slots had lapsed when they arrived, since the last prompt answer.
+    late: u32,
 }
 
 struct Asking {
@@ -315,14 +319,19 @@ impl Held {
         };
         self.clock = Some(clock);
         self.took = now - asked;
-        self.slow = match self.took > PROMPT {
-            true => self.slow.saturating_add(1),
-            false => 0,
-        };
+        if self.took > PROMPT {
+            self.slow = self.slow.saturating_add(1);
+        } else {
+            (self.slow, self.late) = (0, 0);
+        }
         let paid = slice.spacing.checked_mul(asking.owed);
         let first = paid.and_then(|paid| slice.first.checked_add(paid));
         let first = clock.here_at(first.unwrap_or(slice.first));
-        if let Some(good) = self.good(now)
+        let good = self.good(now);
+        if self.slow > 0 && good.is_none_or(|good| first + good < now) {
+            self.late = self.late.saturating_add(1);
+        }
+        if let Some(good) = good
             && asking.wanted > 0
         {
             self.slots.add(slice, first, asking.wanted, good);
@@ -352,7 +361,7 @@ impl Held {
 
     /// How far ahead the next slots have to be, so that they have not lapsed when they arrive.
     fn ahead(&self) -> Duration {
-        match self.slow >= SLOW {
+        match self.late >= LATE {
             true => (self.took + self.took / 2).min(LONGEST),
             false => Duration::ZERO,
         }

@@ -298,7 +298,7 @@ fn each<I, O>(calls: usize, input: impl Fn() -> I, mut call: impl FnMut(I) -> O)
         drop(black_box(call(black_box(input))));
     }
     counted(inputs(), &mut |input| {
-        drop(black_box(call(black_box(input))))
+        drop(black_box(call(black_box(input))));
     });
 }
 

@@ -323,8 +323,10 @@ async fn who_read_a_secret_last_is_asked_once_a_page_and_told_at_every_place() {
     }
 
     let history = Arc::new(Knowing::of(Ok(known.clone())));
-    let mut filter = SecretFilter::default();
-    filter.never_read = true;
+    let filter = SecretFilter {
+        never_read: true,
+        ..SecretFilter::default()
+    };
     let inventory = of(&world).with_history(history).with_filter(filter.clone());
     let (secrets, report) = listed(&inventory).await;
     let mut places: Vec<&str> = secrets.iter().map(|secret| &*secret.place).collect();

@@ -21,6 +21,14 @@ pub(super) const TABLES: [(&str, &str); 3] = [
     ),
 ];
 
+/// Finds the table of passes of a build that did not know about stragglers.
+pub(super) const EARLY: &str = "SELECT '' WHERE to_regclass('migrate_pass') IS NOT NULL AND NOT EXISTS ( \
+     SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('migrate_pass') AND attname = 'stragglers')";
+
+/// Adds what that table is without.
+pub(super) const COMPLETE: &str =
+    "ALTER TABLE migrate_pass ADD COLUMN IF NOT EXISTS stragglers TIMESTAMPTZ;";
+
 impl SqlJournal {
     /// Runs one write under a claim.
     async fn write(

@@ -88,17 +88,22 @@ impl SqlJournal {
         Ok(journal)
     }
 
-    /// Creates the tables that are missing.
+    /// Creates the tables that are missing, and what a table of an earlier build is without.
     async fn create(&self) -> MigrateResult<()> {
         let mut tables = TABLES.to_vec();
         if self.is_shared {
             tables.extend(shared::TABLES);
         }
+        let is_early = self.database.is_postgres()
+            && !self.few(shared::EARLY.into(), Vec::new()).await?.is_empty();
         // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
-        if self.tables(&tables).await? == tables.len() {
+        if !is_early && self.tables(&tables).await? == tables.len() {
             return Ok(());
         }
-        let script = self.database.creation(&tables);
+        let mut script = self.database.creation(&tables);
+        if is_early {
+            script.push_str(shared::COMPLETE);
+        }
         self.database.script(script).await.map_err(of_journal)
     }
 

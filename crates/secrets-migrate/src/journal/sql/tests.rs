@@ -112,6 +112,19 @@ async fn the_journal_keeps_its_promises_in_postgres() {
         <[SqlJournal; 4]>::try_from(opened).unwrap()
     })
     .await;
+    // A journal of an earlier build gets what it is without, also from a process that shares nothing.
+    for shared in [false, true] {
+        let place = empty().await;
+        let journal = open(true, &place).await;
+        let early = "ALTER TABLE migrate_pass DROP COLUMN stragglers";
+        journal.database.script(early.into()).await.unwrap();
+        journal.close().await;
+        let journal = open(shared, &place).await;
+        let passes = "SELECT stragglers::TEXT FROM migrate_pass";
+        let passes = journal.database.few(passes.into(), Vec::new()).await;
+        assert!(passes.unwrap().is_empty());
+        journal.close().await;
+    }
     // Whoever has lost its session sees it by the next one.
     let place = empty().await;
     let journal = open(true, &place).await;

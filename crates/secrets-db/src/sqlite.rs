@@ -280,11 +280,11 @@ impl Statements {
             column(layout.sealed, "key_id"),
         );
         // A join looks names up one by one; `IN` would sort them into a table first. It answers
-        // with a place instead of a name, which is shorter. The name has to be the same to the
-        // byte, whatever the column's collation.
+        // with a place instead of a name, which is shorter. The index has the column's collation,
+        // and the name has to be the same to the byte, whatever that is.
         let wanted = format!(
             "FROM json_each($1) AS wanted CROSS JOIN {table} AS secrets \
-             ON secrets.coordinate COLLATE BINARY = wanted.value"
+             ON secrets.coordinate = wanted.value AND secrets.coordinate COLLATE BINARY = wanted.value"
         );
         Self {
             read_plain: format!("SELECT wanted.key, {expires}, payload {wanted}"),

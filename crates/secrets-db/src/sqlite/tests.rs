@@ -1,4 +1,5 @@
 use secret_persistence_core::SecretValue;
+use sqlx::Connection as _;
 
 use super::*;
 use crate::envelope::{Binding, Sealed, open_joined};
@@ -14,22 +15,39 @@ async fn open(path: &Path) -> SqliteClient {
 #[tokio::test]
 async fn every_read_looks_its_names_up() {
     let folder = tempfile::tempdir().unwrap();
-    let client = open(&folder.path().join("secrets.db")).await;
-    let sql = &client.sql;
-    let joined = sql.read_joined.as_ref().unwrap();
-    for read in [&sql.read_plain, &sql.read_sealed, joined] {
-        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {read}")))
-            .fetch_all(&client.readers)
-            .await
-            .unwrap();
-        let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-        assert!(
-            matches!(&steps[..], [scan, search] if scan.starts_with("SCAN wanted")
-                && search.starts_with("SEARCH secrets USING INDEX")),
-            "{steps:?}"
-        );
+    // The second table is somebody else's.
+    let theirs = "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY COLLATE NOCASE, payload TEXT)";
+    for (name, made) in [("ours.db", None), ("theirs.db", Some(theirs))] {
+        let path = folder.path().join(name);
+        if let Some(made) = made {
+            let options = SqliteConnectOptions::new()
+                .filename(&path)
+                .create_if_missing(true);
+            let mut connection = options.connect().await.unwrap();
+            sqlx::query(made).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        }
+        let client = open(&path).await;
+        let sql = &client.sql;
+        assert_eq!(sql.read_joined.is_some(), made.is_none());
+        let sealed = sql
+            .read_joined
+            .iter()
+            .flat_map(|joined| [joined, &sql.read_sealed]);
+        for read in sealed.chain([&sql.read_plain]) {
+            let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {read}")))
+                .fetch_all(&client.readers)
+                .await
+                .unwrap();
+            let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(
+                matches!(&steps[..], [scan, search] if scan.starts_with("SCAN wanted")
+                    && search.starts_with("SEARCH secrets USING INDEX")),
+                "{name}: {steps:?}"
+            );
+        }
+        client.close().await;
     }
-    client.close().await;
 }
 
 #[tokio::test]

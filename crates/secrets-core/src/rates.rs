@@ -44,8 +44,7 @@ pub trait SharedRates: Debug + Send + Sync + 'static {
     async fn draw(&self, draw: &Draw) -> Result<Slice>;
 }
 
-/// The same source with buckets of their own, for stores that must not share with others: those whose
-/// accounts a tenant named.
+/// The same source with buckets of their own, for what must not share with others.
 #[must_use]
 pub fn named(rates: Arc<dyn SharedRates>, name: impl Into<String>) -> Arc<dyn SharedRates> {
     Arc::new(Named {

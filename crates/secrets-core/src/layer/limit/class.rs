@@ -100,8 +100,8 @@ impl Class {
             shared: shared
                 .filter(|_| per_second < FASTEST)
                 .map(|(shared, account)| {
-                    let bucket = format!("{account} {name}");
-                    Shared::new(Arc::clone(&shared.rates), bucket, per_second, counter)
+                    let rates = Arc::clone(&shared.rates);
+                    Shared::new(rates, account, (store, name), per_second, counter)
                 }),
             alone: shared.map_or(1.0, |(shared, _)| 1.0 / f64::from(shared.replicas.max(1))),
             permits: counter("secrets_limit_permits_total"),

@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Either, select};
+use futures::future::{Either, select};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turnstile;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use self::clock::Clock;
 use self::held::Slots;
-use crate::Result;
 use crate::layer::meter::Counter;
 use crate::rates::{Draw, LATEST, SharedRates, Slice, number};
+use crate::{Error, ErrorKind, Result};
 
 mod clock;
 mod held;
@@ -54,6 +55,8 @@ pub(super) struct Away;
 pub(super) struct Shared {
     rates: Arc<dyn SharedRates>,
     bucket: String,
+    store: Arc<str>,
+    class: &'static str,
     per_second: f64,
     /// The most that one draw pays of what is owed.
     room: u32,
@@ -90,12 +93,28 @@ struct Held {
 }
 
 struct Asking {
-    answer: BoxFuture<'static, Result<Slice>>,
+    /// One task, so that the question comes to its end, and gives back what it holds of the source, also
+    /// while nobody waits for it. It is aborted with this.
+    task: JoinSet<Result<Slice>>,
     asked: Instant,
     /// When somebody began or ceased to wait for it.
     seen: Instant,
     owed: u32,
     wanted: u32,
+}
+
+impl Asking {
+    /// Can be called again when a caller gave up.
+    async fn answer(&mut self) -> Result<Slice> {
+        match self.task.join_next().await {
+            Some(Ok(answer)) => answer,
+            // The runtime in which it was asked is gone, or the source has panicked.
+            Some(Err(_)) | None => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the draw was broken off",
+            )),
+        }
+    }
 }
 
 impl fmt::Debug for Asking {
@@ -111,13 +130,16 @@ impl fmt::Debug for Asking {
 impl Shared {
     pub(super) fn new(
         rates: Arc<dyn SharedRates>,
-        bucket: String,
+        account: &str,
+        (store, class): (&Arc<str>, &'static str),
         per_second: f64,
         counter: impl FnOnce(&'static str) -> Counter,
     ) -> Self {
         Self {
             rates,
-            bucket,
+            bucket: format!("{account} {class}"),
+            store: Arc::clone(store),
+            class,
             per_second,
             room: Draw::new("", per_second, 1).room().max(1),
             slice: number(SLICE, Draw::new("", per_second, 1).spacing()).max(1),
@@ -208,8 +230,10 @@ impl Shared {
         let units = wanted.saturating_add(owed);
         let draw = Draw::new(self.bucket.clone(), self.per_second, units).with_ahead(ahead);
         let (rates, now) = (Arc::clone(&self.rates), Instant::now());
+        let mut task = JoinSet::new();
+        task.spawn(async move { rates.draw(&draw).await });
         held.asking = Some(Asking {
-            answer: Box::pin(async move { rates.draw(&draw).await }),
+            task,
             asked: now,
             seen: now,
             owed,
@@ -237,14 +261,17 @@ impl Shared {
         let mut slept = pin!(sleep_until(until));
         let answer = match &mut held.asking {
             None => None,
-            // The question first, so that it is sent in any case.
-            Some(asking) => match select(&mut asking.answer, slept.as_mut()).await {
-                Either::Left((answer, _)) => Some(answer),
-                Either::Right(_) => {
+            Some(asking) => {
+                let answered = match select(pin!(asking.answer()), slept.as_mut()).await {
+                    Either::Left((answer, _)) => Some(answer),
+                    Either::Right(_) => None,
+                };
+                if answered.is_none() {
                     asking.seen = Instant::now();
                     return;
                 }
-            },
+                answered
+            }
         };
         if let Some((answer, asking)) = answer.zip(held.asking.take()) {
             // Whoever waits here has a slot, also if the source has failed since.
@@ -258,7 +285,7 @@ impl Shared {
         let Some(asking) = &mut held.asking else {
             return Ok(None);
         };
-        let answer = asking.answer.as_mut().await;
+        let answer = asking.answer().await;
         match held.asking.take() {
             None => Ok(None),
             Some(asking) => self.note(held, &asking, answer).map(Some),
@@ -288,7 +315,8 @@ impl Shared {
         let mut state = self.state.lock();
         state.away_until = None;
         if std::mem::take(&mut state.is_told) {
-            tracing::info!(bucket = self.bucket, "the quota is shared again");
+            let (store, class) = (&*self.store, self.class);
+            tracing::info!(store, class, "the quota is shared again");
         }
     }
 
@@ -299,8 +327,11 @@ impl Shared {
         self.owed.store(0, Ordering::Release);
         self.unshared.add(1);
         if !std::mem::replace(&mut state.is_told, true) {
+            // As the metrics do; the account is for the table alone.
+            let (store, class) = (&*self.store, self.class);
             tracing::warn!(
-                bucket = self.bucket,
+                store,
+                class,
                 reason,
                 "the database of shared rates cannot be used: this process keeps to its own share of \
                  the quota, by `replicas`, until it can"

@@ -1,6 +1,8 @@
 //! What processes that share a quota rely on, in virtual time.
 
+use async_trait::async_trait;
 use futures::future::join_all;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::super::{ClassLimit, Limit, LimitOptions, SharedLimit};
@@ -12,16 +14,17 @@ use crate::{Coordinate, SecretPersistence as _, SecretPersistenceExt};
 
 const SECOND: Duration = Duration::from_secs(1);
 const QUICK: Duration = Duration::from_millis(1);
+const ACCOUNT: &str = "account 123456789012";
 
 /// What draws for a class of the probe.
 fn shared(rates: &Buckets, per_second: f64) -> Shared {
+    of_account(Arc::new(rates.clone()), "probe", per_second)
+}
+
+fn of_account(rates: Arc<dyn SharedRates>, account: &str, per_second: f64) -> Shared {
     let counter = |name| Counter::new(name, []);
-    Shared::new(
-        Arc::new(rates.clone()),
-        "probe read".to_owned(),
-        per_second,
-        counter,
-    )
+    let class = (&"probe".into(), "read");
+    Shared::new(rates, account, class, per_second, counter)
 }
 
 /// A process that shares the quota of the probe.
@@ -39,7 +42,7 @@ pub(super) fn process(probe: &Arc<Probe>, rates: &Buckets, per_second: f64) -> A
         Arc::clone(probe) as _,
         &"probe".into(),
         options,
-        Some((&shared, &"probe".into())),
+        Some((&shared, &ACCOUNT.into())),
     ))
 }
 
@@ -207,6 +210,9 @@ fn without_the_source_each_keeps_to_its_part_and_says_so_once() {
     drop(guard);
     let away = said.count("by `replicas`");
     assert_eq!(away, 4, "once for each process: {said:?}");
+    // The account may be one that nobody here has to know.
+    assert_eq!(said.count("\"probe\""), 5, "{said:?}");
+    assert_eq!(said.count(ACCOUNT), 0, "{said:?}");
     assert_eq!(said.count("the quota is shared again"), 1);
     let counted = recorder.count("secrets_limit_unshared_total{store=probe,class=read}");
     // Tried again every thirty seconds.
@@ -305,6 +311,39 @@ async fn slots_that_a_caller_asked_for_who_gave_up_go_to_the_next() {
     tokio::time::sleep(SECOND).await;
     shared.take(1).await.unwrap();
     assert_eq!(rates.asked(), 3);
+}
+
+/// A source that answers two questions at a time, as one with two connections.
+#[derive(Debug)]
+struct Two(Buckets, Semaphore);
+
+#[async_trait]
+impl SharedRates for Two {
+    async fn draw(&self, draw: &Draw) -> Result<Slice> {
+        let _connection = self.1.acquire().await.unwrap();
+        self.0.draw(draw).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_whose_callers_gave_up_holds_nothing_of_the_source() {
+    let rates = Arc::new(Two(Buckets::answering_after(QUICK * 5), Semaphore::new(2)));
+    let stores =
+        ["one", "two", "three"].map(|name| of_account(Arc::clone(&rates) as _, name, 100.0));
+    for store in &stores[..2] {
+        timeout(QUICK, store.take(1)).await.unwrap_err();
+    }
+    // The others are still there, and nobody calls them again.
+    let served = timeout(SECOND, stores[2].take(1)).await;
+    served.expect("a connection").unwrap();
+    // With the store, its question ends.
+    let asks = of_account(Arc::clone(&rates) as _, "four", 100.0);
+    rates.0.answer_after(SECOND * 600);
+    timeout(QUICK, asks.take(1)).await.unwrap_err();
+    assert_eq!(rates.1.available_permits(), 1);
+    drop(asks);
+    tokio::task::yield_now().await;
+    assert_eq!(rates.1.available_permits(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,6 +72,8 @@ pub struct Settings {
     /// The settings of the ledger, if there is one.
     ledger: Option<SettingMap>,
     rates: Option<Arc<dyn SharedRates>>,
+    /// What the provider counts requests for, if the settings are not to say it.
+    account: Option<String>,
     warnings: Vec<Warning>,
     form: Form,
 }
@@ -96,6 +98,7 @@ impl Settings {
             mirror: None,
             ledger: None,
             rates: None,
+            account: None,
             warnings: Vec::new(),
             form: Form::Variables,
         }
@@ -338,13 +341,19 @@ impl Settings {
 
     /// What the provider counts requests for, where the name of the store does not say it.
     pub(crate) fn account(&self) -> Result<Option<String>> {
-        match self.custom {
-            Some(_) => Ok(None),
-            None => Ok(self
+        match (&self.account, &self.custom) {
+            (Some(account), _) => Ok(Some(account.clone())),
+            (None, Some(_)) => Ok(None),
+            (None, None) => Ok(self
                 .backend()?
                 .account
                 .and_then(|account| account(&self.store))),
         }
+    }
+
+    pub(crate) fn with_account(mut self, account: String) -> Self {
+        self.account = Some(account);
+        self
     }
 
     /// The common settings for another store that is opened together with this one, without the

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use secret_persistence_core::connector::{ActingSecrets, ConnectorOptions, ConnectorSecrets};
-use secret_persistence_core::rates::{SharedRates, named};
+use secret_persistence_core::rates::SharedRates;
 use secret_persistence_core::{
     Actor, AuditMode, AuditSink, OpenStore, Result, SecretPersistence, StorageId, Stores,
 };
@@ -220,12 +220,16 @@ impl OpenStore for Opener {
         };
         let settings = storage.open(&self.secrets, &self.environment).await?;
         let settings = settings.with_common(self.around.clone());
-        let rates = self.rates.clone().map(|rates| match storage.tenant() {
-            // A tenant says itself whose account it uses, and must not use up another's quota.
-            Some(tenant) => named(rates, tenant.to_string()),
-            None => rates,
-        });
-        let store = connect(shared(settings, rates)).await?;
+        let settings = match storage.tenant() {
+            // Whatever a tenant says about its account, it neither uses up another's quota nor gets more
+            // buckets, which stay in the database.
+            Some(tenant) => {
+                let account = format!("{tenant}: {}", settings.kind());
+                settings.with_account(account)
+            }
+            None => settings,
+        };
+        let store = connect(shared(settings, self.rates.clone())).await?;
         self.seen
             .lock()
             .insert(id.clone(), Seen { storage, checked });

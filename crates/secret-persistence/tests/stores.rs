@@ -329,6 +329,11 @@ mod accounts {
 
     use super::*;
 
+    /// Keys of the accounts 609629065308 and 171436882533.
+    const ONE: &str = "AKIAY34FZKBOKMUTVV7A";
+    const ALSO_ONE: &str = "AKIAY34FZKBOP7777777";
+    const TWO: &str = "AKIASP2TPHJSQH3FJXYZ";
+
     #[derive(Debug)]
     struct Asked(UnboundedSender<String>);
 
@@ -371,26 +376,35 @@ mod accounts {
             settings["awsAccessKey"] = json!(key);
             settings
         };
-        let (one, two) = (with_key("AKIAONE"), with_key("AKIATWO"));
-        table.put("first", of_tenant(one.clone()));
-        table.put("same account", of_tenant(one.clone()));
-        table.put("another account", of_tenant(two));
-        let elsewhere = Storage::of_tenant(one.clone(), scope(OTHER), Tenant::new());
+        let (one, two) = (with_key(ONE), with_key(TWO));
+        let operator = |settings: &Value| Storage::of_operator(settings.clone());
+        table.put("operator", operator(&one));
+        table.put("same account", operator(&with_key(ALSO_ONE)));
+        table.put("another account", operator(&two));
+        table.put("tenant", of_tenant(one.clone()));
+        table.put("same tenant", of_tenant(two.clone()));
+        let mut region = two;
+        region["awsRegion"] = json!("eu-west-3");
+        table.put("same tenant, elsewhere", of_tenant(region));
+        let elsewhere = Storage::of_tenant(one, scope(OTHER), Tenant::new());
         table.put("another tenant", elsewhere);
-        table.put("operator", Storage::of_operator(one));
         let mut buckets = HashMap::new();
         for name in [
-            "first",
+            "operator",
             "same account",
             "another account",
+            "tenant",
+            "same tenant",
+            "same tenant, elsewhere",
             "another tenant",
-            "operator",
         ] {
             let store = stores.store(Some(&id(name))).await.unwrap();
             buckets.insert(name, bucket(&store, &mut asked).await);
         }
-        assert_eq!(buckets["first"], buckets["same account"]);
-        // What a tenant says about its account does not reach another tenant's quota, nor the operator's.
+        assert_eq!(buckets["operator"], buckets["same account"]);
+        // What a tenant says about its account reaches nobody else's quota, and makes no other bucket.
+        assert_eq!(buckets["tenant"], buckets["same tenant"]);
+        assert_eq!(buckets["tenant"], buckets["same tenant, elsewhere"]);
         let own: std::collections::HashSet<_> = buckets.values().collect();
         assert_eq!(own.len(), 4, "{buckets:?}");
         assert!(!format!("{buckets:?}").contains("AKIA"), "{buckets:?}");
@@ -405,9 +419,9 @@ mod accounts {
             ];
             Settings::from_url("aws://eu-west-1", &Environment::from_iter(variables)).unwrap()
         };
-        for (mirror, is_shared) in [("AKIATWO", false), ("AKIAONE", true)] {
+        for (mirror, is_shared) in [(TWO, false), (ALSO_ONE, true)] {
             let (sender, mut asked) = unbounded_channel();
-            let settings = of("AKIAONE").with_mirror(of(mirror));
+            let settings = of(ONE).with_mirror(of(mirror));
             let store = connect(settings.with_shared_rates(Arc::new(Asked(sender))))
                 .await
                 .unwrap();

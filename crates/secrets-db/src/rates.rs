@@ -1,14 +1,16 @@
 //! Quotas that several processes share, in a table of Postgres.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use secret_persistence_core::rates::{Draw, SharedRates, Slice};
 use secret_persistence_core::{Error, ErrorKind, Result};
-use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Row as _};
-use tokio::time::timeout;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use crate::error::{POSTGRES, from_sqlx};
 use crate::postgres_options::PostgresOptions;
@@ -18,6 +20,12 @@ const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b003;
 
 /// How long a draw may take, with the connection that it may need. Then its caller goes on without.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many draws are under way at once.
+const CONNECTIONS: usize = 2;
+
+/// A connection that was idle for longer is not used again: something on the way may have forgotten it.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// One row for each bucket. Times are nanoseconds since 1970 by the database's clock.
 ///
@@ -88,7 +96,7 @@ fn begin_statement() -> String {
 /// It connects when it is first used, and creates the table `secret_rates` if it is missing; its role
 /// may read, insert and update in that table, and create it once. A bucket is one row. A draw is one statement,
 /// some ten a second for each process that is at its quota. One that takes longer than a second fails.
-/// Clones share their connections.
+/// Clones share their connections, of which there are two at most.
 ///
 /// ```
 /// use secret_persistence_core::SecretValue;
@@ -104,75 +112,144 @@ fn begin_statement() -> String {
 /// ```
 #[derive(Clone)]
 pub struct PostgresRates {
-    pool: PgPool,
+    connections: Arc<Connections>,
     place: String,
+}
+
+/// Connections that are used again only after an answer. One that was given up may never answer, so it is
+/// closed without a word to the server, and another one can be opened at once: a pool asks first whether
+/// it still answers, and waits for that.
+struct Connections {
+    options: PgConnectOptions,
+    permits: Semaphore,
+    idle: Mutex<Vec<(PgConnection, Instant)>>,
+}
+
+impl Connections {
+    /// One that was used lately, if there is one.
+    fn used(&self) -> Option<PgConnection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < IDLE);
+        idle.pop().map(|(connection, _)| connection)
+    }
+
+    fn put_back(&self, connection: PgConnection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push((connection, Instant::now()));
+    }
 }
 
 impl PostgresRates {
     /// Prepares to share quotas in a database. Sends nothing yet.
-    ///
-    /// # Panics
-    /// Outside a Tokio runtime.
     #[must_use]
     pub fn new(options: &PostgresOptions) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(PATIENCE)
-            .connect_lazy_with(options.to_driver("secret-rates"));
+        let connections = Connections {
+            options: options.to_driver("secret-rates"),
+            permits: Semaphore::new(CONNECTIONS),
+            idle: Mutex::default(),
+        };
         Self {
-            pool,
+            connections: Arc::new(connections),
             place: options.to_string(),
         }
     }
 
-    async fn draw_once(&self, draw: &Draw) -> Result<Option<Slice>, sqlx::Error> {
-        let row = sqlx::query(AssertSqlSafe(draw_statement()))
-            .bind(&draw.bucket)
-            .bind(i64::from(draw.units))
-            .bind(nanoseconds(draw.window()))
-            .bind(nanoseconds(draw.spacing()))
-            .bind(i64::from(draw.room()))
-            .bind(nanoseconds(draw.ahead))
-            .fetch_optional(&self.pool)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let (now, first) = (row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
-        let time = |time: i64| Duration::from_nanos(time.unsigned_abs());
-        let spacing = match row.try_get(2)? {
-            true => Duration::ZERO,
-            false => draw.spacing(),
-        };
-        Ok(Some(Slice::new(time(now), time(first), spacing)))
+    async fn draw_or_begin(&self, draw: &Draw) -> Result<Slice, sqlx::Error> {
+        // Never closed, so there is a permit in the end.
+        let _permit = self.connections.permits.acquire().await;
+        while let Some(mut connection) = self.connections.used() {
+            match draw_or_begin(&mut connection, draw).await {
+                // The server has ended it since. What it may have drawn nevertheless is lost.
+                Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => {}
+                Err(error) if is_ended(&error) => {}
+                answer => return self.answered(connection, answer),
+            }
+        }
+        let mut connection = PgConnection::connect_with(&self.connections.options).await?;
+        let answer = draw_or_begin(&mut connection, draw).await;
+        self.answered(connection, answer)
     }
 
-    async fn begin(&self, draw: &Draw) -> Result<(), sqlx::Error> {
-        let begun = sqlx::query(AssertSqlSafe(begin_statement()))
-            .bind(&draw.bucket)
-            .bind(nanoseconds(draw.window()))
-            .execute(&self.pool)
-            .await;
-        match begun {
-            Err(error) if is_missing_table(&error) => {}
-            other => return other.map(drop),
+    fn answered<T>(
+        &self,
+        connection: PgConnection,
+        answer: Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        if answer.is_ok() {
+            self.connections.put_back(connection);
         }
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query("SELECT pg_advisory_xact_lock($1)")
-            .bind(ADVISORY_LOCK)
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(TABLE).execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        sqlx::query(AssertSqlSafe(begin_statement()))
-            .bind(&draw.bucket)
-            .bind(nanoseconds(draw.window()))
-            .execute(&self.pool)
-            .await
-            .map(drop)
+        answer
     }
 
     fn failed(&self, error: &sqlx::Error) -> Error {
         from_sqlx("postgres", POSTGRES, error).with_store(self.place.as_str())
     }
+}
+
+async fn draw_or_begin(connection: &mut PgConnection, draw: &Draw) -> Result<Slice, sqlx::Error> {
+    let drawn = match draw_once(connection, draw).await {
+        Err(error) if is_missing_table(&error) => None,
+        other => other?,
+    };
+    if let Some(slice) = drawn {
+        return Ok(slice);
+    }
+    begin(connection, draw).await?;
+    let drawn = draw_once(connection, draw).await?;
+    drawn.ok_or(sqlx::Error::RowNotFound)
+}
+
+async fn draw_once(
+    connection: &mut PgConnection,
+    draw: &Draw,
+) -> Result<Option<Slice>, sqlx::Error> {
+    let row = sqlx::query(AssertSqlSafe(draw_statement()))
+        .bind(&draw.bucket)
+        .bind(i64::from(draw.units))
+        .bind(nanoseconds(draw.window()))
+        .bind(nanoseconds(draw.spacing()))
+        .bind(i64::from(draw.room()))
+        .bind(nanoseconds(draw.ahead))
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (now, first) = (row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
+    let time = |time: i64| Duration::from_nanos(time.unsigned_abs());
+    let spacing = match row.try_get(2)? {
+        true => Duration::ZERO,
+        false => draw.spacing(),
+    };
+    Ok(Some(Slice::new(time(now), time(first), spacing)))
+}
+
+async fn begin(connection: &mut PgConnection, draw: &Draw) -> Result<(), sqlx::Error> {
+    match begin_bucket(connection, draw).await {
+        Err(error) if is_missing_table(&error) => {}
+        other => return other,
+    }
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(ADVISORY_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query(TABLE).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    begin_bucket(connection, draw).await
+}
+
+async fn begin_bucket(connection: &mut PgConnection, draw: &Draw) -> Result<(), sqlx::Error> {
+    sqlx::query(AssertSqlSafe(begin_statement()))
+        .bind(&draw.bucket)
+        .bind(nanoseconds(draw.window()))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// `admin_shutdown` and its siblings: the session is over.
+fn is_ended(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("57P"))
 }
 
 /// `undefined_table`.
@@ -188,28 +265,13 @@ fn nanoseconds(duration: Duration) -> i64 {
 #[async_trait]
 impl SharedRates for PostgresRates {
     async fn draw(&self, draw: &Draw) -> Result<Slice> {
-        let answer = timeout(PATIENCE, self.draw_or_begin(draw)).await;
-        answer.unwrap_or_else(|_| {
-            let message = format!("no answer within {PATIENCE:?}");
-            Err(Error::new(ErrorKind::Unavailable, message).with_store(self.place.as_str()))
-        })
-    }
-}
-
-impl PostgresRates {
-    async fn draw_or_begin(&self, draw: &Draw) -> Result<Slice> {
-        let drawn = match self.draw_once(draw).await {
-            Err(error) if is_missing_table(&error) => Ok(None),
-            other => other,
-        };
-        if let Some(slice) = drawn.map_err(|error| self.failed(&error))? {
-            return Ok(slice);
+        match timeout(PATIENCE, self.draw_or_begin(draw)).await {
+            Ok(answer) => answer.map_err(|error| self.failed(&error)),
+            Err(_) => {
+                let message = format!("no answer within {PATIENCE:?}");
+                Err(Error::new(ErrorKind::Unavailable, message).with_store(self.place.as_str()))
+            }
         }
-        let again = async {
-            self.begin(draw).await?;
-            self.draw_once(draw).await?.ok_or(sqlx::Error::RowNotFound)
-        };
-        again.await.map_err(|error| self.failed(&error))
     }
 }
 

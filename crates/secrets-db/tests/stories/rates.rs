@@ -1,6 +1,7 @@
 //! Quotas that several processes share, in a real Postgres.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -38,7 +39,9 @@ fn as_role(url: &str, user: &str, password: &str) -> PostgresRates {
 /// A way to the server that can be blocked: nothing gets through, and no connection ends.
 struct Way {
     url: String,
-    is_open: watch::Sender<bool>,
+    /// The first connection that is not blocked.
+    from: watch::Sender<usize>,
+    made: Arc<AtomicUsize>,
 }
 
 impl Way {
@@ -47,22 +50,36 @@ impl Way {
         let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (is_open, gate) = watch::channel(true);
+        let (from, gate) = watch::channel(0);
+        let made = Arc::<AtomicUsize>::default();
+        let makes = Arc::clone(&made);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let number = makes.fetch_add(1, Ordering::SeqCst);
                 let server = TcpStream::connect(&server).await.unwrap();
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(pump(from_client, to_server, gate.clone()));
-                tokio::spawn(pump(from_server, to_client, gate.clone()));
+                tokio::spawn(pump(from_client, to_server, gate.clone(), number));
+                tokio::spawn(pump(from_server, to_client, gate.clone(), number));
             }
         });
         let url = format!("postgres://127.0.0.1:{port}{}", url.path());
-        Self { url, is_open }
+        Self { url, from, made }
     }
 
     fn open(&self, is_open: bool) {
-        self.is_open.send(is_open).unwrap();
+        self.from
+            .send(if is_open { 0 } else { usize::MAX })
+            .unwrap();
+    }
+
+    fn made(&self) -> usize {
+        self.made.load(Ordering::SeqCst)
+    }
+
+    /// Blocks the connections that there are, as a failover does to another host. New ones are good.
+    fn block_present(&self) {
+        self.from.send(self.made()).unwrap();
     }
 }
 
@@ -84,11 +101,12 @@ impl SharedRates for Waiting {
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut gate: watch::Receiver<bool>,
+    mut gate: watch::Receiver<usize>,
+    number: usize,
 ) {
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let is_gone = gate.wait_for(|is_open| *is_open).await.is_err();
+        let is_gone = gate.wait_for(|from| number >= *from).await.is_err();
         if is_gone || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
@@ -194,6 +212,52 @@ async fn a_database_that_hangs_is_given_up_and_used_again() {
     assert!(began.elapsed() >= SECOND, "{:?}", began.elapsed());
     way.open(true);
     while rates.draw(&draw).await.is_err() {}
+}
+
+#[tokio::test]
+async fn connections_that_no_longer_answer_are_replaced() {
+    let Some(server) = server("connections_that_no_longer_answer_are_replaced") else {
+        return;
+    };
+    let home = server.home().await;
+    let (url, variables) = home.address();
+    let way = Way::to(&url).await;
+    let rates = as_role(&way.url, &variables[0].1, &variables[1].1);
+    let draw = Draw::new("bucket", 100.0, 1);
+    let both = || async { futures::join!(rates.draw(&draw), rates.draw(&draw)) };
+    while !matches!(both().await, (Ok(_), Ok(_))) {}
+    let made = way.made();
+    if rates.draw(&draw).await.is_ok() {
+        assert_eq!(way.made(), made, "they are used again");
+    }
+    way.block_present();
+    let (one, two) = both().await;
+    assert!(one.is_err() && two.is_err(), "{one:?}, {two:?}");
+    // Those are given up, not waited for.
+    let drawn = async { while rates.draw(&draw).await.is_err() {} };
+    tokio::time::timeout(SECOND * 30, drawn).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_has_ended_costs_no_draw() {
+    let Some(server) = server("a_session_that_the_server_has_ended_costs_no_draw") else {
+        return;
+    };
+    let home = server.home().await;
+    let rates = process(&home);
+    let draw = Draw::new("bucket", 100.0, 1);
+    while rates.draw(&draw).await.is_err() {}
+    home.raw
+        .run(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+             WHERE application_name = 'secret-rates' AND datname = current_database()",
+        )
+        .await
+        .unwrap();
+    if let Err(error) = rates.draw(&draw).await {
+        // A slow machine.
+        assert!(error.message().starts_with("no answer"), "{error}");
+    }
 }
 
 /// The answers of one process's draws are held up now and then, for less than what it takes to be away.

@@ -69,10 +69,10 @@ fn account_of_key(id: &str) -> Option<u64> {
             b'2'..=b'7' => digit - b'2' + 26,
             _ => return None,
         };
-        Some(number << 5 | u128::from(digit))
+        Some((number << 5) | u128::from(digit))
     })?;
     let names_account = number >> (BITS - 1) == 1;
-    let account = u64::try_from(number >> (BITS - 41) & 0xff_ffff_ffff).ok()?;
+    let account = u64::try_from((number >> (BITS - 41)) & 0xff_ffff_ffff).ok()?;
     (names_account && account < 1_000_000_000_000).then_some(account)
 }
 

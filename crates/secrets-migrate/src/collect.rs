@@ -1,9 +1,12 @@
 //! Deletes secrets that nothing needs any more, and only those.
 
 mod delete;
+mod joining;
 mod journal;
 #[cfg(all(test, feature = "postgres"))]
 mod lapses;
+#[cfg(all(test, feature = "postgres"))]
+mod processes;
 mod report;
 mod search;
 mod shared;
@@ -21,6 +24,7 @@ pub use self::journal::CollectJournal;
 pub use self::report::{CollectReport, CollectStop, Fate, Reason, Superfluous};
 use crate::engine::AllReferences;
 use crate::job::limited;
+use crate::shared::Held;
 use crate::{
     Cancellation, Claim, ConfigSource, Failure, MigrateError, MigrateOptions, MigrateResult,
 };
@@ -53,8 +57,11 @@ const LEAST_GRACE: Duration = Duration::from_secs(3600);
 /// Several processes share one run if the journal is in Postgres and [opened for
 /// that](CollectJournal::open_shared). One of them lists, then reads every configuration and compares with
 /// the share, under a lease; if it makes no progress, another one begins with the listing again. Only
-/// then are there pages of what is due, which all of them delete. A process asks the journal whether a page
-/// still is its own right before it deletes.
+/// then are there pages of what is due, which all of them delete. Before each request that deletes, a process
+/// asks the journal whether the page still is its own, unless that said so less than a third of the lease
+/// ago. What configurations named an hour ago or longer does not count: all of them begin with the listing
+/// again. So does a process that comes when there are pages, unless it sees that another one is at work on
+/// them: whoever starts the command again after a configuration was restored, has it read.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -250,7 +257,7 @@ impl Collect {
             memory,
             number: 0,
             began: (self.clock)(),
-            claim: None,
+            held: None,
             report: CollectReport {
                 dry_run,
                 ..CollectReport::default()
@@ -296,8 +303,8 @@ struct Run<'c> {
     number: u64,
     /// When the listing began.
     began: Timestamp,
-    /// The page of a shared journal under which it lists and reads for all processes.
-    claim: Option<Claim>,
+    /// The page of a shared journal under which it lists and reads for all processes, or deletes.
+    held: Option<Arc<Held<'c, CollectJournal>>>,
     report: CollectReport,
 }
 
@@ -305,11 +312,18 @@ struct Run<'c> {
 type Each<'e> = &'e mut (dyn FnMut(&Superfluous) + Send);
 
 impl Run<'_> {
-    /// Notes that the work for all processes makes progress, and checks that it still is this one's.
+    fn claim(&self) -> Option<Claim> {
+        self.held.as_ref().map(|held| held.claim())
+    }
+
+    /// Notes that the work makes progress, and checks that it still is this process's.
     async fn still_held(&self) -> MigrateResult<()> {
-        match self.claim {
+        match &self.held {
             None => Ok(()),
-            Some(claim) => self.collect.journal.passes().renew(claim).await,
+            Some(held) => {
+                held.progressed();
+                held.check().await
+            }
         }
     }
 
@@ -317,7 +331,7 @@ impl Run<'_> {
     async fn settle(&self, sources: &[String]) -> MigrateResult<()> {
         let now = (self.collect.clock)();
         let journal = &self.collect.journal;
-        let settle = journal.settle(self.claim, &self.memory, self.number, sources, now);
+        let settle = journal.settle(self.claim(), &self.memory, self.number, sources, now);
         settle.await
     }
 

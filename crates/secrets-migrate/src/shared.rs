@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-pub(crate) use self::held::{Held, Moment, check};
+pub(crate) use self::held::{Claims, Held, Moment, check};
 pub(crate) use self::task::Task;
 use crate::session::{Meter, Running, Session, Unit, Work};
 use crate::{
@@ -111,7 +111,7 @@ impl<'m> Session<'m> {
             if running.result.is_err() || self.tracker.is_stopped() {
                 return Ok(());
             }
-            let asked = Moment::now(pass.sharing);
+            let asked = Moment::now(pass.sharing.session());
             let next = pass.sharing.claim(&pass.member);
             match running.meanwhile(next).await? {
                 Next::Ended => return Ok(()),

@@ -1,4 +1,7 @@
 //! What goes, and what is told of it.
+use std::num::NonZeroUsize;
+
+use futures::{StreamExt as _, stream};
 use secret_persistence_core::{
     DeleteOptions, ManagedCoordinate, SecretPersistenceExt as _, Timestamp,
 };
@@ -6,6 +9,7 @@ use secret_persistence_core::{
 use super::journal::Seen;
 use super::report::{CollectStop, Fate, Reason, Superfluous};
 use super::{Each, Run};
+use crate::shared::check;
 use crate::{Failure, MigrateResult};
 
 impl Run<'_> {
@@ -43,13 +47,14 @@ impl Run<'_> {
             let is_last = page.len() < limit;
             after = page.last().map(|seen| seen.listed.coordinate.clone());
             let mut told = told(page, until);
-            let gone = match deletes {
+            let (gone, ended) = match deletes {
                 true => self.delete(&mut told).await,
-                false => Vec::new(),
+                false => (Vec::new(), Ok(())),
             };
             self.tell(&told, each);
             // Last: what is deleted is told even if the journal fails now.
             collect.journal.forget(&self.memory, &gone).await?;
+            ended?;
             if self.has_failed() {
                 return Ok(());
             }
@@ -59,32 +64,70 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes what is due, and returns what is deleted.
-    pub(super) async fn delete(&mut self, told: &mut [Told]) -> Vec<ManagedCoordinate> {
+    /// Deletes what is due, and returns what is deleted, and why the rest still is due.
+    ///
+    /// No request begins when the page may be another process's, and each one that returns is progress.
+    pub(super) async fn delete(
+        &mut self,
+        told: &mut [Told],
+    ) -> (Vec<ManagedCoordinate>, MigrateResult<()>) {
         let due: Vec<ManagedCoordinate> = told
             .iter()
             .filter(|told| told.1.fate == Fate::Due)
             .map(|told| told.0.clone())
             .collect();
-        let options = DeleteOptions::default().with_recovery(self.collect.options.recovery);
-        let results = self.store.delete_many(&due, &options).await;
-        let mut gone = Vec::new();
-        let going = told.iter_mut().filter(|told| told.1.fate == Fate::Due);
-        for (told, result) in going.zip(results) {
-            match result {
-                Ok(()) => {
-                    told.1.fate = Fate::Deleted;
-                    gone.push(told.0.clone());
+        let options = &DeleteOptions::default().with_recovery(self.collect.options.recovery);
+        let capabilities = self.store.capabilities();
+        let most = self.collect.options.concurrency;
+        let most = most.map_or(capabilities.concurrency, NonZeroUsize::get);
+        let (store, held) = (&self.store, self.held.as_deref());
+        let deletes: Vec<_> = due
+            .chunks(capabilities.delete_batch.max(1))
+            .enumerate()
+            .map(|(at, names)| async move {
+                if let Err(error) = check(held).await {
+                    return (at, names.len(), Err(error));
                 }
+                let results = store.delete_many(names, options).await;
+                if let Some(held) = held {
+                    held.progressed();
+                }
+                (at, names.len(), Ok(results))
+            })
+            .collect();
+        let mut answers: Vec<_> = stream::iter(deletes)
+            .buffer_unordered(most.max(1))
+            .collect()
+            .await;
+        answers.sort_unstable_by_key(|(at, ..)| *at);
+        let (mut gone, mut ended) = (Vec::new(), Ok(()));
+        let mut going = told.iter_mut().filter(|told| told.1.fate == Fate::Due);
+        for (_, count, answer) in answers {
+            let these = going.by_ref().take(count);
+            match answer {
                 Err(error) => {
-                    told.1.fate = Fate::Failed;
-                    self.report.failed += 1;
-                    self.note(Failure::of(&error));
+                    these.for_each(drop);
+                    ended = ended.and(Err(error));
+                }
+                Ok(results) => {
+                    for (told, result) in these.zip(results) {
+                        match result {
+                            Ok(()) => {
+                                told.1.fate = Fate::Deleted;
+                                gone.push(told.0.clone());
+                            }
+                            Err(error) => {
+                                told.1.fate = Fate::Failed;
+                                self.report.failed += 1;
+                                self.note(Failure::of(&error));
+                            }
+                        }
+                    }
                 }
             }
         }
         self.report.deleted += gone.len() as u64;
-        gone
+        (gone, ended)
     }
 
     /// Counts secrets, and tells each of them.

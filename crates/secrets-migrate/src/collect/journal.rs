@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use futures::future::BoxFuture;
 use secret_persistence_core::{ManagedCoordinate, Timestamp};
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ use crate::address::{self, Variables};
 use crate::database::{self, Database, Purpose, Texts};
 use crate::journal::of_journal;
 use crate::journal::passes::{Claimed, PAGE, PASS, Pages, Passes, held};
+use crate::shared::Claims;
 use crate::{Claim, MigrateError, MigrateErrorKind, MigrateResult};
 
 /// The layout of tables from other versions is unknown.
@@ -119,6 +121,11 @@ impl CollectJournal {
 
     pub(super) fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    /// The number of its session, as [`Sharing::session`](crate::Sharing::session).
+    pub(super) fn session(&self) -> u64 {
+        self.database.sessions()
     }
 
     /// What processes that share it claim.
@@ -420,7 +427,11 @@ impl CollectJournal {
         }
     }
 
-    async fn few(&self, sql: &str, parameters: Vec<String>) -> MigrateResult<Vec<Texts>> {
+    pub(super) async fn few(
+        &self,
+        sql: &str,
+        parameters: Vec<String>,
+    ) -> MigrateResult<Vec<Texts>> {
         let rows = self.database.few(sql.to_owned(), parameters).await;
         rows.map_err(of_journal)
     }
@@ -487,6 +498,16 @@ fn seen(row: Texts) -> Option<Seen> {
         },
         since: time(since?)?,
     })
+}
+
+impl Claims for CollectJournal {
+    fn current_session(&self) -> u64 {
+        self.session()
+    }
+
+    fn renew_claim(&self, claim: Claim) -> BoxFuture<'_, MigrateResult<()>> {
+        Box::pin(async move { self.passes().renew(claim).await })
+    }
 }
 
 impl fmt::Display for CollectJournal {

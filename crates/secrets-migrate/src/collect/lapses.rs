@@ -49,40 +49,88 @@ async fn rows(connection: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(sql).fetch_all(connection).await.unwrap()
 }
 
+/// A database of its own, for a journal.
+pub(super) struct Place {
+    administrator: PgConnection,
+    database: String,
+    server: url::Url,
+    place: url::Url,
+}
+
+impl Place {
+    pub(super) async fn new() -> Option<Self> {
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "TEST_POSTGRES_URL is not set; run scripts/test"
+            );
+            eprintln!("SKIPPED: TEST_POSTGRES_URL is not set");
+            return None;
+        };
+        let server: url::Url = url.parse().unwrap();
+        let database = format!("collect_{}", uuid::Uuid::new_v4().simple());
+        let mut administrator = PgConnection::connect(&url).await.unwrap();
+        let sql = format!("CREATE DATABASE {database}");
+        sqlx::query(AssertSqlSafe(sql))
+            .execute(&mut administrator)
+            .await
+            .unwrap();
+        let mut place = server.clone();
+        place.set_path(&database);
+        Some(Self {
+            administrator,
+            database,
+            server,
+            place,
+        })
+    }
+
+    pub(super) async fn connect(&self) -> PgConnection {
+        PgConnection::connect(self.place.as_str()).await.unwrap()
+    }
+
+    pub(super) async fn open(&self) -> CollectJournal {
+        let (url, variables) = (self.url(), |name: &str| self.variable(name));
+        let journal = CollectJournal::open_shared(&url, &variables).await;
+        journal.unwrap()
+    }
+
+    async fn open_alone(&self) -> CollectJournal {
+        let (url, variables) = (self.url(), |name: &str| self.variable(name));
+        CollectJournal::open(&url, &variables).await.unwrap()
+    }
+
+    fn url(&self) -> String {
+        let mut url = self.place.clone();
+        url.set_username("").unwrap();
+        url.set_password(None).unwrap();
+        url.into()
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "DATABASE_USER" => Some(self.server.username().to_owned()),
+            "DATABASE_PASSWORD" => self.server.password().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    pub(super) async fn drop(mut self) {
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.database);
+        sqlx::query(AssertSqlSafe(sql))
+            .execute(&mut self.administrator)
+            .await
+            .unwrap();
+    }
+}
+
 #[tokio::test]
 async fn whoever_lapsed_changes_nothing() {
-    let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "TEST_POSTGRES_URL is not set; run scripts/test"
-        );
-        eprintln!("SKIPPED: TEST_POSTGRES_URL is not set");
+    let Some(place) = Place::new().await else {
         return;
     };
-    let server: url::Url = url.parse().unwrap();
-    let database = format!("collect_{}", uuid::Uuid::new_v4().simple());
-    let mut administrator = PgConnection::connect(&url).await.unwrap();
-    let sql = format!("CREATE DATABASE {database}");
-    sqlx::query(AssertSqlSafe(sql))
-        .execute(&mut administrator)
-        .await
-        .unwrap();
-    let mut place = server.clone();
-    place.set_path(&database);
-    let mut connection = PgConnection::connect(place.as_str()).await.unwrap();
-    place.set_username("").unwrap();
-    place.set_password(None).unwrap();
-    let variables = |name: &str| match name {
-        "DATABASE_USER" => Some(server.username().to_owned()),
-        "DATABASE_PASSWORD" => server.password().map(str::to_owned),
-        _ => None,
-    };
-    let open = async || {
-        CollectJournal::open_shared(place.as_str(), &variables)
-            .await
-            .unwrap()
-    };
-    let (slow, quick) = (open().await, open().await);
+    let mut connection = place.connect().await;
+    let (slow, quick) = (place.open().await, place.open().await);
     let work = SharedWork::new("collect", "settings");
     let member = quick.passes().join(&work, "quick", LONG).await.unwrap();
     let other = slow.passes().join(&work, "slow", SHORT).await.unwrap();
@@ -148,18 +196,13 @@ async fn whoever_lapsed_changes_nothing() {
     let left = claim(&quick, &member).await.claim;
     slow.close().await;
     quick.close().await;
-    let alone = CollectJournal::open(place.as_str(), &variables).await;
-    let alone = alone.unwrap();
+    let alone = place.open_alone().await;
     alone.begin(None, STORE, &[]).await.unwrap();
     alone.close().await;
-    let back = open().await;
+    let back = place.open().await;
     lapses(back.passes().renew(left).await);
     let turn = back.passes().claim(&member).await.unwrap();
     assert!(matches!(turn, Turn::Superseded), "{turn:?}");
     back.close().await;
-    let sql = format!("DROP DATABASE {database} WITH (FORCE)");
-    sqlx::query(AssertSqlSafe(sql))
-        .execute(&mut administrator)
-        .await
-        .unwrap();
+    place.drop().await;
 }

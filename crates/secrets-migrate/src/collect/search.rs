@@ -31,12 +31,20 @@ impl Run<'_> {
         } else {
             workspaces
         } {
-            let options = ListOptions::default()
+            let mut options = ListOptions::default()
                 .with_prefix(prefix)
                 .with_details(true);
-            let store = Arc::clone(&self.store);
+            if let Some(entries) = self.entries_at_once() {
+                options = options.with_page_size(entries);
+            }
+            let (store, held) = (Arc::clone(&self.store), self.held.clone());
             let mut pages = store
                 .list(&options)
+                .inspect_ok(|_| {
+                    if let Some(held) = &held {
+                        held.progressed();
+                    }
+                })
                 .try_chunks(self.collect.options.page.get())
                 .boxed();
             while let Some(page) = pages.try_next().await.map_err(|failed| failed.1)? {
@@ -49,11 +57,31 @@ impl Run<'_> {
                     .filter_map(|entry| self.listed(entry))
                     .collect();
                 let journal = &self.collect.journal;
-                let list = journal.list(self.claim, &self.memory, self.number, &listed);
+                let list = journal.list(self.claim(), &self.memory, self.number, &listed);
                 list.await?;
             }
         }
         Ok(())
+    }
+
+    /// How many entries a listing is asked for under a claim, where each of them is a request: their answers
+    /// come together, and must come while the claim lasts.
+    fn entries_at_once(&self) -> Option<usize> {
+        let claim = self.claim()?;
+        let capabilities = self.store.capabilities();
+        if capabilities.cost.list_detail == 0 {
+            return None;
+        }
+        let rounds = capabilities.concurrency.saturating_mul(4);
+        let rate = self.collect.options.requests_per_second;
+        let in_time = rate.map_or(u128::MAX, |rate| {
+            u128::from(rate.get()) * claim.lease.as_millis() / 4000
+        });
+        Some(
+            rounds
+                .min(usize::try_from(in_time).unwrap_or(usize::MAX))
+                .max(1),
+        )
     }
 
     /// What the configurations are searched for. `None` for what is not to be collected, whatever they
@@ -105,7 +133,7 @@ impl Run<'_> {
                 let names = self.named(&**source, page.rows).await?;
                 self.report.names += names.len() as u64;
                 let journal = &self.collect.journal;
-                journal.mention(self.claim, &self.memory, &names).await?;
+                journal.mention(self.claim(), &self.memory, &names).await?;
                 after = page.next;
                 if after.is_none() {
                     break;

@@ -3,6 +3,7 @@
 //! The safe order is one of the journal: the pages of what is due come into being in the statement that
 //! ends the first page, and whoever has that has listed, then read every configuration, both under this
 //! claim. Whoever takes it over lists again.
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,17 +11,22 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::delete::told;
+use super::joining::STALE;
 use super::journal::FAILED;
 use super::report::{CollectReport, CollectStop, Fate};
 use super::{Each, Run};
 use crate::journal::passes::{Claimed, Turn};
+use crate::shared::{Held, Moment};
 use crate::{Claim, MigrateErrorKind, MigrateResult, SharedWork};
 
 /// How long to wait before asking for a page again.
-const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 
 /// The smallest and the largest number of secrets in a page.
 const PAGE: (usize, usize) = (16, 256);
+
+/// After how many pages in a row that others have taken over it gives up: more than pauses explain.
+const LAPSES: u32 = 10;
 
 impl Run<'_> {
     /// Does the first page, or waits until another process has, and deletes page by page until the last has
@@ -31,16 +37,24 @@ impl Run<'_> {
         let worker = Uuid::new_v4().simple().to_string();
         let work = SharedWork::new("collect", self.settings(sources));
         let lease = collect.options.lease;
-        let mut member = passes.join(&work, &worker, lease).await?;
+        let Some(mut member) = self.join(&work, &worker).await? else {
+            return Ok(());
+        };
+        let mut lapses = 0;
         loop {
             if self.is_cancelled() {
                 return Ok(());
             }
+            let asked = Moment::now(collect.journal.session());
             match passes.claim(&member).await? {
                 Turn::Ended(found) => {
                     let failed = found.iter().any(|found| found == FAILED);
                     self.report.others_failed = failed && self.report.failed == 0;
                     return Ok(());
+                }
+                // Whoever joins in the place of this process has the same settings, and lists first.
+                Turn::Halted(halt) if halt == STALE => {
+                    member = passes.join(&work, &worker, lease).await?;
                 }
                 Turn::Halted(halt) => {
                     let halt = CollectStop::parse(&halt);
@@ -51,17 +65,36 @@ impl Run<'_> {
                 }
                 Turn::Superseded => member = passes.rejoin(&work, &worker, lease).await?,
                 Turn::Wait => sleep(POLL).await,
-                Turn::Page(page) if page.claim.page == 0 => {
-                    let done = self.first_page(page.claim, sources, each).await;
-                    self.claim = None;
-                    // Another process has taken it over: what this one found may not be so.
-                    if !is_held(done)? && self.report.stopped != Some(CollectStop::Cancelled) {
-                        self.report.stopped = None;
-                    }
-                }
                 Turn::Page(page) => {
-                    is_held(self.delete_page(page, each).await)?;
-                    if self.has_failed() {
+                    let is_first = page.claim.page == 0;
+                    let held = Held::new(&*collect.journal, page.claim, asked);
+                    self.held = Some(Arc::clone(&held));
+                    let done = if is_first {
+                        held.during(self.first_page(page.claim, sources, each))
+                            .await
+                    } else {
+                        held.during(self.delete_page(page, each)).await
+                    };
+                    self.held = None;
+                    lapses = match done {
+                        Ok(()) => 0,
+                        Err(error) if error.kind() != MigrateErrorKind::Lapsed => {
+                            return Err(error);
+                        }
+                        Err(error) if lapses + 1 == LAPSES => {
+                            return Err(error.with_hint(
+                                "the store answers less often than the lease is long: give all processes a \
+                                 longer lease",
+                            ));
+                        }
+                        Err(_) => lapses + 1,
+                    };
+                    if is_first {
+                        // Another process has taken it over: what this one found may not be so.
+                        if lapses > 0 && self.report.stopped != Some(CollectStop::Cancelled) {
+                            self.report.stopped = None;
+                        }
+                    } else if self.has_failed() {
                         self.tell_others(member.pass).await?;
                     }
                 }
@@ -77,7 +110,6 @@ impl Run<'_> {
         each: Each<'_>,
     ) -> MigrateResult<()> {
         let journal = &self.collect.journal;
-        self.claim = Some(claim);
         // What an earlier attempt has found is found again; what was deleted before stays so.
         let before = std::mem::take(&mut self.report);
         self.report = CollectReport {
@@ -89,7 +121,7 @@ impl Run<'_> {
             orphaned: before.orphaned,
             ..CollectReport::default()
         };
-        self.number = journal.begin(self.claim, &self.memory, sources).await?;
+        self.number = journal.begin(Some(claim), &self.memory, sources).await?;
         self.began = (self.collect.clock)();
         self.list().await?;
         self.read().await?;
@@ -133,7 +165,7 @@ impl Run<'_> {
 
     /// Stops all processes, if it still is this one that says so, and gives the first page back.
     async fn leave(&self, claim: Claim) -> MigrateResult<()> {
-        self.still_held().await?;
+        self.collect.journal.passes().renew(claim).await?;
         self.tell_others(claim.pass).await?;
         self.collect.journal.passes().release(claim).await
     }
@@ -151,13 +183,20 @@ impl Run<'_> {
 
     async fn delete_page(&mut self, page: Claimed, each: Each<'_>) -> MigrateResult<()> {
         let journal = &self.collect.journal;
+        if journal.is_stale(page.claim).await? {
+            return journal
+                .passes()
+                .halt(page.claim.pass, STALE.to_owned())
+                .await;
+        }
         let (until, due) = journal.due_in(&self.memory, &page).await?;
         let mut told = told(due, until);
-        // Right before the deletes: whoever was paused until others have taken the page over learns it.
-        journal.passes().renew(page.claim).await?;
         let failed = self.report.failed;
-        let gone = self.delete(&mut told).await;
+        let (gone, ended) = self.delete(&mut told).await;
+        // Whoever deletes the others tells of them.
+        told.retain(|told| told.1.fate != Fate::Due);
         self.tell(&told, each);
+        ended?;
         let found = (self.report.failed > failed).then_some(FAILED);
         journal.finish(page.claim, &self.memory, &gone, found).await
     }
@@ -174,14 +213,5 @@ impl Run<'_> {
             "recovery": format!("{:?}", self.collect.options.recovery),
         })
         .to_string()
-    }
-}
-
-/// Whether the page was this process's to its end.
-fn is_held(done: MigrateResult<()>) -> MigrateResult<bool> {
-    match done {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == MigrateErrorKind::Lapsed => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -33,7 +33,7 @@ pub struct PassStatus {
     /// How far it is.
     pub phase: PassPhase,
     /// Why all processes stopped, if they did: a [`Halt`](crate::Halt), or a collector's
-    /// [`CollectStop`](crate::CollectStop).
+    /// [`CollectStop`](crate::CollectStop), or `stale` if the next pass is to read the configurations again.
     pub halt: Option<PassHalt>,
     /// What pages that have ended found, as reasons to stop.
     pub found: Vec<String>,

@@ -126,7 +126,11 @@ async fn copied(claims: &Arc<Claims>) -> (World, Migration) {
 }
 
 fn held(claims: &Claims, lease: Duration) -> Arc<Held<'_>> {
-    Held::new(claims, Claim::new(1, 1, 1, lease), Moment::now(claims))
+    Held::new(
+        claims,
+        Claim::new(1, 1, 1, lease),
+        Moment::now(claims.session()),
+    )
 }
 
 #[tokio::test]

@@ -62,6 +62,19 @@ const CLAIM: &str = "WITH free AS ( \
      FROM free WHERE pass = CAST($1 AS BIGINT) AND page = free.number \
      RETURNING CAST(page AS TEXT), CAST(epoch AS TEXT), CAST(scan AS TEXT), after, upto";
 
+/// What is left of a pass. In one statement: between two, another pass may begin, which removes these pages,
+/// and none would look as if all had ended.
+const LEFT: &str = "SELECT pass.halt, CAST(COUNT(page.page) AS TEXT), \
+        CAST(COUNT(page.page) FILTER (WHERE page.done = 0) AS TEXT), \
+        CAST(COALESCE(jsonb_agg(DISTINCT page.found) FILTER (WHERE page.found IS NOT NULL), '[]') AS TEXT) \
+     FROM @_pass AS pass LEFT JOIN @_page AS page ON page.pass = pass.pass \
+     WHERE pass.pass = CAST($1 AS BIGINT) GROUP BY pass.one, pass.halt";
+
+/// The pages go in the statement that ends their pass, so that no kill leaves a pass without any.
+const END: &str = "WITH ended AS ( \
+        UPDATE @_pass SET ended = 1, pass = pass + 1, command = '', stragglers = NULL RETURNING pass) \
+     DELETE FROM @_page USING ended WHERE @_page.pass < ended.pass";
+
 /// The first part of every write: renews the claim if it is still one.
 pub(crate) fn held(change: &str) -> String {
     whose(change, " AND done = 0")
@@ -200,20 +213,27 @@ impl<'j> Passes<'j> {
 
     /// [`Sharing::claim`](super::Sharing::claim).
     pub(crate) async fn claim(&self, member: &Member) -> MigrateResult<Turn> {
-        let number = member.pass.to_string();
-        self.change(ALIVE, vec![number.clone(), interval(member.lease)])
-            .await?;
-        match self.last().await? {
-            Some(pass) if pass.number == member.pass => {
-                if let Some(halt) = pass.halt {
-                    return Ok(Turn::Halted(halt));
-                }
-                if pass.is_ended {
-                    return self.found(number).await.map(Turn::Ended);
-                }
-            }
-            _ => return Ok(Turn::Superseded),
+        match self.look(member).await? {
+            Some(turn) => Ok(turn),
+            None => self.take(member).await,
         }
+    }
+
+    /// The first step of a claim: shows that the process is alive, and learns whether its pass still counts.
+    pub(super) async fn look(&self, member: &Member) -> MigrateResult<Option<Turn>> {
+        let alive = vec![member.pass.to_string(), interval(member.lease)];
+        self.change(ALIVE, alive).await?;
+        let last = self.last().await?;
+        let Some(pass) = last.filter(|last| last.number == member.pass) else {
+            return Ok(Some(Turn::Superseded));
+        };
+        Ok(pass.halt.map(Turn::Halted))
+    }
+
+    /// The second step: takes a page, or says why there is none. The pass may have been replaced since the
+    /// first step, and its pages with it.
+    pub(super) async fn take(&self, member: &Member) -> MigrateResult<Turn> {
+        let number = member.pass.to_string();
         let parameters = vec![
             number.clone(),
             member.worker.clone(),
@@ -224,16 +244,27 @@ impl<'j> Passes<'j> {
                 .map(Turn::Page)
                 .ok_or_else(|| self.damaged());
         }
-        // The first page ends in the statement that lays out the pages, so there is no moment without any.
-        let sql = "SELECT CAST(COUNT(*) AS TEXT) FROM @_page \
-                   WHERE pass = CAST($1 AS BIGINT) AND done = 0";
-        let open: u64 = self.number(self.few(sql, vec![number.clone()]).await?)?;
-        if open > 0 {
-            return Ok(Turn::Wait);
+        let Some(row) = self
+            .few(LEFT, vec![number.clone()])
+            .await?
+            .into_iter()
+            .next()
+        else {
+            return Ok(Turn::Superseded);
+        };
+        match left(row).ok_or_else(|| self.damaged())? {
+            Left {
+                halt: Some(halt), ..
+            } => Ok(Turn::Halted(halt)),
+            // The first page is there from the beginning, and lays out the others in the statement that ends it.
+            Left { pages: 0, .. } => Err(self.damaged()),
+            Left { open: 1.., .. } => Ok(Turn::Wait),
+            Left { found, .. } => {
+                let sql = "UPDATE @_pass SET ended = 1 WHERE pass = CAST($1 AS BIGINT)";
+                self.change(sql, vec![number]).await?;
+                Ok(Turn::Ended(found))
+            }
         }
-        let sql = "UPDATE @_pass SET ended = 1 WHERE pass = CAST($1 AS BIGINT)";
-        self.change(sql, vec![number.clone()]).await?;
-        self.found(number).await.map(Turn::Ended)
     }
 
     /// [`Sharing::renew`](super::Sharing::renew).
@@ -299,10 +330,7 @@ impl<'j> Passes<'j> {
     /// What a process does alone may undo what a pass has done, so that nobody joins it any more, and
     /// one that has lost its connection and comes back finds none of its pages.
     pub(crate) async fn end(&self) -> MigrateResult<()> {
-        self.change("DELETE FROM @_page", Vec::new()).await?;
-        let sql = "UPDATE @_pass SET ended = 1, pass = pass + 1, command = '', stragglers = NULL \
-                   WHERE ended = 0 OR stragglers IS NOT NULL";
-        self.change(sql, Vec::new()).await
+        self.change(END, Vec::new()).await
     }
 
     /// Runs one write under a claim, which begins with [`held`].
@@ -345,14 +373,6 @@ impl<'j> Passes<'j> {
             "another process has taken over a page that this one made no progress on",
         )
         .with_place(self.place())
-    }
-
-    /// What pages that have ended found, each once.
-    pub(super) async fn found(&self, pass: String) -> MigrateResult<Vec<String>> {
-        let sql = "SELECT DISTINCT found FROM @_page \
-                   WHERE pass = CAST($1 AS BIGINT) AND found IS NOT NULL";
-        let rows = self.few(sql, vec![pass]).await?;
-        Ok(rows.into_iter().flatten().flatten().collect())
     }
 
     async fn last(&self) -> MigrateResult<Option<Last>> {
@@ -422,6 +442,26 @@ fn last(row: Texts) -> Option<Last> {
         is_ended: ended? == "1",
         halt,
         has_stragglers: stragglers? == "true",
+    })
+}
+
+/// What is left of a pass.
+struct Left {
+    halt: Option<String>,
+    pages: u64,
+    /// Those that have not ended.
+    open: u64,
+    /// What the others found, each once.
+    found: Vec<String>,
+}
+
+fn left(row: Texts) -> Option<Left> {
+    let [halt, pages, open, found] = <[_; 4]>::try_from(row).ok()?;
+    Some(Left {
+        halt,
+        pages: pages?.parse().ok()?,
+        open: open?.parse().ok()?,
+        found: serde_json::from_str(&found?).ok()?,
     })
 }
 

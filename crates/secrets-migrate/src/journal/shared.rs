@@ -29,6 +29,10 @@ pub(super) const EARLY: &str = "SELECT '' WHERE to_regclass('migrate_pass') IS N
 pub(super) const COMPLETE: &str =
     "ALTER TABLE migrate_pass ADD COLUMN IF NOT EXISTS stragglers TIMESTAMPTZ;";
 
+/// For a role that may not.
+pub(super) const BY_ITS_OWNER: &str = "let the owner of the table run \
+     `ALTER TABLE migrate_pass ADD COLUMN stragglers TIMESTAMPTZ`";
+
 impl SqlJournal {
     /// Runs one write under a claim.
     async fn write(
@@ -65,7 +69,20 @@ impl SqlJournal {
             .await
     }
 
-    fn next(&self, page: Claimed) -> MigrateResult<Next> {
+    pub(super) fn next(&self, turn: Turn) -> MigrateResult<Next> {
+        match turn {
+            Turn::Ended(found) => self.ended(&found),
+            Turn::Halted(halt) => {
+                let halt = serde_json::from_str(&halt).map_err(|_| self.damaged())?;
+                Ok(Next::Halted(halt))
+            }
+            Turn::Page(page) => self.claimed(page),
+            Turn::Superseded => Ok(Next::Superseded),
+            Turn::Wait => Ok(Next::Wait),
+        }
+    }
+
+    fn claimed(&self, page: Claimed) -> MigrateResult<Next> {
         let Claimed {
             claim,
             scan,
@@ -119,16 +136,7 @@ impl Sharing for SqlJournal {
     }
 
     async fn claim(&self, member: &Member) -> MigrateResult<Next> {
-        match self.passes().claim(member).await? {
-            Turn::Ended(found) => self.ended(&found),
-            Turn::Halted(halt) => {
-                let halt = serde_json::from_str(&halt).map_err(|_| self.damaged())?;
-                Ok(Next::Halted(halt))
-            }
-            Turn::Page(page) => self.next(page),
-            Turn::Superseded => Ok(Next::Superseded),
-            Turn::Wait => Ok(Next::Wait),
-        }
+        self.next(self.passes().claim(member).await?)
     }
 
     fn session(&self) -> u64 {

@@ -104,7 +104,11 @@ impl SqlJournal {
         if is_early {
             script.push_str(shared::COMPLETE);
         }
-        self.database.script(script).await.map_err(of_journal)
+        let created = self.database.script(script).await.map_err(of_journal);
+        created.map_err(|error| match is_early {
+            true => error.with_hint(shared::BY_ITS_OWNER),
+            false => error,
+        })
     }
 
     /// Counts the secrets of a journal by state, even while another process uses the journal.

@@ -11,14 +11,15 @@ use crate::{Class, MigrateError, MigrateResult};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct JournalStatus {
-    /// The run that the journal belongs to; none if there is only a collector's.
+    /// The run that the journal belongs to; none if there is only a collector's, or if the process that
+    /// created the journal was killed before it noted the run.
     pub run: Option<Run>,
     /// The number of secrets in each state.
     pub states: Counts,
-    /// The last pass of processes that [share](super::Sharing) the journal, if there is one.
+    /// The last pass of processes that [share](super::Sharing) the journal, if there is one and no process has
+    /// used the journal alone since.
     pub pass: Option<PassStatus>,
-    /// The last pass of processes that share a [collector's](crate::CollectJournal) journal in the same
-    /// database, if there is one.
+    /// The same for a [collector's](crate::CollectJournal) journal in the same database.
     pub collect: Option<PassStatus>,
 }
 
@@ -119,6 +120,10 @@ const PAGES: &str = "SELECT CAST(COALESCE(MIN(CASE WHEN page = 0 THEN done END),
         CAST(COALESCE(SUM(secrets) FILTER (WHERE done = 0), 0) AS TEXT) \
      FROM @_page WHERE pass = CAST($1 AS BIGINT)";
 
+/// What pages that have ended found, each once.
+const FOUND: &str = "SELECT DISTINCT found FROM @_page \
+     WHERE pass = CAST($1 AS BIGINT) AND found IS NOT NULL ORDER BY found";
+
 /// An end renews the lease a last time, so the times of two ends differ as those of their leases do.
 const RATE: &str = "WITH ended AS ( \
         SELECT until, secrets, MIN(until) OVER () AS earliest, MAX(until) OVER () AS latest FROM @_page \
@@ -155,7 +160,7 @@ impl SqlJournal {
         status
     }
 
-    async fn read_status(&self) -> MigrateResult<JournalStatus> {
+    pub(super) async fn read_status(&self) -> MigrateResult<JournalStatus> {
         let collects = self.tables(&COLLECTOR).await? == COLLECTOR.len();
         let is_there = self.tables(&sql::TABLES).await? == sql::TABLES.len();
         if !is_there && !collects {
@@ -165,8 +170,9 @@ impl SqlJournal {
         }
         let (mut run, mut states, mut pass) = (None, Counts::default(), None);
         if is_there {
-            let (_, kept) = self.kept().await?.ok_or_else(|| self.damaged())?;
-            run = Some(serde_json::from_str(&kept).map_err(|_| self.damaged())?);
+            if let Some((_, kept)) = self.kept().await? {
+                run = Some(serde_json::from_str(&kept).map_err(|_| self.damaged())?);
+            }
             states = crate::Journal::counts(self).await?;
             if self.tables(&shared::TABLES).await? == shared::TABLES.len() {
                 pass = self.passes().status().await?;
@@ -198,7 +204,7 @@ impl Passes<'_> {
     /// The state of the last pass, without what only the secrets tell.
     async fn status(&self) -> MigrateResult<Option<PassStatus>> {
         let sql = "SELECT CAST(pass AS TEXT), command, CAST(ended AS TEXT), halt, \
-                   CAST(until > now() AS TEXT) FROM @_pass";
+                   CAST(until > now() AS TEXT) FROM @_pass WHERE command <> ''";
         let Some(row) = self.few(sql, Vec::new()).await?.into_iter().next() else {
             return Ok(None);
         };
@@ -229,8 +235,8 @@ impl Passes<'_> {
             (None, _, _, 0) => PassPhase::Beginning,
             _ => PassPhase::Working,
         };
-        let mut found = self.found(number.clone()).await?;
-        found.sort_unstable();
+        let found = of_pass(FOUND).await?.into_iter().flatten().flatten();
+        let found = found.collect();
         let mut rate = of_pass(RATE).await?.into_iter().flatten().flatten();
         let mut workers = Vec::new();
         for row in of_pass(WORKERS).await? {

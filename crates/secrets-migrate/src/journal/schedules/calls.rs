@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use secret_persistence_core::ManagedCoordinate;
 
+use super::super::passes::Turn;
 use super::Explorer;
 use super::tables::Tables;
 use super::world::{At, Command, Held, Step, World};
@@ -53,8 +54,11 @@ impl Explorer {
             (result, next, tables) = self.call(world, &at, false).await;
         }
         world.tables = tables;
-        let asked = matches!(at, At::Idle(..) | At::Intended(..));
-        let is_known = asked || held.is_some_and(|held| held.is_known);
+        let is_known = match at {
+            At::Idle(..) | At::Intended(..) => true,
+            At::Looked(_, _, is_known) => is_known,
+            _ => held.is_some_and(|held| held.is_known),
+        };
         world.processes[process] = match (result, &at) {
             (Ok(()), _) => {
                 assert!(
@@ -64,7 +68,7 @@ impl Explorer {
                 if let (At::Intended(held, names, _), At::Sent(..)) = (&at, &next) {
                     world.send(held.command, names);
                 }
-                if let (At::Idle(command, _), At::Over) = (&at, &next) {
+                if let (At::Looked(command, ..), At::Over) = (&at, &next) {
                     world.check_end(*command);
                 }
                 next.knowing(is_known)
@@ -143,6 +147,16 @@ impl Explorer {
             }
             (At::Idle(command, pass), _) => {
                 let member = Member::new(pass, worker, LEASE);
+                match journal.passes().look(&member).await? {
+                    None => At::Looked(command, pass, true),
+                    Some(Turn::Superseded) => At::Superseded(command),
+                    // The operator starts the command again.
+                    Some(Turn::Halted(_)) => At::Outside(command),
+                    Some(turn) => panic!("{turn:?} before it is asked for a page"),
+                }
+            }
+            (At::Looked(command, pass, _), _) => {
+                let member = Member::new(pass, worker, LEASE);
                 let held = |claim: Claim| Held {
                     command,
                     pass,
@@ -150,7 +164,7 @@ impl Explorer {
                     epoch: claim.epoch,
                     is_known: true,
                 };
-                match sharing.claim(&member).await? {
+                match journal.next(journal.passes().take(&member).await?)? {
                     Next::Ended => At::Over,
                     Next::Superseded => At::Superseded(command),
                     Next::Wait => At::Idle(command, pass),

@@ -49,6 +49,8 @@ pub(super) enum At {
     Superseded(Command),
     /// It asks for work in this pass.
     Idle(Command, u64),
+    /// It has seen that this pass counts, a moment ago if so, and is about to take a page of it.
+    Looked(Command, u64, bool),
     /// It has the first page.
     First(Held),
     /// It has written what it found, with the number of the scan.
@@ -68,7 +70,11 @@ pub(super) enum At {
 impl At {
     pub(super) fn held(&self) -> Option<&Held> {
         match self {
-            Self::Outside(_) | Self::Superseded(_) | Self::Idle(..) | Self::Over => None,
+            Self::Outside(_)
+            | Self::Superseded(_)
+            | Self::Idle(..)
+            | Self::Looked(..)
+            | Self::Over => None,
             Self::First(held)
             | Self::Found(held, _)
             | Self::Page(held, ..)
@@ -80,7 +86,11 @@ impl At {
 
     fn held_mut(&mut self) -> Option<&mut Held> {
         match self {
-            Self::Outside(_) | Self::Superseded(_) | Self::Idle(..) | Self::Over => None,
+            Self::Outside(_)
+            | Self::Superseded(_)
+            | Self::Idle(..)
+            | Self::Looked(..)
+            | Self::Over => None,
             Self::First(held)
             | Self::Found(held, _)
             | Self::Page(held, ..)
@@ -90,10 +100,18 @@ impl At {
         }
     }
 
+    /// Whether the journal said a moment ago that its pass counts.
+    fn known_mut(&mut self) -> Option<&mut bool> {
+        match self {
+            Self::Looked(_, _, is_known) => Some(is_known),
+            other => other.held_mut().map(|held| &mut held.is_known),
+        }
+    }
+
     /// The same with another answer of the journal in mind.
     pub(super) fn knowing(mut self, is_known: bool) -> Self {
-        if let Some(held) = self.held_mut() {
-            held.is_known = is_known;
+        if let Some(known) = self.known_mut() {
+            *known = is_known;
         }
         self
     }
@@ -101,7 +119,7 @@ impl At {
     /// The pass that it takes part in.
     fn pass(&self) -> Option<u64> {
         match self {
-            Self::Idle(_, pass) => Some(*pass),
+            Self::Idle(_, pass) | Self::Looked(_, pass, _) => Some(*pass),
             other => other.held().map(|held| held.pass),
         }
     }
@@ -158,7 +176,11 @@ impl World {
                 steps.push(Step::Process(at, false));
                 let writes = !matches!(
                     process,
-                    At::Outside(_) | At::Superseded(_) | At::Idle(..) | At::Page(..)
+                    At::Outside(_)
+                        | At::Superseded(_)
+                        | At::Idle(..)
+                        | At::Looked(..)
+                        | At::Page(..)
                 );
                 if self.left.repeats > 0 && writes {
                     steps.push(Step::Process(at, true));
@@ -214,18 +236,22 @@ impl World {
                 let page = &mut self.tables.pages[at];
                 page.lasts = Some(false);
                 let (number, epoch, pass) = (page.number, page.epoch, self.tables.pass.number);
-                self.doubt(|held| (held.pass, held.page, held.epoch) == (pass, number, epoch));
+                self.doubt(|_, held| {
+                    held.is_some_and(|held| {
+                        (held.pass, held.page, held.epoch) == (pass, number, epoch)
+                    })
+                });
             }
             Step::Leave => {
                 self.left.expiries -= 1;
                 self.tables.pass.lasts = false;
                 self.tables.pass.has_stragglers = false;
-                self.doubt(|_| true);
+                self.doubt(|_, _| true);
             }
             Step::Forget => {
                 self.tables.pass.has_stragglers = false;
                 let pass = self.tables.pass.number;
-                self.doubt(|held| held.pass < pass);
+                self.doubt(|of, _| of < pass);
             }
             Step::Trust(process) => {
                 if let At::Intended(held, names, rest) = self.processes[process].clone() {
@@ -251,9 +277,13 @@ impl World {
     }
 
     /// So much time has passed for these that they ask before their next request.
-    fn doubt(&mut self, which: impl Fn(&Held) -> bool) {
-        for held in self.processes.iter_mut().filter_map(At::held_mut) {
-            held.is_known &= !which(held);
+    fn doubt(&mut self, which: impl Fn(u64, Option<Held>) -> bool) {
+        for process in &mut self.processes {
+            let held = process.held().copied();
+            let is_doubted = process.pass().is_some_and(|pass| which(pass, held));
+            if let Some(is_known) = process.known_mut() {
+                *is_known &= !is_doubted;
+            }
         }
     }
 

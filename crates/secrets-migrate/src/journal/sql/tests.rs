@@ -9,6 +9,9 @@ use super::entries::once_each;
 use crate::database::{Database, Purpose};
 use crate::{Counts, Journal as _, Mention, MigrateErrorKind, Run, SqlJournal};
 
+#[cfg(feature = "postgres")]
+mod postgres;
+
 fn mention(coordinate: &str, holder: Option<&str>) -> Mention {
     Mention::new(
         ManagedCoordinate::parse(coordinate).unwrap(),
@@ -46,107 +49,6 @@ async fn the_journal_keeps_its_promises() {
     };
     crate::conformance::journal(empty).await;
     assert!(files.into_inner() > 5);
-}
-
-/// Each empty journal, in its own database.
-#[cfg(feature = "postgres")]
-#[tokio::test]
-async fn the_journal_keeps_its_promises_in_postgres() {
-    use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-
-    const URL: &str = "TEST_POSTGRES_URL";
-    const USER: &str = "DATABASE_USER";
-    const PASSWORD: &str = "DATABASE_PASSWORD";
-    let Ok(url) = std::env::var(URL) else {
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "{URL} is not set; run scripts/test"
-        );
-        eprintln!("SKIPPED: {URL} is not set");
-        return;
-    };
-    let server: url::Url = url.parse().unwrap();
-    let made = std::sync::Mutex::new(Vec::new());
-    let empty = async || {
-        let name = format!("journal_{}", uuid::Uuid::new_v4().simple());
-        let mut connection = PgConnection::connect(&url).await.unwrap();
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        connection.close().await.unwrap();
-        let variables = |variable: &str| match variable {
-            USER => Some(server.username().to_owned()),
-            PASSWORD => server.password().map(str::to_owned),
-            _ => None,
-        };
-        let place = format!(
-            "postgres://{}:{}/{name}",
-            server.host_str().unwrap(),
-            server.port().unwrap_or(5432),
-        );
-        made.lock().unwrap().push(name);
-        (place, variables(USER), variables(PASSWORD))
-    };
-    let open = async |shared: bool, (place, user, password): &(String, _, _)| {
-        let variables = |variable: &str| -> Option<String> {
-            match variable {
-                USER => Option::clone(user),
-                PASSWORD => Option::clone(password),
-                _ => None,
-            }
-        };
-        match shared {
-            true => SqlJournal::open_shared(place, &variables).await.unwrap(),
-            false => SqlJournal::open(place, &variables).await.unwrap(),
-        }
-    };
-    crate::conformance::journal(async || open(false, &empty().await).await).await;
-    // One process of many has the same journal.
-    crate::conformance::journal(async || open(true, &empty().await).await).await;
-    crate::conformance::sharing(async || {
-        let place = empty().await;
-        let processes = (0..4).map(|_| open(true, &place));
-        let opened = futures::future::join_all(processes).await;
-        <[SqlJournal; 4]>::try_from(opened).unwrap()
-    })
-    .await;
-    // A journal of an earlier build gets what it is without, also from a process that shares nothing.
-    for shared in [false, true] {
-        let place = empty().await;
-        let journal = open(true, &place).await;
-        let early = "ALTER TABLE migrate_pass DROP COLUMN stragglers";
-        journal.database.script(early.into()).await.unwrap();
-        journal.close().await;
-        let journal = open(shared, &place).await;
-        let passes = "SELECT stragglers::TEXT FROM migrate_pass";
-        let passes = journal.database.few(passes.into(), Vec::new()).await;
-        assert!(passes.unwrap().is_empty());
-        journal.close().await;
-    }
-    // Whoever has lost its session sees it by the next one.
-    let place = empty().await;
-    let journal = open(true, &place).await;
-    let session = journal.sharing().unwrap().session();
-    assert_eq!(journal.counts().await.unwrap(), Counts::default());
-    assert_eq!(journal.sharing().unwrap().session(), session);
-    let made = made.into_inner().unwrap();
-    assert!(made.len() > 5);
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
-    let ended = sqlx::query(ended).bind(made.last());
-    assert_eq!(ended.fetch_all(&mut connection).await.unwrap().len(), 1);
-    // The first one may find that the session has ended.
-    let _ = journal.counts().await;
-    assert_eq!(journal.counts().await.unwrap(), Counts::default());
-    assert_ne!(journal.sharing().unwrap().session(), session);
-    for name in made {
-        sqlx::query(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-    }
 }
 
 #[tokio::test]
@@ -204,6 +106,19 @@ async fn a_run_that_did_nothing_leaves_no_journal() {
     let journal = open().await;
     assert_eq!(journal.counts().await.unwrap().pending, 1);
     journal.close().await;
+}
+
+#[tokio::test]
+async fn a_journal_without_a_run_has_a_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let text = path.to_str().unwrap();
+    // Killed between the tables and the run.
+    let killed = SqlJournal::open(text, &|_| None).await.unwrap();
+    killed.database.close().await;
+    let status = SqlJournal::status(text, &|_| None).await.unwrap();
+    assert_eq!(status.run, None);
+    assert_eq!(status.states, Counts::default());
 }
 
 #[tokio::test]

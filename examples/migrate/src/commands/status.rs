@@ -29,7 +29,8 @@ pub(crate) async fn run(
         lines.iter().for_each(|line| output.line(line));
         drawn = lines.len();
         output.object(Status::Done, &status);
-        let is_over = is_over(&status);
+        let passes = status.pass.iter().chain(&status.collect);
+        let is_over = is_over(passes.map(|pass| pass.phase));
         match args.watch {
             Some(pause) if !is_over => tokio::time::sleep(pause).await,
             _ => return Ok(Status::Done),
@@ -37,13 +38,10 @@ pub(crate) async fn run(
     }
 }
 
-/// What killed processes have left may go on.
-fn is_over(status: &JournalStatus) -> bool {
-    let passes = status.pass.iter().chain(&status.collect);
-    let phases: Vec<PassPhase> = passes.map(|pass| pass.phase).collect();
-    let has = |some: [PassPhase; 2]| phases.iter().any(|phase| some.contains(phase));
-    let is_at_work = has([PassPhase::Beginning, PassPhase::Working]);
-    !is_at_work && (phases.is_empty() || has([PassPhase::Ended, PassPhase::Stopped]))
+/// What killed processes have left may go on, also beside a pass that has ended.
+fn is_over(phases: impl IntoIterator<Item = PassPhase>) -> bool {
+    let mut phases = phases.into_iter();
+    phases.all(|phase| matches!(phase, PassPhase::Ended | PassPhase::Stopped))
 }
 
 fn lines(status: &JournalStatus) -> Vec<String> {
@@ -56,7 +54,7 @@ fn lines(status: &JournalStatus) -> Vec<String> {
         lines.push(states(status));
     }
     match (&status.pass, &status.collect) {
-        (None, None) => lines.push(String::from("processes  none have shared this journal")),
+        (None, None) => lines.push(String::from("processes  none share this journal")),
         (pass, collect) => lines.extend(pass.iter().chain(collect).flat_map(lines_of)),
     }
     lines
@@ -135,5 +133,27 @@ fn whole(seconds: f64) -> String {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7200 => format!("{} min", seconds.div_ceil(60)),
         seconds => format!("{} h", seconds.div_ceil(3600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secret_persistence_migrate::PassPhase::{Beginning, Ended, Left, Stopped, Working};
+
+    use super::is_over;
+
+    #[test]
+    fn whoever_watches_waits_for_both_passes() {
+        assert!(is_over([]));
+        for over in [Ended, Stopped] {
+            assert!(is_over([over]));
+            for phase in [Beginning, Ended, Left, Stopped, Working] {
+                let both_are = matches!(phase, Ended | Stopped);
+                assert_eq!(is_over([over, phase]), both_are, "{over:?}, {phase:?}");
+                assert_eq!(is_over([phase, over]), both_are, "{phase:?}, {over:?}");
+            }
+        }
+        assert!(!is_over([Left]));
+        assert!(!is_over([Left, Left]));
     }
 }

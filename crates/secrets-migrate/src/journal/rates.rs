@@ -18,9 +18,10 @@ impl SqlJournal {
     /// [`MigrateOptions::with_shared_rates`](crate::MigrateOptions::with_shared_rates) and for stores that are
     /// opened with a limit. There is none for a file, which admits one process. Sends nothing yet.
     ///
-    /// While the database does not answer, or refuses, requests wait for it as long as it takes: a process
-    /// that went on alone would use what others may be using. `waiting` is told why, at once and then
-    /// every thirty seconds.
+    /// While the database does not answer, or refuses, draws wait for it as long as it takes, so a request has
+    /// only the deadline of its caller: a process that went on alone would use what others may be using.
+    /// `waiting` is told why, at once and then every thirty seconds. The journal itself waits for nothing: its
+    /// next statement fails if the database refuses it.
     ///
     /// # Errors
     /// As [`open`](Self::open), for settings that cannot be used.

@@ -1,13 +1,24 @@
 //! `status`: what others can see of a copy under way, from any machine.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use crate::lab::Lab;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::lab::{Lab, Ran};
 use crate::postgres::Server;
 
 const CONFIGURATIONS: usize = 500;
 const SECRETS: u64 = 2_000;
+
+/// A copy at a rate, with its journal on the server.
+fn copying(server: &Server, lab: &Lab, rate: &str) -> Command {
+    let mut arguments = lab.between("copy", &["--rate", rate]);
+    let at = arguments.iter().position(|word| word == "journal.db");
+    arguments[at.unwrap()] = server.address("");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    server.command(lab, &arguments)
+}
 
 #[tokio::test]
 async fn anyone_with_the_journal_sees_how_far_a_copy_is() {
@@ -32,14 +43,7 @@ async fn anyone_with_the_journal_sees_how_far_a_copy_is() {
     );
 
     let copy = |rate: &str| {
-        let mut arguments = lab.between("copy", &["--rate", rate]);
-        let at = arguments
-            .iter()
-            .position(|word| word == "journal.db")
-            .unwrap();
-        arguments[at].clone_from(&journal);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut command = server.command(&lab, &arguments);
+        let mut command = copying(&server, &lab, rate);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     };
@@ -112,5 +116,39 @@ async fn anyone_with_the_journal_sees_how_far_a_copy_is() {
     assert!(seen["pass"].is_null(), "{seen}");
     assert_ne!(lab.run(&["status", "--journal", "none.db"]).status, 0);
     assert!(!lab.file("none.db").exists());
+    server.drop().await;
+}
+
+/// The database that hands out the requests is that of the journal, so no command outlasts it for long.
+#[tokio::test]
+async fn a_copy_whose_journal_is_away_ends_and_goes_on_later() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::with(10, 4).await;
+    let slow = copying(&server, &lab, "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    server
+        .until("SELECT 1 FROM migrate_page WHERE page > 0 AND worker IS NOT NULL")
+        .await;
+    let name = &server.database;
+    let away = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
+    let ended =
+        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    let back = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+    let mut others = PgConnection::connect(server.url.as_str()).await.unwrap();
+    for sql in [away, ended] {
+        let done = sqlx::query(AssertSqlSafe(sql)).execute(&mut others).await;
+        done.unwrap();
+    }
+    let ran = Ran::from(slow.wait_with_output().unwrap());
+    ran.expect(4).says("journal");
+    let done = sqlx::query(AssertSqlSafe(back)).execute(&mut others).await;
+    done.unwrap();
+    let again = copying(&server, &lab, "1000").output().unwrap();
+    Ran::from(again).expect(0);
     server.drop().await;
 }

@@ -445,10 +445,12 @@ mod accounts {
 }
 
 mod ledger {
-    use secret_persistence::StoreUrl;
+    use std::collections::BTreeSet;
+
     use secret_persistence::database::{
         KeyRingFile, LEDGER_SETTINGS, LedgerConfig, LedgerLine, LedgerReader,
     };
+    use secret_persistence::{Coordinate, StoreUrl, read_history};
 
     use super::*;
 
@@ -492,6 +494,37 @@ mod ledger {
             assert_eq!(lines[0].actor.as_deref(), Some("job 7"));
             assert_eq!(lines[0].places, ["/password"]);
             assert!(!format!("{lines:?}").contains("canary"));
+        }
+    }
+
+    /// With `best_effort`, a read without a line is possible, and no missing line is a proof.
+    #[tokio::test]
+    async fn only_a_required_ledger_says_from_when_on_it_knows_every_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("ledger.db").display());
+        let with = |audit: &[(&'static str, String)]| {
+            let url = [("SECRETS_LEDGER", url.clone())];
+            let all: Vec<_> = url.into_iter().chain(audit.iter().cloned()).collect();
+            settings(folder.path(), &all)
+        };
+        let stores = stores(with(&[])).await.unwrap();
+        let pointer = pointer(&stores, SCOPE, 1, "canary").await;
+        assert!(hydrate(&stores, &pointer).await);
+        let name = pointer["_secret"].as_str().unwrap();
+        let names = BTreeSet::from([Coordinate::parse(name).unwrap()]);
+        for (audit, proves) in [
+            (None, true),
+            (Some("required"), true),
+            (Some("best_effort"), false),
+        ] {
+            let audit = audit.map(|mode| ("SECRETS_AUDIT", mode.to_owned()));
+            let history = read_history(&with(audit.as_slice())).unwrap().unwrap();
+            let found = history.last_reads(&names).await.unwrap();
+            assert_eq!(
+                (found.reads.len(), found.since.is_some()),
+                (1, proves),
+                "{audit:?}"
+            );
         }
     }
 

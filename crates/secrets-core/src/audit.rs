@@ -127,8 +127,9 @@ pub enum AuditMode {
 /// What is known about the reads of secrets, as a rule from a ledger.
 #[async_trait]
 pub trait ReadHistory: Send + Sync + 'static {
-    /// Finds the last read of each of these names that returned a value. A name that others manage is
-    /// the same in every storage. One call costs one request, however many names there are.
+    /// Finds the last read of each of these names that returned a value. A managed name is
+    /// the same secret in every storage; of a name that others manage, only reads from the default storage
+    /// count. One call costs one request, however many names there are.
     ///
     /// # Errors
     /// If the history cannot be read. A name without a read is no error.
@@ -141,8 +142,9 @@ pub trait ReadHistory: Send + Sync + 'static {
 pub struct LastReads {
     /// The last read of each name that has one.
     pub reads: BTreeMap<Coordinate, LastRead>,
-    /// From when on every read is known; `None` if nobody can tell, or nothing was recorded yet. A name
-    /// that is not in `reads` was not read since then, and may have been before.
+    /// From when on every read is known that was recorded; `None` if nobody can tell, or nothing was
+    /// recorded yet. A name that is not in `reads` was not read since then if every process records with
+    /// [`AuditMode::Required`], without a pause; it may have been read before.
     pub since: Option<Timestamp>,
 }
 

@@ -91,7 +91,8 @@ pub struct SecretFilter {
     pub workspaces: BTreeSet<Uuid>,
     /// Not in another storage than the inventory's store.
     pub in_store: bool,
-    /// Without a read that the [history](Inventory::with_history) knows.
+    /// Without a genuine read that the [history](Inventory::with_history) knows. A record that is not
+    /// genuine proves no read, and leaves no secret out.
     pub never_read: bool,
     /// Not [`Standing::Present`]: what a connector may lack.
     pub not_present: bool,
@@ -132,19 +133,20 @@ pub struct SecretAt {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Reads {
-    /// When a value was last handed out. `None` says only that none was since `reads_since`.
+    /// When a value was last handed out. `None` says only that no such read was recorded since `reads_since`.
     pub last_read: Option<Timestamp>,
     /// To whom.
     pub last_reader: Option<String>,
     /// Whether the record of that read is genuine; one that is not says nothing for certain.
     pub last_read_genuine: Option<bool>,
-    /// From when on every read is known; `None` if nobody can tell. A secret that was created later
-    /// and has no `last_read` was never read.
+    /// From when on the history knows every read that was [recorded](LastReads::since); `None` if nobody
+    /// can tell. A secret that was created later may have been read before: a copy gives it the time of the
+    /// copy.
     pub reads_since: Option<Timestamp>,
 }
 
 impl Reads {
-    /// Whether it is known that nothing was read since `reads_since`.
+    /// Whether no read was recorded since `reads_since`.
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.last_read.is_none() && self.reads_since.is_some()
@@ -275,7 +277,7 @@ impl Inventory {
     }
 
     /// Sets what knows who read a secret last, which is asked once for each page. Without it, nothing is
-    /// said about reads.
+    /// said about reads; nor of a name that others manage, if the configuration names its storage.
     #[must_use]
     pub fn with_history(mut self, history: Arc<dyn ReadHistory>) -> Self {
         self.history = Some(history);
@@ -436,7 +438,7 @@ impl Run<'_> {
                     continue;
                 }
                 let mut secret = self.secret(holding, held, &described, &restored);
-                secret.reads = last_reads.as_ref().map(|all| reads(all, named(held)));
+                secret.reads = last_reads.as_ref().map(|all| reads(all, recorded(held)));
                 if self.list(&secret, each).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -524,7 +526,7 @@ impl Run<'_> {
         };
         let mut names = BTreeSet::new();
         for holding in holdings {
-            for name in holding.held.iter().filter_map(named) {
+            for name in holding.held.iter().filter_map(recorded) {
                 if self.workspaces.have(holding.row.base_id, name.managed()) {
                     names.insert(name.clone());
                 }
@@ -645,9 +647,12 @@ impl SecretFilter {
             .expires_until
             .is_none_or(|until| secret.expires.map_or(!is_told, |expires| expires <= until));
         let is_present = secret.standing == Standing::Present;
-        let is_read = secret.reads.as_ref().and_then(|reads| reads.last_read);
+        let genuine = secret
+            .reads
+            .as_ref()
+            .and_then(|reads| reads.last_read_genuine);
         is_created
-            && !(self.never_read && is_read.is_some())
+            && !(self.never_read && genuine == Some(true))
             && expires
             && !(self.not_present && is_present)
             && !(self.in_store && secret.standing == Standing::Elsewhere)
@@ -661,6 +666,12 @@ fn named(held: &Held) -> Option<&Coordinate> {
         // Every storage id is decided here, and no workspace is left out.
         Means::OtherWorkspace(_) | Means::Undecided(_) => None,
     }
+}
+
+/// The name at a place, if the history can tell its secret: a name that others manage is another secret
+/// in another storage, and a tenant must not learn who reads the one of another tenant.
+fn recorded(held: &Held) -> Option<&Coordinate> {
+    named(held).filter(|name| name.managed().is_some() || held.storage.is_none())
 }
 
 fn reads(all: &LastReads, name: Option<&Coordinate>) -> Reads {

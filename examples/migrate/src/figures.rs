@@ -261,7 +261,7 @@ static OTHERS: &[Figure] = &[
     figure(
         "reads_since",
         READS,
-        "from when on the ledger knows every read: its oldest line, or the newest that was pruned",
+        "how far back the ledger goes: its oldest line, or the newest that was pruned",
     ),
     figure("elsewhere", LISTS, "in another storage, which is not asked"),
     figure(

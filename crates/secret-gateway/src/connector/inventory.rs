@@ -45,7 +45,7 @@ request! {
         /// Only secrets that expire within this time, or have expired.
         #[schemars(default)]
         expiring_within_seconds: Maybe<Seconds>,
-        /// Only secrets of which the ledger knows no read. Needs a ledger.
+        /// Only secrets of which the ledger knows no genuine read. Needs a ledger.
         #[schemars(default)]
         never_read: Maybe<Flag>,
         /// False asks no ledger, and says nothing about reads.
@@ -142,14 +142,15 @@ struct ShownSecret {
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline, deny_unknown_fields)]
 struct ShownReads {
-    /// When a value was last handed out; null says only that none was since `since`.
+    /// When a value was last handed out; null says only that no such read is in the ledger since `since`.
     #[schemars(with = "Option<Time>")]
     last: Option<Timestamp>,
     /// To whom.
     actor: Option<String>,
     /// Whether the ledger's line of that read is genuine.
     genuine: Option<bool>,
-    /// From when on the ledger knows every read; null if nobody can tell.
+    /// How far back the ledger goes. It has every read since then only if every process had it with
+    /// `audit` `required`, without a pause. Null if nobody can tell, as with `best_effort`.
     #[schemars(with = "Option<Time>")]
     since: Option<Timestamp>,
 }

@@ -146,13 +146,12 @@
     secret.expires, secret.owner, ...(has.ledger ? [readOf(secret)] : []), secret.detail,
   ];
 
-  // "never" only of a secret that is younger than what the ledger knows.
+  // No secret is called never read: its time may be that of a copy, and the ledger knows nothing of the store before.
   const readOf = (secret) => {
     const reads = secret.reads;
     if (!reads) return null;
     if (reads.last) return [`${reads.last}, ${reads.actor ?? "?"}${reads.genuine ? "" : " (not genuine)"}`, reads.genuine ? "" : "bad"];
-    if (!reads.since) return "?";
-    return secret.created && Date.parse(secret.created) >= Date.parse(reads.since) ? "never" : `not since ${reads.since}`;
+    return reads.since ? `not since ${reads.since}` : "?";
   };
 
   // Reads pages until there is something to show: a filter may leave whole pages out.

@@ -343,11 +343,14 @@ async fn with_a_ledger_each_place_says_who_read_its_secret_last() {
         [
             ("/keys/0", "present"),
             ("/keys/1", "pending_deletion"),
+            ("/keys/2", "missing"),
             ("/a", "elsewhere"),
             ("/b", "external"),
             ("/password", "unreadable"),
         ]
     );
+    // A forged read takes no secret off the list.
+    assert_eq!(answer["counts"]["not_genuine"], 1);
     // What was restored is about the store.
     let body = json!({"configurations": configurations});
     let answer = world.call("POST", RESTORE, Some(body)).await;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::line::Stored;
-use super::table::{Append, Examine, RETURNED};
+use super::table::{Append, ELSEWHERE, Examine, Names, RETURNED};
 
 /// After this time, the next line begins a new file, so that old lines can be pruned although their
 /// process still writes.
@@ -203,10 +203,13 @@ impl Examiner {
         Ok(unfinished)
     }
 
-    /// Reads every file once, and keeps one line for each name, the marks and the oldest line.
-    fn history_of(&self, names: Vec<String>) -> io::Result<Vec<Stored>> {
-        let mut last: HashMap<String, Option<Stored>> =
-            names.into_iter().map(|name| (name, None)).collect();
+    /// Reads every file once, and keeps one line for each name, the marks and the oldest line. A name
+    /// comes with whether its lines of every storage count, or only those of the default one.
+    fn history_of(&self, names: Vec<(String, bool)>) -> io::Result<Vec<Stored>> {
+        let mut last: HashMap<String, (bool, Option<Stored>)> = names
+            .into_iter()
+            .map(|(name, anywhere)| (name, (anywhere, None)))
+            .collect();
         let (mut found, mut oldest): (Vec<Stored>, Option<Stored>) = (Vec::new(), None);
         self.read(&mut |line| {
             if line.coordinate.is_empty() {
@@ -216,14 +219,16 @@ impl Examiner {
             if oldest.as_ref().is_none_or(|oldest| line.at < oldest.at) {
                 oldest = Some(line.clone());
             }
-            if let Some(last) = last.get_mut(&line.coordinate)
+            if let Some((anywhere, last)) = last.get_mut(&line.coordinate)
                 && last.as_ref().is_none_or(|last| line.at >= last.at)
                 && RETURNED.iter().all(|part| line.text.contains(part))
+                && (*anywhere || !line.text.contains(ELSEWHERE))
             {
                 *last = Some(line);
             }
         })?;
-        found.extend(last.into_values().flatten().chain(oldest));
+        let last = last.into_values().filter_map(|(_, last)| last);
+        found.extend(last.chain(oldest));
         Ok(found)
     }
 
@@ -279,8 +284,16 @@ impl Examine for Examiner {
         Ok(())
     }
 
-    async fn history(&self, names: &[&str], each: &mut (dyn FnMut(Stored) + Send)) -> Result<()> {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    async fn history(
+        &self,
+        names: &Names<'_>,
+        each: &mut (dyn FnMut(Stored) + Send),
+    ) -> Result<()> {
+        let owned = |anywhere: bool| move |name: &&str| ((*name).to_owned(), anywhere);
+        let managed = names.managed.iter().map(owned(true));
+        let names: Vec<(String, bool)> = managed
+            .chain(names.external.iter().map(owned(false)))
+            .collect();
         let ours = self.clone();
         // A service asks too, and its other calls go on.
         let found = spawn_blocking(move || ours.history_of(names))

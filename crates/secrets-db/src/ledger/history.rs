@@ -10,6 +10,7 @@ use secret_persistence_core::{
 
 use super::LedgerReader;
 use super::line::{Checked, Keys, LedgerLine, Stored};
+use super::table::Names;
 use super::verify::agrees;
 
 /// Checks the digest of every line that it answers from. That no line is missing, only
@@ -18,16 +19,24 @@ use super::verify::agrees;
 /// A table answers with one statement that looks into an index for each name. A folder has no index:
 /// every call reads all its files once, and keeps one line for each name in memory.
 ///
-/// Every read is known from the oldest line on; of a ledger that was pruned, from the first second
-/// after the newest line that was removed. Nobody can tell if this line, or the mark of a prune, is
-/// not genuine, and in a ledger without lines.
+/// The ledger goes back to its oldest line; one that was pruned, to the first second after the newest
+/// line that was removed. Nobody can tell if this line, or the mark of a prune, is not genuine, and in a
+/// ledger without lines. From then on every read is known only if every process had the ledger with
+/// [`AuditMode::Required`](secret_persistence_core::AuditMode::Required), without a pause: a read without a
+/// line leaves no trace.
 #[async_trait]
 impl ReadHistory for LedgerReader {
     async fn last_reads(&self, names: &BTreeSet<Coordinate>) -> Result<LastReads> {
         let mut found = Found::new(&self.keys, names);
-        let texts: Vec<&str> = names.iter().map(Coordinate::as_str).collect();
+        let mut wanted = Names::default();
+        for name in names {
+            match name {
+                Coordinate::Managed(name) => wanted.managed.push(name.as_str()),
+                Coordinate::External(name) => wanted.external.push(name.as_str()),
+            }
+        }
         let mut each = |stored: Stored| found.line(&stored);
-        let asked = self.place.history(&texts, &mut each).await;
+        let asked = self.place.history(&wanted, &mut each).await;
         asked.map_err(|error| self.named(error))?;
         Ok(found.finish())
     }
@@ -85,6 +94,11 @@ impl<'a> Found<'a> {
         let Some(name) = self.wanted.get(&*stored.coordinate).filter(|_| returned) else {
             return;
         };
+        // In another storage, a name that others manage is another secret.
+        let is_elsewhere = line.as_ref().is_some_and(|line| line.storage_id.is_some());
+        if is_elsewhere && matches!(name, Coordinate::External(_)) {
+            return;
+        }
         let later = self.reads.get(*name).is_none_or(|known| at >= known.at);
         if later {
             let actor = line.and_then(|line| line.actor).map(Actor::new);

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::LedgerQuery;
 use super::line::Stored;
-use super::table::{Append, Examine, RETURNED, Sql, impl_examine, pruned_meanwhile, stored};
+use super::table::{Append, Examine, Names, Sql, impl_examine, pruned_meanwhile, stored};
 use crate::error::{POSTGRES, from_sqlx};
 use crate::naming::TableName;
 use crate::postgres_options::PostgresOptions;
@@ -21,6 +21,12 @@ const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b003;
 /// A line must be on disk when the statement returns, whatever the database's default is.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
      WHERE current_setting('synchronous_commit') = 'off'";
+
+/// Finds a text in another one.
+const POSITION: &str = "strpos";
+
+/// An index of a table of an earlier build keeps writers waiting while it is made, so no longer than this.
+const BRIEFLY: &str = "SET LOCAL statement_timeout = '1s'";
 
 /// Writes with one connection. The role needs to insert, and to create the table if it is missing.
 pub(super) struct Appender {
@@ -34,7 +40,7 @@ impl Appender {
     pub(super) fn new(options: PostgresOptions, table: &TableName) -> Self {
         Self {
             options,
-            sql: Sql::new(table),
+            sql: Sql::new(table, POSITION),
             insert: format!(
                 "INSERT INTO {} (writer, sequence, at, coordinate, line)
                  SELECT $1, * FROM UNNEST($2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[])",
@@ -54,9 +60,23 @@ impl Appender {
         let found = sqlx::query(AssertSqlSafe(self.sql.exists.as_str()))
             .fetch_one(&mut connection)
             .await
-            .and_then(|row| row.try_get::<bool, _>(0))
+            .and_then(|row| Ok((row.try_get::<bool, _>(0)?, row.try_get::<bool, _>(1)?)))
             .map_err(failed)?;
-        if !found {
+        let (is_there, is_indexed) = found;
+        if is_there && !is_indexed {
+            let added = self.add_index(&mut connection).await;
+            // Lines can be written without it.
+            if let Err(error) = added.map_err(failed) {
+                tracing::warn!(
+                    target: "secret_persistence",
+                    %error,
+                    "the ledger is without an index, so that it is slow to say who read a secret last; \
+                     let the owner of the table add it: {}",
+                    self.sql.index.replace("INDEX", "INDEX CONCURRENTLY")
+                );
+            }
+        }
+        if !is_there {
             let mut transaction = connection.begin().await.map_err(failed)?;
             sqlx::query("SELECT pg_advisory_xact_lock($1)")
                 .bind(ADVISORY_LOCK)
@@ -70,6 +90,19 @@ impl Appender {
             transaction.commit().await.map_err(failed)?;
         }
         Ok(connection)
+    }
+
+    async fn add_index(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        let mut transaction = connection.begin().await?;
+        sqlx::raw_sql(BRIEFLY).execute(&mut *transaction).await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
+            .bind(ADVISORY_LOCK)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::raw_sql(AssertSqlSafe(self.sql.index.as_str()))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
     }
 }
 
@@ -113,7 +146,7 @@ impl Examiner {
     pub(super) async fn open(options: &PostgresOptions, table: &TableName) -> Result<Self> {
         let driver = options.to_driver("secret-ledger");
         let connection = PgConnection::connect_with(&driver).await.map_err(failed)?;
-        let sql = Sql::new(table);
+        let sql = Sql::new(table, POSITION);
         Ok(Self {
             connection: Mutex::new(connection),
             history: history(table, &sql),
@@ -124,18 +157,21 @@ impl Examiner {
 
 /// One look into the index for each name, and one statement for all.
 fn history(table: &TableName, sql: &Sql) -> String {
-    let [read, ok] = RETURNED;
-    format!(
-        "SELECT newest.* FROM UNNEST($1::TEXT[]) AS wanted (name)
-         CROSS JOIN LATERAL (
-             SELECT writer, sequence, at, coordinate, line FROM {}
-             WHERE coordinate = wanted.name
-             AND strpos(line, '{read}') > 0 AND strpos(line, '{ok}') > 0
-             ORDER BY at DESC LIMIT 1
-         ) AS newest {}",
-        table.quoted(),
-        sql.beginning
-    )
+    let name = table.quoted();
+    let looks = |names: &str, which: &str| {
+        format!(
+            "SELECT newest.* FROM UNNEST({names}::TEXT[]) AS wanted (name)
+             CROSS JOIN LATERAL (
+                 SELECT writer, sequence, at, coordinate, line FROM {name}
+                 WHERE coordinate = wanted.name AND {which}
+                 ORDER BY at DESC LIMIT 1
+             ) AS newest"
+        )
+    };
+    let (returned, beginning) = (&sql.returned, &sql.beginning);
+    let managed = looks("$1", returned);
+    let external = looks("$2", &format!("{returned} AND {}", sql.in_default));
+    format!("{managed} UNION ALL {external} {beginning}")
 }
 
 fn bound<'n>(names: &[&'n str]) -> Vec<&'n str> {

@@ -12,10 +12,13 @@ use tokio::sync::Mutex;
 
 use super::LedgerQuery;
 use super::line::Stored;
-use super::table::{Append, Examine, RETURNED, Sql, impl_examine, pruned_meanwhile, stored};
+use super::table::{Append, Examine, Names, Sql, impl_examine, pruned_meanwhile, stored};
 use crate::error::{SQLITE, from_sqlx};
 use crate::naming::TableName;
 use crate::sqlite::create_private;
+
+/// Finds a text in another one.
+const POSITION: &str = "instr";
 
 /// Writes with one connection.
 pub(super) struct Appender {
@@ -31,7 +34,7 @@ impl Appender {
         Self {
             path,
             busy,
-            sql: Sql::new(table),
+            sql: Sql::new(table, POSITION),
             insert: format!(
                 "INSERT INTO {} (writer, sequence, at, coordinate, line) VALUES ($1, $2, $3, $4, $5)",
                 table.quoted()
@@ -109,7 +112,7 @@ impl Examiner {
             let message = format!("the file {} does not exist", path.display());
             return Err(Error::new(ErrorKind::InvalidConfig, message).with_hint("check the path"));
         }
-        let sql = Sql::new(table);
+        let sql = Sql::new(table, POSITION);
         Ok(Self {
             connection: Mutex::new(connect(path, busy).await?),
             history: history(table, &sql),
@@ -120,17 +123,20 @@ impl Examiner {
 
 /// One look into the index for each name, and one statement for all.
 fn history(table: &TableName, sql: &Sql) -> String {
-    let ([read, ok], name) = (RETURNED, table.quoted());
-    format!(
-        "SELECT line.writer, line.sequence, line.at, line.coordinate, line.line
-         FROM json_each($1) AS wanted JOIN {name} AS line ON line.rowid = (
-             SELECT rowid FROM {name}
-             WHERE coordinate = wanted.value
-             AND instr(line, '{read}') > 0 AND instr(line, '{ok}') > 0
-             ORDER BY at DESC LIMIT 1
-         ) {}",
-        sql.beginning
-    )
+    let name = table.quoted();
+    let looks = |names: &str, which: &str| {
+        format!(
+            "SELECT line.writer, line.sequence, line.at, line.coordinate, line.line
+             FROM json_each({names}) AS wanted JOIN {name} AS line ON line.rowid = (
+                 SELECT rowid FROM {name} WHERE coordinate = wanted.value AND {which}
+                 ORDER BY at DESC LIMIT 1
+             )"
+        )
+    };
+    let (returned, beginning) = (&sql.returned, &sql.beginning);
+    let managed = looks("$1", returned);
+    let external = looks("$2", &format!("{returned} AND {}", sql.in_default));
+    format!("{managed} UNION ALL {external} {beginning}")
 }
 
 fn bound(names: &[&str]) -> String {
@@ -160,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn each_name_is_one_look_into_the_index() {
         let table: TableName = "secret_ledger".parse().unwrap();
-        let sql = Sql::new(&table);
+        let sql = Sql::new(&table, POSITION);
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql.create.as_str()))
             .execute(&mut connection)
@@ -169,6 +175,7 @@ mod tests {
         let explain = format!("EXPLAIN QUERY PLAN {}", history(&table, &sql));
         let rows = sqlx::query(AssertSqlSafe(explain))
             .bind(bound(&["a", "b"]))
+            .bind(bound(&["c"]))
             .fetch_all(&mut connection)
             .await
             .unwrap();
@@ -177,9 +184,12 @@ mod tests {
             .map(|row| row.try_get("detail").unwrap())
             .collect();
         let looks = |what: &str| steps.iter().filter(|step| step.contains(what)).count();
-        // Each name, and the marks of prunes.
-        let by_name = "USING INDEX secret_ledger_coordinate (coordinate=?)";
+        // Each managed name and each external one, and the marks of prunes. An index of all lines of a name
+        // would be a look at each description of a secret that nobody reads.
+        let by_name = "INDEX secret_ledger_reads (coordinate=?)";
         assert_eq!(looks(by_name), 2, "{steps:?}");
+        let marks = "INDEX secret_ledger_coordinate (coordinate=?)";
+        assert_eq!(looks(marks), 1, "{steps:?}");
         // The oldest line.
         assert_eq!(looks("USING INDEX secret_ledger_at"), 1, "{steps:?}");
         assert_eq!(looks("TEMP B-TREE"), 0, "nothing is sorted: {steps:?}");

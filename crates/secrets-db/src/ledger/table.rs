@@ -34,7 +34,8 @@ pub(super) trait Examine: Send + Sync {
 
     /// In any order, as they were at one moment: for each name the last line that says it was read, the
     /// mark of every prune, and the oldest line.
-    async fn history(&self, names: &[&str], each: &mut (dyn FnMut(Stored) + Send)) -> Result<()>;
+    async fn history(&self, names: &Names<'_>, each: &mut (dyn FnMut(Stored) + Send))
+    -> Result<()>;
 
     /// Waits until no other prune is under way, and keeps others waiting while the result lives. Of a
     /// table nobody waits: there `prune` finds out.
@@ -92,11 +93,30 @@ fn not_built_in() -> Error {
 /// What the text of a line has whose read returned a value. Within a string, its quotes would be escaped.
 pub(super) const RETURNED: [&str; 2] = [",\"operation\":\"read\",", ",\"outcome\":\"ok\","];
 
+/// What the text of a line has that is about another storage than the default one.
+pub(super) const ELSEWHERE: &str = ",\"storage_id\":\"";
+
+/// The names that a history is asked about.
+#[derive(Default)]
+pub(super) struct Names<'n> {
+    /// Each is one secret, in whichever storage.
+    pub(super) managed: Vec<&'n str>,
+    /// Each is another secret in another storage: those of the default one.
+    pub(super) external: Vec<&'n str>,
+}
+
 /// The statements.
 #[derive(Clone, Debug)]
 pub(super) struct Sql {
     pub(super) create: String,
+    /// Adds the index of reads, of which a table of an earlier build is without.
+    pub(super) index: String,
+    /// Whether there is the table, and whether there is the index.
     pub(super) exists: String,
+    /// Whether a line says that a value was returned: the condition of the index, word for word.
+    pub(super) returned: String,
+    /// Whether a line is about the default storage.
+    pub(super) in_default: String,
     pub(super) scan: String,
     /// Lines between two times.
     pub(super) search: String,
@@ -110,9 +130,17 @@ pub(super) struct Sql {
 }
 
 impl Sql {
-    pub(super) fn new(table: &TableName) -> Self {
+    /// `position` is the engine's function for the position of a text in another one.
+    pub(super) fn new(table: &TableName, position: &str) -> Self {
         let name = table.quoted();
         let index = |column: &str| quote(&format!("{}_{column}", table.table()));
+        let [read, ok] = RETURNED.map(|part| format!("{position}(line, '{part}') > 0"));
+        let returned = format!("{read} AND {ok}");
+        // A name that is described each hour, and never read, has none of these.
+        let reads = format!(
+            "CREATE INDEX IF NOT EXISTS {} ON {name} (coordinate, at) WHERE {returned};",
+            index("reads")
+        );
         Self {
             create: format!(
                 "CREATE TABLE IF NOT EXISTS {name} (
@@ -124,14 +152,22 @@ impl Sql {
                     PRIMARY KEY (writer, sequence)
                 );
                 CREATE INDEX IF NOT EXISTS {} ON {name} (at);
-                CREATE INDEX IF NOT EXISTS {} ON {name} (coordinate, at);",
+                CREATE INDEX IF NOT EXISTS {} ON {name} (coordinate, at);
+                {reads}",
                 index("at"),
                 index("coordinate"),
             ),
+            index: reads,
             exists: format!(
-                "SELECT to_regclass('{}') IS NOT NULL",
+                "SELECT found.oid IS NOT NULL, EXISTS (
+                     SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+                     WHERE indrelid = found.oid AND relname = '{}'
+                 ) FROM to_regclass('{}') AS found (oid)",
+                format!("{}_reads", table.table()).replace('\'', "''"),
                 name.replace('\'', "''")
             ),
+            returned,
+            in_default: format!("{position}(line, '{ELSEWHERE}') = 0"),
             scan: format!(
                 "SELECT writer, sequence, at, coordinate, line FROM {name}
                  ORDER BY writer, sequence"
@@ -230,12 +266,13 @@ macro_rules! impl_examine {
 
             async fn history(
                 &self,
-                names: &[&str],
+                names: &Names<'_>,
                 each: &mut (dyn FnMut(Stored) + Send),
             ) -> Result<()> {
                 let mut connection = self.connection.lock().await;
                 let mut rows = sqlx::query(AssertSqlSafe(self.history.as_str()))
-                    .bind(bound(names))
+                    .bind(bound(&names.managed))
+                    .bind(bound(&names.external))
                     .fetch(&mut *connection);
                 while let Some(row) = rows.try_next().await.map_err($failed)? {
                     each(stored(&row).map_err($failed)?);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use secret_persistence_core::connector::Pointer;
 use secret_persistence_core::{
-    Actor, DeleteOptions, Error, ErrorKind, LastRead, LastReads, Memory, SecretPersistenceExt,
-    SecretValue, StorageId, Timestamp, Write,
+    Actor, Coordinate, DeleteOptions, Error, ErrorKind, LastRead, LastReads, Memory,
+    SecretPersistenceExt, SecretValue, StorageId, Timestamp, Write,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -266,6 +266,10 @@ async fn who_read_a_secret_last_is_asked_once_a_page_and_told_at_every_place() {
     });
     world.row(20, row);
     world.row(21, json!({ "torn": { "_secret": 1 } }));
+    // Another tenant's store has another secret of this name.
+    let theirs = Pointer::new(Coordinate::parse("theirs/password").unwrap())
+        .with_storage_id(StorageId::parse("other").ok());
+    world.row(22, json!({ "tenant": theirs.to_value() }));
     let mut known = LastReads::default();
     known.since = Some(at(1000));
     let maria = Some(Actor::new("maria"));
@@ -279,7 +283,7 @@ async fn who_read_a_secret_last_is_asked_once_a_page_and_told_at_every_place() {
             .with_history(history.clone())
             .with_options(page(rows));
         let (secrets, report) = listed(&inventory).await;
-        // The row without a name has nothing to ask about.
+        // The row without a name has nothing to ask about, nor has that of another tenant.
         assert_eq!(history.asked().len(), pages, "{rows} rows");
         let mut told: Vec<_> = secrets
             .iter()
@@ -308,6 +312,7 @@ async fn who_read_a_secret_last_is_asked_once_a_page_and_told_at_every_place() {
                 ("/nested/0/key", Some(3000), Some(false), since, false),
                 ("/password", None, None, since, true),
                 ("/password", Some(2000), Some(true), since, false),
+                ("/tenant", None, None, None, false),
                 ("/torn", None, None, None, false),
             ]
         );
@@ -332,8 +337,20 @@ async fn who_read_a_secret_last_is_asked_once_a_page_and_told_at_every_place() {
     let mut places: Vec<&str> = secrets.iter().map(|secret| &*secret.place).collect();
     places.sort_unstable();
     // What nobody knows leaves no secret out.
-    assert_eq!(places, ["/external", "/nested/0/key", "/password", "/torn"]);
-    assert_eq!((report.listed, report.never_read), (4, Some(3)));
+    assert_eq!(
+        places,
+        [
+            "/external",
+            "/nested/0/key",
+            "/nested/0/key",
+            "/password",
+            "/tenant",
+            "/torn",
+        ]
+    );
+    assert_eq!((report.listed, report.never_read), (6, Some(3)));
+    // Nor does a forged read, and the run says so.
+    assert_eq!((report.not_genuine, report.is_complete()), (Some(1), false));
 
     // A ledger that does not know its own beginning proves nothing.
     known.since = None;

@@ -19,7 +19,7 @@ pub(crate) struct AgesArgs {
     /// List only secrets that expire within this time, or have expired: 12h, 14d.
     #[arg(long, value_name = "DURATION", value_parser = span, help_heading = "Which secrets")]
     pub(crate) expiring_within: Option<Duration>,
-    /// List only secrets of which --ledger knows no read: what nobody seems to need.
+    /// List only secrets of which --ledger knows no genuine read: what nobody seems to need.
     #[arg(long, requires = "ledger", help_heading = "Which secrets")]
     pub(crate) never_read: bool,
     #[command(flatten)]

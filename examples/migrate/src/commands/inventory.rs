@@ -203,9 +203,9 @@ fn summary(command: &str, report: &InventoryReport) -> String {
         }
     }
     if let (Some(unread), Some(since)) = (report.never_read, report.reads_since) {
-        text += &format!(", {unread} not read since {since}, from when on the ledger knows");
+        text += &format!(", {unread} not read since {since}, as far back as the ledger goes");
     } else if report.never_read.is_some() {
-        text += "; the ledger does not say from when on it knows every read";
+        text += "; the ledger does not say how far back it goes";
     }
     if command == "restore" && report.missing > 0 {
         text +=

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use secret_persistence_core::{
     Actor, AuditEvent, AuditSink, Coordinate, ErrorKind, LastReads, Operation, ReadHistory,
-    Timestamp,
+    StorageId, Timestamp,
 };
 use secret_persistence_db::{Ledger, LedgerReader};
 
 use super::Home;
 use super::prune::until_closed;
-use crate::support::managed;
+use crate::support::{Raw, managed};
 
 fn name(number: usize) -> Coordinate {
     Coordinate::Managed(managed(number))
@@ -89,6 +89,133 @@ async fn the_last_read_is_told_and_what_was_no_read_is_not() {
         // No name, no read; the beginning is known nevertheless.
         let none = home.asked(0..0).await;
         assert_eq!((none.reads.len(), none.since), (0, Some(first)));
+    }
+}
+
+/// A name that others manage is another secret in the store of another tenant, who must not learn who reads it.
+#[tokio::test]
+async fn of_a_name_that_others_manage_only_reads_from_the_default_storage_count() {
+    let external = Coordinate::parse("prod/db").unwrap();
+    for home in Home::all("only_reads_from_the_default_storage").await {
+        let of = |name: &Coordinate, storage: Option<&str>, seconds| {
+            let mut event = read(1, storage.unwrap_or("default"), ago(seconds));
+            event.location.coordinate = name.clone();
+            event.location.storage_id = storage.map(|id| StorageId::parse(id).unwrap());
+            event
+        };
+        let ledger = home.ledger();
+        // A name of ours is one secret, in whichever storage.
+        let events = [
+            of(&external, Some("tenant"), 500),
+            of(&name(1), Some("tenant"), 500),
+        ];
+        ledger.record(&events).await.unwrap();
+        let names = BTreeSet::from([external.clone(), name(1)]);
+        let asked = async || home.reader().await.last_reads(&names).await.unwrap();
+        let actors = |found: &LastReads| -> Vec<(String, String)> {
+            told(found)
+                .iter()
+                .map(|(name, _, actor, _)| ((*name).to_owned(), actor.unwrap().to_owned()))
+                .collect()
+        };
+        let ours = (name(1).as_str().to_owned(), "tenant".to_owned());
+        assert_eq!(actors(&asked().await), [ours.clone()], "{}", home.url);
+        // A later read of the other one does not hide an earlier one of this one.
+        let events = [of(&external, None, 300), of(&external, Some("tenant"), 100)];
+        ledger.record(&events).await.unwrap();
+        let theirs = ("prod/db".to_owned(), "default".to_owned());
+        assert_eq!(actors(&asked().await), [theirs, ours], "{}", home.url);
+    }
+}
+
+const INDEXES_OF_SQLITE: &str =
+    "SELECT count(*) FROM sqlite_master WHERE name = 'secret_ledger_reads'";
+#[cfg(feature = "postgres")]
+const INDEXES_OF_POSTGRES: &str = "SELECT count(*) FROM pg_index
+     JOIN pg_class ON pg_class.oid = indexrelid
+     WHERE indrelid = 'secret_ledger'::regclass AND relname = 'secret_ledger_reads'";
+
+fn indexes(raw: &Raw) -> &'static str {
+    match raw {
+        Raw::Sqlite(_) => INDEXES_OF_SQLITE,
+        #[cfg(feature = "postgres")]
+        Raw::Postgres(_) => INDEXES_OF_POSTGRES,
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_of_an_earlier_build_gets_the_index_of_reads() {
+    for home in Home::all("a_ledger_of_an_earlier_build").await {
+        let Some(raw) = home.raw().await else {
+            continue;
+        };
+        home.ledger().ready().await.unwrap();
+        let sql = indexes(&raw);
+        assert_eq!(raw.number(sql).await, 1, "{}", home.url);
+        raw.run("DROP INDEX secret_ledger_reads").await.unwrap();
+        // Who only reads cannot add it, and gets an answer nevertheless.
+        assert_eq!(home.asked(1..2).await, LastReads::default());
+        assert_eq!(raw.number(sql).await, 0, "{}", home.url);
+        home.ledger().ready().await.unwrap();
+        assert_eq!(raw.number(sql).await, 1, "{}", home.url);
+    }
+}
+
+/// It would be an outage if values could not be handed out for want of an index.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn an_index_that_cannot_be_made_keeps_no_line_out() {
+    for home in Home::all("an_index_that_cannot_be_made").await {
+        let Some(Raw::Postgres(pool)) = home.raw().await else {
+            continue;
+        };
+        home.ledger().ready().await.unwrap();
+        let raw = Raw::Postgres(pool.clone());
+        raw.run("DROP INDEX secret_ledger_reads").await.unwrap();
+        let mut writer = pool.begin().await.unwrap();
+        sqlx::raw_sql("LOCK TABLE secret_ledger IN ROW EXCLUSIVE MODE")
+            .execute(&mut *writer)
+            .await
+            .unwrap();
+        let line = read(1, "maria", ago(5));
+        home.ledger().record(&[line]).await.unwrap();
+        assert_eq!(raw.number(INDEXES_OF_POSTGRES).await, 0);
+        writer.rollback().await.unwrap();
+        assert_eq!(told(&home.asked(1..2).await).len(), 1);
+    }
+}
+
+/// Each list of ages writes a line for each secret.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_name_that_is_described_and_never_read_costs_one_look() {
+    let described = format!(
+        "INSERT INTO secret_ledger (writer, sequence, at, coordinate, line)
+         SELECT 'other', number, number, '{}', '{{\"operation\":\"describe\",\"outcome\":\"ok\",}}'
+         FROM generate_series(1, 5000) AS number",
+        name(1).as_str()
+    );
+    for home in Home::all("a_name_that_is_described").await {
+        let Some(raw @ Raw::Postgres(_)) = home.raw().await else {
+            continue;
+        };
+        // The oldest line is about another name.
+        let oldest = read(2, "maria", Timestamp::from_unix_seconds(0).unwrap());
+        home.ledger().record(&[oldest]).await.unwrap();
+        raw.run(&described).await.unwrap();
+        raw.run("ANALYZE secret_ledger").await.unwrap();
+        assert!(home.asked(1..2).await.reads.is_empty());
+        let of = |what: &str, index: &str| {
+            format!(
+                "SELECT {what} FROM pg_stat_user_indexes
+                 WHERE relid = 'secret_ledger'::regclass AND indexrelname = 'secret_ledger_{index}'"
+            )
+        };
+        // The server counts a moment after the connection ends.
+        while raw.number(&of("idx_scan", "reads")).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(raw.number(&of("idx_tup_read", "coordinate")).await, 0);
     }
 }
 

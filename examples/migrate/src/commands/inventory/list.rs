@@ -43,7 +43,7 @@ const NEVER_READ: (&str, &str) = (
 );
 const READS_SINCE: (&str, &str) = (
     "secret_migrate_reads_since_timestamp_seconds",
-    "From when on the ledger knows every read.",
+    "How far back the ledger goes.",
 );
 
 /// The list on standard output, and the names for `--list`.
@@ -323,14 +323,15 @@ fn row(secret: &SecretAt) -> String {
         secret.standing.as_str(),
         escaped(secret.owner.as_deref().unwrap_or("?")),
         escaped(&match &secret.reads {
-            Some(reads) => format!("{:26}  {}", read(secret, reads), words(secret)),
+            Some(reads) => format!("{:26}  {}", read(reads), words(secret)),
             None => words(secret),
         }),
     )
 }
 
-/// When and by whom. `never` only of a secret that is younger than what the ledger knows.
-fn read(secret: &SecretAt, reads: &Reads) -> String {
+/// When and by whom. No secret is called never read: its time may be that of a copy, and the ledger
+/// knows nothing of the store that it was copied from.
+fn read(reads: &Reads) -> String {
     match (reads.last_read, reads.reads_since) {
         (Some(at), _) => format!(
             "{at}, {}{}",
@@ -340,9 +341,6 @@ fn read(secret: &SecretAt, reads: &Reads) -> String {
                 _ => "",
             }
         ),
-        (None, Some(since)) if secret.created.is_some_and(|created| created >= since) => {
-            "never".to_owned()
-        }
         (None, Some(since)) => format!("not since {since}"),
         (None, None) => "?".to_owned(),
     }

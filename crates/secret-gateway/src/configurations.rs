@@ -89,7 +89,7 @@ impl Configurations {
             let storages = self.storages.clone();
             let storages = storages.filter(|_| index == self.named.sources.len());
             return Ok(storages.map(|all| {
-                let settings = sources::StorageSettings::new(move || all.settings());
+                let settings = sources::StorageSettings::new(all.name(), move || all.settings());
                 Arc::new(settings) as _
             }));
         };

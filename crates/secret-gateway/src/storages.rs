@@ -12,6 +12,10 @@ use serde_json::Value;
 
 /// Lists all stores except the default one.
 pub trait StorageIds: Send + Sync + 'static {
+    /// What they are called as a source of configurations, as a rule the path of their file. A collector
+    /// that has read it once refuses to run without it.
+    fn name(&self) -> String;
+
     /// The ids, in order.
     fn ids(&self) -> Vec<StorageId>;
 
@@ -84,6 +88,10 @@ impl StoragesFile {
 }
 
 impl StorageIds for StoragesFile {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
     fn ids(&self) -> Vec<StorageId> {
         self.with(|storages| storages.keys().cloned().collect())
             .unwrap_or_default()

@@ -257,8 +257,12 @@ async fn the_credentials_of_further_stores_stay() {
     assert_eq!(
         (place(0), place(1), &page["next"]),
         (
-            json!(["storages-file#tenant", "/token", "present"]),
-            json!(["storages-file#whole", "", "present"]),
+            json!([
+                format!("{}#tenant", storages.display()),
+                "/token",
+                "present"
+            ]),
+            json!([format!("{}#whole", storages.display()), "", "present"]),
             &Value::Null
         )
     );
@@ -268,7 +272,10 @@ async fn the_credentials_of_further_stores_stay() {
     let run = preview(&world, json!({})).await;
     assert_eq!(
         (&run["state"], &run["failures"][0]["configuration"]),
-        (&json!("unreadable"), &json!("storages-file#tenant")),
+        (
+            &json!("unreadable"),
+            &json!(format!("{}#tenant", storages.display()))
+        ),
         "{run}"
     );
     for text in [Some("{"), None] {
@@ -284,7 +291,7 @@ async fn the_credentials_of_further_stores_stay() {
             "{run}"
         );
         let detail = run["failure"]["detail"].as_str().unwrap();
-        assert!(detail.contains("storages-file"), "{detail}");
+        assert!(detail.contains("storages.json"), "{detail}");
     }
 
     // Nor is it silently left out, here by another replica.

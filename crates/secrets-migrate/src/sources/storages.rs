@@ -14,30 +14,35 @@ use crate::{
     MigrateResult, Update,
 };
 
-/// The name of the source.
-const NAME: &str = "storages-file";
-
 /// Settings by storage id. A page begins after an id.
 type ById = BTreeMap<StorageId, Value>;
 
 /// The settings of further stores as a source of configurations that is only read: what they name is
 /// needed. A row is a store, its id the storage id.
 ///
-/// It shows itself as `storages-file`, wherever the settings are, so that the tool and a gateway can
-/// share a collector's journal.
-pub struct StorageSettings(Box<dyn Fn() -> MigrateResult<ById> + Send + Sync>);
+/// It shows itself as the file with the settings, as other files do: a collector's journal knows which
+/// files it has read, and the tool and a gateway that name the file alike share one.
+pub struct StorageSettings {
+    name: String,
+    read: Box<dyn Fn() -> MigrateResult<ById> + Send + Sync>,
+}
 
 impl StorageSettings {
-    /// Calls `read` for each page, which returns the settings as they are now.
+    /// The settings of this name, as a rule a path. Calls `read` for each page, which returns them as
+    /// they are now.
     #[must_use]
     pub fn new<E: std::error::Error + Send + Sync + 'static>(
+        name: impl Into<String>,
         read: impl Fn() -> Result<Vec<(StorageId, Value)>, E> + Send + Sync + 'static,
     ) -> Self {
-        Self(Box::new(move || {
+        let name = name.into();
+        let place = name.clone();
+        let read = Box::new(move || {
             let settings =
-                read().map_err(|error| unreadable().with_place(NAME).with_source(error))?;
+                read().map_err(|error| unreadable().with_place(&place).with_source(error))?;
             Ok(settings.into_iter().collect())
-        }))
+        });
+        Self { name, read }
     }
 
     /// The `storages-file` of a gateway: a JSON object of storage ids, read anew for each page.
@@ -46,9 +51,13 @@ impl StorageSettings {
     /// If it cannot be read now, or has another form.
     pub fn of_file(path: impl AsRef<Path>) -> MigrateResult<Self> {
         let path = path.as_ref().to_owned();
+        let name = path.display().to_string();
         let read = move || parse(&path);
         read()?;
-        Ok(Self(Box::new(read)))
+        Ok(Self {
+            name,
+            read: Box::new(read),
+        })
     }
 }
 
@@ -78,14 +87,13 @@ fn unreadable() -> MigrateError {
 
 impl fmt::Debug for StorageSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StorageSettings")
+        write!(f, "StorageSettings({})", self.name)
     }
 }
 
-/// Without the path: a file that was moved is the same source.
 impl fmt::Display for StorageSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(NAME)
+        f.write_str(&self.name)
     }
 }
 
@@ -97,7 +105,7 @@ impl ConfigSource for StorageSettings {
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
         let is_next = |id: &StorageId| after.is_none_or(|after| id.as_str() > after.as_str());
-        let mut left = (self.0)()?.into_iter().filter(|(id, _)| is_next(id));
+        let mut left = (self.read)()?.into_iter().filter(|(id, _)| is_next(id));
         let rows: Vec<_> = left.by_ref().take(limit).map(row).collect();
         let last = left.next().and_then(|_| rows.last());
         let next = last.map(|row| ConfigCursor::new(row.id.clone()));
@@ -105,7 +113,7 @@ impl ConfigSource for StorageSettings {
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        let found = (self.0)()?
+        let found = (self.read)()?
             .into_iter()
             .find(|(found, _)| found.as_str() == id);
         Ok(found.map(row))

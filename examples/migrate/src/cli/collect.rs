@@ -18,9 +18,14 @@ pub(crate) struct CollectArgs {
     #[command(flatten)]
     pub(crate) configs: Configs,
     /// The storages-file of a gateway: further stores by storage id, whose credentials are secrets of
-    /// the store. Without it, they look like orphans.
-    #[arg(long, value_name = "FILE", help_heading = "Configurations")]
-    pub(crate) storages_file: Option<PathBuf>,
+    /// the store. Without it, they look like orphans. Repeatable: give that of every gateway, and each
+    /// time by the same path.
+    #[arg(
+        long = "storages-file",
+        value_name = "FILE",
+        help_heading = "Configurations"
+    )]
+    pub(crate) storages_files: Vec<PathBuf>,
     /// What the runs have seen: a file, or a Postgres URL. Keep it: without it, the waiting begins
     /// again.
     #[arg(

@@ -34,7 +34,7 @@ pub(crate) async fn run(
         return Err(Failure::undecided(
             "collect deletes what --configs does not point at. A table or file that contains pointers and is not \
              listed would lose its secrets: list each one with --configs, and the outbox of open changes, give the \
-             storages-file of a gateway with --storages-file, then confirm with --all-references",
+             storages-file of every gateway with --storages-file, then confirm with --all-references",
         ));
     }
     let rates = journal::rates(&args.journal, environment)?;
@@ -42,13 +42,14 @@ pub(crate) async fn run(
     let store = store.sharing(rates.as_ref());
     let sources = configs::open(&args.configs.sources, environment, Access::ReadOnly).await?;
     let references = configs::references(args.configs.references.as_deref(), environment).await?;
-    let storages = match &args.storages_file {
-        Some(file) => {
+    let storages: Vec<StorageSettings> = args
+        .storages_files
+        .iter()
+        .map(|file| {
             let opened = StorageSettings::of_file(file);
-            Some(opened.map_err(|error| Failure::from(error).at("--storages-file"))?)
-        }
-        None => None,
-    };
+            opened.map_err(|error| Failure::from(error).at("--storages-file"))
+        })
+        .collect::<Result<_>>()?;
     // Whoever has no owner owns nothing that could be deleted.
     let store = store.open(args.pace.rate, IfMissing::Refuse).await?;
     let Some(owner) = store.owner.clone() else {
@@ -86,7 +87,7 @@ pub(crate) async fn run(
     for source in sources {
         collect = collect.with_configs(source);
     }
-    if let Some(storages) = storages {
+    for storages in storages {
         collect = collect.with_configs(Arc::new(storages));
     }
     let mut told = Told::default();

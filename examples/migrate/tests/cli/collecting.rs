@@ -440,33 +440,43 @@ async fn what_a_storages_file_names_is_needed() {
     };
     site.lab.configurations().await.close().await;
     let store = site.open("lab").await;
-    let [token, orphan] = [1, 2].map(|number| name(1, number));
-    write(&store, &[token.clone(), orphan], None).await;
+    let [token, orphan, second] = [1, 2, 3].map(|number| name(1, number));
+    write(&store, &[token.clone(), orphan, second.clone()], None).await;
     site.sql("store.db", "UPDATE secrets SET created = created - 172800")
         .await;
     let tenant = json!({"type": "vault", "token": {"_secret": token.as_str()}});
     let file = json!({"tenant": tenant, "other": {}}).to_string();
     site.lab.write("storages.json", &file);
-    let with = ["--max-share", "100", "--storages-file", "storages.json"];
+    // Another gateway has the same store, and further ones of its own.
+    let other = json!({"tenant": {"token": {"_secret": second.as_str()}}}).to_string();
+    site.lab.write("other.json", &other);
+    let common = ["--max-share", "100", "--storages-file", "storages.json"];
+    let with = [&common[..], &["--storages-file", "other.json"]].concat();
     let first = site.run(&with).expect(0).json();
-    assert_eq!((&first["waiting"], &first["names"]), (&json!(1), &json!(1)));
+    assert_eq!((&first["waiting"], &first["names"]), (&json!(1), &json!(2)));
     site.wait().await;
     let delete = ["--delete", "--all-references"];
+    let alone = [&common[..], &delete].concat();
     let delete = [&with[..], &delete].concat();
     // What cannot be read may name anything.
     for broken in ["[]", "{\"tenant\": {\"_secret\": 7}}"] {
         site.lab.write("storages.json", broken);
         let refused = site.run(&delete);
         assert!([2, 3].contains(&refused.status), "{}", refused.stderr);
-        assert_eq!(listed(&store).await.len(), 2);
+        assert_eq!(listed(&store).await.len(), 3);
     }
+    site.lab.write("storages.json", &file);
     // An earlier run has read it, so that this one must.
     let without = site.run(&["--max-share", "100", "--delete", "--all-references"]);
-    without.expect(3).says("storages-file");
-    assert_eq!(listed(&store).await.len(), 2);
-    site.lab.write("storages.json", &file);
+    without.expect(3).says("other.json");
+    // Nor is one of them enough, or another one in its place.
+    site.run(&alone).expect(3).says("other.json");
+    site.lab.write("third.json", "{}");
+    let swapped = [&alone[..], &["--storages-file", "third.json"]].concat();
+    site.run(&swapped).expect(3).says("other.json");
+    assert_eq!(listed(&store).await.len(), 3);
     let done = site.run(&delete).expect(0).json();
     assert_eq!(done["deleted"], 1);
-    assert_eq!(listed(&store).await, BTreeSet::from([token]));
+    assert_eq!(listed(&store).await, BTreeSet::from([token, second]));
     store.close().await;
 }

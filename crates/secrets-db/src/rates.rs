@@ -248,7 +248,9 @@ async fn begin_bucket(connection: &mut PgConnection, draw: &Draw) -> Result<(), 
 
 /// `admin_shutdown` and its siblings: the session is over.
 fn is_ended(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| code.starts_with("57P"))
 }
 

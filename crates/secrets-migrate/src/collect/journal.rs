@@ -290,7 +290,7 @@ impl CollectJournal {
         let known = "INSERT INTO collect_source (store, source) SELECT $1, #1 WHERE true{held} \
                      ON CONFLICT (store, source) DO NOTHING";
         for source in sources {
-            self.write(claim, known, store(), vec![source.clone()])
+            self.write(claim, known, store(), vec![String::clone(source)])
                 .await?;
         }
         let seen = "UPDATE collect_secret SET since = CAST(#1 AS BIGINT) \

@@ -359,7 +359,7 @@ async fn whoever_comes_after_all_others_were_killed_reads_again() {
         }
     });
     let killed = killed.await;
-    let run = std::pin::pin!(killed.run());
+    let run = Box::pin(killed.run());
     let until = std::pin::pin!(deletes.notified());
     match select(run, until).await {
         Either::Left(_) => panic!("it waits"),
@@ -392,7 +392,7 @@ async fn whoever_comes_while_others_are_at_work_helps() {
         }
     });
     let killed = killed.await;
-    let run = std::pin::pin!(killed.run());
+    let run = Box::pin(killed.run());
     let until = std::pin::pin!(working.notified());
     let Either::Right((_, working)) = select(run, until).await else {
         panic!("it waits");

@@ -119,7 +119,12 @@ async fn of_a_name_that_others_manage_only_reads_from_the_default_storage_count(
                 .collect()
         };
         let ours = (name(1).as_str().to_owned(), "tenant".to_owned());
-        assert_eq!(actors(&asked().await), [ours.clone()], "{}", home.url);
+        assert_eq!(
+            actors(&asked().await),
+            std::slice::from_ref(&ours),
+            "{}",
+            home.url
+        );
         // A later read of the other one does not hide an earlier one of this one.
         let events = [of(&external, None, 300), of(&external, Some("tenant"), 100)];
         ledger.record(&events).await.unwrap();

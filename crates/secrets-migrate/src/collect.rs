@@ -47,10 +47,11 @@ const LEAST_GRACE: Duration = Duration::from_secs(3600);
 /// - every configuration could be read.
 ///
 /// Two kinds are not waited for: what has expired, and short-lived secrets of no workspace
-/// ([`Scope::ephemeral`]) that are older than the grace period and that no configuration names. They too
+/// ([`Scope::ephemeral`](secret_persistence_core::Scope::ephemeral)) that are older than the grace period and that no configuration names. They too
 /// need an owner and a time. Everything goes with the store's recovery window.
 ///
-/// The [`Record`]s of an outbox and the [`RefreshRecord`]s of open refreshes are read like
+/// The [`Record`](secret_persistence_core::connector::Record)s of an outbox and the
+/// [`RefreshRecord`](secret_persistence_core::connector::RefreshRecord)s of open refreshes are read like
 /// configurations, so that what they have written is referenced: add their tables as sources. All names
 /// are on disk in the journal, and memory holds a page of them.
 ///

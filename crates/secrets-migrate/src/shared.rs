@@ -6,7 +6,7 @@
 //! such call any more, because another one has, or may have, its page; what waits in the limit of a call
 //! that has begun is still sent.
 mod alone;
-mod held;
+pub(crate) mod held;
 mod task;
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-pub(crate) use self::held::{Claims, Held, Moment, check};
+pub(crate) use self::held::{Held, Moment, check};
 pub(crate) use self::task::Task;
 use crate::session::{Meter, Running, Session, Unit, Work};
 use crate::{

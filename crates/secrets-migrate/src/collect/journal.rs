@@ -15,7 +15,7 @@ use crate::address::{self, Variables};
 use crate::database::{self, Database, Purpose, Texts};
 use crate::journal::of_journal;
 use crate::journal::passes::{Claimed, PAGE, PASS, Pages, Passes, held};
-use crate::shared::Claims;
+use crate::shared::held::Claims;
 use crate::{Claim, MigrateError, MigrateErrorKind, MigrateResult};
 
 /// The layout of tables from other versions is unknown.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::SqlJournal;
 use crate::address::{self, Variables};
-use crate::{MigrateError, MigrateResult, database};
+use crate::{MigrateResult, database};
 
 impl SqlJournal {
     /// The source of rates in the database of a journal in Postgres, for
@@ -41,6 +41,8 @@ impl SqlJournal {
         #[cfg(feature = "postgres")]
         {
             use secret_persistence_db::{PostgresOptions, PostgresRates};
+
+            use crate::MigrateError;
 
             let options = PostgresOptions::from_settings(&settings)
                 .map_err(|error| MigrateError::of_setting(error).within(&url))?;

@@ -9,6 +9,8 @@ mod cipher;
 mod client;
 mod config;
 mod database_url;
+#[cfg(feature = "postgres")]
+mod deadline;
 mod encrypt;
 mod envelope;
 mod error;

@@ -1,11 +1,9 @@
 //! Postgres: a pool of connections, one statement per batch.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::FutureExt as _;
 use secret_persistence_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
@@ -15,6 +13,7 @@ use crate::client::{
     decode_head,
 };
 use crate::config::{Config, IfMissing};
+use crate::deadline::within;
 use crate::error::{POSTGRES, from_sqlx};
 use crate::naming::TableName;
 use crate::postgres_options::PostgresOptions;
@@ -72,7 +71,7 @@ impl PostgresClient {
                 ErrorKind::PermissionDenied => schema::missing(Dialect::Postgres, &config.table),
                 _ => error,
             })?;
-            (found, meta) = columns(&mut connection, config).await?;
+            (found, meta) = columns(&mut connection, &config.table).await?;
         }
         let layout = Layout::read(Dialect::Postgres, &config.table, &found, meta)?;
         // No state depends on a graceful close.
@@ -544,8 +543,11 @@ fn options(target: &PostgresOptions) -> PgConnectOptions {
 }
 
 async fn connect(options: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {
-    let connection = async { PgConnection::connect_with(options).await.map_err(failed) };
-    within(wait, connection).await
+    let options = options.clone();
+    within(wait, async move {
+        PgConnection::connect_with(&options).await.map_err(failed)
+    })
+    .await
 }
 
 /// Connects and looks at the table, all within the time for a connection: a server may accept one and
@@ -554,40 +556,23 @@ async fn look(
     options: &PgConnectOptions,
     config: &Config,
 ) -> Result<(PgConnection, Vec<Found>, bool)> {
-    let looked = async {
-        let mut connection = PgConnection::connect_with(options).await.map_err(failed)?;
-        let (found, meta) = columns(&mut connection, config).await?;
+    let (options, table) = (options.clone(), config.table.clone());
+    within(config.connect_timeout, async move {
+        let mut connection = PgConnection::connect_with(&options).await.map_err(failed)?;
+        let (found, meta) = columns(&mut connection, &table).await?;
         Ok((connection, found, meta))
-    };
-    within(config.connect_timeout, looked).await
-}
-
-/// The driver panics on messages that are shorter than their type: a server that sends them must not
-/// end the caller's task.
-async fn within<T>(wait: Duration, request: impl Future<Output = Result<T>>) -> Result<T> {
-    let request = AssertUnwindSafe(request).catch_unwind();
-    match tokio::time::timeout(wait, request).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(failed(sqlx::Error::Protocol("a malformed message".into()))),
-        Err(_) => Err(Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "the server did not respond within {} seconds",
-                wait.as_secs()
-            ),
-        )
-        .with_hint("check host and port, that the server is running, and the network")),
-    }
+    })
+    .await
 }
 
 /// The table's columns, none if it is missing, and whether the second table exists.
-async fn columns(connection: &mut PgConnection, config: &Config) -> Result<(Vec<Found>, bool)> {
+async fn columns(connection: &mut PgConnection, table: &TableName) -> Result<(Vec<Found>, bool)> {
     let found = sqlx::query(
         "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull \
          FROM pg_attribute \
          WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped",
     )
-    .bind(config.table.quoted())
+    .bind(table.quoted())
     .fetch_all(&mut *connection)
     .await
     .and_then(|rows| {
@@ -603,7 +588,7 @@ async fn columns(connection: &mut PgConnection, config: &Config) -> Result<(Vec<
     })
     .map_err(failed)?;
     let meta = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
-        .bind(config.table.meta().quoted())
+        .bind(table.meta().quoted())
         .fetch_one(connection)
         .await
         .and_then(|row| row.try_get(0))
@@ -623,7 +608,7 @@ async fn run(
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
-    let (found, meta) = columns(&mut transaction, config).await?;
+    let (found, meta) = columns(&mut transaction, &config.table).await?;
     let statements = needed(&found, meta);
     for statement in &statements {
         sqlx::query(AssertSqlSafe(statement.as_str()))

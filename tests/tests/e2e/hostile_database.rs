@@ -8,11 +8,14 @@ use secret_persistence_db::{Config, Database};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// Longer than the deadline of a connection, which the tests set to two seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a server sends without a pause: for longer than the deadline, and not for the rest of the tests.
+const FLOOD: Duration = Duration::from_secs(15);
 
 /// In messages of the server; no error may show it.
 const CANARY: &str = "canary-of-the-server";
@@ -24,15 +27,15 @@ enum Misbehaviour {
     Reset,
     /// These bytes, and then the end.
     Sends(Vec<u8>),
-    /// The same bytes without end.
-    SendsForever(Vec<u8>),
+    /// The same bytes without a pause, for [`FLOOD`].
+    Floods(Vec<u8>),
     /// No answer at all.
     Silent,
     /// A byte now and then.
     Slow(Vec<u8>),
 }
 
-use Misbehaviour::{Reset, Sends, SendsForever, Silent, Slow};
+use Misbehaviour::{Floods, Reset, Sends, Silent, Slow};
 
 /// The type of a message, the length that it claims, and what follows.
 fn message(kind: u8, length: u32, body: &[u8]) -> Vec<u8> {
@@ -56,9 +59,14 @@ async fn misbehave(stream: &mut TcpStream, misbehaviour: &Misbehaviour) -> std::
     match misbehaviour {
         Reset => stream.set_zero_linger()?,
         Sends(bytes) => stream.write_all(bytes).await?,
-        SendsForever(bytes) => loop {
-            stream.write_all(bytes).await?;
-        },
+        Floods(bytes) => {
+            // More than the client reads at once, so that it never has to wait.
+            let bytes = bytes.repeat(4096);
+            let end = Instant::now() + FLOOD;
+            while Instant::now() < end {
+                stream.write_all(&bytes).await?;
+            }
+        }
         Silent => sleep(PATIENCE).await,
         Slow(bytes) => {
             for byte in bytes.iter().cycle() {
@@ -125,8 +133,8 @@ async fn a_hostile_postgres_is_endured() {
         Sends(whole(b't', &[0xff, 0xff])),
         Sends(text(b'E', "XX000")),
         Sends(text(b'E', "not-a-code-at-all")),
-        SendsForever(text(b'N', "00000")),
-        SendsForever(whole(b'S', b"server_version\x00canary-of-the-server\0")),
+        Floods(text(b'N', "00000")),
+        Floods(whole(b'S', b"server_version\x00canary-of-the-server\0")),
         // A password is asked for in ways that nobody knows.
         Sends(whole(b'R', &[0xff; 4])),
         Sends(whole(b'R', &[0, 0, 0, 5])),

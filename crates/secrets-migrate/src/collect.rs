@@ -258,6 +258,7 @@ impl Collect {
             memory,
             number: 0,
             began: (self.clock)(),
+            read_at: (self.clock)(),
             held: None,
             report: CollectReport {
                 dry_run,
@@ -304,6 +305,8 @@ struct Run<'c> {
     number: u64,
     /// When the listing began.
     began: Timestamp,
+    /// When the reading of the configurations began.
+    read_at: Timestamp,
     /// The page of a shared journal under which it lists and reads for all processes, or deletes.
     held: Option<Arc<Held<'c, CollectJournal>>>,
     report: CollectReport,

@@ -8,7 +8,7 @@ use secret_persistence_core::{
 
 use super::journal::Seen;
 use super::report::{CollectStop, Fate, Reason, Superfluous};
-use super::{Each, Run};
+use super::{Each, LEAST_GRACE, Run};
 use crate::shared::check;
 use crate::{Failure, MigrateResult};
 
@@ -41,6 +41,9 @@ impl Run<'_> {
             if self.is_cancelled() {
                 return Ok(());
             }
+            if deletes && !self.read_again_if_old().await? {
+                return Ok(());
+            }
             let limit = collect.options.page.get();
             let page = collect.journal.page(&self.memory, after.as_ref(), limit);
             let page = page.await?;
@@ -62,6 +65,21 @@ impl Run<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads the configurations again once the reading is so old that they may name what is about to go: after
+    /// a long wait for the store, or a suspended machine. Whether something may still go.
+    async fn read_again_if_old(&mut self) -> MigrateResult<bool> {
+        let now = (self.collect.clock)();
+        if now <= self.read_at.saturating_add(LEAST_GRACE) {
+            return Ok(true);
+        }
+        self.report.names = 0;
+        self.read().await?;
+        if self.report.unreadable > 0 {
+            self.stop(CollectStop::Unreadable);
+        }
+        Ok(self.report.stopped.is_none())
     }
 
     /// Deletes what is due, and returns what is deleted, and why the rest still is due.

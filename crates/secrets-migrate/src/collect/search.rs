@@ -121,6 +121,7 @@ impl Run<'_> {
 
     /// Reads every configuration, and forgets what they name.
     pub(super) async fn read(&mut self) -> MigrateResult<()> {
+        self.read_at = (self.collect.clock)();
         for source in &self.collect.configs {
             let mut after = None;
             loop {

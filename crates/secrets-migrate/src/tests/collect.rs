@@ -196,6 +196,31 @@ async fn a_mention_begins_the_waiting_again() {
 }
 
 #[tokio::test]
+async fn whoever_deletes_for_longer_than_an_hour_reads_the_configurations_again() {
+    let site = Site::new();
+    site.put(1..=5).await;
+    site.wait(2 * DAY);
+    site.run().await;
+    site.wait(2 * DAY);
+    let journal = site.open().await;
+    let collect = site.collect(Arc::clone(&journal));
+    let mut told = 0;
+    // The first page of two has gone when the machine is suspended, and configurations are restored.
+    let mut each = |_: &crate::Superfluous| {
+        told += 1;
+        if told == 2 {
+            site.row("a", json!([pointer(4)]));
+            site.wait(HOUR + 60);
+        }
+    };
+    let report = collect.run(AllReferences::confirmed(), &mut each).await;
+    let report = report.unwrap();
+    journal.close().await;
+    assert_eq!((report.deleted, report.names), (4, 1));
+    assert!(site.has(4).await);
+}
+
+#[tokio::test]
 async fn the_retention_is_waited_for_too() {
     let mut site = Site::new();
     site.rules.retention = Some(Duration::from_secs(7 * 24 * 3600));

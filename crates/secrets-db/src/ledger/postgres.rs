@@ -33,6 +33,7 @@ pub(super) struct Appender {
     options: PostgresOptions,
     sql: Sql,
     insert: String,
+    exists: String,
     connection: Option<PgConnection>,
 }
 
@@ -46,6 +47,7 @@ impl Appender {
                  SELECT $1, * FROM UNNEST($2::BIGINT[], $3::BIGINT[], $4::TEXT[], $5::TEXT[])",
                 table.quoted()
             ),
+            exists: exists(table),
             connection: None,
         }
     }
@@ -57,7 +59,7 @@ impl Appender {
             .execute(&mut connection)
             .await
             .map_err(failed)?;
-        let found = sqlx::query(AssertSqlSafe(self.sql.exists.as_str()))
+        let found = sqlx::query(AssertSqlSafe(self.exists.as_str()))
             .fetch_one(&mut connection)
             .await
             .and_then(|row| Ok((row.try_get::<bool, _>(0)?, row.try_get::<bool, _>(1)?)))
@@ -153,6 +155,18 @@ impl Examiner {
             sql,
         })
     }
+}
+
+/// Whether there is the table, and whether there is the index of reads.
+fn exists(table: &TableName) -> String {
+    format!(
+        "SELECT found.oid IS NOT NULL, EXISTS (
+             SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+             WHERE indrelid = found.oid AND relname = '{}'
+         ) FROM to_regclass('{}') AS found (oid)",
+        format!("{}_reads", table.table()).replace('\'', "''"),
+        table.quoted().replace('\'', "''")
+    )
 }
 
 /// One look into the index for each name, and one statement for all.

@@ -110,9 +110,8 @@ pub(super) struct Names<'n> {
 pub(super) struct Sql {
     pub(super) create: String,
     /// Adds the index of reads, of which a table of an earlier build is without.
+    #[cfg(feature = "postgres")]
     pub(super) index: String,
-    /// Whether there is the table, and whether there is the index.
-    pub(super) exists: String,
     /// Whether a line says that a value was returned: the condition of the index, word for word.
     pub(super) returned: String,
     /// Whether a line is about the default storage.
@@ -157,15 +156,8 @@ impl Sql {
                 index("at"),
                 index("coordinate"),
             ),
+            #[cfg(feature = "postgres")]
             index: reads,
-            exists: format!(
-                "SELECT found.oid IS NOT NULL, EXISTS (
-                     SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-                     WHERE indrelid = found.oid AND relname = '{}'
-                 ) FROM to_regclass('{}') AS found (oid)",
-                format!("{}_reads", table.table()).replace('\'', "''"),
-                name.replace('\'', "''")
-            ),
             returned,
             in_default: format!("{position}(line, '{ELSEWHERE}') = 0"),
             scan: format!(

@@ -56,8 +56,18 @@ impl Client for Absent {
         Ok(None)
     }
 
-    async fn scan(&self, _: &Filter, _: Option<&str>, _: usize) -> Result<Vec<(String, Row)>> {
+    async fn scan(
+        &self,
+        _: &Filter,
+        _: Option<&str>,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<Vec<(String, Row)>> {
         Ok(Vec::new())
+    }
+
+    async fn range_end(&self, _: Option<&str>, _: usize) -> Result<Option<(String, u64)>> {
+        Ok(None)
     }
 
     async fn count(&self, _: &Filter) -> Result<u64> {
@@ -86,6 +96,10 @@ impl Client for Absent {
 
     async fn scrub(&self, _: bool) -> Result<bool> {
         Ok(true)
+    }
+
+    async fn is_rewriting(&self) -> Result<bool> {
+        Ok(false)
     }
 
     fn out_of_reach(&self) -> &'static [&'static str] {

@@ -33,13 +33,18 @@ pub(crate) trait Client: Send + Sync {
 
     async fn describe(&self, name: &str) -> Result<Option<Head>>;
 
-    /// At most `limit` rows of a kind after `after`, each with its name, in the table's order.
+    /// At most `limit` rows of a kind after one name and up to another, each with its name, in the
+    /// table's order.
     async fn scan(
         &self,
         filter: &Filter,
         after: Option<&str>,
+        upto: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>>;
+
+    /// The last of at most `rows` names after a name, and how many there are, in the table's order.
+    async fn range_end(&self, after: Option<&str>, rows: usize) -> Result<Option<(String, u64)>>;
 
     async fn count(&self, filter: &Filter) -> Result<u64>;
 
@@ -61,6 +66,9 @@ pub(crate) trait Client: Send + Sync {
     /// Postgres only on request and if the role is allowed to. Returns whether the table was
     /// rewritten.
     async fn scrub(&self, asked: bool) -> Result<bool>;
+
+    /// Whether a scrub is under way, also if it waits for readers.
+    async fn is_rewriting(&self) -> Result<bool>;
 
     /// Where old values remain in any case, and what to do about it.
     fn out_of_reach(&self) -> &'static [&'static str];
@@ -285,4 +293,25 @@ where
         expires: row.try_get(3)?,
         key_id: row.try_get(4)?,
     })
+}
+
+/// The statement of [`Client::range_end`] for a quoted table.
+pub(crate) fn range_end(table: &str) -> String {
+    format!(
+        "SELECT coordinate, number FROM ( \
+            SELECT coordinate, row_number() OVER (ORDER BY coordinate) AS number FROM ( \
+                SELECT coordinate FROM {table} WHERE coordinate > $1 ORDER BY coordinate LIMIT $2) AS next) AS numbered \
+         ORDER BY number DESC LIMIT 1"
+    )
+}
+
+/// Decodes the row of [`Client::range_end`], by position: coordinate, number.
+pub(crate) fn decode_end<R>(row: &R) -> Result<(String, u64), sqlx::Error>
+where
+    R: sqlx::Row,
+    usize: sqlx::ColumnIndex<R>,
+    for<'r> String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    for<'r> i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?.unsigned_abs()))
 }

@@ -8,6 +8,7 @@ mod absent;
 mod cipher;
 mod client;
 mod config;
+mod conversion;
 mod database_url;
 #[cfg(feature = "postgres")]
 mod deadline;
@@ -32,6 +33,7 @@ mod schema;
 mod sqlite;
 
 pub use config::{Config, Mode, SETTINGS};
+pub use conversion::{Conversion, Ended, Range, Step};
 pub use encrypt::{EncryptOptions, Encrypted, Progress};
 pub use keyring::{KeyId, KeyRing};
 pub use keyring_file::KeyRingFile;

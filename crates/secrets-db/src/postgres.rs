@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::client::{
     Before, Client, Columns, Filter, Head, Inserted, JoinedRow, Row, Rows, Swap, Values, decode,
-    decode_head,
+    decode_end, decode_head, range_end,
 };
 use crate::config::{Config, IfMissing};
 use crate::deadline::within;
@@ -320,26 +320,39 @@ impl Client for PostgresClient {
         &self,
         filter: &Filter,
         after: Option<&str>,
+        upto: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>> {
         let (condition, key_id) = condition(filter);
+        let end = upto.map_or("", |_| "AND coordinate <= $4 ");
         let sql = format!(
-            "SELECT {} FROM {} WHERE {condition} AND coordinate > $2 ORDER BY coordinate LIMIT $3",
+            "SELECT {} FROM {} WHERE {condition} AND coordinate > $2 {end}ORDER BY coordinate LIMIT $3",
             sealed_columns(self.layout),
             self.table
         );
-        let rows = sqlx::query(AssertSqlSafe(sql))
+        let mut query = sqlx::query(AssertSqlSafe(sql))
             .bind(key_id)
             .bind(after.unwrap_or_default())
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&self.pool)
-            .await
-            .and_then(|rows| {
-                rows.iter()
-                    .map(|row| Ok((row.try_get(0)?, decode(row, Columns::Sealed))))
-                    .collect()
-            });
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        if let Some(upto) = upto {
+            query = query.bind(upto);
+        }
+        let rows = query.fetch_all(&self.pool).await.and_then(|rows| {
+            rows.iter()
+                .map(|row| Ok((row.try_get(0)?, decode(row, Columns::Sealed))))
+                .collect()
+        });
         self.explained(rows).await
+    }
+
+    async fn range_end(&self, after: Option<&str>, rows: usize) -> Result<Option<(String, u64)>> {
+        let end = sqlx::query(AssertSqlSafe(range_end(&self.table)))
+            .bind(after.unwrap_or_default())
+            .bind(i64::try_from(rows).unwrap_or(i64::MAX))
+            .fetch_optional(&self.pool)
+            .await
+            .and_then(|row| row.as_ref().map(decode_end).transpose());
+        self.explained(end).await
     }
 
     async fn count(&self, filter: &Filter) -> Result<u64> {
@@ -510,6 +523,20 @@ impl Client for PostgresClient {
             .execute(&self.pool)
             .await;
         self.explained(rewritten).await.map(|_| true)
+    }
+
+    async fn is_rewriting(&self) -> Result<bool> {
+        // The lock shows it to every role, also while it is waited for.
+        let rewriting = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = to_regclass($1) \
+             AND mode = 'AccessExclusiveLock' \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        )
+        .bind(self.name.quoted())
+        .fetch_one(&self.pool)
+        .await
+        .and_then(|row| row.try_get(0));
+        self.explained(rewriting).await
     }
 
     fn out_of_reach(&self) -> &'static [&'static str] {

@@ -78,7 +78,7 @@ pub(crate) async fn at_open(client: &dyn Client, mode: Mode, ring: Option<&KeyRi
 /// least one of the first rows must decrypt. One row would not suffice, because it may be damaged.
 async fn try_some_rows(client: &dyn Client, ring: &KeyRing, id: &KeyId) -> Result<()> {
     let rows = client
-        .scan(&Filter::SealedUnder(id.to_string()), None, SAMPLE)
+        .scan(&Filter::SealedUnder(id.to_string()), None, None, SAMPLE)
         .await?;
     let mut opened = rows.iter().filter_map(|(coordinate, row)| {
         let sealed = row.content.as_ref().ok()?.to_sealed()?;

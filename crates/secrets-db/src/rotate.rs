@@ -1,22 +1,19 @@
 //! `rotate`: rewraps all rows with the active key, while the table is in use. Also retires keys.
 
+use std::collections::HashSet;
+
 use secret_persistence_core::{Error, ErrorKind, Operation, Result};
 
-use crate::client::{Before, Columns, Content, Filter};
-use crate::encrypt::{PAGE, Progress};
-use crate::envelope::{Binding, Sealed};
+use crate::client::Filter;
+use crate::conversion::{Conversion, Kind, Range};
+use crate::encrypt::Progress;
 use crate::keyring::{KeyId, KeyRing};
 use crate::persistence::Database;
 use crate::ring_check;
 
 /// Where an interrupted `--reencrypt` continues: the active key's id and the last name, each on a
 /// line.
-const CURSOR: &str = "reencrypt";
-
-/// How often a row that others have changed is tried again.
-const ATTEMPTS: usize = 8;
-
-const ACTIVATE: &str = "activate the key in every process that writes, and run it again";
+pub(crate) const CURSOR: &str = "reencrypt";
 
 /// Options of [`Database::rotate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,17 +59,45 @@ impl Database {
         options: &RotateOptions,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Rotated> {
-        let ring = self.ring_for("rotate")?;
-        let failed = self.failed(Operation::Write);
-        self.registered(ring).await.map_err(&failed)?;
-        let rotated = if options.reencrypt {
-            self.reencrypt(ring, progress).await
-        } else {
-            self.rewrap(ring, progress).await
+        let rotation = self.rotation(options).await?;
+        let total = rotation.count().await?;
+        let (mut done, mut damaged) = (0, Vec::new());
+        progress(Progress { done, total });
+        let mut told = |rows| {
+            done += rows;
+            progress(Progress {
+                done,
+                total: total.max(done),
+            });
         };
-        let mut rotated = rotated.map_err(&failed)?;
-        rotated.damaged = rotated.damaged.into_iter().map(failed).collect();
-        Ok(rotated)
+        if options.reencrypt {
+            damaged = self.reencrypt(&rotation, &mut told).await?;
+        }
+        // For a reencryption, those that a process with the old ring has written behind the cursor.
+        let late = rotation.rest(&mut told).await?;
+        let known: HashSet<String> = damaged.iter().filter_map(name).collect();
+        damaged.extend(
+            late.into_iter()
+                .filter(|error| name(error).is_none_or(|name| !known.contains(&name))),
+        );
+        rotation.end(&|| ()).await?;
+        Ok(Rotated {
+            rotated: done,
+            damaged,
+        })
+    }
+
+    /// The same for several processes that share the table.
+    ///
+    /// # Errors
+    /// `InvalidConfig` as for [`rotate`](Self::rotate).
+    pub async fn rotation(&self, options: &RotateOptions) -> Result<Conversion> {
+        let ring = self.ring_for("rotate")?;
+        let kind = match options.reencrypt {
+            true => Kind::Reencrypt,
+            false => Kind::Rewrap,
+        };
+        Conversion::begin(self, ring, kind).await
     }
 
     /// Retires a key: no process can write with it afterwards. Refuses if a row uses the key. Then
@@ -118,111 +143,42 @@ impl Database {
         verdict.map_err(&failed)
     }
 
-    async fn rewrap(
-        &self,
-        ring: &KeyRing,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Rotated> {
-        let filter = Filter::SealedNotUnder(ring.active().to_string());
-        let total = self.client().count(&filter).await?;
-        let mut done = 0;
-        progress(Progress { done, total });
-        let damaged = self
-            .convert(
-                &filter,
-                ACTIVATE,
-                |content, binding| change(content, |sealed| sealed.rewrap(ring, binding)),
-                &mut |rows| {
-                    done += rows;
-                    progress(Progress {
-                        done,
-                        total: total.max(done),
-                    });
-                },
-            )
-            .await?;
-        Ok(Rotated {
-            rotated: done,
-            damaged,
-        })
-    }
-
+    /// Encrypts every row again, from where an earlier run has ended.
     async fn reencrypt(
         &self,
-        ring: &KeyRing,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Rotated> {
-        let renew = |content: &Content, binding: Binding<'_>| {
-            change(content, |sealed| {
-                Sealed::seal(ring, binding, &sealed.clone().open(ring, binding)?)
-            })
-        };
-        let total = self.client().count(&Filter::Sealed).await?;
-        let mut done = 0;
+        rotation: &Conversion,
+        told: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Vec<Error>> {
+        let ring = self.ring_for("rotate")?;
+        let failed = self.failed(Operation::Write);
         let mut damaged = Vec::new();
-        let mut after = self.cursor(ring).await?;
-        progress(Progress { done, total });
-        loop {
-            let mut rows = self
-                .client()
-                .scan(&Filter::Sealed, after.as_deref(), PAGE)
-                .await?;
-            let Some((last, _)) = rows.last() else { break };
-            let last = last.clone();
-            // A row that another process has just rewrapped still has its old data key.
+        let after = self.cursor(ring).await.map_err(&failed)?;
+        let mut range = Some(Range::new(after, None));
+        while let Some(left) = range {
+            let step = rotation.convert(&left).await?;
+            let (mut done, mut lost) = (step.converted, step.lost);
+            damaged.extend(step.damaged);
             for attempt in 1.. {
-                let page = self.swap_page(rows, &renew, &mut damaged).await?;
-                done += page.swapped.len() as u64;
-                if page.lost.is_empty() {
+                if lost.is_empty() {
                     break;
                 }
-                if attempt == ATTEMPTS {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "rows are changed faster than they are encrypted again",
-                    ));
+                if attempt == Conversion::ROUNDS {
+                    return Err(rotation.too_fast());
                 }
-                let names: Vec<&str> = page.lost.iter().map(String::as_str).collect();
-                let found = self.client().read(&names, Columns::Sealed).await?;
-                rows = found
-                    .into_iter()
-                    .map(|(place, row)| (page.lost[place].clone(), row))
-                    .collect();
+                let again = rotation.convert_again(&lost).await?;
+                done += again.converted;
+                damaged.extend(again.damaged);
+                lost = again.lost;
             }
-            progress(Progress {
-                done,
-                total: total.max(done),
-            });
-            let cursor = format!("{}\n{last}", ring.active());
-            self.client()
-                .put_meta(CURSOR, cursor.as_bytes(), true)
-                .await?;
-            after = Some(last);
+            told(done);
+            range = step.rest;
+            if let Some(last) = range.as_ref().and_then(|range| range.after.as_deref()) {
+                let cursor = format!("{}\n{last}", ring.active());
+                let put = self.client().put_meta(CURSOR, cursor.as_bytes(), true);
+                put.await.map_err(&failed)?;
+            }
         }
-        // Rows that a process with the old ring has written behind the cursor.
-        let filter = Filter::SealedNotUnder(ring.active().to_string());
-        let late = self
-            .convert(&filter, ACTIVATE, renew, &mut |rows| done += rows)
-            .await?;
-        let known: Vec<_> = damaged
-            .iter()
-            .filter_map(Error::coordinate)
-            .map(str::to_owned)
-            .collect();
-        damaged.extend(late.into_iter().filter(|error| {
-            !error
-                .coordinate()
-                .is_some_and(|name| known.iter().any(|other| other == name))
-        }));
-        self.client().remove_meta(CURSOR).await?;
-        progress(Progress {
-            done,
-            total: total.max(done),
-        });
-        Ok(Rotated {
-            rotated: done,
-            damaged,
-        })
+        Ok(damaged)
     }
 
     /// The position of an earlier run with the same active key.
@@ -239,18 +195,8 @@ impl Database {
     }
 }
 
-fn change(
-    content: &Content,
-    after: impl FnOnce(&Sealed) -> Result<Sealed>,
-) -> Result<(Before, Sealed)> {
-    let sealed = content.to_sealed().ok_or_else(|| {
-        Error::new(
-            ErrorKind::Integrity,
-            "the row was altered or damaged: columns of its encrypted value are empty",
-        )
-    })?;
-    let after = after(&sealed)?;
-    Ok((Before::Sealed(sealed.wrapped_key), after))
+fn name(error: &Error) -> Option<String> {
+    error.coordinate().map(str::to_owned)
 }
 
 fn in_use(id: &KeyId, why: &str) -> Error {

@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, Sqlite, SqliteConnectio
 
 use crate::client::{
     Before, Client, Columns, Filter, Head, Inserted, JoinedRow, Row, Rows, Swap, Values, decode,
-    decode_head,
+    decode_end, decode_head, range_end,
 };
 use crate::config::{Config, IfMissing};
 use crate::error::{SQLITE, from_sqlx};
@@ -436,18 +436,25 @@ impl Client for SqliteClient {
         &self,
         filter: &Filter,
         after: Option<&str>,
+        upto: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>> {
         let (condition, key_id) = condition(filter);
+        let end = upto.map_or("", |_| "AND coordinate <= $4 ");
         let sql = format!(
-            "SELECT coordinate, {} FROM {} WHERE {condition} AND coordinate > $2 ORDER BY coordinate LIMIT $3",
+            "SELECT coordinate, {} FROM {} WHERE {condition} AND coordinate > $2 {end}\
+             ORDER BY coordinate LIMIT $3",
             sealed_columns(self.layout),
             self.table
         );
-        sqlx::query(AssertSqlSafe(sql))
+        let mut query = sqlx::query(AssertSqlSafe(sql))
             .bind(key_id)
             .bind(after.unwrap_or_default())
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        if let Some(upto) = upto {
+            query = query.bind(upto);
+        }
+        query
             .fetch_all(&self.readers)
             .await
             .and_then(|rows| {
@@ -455,6 +462,16 @@ impl Client for SqliteClient {
                     .map(|row| Ok((row.try_get(0)?, decode(row, Columns::Sealed))))
                     .collect()
             })
+            .map_err(failed)
+    }
+
+    async fn range_end(&self, after: Option<&str>, rows: usize) -> Result<Option<(String, u64)>> {
+        sqlx::query(AssertSqlSafe(range_end(&self.table)))
+            .bind(after.unwrap_or_default())
+            .bind(i64::try_from(rows).unwrap_or(i64::MAX))
+            .fetch_optional(&self.readers)
+            .await
+            .and_then(|row| row.as_ref().map(decode_end).transpose())
             .map_err(failed)
     }
 
@@ -572,6 +589,11 @@ impl Client for SqliteClient {
             .await
             .map_err(failed)?;
         self.checkpoint(&self.writer).await
+    }
+
+    async fn is_rewriting(&self) -> Result<bool> {
+        // A part of this process: nothing else could stop.
+        Ok(true)
     }
 
     fn out_of_reach(&self) -> &'static [&'static str] {

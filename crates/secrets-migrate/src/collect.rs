@@ -4,7 +4,7 @@ mod delete;
 mod joining;
 mod journal;
 #[cfg(all(test, feature = "postgres"))]
-mod lapses;
+pub(crate) mod lapses;
 #[cfg(all(test, feature = "postgres"))]
 mod processes;
 mod report;

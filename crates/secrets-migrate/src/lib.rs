@@ -9,6 +9,8 @@ mod compare;
 mod configs;
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
+#[cfg(feature = "postgres")]
+mod convert;
 mod copy;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod database;
@@ -51,6 +53,8 @@ pub use collect::{
     Collect, CollectJournal, CollectReport, CollectRules, CollectStop, Fate, Reason, Superfluous,
 };
 pub use configs::{Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Update};
+#[cfg(feature = "postgres")]
+pub use convert::{Convert, ConvertJournal, ConvertReport, ConvertStop};
 pub use decisions::{
     Decisions, Expiring, External, Missing, Orphaned, OtherScope, PendingDeletion, Recoverable,
     Shared, Storage, Unfit,

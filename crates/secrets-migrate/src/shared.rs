@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long to wait before asking for a page again.
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// What a process knows about the pass.
 struct Pass<'s> {

@@ -687,6 +687,8 @@ pub(crate) struct EncryptArgs {
     /// On Postgres, rewrite the table with VACUUM FULL at the end. The table is locked meanwhile.
     #[arg(long)]
     pub(crate) vacuum_full: bool,
+    #[command(flatten)]
+    pub(crate) shared: ConvertArgs,
 }
 
 /// `rotate`.
@@ -697,6 +699,20 @@ pub(crate) struct RotateArgs {
     /// Generate new data keys and encrypt all values again, after a key has leaked.
     #[arg(long)]
     pub(crate) reencrypt: bool,
+    #[command(flatten)]
+    pub(crate) shared: ConvertArgs,
+}
+
+/// How processes share `encrypt` or `rotate`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run")]
+pub(crate) struct ConvertArgs {
+    /// Share the work with all processes that have the same Postgres URL here. A file has no effect: one
+    /// process needs no journal, because each row shows whether it is done.
+    #[arg(long, value_name = "URL")]
+    pub(crate) journal: Option<String>,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
 }
 
 /// `keygen`.

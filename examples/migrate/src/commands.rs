@@ -4,6 +4,7 @@ mod check;
 mod collect;
 mod completions;
 mod conformance;
+mod converting;
 mod demo;
 mod encrypt;
 mod filter;
@@ -55,7 +56,10 @@ pub(crate) async fn run(
             None => moving::copy(args, environment, output).await,
         },
         Command::Demo(args) => demo::run(args, output).await,
-        Command::Encrypt(args) => encrypt::run(args, environment, output).await,
+        Command::Encrypt(args) => match Together::converting("encrypt", &args.shared) {
+            Some(together) => together.run(arguments, output).await,
+            None => encrypt::run(args, environment, output).await,
+        },
         Command::Hydrate(args) => filter::hydrate(args, environment).await,
         Command::Init(args) => init::run(&args, environment, output),
         Command::Keygen(args) => keygen::run(args, environment, output).await,
@@ -74,7 +78,10 @@ pub(crate) async fn run(
             Some(together) => together.run(arguments, output).await,
             None => moving::rollback(args, environment, output).await,
         },
-        Command::Rotate(args) => rotate::run(args, environment, output).await,
+        Command::Rotate(args) => match Together::converting("rotate", &args.shared) {
+            Some(together) => together.run(arguments, output).await,
+            None => rotate::run(args, environment, output).await,
+        },
         Command::Settle(args) => filter::settle(args, environment).await,
         Command::Split(args) if args.filter.is_some() => filter::split(args, environment).await,
         Command::Split(args) => split::run(args, environment, output).await,

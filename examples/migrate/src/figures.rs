@@ -407,7 +407,8 @@ static OTHERS: &[Figure] = &[
     figure(
         "rewritten",
         &["encrypt"],
-        "whether the table's files were rewritten, so that they no longer contain plain text",
+        "whether the table's files were rewritten, so that they no longer contain plain text; null in the report of \
+         a process that did not end the work",
     ),
     figure(
         "out_of_reach",
@@ -421,8 +422,8 @@ static OTHERS: &[Figure] = &[
     ),
     figure(
         "damaged",
-        &["rotate"],
-        "rows that do not decrypt; they were not changed",
+        &["encrypt", "rotate"],
+        "rows that are neither plain nor encrypted, or do not decrypt; they were not changed, and the exit status is 1",
     ),
     figure("keys", &["keygen"], "ids of the keys in the ring"),
     figure("active", &["keygen"], "the key that encrypts new values"),

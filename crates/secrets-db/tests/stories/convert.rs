@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use secret_persistence_core::{
     Coordinate, DeleteOptions, ErrorKind, SecretPersistence, SecretPersistenceExt, Written,
 };
-use secret_persistence_db::{Database, EncryptOptions, KeyRing, Mode, Progress, RotateOptions};
+use secret_persistence_db::{
+    Conversion, Database, EncryptOptions, KeyRing, Mode, Progress, Range, RotateOptions,
+};
 
 use crate::support::{LEGACY, Place, contains, managed, ring, secret, write};
 
@@ -309,6 +311,116 @@ async fn rotate_names_rows_that_do_not_open_and_goes_on() {
         // The damaged row prevents retiring its key, because it may be restored some day.
         let error = store.retire_key(&"k1".parse().unwrap()).await.unwrap_err();
         assert!(error.to_string().contains("1 rows"), "{error}");
+        store.close().await;
+    }
+}
+
+/// All ranges of at most so many rows.
+async fn ranges(conversion: &Conversion, rows: usize) -> Vec<(Range, u64)> {
+    let mut ranges: Vec<(Range, u64)> = Vec::new();
+    loop {
+        let after = ranges.last().and_then(|(range, _)| range.upto.clone());
+        match conversion
+            .range_after(after.as_deref(), rows)
+            .await
+            .unwrap()
+        {
+            None => return ranges,
+            Some(range) => ranges.push(range),
+        }
+    }
+}
+
+/// Converts a range, and returns how many rows of it this did.
+async fn whole(conversion: &Conversion, range: &Range) -> u64 {
+    let (mut converted, mut left) = (0, Some(range.clone()));
+    while let Some(range) = left {
+        let step = conversion.convert(&range).await.unwrap();
+        assert!(step.damaged.is_empty() && step.lost.is_empty(), "{step:?}");
+        converted += step.converted;
+        left = step.rest;
+    }
+    converted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_have_every_row_once_whoever_converts_them() {
+    for place in Place::all("ranges_have_every_row_once").await {
+        legacy(&place, ROWS).await;
+        let raw = place.raw().await;
+        // Languages sort these elsewhere than their bytes do.
+        for name in ["Airbyte_x", "_airbyte", "äirbyte", "airbyte-Z"] {
+            raw.insert(name, "external").await;
+        }
+        Database::prepare(&place.config().build().unwrap())
+            .await
+            .unwrap();
+        let store = place.open(Mode::Encrypted, Some(&ring())).await.unwrap();
+        let conversion = store.encryption(&stated()).await.unwrap();
+        let all = ROWS as u64 + 6;
+        // Each has more than one step.
+        let ranges = ranges(&conversion, 600).await;
+        let counts: Vec<u64> = ranges.iter().map(|(_, rows)| *rows).collect();
+        assert_eq!(counts, [600, 600, all - 1200]);
+        assert_eq!(whole(&conversion, &ranges[1].0).await, 600);
+        let plain = "SELECT count(*) FROM secrets WHERE payload IS NOT NULL";
+        assert_eq!(raw.number(plain).await.unsigned_abs(), all - 600);
+        for (at, (range, rows)) in ranges.iter().enumerate() {
+            let (one, other) = tokio::join!(whole(&conversion, range), whole(&conversion, range));
+            let left = if at == 1 { 0 } else { *rows };
+            assert_eq!(one + other, left, "range {at}");
+        }
+        assert_eq!(raw.number(plain).await, 0);
+
+        // What is written meanwhile is found, wherever it is.
+        for name in ["0", "airbyte_workspace_1_secret_000007_v9", "zz"] {
+            raw.insert(name, "late").await;
+        }
+        let late = conversion.convert_late(&Range::default()).await.unwrap();
+        assert_eq!((late.converted, late.is_settled), (3, false));
+        let late = conversion.convert_late(&Range::default()).await.unwrap();
+        assert_eq!((late.converted, late.is_settled), (0, true));
+        assert!(
+            !conversion
+                .end(&|| ())
+                .await
+                .unwrap()
+                .out_of_reach
+                .is_empty()
+        );
+        let read = store.read(&managed(7).into()).await.unwrap();
+        assert_eq!(read.value, secret("value 7"));
+        store.close().await;
+    }
+}
+
+/// A row that another process has changed at the same moment would keep the data key that leaked.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reencryption_loses_to_another_is_done_again() {
+    for place in Place::all("what_a_reencryption_loses").await {
+        let store = place.open(Mode::Encrypted, Some(&ring())).await.unwrap();
+        for number in 0..50 {
+            store.write(write(number, "value")).await.unwrap();
+        }
+        let reencrypt = RotateOptions::default().with_reencrypt(true);
+        let conversion = store.rotation(&reencrypt).await.unwrap();
+        let range = Range::default();
+        let mut lost = 0;
+        for _ in 0..100 {
+            let (one, other) = tokio::join!(conversion.convert(&range), conversion.convert(&range));
+            for step in [one.unwrap(), other.unwrap()] {
+                assert_eq!(step.converted + step.lost.len() as u64, 50);
+                lost += step.lost.len();
+                let again = conversion.convert_again(&step.lost).await.unwrap();
+                assert_eq!(again.converted, step.lost.len() as u64);
+            }
+            if lost > 0 {
+                break;
+            }
+        }
+        assert!(lost > 0, "they never met");
+        let read = store.read(&managed(7).into()).await.unwrap();
+        assert_eq!(read.value, secret("value"));
         store.close().await;
     }
 }

@@ -14,7 +14,7 @@ use super::Reason;
 use crate::address::{self, Variables};
 use crate::database::{self, Database, Purpose, Texts};
 use crate::journal::of_journal;
-use crate::journal::passes::{Claimed, PAGE, PASS, Pages, Passes, held};
+use crate::journal::passes::{Claimed, PAGE, PASS, Pages, Passes, divided, held};
 use crate::shared::held::Claims;
 use crate::{Claim, MigrateError, MigrateErrorKind, MigrateResult};
 
@@ -313,9 +313,8 @@ impl CollectJournal {
             goes(&until.to_string())
         );
         let pages = Pages {
-            rows: &rows,
+            pages: divided(&rows, size),
             parameter: store.to_owned(),
-            size,
             scan: until.unsigned_abs(),
             last: false,
         };

@@ -50,7 +50,7 @@ async fn rows(connection: &mut PgConnection) -> Vec<String> {
 }
 
 /// A database of its own, for a journal.
-pub(super) struct Place {
+pub(crate) struct Place {
     administrator: PgConnection,
     database: String,
     server: url::Url,
@@ -58,7 +58,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) async fn new() -> Option<Self> {
+    pub(crate) async fn new() -> Option<Self> {
         let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
             assert!(
                 std::env::var_os("CI").is_none(),
@@ -85,7 +85,7 @@ impl Place {
         })
     }
 
-    pub(super) async fn connect(&self) -> PgConnection {
+    pub(crate) async fn connect(&self) -> PgConnection {
         PgConnection::connect(self.place.as_str()).await.unwrap()
     }
 
@@ -100,14 +100,14 @@ impl Place {
         CollectJournal::open(&url, &variables).await.unwrap()
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let mut url = self.place.clone();
         url.set_username("").unwrap();
         url.set_password(None).unwrap();
         url.into()
     }
 
-    fn variable(&self, name: &str) -> Option<String> {
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
         match name {
             "DATABASE_USER" => Some(self.server.username().to_owned()),
             "DATABASE_PASSWORD" => self.server.password().map(str::to_owned),
@@ -115,7 +115,7 @@ impl Place {
         }
     }
 
-    pub(super) async fn drop(mut self) {
+    pub(crate) async fn drop(mut self) {
         let sql = format!("DROP DATABASE {} WITH (FORCE)", self.database);
         sqlx::query(AssertSqlSafe(sql))
             .execute(&mut self.administrator)

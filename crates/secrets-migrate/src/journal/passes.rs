@@ -126,14 +126,24 @@ pub(crate) struct Claimed {
 
 /// The pages that the first one lays out.
 #[derive(Debug)]
-pub(crate) struct Pages<'p> {
-    /// The rows to divide: what follows `FROM`. They have a column `coordinate`.
-    pub(crate) rows: &'p str,
-    /// The first parameter, for the rows.
+pub(crate) struct Pages {
+    /// A query of them: `page`, from 1, `after`, `upto` and `secrets`.
+    pub(crate) pages: String,
+    /// The first parameter, for the query.
     pub(crate) parameter: String,
-    pub(crate) size: usize,
     pub(crate) scan: u64,
     pub(crate) last: bool,
+}
+
+/// Divides rows into pages: `rows` is what follows `FROM`. They have a column `coordinate`.
+pub(crate) fn divided(rows: &str, size: usize) -> String {
+    format!(
+        "SELECT page, lag(MAX(coordinate)) OVER (ORDER BY page) AS after, MAX(coordinate) AS upto, \
+                COUNT(*) AS secrets \
+         FROM (SELECT coordinate, (row_number() OVER (ORDER BY coordinate) - 1) / {size} + 1 AS page \
+               FROM {rows}) AS numbered \
+         GROUP BY page"
+    )
 }
 
 impl<'j> Passes<'j> {
@@ -300,7 +310,7 @@ impl<'j> Passes<'j> {
     }
 
     /// Ends the first page and lays out the others, in one step.
-    pub(crate) async fn lay_out(&self, claim: Claim, pages: Pages<'_>) -> MigrateResult<()> {
+    pub(crate) async fn lay_out(&self, claim: Claim, pages: Pages) -> MigrateResult<()> {
         let last = if pages.last {
             ", last AS ( \
                 INSERT INTO @_page (pass, page, scan, secrets, epoch, done) \
@@ -310,17 +320,12 @@ impl<'j> Passes<'j> {
             ""
         };
         let write = format!(
-            ", numbered AS ( \
-                SELECT coordinate, (row_number() OVER (ORDER BY coordinate) - 1) / {} + 1 AS page \
-                FROM {}), \
-             pages AS ( \
-                SELECT page, MAX(coordinate) AS upto, COUNT(*) AS secrets FROM numbered GROUP BY page), \
+            ", pages AS ({}), \
              laid AS ( \
                 INSERT INTO @_page (pass, page, scan, after, upto, secrets, epoch, done) \
-                SELECT CAST($2 AS BIGINT), pages.page, CAST($6 AS BIGINT), \
-                       lag(upto) OVER (ORDER BY pages.page), upto, secrets, 0, 0 \
+                SELECT CAST($2 AS BIGINT), pages.page, CAST($6 AS BIGINT), pages.after, pages.upto, pages.secrets, 0, 0 \
                 FROM pages CROSS JOIN held){last}",
-            pages.size, pages.rows
+            pages.pages
         );
         let scan = vec![pages.scan.to_string()];
         self.write(&held(", done = 1"), claim, &write, pages.parameter, scan)

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use secret_persistence_core::ManagedCoordinate;
 use serde_json::{Value, json};
 
-use super::passes::{Claimed, PAGE, PASS, Pages, Turn, held, held_or_ended};
+use super::passes::{Claimed, PAGE, PASS, Pages, Turn, divided, held, held_or_ended};
 use super::sql::SqlJournal;
 use super::sql::entries::{ADVANCED, MENTIONED, SEEN, condition, distinct, once_each, twice};
 use super::{Claim, Halt, Layout, Mark, Member, Next, SecretsPage, SharedWork, Sharing};
@@ -251,9 +251,8 @@ impl Sharing for SqlJournal {
     async fn lay_out(&self, claim: Claim, layout: &Layout) -> MigrateResult<()> {
         let rows = format!("migrate_secret WHERE {}", condition(&layout.select));
         let pages = Pages {
-            rows: &rows,
+            pages: divided(&rows, layout.size),
             parameter: String::new(),
-            size: layout.size,
             scan: layout.scan,
             last: layout.last,
         };

@@ -11,7 +11,7 @@ use crate::{Class, MigrateError, MigrateResult};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct JournalStatus {
-    /// The run that the journal belongs to; none if there is only a collector's, or if the process that
+    /// The run that the journal belongs to; none if there is only a collector's or a conversion's, or if the process that
     /// created the journal was killed before it noted the run.
     pub run: Option<Run>,
     /// The number of secrets in each state.
@@ -21,6 +21,8 @@ pub struct JournalStatus {
     pub pass: Option<PassStatus>,
     /// The same for a [collector's](crate::CollectJournal) journal in the same database.
     pub collect: Option<PassStatus>,
+    /// The same for an encryption or a rotation of a table. What it counts as secrets are rows.
+    pub convert: Option<PassStatus>,
 }
 
 /// The state of a pass: one run of a command by all its processes.
@@ -34,7 +36,8 @@ pub struct PassStatus {
     /// How far it is.
     pub phase: PassPhase,
     /// Why all processes stopped, if they did: a [`Halt`](crate::Halt), or a collector's
-    /// [`CollectStop`](crate::CollectStop), or `stale` if the next pass is to read the configurations again.
+    /// [`CollectStop`](crate::CollectStop), or `stale` if the next pass is to read the configurations again,
+    /// or that of a conversion.
     pub halt: Option<PassHalt>,
     /// What pages that have ended found, as reasons to stop.
     pub found: Vec<String>,
@@ -162,8 +165,9 @@ impl SqlJournal {
 
     pub(super) async fn read_status(&self) -> MigrateResult<JournalStatus> {
         let collects = self.tables(&COLLECTOR).await? == COLLECTOR.len();
+        let converts = self.tables(&CONVERSION).await? == CONVERSION.len();
         let is_there = self.tables(&sql::TABLES).await? == sql::TABLES.len();
-        if !is_there && !collects {
+        if !is_there && !collects && !converts {
             return Err(
                 MigrateError::settings("there is no journal here").with_place(self.to_string())
             );
@@ -188,17 +192,25 @@ impl SqlJournal {
             true => self.passes_of("collect").status().await?,
             false => None,
         };
+        let convert = match converts {
+            true => self.passes_of("convert").status().await?,
+            false => None,
+        };
         Ok(JournalStatus {
             run,
             states,
             pass,
             collect,
+            convert,
         })
     }
 }
 
 /// The tables of passes of a collector's journal.
 const COLLECTOR: [(&str, &str); 2] = [("collect_pass", ""), ("collect_page", "")];
+
+/// The same of a conversion's.
+const CONVERSION: [(&str, &str); 2] = [("convert_pass", ""), ("convert_page", "")];
 
 impl Passes<'_> {
     /// The state of the last pass, without what only the secrets tell.

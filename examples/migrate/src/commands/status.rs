@@ -29,8 +29,7 @@ pub(crate) async fn run(
         lines.iter().for_each(|line| output.line(line));
         drawn = lines.len();
         output.object(Status::Done, &status);
-        let passes = status.pass.iter().chain(&status.collect);
-        let is_over = is_over(passes.map(|pass| pass.phase));
+        let is_over = is_over(passes(&status).map(|pass| pass.phase));
         match args.watch {
             Some(pause) if !is_over => tokio::time::sleep(pause).await,
             _ => return Ok(Status::Done),
@@ -53,11 +52,16 @@ fn lines(status: &JournalStatus) -> Vec<String> {
         }
         lines.push(states(status));
     }
-    match (&status.pass, &status.collect) {
-        (None, None) => lines.push(String::from("processes  none share this journal")),
-        (pass, collect) => lines.extend(pass.iter().chain(collect).flat_map(lines_of)),
+    if passes(status).next().is_none() {
+        lines.push(String::from("processes  none share this journal"));
     }
+    lines.extend(passes(status).flat_map(lines_of));
     lines
+}
+
+fn passes(status: &JournalStatus) -> impl Iterator<Item = &PassStatus> {
+    let passes = [&status.pass, &status.collect, &status.convert];
+    passes.into_iter().flatten()
 }
 
 fn states(status: &JournalStatus) -> String {
@@ -143,7 +147,7 @@ mod tests {
     use super::is_over;
 
     #[test]
-    fn whoever_watches_waits_for_both_passes() {
+    fn whoever_watches_waits_for_all_passes() {
         assert!(is_over([]));
         for over in [Ended, Stopped] {
             assert!(is_over([over]));

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::cli::{MoveArgs, ShareArgs};
+use crate::cli::{ConvertArgs, MoveArgs, ShareArgs};
 use crate::console::{remark, say_text};
 use crate::interrupt;
 use crate::output::Output;
@@ -56,6 +56,12 @@ impl<'a> Together<'a> {
         let unshares = command == "copy" && moved.decisions.unshare;
         let journal = &moved.journal.journal;
         Self::of(command, share, journal, moved.dry_run || unshares)
+    }
+
+    /// The same for a command that converts a table.
+    pub(crate) fn converting(command: &'static str, args: &'a ConvertArgs) -> Option<Self> {
+        let journal = args.journal.as_deref().unwrap_or_default();
+        Self::of(command, &args.share, journal, false)
     }
 
     /// Sets whether each process would write a file of the same name.

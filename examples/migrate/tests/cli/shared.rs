@@ -2,6 +2,7 @@
 //! and go on, at random moments.
 
 mod collecting;
+mod converting;
 mod crowd;
 mod deleting;
 mod large;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::Connection as _;
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Gate};
 use super::{EARLY, LATER, LEASE, WORKERS, random};
 use crate::lab::{Lab, Ran};
 use crate::postgres::Server;
@@ -100,30 +100,6 @@ impl<'t> Site<'t> {
         let sql = "SELECT payload || ' ' || COUNT(*) FROM secrets GROUP BY payload ORDER BY 1";
         self.server.texts(sql).await
     }
-
-    /// Lets only so many statements that delete through, until more are granted. A sequence counts them, so
-    /// that nobody waits for the transaction of another.
-    async fn hold_deletes(&self) {
-        for sql in [
-            "CREATE TABLE granted (deletes BIGINT)",
-            "INSERT INTO granted VALUES (1)",
-            "CREATE SEQUENCE used",
-            "SELECT setval('used', 1)",
-            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN LOOP \
-             PERFORM pg_advisory_lock(1); \
-             IF (SELECT last_value FROM used) < (SELECT deletes FROM granted) THEN \
-                PERFORM nextval('used'); PERFORM pg_advisory_unlock(1); RETURN NULL; END IF; \
-             PERFORM pg_advisory_unlock(1); PERFORM pg_sleep(0.02); END LOOP; END $$",
-            "CREATE TRIGGER wait BEFORE DELETE ON secrets FOR EACH STATEMENT EXECUTE FUNCTION wait()",
-        ] {
-            self.server.sql(sql).await;
-        }
-    }
-
-    async fn grant(&self, deletes: u64) {
-        let sql = format!("UPDATE granted SET deletes = deletes + {deletes}");
-        self.server.sql(&sql).await;
-    }
 }
 
 const DELETE: [&str; 4] = ["--delete", "--all-references", "--max-share", "50"];
@@ -140,7 +116,7 @@ async fn four_processes_collect_exactly_the_superfluous_whoever_is_killed_or_sto
     let first = site.run(&lab, &[]).expect(0).json();
     assert_eq!(first["waiting"], ORPHANS, "{first}");
     site.wait().await;
-    site.hold_deletes().await;
+    let gate = Gate::before(&server, "DELETE").await;
     // Nothing is listed until the early troubles are over, and nothing deleted until it is granted.
     let listing = server.hold("collect_secret").await;
     let mut crowd = Crowd::new(&server, &lab, site.arguments(&DELETE)).with_lease(LEASE);
@@ -169,10 +145,8 @@ async fn four_processes_collect_exactly_the_superfluous_whoever_is_killed_or_sto
         let one = (left.0.min(1), left.1.min(1));
         crowd.troubles(&mut random, one, &[]);
         left = (left.0 - one.0, left.1 - one.1);
-        site.grant(GRANTED).await;
-        crowd
-            .until("SELECT 'used up' FROM granted WHERE deletes = (SELECT last_value FROM used)")
-            .await;
+        gate.grant(GRANTED).await;
+        gate.until_used_up(&mut crowd).await;
         let kinds = site.kinds().await;
         for kept in [format!("used {USED}"), format!("young {YOUNG}")] {
             assert!(kinds.contains(&kept), "{kinds:?}");
@@ -182,7 +156,7 @@ async fn four_processes_collect_exactly_the_superfluous_whoever_is_killed_or_sto
     let most = GRANTED * PAGE * LATER.0 as u64;
     assert!((all - most..all).contains(&half), "these met no deletes");
     crowd.replace_but(1, &[]);
-    site.grant(u64::from(u32::MAX)).await;
+    gate.open().await;
     crowd.end(0);
     drop(crowd);
     assert_eq!(

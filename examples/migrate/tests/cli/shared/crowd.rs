@@ -176,6 +176,59 @@ fn with_program(command: &Command, program: &PathBuf) -> Command {
     other
 }
 
+/// Lets only so many statements that change a table through, until more are granted. A sequence counts them,
+/// so that nobody waits for the transaction of another.
+pub(super) struct Gate<'t> {
+    server: &'t Server,
+}
+
+impl<'t> Gate<'t> {
+    /// A gate before each `DELETE` or `UPDATE` of the table of secrets.
+    pub(super) async fn before(server: &'t Server, change: &str) -> Self {
+        for sql in [
+            "CREATE TABLE granted (changes BIGINT)",
+            "INSERT INTO granted VALUES (1)",
+            "CREATE SEQUENCE used",
+            "SELECT setval('used', 1)",
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN LOOP \
+             PERFORM pg_advisory_lock(1); \
+             IF (SELECT last_value FROM used) < (SELECT changes FROM granted) THEN \
+                PERFORM nextval('used'); PERFORM pg_advisory_unlock(1); RETURN NULL; END IF; \
+             PERFORM pg_advisory_unlock(1); PERFORM pg_sleep(0.02); END LOOP; END $$",
+            &format!(
+                "CREATE TRIGGER wait BEFORE {change} ON secrets FOR EACH STATEMENT EXECUTE FUNCTION wait()"
+            ),
+        ] {
+            server.sql(sql).await;
+        }
+        Self { server }
+    }
+
+    /// Lets so many more through.
+    pub(super) async fn grant(&self, changes: u64) {
+        let sql = format!("UPDATE granted SET changes = changes + {changes}");
+        self.server.sql(&sql).await;
+    }
+
+    /// Waits until all that were granted have come through.
+    pub(super) async fn until_used_up(&self, crowd: &mut Crowd<'_>) {
+        crowd
+            .until("SELECT 'used up' FROM granted WHERE changes = (SELECT last_value FROM used)")
+            .await;
+    }
+
+    /// Lets everything through.
+    pub(super) async fn open(&self) {
+        self.grant(u64::from(u32::MAX)).await;
+    }
+
+    /// Lets nothing through again.
+    pub(super) async fn close(&self) {
+        let sql = "UPDATE granted SET changes = (SELECT last_value FROM used)";
+        self.server.sql(sql).await;
+    }
+}
+
 /// How many secrets a configuration has.
 pub(super) const PER_CONFIGURATION: u64 = 4;
 

@@ -1,0 +1,476 @@
+//! Conversions by several processes, of which some are slow, paused or gone.
+
+// Clippy does not see that the module is one of tests.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use secret_persistence_core::settings::StoreUrl;
+use secret_persistence_core::{Coordinate, SecretPersistenceExt as _};
+use secret_persistence_db::{
+    Config, Database, EncryptOptions, KeyRing, Range, RotateOptions, SETTINGS,
+};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::{Convert, ConvertJournal, ConvertReport, ConvertStop, DAMAGED, ROWS};
+use crate::collect::lapses::Place;
+use crate::journal::passes::{Claimed, Turn};
+use crate::{
+    Cancellation, Member, MigrateErrorKind, MigrateOptions, MigrateResult, SharedWork, SqlJournal,
+};
+
+/// Longer than a case takes.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Short: it ends while the test sleeps.
+const SHORT: Duration = Duration::from_millis(400);
+
+/// So many that there are four ranges.
+const ALL: u64 = 3 * ROWS as u64 + 7;
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+    sql.execute(connection).await.unwrap();
+}
+
+async fn number(connection: &mut PgConnection, sql: &str) -> u64 {
+    let number: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+        .unwrap();
+    number.unsigned_abs()
+}
+
+/// A plain table, of which each row counts how often it was changed.
+struct Site {
+    place: Place,
+    connection: PgConnection,
+    ring: KeyRing,
+}
+
+impl Site {
+    async fn new() -> Option<Self> {
+        let place = Place::new().await?;
+        let mut connection = place.connect().await;
+        run(
+            &mut connection,
+            &format!(
+                "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT); \
+                 INSERT INTO secrets SELECT 'airbyte_workspace_1_secret_' || n || '_v1', 'value ' || n \
+                 FROM generate_series(1, {ALL}) AS n"
+            ),
+        )
+        .await;
+        let site = Self {
+            place,
+            connection,
+            ring: KeyRing::generate("k1".parse().unwrap()).unwrap(),
+        };
+        Database::prepare(&site.config()).await.unwrap();
+        Some(site)
+    }
+
+    /// From now on, each change of a row is noted.
+    async fn watch(&mut self) {
+        run(
+            &mut self.connection,
+            "CREATE TABLE changes (coordinate TEXT); \
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                INSERT INTO changes VALUES (NEW.coordinate); RETURN NULL; END $$; \
+             CREATE TRIGGER note AFTER UPDATE ON secrets FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .await;
+    }
+
+    /// How often the rows were changed in all, and at most each.
+    async fn changes(&mut self) -> (u64, u64) {
+        let all = number(&mut self.connection, "SELECT COUNT(*) FROM changes").await;
+        let most = "SELECT COALESCE(MAX(times), 0) FROM ( \
+                    SELECT COUNT(*) AS times FROM changes GROUP BY coordinate) AS counted";
+        (all, number(&mut self.connection, most).await)
+    }
+
+    fn config(&self) -> Config {
+        let url = format!("{}?table=secrets&mode=encrypted", self.place.url());
+        let url = StoreUrl::parse(&url).unwrap();
+        let variables = |name: &str| self.place.variable(name);
+        let mut settings = SETTINGS.from_url(&url, &variables).unwrap();
+        settings
+            .set_by_operator("keyring", self.ring.to_text())
+            .unwrap();
+        Config::from_settings(&settings).unwrap()
+    }
+
+    async fn journal(&self) -> Arc<ConvertJournal> {
+        let variables = |name: &str| self.place.variable(name);
+        let journal = ConvertJournal::open(&self.place.url(), &variables).await;
+        Arc::new(journal.unwrap())
+    }
+
+    async fn process(&self, what: What, lease: Duration) -> Process {
+        let journal = self.journal().await;
+        let database = Database::connect(self.config()).await.unwrap();
+        let convert = match what {
+            What::Encrypt { rewrite } => {
+                let options = EncryptOptions::default()
+                    .with_nothing_else_reads(true)
+                    .with_rewrite(rewrite);
+                Convert::encryption(&database, &options, Arc::clone(&journal)).await
+            }
+            What::Rotate { reencrypt } => {
+                let options = RotateOptions::default().with_reencrypt(reencrypt);
+                Convert::rotation(&database, &options, Arc::clone(&journal)).await
+            }
+        };
+        let cancellation = Cancellation::new();
+        Process {
+            convert: convert
+                .unwrap()
+                .with_options(MigrateOptions::default().with_lease(lease))
+                .with_cancellation(cancellation.clone()),
+            database,
+            journal,
+            cancellation,
+        }
+    }
+
+    /// A second key, which is active from now on.
+    fn activate(&mut self) {
+        self.ring.add("k2".parse().unwrap()).unwrap();
+        self.ring.activate(&"k2".parse().unwrap()).unwrap();
+    }
+
+    /// Every value is what it was.
+    async fn expect_values(&self) {
+        let store = Database::connect(self.config()).await.unwrap();
+        let names: Vec<Coordinate> = (1..=ALL)
+            .map(|n| Coordinate::parse(&format!("airbyte_workspace_1_secret_{n}_v1")).unwrap())
+            .collect();
+        for (n, read) in (1..=ALL).zip(store.read_many(&names).await) {
+            assert_eq!(read.unwrap().value.expose(), format!("value {n}"));
+        }
+        store.close().await;
+    }
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Encrypt { rewrite: bool },
+    Rotate { reencrypt: bool },
+}
+
+struct Process {
+    convert: Convert,
+    database: Database,
+    journal: Arc<ConvertJournal>,
+    cancellation: Cancellation,
+}
+
+impl Process {
+    async fn run(self) -> MigrateResult<ConvertReport> {
+        let report = self.convert.run(&|_| ()).await;
+        self.close().await;
+        report
+    }
+
+    /// Stops after its first rows.
+    async fn run_a_little(self) -> ConvertReport {
+        let told = AtomicU64::new(0);
+        let tell = |rows| {
+            told.fetch_add(rows, Ordering::Relaxed);
+            self.cancellation.cancel();
+        };
+        let report = self.convert.run(&tell).await.unwrap();
+        assert_eq!(report.stopped, Some(ConvertStop::Cancelled));
+        assert_eq!(report.converted, told.load(Ordering::Relaxed));
+        self.close().await;
+        report
+    }
+
+    async fn close(&self) {
+        self.database.close().await;
+        self.journal.close().await;
+    }
+}
+
+#[tokio::test]
+async fn several_encrypt_and_rotate_each_row_once() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    site.watch().await;
+    let mut changes = 0;
+    for what in [
+        What::Encrypt { rewrite: false },
+        What::Rotate { reencrypt: false },
+        What::Rotate { reencrypt: true },
+    ] {
+        if let What::Rotate { reencrypt: false } = what {
+            site.activate();
+        }
+        let stopped = site.process(what, LONG).await.run_a_little().await;
+        let (one, two, three) = (
+            site.process(what, LONG).await,
+            site.process(what, LONG).await,
+            site.process(what, LONG).await,
+        );
+        let (one, two, three) = tokio::join!(one.run(), two.run(), three.run());
+        let reports = [one.unwrap(), two.unwrap(), three.unwrap()];
+        let ended = reports.iter().filter(|report| report.ended.is_some());
+        assert_eq!(ended.count(), 1, "{reports:?}");
+        let converted: u64 = reports.iter().map(|report| report.converted).sum();
+        let done = stopped.converted + converted;
+        if let What::Rotate { reencrypt: true } = what {
+            // No row shows that it was done: what one gives back is done again.
+            assert_eq!(converted, ALL, "{reports:?}");
+        } else {
+            assert_eq!(done, ALL, "{reports:?}");
+        }
+        changes += done;
+        assert_eq!(site.changes().await.0, changes);
+        let command = ["encrypt", "rotate"][usize::from(changes > ALL)];
+        let variables = |name: &str| site.place.variable(name);
+        let status = SqlJournal::status(&site.place.url(), &variables).await;
+        let status = status.unwrap().convert.unwrap();
+        assert_eq!(
+            (status.command.as_str(), status.phase.as_str()),
+            (command, "ended")
+        );
+        assert_eq!((status.secrets, status.remaining), (ALL, 0));
+    }
+    site.expect_values().await;
+
+    // Whoever comes a moment after others have done it has nothing to do; encrypting looks again.
+    let late = site.process(What::Rotate { reencrypt: true }, LONG).await;
+    let late = late.run().await.unwrap();
+    assert_eq!((late.converted, late.stopped), (0, None));
+    run(
+        &mut site.connection,
+        "INSERT INTO secrets VALUES ('airbyte_workspace_1_secret_0_v1', 'late')",
+    )
+    .await;
+    let again = site.process(What::Encrypt { rewrite: false }, LONG).await;
+    assert_eq!(again.run().await.unwrap().converted, 1);
+    site.place.drop().await;
+}
+
+/// All were killed. Those that come later begin with the first range that had not ended.
+#[tokio::test]
+async fn a_reencryption_goes_on_where_all_were_killed() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    let encrypt = site.process(What::Encrypt { rewrite: false }, LONG).await;
+    encrypt.run().await.unwrap();
+    site.watch().await;
+    let what = What::Rotate { reencrypt: true };
+    let process = site.process(what, SHORT).await;
+    let told = AtomicU64::new(0);
+    let tell = |rows| {
+        // Two ranges have ended, and a third has begun.
+        if told.fetch_add(rows, Ordering::Relaxed) + rows == 2 * ROWS as u64 + 500 {
+            process.cancellation.cancel();
+        }
+    };
+    let stopped = process.convert.run(&tell).await.unwrap();
+    assert_eq!(stopped.converted, 2 * ROWS as u64 + 500);
+    process.close().await;
+    tokio::time::sleep(SHORT * 2).await;
+    let next = site.process(what, LONG).await.run().await.unwrap();
+    assert_eq!(next.converted, ALL - 2 * ROWS as u64);
+    assert_eq!(site.changes().await, (ALL + 500, 2));
+    let cursors = "SELECT COUNT(*) FROM convert_cursor";
+    assert_eq!(number(&mut site.connection, cursors).await, 0);
+    site.expect_values().await;
+    site.place.drop().await;
+}
+
+/// `VACUUM FULL` waits for a reader for several leases, and nobody else begins it too.
+#[tokio::test]
+async fn a_rewriting_that_takes_long_is_progress() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    let what = What::Encrypt { rewrite: true };
+    let lease = Duration::from_secs(5);
+    site.process(What::Encrypt { rewrite: false }, lease)
+        .await
+        .run()
+        .await
+        .unwrap();
+    run(
+        &mut site.connection,
+        "BEGIN; LOCK TABLE secrets IN ACCESS SHARE MODE",
+    )
+    .await;
+    let (one, two) = (
+        site.process(what, lease).await,
+        site.process(what, lease).await,
+    );
+    let reader = async {
+        tokio::time::sleep(lease * 3).await;
+        run(&mut site.connection, "COMMIT").await;
+    };
+    let (one, two, ()) = tokio::join!(one.run(), two.run(), reader);
+    let reports = [one.unwrap(), two.unwrap()];
+    let ended: Vec<bool> = reports
+        .iter()
+        .filter_map(|report| Some(report.ended.as_ref()?.rewritten))
+        .collect();
+    assert_eq!(ended, [true], "{reports:?}");
+    let claims = "SELECT epoch FROM convert_page WHERE upto IS NULL AND page > 0";
+    assert_eq!(number(&mut site.connection, claims).await, 1);
+    site.place.drop().await;
+}
+
+/// Whatever processes would do to each other is refused: another key, another option, another command.
+#[tokio::test]
+async fn processes_share_only_the_same_conversion() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    let first = site.journal().await;
+    let what = What::Encrypt { rewrite: false };
+    let process = site.process(what, LONG).await;
+    let work = process.convert.work.clone();
+    first.passes().join(&work, "first", LONG).await.unwrap();
+    site.activate();
+    for other in [
+        What::Encrypt { rewrite: true },
+        what,
+        What::Rotate { reencrypt: false },
+    ] {
+        let other = site.process(other, LONG).await.run().await;
+        let error = other.expect_err("another one is at work");
+        assert_eq!(error.kind(), MigrateErrorKind::AnotherRun);
+    }
+    process.close().await;
+    first.close().await;
+    site.place.drop().await;
+}
+
+/// Damaged rows stop nobody, and every process knows of them.
+#[tokio::test]
+async fn damaged_rows_are_known_to_all() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    run(
+        &mut site.connection,
+        "UPDATE secrets SET key_id = 'k1' WHERE payload IN ('value 5', 'value 6')",
+    )
+    .await;
+    let what = What::Encrypt { rewrite: false };
+    let (one, two) = (
+        site.process(what, LONG).await,
+        site.process(what, LONG).await,
+    );
+    let (one, two) = tokio::join!(one.run(), two.run());
+    let reports = [one.unwrap(), two.unwrap()];
+    assert_eq!(reports[0].converted + reports[1].converted, ALL - 2);
+    for report in &reports {
+        assert!(report.damaged > 0 || report.others_damaged, "{report:?}");
+        if report.ended.is_some() {
+            assert_eq!((report.damaged, report.failures.len()), (2, 2));
+        }
+        let shown = format!("{report:?}");
+        assert!(!shown.contains("value 5"), "{shown}");
+    }
+    site.place.drop().await;
+}
+
+async fn claim(journal: &ConvertJournal, member: &Member) -> Claimed {
+    match journal.passes().claim(member).await.unwrap() {
+        Turn::Page(page) => page,
+        other => panic!("no page: {other:?}"),
+    }
+}
+
+fn lapses<T: std::fmt::Debug>(result: MigrateResult<T>) {
+    let error = result.expect_err("another process has taken it over");
+    assert_eq!(error.kind(), MigrateErrorKind::Lapsed);
+}
+
+fn range(after: Option<&str>, upto: &str) -> (Range, u64) {
+    let range = Range::new(after.map(str::to_owned), Some(upto.to_owned()));
+    (range, 10)
+}
+
+#[tokio::test]
+async fn whoever_lapsed_changes_nothing() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let (slow, quick) = (site.journal().await, site.journal().await);
+    let work = SharedWork::new("rotate", "settings");
+    let member = quick.passes().join(&work, "quick", LONG).await.unwrap();
+    let other = slow.passes().join(&work, "slow", SHORT).await.unwrap();
+    // In the order of the table, which is not that of the bytes.
+    let ranges = || {
+        vec![
+            range(None, "b"),
+            range(Some("b"), "B"),
+            range(Some("B"), "c"),
+        ]
+    };
+    let stale = claim(&slow, &other).await.claim;
+    tokio::time::sleep(SHORT * 2).await;
+    let first = claim(&quick, &member).await.claim;
+    lapses(slow.lay_out(stale, ranges()).await);
+    quick.lay_out(first, ranges()).await.unwrap();
+    lapses(quick.lay_out(first, ranges()).await);
+
+    // The slow one has the first range, and the quick one ends the second: the first is not done.
+    let stale = claim(&slow, &other).await;
+    assert_eq!((stale.after, stale.upto.as_deref()), (None, Some("b")));
+    let second = claim(&quick, &member).await;
+    assert_eq!(second.after.as_deref(), Some("b"));
+    assert_eq!(second.upto.as_deref(), Some("B"));
+    quick
+        .finish(second.claim, &work, Some(DAMAGED), true)
+        .await
+        .unwrap();
+    assert_eq!(quick.cursor(&work).await.unwrap(), None);
+    tokio::time::sleep(SHORT * 2).await;
+    let again = claim(&quick, &member).await;
+    assert_eq!(again.upto.as_deref(), Some("b"));
+    lapses(slow.finish(stale.claim, &work, None, true).await);
+    assert_eq!(quick.cursor(&work).await.unwrap(), None);
+    quick.finish(again.claim, &work, None, true).await.unwrap();
+    assert_eq!(quick.cursor(&work).await.unwrap().as_deref(), Some("B"));
+    assert_eq!(
+        quick
+            .cursor(&SharedWork::new("rotate", "others"))
+            .await
+            .unwrap(),
+        None
+    );
+
+    // Nobody ends the conversion before the last range has ended.
+    let third = claim(&quick, &member).await;
+    assert_eq!(third.upto.as_deref(), Some("c"));
+    let wait = slow.passes().claim(&other).await.unwrap();
+    assert!(matches!(wait, Turn::Wait), "{wait:?}");
+    quick.finish(third.claim, &work, None, true).await.unwrap();
+    assert_eq!(quick.cursor(&work).await.unwrap().as_deref(), Some("B"));
+    let stale = claim(&slow, &other).await;
+    assert_eq!(stale.upto, None);
+    tokio::time::sleep(SHORT * 2).await;
+    let last = claim(&quick, &member).await;
+    lapses(slow.finish_last(stale.claim, &work, None).await);
+    assert!(quick.cursor(&work).await.unwrap().is_some());
+    quick.finish_last(last.claim, &work, None).await.unwrap();
+    assert_eq!(quick.cursor(&work).await.unwrap(), None);
+    for process in [&quick, &slow] {
+        let ended = process.passes().claim(&member).await.unwrap();
+        assert!(
+            matches!(&ended, Turn::Ended(found) if found == &[DAMAGED]),
+            "{ended:?}"
+        );
+        assert!(process.is_recent(&work).await.unwrap());
+        process.close().await;
+    }
+    site.place.drop().await;
+}

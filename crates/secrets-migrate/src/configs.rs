@@ -35,6 +35,24 @@ pub trait ConfigSource: Debug + Display + Send + Sync {
     /// previous page. Rows that are added in the meantime may or may not be returned.
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage>;
 
+    /// Whether several processes may read it and update its rows at the same time: an update is there for
+    /// all of them when it returns. Then [`page_upto`](Self::page_upto) keeps its promise.
+    fn admits_others(&self) -> bool {
+        false
+    }
+
+    /// Reads at most `limit` rows after a position, and none after another one that an earlier page
+    /// returned as its end, whatever was added or deleted since.
+    async fn page_upto(
+        &self,
+        after: Option<&ConfigCursor>,
+        upto: &ConfigCursor,
+        limit: usize,
+    ) -> MigrateResult<ConfigPage> {
+        let _ = upto;
+        self.page(after, limit).await
+    }
+
     /// Reads the current state of one row: `None` if it was deleted.
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>>;
 

@@ -30,7 +30,10 @@ pub(crate) use sql::of_journal;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use status::{JournalStatus, PassHalt, PassPhase, PassStatus, WorkerStatus};
 
-pub use sharing::{Claim, Halt, Layout, Mark, Member, Next, SecretsPage, SharedWork, Sharing};
+pub use sharing::{
+    Claim, ConfigurationsPage, Halt, Layout, Mark, Member, Next, Position, SecretsPage, SharedWork,
+    Sharing,
+};
 
 /// The journal of one migration, on disk.
 ///

@@ -64,8 +64,8 @@ pub use error::{MigrateError, MigrateErrorKind, MigrateResult};
 pub use inventory::{Inventory, InventoryReport, Reads, SecretAt, SecretFilter, Standing};
 pub use job::Job;
 pub use journal::{
-    Claim, Counts, Halt, Journal, JournalEntry, Layout, Mark, Member, Mention, Next, Note, Run,
-    SecretsPage, Select, SharedWork, Sharing, State, Transition,
+    Claim, ConfigurationsPage, Counts, Halt, Journal, JournalEntry, Layout, Mark, Member, Mention,
+    Next, Note, Position, Run, SecretsPage, Select, SharedWork, Sharing, State, Transition,
 };
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use journal::{JournalStatus, PassHalt, PassPhase, PassStatus, SqlJournal, WorkerStatus};

@@ -264,6 +264,25 @@ impl ConfigSource for MemoryConfigs {
         Ok(ConfigPage::new(page, next))
     }
 
+    fn admits_others(&self) -> bool {
+        true
+    }
+
+    async fn page_upto(
+        &self,
+        after: Option<&ConfigCursor>,
+        upto: &ConfigCursor,
+        limit: usize,
+    ) -> MigrateResult<ConfigPage> {
+        let mut page = self.page(after, limit).await?;
+        let end = page.rows.iter().position(|row| row.id == upto.as_str());
+        if let Some(end) = end {
+            page.rows.truncate(end + 1);
+            page.next = None;
+        }
+        Ok(page)
+    }
+
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
         Ok(self.rows.lock().iter().find(|row| row.id == id).cloned())
     }

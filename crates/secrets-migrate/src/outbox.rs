@@ -12,9 +12,11 @@ use secret_persistence_core::connector::{
 use serde::{Deserialize, Serialize};
 
 use crate::session::by_key;
+use crate::shared::Held;
 use crate::tracker::Tracker;
 use crate::{
-    ConfigSource, Content, Failure, Journal, MigrateError, MigrateErrorKind, MigrateResult,
+    ConfigRow, ConfigSource, Content, Failure, Journal, MigrateError, MigrateErrorKind,
+    MigrateResult,
 };
 
 /// The changes of one command.
@@ -27,6 +29,8 @@ pub(super) struct Outbox<'r> {
     pub(super) tracker: &'r Tracker,
     /// How many notes are read at once.
     pub(super) page: usize,
+    /// The page of a shared journal under which changes are recorded.
+    pub(super) held: Option<&'r Held<'r>>,
 }
 
 /// A change of one row, as its note describes it.
@@ -34,9 +38,9 @@ pub(super) struct Outbox<'r> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     /// The configuration's key.
-    configuration: String,
+    pub(super) configuration: String,
     /// Whether the row was certainly not saved, so that the written secrets must be deleted.
-    abandoned: bool,
+    pub(super) abandoned: bool,
     /// The names.
     names: Record,
 }
@@ -65,7 +69,10 @@ impl Outbox<'_> {
             abandoned: false,
             names,
         };
-        self.put(&note, &change).await?;
+        match self.held {
+            None => self.put(&note, &change).await?,
+            Some(held) => held.put_note(&note, &text(&change)?).await?,
+        }
         Ok(note)
     }
 
@@ -103,27 +110,47 @@ impl Outbox<'_> {
 
     /// Ends every recorded change.
     pub(super) async fn end(&self, knowledge: Knowledge) -> MigrateResult<()> {
-        let mut after = self.sort.to_owned();
+        let mut after = None;
         loop {
-            let notes = self.journal.notes(Some(&after), self.page).await?;
-            let is_last = notes.len() < self.page;
-            for note in notes {
-                if !note.key.starts_with(self.sort) {
-                    return Ok(());
-                }
-                let mut change: Change = serde_json::from_str(&note.text).map_err(unreadable)?;
-                after.clone_from(&note.key);
+            let notes = self.notes(after.as_deref()).await?;
+            let Some((last, _)) = notes.last() else {
+                return Ok(());
+            };
+            after = Some(last.clone());
+            for (note, mut change) in notes {
                 change.abandoned = match knowledge {
                     Knowledge::AllSaved if change.abandoned => continue,
                     Knowledge::AllSaved => false,
-                    Knowledge::Rows => change.abandoned || !self.is_saved(&change).await?,
+                    Knowledge::Rows => {
+                        change.abandoned || !matches!(self.row(&change).await?, Now::Saved)
+                    }
                 };
-                self.heal(&note.key, &change).await?;
-            }
-            if is_last {
-                return Ok(());
+                self.heal(&note, &change).await?;
             }
         }
+    }
+
+    /// Removes the note of a change that was saved.
+    pub(super) async fn saved(&self, note: &str, cleanup: &Cleanup) -> MigrateResult<()> {
+        self.report(cleanup);
+        if note.is_empty() || !cleanup.is_finished() {
+            return Ok(());
+        }
+        self.journal.put_note(note, None).await
+    }
+
+    /// The recorded changes after a note, in the order of their notes. None after the last.
+    pub(super) async fn notes(&self, after: Option<&str>) -> MigrateResult<Vec<(String, Change)>> {
+        let notes = self
+            .journal
+            .notes(Some(after.unwrap_or(self.sort)), self.page);
+        let ours = notes.await?.into_iter();
+        ours.take_while(|note| note.key.starts_with(self.sort))
+            .map(|note| {
+                let change = serde_json::from_str(&note.text).map_err(unreadable)?;
+                Ok((note.key, change))
+            })
+            .collect()
     }
 
     pub(super) fn report(&self, cleanup: &Cleanup) {
@@ -133,11 +160,10 @@ impl Outbox<'_> {
     }
 
     async fn put(&self, note: &str, change: &Change) -> MigrateResult<()> {
-        let text = serde_json::to_string(change).map_err(unreadable)?;
-        self.journal.put_note(note, Some(&text)).await
+        self.journal.put_note(note, Some(&text(change)?)).await
     }
 
-    async fn heal(&self, note: &str, change: &Change) -> MigrateResult<()> {
+    pub(super) async fn heal(&self, note: &str, change: &Change) -> MigrateResult<()> {
         let state = if change.abandoned {
             // Claim the record before anything is deleted.
             self.put(note, change).await?;
@@ -158,29 +184,44 @@ impl Outbox<'_> {
         Ok(())
     }
 
-    /// Whether a row contains any of the secrets that were written for it.
-    async fn is_saved(&self, change: &Change) -> MigrateResult<bool> {
+    /// What the row of a change is now.
+    pub(super) async fn row(&self, change: &Change) -> MigrateResult<Now> {
         let Some((source, id)) = by_key(self.configs, &change.configuration) else {
             return Err(unknown_source(&change.configuration));
         };
         let Some(row) = source.row(id).await? else {
-            return Ok(false);
+            return Ok(Now::Gone);
         };
         let Content::Configuration(configuration) = &row.content else {
-            return Ok(false);
+            return Ok(Now::Gone);
         };
         // An unreadable row may contain them. Compare names without the storage: they are new, and
         // the same store may have several ids.
         let locations = self.secrets.locations(configuration).await;
-        Ok(locations.map_or(true, |locations| {
+        let is_saved = locations.map_or(true, |locations| {
             let writes = change.names.writes();
             locations.iter().any(|location| {
                 writes
                     .iter()
                     .any(|write| write.coordinate == location.coordinate)
             })
-        }))
+        });
+        Ok(if is_saved {
+            Now::Saved
+        } else {
+            Now::Without(row)
+        })
     }
+}
+
+/// The row of a recorded change.
+pub(super) enum Now {
+    /// There is none, or none with a configuration.
+    Gone,
+    /// It contains secrets that were written for it.
+    Saved,
+    /// It contains none of them.
+    Without(ConfigRow),
 }
 
 /// A change was recorded for a row of a source that this run does not have.
@@ -196,6 +237,10 @@ fn unknown_source(key: &str) -> MigrateError {
 
 pub(super) fn failed(error: ConnectorError) -> MigrateError {
     MigrateError::new(MigrateErrorKind::Store, "the change could not be ended").with_source(error)
+}
+
+fn text(change: &Change) -> MigrateResult<String> {
+    serde_json::to_string(change).map_err(unreadable)
 }
 
 fn unreadable(cause: serde_json::Error) -> MigrateError {

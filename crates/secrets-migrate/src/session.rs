@@ -360,13 +360,17 @@ pub(super) async fn page_after(
 ) -> MigrateResult<ConfigPage> {
     let page = source.page(after, options.page.get()).await?;
     if page.next.is_some() && page.next.as_ref() == after {
-        return Err(MigrateError::new(
-            MigrateErrorKind::Configurations,
-            "reading makes no progress: the source returned the same cursor again",
-        )
-        .with_place(source.to_string()));
+        return Err(in_a_circle(source));
     }
     Ok(page)
+}
+
+pub(super) fn in_a_circle(source: &dyn ConfigSource) -> MigrateError {
+    MigrateError::new(
+        MigrateErrorKind::Configurations,
+        "reading makes no progress: the source returned the same cursor again",
+    )
+    .with_place(source.to_string())
 }
 
 /// The key of a configuration in journal and report.

@@ -142,6 +142,7 @@ impl<'m> Session<'m> {
                     let held = Held::new(pass.sharing, page.claim, asked);
                     running.units.push(self.secrets_page(pass.task, page, held));
                 }
+                Next::Configurations(_) => return Err(of_another_command()),
                 Next::Last(claim) => {
                     let held = Held::new(pass.sharing, claim, asked);
                     if_lapsed(self.last_page(pass.task, &held).await)?;
@@ -280,6 +281,14 @@ impl<'m> Session<'m> {
             }
         }
     }
+}
+
+/// A page of a sort that the command does not lay out.
+pub(crate) fn of_another_command() -> MigrateError {
+    MigrateError::new(
+        MigrateErrorKind::Journal,
+        "the journal contains a page that this version did not write",
+    )
 }
 
 /// A page that another process has taken over is its business.

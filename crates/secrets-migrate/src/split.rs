@@ -1,4 +1,9 @@
 //! Moves raw secrets out of configurations that were never split.
+
+#[cfg(all(test, feature = "postgres"))]
+mod processes;
+mod shared;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -14,7 +19,8 @@ use serde_json::Value;
 use crate::holdings::scope_of;
 use crate::job::Job;
 use crate::outbox::{Knowledge, Outbox, failed};
-use crate::session::{Rows, each_page, key, not_shared, updatable};
+use crate::session::{Meter, Rows, each_page, key, updatable};
+use crate::shared::{Held, check};
 use crate::tracker::Tracker;
 use crate::{
     Class, ConfigRow, ConfigSource, Content, Failure, Finding, Journal, MigrateError,
@@ -26,6 +32,9 @@ const ACTOR: &str = "migrate split";
 
 /// How many rows are planned and written concurrently.
 const ROWS: usize = 8;
+
+/// How often a row is tried that others change at the same moment.
+const ATTEMPTS: usize = 3;
 
 /// How many compiled specifications are cached: rows of one connector have the same.
 const SPECIFICATIONS: usize = 64;
@@ -65,6 +74,9 @@ impl Job<OneStore> {
     /// unchanged. A row that cannot be split is a failure in the report and does not stop the
     /// others.
     ///
+    /// Several processes share it with a journal that was opened for that, if every source
+    /// [admits others](ConfigSource::admits_others). Each reports what it did itself.
+    ///
     /// # Errors
     /// If a source is read-only, if the journal belongs to another run, or if the journal or
     /// configurations cannot be read or written.
@@ -72,12 +84,12 @@ impl Job<OneStore> {
         updatable(&self.configs)?;
         let identity = self.stores.store.identity().await?;
         let run = Run::new(&identity, None, self.owner.as_ref());
-        if self.journal.sharing().is_some() {
-            return Err(not_shared("split"));
-        }
         self.journal.open(&run).await?;
         let work = self.work(run);
-        work.run().await?;
+        match self.journal.sharing() {
+            None => work.run().await?,
+            Some(sharing) => work.share(sharing).await?,
+        }
         Ok(work.tracker.close(self.journal.counts().await?))
     }
 
@@ -116,7 +128,7 @@ impl Work<'_> {
             ..
         } = self.split;
         if !options.dry_run {
-            self.outbox().end(Knowledge::Rows).await?;
+            self.outbox(None).end(Knowledge::Rows).await?;
         }
         let scan = journal.begin_scan().await?;
         each_page(&self.tracker, configs, options, Phase::Split, &|page| {
@@ -130,7 +142,7 @@ impl Work<'_> {
         for source in configs {
             source.finish().await?;
         }
-        self.outbox().end(Knowledge::AllSaved).await
+        self.outbox(None).end(Knowledge::AllSaved).await
     }
 
     async fn page(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
@@ -142,37 +154,56 @@ impl Work<'_> {
         let keys: Vec<String> = rows.iter().map(|row| key(source, &row.id)).collect();
         let twice = self.split.journal.see(scan, &keys).await?;
         if let Some(twice) = twice.into_iter().next() {
-            return Err(MigrateError::new(
-                MigrateErrorKind::Configurations,
-                "two configurations have the same id",
-            )
-            .with_place(twice));
+            return Err(same_id(twice));
         }
+        self.rows(source, &rows, &meter, None).await
+    }
+
+    /// Splits rows, under the claim of a page if there is one.
+    async fn rows(
+        &self,
+        source: &dyn ConfigSource,
+        rows: &[ConfigRow],
+        meter: &Meter<'_>,
+        held: Option<&Held<'_>>,
+    ) -> MigrateResult<()> {
         // Plan and write concurrently, but save in the source's order, which is the order of lines
         // in a new file.
         let mut staged: Vec<BoxFuture<'_, MigrateResult<Noted>>> = Vec::new();
-        for row in &rows {
-            staged.push(Box::pin(self.stage(source, row)));
+        for row in rows {
+            self.tracker.tally(|tally| match &row.content {
+                Content::Configuration(_) => tally.configurations += 1,
+                Content::Coordinate(_) => tally.bare_coordinates += 1,
+            });
+            staged.push(Box::pin(self.stage(source, row, held)));
         }
-        let mut staged = stream::iter(staged).buffered(ROWS).zip(stream::iter(&rows));
+        let mut staged = stream::iter(staged).buffered(ROWS).zip(stream::iter(rows));
         while let Some((staged, row)) = staged.next().await {
-            if let Some((note, staged)) = staged? {
-                self.save(source, row, &note, staged).await?;
+            if let Some((note, staged)) = staged?
+                && self.save(source, row, &note, staged, held).await? == Update::Changed
+            {
+                self.changed(source, row, held).await?;
             }
             meter.passed(1);
+            if let Some(held) = held {
+                held.progressed();
+            }
         }
         Ok(())
     }
 
     /// Writes the secrets of a row, after recording their names. `None` if there is nothing to
     /// split.
-    async fn stage(&self, source: &dyn ConfigSource, row: &ConfigRow) -> MigrateResult<Noted> {
+    async fn stage(
+        &self,
+        source: &dyn ConfigSource,
+        row: &ConfigRow,
+        held: Option<&Held<'_>>,
+    ) -> MigrateResult<Noted> {
         let key = key(source, &row.id);
         let Content::Configuration(configuration) = &row.content else {
-            self.tracker.tally(|tally| tally.bare_coordinates += 1);
             return Ok(None);
         };
-        self.tracker.tally(|tally| tally.configurations += 1);
         if self.tracker.is_stopped() {
             return Ok(None);
         }
@@ -198,7 +229,8 @@ impl Work<'_> {
             });
             return Ok(None);
         }
-        let note = self.outbox().open(&key, record.clone()).await?;
+        let note = self.outbox(held).open(&key, record.clone()).await?;
+        check(held).await?;
         match planned.stage().await {
             Ok(staged) => {
                 self.tracker.tally(|tally| tally.secrets += secrets);
@@ -209,7 +241,7 @@ impl Work<'_> {
                     self.tracker
                         .not_hydrated(Failure::of_problem(&key, problem));
                 }
-                self.outbox().abandon(&note, &key, record).await?;
+                self.outbox(held).abandon(&note, &key, record).await?;
                 Ok(None)
             }
         }
@@ -303,42 +335,75 @@ impl Work<'_> {
         row: &ConfigRow,
         note: &str,
         staged: Staged,
-    ) -> MigrateResult<()> {
+        held: Option<&Held<'_>>,
+    ) -> MigrateResult<Update> {
+        let outbox = self.outbox(held);
         let is_same = match &row.content {
             Content::Configuration(configuration) => **configuration.as_ref() == *staged.config(),
             Content::Coordinate(_) => true,
         };
         if is_same {
             let cleanup = staged.abort().await;
-            return self.outbox().undone(note, cleanup).await;
+            outbox.undone(note, cleanup).await?;
+            return Ok(Update::Saved);
         }
-        match source.update(row, staged.config()).await? {
+        if let Err(error) = check(held).await {
+            // Its note is left, for whoever ends the pass.
+            let _ = staged.into_parts();
+            return Err(error);
+        }
+        let update = source.update(row, staged.config()).await?;
+        match update {
             Update::Saved => {
                 self.tracker.tally(|tally| tally.split += 1);
-                // Superseded secrets are deleted once the source has finished. If there are none,
-                // ending the change now does not affect the store.
-                if staged.record().supersedes().is_empty() {
+                if held.is_some() {
+                    // Such a source needs not finish.
                     let cleanup = staged.commit().await.map_err(failed)?;
-                    self.outbox().report(&cleanup);
+                    outbox.saved(note, &cleanup).await?;
+                } else if staged.record().supersedes().is_empty() {
+                    // Superseded secrets are deleted once the source has finished. If there are none,
+                    // ending the change now does not affect the store.
+                    let cleanup = staged.commit().await.map_err(failed)?;
+                    outbox.report(&cleanup);
                 } else {
                     drop(staged);
                 }
-                Ok(())
             }
             Update::Changed => {
-                self.tracker.tally(|tally| tally.changed += 1);
-                let key = key(source, &row.id);
-                self.tracker.not_hydrated(
-                    RowFailure::Row("the row was changed by someone else; start again")
-                        .in_row(&key),
-                );
                 let cleanup = staged.abort().await;
-                self.outbox().undone(note, cleanup).await
+                outbox.undone(note, cleanup).await?;
             }
         }
+        Ok(update)
     }
 
-    fn outbox(&self) -> Outbox<'_> {
+    /// Reports a row that somebody has changed since it was read. That may have been another process that
+    /// shares the journal: then the row is read again.
+    async fn changed(
+        &self,
+        source: &dyn ConfigSource,
+        row: &ConfigRow,
+        held: Option<&Held<'_>>,
+    ) -> MigrateResult<()> {
+        for _ in 1..held.map_or(1, |_| ATTEMPTS) {
+            let Some(now) = source.row(&row.id).await? else {
+                return Ok(());
+            };
+            let Some((note, staged)) = self.stage(source, &now, held).await? else {
+                return Ok(());
+            };
+            if self.save(source, &now, &note, staged, held).await? == Update::Saved {
+                return Ok(());
+            }
+        }
+        self.tracker.tally(|tally| tally.changed += 1);
+        let failure = RowFailure::Row("the row was changed by someone else; start again");
+        self.tracker
+            .not_hydrated(failure.in_row(&key(source, &row.id)));
+        Ok(())
+    }
+
+    fn outbox<'o>(&'o self, held: Option<&'o Held<'o>>) -> Outbox<'o> {
         Outbox {
             sort: "split ",
             journal: &*self.split.journal,
@@ -346,8 +411,18 @@ impl Work<'_> {
             secrets: &self.secrets,
             tracker: &self.tracker,
             page: self.split.options.page.get(),
+            held,
         }
     }
+}
+
+/// A source has two rows with one id.
+fn same_id(key: String) -> MigrateError {
+    MigrateError::new(
+        MigrateErrorKind::Configurations,
+        "two configurations have the same id",
+    )
+    .with_place(key)
 }
 
 /// Why a row cannot be split.

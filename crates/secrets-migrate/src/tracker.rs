@@ -172,15 +172,23 @@ impl Tracker {
     /// Reports the classes that need a decision, and stops if there are any.
     pub(super) fn decide(&self) {
         let mut report = self.report.lock();
-        report.undecided = report
-            .findings
-            .iter()
-            .filter(|(class, findings)| findings.count > 0 && !self.decisions.settles(**class))
-            .map(|(class, _)| *class)
-            .collect();
+        report.undecided = self.undecided(&report);
         if !report.undecided.is_empty() {
             report.stopped.get_or_insert(Stop::Undecided);
         }
+    }
+
+    /// Whether there are such classes, which stop nothing yet.
+    pub(super) fn has_undecided(&self) -> bool {
+        !self.undecided(&self.report.lock()).is_empty()
+    }
+
+    fn undecided(&self, report: &Report) -> Vec<Class> {
+        let findings = report.findings.iter();
+        findings
+            .filter(|(class, findings)| findings.count > 0 && !self.decisions.settles(**class))
+            .map(|(class, _)| *class)
+            .collect()
     }
 
     pub(super) fn began(&self, phase: Phase, total: Option<u64>) {

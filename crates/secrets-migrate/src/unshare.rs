@@ -47,6 +47,7 @@ impl Session<'_> {
             secrets: &self.acting,
             tracker: &self.tracker,
             page: self.options.page.get(),
+            held: None,
         }
     }
 

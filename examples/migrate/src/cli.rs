@@ -548,6 +548,8 @@ pub(crate) struct SplitArgs {
     /// Allow raw references to external secrets whose names begin with this prefix. Repeatable.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) allow_external: Vec<String>,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
 }
 
 /// The configurations of `split`, which a filter reads from standard input instead.

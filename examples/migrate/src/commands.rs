@@ -84,7 +84,14 @@ pub(crate) async fn run(
         },
         Command::Settle(args) => filter::settle(args, environment).await,
         Command::Split(args) if args.filter.is_some() => filter::split(args, environment).await,
-        Command::Split(args) => split::run(args, environment, output).await,
+        Command::Split(args) => {
+            let together =
+                Together::of("split", &args.share, &args.journal, split::is_alone(&args));
+            match together {
+                Some(together) => together.run(arguments, output).await,
+                None => split::run(args, environment, output).await,
+            }
+        }
         Command::Status(args) => status::run(args, environment, output).await,
         Command::Sweep(args) => sweep::run(args, environment, output).await,
         Command::Update(args) => filter::update(args, environment).await,

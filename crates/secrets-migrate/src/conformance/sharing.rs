@@ -5,8 +5,9 @@ use futures::future::join_all;
 
 use super::{all, name, ok, run};
 use crate::{
-    Claim, Class, Halt, Journal, Layout, Mark, Member, Mention, MigrateErrorKind, MigrateResult,
-    Next, SecretsPage, Select, SharedWork, Sharing, State, Stop, Transition,
+    Claim, Class, ConfigCursor, ConfigurationsPage, Halt, Journal, Layout, Mark, Member, Mention,
+    MigrateErrorKind, MigrateResult, Next, Note, Position, SecretsPage, Select, SharedWork,
+    Sharing, State, Stop, Transition,
 };
 
 /// Longer than a case takes.
@@ -42,6 +43,7 @@ pub async fn sharing<J: Journal>(empty: impl AsyncFn() -> [J; 4]) {
     a_released_page_is_free_at_once(&opened().await).await;
     marks_reach_all(&opened().await).await;
     a_pass_that_nobody_attends_is_left(&opened().await).await;
+    configurations_are_read_one_page_after_the_other(&opened().await).await;
 }
 
 async fn refuses_another_run<J: Journal>([first, second, ..]: &[J; 4]) {
@@ -334,6 +336,67 @@ async fn a_pass_that_nobody_attends_is_left<J: Journal>([first, second, ..]: &[J
     let refused = shared(first).rejoin(&other, "worker", LONG).await;
     let error = refused.expect_err("another command's pass");
     assert_eq!(error.kind(), MigrateErrorKind::AnotherRun);
+}
+
+async fn configurations_are_read_one_page_after_the_other<J: Journal>(
+    [first, second, ..]: &[J; 4],
+) {
+    let (slow, quick) = (join(first, SHORT).await, join(second, LONG).await);
+    let stale = scan(ok(shared(first).claim(&slow).await)).expect("the scan");
+    tokio::time::sleep(SHORT * 2).await;
+    let claim = scan(ok(shared(second).claim(&quick).await)).expect("a scan that lapsed");
+    lapses(shared(first).lay_out_configurations(stale, 1).await);
+    let number = ok(shared(second).begin_scan_under(claim).await);
+    ok(shared(second).lay_out_configurations(claim, number).await);
+    let keys = |keys: &[&str]| -> Vec<String> { keys.iter().map(ToString::to_string).collect() };
+    let at = |source, cursor: &str| Position::new(source, Some(ConfigCursor::new(cursor)));
+
+    // Who takes over a page that was not read sees its configurations for the first time.
+    let stale = configurations(ok(shared(first).claim(&slow).await));
+    assert_eq!((&stale.after, &stale.upto), (&Position::default(), &None));
+    assert_eq!(ok(shared(second).claim(&quick).await), Next::Wait);
+    tokio::time::sleep(SHORT * 2).await;
+    let page = configurations(ok(shared(second).claim(&quick).await));
+    let (seen, upto) = (keys(&["c#1", "c#2"]), at(0, "2"));
+    let late = shared(first).extend(&stale, &at(0, "9"), None, &seen).await;
+    lapses(late);
+    lapses(shared(first).put_note_under(stale.claim, "n", "late").await);
+    let twice = shared(second).extend(&page, &upto, Some(&upto), &seen);
+    assert_eq!(ok(twice.await), keys(&[]));
+    ok(shared(second).put_note_under(page.claim, "n", "text").await);
+    let notes = ok(second.notes(None, 9).await);
+    assert_eq!(notes, [Note::new("n", "text")]);
+
+    // The next page begins where this one ends, and whoever takes it over then knows its end.
+    let stale = configurations(ok(shared(first).claim(&slow).await));
+    assert_eq!((&stale.after, &stale.upto), (&upto, &None));
+    let (end, next) = (Position::new(0, None), Position::new(1, None));
+    let seen = keys(&["c#2", "c#3"]);
+    let twice = shared(first).extend(&stale, &end, Some(&next), &seen);
+    assert_eq!(ok(twice.await), keys(&["c#2"]), "the scan has seen it");
+    tokio::time::sleep(SHORT * 2).await;
+    let again = configurations(ok(shared(second).claim(&quick).await));
+    assert_eq!((&again.after, &again.upto), (&upto, &Some(end)));
+    let last = configurations(ok(shared(second).claim(&quick).await));
+    assert_eq!((&last.after, &last.upto), (&next, &None));
+    ok(shared(second).extend(&last, &next, None, &[]).await);
+    for claim in [last.claim, page.claim] {
+        ok(shared(second).finish(claim, &[], None).await);
+        assert_eq!(ok(shared(first).claim(&slow).await), Next::Wait);
+    }
+    ok(shared(second).finish(again.claim, &[], None).await);
+    let Next::Last(last) = ok(shared(second).claim(&quick).await) else {
+        panic!("all pages of configurations have ended");
+    };
+    ok(shared(second).finish(last, &[], None).await);
+    assert_eq!(ok(shared(first).claim(&slow).await), Next::Ended);
+}
+
+fn configurations(next: Next) -> ConfigurationsPage {
+    match next {
+        Next::Configurations(page) => page,
+        other => panic!("no page of configurations: {other:?}"),
+    }
 }
 
 async fn join<J: Journal>(journal: &J, lease: Duration) -> Member {

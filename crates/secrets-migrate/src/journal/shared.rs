@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use super::passes::{Claimed, PAGE, PASS, Pages, Turn, divided, held, held_or_ended};
 use super::sql::SqlJournal;
 use super::sql::entries::{ADVANCED, MENTIONED, SEEN, condition, distinct, once_each, twice};
-use super::{Claim, Halt, Layout, Mark, Member, Next, SecretsPage, SharedWork, Sharing};
-use crate::{Mention, MigrateResult, Stop, Transition};
+use super::{
+    Claim, ConfigurationsPage, Halt, Layout, Mark, Member, Next, Position, SecretsPage, SharedWork,
+    Sharing,
+};
+use crate::{ConfigCursor, Mention, MigrateResult, Stop, Transition};
 
 /// The tables beside those of every journal.
 pub(super) const TABLES: [(&str, &str); 3] = [
@@ -95,6 +98,18 @@ impl SqlJournal {
         let Some(upto) = upto else {
             return Ok(Next::Last(claim));
         };
+        if let Some(after) = after.as_deref().and_then(position) {
+            let page = ConfigurationsPage::new(
+                claim,
+                scan.ok_or_else(|| self.damaged())?,
+                after,
+                match upto.as_str() {
+                    NOT_READ => None,
+                    upto => Some(position(upto).ok_or_else(|| self.damaged())?),
+                },
+            );
+            return Ok(Next::Configurations(page));
+        }
         let name = |text: String| ManagedCoordinate::parse(&text).map_err(|_| self.damaged());
         let scan = scan.ok_or_else(|| self.damaged())?;
         let after = after.map(name).transpose()?;
@@ -259,6 +274,58 @@ impl Sharing for SqlJournal {
         self.passes().lay_out(claim, pages).await
     }
 
+    async fn lay_out_configurations(&self, claim: Claim, scan: u64) -> MigrateResult<()> {
+        let write = ", first AS ( \
+                INSERT INTO @_page (pass, page, scan, after, upto, secrets, epoch, done) \
+                SELECT CAST($2 AS BIGINT), 1, CAST($6 AS BIGINT), $1, $7, 0, 0, 0 FROM held)";
+        let more = vec![scan.to_string(), NOT_READ.to_owned()];
+        let passes = self.passes();
+        let end = held(", done = 1");
+        passes
+            .write(&end, claim, write, text(&Position::default()), more)
+            .await
+    }
+
+    async fn extend(
+        &self,
+        page: &ConfigurationsPage,
+        upto: &Position,
+        next: Option<&Position>,
+        configurations: &[String],
+    ) -> MigrateResult<Vec<String>> {
+        let (keys, twice) = twice(configurations);
+        let twice = self.seen_before(page.scan, &keys, twice).await?;
+        // Both in one statement: whoever takes over a page that was not read, sees it for the first time.
+        let write = format!(
+            ", following AS ( \
+                INSERT INTO @_page (pass, page, scan, after, upto, secrets, epoch, done) \
+                SELECT CAST($2 AS BIGINT), CAST($3 AS BIGINT) + 1, CAST($6 AS BIGINT), \
+                       NULLIF($9, ''), CASE WHEN $9 = '' THEN NULL ELSE $10 END, 0, 0, 0 FROM held), \
+             changed AS (INSERT INTO migrate_configuration (key, scan) \
+                SELECT items.value ->> 'k', CAST($6 AS BIGINT) FROM {} CROSS JOIN held {SEEN})",
+            self.items()
+        );
+        let more = vec![
+            page.scan.to_string(),
+            text(upto),
+            configurations.len().to_string(),
+            next.map(text).unwrap_or_default(),
+            NOT_READ.to_owned(),
+        ];
+        let read = held(", upto = $7, secrets = CAST($8 AS BIGINT)");
+        let passes = self.passes();
+        passes.write(&read, page.claim, &write, keys, more).await?;
+        Ok(twice.among(configurations))
+    }
+
+    async fn put_note_under(&self, claim: Claim, key: &str, text: &str) -> MigrateResult<()> {
+        self.bind().await?;
+        let write = ", noted AS (INSERT INTO migrate_note (key, text) SELECT $1, $6 FROM held \
+             ON CONFLICT (key) DO UPDATE SET text = excluded.text)";
+        self.write(claim, write, key.to_owned(), vec![text.to_owned()])
+            .await
+    }
+
     async fn advance_under(&self, claim: Claim, transitions: &[Transition]) -> MigrateResult<()> {
         self.transitions(claim, &held_or_ended(), transitions, Vec::new())
             .await
@@ -280,4 +347,18 @@ impl Sharing for SqlJournal {
         let halt = serde_json::to_string(halt).map_err(|_| self.damaged())?;
         self.passes().halt(pass, halt).await
     }
+}
+
+/// The end of a page of configurations that nobody has read. Not NULL, which means the last page of all.
+const NOT_READ: &str = "";
+
+/// A position as a page has it. No name of a secret looks like it.
+fn text(position: &Position) -> String {
+    let cursor = position.cursor.as_ref().map(ConfigCursor::as_str);
+    json!([position.source, cursor]).to_string()
+}
+
+fn position(text: &str) -> Option<Position> {
+    let (source, cursor): (usize, Option<String>) = serde_json::from_str(text).ok()?;
+    Some(Position::new(source, cursor.map(ConfigCursor::new)))
 }

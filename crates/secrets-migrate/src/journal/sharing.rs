@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use secret_persistence_core::ManagedCoordinate;
 use serde::{Deserialize, Serialize};
 
-use crate::{Class, Mention, MigrateResult, Select, Stop, Transition};
+use crate::{Class, ConfigCursor, Mention, MigrateResult, Select, Stop, Transition};
 
 /// What a [`Journal`](crate::Journal) that several processes share can do in addition.
 ///
@@ -14,7 +14,8 @@ use crate::{Class, Mention, MigrateResult, Select, Stop, Transition};
 ///
 /// - A pass is one run of a command by all its processes. It begins with one page, for what comes
 ///   before the secrets, such as the scan, which lays out the pages of secrets when it ends. It may
-///   also lay out a page for what comes after all secrets. A pass ends when its last page ends.
+///   also lay out a page for what comes after all secrets. A pass ends when its last page ends. Instead of
+///   pages of secrets, it may have pages of configurations, each of which lays out the next.
 /// - A page belongs to one process for the length of a lease, which each write under its claim renews.
 ///   After that, another process may claim it, with a new epoch.
 /// - Every write names its claim. It changes everything or, if the page has been claimed by another
@@ -88,6 +89,25 @@ pub trait Sharing: Debug + Send + Sync {
 
     /// Ends the first page and lays out those of the secrets, in one step.
     async fn lay_out(&self, claim: Claim, layout: &Layout) -> MigrateResult<()>;
+
+    /// Ends the first page and lays out the first page of configurations, in one step. Each further one
+    /// comes into being when the one before it [is read](Self::extend), because only their source knows
+    /// where a page ends.
+    async fn lay_out_configurations(&self, claim: Claim, scan: u64) -> MigrateResult<()>;
+
+    /// Notes how far a page of configurations goes and which it has, and lays out the page that follows, or
+    /// the one after all of them, in one step. Whoever takes the page over does it again up to there.
+    /// Returns the keys that the scan had already visited, as [`see`](crate::Journal::see).
+    async fn extend(
+        &self,
+        page: &ConfigurationsPage,
+        upto: &Position,
+        next: Option<&Position>,
+        configurations: &[String],
+    ) -> MigrateResult<Vec<String>>;
+
+    /// Stores a note as [`put_note`](crate::Journal::put_note), under a claim.
+    async fn put_note_under(&self, claim: Claim, key: &str, text: &str) -> MigrateResult<()>;
 
     /// [`advance`](crate::Journal::advance) under a claim. Whoever has ended a page may still correct it,
     /// until another pass begins.
@@ -189,9 +209,11 @@ pub enum Next {
     Halted(Halt),
     /// The first page: what comes before the secrets.
     First(Claim),
+    /// A page of configurations.
+    Configurations(ConfigurationsPage),
     /// A page of secrets.
     Secrets(SecretsPage),
-    /// The last page: what comes after all secrets.
+    /// The last page: what comes after all others.
     Last(Claim),
     /// Ask again later: other processes work on all that is left.
     Wait,
@@ -254,6 +276,51 @@ impl SecretsPage {
         after: Option<ManagedCoordinate>,
         upto: ManagedCoordinate,
     ) -> Self {
+        Self {
+            claim,
+            scan,
+            after,
+            upto,
+        }
+    }
+}
+
+/// A position in the configurations of all sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Position {
+    /// The source, by its place among all.
+    pub source: usize,
+    /// Where reading continues in it. None is its beginning, or its end where the position is one.
+    pub cursor: Option<ConfigCursor>,
+}
+
+impl Position {
+    /// Describes a position. The default is the beginning of the first source.
+    #[must_use]
+    pub fn new(source: usize, cursor: Option<ConfigCursor>) -> Self {
+        Self { source, cursor }
+    }
+}
+
+/// A page of configurations: those after one position, up to another once that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfigurationsPage {
+    /// The right to it.
+    pub claim: Claim,
+    /// The scan before it.
+    pub scan: u64,
+    /// Where it begins.
+    pub after: Position,
+    /// Where it ends; none if nobody has read it yet.
+    pub upto: Option<Position>,
+}
+
+impl ConfigurationsPage {
+    /// Describes a page.
+    #[must_use]
+    pub fn new(claim: Claim, scan: u64, after: Position, upto: Option<Position>) -> Self {
         Self {
             claim,
             scan,

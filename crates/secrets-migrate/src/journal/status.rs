@@ -45,7 +45,7 @@ pub struct PassStatus {
     pub pages: u64,
     /// Those that have ended.
     pub ended: u64,
-    /// The secrets in all pages.
+    /// The secrets in all pages; of a split, the configurations in those pages that were read.
     pub secrets: u64,
     /// The secrets in pages that have not ended.
     pub remaining: u64,

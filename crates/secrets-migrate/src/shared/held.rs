@@ -65,6 +65,11 @@ impl<'s, C: Claims + ?Sized> Held<'s, C> {
         })
     }
 
+    /// The journal.
+    pub(crate) fn sharing(&self) -> &'s C {
+        self.sharing
+    }
+
     /// The claim itself.
     pub(crate) fn claim(&self) -> Claim {
         self.claim
@@ -125,6 +130,11 @@ impl Held<'_> {
     pub(crate) async fn advance(&self, transitions: &[Transition]) -> MigrateResult<()> {
         // Renews the page, but not the pass, which another command may replace when it has lapsed.
         self.sharing.advance_under(self.claim, transitions).await
+    }
+
+    /// Stores a note, if the page still is this process's.
+    pub(crate) async fn put_note(&self, key: &str, text: &str) -> MigrateResult<()> {
+        self.sharing.put_note_under(self.claim, key, text).await
     }
 
     /// Writes the last transitions of the page, and what all processes must know of it.

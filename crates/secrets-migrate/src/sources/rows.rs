@@ -117,30 +117,47 @@ impl Rows {
         after: Option<&ConfigCursor>,
         limit: usize,
     ) -> MigrateResult<ConfigPage> {
-        let page = self.read_page(after, limit).await;
+        let page = self.read_page(after, None, limit).await;
+        page.map_err(|error| error.within(&self.place))
+    }
+
+    /// The same, but no rows after the last one of an earlier page. The database compares.
+    pub(super) async fn page_upto(
+        &self,
+        after: Option<&ConfigCursor>,
+        upto: &ConfigCursor,
+        limit: usize,
+    ) -> MigrateResult<ConfigPage> {
+        let page = self.read_page(after, Some(upto), limit).await;
         page.map_err(|error| error.within(&self.place))
     }
 
     async fn read_page(
         &self,
         after: Option<&ConfigCursor>,
+        upto: Option<&ConfigCursor>,
         limit: usize,
     ) -> MigrateResult<ConfigPage> {
         let mut conditions: Vec<String> = Vec::new();
         // A newline ends a comment at the end of the condition.
         conditions.extend(self.condition.iter().map(|own| format!("({own}\n)")));
         let (mut seen, mut last) = (0, None);
+        let mut parameters = Vec::new();
         if let Some(cursor) = after {
-            let (count, id) = cursor
-                .as_str()
-                .split_once(':')
-                .ok_or_else(|| MigrateError::unavailable("a cursor of another source"))?;
-            seen = count.parse().unwrap_or(0);
+            let (count, id) = parts(cursor)?;
+            seen = count;
             last = Some(id.to_owned());
+            parameters.push(id.to_owned());
             conditions.push(format!(
                 "{} >= {}",
                 self.order.expression, self.order.parameter
             ));
+        }
+        if let Some(cursor) = upto {
+            parameters.push(parts(cursor)?.1.to_owned());
+            let parameter = format!("${}", parameters.len());
+            let parameter = self.order.parameter.replace("$1", &parameter);
+            conditions.push(format!("{} <= {parameter}", self.order.expression));
         }
         let filter = if conditions.is_empty() {
             String::new()
@@ -153,10 +170,7 @@ impl Rows {
             self.order.expression,
             limit.saturating_add(seen)
         );
-        let mut texts = self
-            .database
-            .few(sql, last.clone().into_iter().collect())
-            .await?;
+        let mut texts = self.database.few(sql, parameters).await?;
         let full = texts.len() >= limit.saturating_add(seen);
         // Not skipped by an offset: if the last row was deleted meanwhile, that would skip another one.
         let known = |row: &&Vec<Option<String>>| row.first() == Some(&last);
@@ -242,4 +256,13 @@ impl Rows {
         known.insert(text, Arc::clone(&specification));
         Ok(specification)
     }
+}
+
+/// How many rows with the id of a cursor were returned, and the id.
+fn parts(cursor: &ConfigCursor) -> MigrateResult<(usize, &str)> {
+    let (count, id) = cursor
+        .as_str()
+        .split_once(':')
+        .ok_or_else(|| MigrateError::unavailable("a cursor of another source"))?;
+    Ok((count.parse().unwrap_or(0), id))
 }

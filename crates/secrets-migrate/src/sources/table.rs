@@ -250,6 +250,19 @@ impl ConfigSource for Table {
         self.rows.page(after, limit).await
     }
 
+    fn admits_others(&self) -> bool {
+        true
+    }
+
+    async fn page_upto(
+        &self,
+        after: Option<&ConfigCursor>,
+        upto: &ConfigCursor,
+        limit: usize,
+    ) -> MigrateResult<ConfigPage> {
+        self.rows.page_upto(after, upto, limit).await
+    }
+
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
         self.rows.one(id).await
     }

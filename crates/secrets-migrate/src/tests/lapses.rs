@@ -13,8 +13,9 @@ use super::world::{World, assert_complete, contents, remove};
 use crate::session::{Meter, Session, Unit};
 use crate::shared::{Held, Moment};
 use crate::{
-    Claim, Halt, Journal as _, Layout, Mark, Member, Mention, MigrateError, MigrateErrorKind,
-    MigrateResult, Migration, Next, Phase, SharedWork, Sharing, Stop, Transition,
+    Claim, ConfigurationsPage, Halt, Journal as _, Layout, Mark, Member, Mention, MigrateError,
+    MigrateErrorKind, MigrateResult, Migration, Next, Phase, Position, SharedWork, Sharing, Stop,
+    Transition,
 };
 
 const LAG: Duration = Duration::from_secs(2);
@@ -97,6 +98,24 @@ impl Sharing for Claims {
     }
 
     async fn lay_out(&self, _: Claim, _: &Layout) -> MigrateResult<()> {
+        self.answer()
+    }
+
+    async fn lay_out_configurations(&self, _: Claim, _: u64) -> MigrateResult<()> {
+        self.answer()
+    }
+
+    async fn extend(
+        &self,
+        _: &ConfigurationsPage,
+        _: &Position,
+        _: Option<&Position>,
+        _: &[String],
+    ) -> MigrateResult<Vec<String>> {
+        self.answer()
+    }
+
+    async fn put_note_under(&self, _: Claim, _: &str, _: &str) -> MigrateResult<()> {
         self.answer()
     }
 

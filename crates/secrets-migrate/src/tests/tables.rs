@@ -72,6 +72,32 @@ async fn a_row_that_is_deleted_between_two_pages_hides_no_other() {
 }
 
 #[tokio::test]
+async fn a_page_ends_where_it_ended_whatever_was_added_or_deleted() {
+    let site =
+        Site::with("('b', '{}', ''), ('d', '{}', ''), ('f', '{}', ''), ('h', '{}', '')").await;
+    let source = site.open("configuration=configuration").await;
+    let first = source.page(None, 2).await.unwrap().next.unwrap();
+    let second = source.page(Some(&first), 1).await.unwrap().next.unwrap();
+    let ids = |page: crate::ConfigPage| -> Vec<String> {
+        assert!(page.next.is_none());
+        page.rows.into_iter().map(|row| row.id).collect()
+    };
+    let upto = |after, upto| source.page_upto(after, upto, 9);
+    assert_eq!(ids(upto(None, &first).await.unwrap()), ["b", "d"]);
+    assert_eq!(ids(upto(Some(&first), &second).await.unwrap()), ["f"]);
+    site.sql("DELETE FROM actor WHERE id IN ('d', 'f')").await;
+    site.sql("INSERT INTO actor VALUES ('a', '{}', ''), ('e', '{}', ''), ('g', '{}', '')")
+        .await;
+    assert_eq!(ids(upto(None, &first).await.unwrap()), ["a", "b"]);
+    assert_eq!(ids(upto(Some(&first), &second).await.unwrap()), ["e"]);
+    // A page that got longer is read in two.
+    let part = source.page_upto(None, &first, 1).await.unwrap();
+    assert_eq!(part.rows[0].id, "a");
+    let rest = source.page_upto(part.next.as_ref(), &first, 9).await;
+    assert_eq!(ids(rest.unwrap()), ["b"]);
+}
+
+#[tokio::test]
 async fn two_columns_and_two_conditions_are_told_apart() {
     let site = Site::with("('a', '{}', '{}')").await;
     let plain = site.open("configuration=configuration").await;

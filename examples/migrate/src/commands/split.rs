@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use secret_persistence::Environment;
+use secret_persistence::rates::named;
 use secret_persistence_core::connector::{ConnectorOptions, Policy};
 use secret_persistence_migrate::{Access, Decisions, Split};
 
@@ -23,7 +24,9 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &Output,
 ) -> Result<Status> {
+    let rates = journal::rates(&args.journal, environment)?;
     let store = Described::read(args.at.place(), Role::Store, environment)?;
+    let store = store.sharing(rates.as_ref());
     let sources = configs::open(&args.configs.sources, environment, Access::Update).await?;
     let references = configs::references(args.configs.references.as_deref(), environment).await?;
     let if_missing = if args.dry_run {
@@ -36,17 +39,28 @@ pub(crate) async fn run(
         store = store.for_writing()?;
     }
     let owner = store.owner.clone();
-    let journal = journal::open(&args.journal, environment).await?;
+    let is_shared = !args.dry_run && sources.iter().all(|source| source.admits_others());
+    let journal = match is_shared {
+        true => journal::open_shared(&args.journal, environment).await?,
+        false => journal::open(&args.journal, environment).await?,
+    };
     let mut decisions = Decisions::default();
     decisions.other_scope = args.other_scope;
+    let mut options = paced(&args.pace, output)
+        .with_dry_run(args.dry_run)
+        .with_decisions(decisions)
+        .with_lease(args.share.lease);
+    if let Some(rates) = rates {
+        options = options.with_shared_rates(named(rates, "store"));
+    }
+    let cancellation = interrupt::watch();
+    if args.share.stop_at_end_of_input {
+        interrupt::at_end_of_input(cancellation.clone());
+    }
     let mut split = Split::new(store.with_points().store, journal.for_run())
-        .with_options(
-            paced(&args.pace, output)
-                .with_dry_run(args.dry_run)
-                .with_decisions(decisions),
-        )
+        .with_options(options)
         .with_observer(Arc::new(Shown::default()))
-        .with_cancellation(interrupt::watch());
+        .with_cancellation(cancellation);
     let policy = policy(
         args.strings_only,
         args.refuse_unknown_properties,
@@ -66,6 +80,12 @@ pub(crate) async fn run(
     let report = split.run().await;
     journal.close().await;
     Ok(output.report(&report?))
+}
+
+/// Whether one process alone can run it: nothing is to be changed, or a new file is to be written.
+pub(super) fn is_alone(args: &SplitArgs) -> bool {
+    let mut sources = args.configs.sources.iter();
+    args.dry_run || sources.any(|source| !source.contains(':'))
 }
 
 /// What a split or an update accepts.

@@ -75,7 +75,7 @@ impl<'a> Together<'a> {
         if !self.journal.starts_with("postgres") || self.is_alone {
             return Err(Failure::input(
                 "--workers needs --journal postgres://…, and neither --dry-run nor --unshare; collect also needs \
-                 --delete",
+                 --delete, and split needs tables",
             ));
         }
         if output.lists_all() || self.writes {

@@ -6,6 +6,7 @@ mod converting;
 mod crowd;
 mod deleting;
 mod large;
+mod splitting;
 mod verifying;
 
 use std::process::Stdio;

@@ -176,7 +176,9 @@ impl Explorer {
                         page.after.map(|name| name.to_string()),
                         page.upto.to_string(),
                     ),
-                    Next::Last(_) => panic!("neither command has a last page"),
+                    Next::Configurations(_) | Next::Last(_) => {
+                        panic!("neither command has such a page")
+                    }
                 }
             }
             (At::First(held), Some(claim)) if held.command == Command::Copy => {

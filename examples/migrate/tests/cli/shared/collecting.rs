@@ -116,7 +116,7 @@ async fn four_processes_collect_exactly_the_superfluous_whoever_is_killed_or_sto
     let first = site.run(&lab, &[]).expect(0).json();
     assert_eq!(first["waiting"], ORPHANS, "{first}");
     site.wait().await;
-    let gate = Gate::before(&server, "DELETE").await;
+    let gate = Gate::before(&server, "DELETE", "secrets").await;
     // Nothing is listed until the early troubles are over, and nothing deleted until it is granted.
     let listing = server.hold("collect_secret").await;
     let mut crowd = Crowd::new(&server, &lab, site.arguments(&DELETE)).with_lease(LEASE);

@@ -102,7 +102,7 @@ async fn four_processes_convert_each_row_once_whoever_is_killed_or_stopped() {
     server
         .run(&lab, &["prepare", "--run", "--store", &prepare])
         .expect(0);
-    let gate = Gate::before(&server, "UPDATE").await;
+    let gate = Gate::before(&server, "UPDATE", "secrets").await;
     let changes = "SELECT COUNT(*) || ' ' || COUNT(DISTINCT coordinate) FROM changes";
     let once = format!("{SECRETS} {SECRETS}");
 

@@ -183,8 +183,8 @@ pub(super) struct Gate<'t> {
 }
 
 impl<'t> Gate<'t> {
-    /// A gate before each `DELETE` or `UPDATE` of the table of secrets.
-    pub(super) async fn before(server: &'t Server, change: &str) -> Self {
+    /// A gate before each `DELETE` or `UPDATE` of a table.
+    pub(super) async fn before(server: &'t Server, change: &str, table: &str) -> Self {
         for sql in [
             "CREATE TABLE granted (changes BIGINT)",
             "INSERT INTO granted VALUES (1)",
@@ -196,7 +196,7 @@ impl<'t> Gate<'t> {
                 PERFORM nextval('used'); PERFORM pg_advisory_unlock(1); RETURN NULL; END IF; \
              PERFORM pg_advisory_unlock(1); PERFORM pg_sleep(0.02); END LOOP; END $$",
             &format!(
-                "CREATE TRIGGER wait BEFORE {change} ON secrets FOR EACH STATEMENT EXECUTE FUNCTION wait()"
+                "CREATE TRIGGER wait BEFORE {change} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION wait()"
             ),
         ] {
             server.sql(sql).await;

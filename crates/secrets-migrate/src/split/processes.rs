@@ -1,0 +1,408 @@
+//! Splits by several processes, of which some are paused or gone while they change a row.
+
+// Clippy does not see that the module is one of tests.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::TryStreamExt as _;
+use futures::future::{BoxFuture, Either, pending, select};
+use secret_persistence_core::connector::{hydrate_with, pointers};
+use secret_persistence_core::{
+    Coordinate, ListOptions, Memory, SecretPersistenceExt as _, SecretValue,
+};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::Split;
+use crate::collect::lapses::Place;
+use crate::{
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Journal as _,
+    MemoryConfigs, MigrateErrorKind, MigrateOptions, MigrateResult, Report, SqlJournal, Update,
+};
+
+/// Longer than a case takes.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Short: it ends while the test sleeps.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// So many that there are several pages.
+const ROWS: usize = 23;
+
+type Before = Arc<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Configurations as one process has them: it waits before it saves a row.
+struct Seen {
+    rows: Arc<MemoryConfigs>,
+    before: Before,
+    /// A row of which this process knows no specification.
+    unknown: Option<&'static str>,
+}
+
+impl Seen {
+    fn seen(&self, mut row: ConfigRow) -> ConfigRow {
+        if self.unknown == Some(row.id.as_str()) {
+            row.specification = None;
+        }
+        row
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rows.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ConfigSource for Seen {
+    fn access(&self) -> Access {
+        Access::Update
+    }
+
+    fn admits_others(&self) -> bool {
+        true
+    }
+
+    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
+        let page = self.rows.page(after, limit).await?;
+        let rows = page.rows.into_iter().map(|row| self.seen(row));
+        Ok(ConfigPage::new(rows.collect(), page.next))
+    }
+
+    async fn page_upto(
+        &self,
+        after: Option<&ConfigCursor>,
+        upto: &ConfigCursor,
+        limit: usize,
+    ) -> MigrateResult<ConfigPage> {
+        let page = self.rows.page_upto(after, upto, limit).await?;
+        let rows = page.rows.into_iter().map(|row| self.seen(row));
+        Ok(ConfigPage::new(rows.collect(), page.next))
+    }
+
+    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        let row = self.rows.row(id).await?;
+        Ok(row.map(|row| self.seen(row)))
+    }
+
+    async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
+        (self.before)(&row.id).await;
+        self.rows.update(row, configuration).await
+    }
+}
+
+fn nothing(_: &str) -> BoxFuture<'static, ()> {
+    Box::pin(async {})
+}
+
+/// Rows that were never split, which several processes share.
+struct Site {
+    place: Place,
+    store: Arc<Memory>,
+    rows: Arc<MemoryConfigs>,
+    /// What each row means in full.
+    full: BTreeMap<String, Value>,
+    other: SqlJournal,
+}
+
+fn row(id: &str, configuration: Value) -> ConfigRow {
+    let specification = json!({
+        "type": "object",
+        "properties": {
+            "password": {"type": "string", "airbyte_secret": true},
+            "token": {"type": "string", "airbyte_secret": true},
+        },
+    });
+    ConfigRow::new(id, configuration)
+        .with_scope(None, Some(Uuid::from_u128(42)))
+        .with_specification(Some(Arc::new(specification)))
+}
+
+impl Site {
+    async fn new() -> Option<Self> {
+        let place = Place::new().await?;
+        let mut full = BTreeMap::new();
+        let rows = (0..ROWS).map(|number| {
+            let id = format!("r{number:02}");
+            let raw =
+                json!({"password": format!("raw-{number}"), "token": format!("raw-t{number}")});
+            full.insert(id.clone(), raw.clone());
+            row(&id, raw)
+        });
+        let rows = MemoryConfigs::new("configs", rows.collect()).unwrap();
+        // Another session, so that no process begins a pass only because it is alone.
+        let other = journal(&place).await;
+        Some(Self {
+            store: Arc::new(Memory::new()),
+            rows: Arc::new(rows),
+            full,
+            other,
+            place,
+        })
+    }
+
+    async fn process(
+        &self,
+        lease: Duration,
+        before: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Process {
+        self.seeing(lease, before, None).await
+    }
+
+    async fn seeing(
+        &self,
+        lease: Duration,
+        before: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+        unknown: Option<&'static str>,
+    ) -> Process {
+        let journal = Arc::new(journal(&self.place).await);
+        let rows = Seen {
+            rows: Arc::clone(&self.rows),
+            before: Arc::new(before),
+            unknown,
+        };
+        let options = MigrateOptions::default()
+            .with_lease(lease)
+            .with_page(NonZeroUsize::new(4).unwrap());
+        let split = Split::new(self.store.clone(), journal.clone())
+            .with_configs(Arc::new(rows))
+            .with_options(options);
+        Process { split, journal }
+    }
+
+    async fn stored(&self) -> BTreeMap<String, String> {
+        let options = ListOptions::default();
+        let names: Vec<Coordinate> = self
+            .store
+            .list(&options)
+            .map_ok(|entry| entry.coordinate.into())
+            .try_collect()
+            .await
+            .unwrap();
+        let mut stored = BTreeMap::new();
+        for name in names {
+            let read = self.store.read(&name).await.unwrap();
+            stored.insert(name.to_string(), read.value.expose().to_owned());
+        }
+        stored
+    }
+
+    /// Every row means what it meant, has no raw secret, and the store has what the rows mention and
+    /// nothing else.
+    async fn assert_split(&self) {
+        let stored = self.stored().await;
+        let mut mentioned = Vec::new();
+        for row in self.rows.rows() {
+            let Content::Configuration(configuration) = &row.content else {
+                unreachable!()
+            };
+            let text = configuration.to_string();
+            assert!(!text.contains("raw-"), "{text}");
+            for (_, pointer) in pointers(configuration).unwrap() {
+                mentioned.push(pointer.coordinate.unwrap().to_string());
+            }
+            let full = hydrate_with((***configuration).clone(), |pointer| {
+                let name = pointer.coordinate.as_ref().map(Coordinate::as_str)?;
+                stored.get(name).cloned().map(SecretValue::new)
+            });
+            assert_eq!(*full.unwrap(), self.full[&row.id], "{}", row.id);
+        }
+        mentioned.sort_unstable();
+        assert_eq!(mentioned, stored.into_keys().collect::<Vec<_>>());
+    }
+
+    async fn end(self) {
+        self.other.close().await;
+        self.place.drop().await;
+    }
+}
+
+async fn journal(place: &Place) -> SqlJournal {
+    let variables = |name: &str| place.variable(name);
+    let journal = SqlJournal::open_shared(&place.url(), &variables).await;
+    journal.unwrap()
+}
+
+struct Process {
+    split: Split,
+    journal: Arc<SqlJournal>,
+}
+
+impl Process {
+    /// Runs to its end, which comes.
+    async fn run(self) -> MigrateResult<Report> {
+        let report = timeout(Duration::from_secs(60), self.split.run()).await;
+        let report = report.expect("it ends");
+        self.journal.close().await;
+        report
+    }
+
+    /// Runs until something has happened, and is gone.
+    async fn run_until(self, happened: &Notify) {
+        let run = std::pin::pin!(self.split.run());
+        let happened = std::pin::pin!(happened.notified());
+        match select(run, happened).await {
+            Either::Left((report, _)) => panic!("it ended: {report:?}"),
+            Either::Right(((), _)) => {}
+        }
+        self.journal.close().await;
+    }
+}
+
+/// Waits before one row is saved: first it tells, then it waits for the word.
+fn paused(
+    at: &'static str,
+    told: &Arc<Notify>,
+    word: &Arc<Notify>,
+) -> impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static {
+    let (told, word, first) = (Arc::clone(told), Arc::clone(word), AtomicBool::new(true));
+    move |id| {
+        if id != at || !first.swap(false, Ordering::SeqCst) {
+            return nothing(id);
+        }
+        let (told, word) = (Arc::clone(&told), Arc::clone(&word));
+        Box::pin(async move {
+            told.notify_one();
+            word.notified().await;
+        })
+    }
+}
+
+#[tokio::test]
+async fn several_split_each_row_once() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let slow = |_: &str| -> BoxFuture<'static, ()> { Box::pin(sleep(Duration::from_millis(5))) };
+    let (one, two, three) = (
+        site.process(LONG, slow).await,
+        site.process(LONG, slow).await,
+        site.process(LONG, slow).await,
+    );
+    let (one, two, three) = tokio::join!(one.run(), two.run(), three.run());
+    let reports = [one.unwrap(), two.unwrap(), three.unwrap()];
+    let split: Vec<u64> = reports.iter().map(|report| report.tally.split).collect();
+    assert_eq!(split.iter().sum::<u64>(), ROWS as u64, "{split:?}");
+    assert!(split.iter().all(|split| *split > 0), "{split:?}");
+    for report in &reports {
+        assert_eq!((report.failed, report.stopped), (0, None), "{report:?}");
+    }
+    site.assert_split().await;
+    assert_eq!(site.other.notes(None, 9).await.unwrap(), []);
+    let again = site.process(LONG, nothing).await.run().await.unwrap();
+    assert_eq!((again.tally.split, again.tally.secrets), (0, 0));
+    assert_eq!(again.tally.configurations, ROWS as u64);
+    site.end().await;
+}
+
+/// The process that was paused finds that another one has split its row.
+#[tokio::test]
+async fn a_row_whose_process_was_paused_is_split_by_another() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let (told, word) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = site.process(SHORT, paused("r05", &told, &word)).await;
+    let slow = tokio::spawn(slow.run());
+    told.notified().await;
+    sleep(SHORT * 2).await;
+    // This one also ends what the first has recorded: the row is not what that has read.
+    let quick = site.process(LONG, nothing).await.run().await.unwrap();
+    assert_eq!(quick.failed, 0, "{quick:?}");
+    site.assert_split().await;
+    word.notify_one();
+    let slow = slow.await.unwrap().unwrap();
+    assert_eq!((slow.failed, slow.tally.changed), (0, 0), "{slow:?}");
+    assert_eq!(slow.tally.split + quick.tally.split, ROWS as u64);
+    site.assert_split().await;
+    site.end().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_process_wrote_is_deleted_or_kept() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let told = Arc::new(Notify::new());
+    let notify = Arc::clone(&told);
+    let process = site.process(SHORT, move |id| {
+        if id != "r06" {
+            return nothing(id);
+        }
+        notify.notify_one();
+        Box::pin(pending())
+    });
+    process.await.run_until(&told).await;
+    let before = site.stored().await.len();
+    sleep(SHORT * 2).await;
+    let report = site.process(LONG, nothing).await.run().await.unwrap();
+    assert_eq!(report.failed, 0, "{report:?}");
+    site.assert_split().await;
+    assert!(
+        before > 12,
+        "nothing was written for a row that is not saved"
+    );
+    site.end().await;
+}
+
+/// Nobody can split the row in its place, so what it has written must be there when it goes on: the row
+/// would point to nothing, and its secrets would be lost.
+#[tokio::test]
+async fn what_a_paused_process_may_still_save_is_kept() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let (told, word) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = site.process(SHORT, paused("r05", &told, &word)).await;
+    let slow = tokio::spawn(slow.run());
+    told.notified().await;
+    sleep(SHORT * 2).await;
+    let quick = site.seeing(LONG, nothing, Some("r05")).await;
+    let quick = quick.run().await.unwrap();
+    // The row has no specification, and it may still be saved.
+    assert_eq!(quick.failed, 2, "{quick:?}");
+    let shown = format!("{quick:?} {}", serde_json::to_string(&quick).unwrap());
+    assert!(shown.contains("may still save this row"), "{shown}");
+    assert!(!shown.contains("raw-"), "{shown}");
+    word.notify_one();
+    slow.await.unwrap().unwrap();
+    let again = site.process(LONG, nothing).await.run().await.unwrap();
+    assert_eq!(again.failed, 0, "{again:?}");
+    site.assert_split().await;
+    site.end().await;
+}
+
+#[tokio::test]
+async fn two_rows_with_one_id_stop_all() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let twice = |journal: Arc<SqlJournal>| {
+        let rows = || Arc::new(MemoryConfigs::new("configs", vec![row("a", json!({}))]).unwrap());
+        Split::new(site.store.clone(), journal)
+            .with_configs(rows())
+            .with_configs(rows())
+    };
+    let journal = Arc::new(journal(&site.place).await);
+    let error = twice(Arc::clone(&journal)).run().await.unwrap_err();
+    assert_eq!(error.kind(), MigrateErrorKind::Configurations);
+    assert_eq!(error.place(), Some("configs#a"));
+    journal.close().await;
+    site.end().await;
+}

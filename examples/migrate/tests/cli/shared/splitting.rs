@@ -1,0 +1,171 @@
+//! Split by several processes.
+
+use serde_json::json;
+
+use super::crowd::{Crowd, Gate};
+use super::{EARLY, LATER, LEASE, WORKERS, random};
+use crate::lab::{Lab, Ran};
+use crate::postgres::Server;
+
+const ROWS: u64 = 4_000;
+const SECRETS: u64 = 2 * ROWS;
+
+/// How many rows may be saved between two troubles.
+const GRANTED: u64 = 300;
+
+/// Rows that were never split.
+struct Site<'t> {
+    server: &'t Server,
+    fixed: Vec<String>,
+}
+
+impl<'t> Site<'t> {
+    async fn new(server: &'t Server) -> Self {
+        let specification = json!({ "properties": {
+            "password": { "type": "string", "airbyte_secret": true },
+            "token": { "type": "string", "airbyte_secret": true },
+        } });
+        for sql in [
+            "CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)",
+            "CREATE TABLE actor (id uuid PRIMARY KEY, workspace uuid, spec jsonb, configuration jsonb)",
+            &format!(
+                "INSERT INTO actor SELECT md5(n::text)::uuid, md5((n % 7)::text)::uuid, '{specification}', \
+                 jsonb_build_object('host', 'h', 'password', 'raw-' || n, 'token', 'raw-t' || n) \
+                 FROM generate_series(1, {ROWS}) AS n"
+            ),
+            "CREATE TABLE was AS SELECT id, configuration FROM actor",
+            "CREATE TABLE changes (id uuid)",
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                INSERT INTO changes VALUES (NEW.id); RETURN NULL; END $$",
+            "CREATE TRIGGER note AFTER UPDATE ON actor FOR EACH ROW EXECUTE FUNCTION note()",
+        ] {
+            server.sql(sql).await;
+        }
+        let actors =
+            "?table=actor&id=id&configuration=configuration&base_id=workspace&specification=spec";
+        let fixed = [
+            "split",
+            "--store",
+            &server.address("?table=secrets&mode=plain"),
+            "--configs",
+            &server.address(actors),
+            "--journal",
+            &server.address(""),
+            "--json",
+        ];
+        Self {
+            server,
+            fixed: fixed.map(str::to_owned).to_vec(),
+        }
+    }
+
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let more = more.iter().map(ToString::to_string);
+        self.fixed.iter().cloned().chain(more).collect()
+    }
+
+    fn run(&self, lab: &Lab, more: &[&str]) -> Ran {
+        let arguments = self.arguments(more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.server.run(lab, &arguments)
+    }
+
+    /// How many rows have no raw secret.
+    async fn split(&self) -> u64 {
+        let raw = "SELECT COUNT(*)::text FROM actor WHERE configuration::text NOT LIKE '%raw-%'";
+        self.server.texts(raw).await[0].parse().unwrap()
+    }
+
+    /// No row points to a secret that is not there, and each means what it meant.
+    async fn expect_no_loss(&self) {
+        let lost = "SELECT id::text FROM actor JOIN was USING (id) \
+            LEFT JOIN secrets AS p ON p.coordinate = actor.configuration -> 'password' ->> '_secret' \
+            LEFT JOIN secrets AS t ON t.coordinate = actor.configuration -> 'token' ->> '_secret' \
+            WHERE actor.configuration <> was.configuration \
+              AND (p.payload IS DISTINCT FROM was.configuration ->> 'password' \
+                   OR t.payload IS DISTINCT FROM was.configuration ->> 'token')";
+        assert_eq!(self.server.texts(lost).await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn four_processes_split_each_row_once_whoever_is_killed_or_stopped() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let mut random = random();
+    let lab = Lab::empty();
+    let site = Site::new(&server).await;
+    let gate = Gate::before(&server, "UPDATE", "actor").await;
+    gate.close().await;
+    let mut crowd = Crowd::new(&server, &lab, site.arguments(&[])).with_lease(LEASE);
+    for _ in 0..WORKERS {
+        crowd.start(&[]);
+    }
+    crowd.until("SELECT coordinate FROM secrets LIMIT 1").await;
+    crowd.troubles(&mut random, EARLY, &[]);
+    assert_eq!(site.split().await, 0);
+    let status = ["status", "--json", "--journal", &server.address("")];
+    let status = server.run(&lab, &status).expect(0).json();
+    assert_eq!(status["pass"]["command"], "split", "{status}");
+    assert_eq!(status["pass"]["phase"], "working", "{status}");
+    let mut left = LATER;
+    while left != (0, 0) {
+        let one = (left.0.min(1), left.1.min(1));
+        crowd.troubles(&mut random, one, &[]);
+        left = (left.0 - one.0, left.1 - one.1);
+        gate.grant(GRANTED).await;
+        gate.until_used_up(&mut crowd).await;
+        site.expect_no_loss().await;
+    }
+    let half = site.split().await;
+    eprintln!("{half} of {ROWS} were split until then");
+    assert!((1..ROWS).contains(&half), "{half}");
+    crowd.replace_but(1, &[]);
+    gate.open().await;
+    crowd.end(0);
+    drop(crowd);
+    assert_eq!(site.split().await, ROWS);
+    site.expect_no_loss().await;
+    let changes = "SELECT COUNT(*) || ' ' || COUNT(DISTINCT id) FROM changes";
+    assert_eq!(server.texts(changes).await, [format!("{ROWS} {ROWS}")]);
+    // What the killed ones had written is gone, too.
+    assert_eq!(server.count("secrets").await, SECRETS);
+    let again = site.run(&lab, &[]).expect(0).json();
+    assert_eq!(again["tally"]["split"], 0, "{again}");
+    assert_eq!(server.count("secrets").await, SECRETS);
+    server.drop().await;
+}
+
+#[tokio::test]
+async fn one_command_starts_several_processes_that_split() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::empty();
+    let site = Site::new(&server).await;
+    for (more, source) in [(&["--dry-run"][..], ""), (&[], "lines.jsonl")] {
+        let mut arguments = site.arguments(&[more, &["--workers", "2"]].concat());
+        if !source.is_empty() {
+            let at = arguments
+                .iter()
+                .position(|word| word == "--configs")
+                .unwrap();
+            source.clone_into(&mut arguments[at + 1]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        server
+            .run(&lab, &arguments)
+            .expect(2)
+            .says("--workers needs");
+    }
+    let ran = site.run(&lab, &["--workers", "3"]).expect(0).json();
+    let reports = ran["workers"].as_array().unwrap();
+    let split = reports
+        .iter()
+        .map(|report| report["tally"]["split"].as_u64().unwrap());
+    assert_eq!(split.sum::<u64>(), ROWS, "{ran}");
+    site.expect_no_loss().await;
+    assert_eq!(server.count("secrets").await, SECRETS);
+    server.drop().await;
+}

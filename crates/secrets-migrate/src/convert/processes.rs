@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use secret_persistence_core::settings::StoreUrl;
-use secret_persistence_core::{Coordinate, SecretPersistenceExt as _};
+use secret_persistence_core::{Coordinate, SecretPersistenceExt as _, SecretValue};
 use secret_persistence_db::{
     Config, Database, EncryptOptions, KeyRing, Range, RotateOptions, SETTINGS,
 };
@@ -149,7 +149,7 @@ impl Site {
             .map(|n| Coordinate::parse(&format!("airbyte_workspace_1_secret_{n}_v1")).unwrap())
             .collect();
         for (n, read) in (1..=ALL).zip(store.read_many(&names).await) {
-            assert_eq!(read.unwrap().value.expose(), format!("value {n}"));
+            assert_eq!(read.unwrap().value, SecretValue::new(format!("value {n}")));
         }
         store.close().await;
     }

@@ -1,13 +1,13 @@
 //! Splits by several processes, of which some are paused or gone while they change a row.
 
 // Clippy does not see that the module is one of tests.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stderr, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +15,9 @@ use futures::TryStreamExt as _;
 use futures::future::{BoxFuture, Either, pending, select};
 use secret_persistence_core::connector::{hydrate_with, pointers};
 use secret_persistence_core::{
-    Coordinate, ListOptions, Memory, SecretPersistenceExt as _, SecretValue,
+    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
+    ManagedCoordinate, Memory, Page, Read, Result, SecretPersistence, SecretPersistenceExt as _,
+    SecretValue, Write, Written,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -40,10 +42,99 @@ const ROWS: usize = 23;
 
 type Before = Arc<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// The points at which a process may be stopped: before and after each request to the store or to the
+/// configurations. What it does with the journal is between them.
+#[derive(Default)]
+struct Points {
+    passed: AtomicUsize,
+    /// At which one it stops; at none if 0.
+    stops_at: usize,
+    told: Notify,
+    word: Notify,
+}
+
+impl Points {
+    async fn pass(&self) {
+        if self.passed.fetch_add(1, Ordering::SeqCst) + 1 == self.stops_at {
+            self.told.notify_one();
+            self.word.notified().await;
+        }
+    }
+
+    async fn around<T>(&self, request: impl Future<Output = T>) -> T {
+        self.pass().await;
+        let answer = request.await;
+        self.pass().await;
+        answer
+    }
+}
+
+/// A store as one process has it.
+struct Stopping {
+    inner: Arc<Memory>,
+    points: Arc<Points>,
+}
+
+impl fmt::Debug for Stopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stopping").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Stopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl SecretPersistence for Stopping {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
+        let request = self.inner.read_batch(coordinates);
+        self.points.around(request).await
+    }
+
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
+        let request = self.inner.write_batch(writes);
+        self.points.around(request).await
+    }
+
+    async fn delete_batch(
+        &self,
+        coordinates: &[ManagedCoordinate],
+        options: &DeleteOptions,
+    ) -> Vec<Result<()>> {
+        let request = self.inner.delete_batch(coordinates, options);
+        self.points.around(request).await
+    }
+
+    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
+        self.inner.restore(coordinate).await
+    }
+
+    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
+        self.inner.list_page(options, after).await
+    }
+
+    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
+        self.inner.describe(coordinate).await
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        let request = self.inner.identity();
+        self.points.around(request).await
+    }
+}
+
 /// Configurations as one process has them: it waits before it saves a row.
 struct Seen {
     rows: Arc<MemoryConfigs>,
     before: Before,
+    points: Arc<Points>,
     /// A row of which this process knows no specification.
     unknown: Option<&'static str>,
 }
@@ -80,7 +171,7 @@ impl ConfigSource for Seen {
     }
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
-        let page = self.rows.page(after, limit).await?;
+        let page = self.points.around(self.rows.page(after, limit)).await?;
         let rows = page.rows.into_iter().map(|row| self.seen(row));
         Ok(ConfigPage::new(rows.collect(), page.next))
     }
@@ -91,19 +182,21 @@ impl ConfigSource for Seen {
         upto: &ConfigCursor,
         limit: usize,
     ) -> MigrateResult<ConfigPage> {
-        let page = self.rows.page_upto(after, upto, limit).await?;
+        let request = self.rows.page_upto(after, upto, limit);
+        let page = self.points.around(request).await?;
         let rows = page.rows.into_iter().map(|row| self.seen(row));
         Ok(ConfigPage::new(rows.collect(), page.next))
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        let row = self.rows.row(id).await?;
+        let row = self.points.around(self.rows.row(id)).await?;
         Ok(row.map(|row| self.seen(row)))
     }
 
     async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
         (self.before)(&row.id).await;
-        self.rows.update(row, configuration).await
+        let request = self.rows.update(row, configuration);
+        self.points.around(request).await
     }
 }
 
@@ -136,9 +229,12 @@ fn row(id: &str, configuration: Value) -> ConfigRow {
 
 impl Site {
     async fn new() -> Option<Self> {
-        let place = Place::new().await?;
+        Some(Self::of(Place::new().await?, ROWS).await)
+    }
+
+    async fn of(place: Place, rows: usize) -> Self {
         let mut full = BTreeMap::new();
-        let rows = (0..ROWS).map(|number| {
+        let rows = (0..rows).map(|number| {
             let id = format!("r{number:02}");
             let raw =
                 json!({"password": format!("raw-{number}"), "token": format!("raw-t{number}")});
@@ -148,13 +244,13 @@ impl Site {
         let rows = MemoryConfigs::new("configs", rows.collect()).unwrap();
         // Another session, so that no process begins a pass only because it is alone.
         let other = journal(&place).await;
-        Some(Self {
+        Self {
             store: Arc::new(Memory::new()),
             rows: Arc::new(rows),
             full,
             other,
             place,
-        })
+        }
     }
 
     async fn process(
@@ -162,7 +258,14 @@ impl Site {
         lease: Duration,
         before: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static,
     ) -> Process {
-        self.seeing(lease, before, None).await
+        let points = Arc::default();
+        self.seeing(lease, before, None, points).await
+    }
+
+    /// A process that stops at a point.
+    async fn stopping(&self, lease: Duration, points: &Arc<Points>) -> Process {
+        let points = Arc::clone(points);
+        self.seeing(lease, nothing, None, points).await
     }
 
     async fn seeing(
@@ -170,23 +273,29 @@ impl Site {
         lease: Duration,
         before: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static,
         unknown: Option<&'static str>,
+        points: Arc<Points>,
     ) -> Process {
         let journal = Arc::new(journal(&self.place).await);
         let rows = Seen {
             rows: Arc::clone(&self.rows),
             before: Arc::new(before),
+            points: Arc::clone(&points),
             unknown,
+        };
+        let store = Stopping {
+            inner: Arc::clone(&self.store),
+            points,
         };
         let options = MigrateOptions::default()
             .with_lease(lease)
             .with_page(NonZeroUsize::new(4).unwrap());
-        let split = Split::new(self.store.clone(), journal.clone())
+        let split = Split::new(Arc::new(store), journal.clone())
             .with_configs(Arc::new(rows))
             .with_options(options);
         Process { split, journal }
     }
 
-    async fn stored(&self) -> BTreeMap<String, String> {
+    async fn stored(&self) -> BTreeMap<String, SecretValue> {
         let options = ListOptions::default();
         let names: Vec<Coordinate> = self
             .store
@@ -198,9 +307,25 @@ impl Site {
         let mut stored = BTreeMap::new();
         for name in names {
             let read = self.store.read(&name).await.unwrap();
-            stored.insert(name.to_string(), read.value.expose().to_owned());
+            stored.insert(name.to_string(), read.value);
         }
         stored
+    }
+
+    /// No row points to a secret that is not there.
+    async fn assert_no_loss(&self, what: &str) {
+        let stored = self.stored().await;
+        for row in self.rows.rows() {
+            let Content::Configuration(configuration) = &row.content else {
+                unreachable!()
+            };
+            let full = hydrate_with((***configuration).clone(), |pointer| {
+                let name = pointer.coordinate.as_ref().map(Coordinate::as_str)?;
+                stored.get(name).cloned()
+            });
+            let full = full.unwrap_or_else(|error| panic!("{what}: {}: {error}", row.id));
+            assert_eq!(*full, self.full[&row.id], "{what}: {}", row.id);
+        }
     }
 
     /// Every row means what it meant, has no raw secret, and the store has what the rows mention and
@@ -219,7 +344,7 @@ impl Site {
             }
             let full = hydrate_with((***configuration).clone(), |pointer| {
                 let name = pointer.coordinate.as_ref().map(Coordinate::as_str)?;
-                stored.get(name).cloned().map(SecretValue::new)
+                stored.get(name).cloned()
             });
             assert_eq!(*full.unwrap(), self.full[&row.id], "{}", row.id);
         }
@@ -373,7 +498,9 @@ async fn what_a_paused_process_may_still_save_is_kept() {
     let slow = tokio::spawn(slow.run());
     told.notified().await;
     sleep(SHORT * 2).await;
-    let quick = site.seeing(LONG, nothing, Some("r05")).await;
+    let quick = site
+        .seeing(LONG, nothing, Some("r05"), Arc::default())
+        .await;
     let quick = quick.run().await.unwrap();
     // The row has no specification, and it may still be saved.
     assert_eq!(quick.failed, 2, "{quick:?}");
@@ -405,4 +532,62 @@ async fn two_rows_with_one_id_stop_all() {
     assert_eq!(error.place(), Some("configs#a"));
     journal.close().await;
     site.end().await;
+}
+
+/// A process is killed, or paused for longer than its lease, at each point that it passes; another one ends
+/// the split, then the paused one goes on. No row loses a secret at any time, and nothing is left in the end.
+#[tokio::test]
+async fn a_process_that_is_stopped_at_any_point_loses_nothing() {
+    let lease = Duration::from_millis(250);
+    let rows = 5;
+    for is_killed in [true, false] {
+        let mut reached = 0;
+        for stops_at in 1.. {
+            let Some(place) = Place::new().await else {
+                return;
+            };
+            let site = Site::of(place, rows).await;
+            let what = format!("killed: {is_killed}, stopped at {stops_at}");
+            let points = Arc::new(Points {
+                stops_at,
+                ..Points::default()
+            });
+            let slow = site.stopping(lease, &points).await;
+            let is_over = if is_killed {
+                let journal = Arc::clone(&slow.journal);
+                let run = Box::pin(slow.run());
+                let over = matches!(
+                    select(run, std::pin::pin!(points.told.notified())).await,
+                    Either::Left(_)
+                );
+                journal.close().await;
+                over
+            } else {
+                let slow = tokio::spawn(slow.run());
+                let told = timeout(lease * 8, points.told.notified()).await;
+                if told.is_ok() {
+                    sleep(lease + lease / 4).await;
+                }
+                let quick = site.process(LONG, nothing).await.run().await.unwrap();
+                assert_eq!(quick.failed, 0, "{what}: {quick:?}");
+                site.assert_no_loss(&what).await;
+                points.word.notify_one();
+                let slow = slow.await.unwrap().unwrap();
+                assert_eq!((slow.failed, slow.tally.changed), (0, 0), "{what}");
+                told.is_err()
+            };
+            site.assert_no_loss(&what).await;
+            // What was on its way when others cleaned up is deleted by the next.
+            let next = site.process(LONG, nothing).await.run().await.unwrap();
+            assert_eq!(next.failed, 0, "{what}: {next:?}");
+            site.assert_split().await;
+            site.end().await;
+            if is_over {
+                break;
+            }
+            reached = stops_at;
+        }
+        eprintln!("killed: {is_killed}, stopped at each of {reached} points");
+        assert!(reached > 20, "there are more points: {reached}");
+    }
 }

@@ -321,16 +321,20 @@ impl Database {
 
     /// The script that creates those that are missing, each with its columns.
     pub(crate) fn creation(&self, tables: &[(&str, &str)]) -> String {
-        let (mut script, collation) = if self.is_postgres() {
+        let (mut script, collation, order) = if self.is_postgres() {
             // Two that create the same table in one moment would fail.
             let first = format!("SELECT pg_advisory_xact_lock({CREATION_LOCK});");
-            (first, " COLLATE \"C\"")
+            (first, " COLLATE \"C\"", "")
         } else {
-            (String::new(), "")
+            // Rows in the order of their key: what is read and changed together is in few pages of
+            // the file, and each of them is written as a whole.
+            (String::new(), "", " WITHOUT ROWID")
         };
         for (name, columns) in tables {
             let columns = columns.replace("{collation}", collation);
-            script.push_str(&format!("CREATE TABLE IF NOT EXISTS {name} ({columns});"));
+            script.push_str(&format!(
+                "CREATE TABLE IF NOT EXISTS {name} ({columns}){order};"
+            ));
         }
         script
     }

@@ -140,13 +140,11 @@ impl Session<'_> {
         let options = ListOptions::default().with_details(capabilities.cost.list_detail == 0);
         self.tracker.began(Phase::List, None);
         let mut after = None;
-        while !self.tracker.is_stopped() {
-            let page = self.source.list_page(&options, after.as_ref()).await?;
-            for entries in page.entries.chunks(self.options.page.get()) {
-                self.orphans_among(scan, began, entries).await?;
-                self.still_held().await?;
-                self.tracker.advanced(Phase::List, entries.len());
-            }
+        let mut ahead = Some(self.source.list_page(&options, None).await);
+        while let Some(page) = ahead.take()
+            && !self.tracker.is_stopped()
+        {
+            let page = page?;
             if page.next.is_some() && page.next == after {
                 return Err(MigrateError::new(
                     MigrateErrorKind::Store,
@@ -155,11 +153,31 @@ impl Session<'_> {
                 .with_place(self.source.to_string()));
             }
             after = page.next;
-            if after.is_none() {
-                break;
-            }
+            // The next page is listed while the journal looks for the names of this one.
+            let read_ahead = async {
+                let after = after.as_ref()?;
+                Some(self.source.list_page(&options, Some(after)).await)
+            };
+            let found = self.orphans_of_page(scan, began, &page.entries);
+            let (found, read) = futures::join!(found, read_ahead);
+            found?;
+            ahead = read;
         }
         self.tracker.ended(Phase::List);
+        Ok(())
+    }
+
+    async fn orphans_of_page(
+        &self,
+        scan: u64,
+        began: Timestamp,
+        entries: &[Entry],
+    ) -> MigrateResult<()> {
+        for entries in entries.chunks(self.options.page.get()) {
+            self.orphans_among(scan, began, entries).await?;
+            self.still_held().await?;
+            self.tracker.advanced(Phase::List, entries.len());
+        }
         Ok(())
     }
 

@@ -27,13 +27,16 @@ use crate::{
 };
 
 /// The smallest and the largest number of secrets in one unit of work. The lower bound saves
-/// journal transactions for stores that take one secret per request. The upper bound saves memory:
-/// at most [`UNITS`] times this many values are in memory.
-const UNIT: (usize, usize) = (16, 256);
+/// journal transactions for stores that take one secret per request, and each of a unit's waits for
+/// the disk. The upper bound saves memory.
+const UNIT: (usize, usize) = (16, 500);
 
 /// The minimum and maximum of concurrent units. A stopped run finishes its running units, so there
 /// are only as many as the concurrent requests need.
 const UNITS: (usize, usize) = (3, 8);
+
+/// The secrets of all units together, whose values are in memory.
+const UNDER_WAY: usize = 2_000;
 
 /// The actor of configuration changes, for audit events.
 const ACTOR: &str = "migrate";
@@ -208,6 +211,7 @@ impl<'m> Session<'m> {
         (2 * requests)
             .div_ceil(unit.div_ceil(batch))
             .clamp(UNITS.0, UNITS.1)
+            .min(UNDER_WAY / unit)
     }
 
     pub(super) fn unit(&self) -> usize {
@@ -329,20 +333,33 @@ pub(super) async fn each_page<'c>(
     phase: Phase,
     work: &(dyn Fn(Rows<'c>) -> Work<'c> + Sync),
 ) -> MigrateResult<()> {
+    // A scan only notes what it reads, so the next page is read meanwhile. Elsewhere its rows would
+    // grow old while stores are asked about those before.
+    let reads_ahead = phase == Phase::Scan;
     tracker.began(phase, None);
     for source in configs {
         let mut after = None;
+        let mut ahead = None;
         while !tracker.is_stopped() {
-            let page = page_after(&**source, after.as_ref(), options).await?;
+            let page = match ahead.take() {
+                Some(page) => page?,
+                None => page_after(&**source, after.as_ref(), options).await?,
+            };
+            after = page.next;
             let meter = Meter::new(tracker, phase, page.rows.len());
-            work(Rows {
+            let work = work(Rows {
                 source: &**source,
                 rows: page.rows,
                 meter: Arc::clone(&meter),
-            })
-            .await?;
+            });
+            let read_ahead = async {
+                let after = after.as_ref().filter(|_| reads_ahead)?;
+                Some(page_after(&**source, Some(after), options).await)
+            };
+            let (done, read) = futures::join!(work, read_ahead);
+            done?;
+            ahead = read;
             meter.end();
-            after = page.next;
             if after.is_none() {
                 break;
             }

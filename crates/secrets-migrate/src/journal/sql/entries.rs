@@ -1,20 +1,31 @@
 //! The secrets, configurations and notes of a journal, one statement per step.
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use secret_persistence_core::ManagedCoordinate;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, SqlJournal, UNBOUND};
-use crate::database::Texts;
 use crate::{
     Counts, Journal, JournalEntry, Mention, MigrateError, MigrateResult, Note, Run, Select,
     Sharing, State, Transition,
 };
 
-const ENTRY: &str =
-    "coordinate, state, CAST(intent AS TEXT), CAST(scan AS TEXT), holder, CAST(shared AS TEXT)";
+/// The columns of an entry, in the order of [`Stored`].
+const ENTRY: &str = "coordinate, state, intent, scan, holder, shared";
+
+/// An entry as the database writes it in JSON.
+#[derive(Deserialize)]
+struct Stored<'t>(
+    #[serde(borrow)] Cow<'t, str>,
+    #[serde(borrow)] Cow<'t, str>,
+    u8,
+    u64,
+    Option<String>,
+    u8,
+);
 
 #[async_trait]
 impl Journal for SqlJournal {
@@ -79,41 +90,36 @@ impl Journal for SqlJournal {
         after: Option<&ManagedCoordinate>,
         limit: usize,
     ) -> MigrateResult<Vec<JournalEntry>> {
-        let sql = format!(
-            "SELECT {ENTRY} FROM migrate_secret WHERE coordinate > $1{} AND {} \
-             ORDER BY coordinate LIMIT {limit}",
+        let rows = format!(
+            "WHERE coordinate > $1{} AND {} ORDER BY coordinate LIMIT {limit}",
             select.upto.as_ref().map_or("", |_| " AND coordinate <= $2"),
             condition(select)
         );
         let after = after.map_or("", ManagedCoordinate::as_str).to_owned();
         let upto = select.upto.as_ref().map(ToString::to_string);
-        self.few(sql, [after].into_iter().chain(upto).collect())
-            .await?
-            .into_iter()
-            .map(|row| self.entry(row))
-            .collect()
+        let parameters = [after].into_iter().chain(upto).collect();
+        let mut entries = self.entries(&rows, parameters).await?;
+        // The order of the rows says which of them, but an aggregate need not keep it.
+        entries.sort_unstable_by(|one, other| one.coordinate.cmp(&other.coordinate));
+        Ok(entries)
     }
 
     async fn find(
         &self,
         coordinates: &[ManagedCoordinate],
     ) -> MigrateResult<Vec<Option<JournalEntry>>> {
-        let names: Vec<Value> = coordinates
-            .iter()
-            .map(|coordinate| json!({ "c": coordinate.as_str() }))
-            .collect();
-        let sql = format!(
-            "SELECT {ENTRY} FROM migrate_secret WHERE coordinate IN (SELECT items.value ->> 'c' FROM {})",
+        let items = coordinates.iter().map(|coordinate| Name {
+            c: coordinate.as_str(),
+        });
+        let rows = format!(
+            "WHERE coordinate IN (SELECT items.value ->> 'c' FROM {})",
             self.items()
         );
-        let rows = self.few(sql, vec![Value::Array(names).to_string()]).await?;
-        let found = rows
+        let entries = self.entries(&rows, vec![json_of(items)]).await?;
+        let found: HashMap<_, _> = entries
             .into_iter()
-            .map(|row| {
-                self.entry(row)
-                    .map(|entry| (entry.coordinate.clone(), entry))
-            })
-            .collect::<MigrateResult<HashMap<_, _>>>()?;
+            .map(|entry| (entry.coordinate.clone(), entry))
+            .collect();
         Ok(coordinates
             .iter()
             .map(|coordinate| found.get(coordinate).cloned())
@@ -215,18 +221,75 @@ impl SqlJournal {
         Ok(twice)
     }
 
-    fn entry(&self, row: Texts) -> MigrateResult<JournalEntry> {
-        let entry = || {
-            let [coordinate, state, intent, scan, holder, shared] = <[_; 6]>::try_from(row).ok()?;
-            let coordinate = ManagedCoordinate::parse(&coordinate?).ok()?;
-            Some(
-                JournalEntry::new(coordinate)
-                    .with_state(State::parse(&state?)?, intent? == "1")
-                    .with_mention(scan?.parse().ok()?, holder, shared? == "1"),
-            )
+    /// The entries of these rows, in any order. They come as one text: the driver copies every column
+    /// of every row by itself, which takes longer than to write JSON and to read it.
+    async fn entries(
+        &self,
+        rows: &str,
+        parameters: Vec<String>,
+    ) -> MigrateResult<Vec<JournalEntry>> {
+        let (all, each) = if self.database.is_postgres() {
+            ("json_agg", "json_build_array")
+        } else {
+            ("json_group_array", "json_array")
         };
-        entry().ok_or_else(|| self.damaged())
+        let sql = format!(
+            "SELECT CAST({all}({each}({ENTRY})) AS TEXT) \
+             FROM (SELECT {ENTRY} FROM migrate_secret {rows}) AS entries"
+        );
+        let text = self.few(sql, parameters).await?.pop();
+        // Postgres makes nothing of no rows.
+        let Some(text) = text.and_then(|mut row| row.pop()?) else {
+            return Ok(Vec::new());
+        };
+        let stored: Vec<Stored<'_>> = serde_json::from_str(&text).map_err(|_| self.damaged())?;
+        let entries = stored.into_iter().map(entry);
+        entries.collect::<Option<_>>().ok_or_else(|| self.damaged())
     }
+}
+
+fn entry(stored: Stored<'_>) -> Option<JournalEntry> {
+    let Stored(coordinate, state, intent, scan, holder, shared) = stored;
+    let coordinate = ManagedCoordinate::parse(&coordinate).ok()?;
+    Some(
+        JournalEntry::new(coordinate)
+            .with_state(State::parse(&state)?, intent == 1)
+            .with_mention(scan, holder, shared == 1),
+    )
+}
+
+/// A name as JSON.
+#[derive(Serialize)]
+struct Name<'n> {
+    c: &'n str,
+}
+
+/// A transition as JSON.
+#[derive(Serialize)]
+struct Change<'n> {
+    c: &'n str,
+    s: &'static str,
+    i: u8,
+}
+
+/// The key of a configuration as JSON.
+#[derive(Serialize)]
+struct Key<'k> {
+    k: &'k str,
+}
+
+/// A mention as JSON.
+#[derive(Serialize)]
+struct Found<'n> {
+    c: &'n str,
+    h: Option<&'n str>,
+    s: u8,
+}
+
+/// Items as the parameter of a statement over [`SqlJournal::items`].
+fn json_of<I: Serialize>(items: impl IntoIterator<Item = I>) -> String {
+    let items: Vec<I> = items.into_iter().collect();
+    serde_json::to_string(&items).expect("texts and numbers under fixed keys are JSON")
 }
 
 /// What a transition does with a secret that is known.
@@ -277,17 +340,11 @@ pub(in crate::journal) fn distinct(transitions: &[Transition]) -> String {
     for transition in transitions {
         last.insert(&transition.coordinate, transition);
     }
-    let items: Vec<Value> = last
-        .values()
-        .map(|transition| {
-            json!({
-                "c": transition.coordinate.as_str(),
-                "s": transition.state.as_str(),
-                "i": u8::from(transition.intent),
-            })
-        })
-        .collect();
-    Value::Array(items).to_string()
+    json_of(last.values().map(|transition| Change {
+        c: transition.coordinate.as_str(),
+        s: transition.state.as_str(),
+        i: u8::from(transition.intent),
+    }))
 }
 
 /// Configurations that a scan has seen more than once.
@@ -309,8 +366,8 @@ pub(in crate::journal) fn twice(configurations: &[String]) -> (String, Twice) {
             twice.insert(key.clone());
         }
     }
-    let keys: Vec<Value> = once.iter().map(|key| json!({ "k": key })).collect();
-    (Value::Array(keys).to_string(), Twice(twice))
+    let keys = json_of(once.into_iter().map(|k| Key { k }));
+    (keys, Twice(twice))
 }
 
 /// Mentions as JSON, each coordinate once, with the same result as recording them one after the
@@ -335,11 +392,11 @@ pub(in crate::journal) fn once_each(mentions: &[Mention]) -> String {
             }
         }
     }
-    let items: Vec<Value> = order
-        .into_iter()
-        .map(|(coordinate, holder, shared)| {
-            json!({ "c": coordinate.as_str(), "h": holder, "s": u8::from(shared) })
-        })
-        .collect();
-    Value::Array(items).to_string()
+    // In the order of the table: in SQLite each page of it is then changed once.
+    order.sort_unstable_by_key(|(coordinate, ..)| *coordinate);
+    json_of(order.into_iter().map(|(coordinate, h, shared)| Found {
+        c: coordinate.as_str(),
+        h,
+        s: u8::from(shared),
+    }))
 }

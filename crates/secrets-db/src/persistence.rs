@@ -20,14 +20,11 @@ use crate::ring_check;
 
 /// Maximum names per query. One query could read more, but the result is in memory.
 const READ_BATCH: usize = 5_000;
-/// Maximum rows per insert: with the largest values, below the limit of a Postgres message.
-#[cfg(feature = "postgres")]
-const WRITE_BATCH: usize = 500;
+/// Maximum rows per insert, which is one transaction, and waits for the disk once. With the largest values it stays
+/// below the limit of a Postgres message, 1 GiB.
+const WRITE_BATCH: usize = 1_000;
 /// Maximum names per delete. One delete is one transaction, which others wait for.
 const DELETE_BATCH: usize = 1_000;
-/// SQLite has no messages; one batch is one transaction, and each waits for the disk once.
-#[cfg(feature = "sqlite")]
-const SQLITE_WRITE_BATCH: usize = 1_000;
 /// The largest value. Far above any key file, and far below the limits of both engines.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 const DEFAULT_PAGE: usize = 1_000;
@@ -105,7 +102,7 @@ impl Database {
     }
 
     async fn open(config: Config) -> Result<Self> {
-        let (client, engine, location, concurrency, write_batch): (Box<dyn Client>, _, _, _, _) =
+        let (client, engine, location, concurrency): (Box<dyn Client>, _, _, _) =
             match &config.target {
                 #[cfg(feature = "sqlite")]
                 Target::Sqlite(path) => (
@@ -116,7 +113,6 @@ impl Database {
                     "sqlite",
                     crate::sqlite::place(path, &config),
                     SQLITE_CONCURRENCY,
-                    SQLITE_WRITE_BATCH,
                 ),
                 #[cfg(feature = "postgres")]
                 Target::Postgres(target) => (
@@ -127,7 +123,6 @@ impl Database {
                     "postgres",
                     format!("{target} table {}", config.table),
                     config.pool_size as usize,
-                    WRITE_BATCH,
                 ),
                 #[allow(unreachable_patterns)]
                 other => return Err(not_built_in(other)),
@@ -158,7 +153,7 @@ impl Database {
         }
         let capabilities = Capabilities {
             read_batch: READ_BATCH,
-            write_batch,
+            write_batch: WRITE_BATCH,
             delete_batch: DELETE_BATCH,
             concurrency,
             max_value_bytes: MAX_VALUE_BYTES,
@@ -175,9 +170,9 @@ impl Database {
             listing: Listing::Immediate,
             cost: Cost {
                 // A second statement over a file, for rows that cannot be read joined, is no request.
-                // The insert; the read of existing rows for comparison; and, once per process, the
-                // check value of the active key.
-                write: if config.mode == Mode::Plain { 2 } else { 4 },
+                // The insert; where a name exists, the insert of the others and the read of existing rows for
+                // comparison; and, once per process, the check value of the active key.
+                write: if config.mode == Mode::Plain { 3 } else { 5 },
                 ..Cost::ONE
             },
             ..Capabilities::LEAST

@@ -15,6 +15,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod figures;
 #[path = "../tests/connector/generator.rs"]
 mod generator;
 
@@ -46,19 +47,23 @@ const SEEDS: u64 = 4;
 /// Bytes around the median of the configurations on which Airbyte's own code was measured, 164.
 const OF_AIRBYTES_SIZE: std::ops::RangeInclusive<usize> = 132..=196;
 
-/// What is measured, in the order of the columns.
+/// What is measured, in the order of the rows.
 const CALLS: [&str; if cfg!(feature = "layers") { 8 } else { 6 }] = [
     "clone",
     "split, the walk alone",
-    "`stage_create` over memory",
-    "hydrate, the walk alone",
-    "`hydrate` over memory",
-    "mask",
+    STAGE,
     #[cfg(feature = "layers")]
     "`stage_create` through metrics, retry and limit",
+    "hydrate, the walk alone",
+    HYDRATE,
     #[cfg(feature = "layers")]
     "`hydrate` through metrics, retry and limit",
+    MASK,
 ];
+
+const STAGE: &str = "`stage_create` over memory";
+const HYDRATE: &str = "`hydrate` over memory";
+const MASK: &str = "mask";
 
 fn main() {
     // The layers set timers.
@@ -114,29 +119,15 @@ fn corpus(lines: &str) {
         }
     }
     println!(
-        "{} specifications; compiling one: median {:.1} µs, mean {:.1} µs\n",
+        "{} specifications, {} configurations (median {} bytes, {} secrets)\n",
         compile.len(),
-        median(compile.iter().copied()),
-        mean(&compile)
-    );
-    table(&measured);
-    measured.retain(|measured| OF_AIRBYTES_SIZE.contains(&measured.bytes));
-    table(&measured);
-}
-
-fn table(measured: &[Measured]) {
-    println!(
-        "{} configurations (median {} bytes, {} secrets)\n",
         measured.len(),
         median(measured.iter().map(|measured| measured.bytes as f64)),
         median(measured.iter().map(|measured| measured.secrets as f64)),
     );
     println!("| | ratio to clone | median µs | mean µs |\n|---|---|---|---|");
     for (at, name) in CALLS.iter().enumerate() {
-        let micros: Vec<f64> = measured
-            .iter()
-            .map(|measured| measured.micros[at])
-            .collect();
+        let micros = micros(&measured, at);
         println!(
             "| {name} | {:.2} | {:.3} | {:.3} |",
             median(measured.iter().map(|measured| measured.ratios[at])),
@@ -144,7 +135,33 @@ fn table(measured: &[Measured]) {
             mean(&micros)
         );
     }
-    println!();
+    println!(
+        "| compile, per specification | | {:.1} | {:.1} |\n",
+        median(compile.iter().copied()),
+        mean(&compile)
+    );
+    measured.retain(|measured| OF_AIRBYTES_SIZE.contains(&measured.bytes));
+    let of = |name: &str| {
+        let at = CALLS.iter().position(|call| *call == name).unwrap();
+        format!(
+            "{:.2} µs for {name}",
+            median(micros(&measured, at).into_iter())
+        )
+    };
+    println!(
+        "{} configurations of {} to {} bytes (median {}): {}\n",
+        measured.len(),
+        OF_AIRBYTES_SIZE.start(),
+        OF_AIRBYTES_SIZE.end(),
+        median(measured.iter().map(|measured| measured.bytes as f64)),
+        [STAGE, HYDRATE, MASK].map(of).join(", "),
+    );
+}
+
+/// The times of one call.
+fn micros(measured: &[Measured], call: usize) -> Vec<f64> {
+    let times = measured.iter().map(|measured| measured.micros[call]);
+    times.collect()
 }
 
 fn growth() {
@@ -152,11 +169,18 @@ fn growth() {
         "type": "object", "properties": {"name": {"type": "string"}, "s": {"airbyte_secret": true}},
     }}}}))
     .unwrap();
+    // What layers add does not grow.
+    let shown = (0..CALLS.len()).filter(|&call| !CALLS[call].contains("through"));
+    let shown: Vec<usize> = shown.collect();
+    let names: Vec<&str> = shown
+        .iter()
+        .map(|&call| CALLS[call].trim_end_matches(", the walk alone"))
+        .collect();
     println!(
-        "\n| secrets | {} | masked and reversed update |",
-        CALLS.join(" | ")
+        "| secrets | {} | update, masked and reversed |",
+        names.join(" | ")
     );
-    println!("|---{}|---|", "|---".repeat(CALLS.len()));
+    println!("|---{}|---|", "|---".repeat(names.len()));
     for count in [10, 100, 1_000, 10_000] {
         let list: Vec<Value> = (0..count)
             .map(|index| json!({"name": format!("name {index}"), "s": format!("secret {index}")}))
@@ -164,10 +188,21 @@ fn growth() {
         let config = json!({"list": list});
         let figures = measure(&spec, &config, ROUNDS, (2_000 / count).max(1)).map(least);
         let update = least((0..15).map(|_| update(&spec, &config)).collect());
-        let cell = |figure: &f64| format!("{figure:.1} ({:.1})", figure / figures[0]);
-        let cells: Vec<String> = figures.iter().chain([&update]).map(cell).collect();
-        println!("| {count} | {} |", cells.join(" | "));
+        let of_clone = |figure: f64| format!("{} ({:.1})", short(figure), figure / figures[0]);
+        let mut cells = vec![figures::grouped(count as u64), short(figures[0])];
+        cells.extend(shown[1..].iter().map(|&call| of_clone(figures[call])));
+        cells.push(of_clone(update));
+        println!("| {} |", cells.join(" | "));
     }
+}
+
+/// A time as it stands in the table.
+fn short(micros: f64) -> String {
+    if micros < 100.0 {
+        return format!("{micros:.1}");
+    }
+    #[allow(clippy::cast_sign_loss)]
+    figures::grouped(micros.round() as u64)
 }
 
 fn scope() -> Scope {
@@ -235,15 +270,15 @@ fn measure(
                 plan_create(spec, &scope, &policy, config).unwrap()
             }),
             per_item(&configs, |config| stage(&secrets, config)),
+            #[cfg(feature = "layers")]
+            per_item(&configs, |config| stage(&layered, config)),
             per_item(&saveds, |saved| {
                 hydrate_with(saved, |pointer| by_name.get(pointer.coordinate.as_ref()?)).unwrap()
             }),
             per_item(&saveds, |saved| hydrate(&secrets, saved)),
-            per_item(&configs, |config| spec.mask(config).unwrap()),
-            #[cfg(feature = "layers")]
-            per_item(&configs, |config| stage(&layered, config)),
             #[cfg(feature = "layers")]
             per_item(&saveds, |saved| hydrate(&layered, saved)),
+            per_item(&configs, |config| spec.mask(config).unwrap()),
         ];
         for (figures, micros) in figures.iter_mut().zip(round) {
             figures.push(micros);

@@ -10,6 +10,8 @@
 // A benchmark is a program of its own: it reports to its output and ends where it cannot go on.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod figures;
+
 use std::collections::HashMap;
 use std::env;
 use std::hint::black_box;
@@ -83,8 +85,12 @@ fn table(cases: &[&str], with_ratio: bool) {
                 let clone = *clones.entry(*configuration).or_insert(count);
                 match with_ratio {
                     #[allow(clippy::cast_precision_loss)]
-                    true => format!("{count} ({:.2})", count as f64 / clone as f64),
-                    false => count.to_string(),
+                    true => format!(
+                        "{} ({:.2})",
+                        figures::grouped(count),
+                        count as f64 / clone as f64
+                    ),
+                    false => figures::grouped(count),
                 }
             })
             .collect();

@@ -2,7 +2,14 @@
 //! `cargo bench -p secret-persistence-core --features redact --bench redact`.
 
 // A measurement that cannot be taken ends.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+
+mod figures;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -21,10 +28,10 @@ fn main() {
     let line = "2026-01-01T00:00:00Z INFO source read 1000 records of stream users in 120 ms, state saved\n";
     let text = line.repeat(TEXT / line.len());
     println!(
-        "{} KiB of log lines in chunks of {CHUNK} bytes; medians of {ROUNDS}",
+        "{} KiB of log lines in chunks of {CHUNK} bytes; medians of {ROUNDS}\n",
         text.len() >> 10
     );
-    println!("| | MB/s | of copying |\n|---|---|---|");
+    println!("| | MB/s | ratio to copying |\n|---|---|---|");
     let redactors = [1, 10, 100].map(|secrets| (secrets, redactor(secrets)));
     let mut copying = Vec::new();
     let mut redacting = vec![Vec::new(); redactors.len()];
@@ -45,12 +52,15 @@ fn main() {
         }
     }
     let copy = median(copying);
-    let speed = |took: Duration| text.len() as f64 / took.as_secs_f64() / 1e6;
-    println!("| copy | {:.0} | 1 |", speed(copy));
+    let speed = |took: Duration| {
+        figures::grouped((text.len() as f64 / took.as_secs_f64() / 1e6).round() as u64)
+    };
+    println!("| copy | {} | 1 |", speed(copy));
     for ((secrets, _), times) in redactors.iter().zip(redacting) {
         let took = median(times);
         println!(
-            "| {secrets} secrets | {:.0} | {:.3} |",
+            "| {secrets} secret{} | {} | {:.3} |",
+            if *secrets == 1 { "" } else { "s" },
             speed(took),
             copy.as_secs_f64() / took.as_secs_f64()
         );

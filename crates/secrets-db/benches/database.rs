@@ -1,10 +1,10 @@
-//! The overhead of the store over bare sqlx for the same 1,000 rows, read and written, and of encryption for each value.
+//! The overhead of the store over bare sqlx for the same 1,000 rows, read and written, and that of encryption.
 //!
 //! `cargo bench -p secret-persistence-db` measures SQLite; with `--features postgres` and `TEST_POSTGRES_URL`
-//! Postgres too. Each line is the median of interleaved repetitions, and its ratio to the bare one's. The bare pool does
-//! not ping a connection before it uses it, which is sqlx's default and would flatter us, and has the options of ours.
-//! The bare write is what one writes by hand: a prepared statement for each row, in one transaction with the same
-//! durability.
+//! Postgres too. Each figure is the median of interleaved repetitions in milliseconds, beside its ratio to the bare one's.
+//! The bare pool does not ping a connection before it uses it, which is sqlx's default and would flatter us, and has the
+//! options of ours. The bare write is what one writes by hand: a prepared statement for each row, in one transaction with
+//! the same durability.
 //!
 //! With `count WHAT TIMES` after `--` it makes so many calls over SQLite and nothing else: `scripts/instructions` counts
 //! what two such runs differ by.
@@ -28,7 +28,25 @@ use sqlx::Row as _;
 const ROWS: usize = 1_000;
 const REPETITIONS: usize = 200;
 const WRITE_REPETITIONS: usize = 20;
-const SIZES: [usize; 3] = [32, 1_024, 65_536];
+
+/// What is read.
+const READS: [&str; 5] = [
+    "bare",
+    "plain",
+    "plain, with layers",
+    "encrypted",
+    "encrypted, with layers",
+];
+
+/// What one engine took.
+struct Times {
+    engine: &'static str,
+    reads: [Duration; READS.len()],
+    /// Bare, plain and encrypted.
+    writes: [Duration; 3],
+    /// The same beside a bare statement for all rows, where one writes that.
+    in_one: Option<[Duration; 3]>,
+}
 
 fn main() {
     tokio::runtime::Builder::new_multi_thread()
@@ -37,15 +55,57 @@ fn main() {
         .build()
         .unwrap()
         .block_on(async {
-            sqlite().await;
+            let Some(sqlite) = sqlite().await else { return };
             #[cfg(feature = "postgres")]
-            if counted().is_none() {
-                postgres().await;
-            }
+            let postgres = postgres().await;
+            #[cfg(not(feature = "postgres"))]
+            let postgres = None;
+            table(
+                &[Some(sqlite), postgres]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>(),
+            );
         });
 }
 
-async fn sqlite() {
+fn table(engines: &[Times]) {
+    let head: String = engines
+        .iter()
+        .map(|times| format!(" {} | |", times.engine))
+        .collect();
+    println!("| |{head}\n|---|{}", "---|---|".repeat(engines.len()));
+    let row = |what: &str, times: &dyn Fn(&Times) -> Option<(Duration, Duration)>| {
+        let cells = engines.iter().map(times).map(|cell| match cell {
+            None => " | |".to_owned(),
+            Some((time, bare)) if time == bare => format!(" {:.1} | 1 |", milliseconds(time)),
+            Some((time, bare)) => {
+                format!(" {:.1} | {:.2} |", milliseconds(time), ratio(time, bare))
+            }
+        });
+        println!("| {what} |{}", cells.collect::<String>());
+    };
+    for (at, what) in READS.iter().enumerate() {
+        row(&format!("read, {what}"), &|times| {
+            Some((times.reads[at], times.reads[0]))
+        });
+    }
+    let writes = ["bare, a statement for each row", "plain", "encrypted"];
+    for (at, what) in writes.iter().enumerate() {
+        row(&format!("write, {what}"), &|times| {
+            Some((times.writes[at], times.writes[0]))
+        });
+    }
+    let writes = ["bare, one statement for all rows", "plain", "encrypted"];
+    for (at, what) in writes.iter().enumerate() {
+        row(&format!("write, {what}"), &|times| {
+            times.in_one.map(|times| (times[at], times[0]))
+        });
+    }
+}
+
+/// What SQLite took, unless only calls are counted.
+async fn sqlite() -> Option<Times> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secrets.db");
     let config = || {
@@ -124,18 +184,21 @@ async fn sqlite() {
                 other => panic!("nothing is called {other}"),
             }
         }
-        return;
+        return None;
     }
-    compare("sqlite", bare, &stores).await;
-    compare_writes("sqlite", bare_write, &stores).await;
-    values("sqlite", &stores).await;
+    Some(Times {
+        engine: "SQLite",
+        reads: compare(bare, &stores).await,
+        writes: compare_writes(bare_write, &stores).await,
+        in_one: None,
+    })
 }
 
 #[cfg(feature = "postgres")]
-async fn postgres() {
+async fn postgres() -> Option<Times> {
     let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
-        println!("SKIPPED postgres: TEST_POSTGRES_URL is not set");
-        return;
+        println!("SKIPPED Postgres: TEST_POSTGRES_URL is not set\n");
+        return None;
     };
     let pool = sqlx::postgres::PgPoolOptions::new()
         .test_before_acquire(false)
@@ -190,10 +253,12 @@ async fn postgres() {
         .await
         .unwrap();
     };
-    compare("postgres", bare, &stores).await;
-    compare_writes("postgres", bare_write, &stores).await;
-    compare_writes("postgres, bare in one statement", bare_statement, &stores).await;
-    values("postgres", &stores).await;
+    Some(Times {
+        engine: "Postgres",
+        reads: compare(bare, &stores).await,
+        writes: compare_writes(bare_write, &stores).await,
+        in_one: Some(compare_writes(bare_statement, &stores).await),
+    })
 }
 
 /// A plain and an encrypted table with the same rows.
@@ -235,12 +300,12 @@ fn coordinates() -> Vec<Coordinate> {
         .collect()
 }
 
-async fn compare(engine: &str, bare: impl AsyncFn(), stores: &[Database; 2]) {
+async fn compare(bare: impl AsyncFn(), stores: &[Database; 2]) -> [Duration; READS.len()] {
     let coordinates = coordinates();
     let read = async |store: &dyn SecretPersistence| read_all(store, &coordinates).await;
     let [plain, encrypted] = stores;
     let layered = stores.clone().map(layered);
-    let mut times = [const { Vec::new() }; 5];
+    let mut times = READS.map(|_| Vec::new());
     for _ in 0..REPETITIONS {
         times[0].push(timed(&bare).await);
         times[1].push(timed(async || read(plain).await).await);
@@ -248,24 +313,7 @@ async fn compare(engine: &str, bare: impl AsyncFn(), stores: &[Database; 2]) {
         times[3].push(timed(async || read(encrypted).await).await);
         times[4].push(timed(async || read(&*layered[1]).await).await);
     }
-    let [bare, rest @ ..] = times.map(median);
-    println!("{engine}: read {ROWS} rows, bare query            {bare:>9.1?}");
-    for (what, time) in [
-        "plain",
-        "plain, with layers",
-        "encrypted",
-        "encrypted, with layers",
-    ]
-    .iter()
-    .zip(rest)
-    {
-        println!(
-            "{engine}: read {ROWS} rows, {what:<22} {time:>9.1?}  {:.2} × bare",
-            ratio(time, bare)
-        );
-    }
-    let added = rest[2].saturating_sub(rest[0]) / u32::try_from(ROWS).unwrap();
-    println!("{engine}: encryption adds {added:?} to each value read in a batch");
+    times.map(median)
 }
 
 async fn read_all(store: &dyn SecretPersistence, coordinates: &[Coordinate]) {
@@ -293,29 +341,19 @@ fn layered(store: Database) -> Arc<dyn SecretPersistence> {
 }
 
 async fn compare_writes(
-    engine: &str,
     bare: impl AsyncFn(&[Write]),
     [plain, encrypted]: &[Database; 2],
-) {
+) -> [Duration; 3] {
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..WRITE_REPETITIONS {
         let writes = new_writes();
         times[0].push(timed(async || bare(&writes).await).await);
         let writes = new_writes();
         times[1].push(timed(async || write_all(plain, &writes).await).await);
+        let writes = new_writes();
         times[2].push(timed(async || write_all(encrypted, &writes).await).await);
     }
-    let [bare, plain, encrypted] = times.map(median);
-    for (what, time) in [
-        ("bare query", bare),
-        ("plain", plain),
-        ("encrypted", encrypted),
-    ] {
-        println!(
-            "{engine}: write {ROWS} rows, {what:<12} {time:>9.1?}  {:.2} × bare",
-            ratio(time, bare)
-        );
-    }
+    times.map(median)
 }
 
 /// Rows under names that no repetition has used.
@@ -327,30 +365,6 @@ fn new_writes() -> Vec<Write> {
         .collect()
 }
 
-/// Single values of several sizes: written and read, plain and encrypted.
-async fn values(engine: &str, stores: &[Database; 2]) {
-    for size in SIZES {
-        let mut times = [const { Vec::new() }; 4];
-        for round in 0..REPETITIONS {
-            let write = write(1_000_000 + size * 1_000 + round, size);
-            let name = [Coordinate::from(write.coordinate.clone())];
-            let entry = [write];
-            for (index, store) in stores.iter().enumerate() {
-                times[index].push(
-                    timed(async || assert!(store.write_batch(&entry).await[0].is_ok())).await,
-                );
-                times[2 + index]
-                    .push(timed(async || assert!(store.read_batch(&name).await[0].is_ok())).await);
-            }
-        }
-        let [write_plain, write_sealed, read_plain, read_sealed] = times.map(median);
-        println!(
-            "{engine}: one value of {size:>6} bytes: write {write_plain:.1?} plain, {write_sealed:.1?} encrypted; \
-             read {read_plain:.1?} plain, {read_sealed:.1?} encrypted"
-        );
-    }
-}
-
 async fn timed(work: impl AsyncFn()) -> Duration {
     let start = Instant::now();
     work().await;
@@ -360,6 +374,10 @@ async fn timed(work: impl AsyncFn()) -> Duration {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn ratio(ours: Duration, theirs: Duration) -> f64 {

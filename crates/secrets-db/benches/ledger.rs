@@ -3,7 +3,7 @@
 //! `TEST_POSTGRES_URL=… cargo bench -p secret-persistence-db --features postgres --bench ledger`. Store
 //! and ledger are in the same Postgres, which syncs its log to disk unless its own settings say
 //! otherwise. Both kinds of hydrate take turns in one run, alone and with sixteen at a time; once more
-//! with a store that answers after 20 ms, like one in a cloud.
+//! with a store that answers after 20 ms, like one in a cloud. Times are in milliseconds.
 
 // A bench prints, and may panic on any failure.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -59,7 +59,8 @@ async fn postgres() {
     ledger.ready().await.unwrap();
     let store: Arc<dyn SecretPersistence> = Arc::new(store);
     let slow: Arc<dyn SecretPersistence> = Arc::new(Slow(Arc::clone(&store)));
-    for (name, store) in [("postgres", store), ("20 ms away", slow)] {
+    println!("| store | at a time | | without | with | ratio |\n|---|---|---|---|---|---|");
+    for (name, store) in [("Postgres", store), ("20 ms away", slow)] {
         let acting = |stores| {
             ConnectorSecrets::new(stores, ConnectorOptions::default())
                 .acting_as(&Actor::new("maria@example.com"))
@@ -102,14 +103,14 @@ async fn compare(store: &str, at_a_time: usize, without: &ActingSecrets, with: &
     for took in &mut took {
         took.sort_unstable();
     }
-    let at = |took: &[Duration], percent: usize| took[took.len() * percent / 100];
-    for (name, share) in [("p50", 50), ("p99", 99)] {
-        let [without, with] = [at(&took[0], share), at(&took[1], share)];
+    let at = |took: &[Duration], percent: usize| took[took.len() * percent / 100].as_secs_f64();
+    for (name, percent) in [("median", 50), ("p99", 99)] {
+        let [without, with] = [at(&took[0], percent), at(&took[1], percent)];
         println!(
-            "{store}, {at_a_time} at a time, {name}: without {without:.2?}, with {with:.2?}, ratio {:.2} ({} and {} hydrates)",
-            with.as_secs_f64() / without.as_secs_f64(),
-            took[0].len(),
-            took[1].len()
+            "| {store} | {at_a_time} | {name} | {:.2} | {:.2} | {:.2} |",
+            without * 1e3,
+            with * 1e3,
+            with / without,
         );
     }
 }

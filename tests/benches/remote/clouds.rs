@@ -29,19 +29,8 @@ pub(crate) trait Floor {
 
 pub(crate) fn header() {
     println!(
-        "\n{:<10} {:>5}  {:<24} {:>9} {:>5} {:>6} {:>9} {:>5} {:>6} {:>8} {:>9} {:>11}",
-        "store",
-        "delay",
-        "what",
-        "ours ms",
-        "× 1",
-        "target",
-        "bare ms",
-        "× 1",
-        "ratio",
-        "requests",
-        "in flight",
-        "connections"
+        "\n| store | delay | what | ours, ms | × 1 | target | bare, ms | × 1 | ours ÷ bare | requests | in flight | \
+         connections |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     );
 }
 
@@ -96,11 +85,11 @@ pub(crate) async fn measure(
         hydrate(count).await;
         let [requests, in_flight, connections] = target.counts();
         println!(
-            "{name:<10} {:>5}  {:<24} {mine:>9.2} {:>5.2} {:>6} {theirs:>9.2} {:>5.2} {:>6.2} {requests:>8} {in_flight:>9} {connections:>11}",
+            "| {name} | {} ms | hydrate {count} | {mine:.2} | {:.2} | {} | {theirs:.2} | {:.2} | {:.2} | {requests} | \
+             {in_flight} | {connections} |",
             delay.as_millis(),
-            format!("hydrate {count}"),
             mine / one,
-            limit.map_or_else(String::new, |limit| format!("{limit:.2}")),
+            limit.map_or_else(String::new, |limit| format!("≤ {limit:.2}")),
             theirs / bare_one,
             mine / theirs,
         );

@@ -25,7 +25,8 @@ const LOOP_REPETITIONS: usize = 3;
 
 pub(crate) fn header() {
     println!(
-        "store      delay  what                       ours ms   bare ms  ratio target requests in flight connections"
+        "| store | delay | what | ours, ms | bare, ms | ratio | target | requests | in flight | connections |\n\
+         |---|---|---|---|---|---|---|---|---|---|"
     );
 }
 

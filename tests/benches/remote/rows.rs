@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::target::Target;
 
-/// The lines of one store with one delay.
+/// The rows of one store with one delay.
 pub(crate) struct Rows<'a> {
     pub(crate) store: &'static str,
     pub(crate) delay: Duration,
@@ -38,11 +38,11 @@ impl Rows<'_> {
         ours().await;
         let [requests, in_flight, connections] = self.target.counts();
         println!(
-            "{:<10} {:>5}  {what:<24} {mine:>9.2} {theirs:>9.2} {:>6.2} {:>6} {requests:>8} {in_flight:>9} {connections:>11}",
+            "| {} | {} ms | {what} | {mine:.2} | {theirs:.2} | {:.2} | {} | {requests} | {in_flight} | {connections} |",
             self.store,
             self.delay.as_millis(),
             mine / theirs,
-            limit.map_or_else(String::new, |limit| format!("{limit:.2}")),
+            limit.map_or_else(String::new, |limit| format!("≤ {limit:.2}")),
         );
     }
 }

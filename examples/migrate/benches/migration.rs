@@ -5,7 +5,7 @@
 //! store, in this process and without a journal. It runs before and after the commands, and counts as the mean.
 
 // A measurement that cannot be taken ends.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::io::Write as _;
 use std::path::Path;

@@ -26,6 +26,11 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(30);
 /// The maximum time to look for the cause of an exhausted pool.
 const PROBE: Duration = Duration::from_secs(2);
 
+/// A name that exists makes an insert fail, and a server may be told to log the parameters of what fails:
+/// values, ours among them. Servers before version 13 have no such setting.
+const QUIET: &str = "SELECT set_config(name, '0', false) FROM pg_settings \
+                     WHERE name = 'log_parameter_max_length_on_error'";
+
 /// Only one process at a time creates or alters tables. The number is arbitrary.
 const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b001;
 
@@ -97,6 +102,9 @@ impl PostgresClient {
                     }
                     Ok(true)
                 })
+            })
+            .after_connect(|connection, _| {
+                Box::pin(async move { sqlx::raw_sql(QUIET).execute(connection).await.map(drop) })
             })
             .connect_lazy_with(options.clone());
         let table = config.table.quoted();

@@ -114,6 +114,35 @@ async fn certificates_are_verified_in_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_server_logs_no_value_of_a_write_that_fails() {
+    let Some(server) = server("the_server_logs_no_value_of_a_write_that_fails") else {
+        return;
+    };
+    let home = server.home().await;
+    // The server would log them, and the connection that inserts notes whether it still would.
+    home.raw
+        .run(&format!(
+            "{LEGACY}; CREATE TABLE noted (setting TEXT); \
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 INSERT INTO noted VALUES (current_setting('log_parameter_max_length_on_error')); \
+                 RETURN NEW; END $$; \
+             CREATE TRIGGER note BEFORE INSERT ON secrets FOR EACH ROW EXECUTE FUNCTION note(); \
+             ALTER DATABASE {} SET log_parameter_max_length_on_error = -1",
+            home.database
+        ))
+        .await
+        .unwrap();
+    let store = Database::connect(home.config().build().unwrap())
+        .await
+        .unwrap();
+    store.write(write(1, "canary")).await.unwrap();
+    store.close().await;
+    let noted = "SELECT count(*) FROM noted WHERE setting";
+    assert_eq!(home.raw.number(&format!("{noted} = '0'")).await, 1);
+    assert_eq!(home.raw.number(&format!("{noted} <> '0'")).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rights_that_are_missing_are_named() {
     let Some(server) = server("rights_that_are_missing_are_named") else {
         return;

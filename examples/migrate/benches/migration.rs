@@ -1,5 +1,6 @@
-//! Secrets per second and peak memory of a migration from plain SQLite to encrypted SQLite, with the real
-//! binary: `cargo bench -p migrate` (`-- 10000 100000` chooses the numbers of secrets).
+//! Secrets per second and peak memory of a migration from plain SQLite to encrypted SQLite and, beside a server, to
+//! encrypted Postgres, with the real binary: `cargo bench -p migrate --features postgres` (`-- 10000 100000` chooses the
+//! numbers of secrets).
 //!
 //! The floor is a loop over all names, which reads a batch of the source and writes it to another encrypted
 //! store, in this process and without a journal. It runs before and after the commands, and counts as the mean.
@@ -18,6 +19,7 @@ use secret_persistence_core::{
     Write,
 };
 use serde_json::json;
+use url::Url;
 use uuid::Uuid;
 
 /// Secrets per configuration, which the corpus of public connectors has at most, rounded up.
@@ -25,6 +27,13 @@ const PER_CONFIGURATION: usize = 4;
 
 /// Bytes of a value: a long password or a short token.
 const VALUE: usize = 64;
+
+/// The server of the tests, as a superuser.
+const SERVER: &str = "TEST_POSTGRES_URL";
+
+/// What rollback and retire wait, in all: three times `--lag` before they delete more than one secret, and once more at
+/// the end. It does not depend on how much they delete.
+const WAITED: Duration = Duration::from_secs(4);
 
 fn main() {
     let mut sizes: Vec<usize> = std::env::args()
@@ -37,32 +46,119 @@ fn main() {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "| secrets | command | seconds | secrets/s | times the floor | peak memory, MiB |\n|---|---|---|---|---|---|"
+        "| secrets | to | command | seconds | secrets/s | times the floor | peak memory, MiB |\n|---|---|---|---|---|---|---|"
     )
     .unwrap();
+    let targets = [Some(Target::Sqlite), Target::on_the_server()];
     for secrets in sizes {
-        let folder = tempfile::tempdir().unwrap();
-        let names = runtime.block_on(fill(folder.path(), secrets));
-        let before = runtime.block_on(floor(folder.path(), &names));
-        let commands = ["copy", "verify", "rollback"];
-        let ran = commands.map(|command| run(folder.path(), command));
-        let floor = (before + runtime.block_on(floor(folder.path(), &names))) / 2;
-        let mut row = |what: &str, took: Duration, peak: &str| {
-            let seconds = took.as_secs_f64();
-            writeln!(
-                out,
-                "| {} | {what} | {seconds:.2} | {} | {:.1} | {peak} |",
-                grouped(secrets),
-                grouped((secrets as f64 / seconds) as usize),
-                seconds / floor.as_secs_f64(),
-            )
-            .unwrap();
-        };
-        row("floor", floor, "");
-        for (command, (took, peak)) in commands.into_iter().zip(ran) {
-            row(command, took, &format!("{:.1}", peak as f64 / 1024.0));
+        for target in targets.iter().flatten() {
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path();
+            let names = runtime.block_on(fill(folder, secrets));
+            let floor = || runtime.block_on(floor(folder, target, &names));
+            let before = floor();
+            let mut ran = ["copy", "verify", "rollback"]
+                .map(|command| (command, run(folder, target, command)))
+                .to_vec();
+            let floor = (before + floor()) / 2;
+            run(folder, target, "copy");
+            ran.push(("retire", run(folder, target, "retire")));
+            let mut row = |what: &str, took: Duration, peak: &str| {
+                let seconds = took.as_secs_f64();
+                writeln!(
+                    out,
+                    "| {} | {} | {what} | {seconds:.2} | {} | {:.1} | {peak} |",
+                    grouped(secrets),
+                    target.engine(),
+                    grouped((secrets as f64 / seconds) as usize),
+                    seconds / floor.as_secs_f64(),
+                )
+                .unwrap();
+            };
+            row("floor", floor, "");
+            for (command, (took, peak)) in ran {
+                row(command, took, &format!("{:.1}", peak as f64 / 1024.0));
+            }
         }
     }
+}
+
+/// Where secrets go: an encrypted table.
+enum Target {
+    Sqlite,
+    /// Tables in the database of this URL.
+    Postgres(Url),
+}
+
+impl Target {
+    fn on_the_server() -> Option<Self> {
+        let url = std::env::var(SERVER).ok()?;
+        Some(Self::Postgres(url.parse().unwrap()))
+    }
+
+    fn engine(&self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres(_) => "Postgres",
+        }
+    }
+
+    /// What `--to` takes.
+    fn address(&self, folder: &Path) -> String {
+        match self {
+            Self::Sqlite => "sqlite:target.db?mode=encrypted".to_owned(),
+            Self::Postgres(url) => {
+                let (host, port) = (url.host_str().unwrap(), url.port().unwrap_or(5432));
+                let (path, table) = (url.path(), table(folder, "target"));
+                format!("postgres://{host}:{port}{path}?table={table}&mode=encrypted")
+            }
+        }
+    }
+
+    fn credentials(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Sqlite => Vec::new(),
+            Self::Postgres(url) => vec![
+                ("TO_DATABASE_USER", url.username()),
+                ("TO_DATABASE_PASSWORD", url.password().unwrap_or_default()),
+            ],
+        }
+    }
+
+    /// An empty store for the floor.
+    async fn open(&self, folder: &Path) -> Database {
+        let ring = folder.join("ring");
+        match self {
+            Self::Sqlite => {
+                open(
+                    &folder.join(format!("floor-{}.db", Uuid::new_v4())),
+                    Some(&ring),
+                )
+                .await
+            }
+            Self::Postgres(url) => {
+                let name = table(folder, &Uuid::new_v4().simple().to_string());
+                let text = |text: &str| text.to_owned();
+                let port = url.port().unwrap_or(5432).to_string();
+                opened(vec![
+                    ("host", text(url.host_str().unwrap())),
+                    ("port", port),
+                    ("database", text(url.path().trim_start_matches('/'))),
+                    ("user", text(url.username())),
+                    ("password", text(url.password().unwrap_or_default())),
+                    ("table", name),
+                    ("keyring-file", text(ring.to_str().unwrap())),
+                ])
+                .await
+            }
+        }
+    }
+}
+
+/// A table of this run.
+fn table(folder: &Path, name: &str) -> String {
+    let run = folder.file_name().unwrap().to_str().unwrap().to_lowercase();
+    format!("bench{}_{name}", run.replace('.', "_"))
 }
 
 /// A number with commas.
@@ -74,11 +170,9 @@ fn grouped(number: usize) -> String {
 }
 
 /// How long it takes to read everything from the source and write it to an encrypted store.
-async fn floor(folder: &Path, names: &[ManagedCoordinate]) -> Duration {
-    let target = folder.join(format!("floor-{}.db", Uuid::new_v4()));
-    let ring = folder.join("ring");
+async fn floor(folder: &Path, target: &Target, names: &[ManagedCoordinate]) -> Duration {
     let source = open(&folder.join("source.db"), None).await;
-    let target = open(&target, Some(&ring)).await;
+    let target = target.open(folder).await;
     let started = Instant::now();
     for names in names.chunks(target.capabilities().write_batch) {
         let coordinates: Vec<Coordinate> = names.iter().cloned().map(Coordinate::from).collect();
@@ -106,6 +200,10 @@ async fn open(path: &Path, ring: Option<&Path>) -> Database {
         None => settings.push(("mode", "plain".to_owned())),
         Some(ring) => settings.push(("keyring-file", text(ring))),
     }
+    opened(settings).await
+}
+
+async fn opened(settings: Vec<(&str, String)>) -> Database {
     let settings = SETTINGS.from_pairs(settings).unwrap();
     let config = Config::from_settings(&settings).unwrap();
     Database::connect(config).await.unwrap()
@@ -163,21 +261,29 @@ async fn written(source: &Database, writes: &mut Vec<Write>) {
     writes.clear();
 }
 
-/// How long a command takes, and the most memory it ever had, in KiB.
-fn run(folder: &Path, command: &str) -> (Duration, u64) {
+/// How long a command takes, without what it waits for another reason than its work, and the most memory it ever
+/// had, in KiB.
+fn run(folder: &Path, target: &Target, command: &str) -> (Duration, u64) {
+    let (more, waited): (&[&str], _) = match command {
+        "rollback" => (&["--lag", "1s"], WAITED),
+        "retire" => (&["--lag", "1s", "--all-references"], WAITED),
+        _ => (&[], Duration::ZERO),
+    };
     let started = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_secret-migrate"))
         .args([
             command,
             "--from",
-            "sqlite:source.db",
+            "sqlite:source.db?mode=plain",
             "--to",
-            "sqlite:target.db?mode=encrypted",
+            &target.address(folder),
             "--configs",
             "sqlite:configurations.db?table=actor&id=id&configuration=configuration",
         ])
+        .args(more)
         .current_dir(folder)
         .env_clear()
+        .envs(target.credentials())
         .env("SECRETS_OWNER", "bench")
         .env("TO_SECRETS_KEYRING_FILE", "ring")
         .stdout(Stdio::null())
@@ -189,7 +295,7 @@ fn run(folder: &Path, command: &str) -> (Duration, u64) {
         peak = peak.max(high_water(&child).unwrap_or(0));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success(), "{command} ended with {status}");
-            return (started.elapsed(), peak);
+            return (started.elapsed() - waited, peak);
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -185,7 +186,9 @@ impl Journal for MemoryJournal {
 pub struct MemoryConfigs {
     name: String,
     access: Access,
-    rows: Mutex<Vec<ConfigRow>>,
+    /// In the order in which they were added, with their numbers in it.
+    rows: Mutex<Vec<(u64, ConfigRow)>>,
+    next: AtomicU64,
 }
 
 impl MemoryConfigs {
@@ -206,7 +209,8 @@ impl MemoryConfigs {
         Ok(Self {
             name,
             access: Access::Update,
-            rows: Mutex::new(rows),
+            next: AtomicU64::new(rows.len() as u64),
+            rows: Mutex::new((0..).zip(rows).collect()),
         })
     }
 
@@ -220,21 +224,45 @@ impl MemoryConfigs {
     /// The current rows.
     #[must_use]
     pub fn rows(&self) -> Vec<ConfigRow> {
-        self.rows.lock().clone()
+        let rows = self.rows.lock();
+        rows.iter().map(|(_, row)| row.clone()).collect()
     }
 
     /// Adds or replaces a row, as the platform would.
     pub fn put(&self, row: ConfigRow) {
         let mut rows = self.rows.lock();
-        match rows.iter_mut().find(|other| other.id == row.id) {
-            Some(other) => *other = row,
-            None => rows.push(row),
+        match rows.iter_mut().find(|(_, other)| other.id == row.id) {
+            Some((_, other)) => *other = row,
+            None => {
+                // Never that of a row which was removed: a page may end with it.
+                rows.push((self.next.fetch_add(1, Ordering::Relaxed), row));
+            }
         }
+    }
+
+    /// At most so many rows between two cursors, which are numbers of rows that may have been removed since.
+    fn between(
+        &self,
+        after: Option<&ConfigCursor>,
+        upto: Option<&ConfigCursor>,
+        limit: usize,
+    ) -> ConfigPage {
+        let number = |cursor: &ConfigCursor| cursor.as_str().parse().unwrap_or(u64::MAX);
+        let (after, upto) = (after.map(number), upto.map_or(u64::MAX, number));
+        let rows = self.rows.lock();
+        let mut left = rows
+            .iter()
+            .filter(|(number, _)| after.is_none_or(|after| *number > after) && *number <= upto);
+        let page: Vec<&(u64, ConfigRow)> = left.by_ref().take(limit).collect();
+        let last = page.last().filter(|_| left.next().is_some());
+        let next = last.map(|(number, _)| ConfigCursor::new(number.to_string()));
+        let rows = page.into_iter().map(|(_, row)| row.clone()).collect();
+        ConfigPage::new(rows, next)
     }
 
     /// Removes a row, as the platform would.
     pub fn remove(&self, id: &str) {
-        self.rows.lock().retain(|row| row.id != id);
+        self.rows.lock().retain(|(_, row)| row.id != id);
     }
 }
 
@@ -251,17 +279,7 @@ impl ConfigSource for MemoryConfigs {
     }
 
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
-        let rows = self.rows.lock();
-        let from = after.map_or(0, |cursor| {
-            rows.iter()
-                .position(|row| row.id == cursor.as_str())
-                .map_or(rows.len(), |at| at + 1)
-        });
-        let page: Vec<ConfigRow> = rows.iter().skip(from).take(limit).cloned().collect();
-        let next = (from + page.len() < rows.len())
-            .then(|| page.last().map(|row| ConfigCursor::new(&row.id)))
-            .flatten();
-        Ok(ConfigPage::new(page, next))
+        Ok(self.between(after, None, limit))
     }
 
     fn admits_others(&self) -> bool {
@@ -274,17 +292,15 @@ impl ConfigSource for MemoryConfigs {
         upto: &ConfigCursor,
         limit: usize,
     ) -> MigrateResult<ConfigPage> {
-        let mut page = self.page(after, limit).await?;
-        let end = page.rows.iter().position(|row| row.id == upto.as_str());
-        if let Some(end) = end {
-            page.rows.truncate(end + 1);
-            page.next = None;
-        }
-        Ok(page)
+        Ok(self.between(after, Some(upto), limit))
     }
 
     async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        Ok(self.rows.lock().iter().find(|row| row.id == id).cloned())
+        let rows = self.rows.lock();
+        Ok(rows
+            .iter()
+            .find(|(_, row)| row.id == id)
+            .map(|(_, row)| row.clone()))
     }
 
     async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
@@ -296,7 +312,7 @@ impl ConfigSource for MemoryConfigs {
             return Err(refused("this source of configurations is read-only"));
         }
         let mut rows = self.rows.lock();
-        let Some(current) = rows.iter_mut().find(|current| current.id == row.id) else {
+        let Some((_, current)) = rows.iter_mut().find(|(_, current)| current.id == row.id) else {
             return Ok(Update::Changed);
         };
         match (&row.content, &mut current.content) {

@@ -18,7 +18,27 @@ mod workspaces;
 mod world;
 mod writers;
 
+use super::ConfigSource as _;
+
 #[tokio::test]
 async fn the_journal_in_memory_keeps_the_promises() {
     super::conformance::journal(async || super::MemoryJournal::new()).await;
+}
+
+/// Whatever is added or deleted, a page ends where it ended, and the next one begins there.
+#[tokio::test]
+async fn pages_of_memory_keep_their_ends() {
+    let row = |id: &str| super::ConfigRow::new(id, serde_json::json!({}));
+    let rows = ["a", "b", "c", "d"].map(row).to_vec();
+    let configs = super::MemoryConfigs::new("configs", rows).unwrap();
+    let ids = |page: super::ConfigPage| -> Vec<String> {
+        page.rows.into_iter().map(|row| row.id).collect()
+    };
+    let end = configs.page(None, 2).await.unwrap().next.unwrap();
+    configs.remove("b");
+    configs.put(row("b"));
+    let upto = configs.page_upto(None, &end, 9).await.unwrap();
+    assert_eq!((upto.next.clone(), ids(upto)), (None, vec!["a".to_owned()]));
+    let rest = configs.page(Some(&end), 9).await.unwrap();
+    assert_eq!(ids(rest), ["c", "d", "b"]);
 }

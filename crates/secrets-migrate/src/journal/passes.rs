@@ -46,9 +46,10 @@ const JOIN: &str = "WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock
      first AS (INSERT INTO @_page (pass, page, secrets, epoch, done) SELECT pass, 0, 0, 0, 0 FROM begun) \
      SELECT CAST(pass AS TEXT) FROM begun";
 
-/// Shows that the process is alive, which a write does only if nobody has done so lately.
+/// Shows that the process is alive, which a write does only if nobody has done so lately. In a pass that has
+/// ended nobody is at work: how long ago it ended must not depend on who asks.
 const ALIVE: &str = "UPDATE @_pass SET until = now() + CAST($2 AS interval) \
-     WHERE pass = CAST($1 AS BIGINT) AND until < now() + CAST($2 AS interval) * 0.7";
+     WHERE pass = CAST($1 AS BIGINT) AND ended = 0 AND until < now() + CAST($2 AS interval) * 0.7";
 
 /// The page after all secrets is free when no other is left, which the first has laid out before.
 const CLAIM: &str = "WITH free AS ( \
@@ -186,7 +187,7 @@ impl<'j> Passes<'j> {
                         theirs.command
                     )
                 } else if theirs.command == work.command {
-                    "processes with other decisions or other sources of configurations share the journal now"
+                    "processes that work on something else or with other options share the journal now"
                         .to_owned()
                 } else {
                     format!("processes that {} share the journal now", theirs.command)

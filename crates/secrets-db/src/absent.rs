@@ -94,12 +94,8 @@ impl Client for Absent {
         Ok(())
     }
 
-    async fn scrub(&self, _: bool) -> Result<bool> {
+    async fn scrub(&self, _: bool, _: &(dyn Fn() + Sync)) -> Result<bool> {
         Ok(true)
-    }
-
-    async fn is_rewriting(&self) -> Result<bool> {
-        Ok(false)
     }
 
     fn out_of_reach(&self) -> &'static [&'static str] {

@@ -64,11 +64,13 @@ pub(crate) trait Client: Send + Sync {
 
     /// Rewrites the table, so that its free space contains no old values. SQLite always does;
     /// Postgres only on request and if the role is allowed to. Returns whether the table was
-    /// rewritten.
-    async fn scrub(&self, asked: bool) -> Result<bool>;
+    /// rewritten. `still` is called from time to time while that goes on, also while it waits for readers.
+    async fn scrub(&self, asked: bool, still: &(dyn Fn() + Sync)) -> Result<bool>;
 
-    /// Whether a scrub is under way, also if it waits for readers.
-    async fn is_rewriting(&self) -> Result<bool>;
+    /// Whether it is a file of this machine, which no process of another one has.
+    fn is_file(&self) -> bool {
+        false
+    }
 
     /// Where old values remain in any case, and what to do about it.
     fn out_of_reach(&self) -> &'static [&'static str];

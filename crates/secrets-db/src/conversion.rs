@@ -2,10 +2,9 @@
 //! processes can share a table.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use futures::future::{Either, select};
 use secret_persistence_core::{Error, ErrorKind, Operation, Result};
+use uuid::Uuid;
 
 use crate::client::{Before, Columns, Content, Filter, Row, Swap};
 use crate::envelope::{Binding, Sealed};
@@ -20,8 +19,8 @@ const STEP: usize = 500;
 /// How often the rows that others changed meanwhile are searched, or tried, again.
 const ROUNDS: usize = 8;
 
-/// How often to look whether the table is still being rewritten.
-const LOOK: Duration = Duration::from_secs(1);
+/// The entry of the second table that tells the table apart from others.
+const TABLE: &str = "table";
 
 /// A conversion of all rows, one range after the other. [`Database::encrypt`] and [`Database::rotate`]
 /// are whole ones; this is for several processes that share a table. It has no state: what says which
@@ -120,6 +119,36 @@ impl Conversion {
         self.ring.active()
     }
 
+    /// What tells the table apart from every other one, also from one that has its address on another host:
+    /// a random text in the second table.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a file, and if the database fails.
+    pub async fn table_id(&self) -> Result<String> {
+        let id = async {
+            let client = self.database.client();
+            if client.is_file() {
+                let refused = "processes do not share a file: on another host, it is another one";
+                return Err(Error::new(ErrorKind::InvalidConfig, refused)
+                    .with_hint("one process converts it, without a journal"));
+            }
+            let new = Uuid::new_v4().simple().to_string();
+            // Only the first counts.
+            client.put_meta(TABLE, new.as_bytes(), false).await?;
+            let entries = client.meta().await?;
+            let entry = entries.into_iter().find(|(name, _)| name == TABLE);
+            entry
+                .and_then(|(_, id)| String::from_utf8(id).ok())
+                .ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::Integrity,
+                        "the id of the table is missing or is no text",
+                    )
+                })
+        };
+        id.await.map_err(self.database.failed(Operation::Write))
+    }
+
     /// The range of the next rows after a name, at most so many, and their number. `None` if there are
     /// none.
     ///
@@ -180,22 +209,8 @@ impl Conversion {
                 }
                 Kind::Rewrap => return Ok(Ended::default()),
             };
-            let scrub = std::pin::pin!(client.scrub(rewrite));
-            let looks = std::pin::pin!(async {
-                loop {
-                    tokio::time::sleep(LOOK).await;
-                    // What fails here says nothing about the rewriting.
-                    if client.is_rewriting().await.unwrap_or(false) {
-                        still();
-                    }
-                }
-            });
-            let rewritten = match select(scrub, looks).await {
-                Either::Left((rewritten, _)) => rewritten?,
-                Either::Right((never, _)) => never,
-            };
             Ok(Ended {
-                rewritten,
+                rewritten: client.scrub(rewrite, still).await?,
                 out_of_reach: client.out_of_reach().to_vec(),
             })
         };
@@ -309,7 +324,10 @@ impl Conversion {
                     before,
                     after,
                 }),
-                Err(error) => damaged.push(error.with_coordinate(coordinate)),
+                Err(error) => {
+                    let failed = self.database.failed(Operation::Write);
+                    damaged.push(failed(error.with_coordinate(coordinate)));
+                }
             }
         }
         let swapped = if swaps.is_empty() {

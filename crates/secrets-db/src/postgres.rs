@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::{Either, select};
 use secret_persistence_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
@@ -30,6 +31,9 @@ const PROBE: Duration = Duration::from_secs(2);
 /// values, ours among them. Servers before version 13 have no such setting.
 const QUIET: &str = "SELECT set_config(name, '0', false) FROM pg_settings \
                      WHERE name = 'log_parameter_max_length_on_error'";
+
+/// How often to look whether the table is still being rewritten.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Only one process at a time creates or alters tables. The number is arbitrary.
 const ADVISORY_LOCK: i64 = 0x5ec7_e75d_b001;
@@ -190,6 +194,19 @@ impl PostgresClient {
             return reason;
         }
         failed(error)
+    }
+
+    /// Whether the table is being rewritten. The lock shows it to every role, also while it is waited for.
+    async fn is_rewriting(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = to_regclass($1) \
+             AND mode = 'AccessExclusiveLock' \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        )
+        .bind(self.name.quoted())
+        .fetch_one(connection)
+        .await
+        .and_then(|row| row.try_get(0))
     }
 
     async fn explained<T: Send>(&self, result: Result<T, sqlx::Error>) -> Result<T> {
@@ -543,7 +560,7 @@ impl Client for PostgresClient {
         self.explained(barrier).await
     }
 
-    async fn scrub(&self, asked: bool) -> Result<bool> {
+    async fn scrub(&self, asked: bool, still: &(dyn Fn() + Sync)) -> Result<bool> {
         if !asked {
             return Ok(false);
         }
@@ -560,24 +577,24 @@ impl Client for PostgresClient {
         if !self.explained(ours).await? {
             return Ok(false);
         }
-        let rewritten = sqlx::query(AssertSqlSafe(format!("VACUUM (FULL) {}", self.table)))
-            .execute(&self.pool)
-            .await;
+        // A connection of its own: the pool may have only the one that rewrites.
+        let mut beside = connect(&self.options, PROBE).await?;
+        let vacuum = format!("VACUUM (FULL) {}", self.table);
+        let rewriting = std::pin::pin!(sqlx::query(AssertSqlSafe(vacuum)).execute(&self.pool));
+        let looks = std::pin::pin!(async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                // What fails here says nothing about the rewriting.
+                if self.is_rewriting(&mut beside).await.unwrap_or(false) {
+                    still();
+                }
+            }
+        });
+        let rewritten = match select(rewriting, looks).await {
+            Either::Left((rewritten, _)) => rewritten,
+            Either::Right((never, _)) => never,
+        };
         self.explained(rewritten).await.map(|_| true)
-    }
-
-    async fn is_rewriting(&self) -> Result<bool> {
-        // The lock shows it to every role, also while it is waited for.
-        let rewriting = sqlx::query(
-            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = to_regclass($1) \
-             AND mode = 'AccessExclusiveLock' \
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        )
-        .bind(self.name.quoted())
-        .fetch_one(&self.pool)
-        .await
-        .and_then(|row| row.try_get(0));
-        self.explained(rewriting).await
     }
 
     fn out_of_reach(&self) -> &'static [&'static str] {

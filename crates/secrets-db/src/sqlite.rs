@@ -581,7 +581,7 @@ impl Client for SqliteClient {
         self.begin().await?.rollback().await.map_err(failed)
     }
 
-    async fn scrub(&self, _: bool) -> Result<bool> {
+    async fn scrub(&self, _: bool, _: &(dyn Fn() + Sync)) -> Result<bool> {
         self.checkpoint(&self.writer).await?;
         // Rewrites the file without its free pages, which may be older than `secure_delete`.
         sqlx::query("VACUUM")
@@ -591,9 +591,8 @@ impl Client for SqliteClient {
         self.checkpoint(&self.writer).await
     }
 
-    async fn is_rewriting(&self) -> Result<bool> {
-        // A part of this process: nothing else could stop.
-        Ok(true)
+    fn is_file(&self) -> bool {
+        true
     }
 
     fn out_of_reach(&self) -> &'static [&'static str] {

@@ -64,7 +64,7 @@ impl Convert {
     ) -> MigrateResult<Self> {
         let conversion = database.encryption(options).await?;
         let settings = json!({
-            "table": database.to_string(),
+            "table": [database.to_string(), conversion.table_id().await?],
             "key": conversion.key().as_str(),
             "rewrite": options.rewrite,
         });
@@ -83,7 +83,7 @@ impl Convert {
     ) -> MigrateResult<Self> {
         let conversion = database.rotation(options).await?;
         let settings = json!({
-            "table": database.to_string(),
+            "table": [database.to_string(), conversion.table_id().await?],
             "key": conversion.key().as_str(),
             "reencrypt": options.reencrypt,
         });

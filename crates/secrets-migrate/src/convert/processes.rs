@@ -93,7 +93,11 @@ impl Site {
     }
 
     fn config(&self) -> Config {
-        let url = format!("{}?table=secrets&mode=encrypted", self.place.url());
+        // One connection, which is in use while it rewrites the table.
+        let url = format!(
+            "{}?table=secrets&mode=encrypted&pool-size=1",
+            self.place.url()
+        );
         let url = StoreUrl::parse(&url).unwrap();
         let variables = |name: &str| self.place.variable(name);
         let mut settings = SETTINGS.from_url(&url, &variables).unwrap();
@@ -351,6 +355,63 @@ async fn processes_share_only_the_same_conversion() {
     site.place.drop().await;
 }
 
+/// On another host, the address may lead to another table.
+#[tokio::test]
+async fn another_table_with_the_same_address_is_refused() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    let first = site.journal().await;
+    let what = What::Encrypt { rewrite: false };
+    let process = site.process(what, LONG).await;
+    let work = process.convert.work.clone();
+    first.passes().join(&work, "first", LONG).await.unwrap();
+    assert_eq!(site.process(what, LONG).await.convert.work, work);
+    run(
+        &mut site.connection,
+        "UPDATE secrets_meta SET value = 'another' WHERE name = 'table'",
+    )
+    .await;
+    let other = site.process(what, LONG).await.run().await;
+    let error = other.expect_err("it is another table");
+    assert_eq!(error.kind(), MigrateErrorKind::AnotherRun);
+    process.close().await;
+    first.close().await;
+    site.place.drop().await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_file_is_not_shared() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secrets.db");
+    let url = format!("sqlite:{}?table=secrets&mode=encrypted", path.display());
+    let mut settings = SETTINGS
+        .from_url(&StoreUrl::parse(&url).unwrap(), &|_| None)
+        .unwrap();
+    settings
+        .set_by_operator("keyring", site.ring.to_text())
+        .unwrap();
+    let database = Database::connect(Config::from_settings(&settings).unwrap())
+        .await
+        .unwrap();
+    let journal = site.journal().await;
+    let options = EncryptOptions::default().with_nothing_else_reads(true);
+    let error = Convert::encryption(&database, &options, Arc::clone(&journal))
+        .await
+        .expect_err("another host has another file");
+    assert!(
+        format!("{error:?}").contains("do not share a file"),
+        "{error:?}"
+    );
+    database.close().await;
+    journal.close().await;
+    site.place.drop().await;
+}
+
 /// Damaged rows stop nobody, and every process knows of them.
 #[tokio::test]
 async fn damaged_rows_are_known_to_all() {
@@ -367,8 +428,12 @@ async fn damaged_rows_are_known_to_all() {
         site.process(what, LONG).await,
         site.process(what, LONG).await,
     );
+    let store = one.database.to_string();
     let (one, two) = tokio::join!(one.run(), two.run());
     let reports = [one.unwrap(), two.unwrap()];
+    for failure in reports.iter().flat_map(|report| &report.failures) {
+        assert!(failure.contains(&store), "{failure}");
+    }
     assert_eq!(reports[0].converted + reports[1].converted, ALL - 2);
     for report in &reports {
         assert!(report.damaged > 0 || report.others_damaged, "{report:?}");
@@ -400,7 +465,7 @@ fn range(after: Option<&str>, upto: &str) -> (Range, u64) {
 
 #[tokio::test]
 async fn whoever_lapsed_changes_nothing() {
-    let Some(site) = Site::new().await else {
+    let Some(mut site) = Site::new().await else {
         return;
     };
     let (slow, quick) = (site.journal().await, site.journal().await);
@@ -470,6 +535,14 @@ async fn whoever_lapsed_changes_nothing() {
             "{ended:?}"
         );
         assert!(process.is_recent(&work).await.unwrap());
+    }
+    // Whoever asks with a longer lease does not change how long ago it ended.
+    let late = Member::new(member.pass, "late", LONG * 36);
+    let ended = quick.passes().claim(&late).await.unwrap();
+    assert!(matches!(ended, Turn::Ended(_)), "{ended:?}");
+    let left = "SELECT CAST(extract(epoch FROM until - now()) AS BIGINT) FROM convert_pass";
+    assert!(number(&mut site.connection, left).await <= LONG.as_secs());
+    for process in [&quick, &slow] {
         process.close().await;
     }
     site.place.drop().await;

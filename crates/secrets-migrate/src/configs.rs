@@ -31,6 +31,13 @@ pub trait ConfigSource: Debug + Display + Send + Sync {
         self.to_string()
     }
 
+    /// What tells it apart from every other source, also from one with the same name: two tables may have one
+    /// address on two hosts. Its name unless told. A source that
+    /// [admits others](Self::admits_others) asks its database, and does not admit them without an answer.
+    fn identity(&self) -> String {
+        self.to_string()
+    }
+
     /// Reads at most `limit` rows in a stable order, from the beginning or after the cursor of the
     /// previous page. Rows that are added in the meantime may or may not be returned.
     async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage>;

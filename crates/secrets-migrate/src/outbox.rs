@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use secret_persistence_core::connector::{
-    ActingSecrets, Cleanup, ConnectorError, Record, RecordState,
+    ActingSecrets, Cleanup, ConnectorError, Place, Record, RecordState, pointers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,10 +39,51 @@ pub(super) struct Outbox<'r> {
 pub(super) struct Change {
     /// The configuration's key.
     pub(super) configuration: String,
+    /// What tells the row's source apart from others with the same name.
+    source: String,
     /// Whether the row was certainly not saved, so that the written secrets must be deleted.
     pub(super) abandoned: bool,
+    /// Where the row is about to get pointers. While one of them holds something else, the row may still be
+    /// what the process has read.
+    places: Vec<String>,
     /// The names.
-    names: Record,
+    pub(super) names: Record,
+}
+
+impl Change {
+    /// A change of a row that is about to get pointers at these places.
+    pub(super) fn new(
+        source: &dyn ConfigSource,
+        configuration: &str,
+        names: Record,
+        places: &[Place],
+    ) -> Self {
+        Self {
+            configuration: configuration.to_owned(),
+            source: source.identity(),
+            abandoned: false,
+            places: places
+                .iter()
+                .map(|place| place.as_str().to_owned())
+                .collect(),
+            names,
+        }
+    }
+
+    /// Whether a row may still be what the process has read that is about to save it: it compares the text,
+    /// and nothing else, such as the specification.
+    pub(super) fn may_be_saved(&self, row: &ConfigRow) -> bool {
+        let Content::Configuration(configuration) = &row.content else {
+            return false;
+        };
+        let Ok(pointers) = pointers(configuration) else {
+            return true;
+        };
+        self.places.iter().any(|place| {
+            configuration.pointer(place).is_some()
+                && pointers.iter().all(|(other, _)| other.as_str() != place)
+        })
+    }
 }
 
 /// What is known about the recorded changes.
@@ -59,38 +100,24 @@ impl Outbox<'_> {
     /// Records a change and returns the key of its note. For a change that writes nothing there is
     /// no note, and the key is empty. A row may have several changes, each under the first name
     /// that it writes.
-    pub(super) async fn open(&self, configuration: &str, names: Record) -> MigrateResult<String> {
-        let Some(first) = names.writes().first() else {
+    pub(super) async fn open(&self, change: &Change) -> MigrateResult<String> {
+        let Some(first) = change.names.writes().first() else {
             return Ok(String::new());
         };
-        let note = format!("{}{configuration} {}", self.sort, first.coordinate);
-        let change = Change {
-            configuration: configuration.to_owned(),
-            abandoned: false,
-            names,
-        };
+        let note = format!("{}{} {}", self.sort, change.configuration, first.coordinate);
         match self.held {
-            None => self.put(&note, &change).await?,
-            Some(held) => held.put_note(&note, &text(&change)?).await?,
+            None => self.put(&note, change).await?,
+            Some(held) => held.put_note(&note, &text(change)?).await?,
         }
         Ok(note)
     }
 
     /// Deletes the secrets that a change wrote, after its row was certainly not saved.
-    pub(super) async fn abandon(
-        &self,
-        note: &str,
-        configuration: &str,
-        names: Record,
-    ) -> MigrateResult<()> {
+    pub(super) async fn abandon(&self, note: &str, mut change: Change) -> MigrateResult<()> {
         if note.is_empty() {
             return Ok(());
         }
-        let change = Change {
-            configuration: configuration.to_owned(),
-            abandoned: true,
-            names,
-        };
+        change.abandoned = true;
         self.heal(note, &change).await
     }
 
@@ -184,11 +211,19 @@ impl Outbox<'_> {
         Ok(())
     }
 
+    /// The source of a change, and the id of its row.
+    pub(super) fn source<'c>(
+        &self,
+        change: &'c Change,
+    ) -> MigrateResult<(&dyn ConfigSource, &'c str)> {
+        by_key(self.configs, &change.configuration)
+            .filter(|(source, _)| source.identity() == change.source)
+            .ok_or_else(|| unknown_source(&change.configuration))
+    }
+
     /// What the row of a change is now.
     pub(super) async fn row(&self, change: &Change) -> MigrateResult<Now> {
-        let Some((source, id)) = by_key(self.configs, &change.configuration) else {
-            return Err(unknown_source(&change.configuration));
-        };
+        let (source, id) = self.source(change)?;
         let Some(row) = source.row(id).await? else {
             return Ok(Now::Gone);
         };

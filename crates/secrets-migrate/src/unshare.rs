@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::holdings::Holding;
-use crate::outbox::{Knowledge, Outbox};
+use crate::outbox::{Change, Knowledge, Outbox};
 use crate::scan::coordinates;
 use crate::session::{Rows, Session};
 use crate::{
@@ -104,11 +104,12 @@ impl Session<'_> {
             .iter()
             .map(|write| Location::new(write.coordinate.clone()));
         let record = Record::of_writes(locations.collect());
-        let note = outbox.open(&holding.key, record.clone()).await?;
+        let change = Change::new(source, &holding.key, record, &[]);
+        let note = outbox.open(&change).await?;
         for result in self.source.write_many(&writes).await {
             if let Err(error) = result {
                 tracker.failed(Failure::of(&error).in_configuration(&holding.key, None));
-                return outbox.abandon(&note, &holding.key, record).await;
+                return outbox.abandon(&note, change).await;
             }
         }
         let renamed: HashMap<&str, &ManagedCoordinate> = shared
@@ -133,7 +134,7 @@ impl Session<'_> {
                     holding,
                     "the row was changed by someone else; start again",
                 ));
-                outbox.abandon(&note, &holding.key, record).await
+                outbox.abandon(&note, change).await
             }
         }
     }

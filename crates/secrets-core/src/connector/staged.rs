@@ -65,6 +65,16 @@ impl Planned {
         &self.change.record
     }
 
+    /// The places of the new configuration at which it points to what the change will write.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let mut places = self.change.places();
+        let writes = self.change.record.writes().iter();
+        writes
+            .filter_map(|write| places.remove(&write.coordinate))
+            .collect()
+    }
+
     /// Sets an expiry for the written secrets, for short-lived ones of the [ephemeral
     /// scope](crate::Scope::ephemeral).
     pub fn with_expires(mut self, expires: Option<Timestamp>) -> Self {

@@ -3,7 +3,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use secret_persistence_core::settings::SettingMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::identifier::Identifier;
 use super::rows::{Order, Rows};
@@ -20,6 +20,8 @@ pub(super) struct Table {
     /// Its name with its condition.
     reads: String,
     update: String,
+    /// What the database says about which table it is.
+    identity: Option<String>,
 }
 
 /// The roles of the columns.
@@ -158,6 +160,23 @@ impl Columns {
     }
 }
 
+/// Which table it is, if the database says so: an address may lead to another server on another host, and a
+/// file is another one there.
+async fn identity(database: &Database, table: &Identifier) -> Option<String> {
+    if !database.is_postgres() {
+        return None;
+    }
+    let sql = "SELECT CAST(control.system_identifier AS TEXT), CAST(current_database() AS TEXT), \
+                      CAST(spaces.nspname AS TEXT), CAST(classes.relname AS TEXT) \
+               FROM pg_control_system() AS control, pg_class AS classes \
+               JOIN pg_namespace AS spaces ON spaces.oid = classes.relnamespace \
+               WHERE classes.oid = to_regclass($1)";
+    // Another engine that speaks the protocol may not have the function, nor the role the right to call it.
+    let rows = database.few(sql.into(), vec![table.to_string()]).await;
+    let row: Option<Vec<String>> = rows.ok()?.into_iter().next()?.into_iter().collect();
+    row.map(|row| json!(row).to_string())
+}
+
 impl Table {
     /// Opens a table and checks that its columns exist.
     pub(super) async fn open(
@@ -184,6 +203,10 @@ impl Table {
         } else {
             String::new()
         };
+        let identity = match purpose {
+            Purpose::Update => identity(&database, table).await,
+            _ => None,
+        };
         let mut place = format!("{} {table}", database.name());
         // Two columns of a table are two sources. Most have one, with this name.
         if content.to_string() != "\"configuration\"" {
@@ -200,6 +223,7 @@ impl Table {
             purpose,
             reads,
             update,
+            identity,
         })
     }
 
@@ -250,8 +274,13 @@ impl ConfigSource for Table {
         self.rows.page(after, limit).await
     }
 
+    fn identity(&self) -> String {
+        let identity = self.identity.as_ref();
+        identity.map_or_else(|| self.to_string(), Clone::clone)
+    }
+
     fn admits_others(&self) -> bool {
-        true
+        self.identity.is_some()
     }
 
     async fn page_upto(

@@ -27,8 +27,9 @@ use uuid::Uuid;
 use super::Split;
 use crate::collect::lapses::Place;
 use crate::{
-    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Journal as _,
-    MemoryConfigs, MigrateErrorKind, MigrateOptions, MigrateResult, Report, SqlJournal, Update,
+    Access, Class, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Journal as _,
+    MemoryConfigs, MigrateErrorKind, MigrateOptions, MigrateResult, Report, SqlJournal, Stop,
+    Update,
 };
 
 /// Longer than a case takes.
@@ -137,6 +138,8 @@ struct Seen {
     points: Arc<Points>,
     /// A row of which this process knows no specification.
     unknown: Option<&'static str>,
+    /// What the database says about which table it is.
+    table: &'static str,
 }
 
 impl Seen {
@@ -164,6 +167,10 @@ impl fmt::Display for Seen {
 impl ConfigSource for Seen {
     fn access(&self) -> Access {
         Access::Update
+    }
+
+    fn identity(&self) -> String {
+        self.table.to_owned()
     }
 
     fn admits_others(&self) -> bool {
@@ -275,13 +282,30 @@ impl Site {
         unknown: Option<&'static str>,
         points: Arc<Points>,
     ) -> Process {
-        let journal = Arc::new(journal(&self.place).await);
         let rows = Seen {
             rows: Arc::clone(&self.rows),
             before: Arc::new(before),
             points: Arc::clone(&points),
             unknown,
+            table: "one",
         };
+        self.with(lease, rows, points).await
+    }
+
+    /// A process for which the same address leads to another table, which has no rows.
+    async fn elsewhere(&self, lease: Duration) -> Process {
+        let rows = Seen {
+            rows: Arc::new(MemoryConfigs::new("configs", Vec::new()).unwrap()),
+            before: Arc::new(nothing),
+            points: Arc::default(),
+            unknown: None,
+            table: "another",
+        };
+        self.with(lease, rows, Arc::default()).await
+    }
+
+    async fn with(&self, lease: Duration, rows: Seen, points: Arc<Points>) -> Process {
+        let journal = Arc::new(journal(&self.place).await);
         let store = Stopping {
             inner: Arc::clone(&self.store),
             points,
@@ -513,6 +537,69 @@ async fn what_a_paused_process_may_still_save_is_kept() {
     assert_eq!(again.failed, 0, "{again:?}");
     site.assert_split().await;
     site.end().await;
+}
+
+/// A process whose address leads to another table neither takes part nor ends what was recorded: it does not
+/// see whether the rows were saved.
+#[tokio::test]
+async fn another_table_with_the_same_address_is_left_alone() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let (told, word) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let one = site.process(SHORT, paused("r05", &told, &word)).await;
+    let one = tokio::spawn(one.run());
+    told.notified().await;
+    let other = site.elsewhere(SHORT).await.run().await.unwrap_err();
+    assert_eq!(other.kind(), MigrateErrorKind::AnotherRun);
+    sleep(SHORT * 2).await;
+    let other = site.elsewhere(SHORT).await.run().await.unwrap_err();
+    assert_eq!(other.kind(), MigrateErrorKind::Configurations, "{other}");
+    one.abort();
+    sleep(SHORT * 2).await;
+    let next = site.process(LONG, nothing).await.run().await.unwrap();
+    assert_eq!(next.failed, 0, "{next:?}");
+    site.assert_split().await;
+    site.end().await;
+}
+
+/// Each process knows which findings are its own, and a split that has ended is not shown as stopped.
+#[tokio::test]
+async fn findings_belong_to_those_who_found_them() {
+    for stop in [Stop::Failures, Stop::Undecided] {
+        let Some(site) = Site::new().await else {
+            return;
+        };
+        let unknown = (stop == Stop::Failures).then_some("r05");
+        if stop == Stop::Undecided {
+            let other = Uuid::from_u128(7);
+            let name = format!("airbyte_workspace_{other}_secret_{other}_v1");
+            site.rows
+                .put(row("r05", json!({"password": {"_secret": name}})));
+        }
+        let slow =
+            |_: &str| -> BoxFuture<'static, ()> { Box::pin(sleep(Duration::from_millis(9))) };
+        let (one, two) = (
+            site.seeing(LONG, slow, unknown, Arc::default()).await,
+            site.seeing(LONG, slow, unknown, Arc::default()).await,
+        );
+        let (one, two) = tokio::join!(one.run(), two.run());
+        let (one, two) = (one.unwrap(), two.unwrap());
+        let found = |report: &Report| match stop {
+            Stop::Failures => report.failed > 0,
+            _ => report.count(Class::OtherScope) > 0,
+        };
+        let (finder, other) = if found(&one) { (one, two) } else { (two, one) };
+        assert!(found(&finder) && !found(&other), "{finder:?} {other:?}");
+        assert!(!finder.stopped_by_another, "{finder:?}");
+        assert!(other.stopped_by_another, "{other:?}");
+        assert_eq!(other.stopped, Some(stop));
+        let variables = |name: &str| site.place.variable(name);
+        let status = SqlJournal::status(&site.place.url(), &variables).await;
+        let pass = status.unwrap().pass.unwrap();
+        assert_eq!(pass.phase.as_str(), "ended", "{stop}");
+        site.end().await;
+    }
 }
 
 #[tokio::test]

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{RowFailure, Work, same_id};
-use crate::outbox::Now;
+use super::{Work, same_id};
 use crate::session::{Meter, key, not_shared};
 use crate::shared::{Held, Moment, POLL, of_another_command};
 use crate::{
-    Claim, ConfigCursor, ConfigPage, ConfigSource, ConfigurationsPage, Content, Halt, MigrateError,
+    Claim, ConfigCursor, ConfigPage, ConfigSource, ConfigurationsPage, Halt, MigrateError,
     MigrateErrorKind, MigrateResult, Next, Phase, Position, SharedWork, Sharing, Stop,
 };
 
@@ -45,6 +44,7 @@ impl<'s> Work<'s> {
         let lease = split.options.lease;
         let mut member = sharing.join(&work, &worker, lease).await?;
         let mut lapses = 0;
+        let mut told = None;
         self.tracker.began(Phase::Split, None);
         while !self.tracker.is_stopped() {
             let asked = Moment::now(sharing.session());
@@ -52,9 +52,7 @@ impl<'s> Work<'s> {
             let done = match sharing.claim(&member).await? {
                 Next::Ended => break,
                 Next::Halted(halt) => {
-                    if self.tracker.worst() != Some(halt.stop) {
-                        self.tracker.halted(&halt);
-                    }
+                    told = Some(halt);
                     break;
                 }
                 Next::Superseded => {
@@ -98,11 +96,16 @@ impl<'s> Work<'s> {
         let mut has_failed = false;
         self.tracker
             .note(|report| has_failed = report.stopped == Some(Stop::Failures));
-        if has_failed {
+        if has_failed && told.is_none() {
             let halt = Halt::new(Stop::Failures, Vec::new());
             sharing.halt(member.pass, &halt).await?;
         }
         self.tracker.decide();
+        if let Some(halt) = told
+            && self.tracker.worst() != Some(halt.stop)
+        {
+            self.tracker.halted(&halt);
+        }
         Ok(())
     }
 
@@ -183,59 +186,16 @@ impl<'s> Work<'s> {
         for source in &self.split.configs {
             source.finish().await?;
         }
-        let outbox = self.outbox(None);
-        let mut after = None;
-        loop {
-            let notes = outbox.notes(after.as_deref()).await?;
-            let Some((last, _)) = notes.last() else {
-                return self.end_page(held).await;
-            };
-            after = Some(last.clone());
-            for (note, mut change) in notes {
-                if self.tracker.is_stopped() {
-                    return self.end_page(held).await;
-                }
-                held.check().await?;
-                if !change.abandoned {
-                    change.abandoned = match outbox.row(&change).await? {
-                        Now::Gone => true,
-                        Now::Saved => false,
-                        Now::Without(row) => {
-                            if self.may_be_saved(&row).await {
-                                let failure = RowFailure::Row(
-                                    "a process that has ended or is paused may still save this row; start again",
-                                );
-                                self.tracker
-                                    .not_hydrated(failure.in_row(&change.configuration));
-                                continue;
-                            }
-                            true
-                        }
-                    };
-                }
-                outbox.heal(&note, &change).await?;
-                held.progressed();
-            }
-        }
-    }
-
-    /// Whether a row may still be what a process has read that found raw secrets in it.
-    async fn may_be_saved(&self, row: &crate::ConfigRow) -> bool {
-        let Content::Configuration(configuration) = &row.content else {
-            return false;
-        };
-        match self.plan(row, configuration).await {
-            Ok(planned) => !planned.record().writes().is_empty(),
-            Err(_) => true,
-        }
+        self.end_after(Some(held)).await?;
+        self.end_page(held).await
     }
 
     /// What all processes of a pass have in common.
     fn settings(&self) -> String {
         let split = self.split;
-        let configs: Vec<String> = split.configs.iter().map(|source| source.reads()).collect();
+        let told = |source: &Arc<dyn ConfigSource>| [source.identity(), source.reads()];
         serde_json::json!({
-            "configs": configs,
+            "configs": split.configs.iter().map(told).collect::<Vec<_>>(),
             "decisions": split.options.decisions,
             "policy": format!("{:?}", split.stores.connector.policy),
         })

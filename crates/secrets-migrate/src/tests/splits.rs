@@ -1,14 +1,18 @@
 //! Raw secrets taken out of rows, by processes that end anywhere.
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use secret_persistence_core::connector::{hydrate_with, pointers};
+use futures::future::{Either, pending, select};
+use secret_persistence_core::connector::{ConnectorOptions, hydrate_with, pointers};
 use secret_persistence_core::{
     Coordinate, ManagedCoordinate, Memory, Scope, SecretPersistenceExt, SecretValue, Write,
 };
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::tap::{Process, Tap, TapJournal};
@@ -59,6 +63,73 @@ impl ConfigSource for Deferred {
             assert_eq!(self.rows.update(&row, &configuration).await?, Update::Saved);
         }
         Ok(())
+    }
+}
+
+/// A table that services use too. What was sent to it is saved even if the process that sent it is gone: the
+/// request waits for a lock in the database.
+#[derive(Debug)]
+struct Sent {
+    rows: Arc<MemoryConfigs>,
+    waiting: Mutex<Option<(ConfigRow, Value)>>,
+    /// Whether the next update waits.
+    waits: AtomicBool,
+    told: Notify,
+    /// Whether it arrives just before the next page is read.
+    arrives: AtomicBool,
+}
+
+impl Sent {
+    fn to(rows: &Arc<MemoryConfigs>) -> Arc<Self> {
+        Arc::new(Self {
+            rows: Arc::clone(rows),
+            waiting: Mutex::default(),
+            waits: AtomicBool::new(true),
+            told: Notify::new(),
+            arrives: AtomicBool::new(false),
+        })
+    }
+
+    async fn arrive(&self) -> Update {
+        let (row, configuration) = self.waiting.lock().unwrap().take().unwrap();
+        self.rows.update(&row, &configuration).await.unwrap()
+    }
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rows.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ConfigSource for Sent {
+    fn access(&self) -> Access {
+        Access::Update
+    }
+
+    fn admits_others(&self) -> bool {
+        true
+    }
+
+    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
+        if self.arrives.swap(false, Ordering::SeqCst) {
+            assert_eq!(self.arrive().await, Update::Saved);
+        }
+        self.rows.page(after, limit).await
+    }
+
+    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
+        self.rows.row(id).await
+    }
+
+    async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
+        if self.waits.swap(false, Ordering::SeqCst) {
+            *self.waiting.lock().unwrap() = Some((row.clone(), configuration.clone()));
+            self.told.notify_one();
+            return pending().await;
+        }
+        self.rows.update(row, configuration).await
     }
 }
 
@@ -315,4 +386,71 @@ async fn a_dry_split_counts_and_writes_nothing() {
     assert_complete(&report, "dry");
     assert_eq!((report.tally.split, report.tally.secrets), (4, 7));
     assert_eq!(installation.store.len(), 2);
+}
+
+/// A process is killed, and what it has sent for its first row arrives later. Its row then names what it wrote,
+/// which nobody else has: it must still be there.
+#[tokio::test]
+async fn what_a_killed_process_has_sent_may_arrive_at_any_time() {
+    for meanwhile in [
+        "read late",
+        "no secret any more",
+        "deleted",
+        "deleted for long",
+    ] {
+        let installation = Installation::new().await;
+        let table = Sent::to(&installation.rows);
+        let split = || {
+            Split::new(installation.store.clone(), installation.journal.clone())
+                .with_configs(table.clone())
+                .with_options(MigrateOptions::default().with_lease(Duration::ZERO))
+        };
+        let killed = split();
+        let (run, told) = (
+            std::pin::pin!(killed.run()),
+            std::pin::pin!(table.told.notified()),
+        );
+        assert!(matches!(select(run, told).await, Either::Right(_)));
+        let row = installation.rows.row("raw1").await.unwrap().unwrap();
+        let has_failed = meanwhile == "no secret any more";
+        match meanwhile {
+            "read late" => table.arrives.store(true, Ordering::SeqCst),
+            "no secret any more" => {
+                let specification = json!({"type": "object"});
+                let row = row
+                    .clone()
+                    .with_specification(Some(Arc::new(specification)));
+                installation.rows.put(row);
+            }
+            _ => installation.rows.remove("raw1"),
+        }
+        let report = split().run().await.unwrap();
+        assert_eq!(
+            report.failed,
+            u64::from(has_failed),
+            "{meanwhile}: {report:?}"
+        );
+        let shown = format!("{report:?}");
+        assert_eq!(
+            shown.contains("may still save this row"),
+            has_failed,
+            "{shown}"
+        );
+        if meanwhile == "deleted for long" {
+            // No service inserts it any more as it was.
+            let connector = ConnectorOptions::default().with_deadline(Duration::ZERO);
+            let report = split()
+                .with_connector_options(connector)
+                .run()
+                .await
+                .unwrap();
+            assert_complete(&report, meanwhile);
+        } else if meanwhile != "read late" {
+            if meanwhile == "deleted" {
+                installation.rows.put(row);
+            }
+            assert_eq!(table.arrive().await, Update::Saved, "{meanwhile}");
+        }
+        installation.assert_split(meanwhile).await;
+    }
 }

@@ -111,3 +111,49 @@ async fn two_columns_and_two_conditions_are_told_apart() {
     assert_eq!(plain.to_string(), some.to_string());
     assert_ne!(plain.reads(), some.reads());
 }
+
+/// Only the database knows: two hosts may have one address for two tables, and a file is another one on each.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_table_is_told_apart_by_what_its_database_says() {
+    use crate::collect::lapses::Place;
+
+    async fn open(place: &Place, more: &str) -> std::sync::Arc<dyn ConfigSource> {
+        let text = format!("{}?{more}&id=id&configuration=configuration", place.url());
+        let variables = |name: &str| place.variable(name);
+        sources::open(&text, &variables, Access::Update)
+            .await
+            .unwrap()
+    }
+
+    let (Some(one), Some(other)) = (Place::new().await, Place::new().await) else {
+        return;
+    };
+    for place in [&one, &other] {
+        let sql = "CREATE TABLE actor (id TEXT, configuration TEXT)";
+        sqlx::query(sql)
+            .execute(&mut place.connect().await)
+            .await
+            .unwrap();
+    }
+    let plain = open(&one, "table=actor").await;
+    assert!(plain.admits_others());
+    assert_ne!(plain.identity(), plain.to_string());
+    assert_eq!(
+        plain.identity(),
+        open(&one, "table=public.actor").await.identity()
+    );
+    assert_ne!(
+        plain.identity(),
+        open(&other, "table=actor").await.identity()
+    );
+    let file = Site::with("('a', '{}', '')").await;
+    let place = format!(
+        "sqlite:{}?table=actor&id=id&configuration=configuration",
+        file.path().display()
+    );
+    let file = sources::open(&place, &|_| None, Access::Update).await;
+    assert!(!file.unwrap().admits_others());
+    one.drop().await;
+    other.drop().await;
+}

@@ -82,10 +82,10 @@ pub(crate) async fn run(
     Ok(output.report(&report?))
 }
 
-/// Whether one process alone can run it: nothing is to be changed, or a new file is to be written.
+/// Whether one process alone can run it: nothing is to be changed, or a file is.
 pub(super) fn is_alone(args: &SplitArgs) -> bool {
     let mut sources = args.configs.sources.iter();
-    args.dry_run || sources.any(|source| !source.contains(':'))
+    args.dry_run || sources.any(|source| !source.starts_with("postgres"))
 }
 
 /// What a split or an update accepts.

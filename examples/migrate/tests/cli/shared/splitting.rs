@@ -144,7 +144,14 @@ async fn one_command_starts_several_processes_that_split() {
     };
     let lab = Lab::empty();
     let site = Site::new(&server).await;
-    for (more, source) in [(&["--dry-run"][..], ""), (&[], "lines.jsonl")] {
+    for (more, source) in [
+        (&["--dry-run"][..], ""),
+        (&[], "lines.jsonl"),
+        (
+            &[],
+            "sqlite:rows.db?table=actor&id=id&configuration=configuration",
+        ),
+    ] {
         let mut arguments = site.arguments(&[more, &["--workers", "2"]].concat());
         if !source.is_empty() {
             let at = arguments

@@ -438,7 +438,7 @@ async fn several_split_each_row_once() {
     let Some(site) = Site::new().await else {
         return;
     };
-    let slow = |_: &str| -> BoxFuture<'static, ()> { Box::pin(sleep(Duration::from_millis(5))) };
+    let slow = |_: &str| -> BoxFuture<'static, ()> { Box::pin(sleep(Duration::from_millis(25))) };
     let (one, two, three) = (
         site.process(LONG, slow).await,
         site.process(LONG, slow).await,

@@ -736,7 +736,7 @@ fn condition(filter: &Filter) -> (&'static str, Option<&str>) {
 fn is_conflict(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
-        .is_some_and(|error| error.is_unique_violation())
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 fn names_of(rows: &[PgRow]) -> Result<HashSet<String>, sqlx::Error> {

@@ -9,7 +9,7 @@ mod compare;
 mod configs;
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod convert;
 mod copy;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -53,7 +53,7 @@ pub use collect::{
     Collect, CollectJournal, CollectReport, CollectRules, CollectStop, Fate, Reason, Superfluous,
 };
 pub use configs::{Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Update};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use convert::{Convert, ConvertJournal, ConvertReport, ConvertStop};
 pub use decisions::{
     Decisions, Expiring, External, Missing, Orphaned, OtherScope, PendingDeletion, Recoverable,

@@ -100,7 +100,7 @@ async fn processes_share_only_the_same_copy() {
     moved
         .run(&lab, "copy", &["--unfit", "skip"])
         .expect(2)
-        .says("with other decisions");
+        .says("with other options");
     for command in ["verify", "rollback"] {
         moved
             .run(&lab, command, &[])

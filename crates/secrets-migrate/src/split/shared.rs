@@ -193,7 +193,7 @@ impl<'s> Work<'s> {
     /// What all processes of a pass have in common.
     fn settings(&self) -> String {
         let split = self.split;
-        let told = |source: &Arc<dyn ConfigSource>| [source.identity(), source.reads()];
+        let told = |from: &Arc<dyn ConfigSource>| [from.identity(), from.reads()];
         serde_json::json!({
             "configs": split.configs.iter().map(told).collect::<Vec<_>>(),
             "decisions": split.options.decisions,

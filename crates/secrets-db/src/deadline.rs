@@ -46,7 +46,10 @@ pub(crate) async fn within<T: Send + 'static>(
     thread::Builder::new()
         .name("secret-postgres".to_owned())
         .spawn(run)
-        .map_err(|_| Error::new(ErrorKind::Unavailable, "no thread can be started"))?;
+        .map_err(|_| {
+            Error::new(ErrorKind::Unavailable, "no thread can be started")
+                .with_hint("raise the limit of processes and threads of this user or container")
+        })?;
     match tokio::time::timeout(wait, answer).await {
         Ok(Ok(Ok(answer))) => answer,
         Ok(Ok(Err(_)) | Err(_)) => {

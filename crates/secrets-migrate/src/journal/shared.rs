@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::passes::{Claimed, PAGE, PASS, Pages, Turn, divided, held, held_or_ended};
 use super::sql::SqlJournal;
-use super::sql::entries::{ADVANCED, MENTIONED, SEEN, condition, distinct, once_each, twice};
+use super::sql::entries::{MENTIONED, SEEN, by_state, condition, once_each, twice};
 use super::{
     Claim, ConfigurationsPage, Halt, Layout, Mark, Member, Next, Position, SecretsPage, SharedWork,
     Sharing,
@@ -58,17 +58,12 @@ impl SqlJournal {
     ) -> MigrateResult<()> {
         let passes = self.passes();
         if transitions.is_empty() {
-            return passes.write(held, claim, "", "[]".into(), more).await;
+            return passes.write(held, claim, "", "{}".into(), more).await;
         }
         self.bind().await?;
-        let write = format!(
-            ", changed AS (INSERT INTO migrate_secret (coordinate, state, intent, scan, holder, shared) \
-             SELECT items.value ->> 'c', items.value ->> 's', CAST(items.value ->> 'i' AS BIGINT), 0, NULL, 0 \
-             FROM {} CROSS JOIN held {ADVANCED})",
-            self.items()
-        );
+        let write = format!(", changed AS ({})", self.advancing("CROSS JOIN held"));
         passes
-            .write(held, claim, &write, distinct(transitions), more)
+            .write(held, claim, &write, by_state(transitions), more)
             .await
     }
 
@@ -186,8 +181,8 @@ impl Sharing for SqlJournal {
         let twice = self.seen_before(scan, &keys, twice).await?;
         let write = format!(
             ", changed AS (INSERT INTO migrate_configuration (key, scan) \
-             SELECT items.value ->> 'k', CAST($6 AS BIGINT) FROM {} CROSS JOIN held {SEEN})",
-            self.items()
+             SELECT items.value, CAST($6 AS BIGINT) FROM {} CROSS JOIN held {SEEN})",
+            self.texts()
         );
         self.write(claim, &write, keys, vec![scan.to_string()])
             .await?;
@@ -302,8 +297,8 @@ impl Sharing for SqlJournal {
                 SELECT CAST($2 AS BIGINT), CAST($3 AS BIGINT) + 1, CAST($6 AS BIGINT), \
                        NULLIF($9, ''), CASE WHEN $9 = '' THEN NULL ELSE $10 END, 0, 0, 0 FROM held), \
              changed AS (INSERT INTO migrate_configuration (key, scan) \
-                SELECT items.value ->> 'k', CAST($6 AS BIGINT) FROM {} CROSS JOIN held {SEEN})",
-            self.items()
+                SELECT items.value, CAST($6 AS BIGINT) FROM {} CROSS JOIN held {SEEN})",
+            self.texts()
         );
         let more = vec![
             page.scan.to_string(),

@@ -287,10 +287,19 @@ impl SqlJournal {
             .ok_or_else(|| self.damaged())
     }
 
-    /// The rows of the JSON array in the first parameter, in its order: `value` and `key`.
+    /// The rows of the JSON array of texts in the first parameter: `value`.
+    pub(super) fn texts(&self) -> &'static str {
+        if self.database.is_postgres() {
+            "jsonb_array_elements_text(CAST($1 AS jsonb)) AS items(value)"
+        } else {
+            "json_each($1) AS items"
+        }
+    }
+
+    /// The rows of the JSON array in the first parameter: `value`.
     pub(super) fn items(&self) -> &'static str {
         if self.database.is_postgres() {
-            "jsonb_array_elements(CAST($1 AS jsonb)) WITH ORDINALITY AS items(value, key)"
+            "jsonb_array_elements(CAST($1 AS jsonb)) AS items(value)"
         } else {
             "json_each($1) AS items"
         }

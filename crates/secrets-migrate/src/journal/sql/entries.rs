@@ -65,8 +65,8 @@ impl Journal for SqlJournal {
         let twice = self.seen_before(scan, &keys, twice).await?;
         let insert = format!(
             "INSERT INTO migrate_configuration (key, scan) \
-             SELECT items.value ->> 'k', CAST($2 AS BIGINT) FROM {} WHERE true {SEEN}",
-            self.items()
+             SELECT items.value, CAST($2 AS BIGINT) FROM {} WHERE true {SEEN}",
+            self.texts()
         );
         self.change(insert, vec![keys, scan.to_string()]).await?;
         Ok(twice.among(configurations))
@@ -108,12 +108,10 @@ impl Journal for SqlJournal {
         &self,
         coordinates: &[ManagedCoordinate],
     ) -> MigrateResult<Vec<Option<JournalEntry>>> {
-        let items = coordinates.iter().map(|coordinate| Name {
-            c: coordinate.as_str(),
-        });
+        let items = coordinates.iter().map(ManagedCoordinate::as_str);
         let rows = format!(
-            "WHERE coordinate IN (SELECT items.value ->> 'c' FROM {})",
-            self.items()
+            "WHERE coordinate IN (SELECT items.value FROM {})",
+            self.texts()
         );
         let entries = self.entries(&rows, vec![json_of(items)]).await?;
         let found: HashMap<_, _> = entries
@@ -131,13 +129,8 @@ impl Journal for SqlJournal {
             return Ok(());
         }
         self.bind().await?;
-        let sql = format!(
-            "INSERT INTO migrate_secret (coordinate, state, intent, scan, holder, shared) \
-             SELECT items.value ->> 'c', items.value ->> 's', CAST(items.value ->> 'i' AS BIGINT), 0, NULL, 0 \
-             FROM {} WHERE true {ADVANCED}",
-            self.items()
-        );
-        self.change(sql, vec![distinct(transitions)]).await
+        let sql = self.advancing("WHERE true");
+        self.change(sql, vec![by_state(transitions)]).await
     }
 
     async fn counts(&self) -> MigrateResult<Counts> {
@@ -210,8 +203,8 @@ impl SqlJournal {
     ) -> MigrateResult<Twice> {
         let sql = format!(
             "SELECT key FROM migrate_configuration WHERE scan = CAST($2 AS BIGINT) \
-             AND key IN (SELECT items.value ->> 'k' FROM {})",
-            self.items()
+             AND key IN (SELECT items.value FROM {})",
+            self.texts()
         );
         let before = self
             .few(sql, vec![keys.to_owned(), scan.to_string()])
@@ -219,6 +212,23 @@ impl SqlJournal {
         let before = before.into_iter().filter_map(|mut row| row.pop().flatten());
         twice.0.extend(before);
         Ok(twice)
+    }
+
+    /// The statement for transitions, of which the first parameter has the names under each intent and state
+    /// ([`by_state`]). `source` is what follows their rows.
+    pub(in crate::journal) fn advancing(&self, source: &str) -> String {
+        let names = if self.database.is_postgres() {
+            "jsonb_each(CAST($1 AS jsonb)) AS groups(key, value) CROSS JOIN \
+             jsonb_array_elements_text(groups.value) AS items(value)"
+        } else {
+            "json_each($1) AS groups CROSS JOIN json_each(groups.value) AS items"
+        };
+        format!(
+            "INSERT INTO migrate_secret (coordinate, state, intent, scan, holder, shared) \
+             SELECT items.value, substr(groups.key, 2), CAST(substr(groups.key, 1, 1) AS BIGINT), 0, NULL, 0 \
+             FROM {names} {source} \
+             ON CONFLICT (coordinate) DO UPDATE SET state = excluded.state, intent = excluded.intent"
+        )
     }
 
     /// The entries of these rows, in any order. They come as one text: the driver copies every column
@@ -258,26 +268,6 @@ fn entry(stored: Stored<'_>) -> Option<JournalEntry> {
     )
 }
 
-/// A name as JSON.
-#[derive(Serialize)]
-struct Name<'n> {
-    c: &'n str,
-}
-
-/// A transition as JSON.
-#[derive(Serialize)]
-struct Change<'n> {
-    c: &'n str,
-    s: &'static str,
-    i: u8,
-}
-
-/// The key of a configuration as JSON.
-#[derive(Serialize)]
-struct Key<'k> {
-    k: &'k str,
-}
-
 /// A mention as JSON.
 #[derive(Serialize)]
 struct Found<'n> {
@@ -291,10 +281,6 @@ fn json_of<I: Serialize>(items: impl IntoIterator<Item = I>) -> String {
     let items: Vec<I> = items.into_iter().collect();
     serde_json::to_string(&items).expect("texts and numbers under fixed keys are JSON")
 }
-
-/// What a transition does with a secret that is known.
-pub(in crate::journal) const ADVANCED: &str =
-    "ON CONFLICT (coordinate) DO UPDATE SET state = excluded.state, intent = excluded.intent";
 
 /// What a mention does with a secret that is known.
 pub(in crate::journal) const MENTIONED: &str = "ON CONFLICT (coordinate) DO UPDATE SET \
@@ -333,18 +319,19 @@ pub(in crate::journal) fn condition(select: &Select) -> String {
     conditions.join(" AND ")
 }
 
-/// Transitions as JSON, each coordinate once: a statement may change a row only once, and the last of
-/// several changes counts.
-pub(in crate::journal) fn distinct(transitions: &[Transition]) -> String {
+/// Transitions as JSON for [`SqlJournal::advancing`], each coordinate once: a statement may change a row
+/// only once, and the last of several changes counts.
+pub(in crate::journal) fn by_state(transitions: &[Transition]) -> String {
     let mut last = BTreeMap::new();
     for transition in transitions {
         last.insert(&transition.coordinate, transition);
     }
-    json_of(last.values().map(|transition| Change {
-        c: transition.coordinate.as_str(),
-        s: transition.state.as_str(),
-        i: u8::from(transition.intent),
-    }))
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (coordinate, transition) in last {
+        let key = format!("{}{}", u8::from(transition.intent), transition.state);
+        groups.entry(key).or_default().push(coordinate.as_str());
+    }
+    serde_json::to_string(&groups).expect("texts under texts are JSON")
 }
 
 /// Configurations that a scan has seen more than once.
@@ -366,7 +353,7 @@ pub(in crate::journal) fn twice(configurations: &[String]) -> (String, Twice) {
             twice.insert(key.clone());
         }
     }
-    let keys = json_of(once.into_iter().map(|k| Key { k }));
+    let keys = json_of(once);
     (keys, Twice(twice))
 }
 

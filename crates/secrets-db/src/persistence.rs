@@ -19,7 +19,7 @@ use crate::keyring::KeyRing;
 use crate::ring_check;
 
 /// Maximum names per query. One query could read more, but the result is in memory.
-const READ_BATCH: usize = 5_000;
+pub(crate) const READ_BATCH: usize = 5_000;
 /// Maximum rows per insert, which is one transaction, and waits for the disk once. With the largest values it stays
 /// below the limit of a Postgres message, 1 GiB.
 const WRITE_BATCH: usize = 1_000;

@@ -21,6 +21,7 @@ use crate::client::{
 };
 use crate::config::{Config, IfMissing};
 use crate::error::{SQLITE, from_sqlx};
+use crate::persistence::READ_BATCH;
 use crate::schema::{self, Dialect, Found, Layout};
 
 /// Reads are local and short. More connections than cores would only wait for each other.
@@ -629,6 +630,9 @@ fn options(path: &Path, config: &Config) -> SqliteConnectOptions {
         .pragma("secure_delete", "ON")
         // Never writes rows to temporary files.
         .pragma("temp_store", "MEMORY")
+        // A whole batch: otherwise the thread that reads waits for the one that takes the rows, and both
+        // wake each other many times.
+        .row_buffer_size(READ_BATCH)
         .disable_statement_logging()
 }
 

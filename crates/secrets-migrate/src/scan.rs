@@ -13,14 +13,20 @@ use crate::{
     Orphaned, Phase, Select,
 };
 
+/// The mentions that a scan notes together. Names of a page of configurations lie all over the journal, so
+/// that a few thousand change as many pages of its file as many do. They take some 5 MB.
+const MENTIONS: usize = 20_000;
+
 impl Session<'_> {
     /// Reads every configuration and lists the source. Afterwards, the journal contains everything
     /// to move, with the scan's number.
     pub(super) async fn scan(&self) -> MigrateResult<u64> {
         let began = Timestamp::now();
         let scan = self.begin_scan().await?;
+        self.mentions.lock().clear();
         self.each_page(Phase::Scan, &|page| Box::pin(self.scan_page(scan, page)))
             .await?;
+        self.note_mentions(scan).await?;
         if !self.tracker.is_stopped() {
             self.report_shared(scan).await?;
             self.orphans(scan, began).await?;
@@ -41,10 +47,21 @@ impl Session<'_> {
             .with_place(twice)
             .with_hint("pass each source once, and use a column with unique values as the id"));
         }
-        let mut mentions = Vec::new();
-        for holding in &holdings {
-            self.scan_row(holding, &mut mentions);
+        let is_full = {
+            let mut mentions = self.mentions.lock();
+            for holding in &holdings {
+                self.scan_row(holding, &mut mentions);
+            }
+            mentions.len() >= MENTIONS
+        };
+        match is_full {
+            true => self.note_mentions(scan).await,
+            false => Ok(()),
         }
+    }
+
+    async fn note_mentions(&self, scan: u64) -> MigrateResult<()> {
+        let mentions = std::mem::take(&mut *self.mentions.lock());
         self.mention(scan, &mentions).await
     }
 

@@ -22,8 +22,9 @@ use crate::shared::Held;
 use crate::tracker::Tracker;
 use crate::workspaces::Workspaces;
 use crate::{
-    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Journal, JournalEntry, MigrateError,
-    MigrateErrorKind, MigrateOptions, MigrateResult, Migration, Phase, Report, Run, Select,
+    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Journal, JournalEntry, Mention,
+    MigrateError, MigrateErrorKind, MigrateOptions, MigrateResult, Migration, Phase, Report, Run,
+    Select,
 };
 
 /// The smallest and the largest number of secrets in one unit of work. The lower bound saves
@@ -68,6 +69,8 @@ pub(super) struct Session<'m> {
     pub(super) left: LeftNames,
     /// Secrets that this run copies although no configuration mentions them.
     pub(super) orphans: Mutex<HashSet<ManagedCoordinate>>,
+    /// What the scan has found and not noted yet.
+    pub(super) mentions: Mutex<Vec<Mention>>,
     /// The page that this process works on for all: the first, or the last.
     pub(super) alone: Mutex<Option<Arc<Held<'m>>>>,
 }
@@ -120,6 +123,7 @@ impl<'m> Session<'m> {
             watched: Mutex::default(),
             left: LeftNames::default(),
             orphans: Mutex::default(),
+            mentions: Mutex::default(),
             alone: Mutex::default(),
         })
     }

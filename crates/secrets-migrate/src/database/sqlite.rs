@@ -27,6 +27,8 @@ pub(super) async fn open(path: &Path, purpose: Purpose) -> MigrateResult<SqliteP
     let options = SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(Duration::from_secs(30))
+        // A page of configurations, so that the thread that reads does not wait for the one that takes the rows.
+        .row_buffer_size(1_000)
         .disable_statement_logging();
     let options = match purpose {
         // An operating system lock, so that a killed process leaves no lock behind.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use uuid::Uuid;
 
-use super::{Configs, OneStore, Pace, ShareArgs, span};
+use super::times::span;
+use super::{Configs, OneStore, Pace, ShareArgs};
 
 /// `collect`.
 #[derive(Args, Clone, Debug)]

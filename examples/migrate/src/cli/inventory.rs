@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 use secret_persistence_core::Timestamp;
 use uuid::Uuid;
 
-use super::{Configs, OneStore, Pace, span};
+use super::times::{span, time};
+use super::{Configs, OneStore, Pace};
 
 /// `ages`.
 #[derive(Args, Clone, Debug)]
@@ -106,30 +107,4 @@ pub(crate) enum Format {
     Csv,
     /// Prometheus' text format, for a textfile collector.
     Prometheus,
-}
-
-/// Parses a time, or the beginning of a day.
-pub(super) fn time(text: &str) -> Result<Timestamp, String> {
-    text.parse()
-        .or_else(|_| format!("{text}T00:00:00Z").parse())
-        .map_err(|_| "write it as 2026-11-21 or 2026-11-21T06:47:53Z".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_day_is_its_first_second() {
-        for (text, read) in [
-            ("2026-11-21", "2026-11-21T00:00:00Z"),
-            ("2026-11-21T06:47:53Z", "2026-11-21T06:47:53Z"),
-            ("2026-11-21T06:47:53+01:00", "2026-11-21T05:47:53Z"),
-        ] {
-            assert_eq!(time(text).unwrap().to_string(), read);
-        }
-        for text in ["", "yesterday", "2026-13-01", "21.11.2026"] {
-            assert!(time(text).is_err(), "{text}");
-        }
-    }
 }

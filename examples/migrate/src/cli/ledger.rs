@@ -6,8 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use secret_persistence_core::{Operation, Timestamp};
 
-use super::inventory::time;
-use super::span;
+use super::times::{span, time};
 
 /// `ledger`.
 #[derive(Args, Clone, Debug)]

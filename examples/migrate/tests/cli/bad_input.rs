@@ -136,9 +136,8 @@ async fn what_stands_around_the_stores_of_a_service_is_refused_in_a_url() {
 #[tokio::test]
 async fn no_owner() {
     let lab = Lab::with(1, 1).await;
-    let arguments = lab.between("copy", &[]);
     let output = lab
-        .command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        .command(&lab.between("copy", &[]))
         .env_remove("SECRETS_OWNER")
         .output()
         .unwrap();

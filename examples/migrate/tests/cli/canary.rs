@@ -58,9 +58,8 @@ async fn nothing_shows_anywhere() {
             if json {
                 all.push("--json".into());
             }
-            let words: Vec<&str> = all.iter().map(String::as_str).collect();
             let output = lab
-                .command(&words)
+                .command(&all)
                 .env("RUST_LOG", "trace")
                 .env("DATABASE_PASSWORD", "canary-password-1")
                 .env("CONFIG_DATABASE_PASSWORD", "canary-password-2")

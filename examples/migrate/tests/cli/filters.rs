@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::lab::{Lab, Ran};
 
 const STORE: &str = "sqlite:source.db?mode=plain";
+const SPLIT: [&str; 4] = ["split", "-", "--store", STORE];
 const BASE_ID: &str = "00000000-0000-0000-0000-000000000007";
 
 fn specification() -> Value {
@@ -70,7 +71,7 @@ async fn a_change_goes_through_every_filter() {
     let lab = Lab::empty();
     let split = filter(
         &lab,
-        &["split", "-", "--store", STORE],
+        &SPLIT,
         &[line("a", "canary-one"), line("b", "canary-two")],
     )
     .expect(0)
@@ -136,11 +137,7 @@ async fn a_change_goes_through_every_filter() {
 #[tokio::test]
 async fn a_filter_hands_out_nothing_without_its_audit() {
     let lab = Lab::empty();
-    let split = filter(
-        &lab,
-        &["split", "-", "--store", STORE],
-        &[line("a", "canary")],
-    );
+    let split = filter(&lab, &SPLIT, &[line("a", "canary")]);
     let rows = lines(&split.expect(0));
     let hydrate = |name: &str, value: &str| {
         let mut command = lab.command(&["hydrate", "-", "--store", STORE]);
@@ -183,7 +180,7 @@ async fn a_filter_hands_out_nothing_without_its_audit() {
     };
     let full = lines(&with_ledger(&["hydrate", "-", "--store", STORE], &rows).expect(0));
     assert_eq!(full[0]["configuration"]["password"], "canary");
-    with_ledger(&["split", "-", "--store", STORE], &[line("b", "canary")]).expect(0);
+    with_ledger(&SPLIT, &[line("b", "canary")]).expect(0);
     home.run("verify", &[]).expect(0).says("2 lines");
     home.run("query", &["--operation", "read"])
         .expect(0)
@@ -210,7 +207,7 @@ async fn a_line_that_fails_is_told_in_its_place_and_never_quoted() {
         scopeless,
         line("b", "two"),
     ];
-    let ran = filter(&lab, &["split", "-", "--store", STORE], &lines_in)
+    let ran = filter(&lab, &SPLIT, &lines_in)
         .expect(1)
         .says("4 of 6 lines failed")
         .never_says("canary");
@@ -234,11 +231,7 @@ async fn a_line_that_fails_is_told_in_its_place_and_never_quoted() {
 #[tokio::test]
 async fn a_terminal_gets_no_secret_unless_told() {
     let lab = Lab::empty();
-    let split = filter(
-        &lab,
-        &["split", "-", "--store", STORE],
-        &[line("a", "canary")],
-    );
+    let split = filter(&lab, &SPLIT, &[line("a", "canary")]);
     lab.write("pointers.jsonl", &split.expect(0).stdout);
     let on_a_terminal = |more: &str| -> Ran {
         let tool = env!("CARGO_BIN_EXE_secret-migrate");

@@ -104,10 +104,8 @@ async fn hydrate_all(lab: &Lab, store: &secret_persistence::database::Database) 
 
 /// How many points a phase has when nobody kills it.
 fn points(lab: &Lab, phase: &str) -> u64 {
-    let arguments = lab.between(phase, &[]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let output = lab
-        .command(&arguments)
+        .command(&lab.between(phase, &[]))
         .env("MIGRATE_TEST_POINTS", "points")
         .output()
         .unwrap();
@@ -118,10 +116,8 @@ fn points(lab: &Lab, phase: &str) -> u64 {
 
 /// Runs a phase to its k-th point and kills it there with SIGKILL. False if it was over before.
 fn stopped_and_killed(lab: &Lab, phase: &str, at: u64) -> bool {
-    let arguments = lab.between(phase, &[]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut child = lab
-        .command(&arguments)
+        .command(&lab.between(phase, &[]))
         .env("MIGRATE_TEST_STOP_AT", at.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -1,6 +1,7 @@
 //! A small installation in a temporary folder, and the real binary to work on it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -211,7 +212,7 @@ impl Lab {
     }
 
     /// The binary, in the folder, with an environment of our own and nothing of the machine's.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_secret-migrate"));
         command
             .args(arguments)
@@ -224,7 +225,7 @@ impl Lab {
     }
 
     /// Runs the binary.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Ran {
         self.command(arguments).output().unwrap().into()
     }
 
@@ -250,9 +251,7 @@ impl Lab {
 
     /// Runs a command between the two stores.
     pub(crate) fn moves(&self, command: &str, more: &[&str]) -> Ran {
-        let arguments = self.between(command, more);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.run(&arguments)
+        self.run(&self.between(command, more))
     }
 
     /// Ends the test unless the target contains every secret once and equal, and nothing else.

@@ -168,7 +168,6 @@ async fn an_interrupted_copy_says_how_to_go_on_and_does() {
 
     let lab = Lab::with(1000, 4).await;
     let arguments = lab.between("copy", &["--rate", "1", "--concurrency", "1"]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut child = lab
         .command(&arguments)
         .stdout(std::process::Stdio::piped())

@@ -1,5 +1,7 @@
 //! Configurations, secrets and the journal in Postgres.
 
+use std::ffi::OsStr;
+
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use url::Url;
@@ -151,7 +153,11 @@ impl Server {
         format!("postgres://{host}:{port}/{}{query}", self.database)
     }
 
-    pub(crate) fn command(&self, lab: &Lab, arguments: &[&str]) -> std::process::Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(
+        &self,
+        lab: &Lab,
+        arguments: &[A],
+    ) -> std::process::Command {
         let mut command = lab.command(arguments);
         command
             .env("DATABASE_USER", self.url.username())
@@ -159,7 +165,7 @@ impl Server {
         command
     }
 
-    pub(crate) fn run(&self, lab: &Lab, arguments: &[&str]) -> Ran {
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, lab: &Lab, arguments: &[A]) -> Ran {
         self.command(lab, arguments).output().unwrap().into()
     }
 
@@ -324,9 +330,7 @@ async fn the_database_itself_refuses_writes_to_a_source_that_is_read() {
         "SELECT id, configuration FROM actor WHERE wipe() IS NOT NULL",
     );
     let query = server.address("?query-file=q.sql");
-    let arguments = lab.between("plan", &["--configs", &query]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let ran = server.run(&lab, &arguments);
+    let ran = server.run(&lab, &lab.between("plan", &["--configs", &query]));
     assert_ne!(ran.status, 0, "{ran:?}");
     assert_eq!(server.texts("SELECT id FROM actor").await, ["a"]);
     server.drop().await;
@@ -338,11 +342,7 @@ async fn what_keeps_a_database_from_opening_is_said() {
         return;
     };
     let lab = Lab::with(1, 1).await;
-    let plan = |source: &str| {
-        let arguments = lab.between("plan", &["--configs", source]);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        server.run(&lab, &arguments)
-    };
+    let plan = |source: &str| server.run(&lab, &lab.between("plan", &["--configs", source]));
     let columns = "table=actor&id=id&configuration=configuration";
     plan(&server.address(&format!("?{columns}")))
         .expect(2)
@@ -369,21 +369,11 @@ async fn a_journal_that_a_copy_uses_is_refused_to_others() {
         return;
     };
     let lab = Lab::with(300, 4).await;
-    let journal = server.address("");
-    let arguments = lab.between("copy", &["--rate", "1"]);
-    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let at = arguments
-        .iter()
-        .position(|word| *word == "journal.db")
-        .unwrap();
-    arguments[at] = &journal;
-    let mut first = lab
-        .command(&arguments)
-        .env("DATABASE_USER", server.url.username())
-        .env(
-            "DATABASE_PASSWORD",
-            server.url.password().unwrap_or_default(),
-        )
+    let mut arguments = lab.between("copy", &["--rate", "1"]);
+    let at = arguments.iter().position(|word| word == "journal.db");
+    arguments[at.unwrap()] = server.address("");
+    let mut first = server
+        .command(&lab, &arguments)
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -394,7 +384,7 @@ async fn a_journal_that_a_copy_uses_is_refused_to_others() {
         ("verify", 2, "processes that copy"),
         ("plan", 4, "another process"),
     ] {
-        arguments[0] = command;
+        arguments[0] = command.to_owned();
         server.run(&lab, &arguments).expect(status).says(text);
     }
     first.kill().unwrap();
@@ -467,6 +457,40 @@ async fn ages_are_told_by_the_server() {
     server.drop().await;
 }
 
+/// Ten secrets in a table, and a configuration for each.
+async fn ten_secrets(server: &Server) {
+    let name = "'airbyte_workspace_1_secret_' || n || '_v1'";
+    for sql in [
+        "CREATE TABLE actor (id text PRIMARY KEY, configuration text)",
+        &format!("INSERT INTO secrets SELECT {name}, 'value' FROM generate_series(1, 10) AS n"),
+        &format!(
+            "INSERT INTO actor SELECT n, jsonb_build_object('password', jsonb_build_object('_secret', {name})) \
+             FROM generate_series(1, 10) AS n"
+        ),
+    ] {
+        server.sql(sql).await;
+    }
+}
+
+/// Runs a command between two stores, on the configurations of a server.
+fn moves(server: &Server, lab: &Lab, [command, from, to, lag]: [&str; 4], more: &[&str]) -> Ran {
+    let actors = server.address("?table=actor&id=id&configuration=configuration");
+    let fixed = [
+        command,
+        "--from",
+        from,
+        "--to",
+        to,
+        "--configs",
+        &actors,
+        "--journal",
+        "journal.db",
+        "--lag",
+        lag,
+    ];
+    server.run(lab, &[&fixed[..], more].concat())
+}
+
 /// Two tables of one database, of which one loses what the other loses: as a replica would.
 #[tokio::test]
 async fn a_target_that_follows_the_source_is_not_retired_into_nothing() {
@@ -490,41 +514,13 @@ async fn a_target_that_follows_the_source_is_not_retired_into_nothing() {
     server
         .sql("CREATE TRIGGER follow AFTER DELETE ON secrets FOR EACH ROW EXECUTE FUNCTION follow()")
         .await;
-    server
-        .sql("CREATE TABLE actor (id text PRIMARY KEY, configuration text)")
-        .await;
-    for number in 1..=10 {
-        let name = format!("airbyte_workspace_1_secret_{number}_v1");
-        server
-            .sql(&format!("INSERT INTO secrets VALUES ('{name}', 'value')"))
-            .await;
-        server
-            .sql(&format!(
-                "INSERT INTO actor VALUES ('{number}', '{{\"password\": {{\"_secret\": \"{name}\"}}}}')"
-            ))
-            .await;
-    }
+    ten_secrets(&server).await;
     let (from, to) = (
         server.address("?table=secrets&mode=plain"),
         server.address("?table=copies&mode=plain"),
     );
-    let actors = server.address("?table=actor&id=id&configuration=configuration");
-    let run = |command: &'static str, more: &[&str]| {
-        let fixed = [
-            command,
-            "--from",
-            &from,
-            "--to",
-            &to,
-            "--configs",
-            &actors,
-            "--journal",
-            "journal.db",
-            "--lag",
-            "1s",
-        ];
-        server.run(&lab, &[&fixed[..], more].concat())
-    };
+    let run =
+        |command: &str, more: &[&str]| moves(&server, &lab, [command, &from, &to, "1s"], more);
     run("copy", &[]).expect(0);
     run("verify", &[]).expect(0);
     run("retire", &["--all-references"])
@@ -558,42 +554,14 @@ async fn a_logical_replica_is_neither_retired_nor_rolled_back_into_nothing() {
             .sql("CREATE TABLE secrets (coordinate TEXT PRIMARY KEY, payload TEXT)")
             .await;
     }
-    source
-        .sql("CREATE TABLE actor (id text PRIMARY KEY, configuration text)")
-        .await;
-    for number in 1..=10 {
-        let name = format!("airbyte_workspace_1_secret_{number}_v1");
-        source
-            .sql(&format!("INSERT INTO secrets VALUES ('{name}', 'value')"))
-            .await;
-        source
-            .sql(&format!(
-                "INSERT INTO actor VALUES ('{number}', '{{\"password\": {{\"_secret\": \"{name}\"}}}}')"
-            ))
-            .await;
-    }
+    ten_secrets(&source).await;
     let (from, to) = (
         source.address("?table=secrets&mode=plain"),
         target.address("?table=secrets&mode=plain"),
     );
-    let actors = source.address("?table=actor&id=id&configuration=configuration");
     let lab = Lab::empty();
-    let run = |command: &'static str, more: &[&str]| {
-        let fixed = [
-            command,
-            "--from",
-            &from,
-            "--to",
-            &to,
-            "--configs",
-            &actors,
-            "--journal",
-            "journal.db",
-            "--lag",
-            "2s",
-        ];
-        source.run(&lab, &[&fixed[..], more].concat())
-    };
+    let run =
+        |command: &str, more: &[&str]| moves(&source, &lab, [command, &from, &to, "2s"], more);
     run("copy", &[]).expect(0);
     run("verify", &[]).expect(0);
     for published in ["insert, update, delete, truncate", "delete"] {

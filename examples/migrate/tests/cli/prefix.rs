@@ -1,5 +1,6 @@
 //! A platform with a prefix of its own: `SECRETS_MANAGED_PREFIX`.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -10,16 +11,14 @@ use crate::lab::{Lab, Ran};
 const BASE_ID: &str = "00000000-0000-0000-0000-000000000007";
 
 /// Runs the tool with the prefix `acme_`.
-fn acme(lab: &Lab, arguments: &[&str]) -> Ran {
+fn acme<A: AsRef<OsStr>>(lab: &Lab, arguments: &[A]) -> Ran {
     let mut command = lab.command(arguments);
     command.env("SECRETS_MANAGED_PREFIX", "acme_");
     command.output().unwrap().into()
 }
 
 fn acme_moves(lab: &Lab, command: &str, more: &[&str]) -> Ran {
-    let arguments = lab.between(command, more);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    acme(lab, &arguments)
+    acme(lab, &lab.between(command, more))
 }
 
 /// Runs a filter over these lines with the prefix `acme_`.

@@ -28,6 +28,12 @@ const LEASE: Duration = Duration::from_secs(1);
 /// Slow enough that each kill meets a command under way.
 const SLOW: [&str; 2] = ["--rate", "24"];
 
+/// The later ones in rounds of one kill and one pause at most.
+fn rounds() -> impl Iterator<Item = (usize, usize)> {
+    let (kills, pauses) = LATER;
+    (0..kills.max(pauses)).map(move |round| ((round < kills).into(), (round < pauses).into()))
+}
+
 /// The same at every run with this number in `MIGRATE_KILL_SEED`.
 fn random() -> Random {
     let seed = seed();
@@ -45,9 +51,7 @@ async fn four_processes_share_a_copy_whoever_is_killed_or_stopped() {
     let moved = Moved::new(&server, SECRETS).await;
     let arguments = moved.arguments("copy", &["--json"]);
     let mut crowd = Crowd::new(&server, &lab, arguments).with_lease(LEASE);
-    for _ in 0..WORKERS {
-        crowd.start(&SLOW);
-    }
+    crowd.start_all(&SLOW);
     // No copy is written until the early troubles are over.
     server
         .until("SELECT 1 FROM to_regclass('copies') AS made WHERE made IS NOT NULL")
@@ -61,7 +65,7 @@ async fn four_processes_share_a_copy_whoever_is_killed_or_stopped() {
     let half = server.count("copies").await;
     println!("{half} of {SECRETS} were copied until then");
     assert!((1..SECRETS).contains(&half), "these met no copy");
-    crowd.replace_but(1, &[]);
+    crowd.replace_but(1);
     crowd.end(0);
     drop(crowd);
 
@@ -160,7 +164,6 @@ async fn one_command_starts_several_processes() {
     let moved = Moved::new(&server, SECRETS).await;
     let start = |rate: &str| {
         let arguments = moved.arguments("copy", &["--workers", "3", "--rate", rate, "--json"]);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut command = server.command(&lab, &arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         child.spawn().unwrap()
@@ -202,10 +205,9 @@ async fn one_command_starts_several_processes() {
         ("journal.db", &[][..]),
         (&server.address(""), &["--dry-run"]),
     ] {
-        let wrong = moved.arguments("copy", &[more, &["--workers", "2"]].concat());
-        let mut wrong: Vec<&str> = wrong.iter().map(String::as_str).collect();
-        let at = wrong.iter().position(|word| *word == "--journal").unwrap();
-        wrong[at + 1] = journal;
+        let mut wrong = moved.arguments("copy", &[more, &["--workers", "2"]].concat());
+        let at = wrong.iter().position(|word| word == "--journal").unwrap();
+        journal.clone_into(&mut wrong[at + 1]);
         server.run(&lab, &wrong).expect(2).says("--workers needs");
     }
     let told = moved.run(

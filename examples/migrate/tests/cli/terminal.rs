@@ -8,10 +8,10 @@ const COLUMNS: usize = 80;
 
 /// Runs the binary on a terminal, which `script` of util-linux makes. None where there is none,
 /// which fails where that matters.
-fn on_a_terminal(lab: &Lab, arguments: &[&str]) -> Option<Ran> {
-    let quoted = |argument: &&str| format!("'{argument}'");
+fn on_a_terminal(lab: &Lab, arguments: &[String]) -> Option<Ran> {
+    let quoted = |argument: &String| format!("'{argument}'");
     let arguments: Vec<String> = arguments.iter().map(quoted).collect();
-    let program = lab.command(&[]).get_program().to_owned();
+    let program = lab.command::<&str>(&[]).get_program().to_owned();
     let line = format!(
         "stty cols {COLUMNS} rows 24 && exec {} {}",
         program.to_str().unwrap(),
@@ -77,9 +77,7 @@ async fn lists_of_names_break_between_words_and_long_ones_end_with_a_number() {
     let lab = Lab::with(200, 1).await;
     std::fs::remove_file(lab.file("source.db")).unwrap();
     let _ = lab.source().await;
-    let arguments = lab.between("plan", &[]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let Some(ran) = on_a_terminal(&lab, &arguments) else {
+    let Some(ran) = on_a_terminal(&lab, &lab.between("plan", &[])) else {
         return;
     };
     let ran = ran.expect(3).says("… and 190 more (--list FILE writes all");
@@ -101,9 +99,7 @@ async fn each_bar_is_drawn_at_once_and_fits() {
         ("verify", &["compare", "hydrate"]),
         ("rollback", &["hydrate", "delete"]),
     ] {
-        let arguments = lab.between(command, &[]);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let Some(ran) = on_a_terminal(&lab, &arguments) else {
+        let Some(ran) = on_a_terminal(&lab, &lab.between(command, &[])) else {
             return;
         };
         let ran = ran.expect(0);
@@ -127,7 +123,7 @@ async fn each_bar_is_drawn_at_once_and_fits() {
 #[test]
 fn the_demo_fits() {
     let lab = Lab::empty();
-    if let Some(ran) = on_a_terminal(&lab, &["demo"]) {
+    if let Some(ran) = on_a_terminal(&lab, &["demo".to_owned()]) {
         let ran = ran.expect(0);
         for line in lines(&ran.stdout) {
             assert!(console::measure_text_width(&line) <= COLUMNS, "{line}");

@@ -100,8 +100,7 @@ async fn the_target_is_made_by_the_command_that_fills_it() {
 #[tokio::test]
 async fn a_journal_is_bound_by_what_was_done_and_not_by_a_look() {
     let lab = Lab::with(2, 1).await;
-    let arguments = lab.between("plan", &[]);
-    let mut without_owner = lab.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut without_owner = lab.command(&lab.between("plan", &[]));
     let planned = without_owner.env_remove("SECRETS_OWNER").output().unwrap();
     assert!(planned.status.success(), "{planned:?}");
     assert!(!lab.file("journal.db").exists());
@@ -111,16 +110,13 @@ async fn a_journal_is_bound_by_what_was_done_and_not_by_a_look() {
     std::fs::copy(lab.file("source.db"), lab.file("other.db")).unwrap();
     let mut typo = lab.between("plan", &[]);
     typo[2] = "sqlite:other.db".into();
-    lab.run(&typo.iter().map(String::as_str).collect::<Vec<_>>())
-        .expect(0);
+    lab.run(&typo).expect(0);
     lab.moves("copy", &["--dry-run"]).expect(0);
     assert!(!lab.file("journal.db").exists());
     lab.moves("copy", &[]).expect(0);
     // From here on it belongs to the run, whatever only looks.
     typo[0] = "copy".into();
-    lab.run(&typo.iter().map(String::as_str).collect::<Vec<_>>())
-        .expect(2)
-        .says("belongs to another run");
+    lab.run(&typo).expect(2).says("belongs to another run");
     lab.moves("plan", &[]).expect(0);
     lab.moves("verify", &[]).expect(0);
     lab.moves("rollback", &[]).expect(0);

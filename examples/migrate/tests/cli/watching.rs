@@ -16,7 +16,6 @@ fn copying(server: &Server, lab: &Lab, rate: &str) -> Command {
     let mut arguments = lab.between("copy", &["--rate", rate]);
     let at = arguments.iter().position(|word| word == "journal.db");
     arguments[at.unwrap()] = server.address("");
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     server.command(lab, &arguments)
 }
 

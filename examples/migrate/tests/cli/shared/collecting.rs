@@ -3,8 +3,8 @@
 use serde_json::json;
 use sqlx::Connection as _;
 
-use super::crowd::{Crowd, Gate};
-use super::{EARLY, LATER, LEASE, WORKERS, random};
+use super::crowd::{Crowd, Gate, words};
+use super::{EARLY, LATER, LEASE, random, rounds};
 use crate::lab::{Lab, Ran};
 use crate::postgres::Server;
 
@@ -23,7 +23,6 @@ const PAGE: u64 = 256;
 /// Secrets of two installations, and the configurations that name some of them.
 struct Site<'t> {
     server: &'t Server,
-    fixed: Vec<String>,
 }
 
 impl<'t> Site<'t> {
@@ -62,31 +61,27 @@ impl<'t> Site<'t> {
         ] {
             server.sql(&sql).await;
         }
-        let fixed = [
-            "collect",
-            "--store",
-            &server.address("?table=secrets&mode=plain"),
-            "--configs",
-            &server.address("?table=actor&id=id&configuration=configuration"),
-            "--journal",
-            &server.address(""),
-            "--json",
-        ];
-        Self {
-            server,
-            fixed: fixed.map(str::to_owned).to_vec(),
-        }
+        Self { server }
     }
 
     fn arguments(&self, more: &[&str]) -> Vec<String> {
-        let more = more.iter().map(ToString::to_string);
-        self.fixed.iter().cloned().chain(more).collect()
+        let fixed = [
+            "collect",
+            "--store",
+            &self.server.address("?table=secrets&mode=plain"),
+            "--configs",
+            &self
+                .server
+                .address("?table=actor&id=id&configuration=configuration"),
+            "--journal",
+            &self.server.address(""),
+            "--json",
+        ];
+        words(&[&fixed, more])
     }
 
     fn run(&self, lab: &Lab, more: &[&str]) -> Ran {
-        let arguments = self.arguments(more);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.server.run(lab, &arguments)
+        self.server.run(lab, &self.arguments(more))
     }
 
     /// A day and an hour pass for what the runs have seen.
@@ -120,9 +115,7 @@ async fn four_processes_collect_exactly_the_superfluous_whoever_is_killed_or_sto
     // Nothing is listed until the early troubles are over, and nothing deleted until it is granted.
     let listing = server.hold("collect_secret").await;
     let mut crowd = Crowd::new(&server, &lab, site.arguments(&DELETE)).with_lease(LEASE);
-    for _ in 0..WORKERS {
-        crowd.start(&[]);
-    }
+    crowd.start_all(&[]);
     server
         .until("SELECT worker FROM collect_page WHERE page = 0 AND worker IS NOT NULL")
         .await;
@@ -140,11 +133,8 @@ async fn four_processes_collect_exactly_the_superfluous_whoever_is_killed_or_sto
         ORPHANS + EXPIRED,
         "{status}"
     );
-    let mut left = LATER;
-    while left != (0, 0) {
-        let one = (left.0.min(1), left.1.min(1));
+    for one in rounds() {
         crowd.troubles(&mut random, one, &[]);
-        left = (left.0 - one.0, left.1 - one.1);
         gate.grant(GRANTED).await;
         gate.until_used_up(&mut crowd).await;
         let kinds = site.kinds().await;
@@ -155,7 +145,7 @@ async fn four_processes_collect_exactly_the_superfluous_whoever_is_killed_or_sto
     let half = server.count("secrets").await;
     let most = GRANTED * PAGE * LATER.0 as u64;
     assert!((all - most..all).contains(&half), "these met no deletes");
-    crowd.replace_but(1, &[]);
+    crowd.replace_but(1);
     gate.open().await;
     crowd.end(0);
     drop(crowd);

@@ -1,7 +1,7 @@
 //! Encrypt and rotate by several processes.
 
-use super::crowd::{Crowd, Gate, Moved};
-use super::{EARLY, LATER, LEASE, SECRETS, WORKERS, random};
+use super::crowd::{Crowd, Gate, Moved, words};
+use super::{EARLY, LATER, LEASE, SECRETS, WORKERS, random, rounds};
 use crate::kill::Random;
 use crate::lab::{Lab, Ran};
 use crate::postgres::Server;
@@ -23,14 +23,11 @@ fn arguments(server: &Server, command: &[&str]) -> Vec<String> {
         &server.address(""),
         "--json",
     ];
-    let words = command.iter().chain(&fixed);
-    words.map(ToString::to_string).collect()
+    words(&[command, &fixed])
 }
 
 fn run(server: &Server, lab: &Lab, command: &[&str]) -> Ran {
-    let arguments = arguments(server, command);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    server.run(lab, &arguments)
+    server.run(lab, &arguments(server, command))
 }
 
 /// Runs a command in four processes, of which some are killed and others paused. `left` counts the rows that
@@ -45,9 +42,7 @@ async fn carried_by_four(
 ) {
     gate.close().await;
     let mut crowd = Crowd::new(server, lab, arguments(server, command)).with_lease(LEASE);
-    for _ in 0..WORKERS {
-        crowd.start(&[]);
-    }
+    crowd.start_all(&[]);
     crowd.troubles(random, EARLY, &[]);
     crowd
         .until("SELECT worker FROM convert_page WHERE page > 0 AND worker IS NOT NULL")
@@ -58,11 +53,8 @@ async fn carried_by_four(
     assert_eq!(status["convert"]["command"], command[0], "{status}");
     assert_eq!(status["convert"]["phase"], "working", "{status}");
     assert_eq!(status["convert"]["remaining"], SECRETS, "{status}");
-    let mut troubles = LATER;
-    while troubles != (0, 0) {
-        let one = (troubles.0.min(1), troubles.1.min(1));
+    for one in rounds() {
         crowd.troubles(random, one, &[]);
-        troubles = (troubles.0 - one.0, troubles.1 - one.1);
         gate.grant(GRANTED).await;
         gate.until_used_up(&mut crowd).await;
     }
@@ -70,7 +62,7 @@ async fn carried_by_four(
     eprintln!("{half} of {SECRETS} were left until then");
     let most = GRANTED * STEP * LATER.0 as u64;
     assert!((SECRETS - most..SECRETS).contains(&half), "{half}");
-    crowd.replace_but(1, &[]);
+    crowd.replace_but(1);
     gate.open().await;
     crowd.end(0);
     drop(crowd);
@@ -140,7 +132,6 @@ async fn four_processes_convert_each_row_once_whoever_is_killed_or_stopped() {
         let at = copy.iter().position(|word| word == option).unwrap();
         copy[at + 1].clone_from(value);
     }
-    let copy: Vec<&str> = copy.iter().map(String::as_str).collect();
     server.run(&lab, &copy).expect(0);
     let equal = "SELECT COUNT(*)::text FROM plain JOIN was USING (coordinate) WHERE plain.payload = was.payload";
     assert_eq!(server.texts(equal).await, [SECRETS.to_string()]);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::WORKERS;
 use crate::kill::Random;
 use crate::lab::{Lab, Ran};
 use crate::postgres::Server;
@@ -48,14 +49,20 @@ impl<'t> Crowd<'t> {
     }
 
     pub(super) fn start(&mut self, more: &[&str]) {
-        let mut arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        arguments.extend(more);
-        let mut command = self.server.command(self.lab, &arguments);
+        let mut command = self.server.command(self.lab, &self.arguments);
+        command.args(more);
         if let Some(program) = &self.program {
             command = with_program(&command, program);
         }
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         self.running.push(child.spawn().unwrap());
+    }
+
+    /// Starts so many as the tests have.
+    pub(super) fn start_all(&mut self, more: &[&str]) {
+        for _ in 0..WORKERS {
+            self.start(more);
+        }
     }
 
     pub(super) fn kill(&mut self, at: usize) {
@@ -127,10 +134,10 @@ impl<'t> Crowd<'t> {
     }
 
     /// Replaces all but so many, which perhaps are paused.
-    pub(super) fn replace_but(&mut self, kept: usize, more: &[&str]) {
+    pub(super) fn replace_but(&mut self, kept: usize) {
         for _ in kept..self.running.len() {
             self.kill(0);
-            self.start(more);
+            self.start(&[]);
         }
     }
 
@@ -151,6 +158,11 @@ impl Drop for Crowd<'_> {
             let _ = child.wait();
         }
     }
+}
+
+/// The words of a command.
+pub(super) fn words(parts: &[&[&str]]) -> Vec<String> {
+    parts.concat().into_iter().map(str::to_owned).collect()
 }
 
 pub(super) fn signal(name: &str, pid: u32) {
@@ -235,7 +247,6 @@ pub(super) const PER_CONFIGURATION: u64 = 4;
 /// Many secrets in a plain table, and the commands that move them to an encrypted one.
 pub(super) struct Moved<'t> {
     server: &'t Server,
-    fixed: Vec<String>,
 }
 
 impl<'t> Moved<'t> {
@@ -256,35 +267,31 @@ impl<'t> Moved<'t> {
         ] {
             server.sql(&sql).await;
         }
-        // A proof of independence takes longer than the early troubles do.
-        let fixed = [
-            "--from",
-            &server.address("?table=secrets&mode=plain"),
-            "--to",
-            &server.address("?table=copies&mode=encrypted"),
-            "--configs",
-            &server.address("?table=actor&id=id&configuration=configuration"),
-            "--journal",
-            &server.address(""),
-            "--lag",
-            "3s",
-        ];
-        Self {
-            server,
-            fixed: fixed.map(str::to_owned).to_vec(),
-        }
+        Self { server }
     }
 
     pub(super) fn arguments(&self, command: &str, more: &[&str]) -> Vec<String> {
-        let mut arguments = vec![command.to_owned()];
-        arguments.extend(self.fixed.iter().cloned());
-        arguments.extend(more.iter().map(ToString::to_string));
-        arguments
+        // A proof of independence takes longer than the early troubles do.
+        let fixed = [
+            command,
+            "--from",
+            &self.server.address("?table=secrets&mode=plain"),
+            "--to",
+            &self.server.address("?table=copies&mode=encrypted"),
+            "--configs",
+            &self
+                .server
+                .address("?table=actor&id=id&configuration=configuration"),
+            "--journal",
+            &self.server.address(""),
+            "--lag",
+            "3s",
+        ];
+        words(&[&fixed, more])
     }
 
     pub(super) fn run(&self, lab: &Lab, command: &str, more: &[&str]) -> Ran {
         let arguments = self.arguments(command, &[more, &["--json"]].concat());
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.server.run(lab, &arguments)
     }
 }

@@ -1,7 +1,7 @@
 //! Rollback and retire by several processes.
 
 use super::crowd::{Crowd, Moved};
-use super::{EARLY, LATER, LEASE, SECRETS, SLOW, WORKERS, random};
+use super::{EARLY, LATER, LEASE, SECRETS, SLOW, random, rounds};
 use crate::kill::Random;
 use crate::lab::Lab;
 use crate::postgres::Server;
@@ -43,9 +43,7 @@ pub(super) async fn all_is_rolled_back(
     let kept = SECRETS / CHANGED;
     let arguments = moved.arguments("rollback", &["--json"]);
     let mut crowd = Crowd::new(server, lab, arguments).with_lease(LEASE);
-    for _ in 0..WORKERS {
-        crowd.start(&SLOW);
-    }
+    crowd.start_all(&SLOW);
     crowd.troubles(random, EARLY, &SLOW);
     assert_eq!(
         server.secrets("copies").await,
@@ -58,18 +56,15 @@ pub(super) async fn all_is_rolled_back(
             Server::without_probes("copies")
         ))
         .await;
-    let mut left = LATER;
-    while left != (0, 0) {
-        let one = (left.0.min(1), left.1.min(1));
+    for one in rounds() {
         crowd.troubles(random, one, &SLOW);
-        left = (left.0 - one.0, left.1 - one.1);
         expect_truth(server).await;
     }
     let half = server.secrets("copies").await;
     eprintln!("{half} of {SECRETS} were left until then");
     assert!((kept + 1..SECRETS).contains(&half), "these met no rollback");
     // Each secret that a killed process has deleted is asked about once more, which takes a slow one long.
-    crowd.replace_but(0, &[]);
+    crowd.replace_but(0);
     crowd.end(0);
     drop(crowd);
 
@@ -107,9 +102,7 @@ async fn four_processes_share_a_retirement_whoever_is_killed_or_stopped() {
     let kept = SECRETS / CHANGED;
     let arguments = moved.arguments("retire", &["--all-references", "--json"]);
     let mut crowd = Crowd::new(&server, &lab, arguments).with_lease(LEASE);
-    for _ in 0..WORKERS {
-        crowd.start(&SLOW);
-    }
+    crowd.start_all(&SLOW);
     crowd.troubles(&mut random, EARLY, &SLOW);
     assert_eq!(
         server.secrets("secrets").await,
@@ -126,7 +119,7 @@ async fn four_processes_share_a_retirement_whoever_is_killed_or_stopped() {
     let half = server.secrets("secrets").await;
     eprintln!("{half} of {SECRETS} were left until then");
     assert!((kept + 1..SECRETS).contains(&half), "these met no deletes");
-    crowd.replace_but(1, &[]);
+    crowd.replace_but(1);
     // One counts what remains, when all pages have ended, and all know.
     let ended = crowd.end(1);
     drop(crowd);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::crowd::{Crowd, Moved, PER_CONFIGURATION};
-use super::{WORKERS, random};
+use super::random;
 use crate::kill::Random;
 use crate::lab::Lab;
 use crate::postgres::Server;
@@ -74,9 +74,7 @@ impl Proof<'_> {
         let mut crowd = Crowd::new(self.server, self.lab, arguments)
             .with_lease(LEASE)
             .with_program(self.program.clone());
-        for _ in 0..WORKERS {
-            crowd.start(&[]);
-        }
+        crowd.start_all(&[]);
         let total = TROUBLES.0 + TROUBLES.1;
         let mut at: Vec<u64> = (0..total).map(|_| random.below(UNTIL * 10)).collect();
         at.sort_unstable();

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::crowd::{Crowd, Gate};
-use super::{EARLY, LATER, LEASE, WORKERS, random};
+use super::crowd::{Crowd, Gate, words};
+use super::{EARLY, LEASE, random, rounds};
 use crate::lab::{Lab, Ran};
 use crate::postgres::Server;
 
@@ -16,7 +16,6 @@ const GRANTED: u64 = 300;
 /// Rows that were never split.
 struct Site<'t> {
     server: &'t Server,
-    fixed: Vec<String>,
 }
 
 impl<'t> Site<'t> {
@@ -41,33 +40,27 @@ impl<'t> Site<'t> {
         ] {
             server.sql(sql).await;
         }
+        Self { server }
+    }
+
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
         let actors =
             "?table=actor&id=id&configuration=configuration&base_id=workspace&specification=spec";
         let fixed = [
             "split",
             "--store",
-            &server.address("?table=secrets&mode=plain"),
+            &self.server.address("?table=secrets&mode=plain"),
             "--configs",
-            &server.address(actors),
+            &self.server.address(actors),
             "--journal",
-            &server.address(""),
+            &self.server.address(""),
             "--json",
         ];
-        Self {
-            server,
-            fixed: fixed.map(str::to_owned).to_vec(),
-        }
-    }
-
-    fn arguments(&self, more: &[&str]) -> Vec<String> {
-        let more = more.iter().map(ToString::to_string);
-        self.fixed.iter().cloned().chain(more).collect()
+        words(&[&fixed, more])
     }
 
     fn run(&self, lab: &Lab, more: &[&str]) -> Ran {
-        let arguments = self.arguments(more);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.server.run(lab, &arguments)
+        self.server.run(lab, &self.arguments(more))
     }
 
     /// How many rows have no raw secret.
@@ -99,9 +92,7 @@ async fn four_processes_split_each_row_once_whoever_is_killed_or_stopped() {
     let gate = Gate::before(&server, "UPDATE", "actor").await;
     gate.close().await;
     let mut crowd = Crowd::new(&server, &lab, site.arguments(&[])).with_lease(LEASE);
-    for _ in 0..WORKERS {
-        crowd.start(&[]);
-    }
+    crowd.start_all(&[]);
     crowd.until("SELECT coordinate FROM secrets LIMIT 1").await;
     crowd.troubles(&mut random, EARLY, &[]);
     assert_eq!(site.split().await, 0);
@@ -109,11 +100,8 @@ async fn four_processes_split_each_row_once_whoever_is_killed_or_stopped() {
     let status = server.run(&lab, &status).expect(0).json();
     assert_eq!(status["pass"]["command"], "split", "{status}");
     assert_eq!(status["pass"]["phase"], "working", "{status}");
-    let mut left = LATER;
-    while left != (0, 0) {
-        let one = (left.0.min(1), left.1.min(1));
+    for one in rounds() {
         crowd.troubles(&mut random, one, &[]);
-        left = (left.0 - one.0, left.1 - one.1);
         gate.grant(GRANTED).await;
         gate.until_used_up(&mut crowd).await;
         site.expect_no_loss().await;
@@ -121,7 +109,7 @@ async fn four_processes_split_each_row_once_whoever_is_killed_or_stopped() {
     let half = site.split().await;
     eprintln!("{half} of {ROWS} were split until then");
     assert!((1..ROWS).contains(&half), "{half}");
-    crowd.replace_but(1, &[]);
+    crowd.replace_but(1);
     gate.open().await;
     crowd.end(0);
     drop(crowd);
@@ -160,7 +148,6 @@ async fn one_command_starts_several_processes_that_split() {
                 .unwrap();
             source.clone_into(&mut arguments[at + 1]);
         }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         server
             .run(&lab, &arguments)
             .expect(2)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::crowd::{Crowd, Moved};
-use super::{EARLY, WORKERS, random};
+use super::{EARLY, random};
 use crate::lab::Lab;
 use crate::postgres::Server;
 
@@ -63,11 +63,9 @@ async fn what_a_process_finds_is_known_after_it_is_killed() {
     assert_eq!(repaired["tally"]["resumed"], 1, "{repaired}");
     let arguments = moved.arguments("verify", &["--json"]);
     let mut crowd = Crowd::new(&server, &lab, arguments).with_lease(LEASE);
-    for _ in 0..WORKERS {
-        crowd.start(&SLOW);
-    }
+    crowd.start_all(&SLOW);
     crowd.troubles(&mut random, EARLY, &SLOW);
-    crowd.replace_but(1, &[]);
+    crowd.replace_but(1);
     crowd.end(0);
     drop(crowd);
     assert_eq!(

@@ -3,7 +3,6 @@
 // Clippy does not see that the module is one of tests.
 #![allow(clippy::unwrap_used)]
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,9 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::{BoxFuture, Either, pending, select};
 use secret_persistence_core::{
-    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
-    ManagedCoordinate, Memory, Owner, Page, Read, Result, Scope, SecretPersistence,
-    SecretPersistenceExt as _, SecretValue, Timestamp, Write, Written,
+    Capabilities, Cursor, DeleteOptions, ListOptions, ManagedCoordinate, Memory, Owner, Page,
+    Result, Scope, SecretPersistence, SecretPersistenceExt as _, SecretValue, Timestamp, Write,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -22,6 +20,7 @@ use uuid::Uuid;
 
 use super::lapses::Place;
 use super::{Collect, CollectJournal, CollectReport, CollectRules, CollectStop};
+use crate::tests::wrapped::{Wrapped, Wrapper};
 use crate::{
     AllReferences, Cancellation, ConfigRow, MemoryConfigs, MigrateErrorKind, MigrateOptions,
     MigrateResult,
@@ -50,20 +49,12 @@ struct Waiting {
     before: Before,
 }
 
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
 #[async_trait]
-impl SecretPersistence for Waiting {
+impl Wrapper for Waiting {
+    fn store(&self) -> &dyn SecretPersistence {
+        &*self.inner
+    }
+
     /// One request after the other, and one for each entry of a listing.
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.inner.capabilities();
@@ -71,14 +62,6 @@ impl SecretPersistence for Waiting {
         capabilities.delete_batch = 1;
         capabilities.cost.list_detail = 1;
         capabilities
-    }
-
-    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        self.inner.read_batch(coordinates).await
-    }
-
-    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
-        self.inner.write_batch(writes).await
     }
 
     async fn delete_batch(
@@ -91,22 +74,10 @@ impl SecretPersistence for Waiting {
         self.inner.delete_batch(coordinates, options).await
     }
 
-    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
-        self.inner.restore(coordinate).await
-    }
-
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         let page = self.inner.list_page(options, after).await?;
         (self.before)(Request::List(page.entries.len())).await;
         Ok(page)
-    }
-
-    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
-        self.inner.describe(coordinate).await
-    }
-
-    async fn identity(&self) -> Result<Identity> {
-        self.inner.identity().await
     }
 }
 
@@ -163,7 +134,7 @@ impl Site {
             most_percent: 100,
             ..CollectRules::default()
         };
-        let collect = Collect::new(Arc::new(store), us(), Arc::clone(&journal))
+        let collect = Collect::new(Arc::new(Wrapped(store)), us(), Arc::clone(&journal))
             .with_configs(self.configs.clone())
             .with_rules(rules)
             .with_options(MigrateOptions::default().with_lease(lease))

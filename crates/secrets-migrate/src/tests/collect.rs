@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use self::altered::{Altered, FOREIGN, STUBBORN, UNDATED, UNOWNED};
 use super::world::{name, pointer};
+use super::wrapped::Wrapped;
 use crate::{
     AllReferences, Cancellation, Collect, CollectJournal, CollectReport, CollectRules, CollectStop,
     ConfigRow, Fate, MemoryConfigs, MigrateErrorKind, MigrateOptions, Reason,
@@ -78,7 +79,8 @@ impl Site {
 
     fn collect(&self, journal: Arc<CollectJournal>) -> Collect {
         let clock = Arc::clone(&self.clock);
-        Collect::new(Arc::new(Altered(self.store.clone())), us(), journal)
+        let store = Arc::new(Wrapped(Altered(self.store.clone())));
+        Collect::new(store, us(), journal)
             .with_configs(self.configs.clone())
             .with_rules(self.rules.clone())
             // Three pages and more, wherever there are some names.

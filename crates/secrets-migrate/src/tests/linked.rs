@@ -1,20 +1,19 @@
 //! Stores that follow each other, secrets of other scopes, and writers beside a run.
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use secret_persistence_core::{
-    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Identity, ListOptions,
-    ManagedCoordinate, Memory, Page, Read, Result, SecretPersistence, SecretPersistenceExt, Write,
-    Written,
+    DeleteOptions, ManagedCoordinate, Memory, Result, SecretPersistence, SecretPersistenceExt,
+    Write, Written,
 };
 use serde_json::json;
 use uuid::Uuid;
 
 use super::world::{World, assert_complete, contents, has, name, pointer, put, remove, value};
+use super::wrapped::{Wrapped, Wrapper};
 use crate::{
-    AllReferences, Class, ConfigRow, Decisions, MigrateErrorKind, Migration, Missing, OtherScope,
+    AllReferences, Class, ConfigRow, Decisions, MigrateErrorKind, Missing, OtherScope,
     PendingDeletion, Recoverable, Shared, State, Stop,
 };
 
@@ -33,26 +32,10 @@ struct Followed {
 
 const LAG: Duration = Duration::from_millis(300);
 
-impl fmt::Debug for Followed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Followed").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for Followed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
-    }
-}
-
 #[async_trait]
-impl SecretPersistence for Followed {
-    fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
-    }
-
-    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        self.store.read_batch(coordinates).await
+impl Wrapper for Followed {
+    fn store(&self) -> &dyn SecretPersistence {
+        &*self.store
     }
 
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
@@ -89,22 +72,6 @@ impl SecretPersistence for Followed {
         }
         self.store.delete_batch(coordinates, options).await
     }
-
-    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
-        self.store.restore(coordinate).await
-    }
-
-    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
-        self.store.list_page(options, after).await
-    }
-
-    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
-        self.store.describe(coordinate).await
-    }
-
-    async fn identity(&self) -> Result<Identity> {
-        self.store.identity().await
-    }
 }
 
 async fn copied(secrets: u32) -> World {
@@ -112,16 +79,6 @@ async fn copied(secrets: u32) -> World {
     world.options = world.options.with_lag(LAG * 2);
     assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
     world
-}
-
-fn between(
-    world: &World,
-    source: Arc<dyn SecretPersistence>,
-    target: Arc<dyn SecretPersistence>,
-) -> Migration {
-    Migration::new(source, target, world.journal.clone())
-        .with_configs(world.configs.clone())
-        .with_options(world.options.clone())
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +94,8 @@ async fn what_follows_is_neither_retired_nor_rolled_back() {
             lag: LAG,
             also: None,
         };
-        let error = between(&world, Arc::new(source), world.target.clone())
+        let error = world
+            .between(Arc::new(Wrapped(source)), world.target.clone())
             .retire(AllReferences::confirmed())
             .await
             .unwrap_err();
@@ -150,7 +108,8 @@ async fn what_follows_is_neither_retired_nor_rolled_back() {
             lag: LAG,
             also: None,
         };
-        let error = between(&world, world.source.clone(), Arc::new(target))
+        let error = world
+            .between(world.source.clone(), Arc::new(Wrapped(target)))
             .rollback()
             .await
             .unwrap_err();
@@ -174,7 +133,8 @@ async fn the_first_secret_that_both_lose_is_put_back_and_ends_the_run() {
         lag: LAG,
         also: None,
     };
-    let report = between(&world, Arc::new(source), world.target.clone())
+    let report = world
+        .between(Arc::new(Wrapped(source)), world.target.clone())
         .retire(AllReferences::confirmed())
         .await
         .unwrap();
@@ -201,21 +161,21 @@ async fn a_loss_that_arrives_late_ends_the_run_too() {
             "retire" => (&world.source, &world.target),
             _ => (&world.target, &world.source),
         };
-        let followed: Arc<dyn SecretPersistence> = Arc::new(Followed {
+        let followed = Arc::new(Wrapped(Followed {
             store: emptied.clone(),
             by: kept.clone(),
             writes: false,
             only: "000000000006_v1".to_owned(),
             lag: LAG,
             also: None,
-        });
+        }));
         let report = match command {
             "retire" => {
-                let migration = between(&world, followed, world.target.clone());
+                let migration = world.between(followed, world.target.clone());
                 migration.retire(AllReferences::confirmed()).await.unwrap()
             }
             _ => {
-                let migration = between(&world, world.source.clone(), followed);
+                let migration = world.between(world.source.clone(), followed);
                 migration.rollback().await.unwrap()
             }
         };
@@ -247,7 +207,8 @@ async fn what_a_service_deletes_beside_a_rollback_is_not_taken_for_a_replica() {
             lag: Duration::ZERO,
             also: saves_first.then(|| Box::new(saves) as Box<dyn Fn() + Send + Sync>),
         };
-        let report = between(&world, world.source.clone(), Arc::new(target))
+        let report = world
+            .between(world.source.clone(), Arc::new(Wrapped(target)))
             .rollback()
             .await
             .unwrap();

@@ -16,6 +16,7 @@ mod tables;
 mod tap;
 mod workspaces;
 mod world;
+pub(crate) mod wrapped;
 mod writers;
 
 use super::ConfigSource as _;

@@ -1,10 +1,11 @@
 //! What others do to the stores while a migration runs.
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures::FutureExt;
 use secret_persistence_core::{
-    Capabilities, DeleteOptions, Error, ErrorKind, Memory, Owner, SecretPersistence,
-    SecretPersistenceExt, SecretValue, Timestamp, Write,
+    Coordinate, DeleteOptions, Entry, Error, ErrorKind, ManagedCoordinate, Memory, Owner, Read,
+    Result, SecretPersistence, SecretPersistenceExt, SecretValue, Timestamp, Write,
 };
 use serde_json::json;
 
@@ -12,6 +13,7 @@ use super::tap::{Done, Process, Tap};
 use super::world::{
     World, assert_complete, contents, has, name, pointer, put, remove, states, value,
 };
+use super::wrapped::{Wrapped, Wrapper};
 use crate::{
     AllReferences, Class, Decisions, MigrateErrorKind, Orphaned, PendingDeletion, Shared, State,
     Stop,
@@ -349,19 +351,13 @@ async fn retire_looks_at_both_sides_again() {
     remove(&world.source, 6).await;
     let theirs = Arc::new(Memory::new().with_owner(Owner::parse("theirs").unwrap()));
     put(&theirs, 6, &value(6)).await;
-    let process = Process::endless();
     let source = Owned {
         store: world.source.clone(),
         theirs,
     };
-    let migration = crate::Migration::new(
-        Arc::new(source),
-        Arc::new(Tap::new(world.target.clone(), &process)),
-        world.journal.clone(),
-    )
-    .with_owner(ours)
-    .with_configs(world.configs.clone())
-    .with_options(world.options.clone());
+    let migration = world
+        .between(Arc::new(Wrapped(source)), world.target.clone())
+        .with_owner(ours);
     let report = migration.retire(AllReferences::confirmed()).await.unwrap();
     assert_eq!(report.stopped, Some(Stop::Remaining), "8 and 20 are left");
     assert_eq!((report.failed, report.tally.remaining), (0, 2));
@@ -378,28 +374,18 @@ async fn retire_looks_at_both_sides_again() {
 }
 
 /// Reads and describes what is another's from another store.
-#[derive(Debug)]
 struct Owned {
     store: Arc<Memory>,
     theirs: Arc<Memory>,
 }
 
-impl std::fmt::Display for Owned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("owned")
-    }
-}
-
-#[async_trait::async_trait]
-impl SecretPersistence for Owned {
-    fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
+#[async_trait]
+impl Wrapper for Owned {
+    fn store(&self) -> &dyn SecretPersistence {
+        &*self.store
     }
 
-    async fn read_batch(
-        &self,
-        names: &[secret_persistence_core::Coordinate],
-    ) -> Vec<secret_persistence_core::Result<secret_persistence_core::Read>> {
+    async fn read_batch(&self, names: &[Coordinate]) -> Vec<Result<Read>> {
         let mut reads = self.store.read_batch(names).await;
         for (read, theirs) in reads.iter_mut().zip(self.theirs.read_batch(names).await) {
             if theirs.is_ok() {
@@ -409,18 +395,11 @@ impl SecretPersistence for Owned {
         reads
     }
 
-    async fn write_batch(
-        &self,
-        writes: &[Write],
-    ) -> Vec<secret_persistence_core::Result<secret_persistence_core::Written>> {
-        self.store.write_batch(writes).await
-    }
-
     async fn delete_batch(
         &self,
-        names: &[secret_persistence_core::ManagedCoordinate],
+        names: &[ManagedCoordinate],
         options: &DeleteOptions,
-    ) -> Vec<secret_persistence_core::Result<()>> {
+    ) -> Vec<Result<()>> {
         for name in names {
             let theirs = self.theirs.read(&name.clone().into()).await;
             assert!(theirs.is_err(), "another's secret is deleted");
@@ -428,33 +407,11 @@ impl SecretPersistence for Owned {
         self.store.delete_batch(names, options).await
     }
 
-    async fn restore(
-        &self,
-        name: &secret_persistence_core::ManagedCoordinate,
-    ) -> secret_persistence_core::Result<()> {
-        self.store.restore(name).await
-    }
-
-    async fn list_page(
-        &self,
-        options: &secret_persistence_core::ListOptions,
-        after: Option<&secret_persistence_core::Cursor>,
-    ) -> secret_persistence_core::Result<secret_persistence_core::Page> {
-        self.store.list_page(options, after).await
-    }
-
-    async fn describe(
-        &self,
-        name: &secret_persistence_core::ManagedCoordinate,
-    ) -> secret_persistence_core::Result<secret_persistence_core::Entry> {
+    async fn describe(&self, name: &ManagedCoordinate) -> Result<Entry> {
         match self.theirs.describe(name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => self.store.describe(name).await,
             theirs => theirs,
         }
-    }
-
-    async fn identity(&self) -> secret_persistence_core::Result<secret_persistence_core::Identity> {
-        self.store.identity().await
     }
 }
 

@@ -2,11 +2,16 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
-use secret_persistence_core::{Error, ErrorKind, Operation, Owner, SecretPersistenceExt};
+use async_trait::async_trait;
+use secret_persistence_core::{
+    Coordinate, Error, ErrorKind, Memory, Operation, Owner, Read, Result, SecretPersistence,
+    SecretPersistenceExt, Write, Written,
+};
 use serde_json::json;
 
 use super::tap::{Done, Process, Tap};
 use super::world::{World, assert_complete, contents, name, pointer, put};
+use super::wrapped::{Wrapped, Wrapper};
 use crate::{
     AllReferences, Cancellation, Class, ConfigRow, Decisions, Event, MemoryConfigs,
     MigrateErrorKind, Migration, Observer, Phase, Shared, Split, Stop,
@@ -202,11 +207,11 @@ async fn requests_in_flight_are_bounded() {
     world.options.concurrency = NonZeroUsize::new(3);
     let process = Process::endless();
     let highest = Arc::new(AtomicI64::new(0));
-    let store = Arc::new(InFlight {
+    let store = Arc::new(Wrapped(InFlight {
         store: world.target.clone(),
         now: AtomicI64::new(0),
         highest: highest.clone(),
-    });
+    }));
     let migration = world.migration_between(
         Tap::new(world.source.clone(), &process),
         Tap::new(store, &process),
@@ -216,9 +221,8 @@ async fn requests_in_flight_are_bounded() {
     assert_eq!(highest.load(Ordering::SeqCst), 3);
 }
 
-#[derive(Debug)]
 struct InFlight {
-    store: Arc<secret_persistence_core::Memory>,
+    store: Arc<Memory>,
     now: std::sync::atomic::AtomicI64,
     highest: Arc<std::sync::atomic::AtomicI64>,
 }
@@ -235,75 +239,27 @@ impl InFlight {
     }
 }
 
-impl std::fmt::Display for InFlight {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("in flight")
-    }
-}
-
-#[async_trait::async_trait]
-impl secret_persistence_core::SecretPersistence for InFlight {
-    fn capabilities(&self) -> secret_persistence_core::Capabilities {
-        self.store.capabilities()
+#[async_trait]
+impl Wrapper for InFlight {
+    fn store(&self) -> &dyn SecretPersistence {
+        &*self.store
     }
 
-    async fn read_batch(
-        &self,
-        names: &[secret_persistence_core::Coordinate],
-    ) -> Vec<secret_persistence_core::Result<secret_persistence_core::Read>> {
+    async fn read_batch(&self, names: &[Coordinate]) -> Vec<Result<Read>> {
         self.pass().await;
         self.store.read_batch(names).await
     }
 
-    async fn write_batch(
-        &self,
-        writes: &[secret_persistence_core::Write],
-    ) -> Vec<secret_persistence_core::Result<secret_persistence_core::Written>> {
+    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
         self.pass().await;
         self.store.write_batch(writes).await
-    }
-
-    async fn delete_batch(
-        &self,
-        names: &[secret_persistence_core::ManagedCoordinate],
-        options: &secret_persistence_core::DeleteOptions,
-    ) -> Vec<secret_persistence_core::Result<()>> {
-        self.store.delete_batch(names, options).await
-    }
-
-    async fn restore(
-        &self,
-        name: &secret_persistence_core::ManagedCoordinate,
-    ) -> secret_persistence_core::Result<()> {
-        self.store.restore(name).await
-    }
-
-    async fn list_page(
-        &self,
-        options: &secret_persistence_core::ListOptions,
-        after: Option<&secret_persistence_core::Cursor>,
-    ) -> secret_persistence_core::Result<secret_persistence_core::Page> {
-        self.store.list_page(options, after).await
-    }
-
-    async fn describe(
-        &self,
-        name: &secret_persistence_core::ManagedCoordinate,
-    ) -> secret_persistence_core::Result<secret_persistence_core::Entry> {
-        self.store.describe(name).await
-    }
-
-    async fn identity(&self) -> secret_persistence_core::Result<secret_persistence_core::Identity> {
-        self.store.identity().await
     }
 }
 
 #[tokio::test]
 async fn an_unknown_pointer_to_another_installation_is_no_orphan() {
     let mut world = World::with(2, 1).await;
-    world.source = Arc::new(
-        secret_persistence_core::Memory::new().with_owner(Owner::parse("theirs").unwrap()),
-    );
+    world.source = Arc::new(Memory::new().with_owner(Owner::parse("theirs").unwrap()));
     put(&world.source, 1, "x").await;
     put(&world.source, 2, "1").await;
     put(&world.source, 9, "theirs").await;

@@ -97,6 +97,16 @@ impl World {
         .with_options(self.options.clone())
     }
 
+    pub(super) fn between(
+        &self,
+        source: Arc<dyn SecretPersistence>,
+        target: Arc<dyn SecretPersistence>,
+    ) -> Migration {
+        Migration::new(source, target, self.journal.clone())
+            .with_configs(self.configs.clone())
+            .with_options(self.options.clone())
+    }
+
     pub(super) fn undisturbed(&self) -> Migration {
         self.migration(&Process::endless())
     }

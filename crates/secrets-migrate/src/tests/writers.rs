@@ -1,23 +1,21 @@
 //! Ordinary services that rotate secrets while a run is under way, and stores that behave in odd ways.
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use secret_persistence_core::{
-    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
-    ListOptions, ManagedCoordinate, Memory, Page, Read, Result, SecretPersistence, Write, Written,
+    Entry, Error, ErrorKind, ManagedCoordinate, Memory, Result, SecretPersistence, Write, Written,
 };
 use serde_json::json;
 
 use super::world::{World, assert_complete, contents, has, name, pointer, put, remove, value};
+use super::wrapped::{Wrapped, Wrapper};
 use crate::{
-    AllReferences, Class, Decisions, Event, MigrateErrorKind, Migration, Observer, Orphaned, Phase,
-    State, Stop,
+    AllReferences, Class, Decisions, Event, MigrateErrorKind, Observer, Orphaned, Phase, State,
+    Stop,
 };
 
 /// A store with one peculiarity.
-#[derive(Debug)]
 struct Odd {
     store: Arc<Memory>,
     /// Describes every name, as one does whose values were destroyed behind them.
@@ -26,20 +24,10 @@ struct Odd {
     no_writes: bool,
 }
 
-impl fmt::Display for Odd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
-    }
-}
-
 #[async_trait]
-impl SecretPersistence for Odd {
-    fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
-    }
-
-    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        self.store.read_batch(coordinates).await
+impl Wrapper for Odd {
+    fn store(&self) -> &dyn SecretPersistence {
+        &*self.store
     }
 
     async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
@@ -50,42 +38,12 @@ impl SecretPersistence for Odd {
         self.store.write_batch(writes).await
     }
 
-    async fn delete_batch(
-        &self,
-        coordinates: &[ManagedCoordinate],
-        options: &DeleteOptions,
-    ) -> Vec<Result<()>> {
-        self.store.delete_batch(coordinates, options).await
-    }
-
-    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
-        self.store.restore(coordinate).await
-    }
-
-    async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
-        self.store.list_page(options, after).await
-    }
-
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
         if self.hollow {
             return Ok(Entry::new(coordinate.clone()));
         }
         self.store.describe(coordinate).await
     }
-
-    async fn identity(&self) -> Result<Identity> {
-        self.store.identity().await
-    }
-}
-
-fn between(
-    world: &World,
-    source: Arc<dyn SecretPersistence>,
-    target: Arc<dyn SecretPersistence>,
-) -> Migration {
-    Migration::new(source, target, world.journal.clone())
-        .with_configs(world.configs.clone())
-        .with_options(world.options.clone())
 }
 
 /// A service as it saves: a new version, the row, then the old version goes; `mirrored` also in the
@@ -187,12 +145,12 @@ async fn a_name_without_a_value_is_named_with_its_remedy_and_left_by_rollback() 
     let world = World::with(4, 2).await;
     assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
     remove(&world.target, 2).await;
-    let target = Arc::new(Odd {
+    let target = Arc::new(Wrapped(Odd {
         store: world.target.clone(),
         hollow: true,
         no_writes: false,
-    });
-    let migration = between(&world, world.source.clone(), target);
+    }));
+    let migration = world.between(world.source.clone(), target);
     let report = migration.verify().await.unwrap();
     assert_eq!(report.stopped, Some(Stop::Unverified));
     let lost = &report.findings[&Class::Lost].listed[0];
@@ -212,15 +170,15 @@ async fn where_a_store_refuses_the_probe_somebody_has_to_say_that_it_may_go_on()
         let mut world = World::with(4, 2).await;
         assert_complete(&world.undisturbed().copy().await.unwrap(), "copy");
         let odd = |store: &Arc<Memory>, name| -> Arc<dyn SecretPersistence> {
-            Arc::new(Odd {
+            Arc::new(Wrapped(Odd {
                 store: store.clone(),
                 hollow: false,
                 no_writes: name == refusing,
-            })
+            }))
         };
         let migration = |world: &World| {
             let (source, target) = (odd(&world.source, "source"), odd(&world.target, "target"));
-            between(world, source, target)
+            world.between(source, target)
         };
         let refused = [
             migration(&world).rollback().await,

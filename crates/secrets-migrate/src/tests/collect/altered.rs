@@ -1,14 +1,14 @@
 //! A store whose listing says of some secrets what it says in a shared or an older store.
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use secret_persistence_core::{
-    Capabilities, Coordinate, Cursor, DeleteOptions, Entry, Error, ErrorKind, Identity,
-    ListOptions, ManagedCoordinate, Memory, Page, Read, Result, SecretPersistence, Write, Written,
+    Cursor, DeleteOptions, Entry, Error, ErrorKind, ListOptions, ManagedCoordinate, Memory, Page,
+    Result, SecretPersistence,
 };
 
 use crate::tests::world::name;
+use crate::tests::wrapped::Wrapper;
 
 /// The secret of another installation.
 pub(super) const FOREIGN: u32 = 102;
@@ -19,14 +19,7 @@ pub(super) const UNDATED: u32 = 104;
 /// The secret that is not deleted.
 pub(super) const STUBBORN: u32 = 105;
 
-#[derive(Debug)]
 pub(super) struct Altered(pub(super) Arc<Memory>);
-
-impl fmt::Display for Altered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 fn altered(entry: Entry) -> Entry {
     let is = |number| entry.coordinate == name(number);
@@ -42,17 +35,9 @@ fn altered(entry: Entry) -> Entry {
 }
 
 #[async_trait]
-impl SecretPersistence for Altered {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn read_batch(&self, coordinates: &[Coordinate]) -> Vec<Result<Read>> {
-        self.0.read_batch(coordinates).await
-    }
-
-    async fn write_batch(&self, writes: &[Write]) -> Vec<Result<Written>> {
-        self.0.write_batch(writes).await
+impl Wrapper for Altered {
+    fn store(&self) -> &dyn SecretPersistence {
+        &*self.0
     }
 
     async fn delete_batch(
@@ -72,21 +57,9 @@ impl SecretPersistence for Altered {
         results
     }
 
-    async fn restore(&self, coordinate: &ManagedCoordinate) -> Result<()> {
-        self.0.restore(coordinate).await
-    }
-
     async fn list_page(&self, options: &ListOptions, after: Option<&Cursor>) -> Result<Page> {
         let mut page = self.0.list_page(options, after).await?;
         page.entries = page.entries.into_iter().map(altered).collect();
         Ok(page)
-    }
-
-    async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
-        self.0.describe(coordinate).await
-    }
-
-    async fn identity(&self) -> Result<Identity> {
-        self.0.identity().await
     }
 }

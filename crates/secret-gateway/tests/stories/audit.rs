@@ -7,7 +7,7 @@ use secret_gateway::{Grant, Role};
 use secret_persistence::{AuditEvent, AuditMode, AuditSink, ErrorKind, Operation, Result};
 use serde_json::{Value, json};
 
-use crate::world::{World, name, specification, workspace};
+use crate::world::{World, name, specification, workspace, written};
 
 #[derive(Debug, Default)]
 pub(crate) struct Sink(Mutex<Vec<AuditEvent>>);
@@ -57,14 +57,20 @@ async fn every_secret_that_is_touched_is_an_event_of_the_caller() {
     };
     let secret = name(1, 1);
     let kv = |what: &str| format!("/v1/secret/{what}/{secret}");
-    let value = |value: &str| Some(json!({"data": {"value": value}}));
     let versions = || Some(json!({"versions": [1]}));
     for (method, path, body, status, operation, failure) in [
-        ("POST", kv("data"), value("x"), 200, Operation::Write, None),
         (
             "POST",
             kv("data"),
-            value("y"),
+            written("x"),
+            200,
+            Operation::Write,
+            None,
+        ),
+        (
+            "POST",
+            kv("data"),
+            written("y"),
             400,
             Operation::Write,
             Some(ErrorKind::AlreadyExists),

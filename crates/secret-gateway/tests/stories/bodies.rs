@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use crate::program::Program;
-use crate::world::{Answer, World, name};
+use crate::world::{Answer, World, kv_path, written};
 
 /// More than the gateway may run at once.
 const SLOW: u128 = 300;
@@ -39,7 +39,7 @@ async fn slow_bodies_of_one_caller_keep_no_other_caller_waiting() {
         let path = if index % 2 == 0 {
             "/api/v1/hydrate".to_owned()
         } else {
-            format!("/v1/secret/data/{}", name(1, index))
+            kv_path(1, index)
         };
         let begun = format!(
             "POST {path} HTTP/1.1\r\nHost: {address}\r\nX-Vault-Token: {}\r\n\
@@ -70,9 +70,8 @@ async fn slow_bodies_of_one_caller_keep_no_other_caller_waiting() {
     };
     let mut rounds = 0;
     while began.elapsed() < Duration::from_secs(5) {
-        let secret = format!("/v1/secret/data/{}", name(2, rounds));
-        let written = Some(json!({"data": {"value": "x"}}));
-        assert_eq!(send(&other, secret.clone(), written).await, 200);
+        let secret = kv_path(2, rounds);
+        assert_eq!(send(&other, secret.clone(), written("x")).await, 200);
         assert_eq!(send(&other, secret.clone(), None).await, 200);
         let empty = Some(json!({"configurations": []}));
         assert_eq!(send(&other, "/api/v1/hydrate".to_owned(), empty).await, 200);
@@ -191,11 +190,8 @@ async fn a_request_whose_body_has_arrived_waits_for_its_turn() {
     settled().await;
     world.store.hang();
     let ours = Arc::clone(&world);
-    let path = format!("/v1/secret/data/{}", name(1, 1));
-    let write = tokio::spawn(async move {
-        ours.call("POST", &path, Some(json!({"data": {"value": "x"}})))
-            .await
-    });
+    let path = kv_path(1, 1);
+    let write = tokio::spawn(async move { ours.call("POST", &path, written("x")).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     end(&chunks);
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -7,7 +7,7 @@ use tracing::instrument::WithSubscriber as _;
 
 #[cfg(feature = "sqlite")]
 use crate::world::{Faulty, configurations};
-use crate::world::{World, name, specification, workspace};
+use crate::world::{World, kv_path, specification, workspace, written};
 
 const SECRET: &str = "canary-7c1f\"ü\nsecond-line-93ab";
 
@@ -68,11 +68,11 @@ async fn a_secret_shows_in_no_error_log_or_file() {
     canaries.add(SECRET);
     let folder = async {
         let world = World::new().await;
-        let kv = format!("/v1/secret/data/{}", name(1, 1));
+        let kv = kv_path(1, 1);
         let mut answers = Vec::new();
         for kind in [ErrorKind::Unavailable, ErrorKind::InvalidValue, ErrorKind::PermissionDenied, ErrorKind::AlreadyExists] {
             world.store.fail(Operation::Write, kind);
-            answers.push(world.call("POST", &kv, Some(json!({"data": {"value": SECRET}}))).await);
+            answers.push(world.call("POST", &kv, written(SECRET)).await);
             let create = json!({
                 "kind": "create", "specification": specification(), "scope": workspace(1),
                 "edited": {"host": "h", "password": SECRET},

@@ -9,13 +9,20 @@ use secret_persistence::{ErrorKind, Operation, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Faulty, World, name, specification, workspace};
+use crate::world::{Answer, Faulty, World, kv_path, name, specification, workspace};
 
 fn create(password: &str) -> Value {
     json!({
         "kind": "create", "specification": specification(), "scope": workspace(1),
         "edited": {"host": "db", "password": password},
     })
+}
+
+async fn with_key(world: &World, key: &str, body: Value) -> Answer {
+    let headers = [("idempotency-key", key)];
+    world
+        .call_with(&headers, "POST", "/api/v1/changes", Some(body))
+        .await
 }
 
 async fn post(world: &World, body: Value) -> Value {
@@ -171,19 +178,7 @@ async fn what_a_caller_does_not_know_is_settled_by_the_row() {
 #[tokio::test]
 async fn a_retry_with_the_same_key_is_the_same_change() {
     let world = World::new().await;
-    let send = |key: &'static str, body: Value| {
-        let world = &world;
-        async move {
-            world
-                .call_with(
-                    &[("idempotency-key", key)],
-                    "POST",
-                    "/api/v1/changes",
-                    Some(body),
-                )
-                .await
-        }
-    };
+    let send = |key, body| with_key(&world, key, body);
     let first = send("k1", create("hunter2")).await.expect(201);
     assert_eq!(send("k1", create("hunter2")).await.expect(201), first);
     send("k1", create("another"))
@@ -231,16 +226,7 @@ async fn many_at_once_with_one_key_make_one_change() {
     let world = Arc::new(World::new().await);
     let calls = (0..20).map(|_| {
         let world = Arc::clone(&world);
-        tokio::spawn(async move {
-            world
-                .call_with(
-                    &[("idempotency-key", "k")],
-                    "POST",
-                    "/api/v1/changes",
-                    Some(create("x")),
-                )
-                .await
-        })
+        tokio::spawn(async move { with_key(&world, "k", create("x")).await })
     });
     let mut ids = std::collections::BTreeSet::new();
     for call in futures::future::join_all(calls).await {
@@ -296,14 +282,7 @@ async fn a_change_that_cannot_be_staged_leaves_nothing_and_is_counted() {
     assert!(world.store.inner.is_empty());
     // A retry with a key is a new attempt: nobody was told of the first.
     world.store.fail(Operation::Write, ErrorKind::Throttled);
-    let send = || {
-        world.call_with(
-            &[("idempotency-key", "k")],
-            "POST",
-            "/api/v1/changes",
-            Some(create("x")),
-        )
-    };
+    let send = || with_key(&world, "k", create("x"));
     send().await.expect_kind(429, "store_throttled");
     world.store.mend();
     send().await.expect(201);
@@ -344,21 +323,13 @@ async fn a_kill_while_staging_leaves_nothing_behind() {
     let world = World::over(Arc::clone(&store), tempfile::tempdir().unwrap(), &[]).await;
     store.hang();
     {
-        let headers = [("idempotency-key", "k")];
-        let call = world.call_with(&headers, "POST", "/api/v1/changes", Some(create("x")));
+        let call = with_key(&world, "k", create("x"));
         let _ = tokio::time::timeout(Duration::from_millis(300), call).await;
     }
     assert_eq!(store.inner.len(), 1);
     let open = world.call("GET", "/api/v1/changes", None).await.expect(200);
     assert_eq!(open["changes"], json!([]), "nobody was told of it");
-    let retry = world
-        .call_with(
-            &[("idempotency-key", "k")],
-            "POST",
-            "/api/v1/changes",
-            Some(create("x")),
-        )
-        .await;
+    let retry = with_key(&world, "k", create("x")).await;
     retry.expect_kind(409, "change_in_progress");
     // The process is gone: its lock with it, and the change that it was staging.
     let folder = killed(world);
@@ -366,15 +337,7 @@ async fn a_kill_while_staging_leaves_nothing_behind() {
     let world = World::over(Arc::clone(&store), folder, &[]).await;
     heal(&world.gateway).await.unwrap();
     assert!(store.inner.is_empty());
-    world
-        .call_with(
-            &[("idempotency-key", "k")],
-            "POST",
-            "/api/v1/changes",
-            Some(create("x")),
-        )
-        .await
-        .expect(201);
+    with_key(&world, "k", create("x")).await.expect(201);
 }
 
 /// Copies a gateway's folder: what the disk of a killed process has.
@@ -459,7 +422,7 @@ async fn open_changes_are_listed_oldest_first_and_paged() {
 async fn many_configurations_are_hydrated_with_one_batch_and_fail_alone() {
     let world = World::new().await;
     for secret in 1..=4 {
-        let path = format!("/v1/secret/data/{}", name(1, secret));
+        let path = kv_path(1, secret);
         world
             .call(
                 "POST",
@@ -627,14 +590,7 @@ async fn a_secret_that_has_expired_already_is_not_written() {
 
     // A retry is about the change that was made, so it is answered after the expiry too.
     let soon = Timestamp::now().saturating_add(Duration::from_secs(2));
-    let make = || {
-        world.call_with(
-            &[("idempotency-key", "k")],
-            "POST",
-            path,
-            Some(until(soon.to_string())),
-        )
-    };
+    let make = || with_key(&world, "k", until(soon.to_string()));
     let made = make().await.expect(201);
     while Timestamp::now() <= soon {
         tokio::time::sleep(Duration::from_millis(100)).await;

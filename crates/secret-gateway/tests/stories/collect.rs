@@ -63,9 +63,14 @@ async fn ended(world: &World, mut run: Value) -> Value {
     run
 }
 
-async fn preview(world: &World, body: Value) -> Value {
+/// Begins a run, and waits for its end.
+async fn finished(world: &World, body: Value) -> Value {
     let run = world.call("POST", COLLECT, Some(body)).await.expect(202);
-    let run = ended(world, run).await;
+    ended(world, run).await
+}
+
+async fn preview(world: &World, body: Value) -> Value {
+    let run = finished(world, body).await;
     assert_eq!(
         (&run["dry_run"], &run["counts"]["deleted"]),
         (&json!(true), &json!(0)),
@@ -283,8 +288,7 @@ async fn the_credentials_of_further_stores_stay() {
             Some(text) => std::fs::write(&storages, text).unwrap(),
             None => std::fs::remove_file(&storages).unwrap(),
         }
-        let run = world.call("POST", COLLECT, Some(json!({}))).await;
-        let run = ended(&world, run.expect(202)).await;
+        let run = finished(&world, json!({})).await;
         assert_eq!(
             (&run["state"], &run["failure"]["kind"]),
             (&json!("failed"), &json!("configurations")),
@@ -299,8 +303,7 @@ async fn the_credentials_of_further_stores_stay() {
     let settings = [settings[0], ("collect-journal", journal.to_str().unwrap())];
     let folder = tempfile::tempdir().unwrap();
     let without = World::over(world.store.clone(), folder, &settings).await;
-    let run = without.call("POST", COLLECT, Some(json!({}))).await;
-    let run = ended(&without, run.expect(202)).await;
+    let run = finished(&without, json!({})).await;
     assert_eq!(run["failure"]["kind"], "undecided", "{run}");
 }
 
@@ -345,11 +348,7 @@ async fn what_nobody_understands_stops_it() {
     );
     // The source is gone.
     std::fs::remove_file(&lines).unwrap();
-    let run = world
-        .call("POST", COLLECT, Some(json!({})))
-        .await
-        .expect(202);
-    let run = ended(&world, run).await;
+    let run = finished(&world, json!({})).await;
     assert_eq!(
         (&run["state"], &run["failure"]["kind"]),
         (&json!("failed"), &json!("configurations"))
@@ -357,11 +356,7 @@ async fn what_nobody_understands_stops_it() {
     // So is the store.
     std::fs::write(&lines, text).unwrap();
     world.store.fail(Operation::List, ErrorKind::Unavailable);
-    let run = world
-        .call("POST", COLLECT, Some(json!({})))
-        .await
-        .expect(202);
-    let run = ended(&world, run).await;
+    let run = finished(&world, json!({})).await;
     assert_eq!(
         (&run["state"], &run["failure"]["kind"]),
         (&json!("failed"), &json!("store"))

@@ -6,7 +6,7 @@ use secret_gateway::{Grant, Role, TokenFile};
 use secret_persistence::{CustomBackend, Environment, KeyTable, Memory, SecretPersistence};
 use serde_json::json;
 
-use crate::world::{ask, name, texts};
+use crate::world::{ask, kv_path, texts};
 
 #[tokio::test]
 async fn the_setting_store_takes_a_scheme_of_the_caller() {
@@ -37,7 +37,7 @@ async fn the_setting_store_takes_a_scheme_of_the_caller() {
     let token = std::fs::read_to_string(folder.path().join("token-kv-write")).unwrap();
     let headers = [("x-vault-token", token.as_str())];
     let body = json!({"data": {"value": "hunter2"}}).to_string();
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     ask(&router, "POST", &path, &headers, Some(body))
         .await
         .expect(200);

@@ -9,7 +9,7 @@ use secret_persistence::{ErrorKind, Operation, Stores};
 use serde_json::{Value, json};
 
 use crate::program::{Program, token};
-use crate::world::{Faulty, World, name, specification, workspace};
+use crate::world::{Faulty, World, kv_path, specification, workspace, written};
 
 /// A store that is down makes the gateway not ready only where the cache cannot serve either.
 #[tokio::test]
@@ -69,9 +69,8 @@ async fn the_gateway_is_ready_while_the_store_or_the_cache_serves() {
 
     // It answers again, and a value is read: from now on the cache serves while the store is down.
     store.mend();
-    let path = format!("/v1/secret/data/{}", name(1, 1));
-    let body = Some(json!({"data": {"value": "x"}}));
-    world.call("POST", &path, body).await.expect(200);
+    let path = kv_path(1, 1);
+    world.call("POST", &path, written("x")).await.expect(200);
     world.call("GET", &path, None).await.expect(200);
     ready(200).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -113,15 +112,14 @@ async fn metrics_count_what_an_operator_is_alerted_of() {
             (status, kind, answer.text().await.unwrap())
         }
     };
-    let kv = format!("/v1/secret/data/{}", name(1, 1));
-    let write = |value: &str| Some(json!({"data": {"value": value}}));
+    let kv = kv_path(1, 1);
     let create = json!({
         "kind": "create", "specification": specification(), "scope": workspace(1),
         "edited": {"host": "h", "password": "x"},
     });
     for (role, method, path, body, status) in [
-        ("kv-write", "POST", &*kv, write("one"), 200),
-        ("kv-write", "POST", &*kv, write("two"), 400),
+        ("kv-write", "POST", &*kv, written("one"), 200),
+        ("kv-write", "POST", &*kv, written("two"), 400),
         ("operate", "GET", &*kv, None, 403),
         ("change", "POST", "/api/v1/changes", Some(create), 201),
         ("", "GET", "/api/v1/stores", None, 401),

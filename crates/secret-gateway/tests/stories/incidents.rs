@@ -63,6 +63,15 @@ async fn rows(world: &World) -> Value {
     ])
 }
 
+/// A request about these configurations.
+fn body(configurations: &Value, more: Value) -> Value {
+    let Value::Object(mut members) = more else {
+        panic!("{more}")
+    };
+    members.insert("configurations".to_owned(), configurations.clone());
+    Value::Object(members)
+}
+
 /// Place and standing of each secret of an answer.
 fn standings(answer: &Value) -> Vec<(&str, &str)> {
     let secrets = answer["secrets"].as_array().unwrap().iter();
@@ -78,13 +87,7 @@ fn standings(answer: &Value) -> Vec<(&str, &str)> {
 async fn ages_tell_of_every_place_what_is_known() {
     let world = World::new().await;
     let configurations = rows(&world).await;
-    let ask = |more: Value| {
-        let mut body = json!({"configurations": configurations});
-        let members = more.as_object().unwrap().clone();
-        body.as_object_mut().unwrap().extend(members);
-        let world = &world;
-        async move { world.call("POST", AGES, Some(body)).await }
-    };
+    let ask = |more| world.call("POST", AGES, Some(body(&configurations, more)));
     let all = ask(json!({})).await;
     assert!(!all.text.contains("value-"), "{}", all.text);
     let all = all.expect(200);
@@ -158,13 +161,7 @@ async fn ages_tell_of_every_place_what_is_known() {
 async fn affected_secrets_are_those_that_were_there_at_the_time() {
     let world = World::new().await;
     let configurations = rows(&world).await;
-    let ask = |more: Value| {
-        let mut body = json!({"configurations": configurations});
-        let members = more.as_object().unwrap().clone();
-        body.as_object_mut().unwrap().extend(members);
-        let world = &world;
-        async move { world.call("POST", AFFECTED, Some(body)).await }
-    };
+    let ask = |more| world.call("POST", AFFECTED, Some(body(&configurations, more)));
     let (hour, now) = (Duration::from_secs(3600), Timestamp::now());
     let (before, after) = (now.saturating_sub(hour), now.saturating_add(hour));
     for (members, is_listed) in [
@@ -403,7 +400,7 @@ async fn a_gateway_tells_what_its_own_ledger_knows() {
     use secret_persistence::Environment;
     use secret_persistence::database::KeyRingFile;
 
-    use crate::world::{ask, texts};
+    use crate::world::{ask, kv_path, texts, written};
 
     let folder = tempfile::tempdir().unwrap();
     let ring = folder.path().join("ledger-ring");
@@ -429,12 +426,11 @@ async fn a_gateway_tells_what_its_own_ledger_knows() {
             .await
             .expect(200)
     };
-    let path = |secret| format!("/v1/secret/data/{}", name(1, secret));
     for secret in [1, 2] {
-        let body = json!({"data": {"value": "value"}});
-        call(Role::KvWrite, "POST", path(secret), Some(body)).await;
+        let path = kv_path(1, secret);
+        call(Role::KvWrite, "POST", path, written("value")).await;
     }
-    call(Role::KvRead, "GET", path(1), None).await;
+    call(Role::KvRead, "GET", kv_path(1, 1), None).await;
     let configuration = json!({"a": {"_secret": name(1, 1)}, "b": {"_secret": name(1, 2)}});
     let body = json!({"configurations": [{"id": "1", "configuration": configuration}]});
     let answer = call(Role::Operate, "POST", AGES.to_owned(), Some(body)).await;

@@ -8,7 +8,7 @@ use secret_persistence::Environment;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{ask, name, texts};
+use crate::world::{ask, kv_path, texts};
 
 struct Platform {
     key: EncodingKey,
@@ -77,7 +77,7 @@ impl Platform {
     }
 
     async fn read(&self, token: &str, workspace: u128) -> u16 {
-        let path = format!("/v1/secret/data/{}", name(workspace, 1));
+        let path = kv_path(workspace, 1);
         ask(
             &self.router,
             "GET",
@@ -96,7 +96,7 @@ async fn a_jwt_is_good_for_its_audience_time_roles_and_workspaces() {
     let platform = Platform::new().await;
     let token = |changes: Value| platform.token(&platform.key, "one", changes);
     let good = token(json!({}));
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     let body = Some(json!({"data": {"value": "x"}}).to_string());
     ask(
         &platform.router,

@@ -3,16 +3,12 @@
 use secret_persistence::{ErrorKind, Operation, SecretValue};
 use serde_json::{Value, json};
 
-use crate::world::{World, name};
-
-fn written(value: &str) -> Option<Value> {
-    Some(json!({"data": {"value": value}}))
-}
+use crate::world::{World, kv_path, name, written};
 
 #[tokio::test]
 async fn version_2_writes_reads_lists_and_deletes() {
     let world = World::new().await;
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     let answer = world.call("POST", &path, written("hunter2 ü\n")).await;
     assert_eq!(answer.headers["cache-control"], "no-store");
     let body = answer.expect(200);
@@ -43,11 +39,7 @@ async fn version_2_writes_reads_lists_and_deletes() {
     }
 
     world
-        .call(
-            "PUT",
-            &format!("/v1/secret/data/{}", name(1, 2)),
-            written("x"),
-        )
+        .call("PUT", &kv_path(1, 2), written("x"))
         .await
         .expect(200);
     let names = json!({"keys": [name(1, 1), name(1, 2)]});
@@ -105,7 +97,7 @@ async fn version_2_writes_reads_lists_and_deletes() {
 async fn what_is_missing_is_404_with_vaults_body() {
     let world = World::new().await;
     for path in [
-        format!("/v1/secret/data/{}", name(1, 1)),
+        kv_path(1, 1),
         format!("/v1/secret/metadata/{}", name(1, 1)),
         // A name of somebody else that no list allows.
         "/v1/secret/data/team/db".to_owned(),
@@ -121,7 +113,7 @@ async fn what_is_missing_is_404_with_vaults_body() {
 #[tokio::test]
 async fn a_name_has_one_value_for_ever() {
     let world = World::new().await;
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     world.call("POST", &path, written("one")).await.expect(200);
     // A retry of the same write is success.
     assert_eq!(
@@ -143,11 +135,7 @@ async fn a_name_has_one_value_for_ever() {
 
     let only_new = |value: &str| Some(json!({"data": {"value": value}, "options": {"cas": 0}}));
     world
-        .call(
-            "POST",
-            &format!("/v1/secret/data/{}", name(1, 2)),
-            only_new("x"),
-        )
+        .call("POST", &kv_path(1, 2), only_new("x"))
         .await
         .expect(200);
     let refused = world.call("POST", &path, only_new("one")).await.expect(400);
@@ -162,7 +150,7 @@ async fn a_name_has_one_value_for_ever() {
 #[tokio::test]
 async fn what_cannot_be_written_says_why_and_is_counted() {
     let world = World::new().await;
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     for body in [
         json!({"data": {"password": "x"}}),
         json!({"data": {"value": "x", "more": "y"}}),
@@ -220,7 +208,7 @@ async fn what_cannot_be_written_says_why_and_is_counted() {
 #[tokio::test]
 async fn a_store_that_fails_gives_the_status_that_clients_retry_or_not() {
     let world = World::new().await;
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     for (kind, status, retried) in [
         (ErrorKind::Throttled, 429, true),
         (ErrorKind::Unavailable, 503, true),
@@ -270,10 +258,7 @@ async fn a_prefix_stands_before_every_name() {
         .call("GET", &format!("/v1/kv/data/{}", name(1, 1)), None)
         .await
         .expect(404);
-    world
-        .call("GET", &format!("/v1/secret/data/{}", name(1, 1)), None)
-        .await
-        .expect(404);
+    world.call("GET", &kv_path(1, 1), None).await.expect(404);
     for (folder, keys) in [
         ("", json!(["team/"])),
         ("team", json!(["airbyte/"])),
@@ -397,11 +382,7 @@ async fn clients_find_what_they_ask_before_they_begin() {
         .expect(200);
     assert_eq!(renewed["auth"]["client_token"], lookup["data"]["id"]);
     world
-        .call(
-            "PATCH",
-            &format!("/v1/secret/data/{}", name(1, 1)),
-            Some(json!({})),
-        )
+        .call("PATCH", &kv_path(1, 1), Some(json!({})))
         .await
         .expect(405);
     let unknown = world.call("GET", "/v1/sys/mounts", None).await;

@@ -1,6 +1,6 @@
 //! The page in a browser that nobody here wrote.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 
@@ -22,8 +22,20 @@ use crate::world::{World, configurations, name};
 /// A name that would be markup, a script and a label of its own.
 const HOSTILE: &str = r#"<img src=x onerror="document.title='owned'">"#;
 
-/// The page as it stands after a while, or a picture of it.
-fn browse(folder: &Path, flags: &[String], url: &str) -> Option<Output> {
+/// The page as it stands after a while.
+async fn dom(folder: &Path, mut flags: Vec<String>, url: String) -> Option<String> {
+    flags.push("--dump-dom".to_owned());
+    let output = browse(folder, flags, url).await?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn browse(folder: &Path, flags: Vec<String>, url: String) -> Option<Output> {
+    let folder = folder.to_owned();
+    let browsed = tokio::task::spawn_blocking(move || browse_here(&folder, &flags, &url));
+    browsed.await.unwrap()
+}
+
+fn browse_here(folder: &Path, flags: &[String], url: &str) -> Option<Output> {
     let mut browser = Client::Chromium.command()?;
     let profile = tempfile::tempdir_in(folder).unwrap();
     let output = browser
@@ -107,6 +119,10 @@ async fn serve(shell: Shell) -> String {
         .route("/driver.js", get(driver))
         .fallback(pass)
         .with_state(shell);
+    listen(router).await
+}
+
+async fn listen(router: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -190,14 +206,9 @@ async fn an_operator_lists_ages_and_collects_on_the_page() {
         token: token.clone(),
         driver: COLLECT,
     };
-    let page = serve(shell).await;
-    let ours = folder.path().to_owned();
-    let dumped =
-        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &page));
-    let Some(dumped) = dumped.await.unwrap() else {
+    let Some(dom) = dom(folder.path(), Vec::new(), serve(shell).await).await else {
         return;
     };
-    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
     // Nothing goes without a tick.
     assert!(dom.contains(r#"data-asked="true""#), "{dom}");
     assert!(dom.contains("2001-09-09T01:46:40Z"), "{dom}");
@@ -275,14 +286,9 @@ async fn the_page_restores_what_it_has_listed() {
         listener,
         std::future::pending(),
     ));
-    let url = serve(shell).await;
-    let ours = world.folder.path().to_owned();
-    let dumped =
-        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
-    let Some(dumped) = dumped.await.unwrap() else {
+    let Some(dom) = dom(world.folder.path(), Vec::new(), serve(shell).await).await else {
         return;
     };
-    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
     let [listed, typed] = names.map(Into::into);
     let listed = world.store.inner.read(&listed).await;
     assert!(listed.is_ok(), "{dom}");
@@ -336,14 +342,9 @@ async fn the_page_shows_hostile_names_as_text_and_keeps_its_token() {
         token: token.clone(),
         driver: LOG_IN,
     };
-    let url = serve(shell).await;
-    let ours = folder.path().to_owned();
-    let dumped =
-        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
-    let Some(dumped) = dumped.await.unwrap() else {
+    let Some(dom) = dom(folder.path(), Vec::new(), serve(shell).await).await else {
         return;
     };
-    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
     assert!(
         dom.contains("answers") && dom.contains(&name(1, 1)),
         "{dom}"
@@ -366,14 +367,9 @@ async fn the_policy_of_the_page_lets_nothing_out() {
         token,
         driver: BREAK_OUT,
     };
-    let url = serve(shell).await;
-    let ours = folder.path().to_owned();
-    let dumped =
-        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
-    let Some(dumped) = dumped.await.unwrap() else {
+    let Some(dom) = dom(folder.path(), Vec::new(), serve(shell).await).await else {
         return;
     };
-    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
     for refused in [
         "refused script-src-elem",
         "refused img-src",
@@ -405,16 +401,9 @@ async fn a_page_of_another_origin_reads_nothing() {
     let router = Router::new()
         .route("/", get(attack))
         .with_state((gateway.base.clone(), token));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let ours = folder.path().to_owned();
-    let dumped =
-        tokio::task::spawn_blocking(move || browse(&ours, &["--dump-dom".to_owned()], &url));
-    let Some(dumped) = dumped.await.unwrap() else {
+    let Some(dom) = dom(folder.path(), Vec::new(), listen(router).await).await else {
         return;
     };
-    let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
     let body = dom.rsplit("</script>").next().unwrap();
     assert!(
         body.contains("nothing with;") && body.contains("nothing without;"),
@@ -460,16 +449,11 @@ setTimeout(() => {
             let file = Path::new(folder).join(format!("page{}-{dark}.png", path.replace('/', "-")));
             let mut flags = flags.clone();
             flags.push(format!("--screenshot={}", file.display()));
-            let (ours, url) = (PathBuf::from(folder), url.clone());
-            let _ = tokio::task::spawn_blocking(move || browse(&ours, &flags, &url)).await;
+            browse(Path::new(folder), flags, url.clone()).await;
         }
-        flags.push("--dump-dom".to_owned());
-        let (ours, url) = (folder.path().to_owned(), url.clone());
-        let dumped = tokio::task::spawn_blocking(move || browse(&ours, &flags, &url)).await;
-        let Some(dumped) = dumped.unwrap() else {
+        let Some(dom) = dom(folder.path(), flags, url).await else {
             return;
         };
-        let dom = String::from_utf8_lossy(&dumped.stdout).into_owned();
         let start = dom
             .find("data-measured=\"")
             .unwrap_or_else(|| panic!("{dom}"))

@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 use tower::ServiceExt as _;
 
-use crate::world::{Answer, Faulty, Known, World, configurations, name, specification, workspace};
+use crate::world::{
+    Answer, Faulty, Known, World, configurations, kv_path, name, specification, workspace, written,
+};
 
 /// The kinds that were seen, of both APIs.
 #[derive(Default)]
@@ -51,10 +53,6 @@ fn create(password: &str) -> Option<Value> {
         "kind": "create", "specification": specification(), "scope": workspace(1),
         "edited": {"host": "h", "password": password},
     }))
-}
-
-fn written(value: &str) -> Option<Value> {
-    Some(json!({"data": {"value": value}}))
 }
 
 const CHANGES: &str = "/api/v1/changes";
@@ -184,7 +182,7 @@ async fn callers(seen: &mut Seen) {
     let twice = [("x-vault-token", "a"), ("x-vault-token", "b")];
     let twice = world.send("GET", CHANGES, &twice, None).await;
     seen.problem(twice, 400, "token_ambiguous");
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     let vault = world.call_as(Some(&expired), "GET", &path, None).await;
     assert!(
         seen.error(vault, 403, "token_expired")
@@ -340,7 +338,7 @@ async fn gateway(seen: &mut Seen) {
         503,
         "audit_failed",
     );
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     seen.error(audited.call("GET", &path, None).await, 503, "audit_failed");
     let failing = Error::new(ErrorKind::Unavailable, "it is down");
     let knowing = World::knowing(Arc::new(Known(Err(failing)))).await;
@@ -377,7 +375,7 @@ async fn gateway(seen: &mut Seen) {
 
 async fn kv(seen: &mut Seen) {
     let world = World::new().await;
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     for coordinate in [
         "plain",
         "team/x",
@@ -400,7 +398,7 @@ async fn kv(seen: &mut Seen) {
     let wrapped = [("x-vault-wrap-ttl", "60")];
     let wrapped = world.call_with(&wrapped, "GET", &path, None).await;
     seen.error(wrapped, 400, "unsupported");
-    let absent = format!("/v1/secret/data/{}", name(1, 2));
+    let absent = kv_path(1, 2);
     seen.error(world.call("GET", &absent, None).await, 404, "not_found");
     seen.error(
         world.call("PATCH", &path, None).await,
@@ -452,7 +450,7 @@ async fn a_store_that_is_down_is_named_and_the_others_go_on() {
         stores.with_store(tenant, Arc::new(up))
     })
     .await;
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     world.call("POST", &path, written("x")).await.expect(200);
     let ours = json!({"password": {"_secret": name(1, 1)}});
     let theirs = json!({"password": {"_secret": name(1, 2), "_secret_storage_id": "tenant"}});

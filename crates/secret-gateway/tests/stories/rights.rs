@@ -5,11 +5,13 @@ use secret_persistence::{SecretValue, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Faulty, World, configurations, name, specification, workspace};
+use crate::world::{
+    Faulty, World, configurations, kv_path, name, specification, workspace, written,
+};
 
 /// Every endpoint that needs a role: what is asked, and the answer to those who may.
 fn endpoints(change: &str) -> Vec<(Role, &'static str, String, Option<Value>, u16)> {
-    let data = format!("/v1/secret/data/{}", name(1, 1));
+    let data = kv_path(1, 1);
     let full = json!({"host": "h", "password": "p"});
     let named = Some(json!({"configurations": [
         {"id": "1", "configuration": {"password": {"_secret": name(1, 1)}}},
@@ -38,27 +40,9 @@ fn endpoints(change: &str) -> Vec<(Role, &'static str, String, Option<Value>, u1
             None,
             200,
         ),
-        (
-            Role::KvWrite,
-            "POST",
-            data.clone(),
-            Some(json!({"data": {"value": "x"}})),
-            200,
-        ),
-        (
-            Role::KvWrite,
-            "PUT",
-            data.clone(),
-            Some(json!({"data": {"value": "x"}})),
-            200,
-        ),
-        (
-            Role::KvWrite,
-            "DELETE",
-            format!("/v1/secret/data/{}", name(1, 9)),
-            None,
-            204,
-        ),
+        (Role::KvWrite, "POST", data.clone(), written("x"), 200),
+        (Role::KvWrite, "PUT", data.clone(), written("x"), 200),
+        (Role::KvWrite, "DELETE", kv_path(1, 9), None, 204),
         (
             Role::KvWrite,
             "DELETE",
@@ -230,11 +214,7 @@ async fn every_endpoint_serves_its_role_and_no_other() {
         .map(|role| (role, world.token(Grant::new(role.as_str(), [role]))))
         .collect();
     world
-        .call(
-            "POST",
-            &format!("/v1/secret/data/{}", name(1, 1)),
-            Some(json!({"data": {"value": "x"}})),
-        )
+        .call("POST", &kv_path(1, 1), written("x"))
         .await
         .expect(200);
     let change = opened(&world).await;
@@ -272,11 +252,7 @@ async fn what_a_bound_token_may_not_see_does_not_exist_for_it() {
             .with_prefixes(["airbyte_shared_"]),
     );
     world
-        .call(
-            "POST",
-            &format!("/v1/secret/data/{}", name(1, 1)),
-            Some(json!({"data": {"value": "x"}})),
-        )
+        .call("POST", &kv_path(1, 1), written("x"))
         .await
         .expect(200);
     let change = opened(&world).await;
@@ -335,14 +311,9 @@ async fn what_a_bound_token_may_not_see_does_not_exist_for_it() {
         .expect_kind(404, "not_found");
 
     // Its own exists.
-    let path = format!("/v1/secret/data/{}", name(2, 1));
+    let path = kv_path(2, 1);
     world
-        .call_as(
-            Some(&bound),
-            "POST",
-            &path,
-            Some(json!({"data": {"value": "x"}})),
-        )
+        .call_as(Some(&bound), "POST", &path, written("x"))
         .await
         .expect(200);
     world
@@ -351,12 +322,7 @@ async fn what_a_bound_token_may_not_see_does_not_exist_for_it() {
         .expect(200);
     let shared = "/v1/secret/data/airbyte_shared_secret_1_v1";
     world
-        .call_as(
-            Some(&bound),
-            "POST",
-            shared,
-            Some(json!({"data": {"value": "x"}})),
-        )
+        .call_as(Some(&bound), "POST", shared, written("x"))
         .await
         .expect(200);
     let keys = world
@@ -448,7 +414,7 @@ async fn a_request_with_two_tokens_is_refused_and_neither_counts() {
     let other = world.token(Grant::new("b", role));
     let (ours, theirs) = (token.expose(), other.expose());
     let (bearer, foreign) = (format!("Bearer {ours}"), format!("Bearer {theirs}"));
-    let kv = format!("/v1/secret/data/{}", name(1, 1));
+    let kv = kv_path(1, 1);
     for headers in [
         [("x-vault-token", ours), ("x-vault-token", theirs)],
         [("x-vault-token", ours), ("x-vault-token", "unknown")],

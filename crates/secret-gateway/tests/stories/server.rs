@@ -7,7 +7,7 @@ use secret_gateway::{Grant, Role};
 use secret_persistence::{ErrorKind, Operation};
 use serde_json::{Value, json};
 
-use crate::world::{Faulty, World, ask, name};
+use crate::world::{Faulty, World, ask, kv_path, written};
 
 #[tokio::test]
 async fn every_answer_is_kept_by_no_cache_and_embedded_by_no_page() {
@@ -64,7 +64,7 @@ async fn other_hosts_and_other_origins_are_refused_before_anything() {
         .call_with(&[("origin", "https://evil.example")], "GET", path, None)
         .await
         .expect_kind(403, "origin_not_allowed");
-    let kv = format!("/v1/secret/data/{}", name(1, 1));
+    let kv = kv_path(1, 1);
     world
         .call_with(&[("host", "evil.example")], "GET", &kv, None)
         .await
@@ -122,7 +122,7 @@ async fn bodies_are_bounded_in_every_way() {
         "]".repeat(512)
     );
     send(json_type, deep).await.expect(200);
-    let kv = format!("/v1/secret/data/{}", name(1, 1));
+    let kv = kv_path(1, 1);
     let headers = [("x-vault-token", token.expose())];
     world
         .send("POST", &kv, &headers, Some(" ".repeat(10_001)))
@@ -146,12 +146,9 @@ async fn beyond_the_limit_requests_are_told_to_come_again() {
     let world =
         Arc::new(World::over(Arc::clone(&store), tempfile::tempdir().unwrap(), &settings).await);
     store.hang();
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     let (ours, write) = (Arc::clone(&world), path.clone());
-    let slow = tokio::spawn(async move {
-        ours.call("POST", &write, Some(json!({"data": {"value": "x"}})))
-            .await
-    });
+    let slow = tokio::spawn(async move { ours.call("POST", &write, written("x")).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     let busy = world.call("GET", &path, None).await;
     assert_eq!(busy.headers["retry-after"], "1");
@@ -205,7 +202,7 @@ async fn a_first_start_makes_what_it_needs_and_a_second_process_is_refused() {
     let token =
         |role: &str| std::fs::read_to_string(folder.path().join(format!("token-{role}"))).unwrap();
     let router = secret_gateway::router(started.gateway.clone());
-    let path = format!("/v1/secret/data/{}", name(1, 1));
+    let path = kv_path(1, 1);
     let body = json!({"data": {"value": "a canary in a mine"}}).to_string();
     ask(
         &router,

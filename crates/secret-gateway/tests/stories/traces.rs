@@ -10,7 +10,7 @@ use e2e::Canaries;
 use serde_json::{Value, json};
 
 use crate::program::{Program, everything};
-use crate::world::{name, specification, workspace};
+use crate::world::{kv_path, specification, workspace, written};
 
 const SECRET: &str = "canary-51d7-in-a-span";
 
@@ -56,9 +56,8 @@ async fn spans_reach_the_collector_and_contain_no_value() {
             (answer.status().as_u16(), answer.text().await.unwrap())
         }
     };
-    let kv = format!("/v1/secret/data/{}", name(1, 1));
-    let value = || Some(json!({"data": {"value": SECRET}}));
-    assert_eq!(call("POST", kv.clone(), value()).await.0, 200);
+    let kv = kv_path(1, 1);
+    assert_eq!(call("POST", kv.clone(), written(SECRET)).await.0, 200);
     let (status, read) = call("GET", kv.clone(), None).await;
     assert!(status == 200 && read.contains(SECRET));
     let create = json!({
@@ -75,7 +74,7 @@ async fn spans_reach_the_collector_and_contain_no_value() {
     let wrong = json!({"kind": SECRET, SECRET: SECRET});
     for (method, path, body) in [
         ("POST", "/api/v1/changes".to_owned(), Some(wrong)),
-        ("POST", format!("/v1/secret/data/{SECRET}"), value()),
+        ("POST", format!("/v1/secret/data/{SECRET}"), written(SECRET)),
         ("GET", format!("/{SECRET}"), None),
         ("GET", format!("/api/v1/changes?state={SECRET}"), None),
         ("POST", kv, Some(json!({"data": {"value": [SECRET]}}))),

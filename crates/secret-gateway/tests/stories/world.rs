@@ -289,6 +289,16 @@ pub(crate) fn name(workspace: u128, secret: u128) -> String {
     )
 }
 
+/// The path of such a name in Vault's API.
+pub(crate) fn kv_path(workspace: u128, secret: u128) -> String {
+    format!("/v1/secret/data/{}", name(workspace, secret))
+}
+
+/// The body that writes a value there.
+pub(crate) fn written(value: &str) -> Option<Value> {
+    Some(json!({"data": {"value": value}}))
+}
+
 /// A specification with a host and a password.
 pub(crate) fn specification() -> Value {
     json!({

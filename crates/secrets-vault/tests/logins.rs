@@ -45,6 +45,19 @@ async fn prepared(admin: &Admin) -> (String, String) {
     (prefix, policy)
 }
 
+/// A mount of a login method.
+async fn login_mount(admin: &Admin, method: &str) -> String {
+    let mount = format!("{method}-{}", Uuid::new_v4());
+    admin
+        .must(
+            "POST",
+            &format!("sys/auth/{mount}"),
+            json!({"type": method}),
+        )
+        .await;
+    mount
+}
+
 /// An AppRole login mount with one role; mount, role id and secret id.
 async fn approle(
     admin: &Admin,
@@ -52,14 +65,7 @@ async fn approle(
     ttl: &str,
     max_ttl: &str,
 ) -> (String, String, String) {
-    let mount = format!("approle-{}", Uuid::new_v4());
-    admin
-        .must(
-            "POST",
-            &format!("sys/auth/{mount}"),
-            json!({"type": "approle"}),
-        )
-        .await;
+    let mount = login_mount(admin, "approle").await;
     let role = format!("auth/{mount}/role/connector");
     let body = json!({"token_policies": [policy], "token_ttl": ttl, "token_max_ttl": max_ttl});
     admin.must("POST", &role, body).await;
@@ -77,6 +83,22 @@ async fn approle(
     )
 }
 
+/// The settings of an AppRole login.
+fn with_approle<'t>(
+    prefix: &'t str,
+    mount: &'t str,
+    role_id: &'t str,
+    secret_id: &'t str,
+) -> [(&'static str, &'t str); 5] {
+    [
+        ("prefix", prefix),
+        ("auth-method", "approle"),
+        ("auth-mount", mount),
+        ("role-id", role_id),
+        ("secret-id", secret_id),
+    ]
+}
+
 async fn reads(store: &impl SecretPersistence) -> Result<(), secret_persistence_core::Error> {
     store
         .read(&coordinate().into())
@@ -92,13 +114,7 @@ async fn approle_outlives_its_lease_and_its_maximum() {
     let (prefix, policy) = prepared(&admin).await;
     // Renewed after two seconds; logged in again near the maximum of six seconds.
     let (mount, role_id, secret_id) = approle(&admin, &policy, "3s", "6s").await;
-    let settings = [
-        ("prefix", prefix.as_str()),
-        ("auth-method", "approle"),
-        ("auth-mount", &mount),
-        ("role-id", &role_id),
-        ("secret-id", &secret_id),
-    ];
+    let settings = with_approle(&prefix, &mount, &role_id, &secret_id);
     let store = admin.open(&settings).await.unwrap();
     for _ in 0..20 {
         reads(&store).await.unwrap();
@@ -113,13 +129,7 @@ async fn a_revoked_token_is_replaced_by_one_login_for_all_callers() {
     };
     let (prefix, policy) = prepared(&admin).await;
     let (mount, role_id, secret_id) = approle(&admin, &policy, "1h", "1h").await;
-    let settings = [
-        ("prefix", prefix.as_str()),
-        ("auth-method", "approle"),
-        ("auth-mount", &mount),
-        ("role-id", &role_id),
-        ("secret-id", &secret_id),
-    ];
+    let settings = with_approle(&prefix, &mount, &role_id, &secret_id);
     let store = admin.open(&settings).await.unwrap();
     reads(&store).await.unwrap();
     // Revokes every token of this login mount.
@@ -263,10 +273,7 @@ async fn jwt_logs_in_with_a_signed_token() {
         return;
     };
     let (prefix, policy) = prepared(&admin).await;
-    let mount = format!("jwt-{}", Uuid::new_v4());
-    admin
-        .must("POST", &format!("sys/auth/{mount}"), json!({"type": "jwt"}))
-        .await;
+    let mount = login_mount(&admin, "jwt").await;
     let key = include_str!("fixtures/jwt-public-key.pem");
     let config = json!({"jwt_validation_pubkeys": [key], "jwt_supported_algs": ["ES256"]});
     admin
@@ -280,27 +287,18 @@ async fn jwt_logs_in_with_a_signed_token() {
         .must("POST", &format!("auth/{mount}/role/connector"), role)
         .await;
     let jwt = include_str!("fixtures/jwt.txt").trim();
-    let settings = |role: &'static str| {
-        [
-            ("prefix", prefix.clone()),
-            ("auth-method", "jwt".into()),
-            ("auth-mount", mount.clone()),
-            ("role", role.to_owned()),
-            ("jwt", jwt.to_owned()),
-        ]
+    let open = async |role: &str| {
+        let settings = [
+            ("prefix", prefix.as_str()),
+            ("auth-method", "jwt"),
+            ("auth-mount", &mount),
+            ("role", role),
+            ("jwt", jwt),
+        ];
+        admin.open(&settings).await
     };
-    let pairs = settings("connector");
-    let pairs: Vec<(&str, &str)> = pairs
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
-    reads(&admin.open(&pairs).await.unwrap()).await.unwrap();
-    let pairs = settings("other");
-    let pairs: Vec<(&str, &str)> = pairs
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
-    let error = admin.open(&pairs).await.unwrap_err();
+    reads(&open("connector").await.unwrap()).await.unwrap();
+    let error = open("other").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
     assert!(error.hint().unwrap().contains("role"));
 }
@@ -327,14 +325,7 @@ async fn kubernetes_logs_in_with_the_service_account() {
         )
     })
     .await;
-    let mount = format!("kubernetes-{}", Uuid::new_v4());
-    admin
-        .must(
-            "POST",
-            &format!("sys/auth/{mount}"),
-            json!({"type": "kubernetes"}),
-        )
-        .await;
+    let mount = login_mount(&admin, "kubernetes").await;
     let config = json!({"kubernetes_host": api.address, "token_reviewer_jwt": "reviewer",
         "disable_local_ca_jwt": true, "kubernetes_ca_cert": ""});
     admin
@@ -368,27 +359,10 @@ async fn refused_logins_and_missing_methods_say_so() {
     };
     let (prefix, policy) = prepared(&admin).await;
     let (mount, role_id, _) = approle(&admin, &policy, "1h", "1h").await;
-    for (mount, secret_id, kind) in [
-        (
-            mount.as_str(),
-            "canary-secret-id",
-            ErrorKind::Unauthenticated,
-        ),
-        (
-            "nothing-here",
-            "canary-secret-id",
-            ErrorKind::Unauthenticated,
-        ),
-    ] {
-        let settings = [
-            ("prefix", prefix.as_str()),
-            ("auth-method", "approle"),
-            ("auth-mount", mount),
-            ("role-id", &role_id),
-            ("secret-id", secret_id),
-        ];
+    for mount in [mount.as_str(), "nothing-here"] {
+        let settings = with_approle(&prefix, mount, &role_id, "canary-secret-id");
         let error = admin.open(&settings).await.unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
         assert!(!format!("{error} {error:?}").contains("canary"));
     }
     let error = admin

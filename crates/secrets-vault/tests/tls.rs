@@ -9,18 +9,18 @@ use support::{Admin, open, required};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// The address with another host, for which the server's certificate is valid too.
-fn port(address: &str) -> &str {
-    address.rsplit(':').next().unwrap()
+/// An administrator, the address for TLS, and the file of its authority.
+fn with_tls() -> Option<(Admin, String, String)> {
+    Some((
+        Admin::from_env()?,
+        required("TEST_VAULT_TLS_ADDR")?,
+        required("TEST_VAULT_CA_FILE")?,
+    ))
 }
 
 #[tokio::test]
 async fn a_private_ca_is_trusted_where_it_is_named_and_only_there() {
-    let (Some(admin), Some(address), Some(ca)) = (
-        Admin::from_env(),
-        required("TEST_VAULT_TLS_ADDR"),
-        required("TEST_VAULT_CA_FILE"),
-    ) else {
+    let Some((admin, address, ca)) = with_tls() else {
         return;
     };
     let prefix = format!("{}/", admin.mount(2).await);
@@ -64,29 +64,21 @@ async fn a_port_for_tls_that_is_spoken_to_without_is_called_so() {
 
 #[tokio::test]
 async fn the_certificate_is_checked_against_the_server_name() {
-    let (Some(admin), Some(address), Some(ca)) = (
-        Admin::from_env(),
-        required("TEST_VAULT_TLS_ADDR"),
-        required("TEST_VAULT_CA_FILE"),
-    ) else {
+    let Some((admin, address, ca)) = with_tls() else {
         return;
     };
     let prefix = format!("{}/", admin.mount(2).await);
-    let named = |name: &'static str| {
+    // Another host, for which the server's certificate is valid too.
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let address = format!("https://127.0.0.1:{port}");
+    let named = async |name: &str| {
         let settings = [
-            ("prefix", prefix.clone()),
-            ("token", admin.token.clone()),
-            ("ca-file", ca.clone()),
-            ("tls-server-name", name.to_owned()),
+            ("prefix", prefix.as_str()),
+            ("token", &admin.token),
+            ("ca-file", &ca),
+            ("tls-server-name", name),
         ];
-        let address = format!("https://127.0.0.1:{}", port(&address));
-        async move {
-            let pairs: Vec<(&str, &str)> = settings
-                .iter()
-                .map(|(key, value)| (*key, value.as_str()))
-                .collect();
-            open(&address, &pairs).await
-        }
+        open(&address, &settings).await
     };
     named("vault.test").await.unwrap();
     let error = named("other.test").await.unwrap_err();

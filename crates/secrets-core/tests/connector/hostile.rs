@@ -1,11 +1,10 @@
 //! Input that is meant to hurt: too deep, too large, too many. Everything on a 2 MiB stack.
 
-use std::collections::HashMap;
 use std::mem;
 
 use secret_persistence_core::SecretValue;
 use secret_persistence_core::connector::{
-    ConnectorError, ConnectorSpec, MAX_DEPTH, Policy, ProblemKind, References, SecretJson,
+    ConnectorError, ConnectorSpec, MAX_DEPTH, Policy, ProblemKind, SecretJson, SplitPlan,
     hydrate_with, plan_create, plan_update, pointers, saved_pointers_needed, scrub,
 };
 use serde_json::{Value, json};
@@ -19,6 +18,12 @@ fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
         .unwrap()
         .join()
         .unwrap();
+}
+
+/// An update of which no saved secret is known.
+fn update(spec: &ConnectorSpec, saved: &Value, edited: Value) -> Result<SplitPlan, ConnectorError> {
+    let (policy, values, references) = Default::default();
+    plan_update(spec, &scope(), &policy, saved, &values, &references, edited)
 }
 
 /// A value with as many containers around it.
@@ -94,21 +99,9 @@ fn deeper_configurations_are_refused_everywhere() {
                 limit_exceeded(spec.mask(deep()));
                 limit_exceeded(scrub(deep()));
                 limit_exceeded(hydrate_with(deep(), |_| None::<SecretValue>));
-                let (values, references) = (HashMap::new(), References::default());
-                let update = |saved: &Value, edited: Value| {
-                    plan_update(
-                        &spec,
-                        &scope(),
-                        &policy,
-                        saved,
-                        &values,
-                        &references,
-                        edited,
-                    )
-                };
-                limit_exceeded(update(&saved, deep()));
+                limit_exceeded(update(&spec, &saved, deep()));
                 let deep = SecretJson::new(deep());
-                limit_exceeded(update(&deep, saved.clone()));
+                limit_exceeded(update(&spec, &deep, saved.clone()));
                 limit_exceeded(saved_pointers_needed(&spec, &policy, &saved, &deep));
                 limit_exceeded(spec.secret_places(&deep));
                 limit_exceeded(pointers(&deep));
@@ -191,17 +184,7 @@ fn ten_thousand_secrets_come_back() {
             panic!()
         };
         shown["list"] = items.into_iter().rev().collect();
-        let (values, references) = (HashMap::new(), References::default());
-        let update = plan_update(
-            &spec,
-            &scope(),
-            &Policy::default(),
-            &plan.config,
-            &values,
-            &references,
-            shown,
-        )
-        .unwrap();
+        let update = update(&spec, &plan.config, shown).unwrap();
         assert!(update.writes.is_empty() && update.superseded.is_empty());
         assert_eq!(update.config["list"][0], plan.config["list"][9_999]);
     });
@@ -222,17 +205,7 @@ fn fifty_megabytes_come_back() {
         let full = hydrate_with(plan.config.clone(), |_| Some(secret.clone())).unwrap();
         assert!(*full == config);
         let shown = spec.mask(mem::take(&mut config)).unwrap();
-        let (values, references) = (HashMap::new(), References::default());
-        let update = plan_update(
-            &spec,
-            &scope(),
-            &Policy::default(),
-            &plan.config,
-            &values,
-            &references,
-            shown,
-        )
-        .unwrap();
+        let update = update(&spec, &plan.config, shown).unwrap();
         assert!(update.config == plan.config);
     });
 }

@@ -228,19 +228,9 @@ impl Client {
             }
         };
         let page = self.send(Action::List, request).await?.unwrap_or_default();
-        let next =
-            next(page.next_link.as_deref()).map_err(|nature| Fault::new(Action::List, nature))?;
-        let secrets = page.value.into_iter().map(|secret| {
-            let name = secret.id.as_deref().and_then(name_of_id);
-            (
-                name.map(str::to_owned),
-                facts(secret.attributes, secret.tags),
-            )
-        });
-        Ok(Listed {
-            secrets: secrets.collect(),
-            next,
-        })
+        let secrets = page.value.into_iter();
+        let secrets = secrets.map(|secret| (secret.id, facts(secret.attributes, secret.tags)));
+        listed(Action::List, secrets, page.next_link)
     }
 
     /// One page of the soft-deleted secrets.
@@ -264,19 +254,9 @@ impl Client {
             .send(Action::ListDeleted, request)
             .await?
             .unwrap_or_default();
-        let next = next(page.next_link.as_deref())
-            .map_err(|nature| Fault::new(Action::ListDeleted, nature))?;
-        let secrets = page.value.into_iter().map(|secret| {
-            let name = secret.id.as_deref().and_then(name_of_id);
-            (
-                name.map(str::to_owned),
-                facts(secret.attributes, secret.tags),
-            )
-        });
-        Ok(Listed {
-            secrets: secrets.collect(),
-            next,
-        })
+        let secrets = page.value.into_iter();
+        let secrets = secrets.map(|secret| (secret.id, facts(secret.attributes, secret.tags)));
+        listed(Action::ListDeleted, secrets, page.next_link)
     }
 
     /// Continues in our vault, whatever host the link contains: our token is sent nowhere else.
@@ -342,6 +322,18 @@ fn facts(attributes: Option<SecretAttributes>, tags: Option<HashMap<String, Stri
         }),
         is_final: false,
     }
+}
+
+/// A page: the ids of its secrets, and the link to the next one.
+fn listed(
+    action: Action,
+    secrets: impl Iterator<Item = (Option<String>, Facts)>,
+    link: Option<String>,
+) -> Result<Listed, Fault> {
+    let next = next(link.as_deref()).map_err(|nature| Fault::new(action, nature))?;
+    let name = |id: Option<String>| id.as_deref().and_then(name_of_id).map(str::to_owned);
+    let secrets = secrets.map(|(id, facts)| (name(id), facts)).collect();
+    Ok(Listed { secrets, next })
 }
 
 /// The query of the link to the next page. The rest of the link is known. A link without a query is

@@ -230,7 +230,7 @@ impl Client {
         let page = self.send(Action::List, request).await?.unwrap_or_default();
         let secrets = page.value.into_iter();
         let secrets = secrets.map(|secret| (secret.id, facts(secret.attributes, secret.tags)));
-        listed(Action::List, secrets, page.next_link)
+        listed(secrets, page.next_link).map_err(|nature| Fault::new(Action::List, nature))
     }
 
     /// One page of the soft-deleted secrets.
@@ -256,7 +256,7 @@ impl Client {
             .unwrap_or_default();
         let secrets = page.value.into_iter();
         let secrets = secrets.map(|secret| (secret.id, facts(secret.attributes, secret.tags)));
-        listed(Action::ListDeleted, secrets, page.next_link)
+        listed(secrets, page.next_link).map_err(|nature| Fault::new(Action::ListDeleted, nature))
     }
 
     /// Continues in our vault, whatever host the link contains: our token is sent nowhere else.
@@ -326,14 +326,14 @@ fn facts(attributes: Option<SecretAttributes>, tags: Option<HashMap<String, Stri
 
 /// A page: the ids of its secrets, and the link to the next one.
 fn listed(
-    action: Action,
     secrets: impl Iterator<Item = (Option<String>, Facts)>,
     link: Option<String>,
-) -> Result<Listed, Fault> {
-    let next = next(link.as_deref()).map_err(|nature| Fault::new(action, nature))?;
+) -> Result<Listed, Nature> {
     let name = |id: Option<String>| id.as_deref().and_then(name_of_id).map(str::to_owned);
-    let secrets = secrets.map(|(id, facts)| (name(id), facts)).collect();
-    Ok(Listed { secrets, next })
+    Ok(Listed {
+        secrets: secrets.map(|(id, facts)| (name(id), facts)).collect(),
+        next: next(link.as_deref())?,
+    })
 }
 
 /// The query of the link to the next page. The rest of the link is known. A link without a query is

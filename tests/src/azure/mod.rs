@@ -154,7 +154,7 @@ impl Azure {
     fn launch(options: Options) -> io::Result<Self> {
         let authority = Authority::new()?;
         let names = ["localhost", "127.0.0.1", "*.vault.localhost"];
-        let acceptor = serve::acceptor(&authority, &names)?;
+        let acceptor = authority.issue(&names)?.acceptor()?;
         let service = listen(options.port)?;
         let metadata = listen(options.metadata_port)?;
         let (address, metadata_address) = (service.local_addr()?, metadata.local_addr()?);

@@ -28,7 +28,6 @@ use super::{
     switches::Switches,
     vault::{Call, Vault},
 };
-use crate::Authority;
 
 /// State that all connections of one stand-in share.
 pub(super) struct Shared {
@@ -47,11 +46,6 @@ pub(super) enum Port {
     Metadata,
     /// The vault and Entra ID.
     Service,
-}
-
-/// The TLS configuration for clients.
-pub(super) fn acceptor(authority: &Authority, names: &[&str]) -> io::Result<TlsAcceptor> {
-    authority.issue(names)?.acceptor()
 }
 
 /// Serves connections until the runtime ends, with TLS if there is an acceptor.

@@ -118,7 +118,7 @@ fn message(
 ) -> Map<String, Value> {
     let mut parsed = Map::new();
     let Some(object) = value.as_object() else {
-        violations.push(root(path));
+        violations.push(unknown("", path, "Root element must be a message."));
         return parsed;
     };
     let mut groups: Vec<(&str, &str)> = Vec::new();
@@ -127,7 +127,7 @@ fn message(
             .iter()
             .find(|field| field.name == name || snake(field.name) == *name);
         let Some(field) = known else {
-            violations.push(unknown(name, path));
+            violations.push(unknown(name, path, "Cannot find field."));
             continue;
         };
         if value.is_null() {
@@ -222,7 +222,7 @@ fn single(
     }
 }
 
-fn root(path: &str) -> Violation {
+fn unknown(name: &str, path: &str, reason: &str) -> Violation {
     let place = if path.is_empty() {
         String::new()
     } else {
@@ -231,21 +231,7 @@ fn root(path: &str) -> Violation {
     Violation {
         field: path.to_owned(),
         description: format!(
-            "Invalid JSON payload received. Unknown name \"\"{place}: Root element must be a message."
-        ),
-    }
-}
-
-fn unknown(name: &str, path: &str) -> Violation {
-    let place = if path.is_empty() {
-        String::new()
-    } else {
-        format!(" at '{path}'")
-    };
-    Violation {
-        field: path.to_owned(),
-        description: format!(
-            "Invalid JSON payload received. Unknown name \"{name}\"{place}: Cannot find field."
+            "Invalid JSON payload received. Unknown name \"{name}\"{place}: {reason}"
         ),
     }
 }

@@ -109,7 +109,9 @@ impl Builder {
     /// If the port is taken, or the authority's file is invalid.
     pub fn start(self) -> io::Result<FaultProxy> {
         let authority = self.tls.then(Authority::new).transpose()?;
-        let acceptor = authority.as_ref().map(serve::acceptor).transpose()?;
+        let issue =
+            |authority: &Authority| authority.issue(&["127.0.0.1", "localhost"])?.acceptor();
+        let acceptor = authority.as_ref().map(issue).transpose()?;
         let client = serve::client(self.upstream_ca_file.as_deref())?;
         let listener = TcpListener::bind(("127.0.0.1", self.port))?;
         listener.set_nonblocking(true)?;

@@ -35,9 +35,9 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        crypto::{CryptoProvider, aws_lc_rs},
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, pem::PemObject as _},
     },
 };
 
@@ -47,7 +47,6 @@ use super::{
     read_pem,
     record::{self, Place, Record},
 };
-use crate::Authority;
 
 /// Names the operation of a request.
 pub(super) type Operations = dyn Fn(&request::Parts) -> String + Send + Sync;
@@ -109,24 +108,6 @@ pub(super) async fn accept(
     }
 }
 
-/// The TLS configuration for clients.
-pub(super) fn acceptor(authority: &Authority) -> io::Result<TlsAcceptor> {
-    let certificate = authority.issue(&["127.0.0.1", "localhost"])?;
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect();
-    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes());
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_single_cert(
-            chain.map_err(io::Error::other)?,
-            key.map_err(io::Error::other)?,
-        )
-        .map_err(io::Error::other)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
 /// The client for the server. It trusts only the given authority.
 pub(super) fn client(ca_file: Option<&Path>) -> io::Result<Upstream> {
     let mut roots = RootCertStore::empty();
@@ -137,7 +118,9 @@ pub(super) fn client(ca_file: Option<&Path>) -> io::Result<Upstream> {
                 .map_err(io::Error::other)?;
         }
     }
-    let config = ClientConfig::builder_with_provider(provider())
+    // The provider is explicit, because rustls only chooses one if no other crate adds a second.
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
@@ -151,11 +134,6 @@ pub(super) fn client(ca_file: Option<&Path>) -> io::Result<Upstream> {
         .enable_http1()
         .wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new()).build(connector))
-}
-
-/// Explicit, because rustls only chooses one if no other crate adds a second provider.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
 }
 
 async fn connection(

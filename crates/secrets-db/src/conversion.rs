@@ -2,6 +2,7 @@
 //! processes can share a table.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use secret_persistence_core::{Error, ErrorKind, Operation, Result};
 use uuid::Uuid;
@@ -10,8 +11,8 @@ use crate::client::{Before, Columns, Content, Filter, Row, Swap};
 use crate::envelope::{Binding, Sealed};
 use crate::keyring::{KeyId, KeyRing};
 use crate::persistence::Database;
+use crate::reencryption::{INTERRUPTED, Reencryption};
 use crate::ring_check;
-use crate::rotate::CURSOR;
 
 /// Rows per step: one transaction, one round trip.
 const STEP: usize = 500;
@@ -102,6 +103,9 @@ impl Conversion {
     /// a row is tried.
     pub const ROUNDS: usize = ROUNDS;
 
+    /// How long what is known about an interrupted [re-encryption](Self::reencryption) counts.
+    pub const INTERRUPTED: Duration = INTERRUPTED;
+
     /// A conversion with a key ring whose active key may be used for writing.
     pub(crate) async fn begin(database: &Database, ring: &KeyRing, kind: Kind) -> Result<Self> {
         let registered = database.registered(ring).await;
@@ -149,6 +153,19 @@ impl Conversion {
         id.await.map_err(self.database.failed(Operation::Write))
     }
 
+    /// The id of the re-encryption that is under way with this key, a random number in the second table. Begins
+    /// one if there is none; [`end`](Self::end) ends it. Rows do not show that they have a new data key: whoever
+    /// keeps how far they have come keeps it for this id, and not for longer than
+    /// [so long](Self::INTERRUPTED) without progress.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn reencryption(&self) -> Result<u64> {
+        let under_way = Reencryption::under_way(self.database.client(), self.key()).await;
+        let under_way = under_way.map_err(self.database.failed(Operation::Write))?;
+        Ok(under_way.id)
+    }
+
     /// The range of the next rows after a name, at most so many, and their number. `None` if there are
     /// none.
     ///
@@ -183,6 +200,30 @@ impl Conversion {
         step.map_err(self.database.failed(Operation::Write))
     }
 
+    /// Whether there are rows that show that they were not converted, and that can be.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn has_late(&self) -> Result<bool> {
+        let has_late = async {
+            let mut range = Some(Range::default());
+            while let Some(left) = range {
+                let (rows, rest) = self.scan(&self.late(), &left).await?;
+                if rows
+                    .into_iter()
+                    .any(|(name, row)| self.changed(name, row).is_ok())
+                {
+                    return Ok(true);
+                }
+                range = rest;
+            }
+            Ok(false)
+        };
+        has_late
+            .await
+            .map_err(self.database.failed(Operation::Read))
+    }
+
     /// Converts rows that a step has lost to others. What it loses again can be tried again; after
     /// [so many attempts](Self::ROUNDS), there is [no end](Self::too_fast).
     ///
@@ -193,8 +234,9 @@ impl Conversion {
         step.map_err(self.database.failed(Operation::Write))
     }
 
-    /// What is done once, after all rows: encryption rewrites the table, if told. `still` is called from
-    /// time to time while the database works on that, which may take hours.
+    /// What is done once, after all rows: encryption rewrites the table, if told, and a re-encryption is under
+    /// way no longer. `still` is called from time to time while the database works on that, which may take
+    /// hours.
     ///
     /// # Errors
     /// If the database fails.
@@ -204,7 +246,7 @@ impl Conversion {
             let rewrite = match self.kind {
                 Kind::Encrypt { rewrite } => rewrite,
                 Kind::Reencrypt => {
-                    client.remove_meta(CURSOR).await?;
+                    Reencryption::end(client).await?;
                     return Ok(Ended::default());
                 }
                 Kind::Rewrap => return Ok(Ended::default()),
@@ -282,6 +324,17 @@ impl Conversion {
     }
 
     async fn step(&self, filter: &Filter, range: &Range) -> Result<Step> {
+        let (rows, rest) = self.scan(filter, range).await?;
+        let step = self.swap(rows).await?;
+        Ok(Step { rest, ..step })
+    }
+
+    /// The first rows of a range, and what is left of it.
+    async fn scan(
+        &self,
+        filter: &Filter,
+        range: &Range,
+    ) -> Result<(Vec<(String, Row)>, Option<Range>)> {
         let client = self.database.client();
         let (after, upto) = (range.after.as_deref(), range.upto.as_deref());
         let rows = client.scan(filter, after, upto, STEP).await?;
@@ -291,8 +344,7 @@ impl Conversion {
             }
             _ => None,
         };
-        let step = self.swap(rows).await?;
-        Ok(Step { rest, ..step })
+        Ok((rows, rest))
     }
 
     async fn step_again(&self, names: &[String]) -> Result<Step> {
@@ -310,24 +362,9 @@ impl Conversion {
     async fn swap(&self, rows: Vec<(String, Row)>) -> Result<Step> {
         let (mut swaps, mut damaged) = (Vec::with_capacity(rows.len()), Vec::new());
         for (coordinate, row) in rows {
-            let binding = Binding {
-                coordinate: &coordinate,
-                expires: row.expires,
-            };
-            let changed = row
-                .content
-                .and_then(|content| self.kind.change(&self.ring, &content, binding));
-            match changed {
-                Ok((before, after)) => swaps.push(Swap {
-                    coordinate,
-                    expires: row.expires,
-                    before,
-                    after,
-                }),
-                Err(error) => {
-                    let failed = self.database.failed(Operation::Write);
-                    damaged.push(failed(error.with_coordinate(coordinate)));
-                }
+            match self.changed(coordinate, row) {
+                Ok(swap) => swaps.push(swap),
+                Err(error) => damaged.push(self.database.failed(Operation::Write)(error)),
             }
         }
         let swapped = if swaps.is_empty() {
@@ -358,6 +395,26 @@ impl Conversion {
             lost,
             rest: None,
         })
+    }
+
+    /// What becomes of a row, or why it cannot be converted.
+    fn changed(&self, coordinate: String, row: Row) -> Result<Swap> {
+        let binding = Binding {
+            coordinate: &coordinate,
+            expires: row.expires,
+        };
+        let changed = row
+            .content
+            .and_then(|content| self.kind.change(&self.ring, &content, binding));
+        match changed {
+            Ok((before, after)) => Ok(Swap {
+                coordinate,
+                expires: row.expires,
+                before,
+                after,
+            }),
+            Err(error) => Err(error.with_coordinate(coordinate)),
+        }
     }
 
     /// Distinguishes a retired key from rows that others have changed.

@@ -25,6 +25,7 @@ mod postgres;
 mod postgres_options;
 #[cfg(feature = "postgres")]
 mod rates;
+mod reencryption;
 mod refresh;
 mod ring_check;
 mod rotate;

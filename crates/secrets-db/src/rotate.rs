@@ -2,25 +2,24 @@
 
 use std::collections::HashSet;
 
-use secret_persistence_core::{Error, ErrorKind, Operation, Result};
+use secret_persistence_core::{Error, ErrorKind, Operation, Result, Timestamp};
 
 use crate::client::Filter;
 use crate::conversion::{Conversion, Kind, Range};
 use crate::encrypt::Progress;
-use crate::keyring::{KeyId, KeyRing};
+use crate::keyring::KeyId;
 use crate::persistence::Database;
+use crate::reencryption::Reencryption;
 use crate::ring_check;
-
-/// Where an interrupted `--reencrypt` continues: the active key's id and the last name, each on a
-/// line.
-pub(crate) const CURSOR: &str = "reencrypt";
 
 /// Options of [`Database::rotate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RotateOptions {
     /// Whether values also get new data keys. Necessary after a leak of the key ring, because
-    /// anyone who has it may have unwrapped the data keys.
+    /// anyone who has it may have unwrapped the data keys. If it is interrupted, the next run with the same
+    /// key goes on where it was, unless that was more than a day ago or another run has ended since: then
+    /// every value gets a new one.
     pub reencrypt: bool,
 }
 
@@ -143,17 +142,18 @@ impl Database {
         verdict.map_err(&failed)
     }
 
-    /// Encrypts every row again, from where an earlier run has ended.
+    /// Encrypts every row again, from where an interrupted run was.
     async fn reencrypt(
         &self,
         rotation: &Conversion,
         told: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Vec<Error>> {
-        let ring = self.ring_for("rotate")?;
         let failed = self.failed(Operation::Write);
+        let client = self.client();
         let mut damaged = Vec::new();
-        let after = self.cursor(ring).await.map_err(&failed)?;
-        let mut range = Some(Range::new(after, None));
+        let under_way = Reencryption::under_way(client, rotation.key()).await;
+        let mut under_way = under_way.map_err(&failed)?;
+        let mut range = Some(Range::new(under_way.cursor(Timestamp::now()), None));
         while let Some(left) = range {
             let step = rotation.convert(&left).await?;
             let (mut done, mut lost) = (step.converted, step.lost);
@@ -173,25 +173,10 @@ impl Database {
             told(done);
             range = step.rest;
             if let Some(last) = range.as_ref().and_then(|range| range.after.as_deref()) {
-                let cursor = format!("{}\n{last}", ring.active());
-                let put = self.client().put_meta(CURSOR, cursor.as_bytes(), true);
-                put.await.map_err(&failed)?;
+                under_way.reach(client, last).await.map_err(&failed)?;
             }
         }
         Ok(damaged)
-    }
-
-    /// The position of an earlier run with the same active key.
-    async fn cursor(&self, ring: &KeyRing) -> Result<Option<String>> {
-        let entries = self.client().meta().await?;
-        Ok(entries
-            .into_iter()
-            .find(|(name, _)| name == CURSOR)
-            .and_then(|(_, value)| String::from_utf8(value).ok())
-            .and_then(|text| {
-                let (active, last) = text.split_once('\n')?;
-                (active == ring.active().as_str()).then(|| last.to_owned())
-            }))
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Convert {
     work: SharedWork,
     /// Whether rows do not show that they are done.
     repeats: bool,
+    /// Whether the table is rewritten at the end.
+    rewrites: bool,
     journal: Arc<ConvertJournal>,
     options: MigrateOptions,
     cancellation: Cancellation,
@@ -69,7 +71,9 @@ impl Convert {
             "rewrite": options.rewrite,
         });
         let work = SharedWork::new("encrypt", settings.to_string());
-        Ok(Self::of(conversion, work, false, journal))
+        let mut convert = Self::of(conversion, work, journal);
+        convert.rewrites = options.rewrite;
+        Ok(convert)
     }
 
     /// Wraps every data key with the active key, or replaces it.
@@ -88,19 +92,17 @@ impl Convert {
             "reencrypt": options.reencrypt,
         });
         let work = SharedWork::new("rotate", settings.to_string());
-        Ok(Self::of(conversion, work, options.reencrypt, journal))
+        let mut convert = Self::of(conversion, work, journal);
+        convert.repeats = options.reencrypt;
+        Ok(convert)
     }
 
-    fn of(
-        conversion: Conversion,
-        work: SharedWork,
-        repeats: bool,
-        journal: Arc<ConvertJournal>,
-    ) -> Self {
+    fn of(conversion: Conversion, work: SharedWork, journal: Arc<ConvertJournal>) -> Self {
         Self {
             conversion,
             work,
-            repeats,
+            repeats: false,
+            rewrites: false,
             journal,
             options: MigrateOptions::default(),
             cancellation: Cancellation::new(),
@@ -124,9 +126,12 @@ impl Convert {
     /// Takes part until the conversion has ended, and tells `progress` how many more rows this process has
     /// converted. It can be killed at any moment and started again.
     ///
-    /// What shows no row that it is done, a new data key, is not repeated at once: a process that comes
-    /// when others have ended it less than a lease ago has nothing to do. When all were killed, those that
-    /// come later continue near where they were.
+    /// What no row shows to be done, a new data key, and a rewritten table are not repeated at once: a process
+    /// has nothing to do when others have ended it since the process opened its journal, or less than a lease
+    /// before, unless a table that is rewritten has got plain rows since. When all processes of a
+    /// re-encryption were killed, those that come later continue near where they were, unless the last range
+    /// ended more than a day ago or the re-encryption was ended in another way, such as by one process
+    /// without a journal: then every value gets a new data key.
     ///
     /// # Errors
     /// `AnotherRun` if processes share the journal for another table, key or option; `Store` if the
@@ -213,26 +218,35 @@ struct Run<'r> {
 impl Run<'_> {
     async fn share(&mut self) -> MigrateResult<()> {
         let Convert {
+            conversion,
             work,
             repeats,
+            rewrites,
             journal,
             options,
             ..
         } = self.convert;
         let passes = journal.passes();
         let worker = Uuid::new_v4().simple().to_string();
-        let mut member = if *repeats && journal.is_recent(work).await? {
-            passes.rejoin(work, &worker, options.lease).await?
+        let mut member = if *repeats || *rewrites {
+            let joined = passes.join_recent(work, &worker, options.lease, journal.age());
+            joined.await?
         } else {
             passes.join(work, &worker, options.lease).await?
         };
         let mut lapses = 0;
+        let mut is_first = true;
         loop {
             if self.is_cancelled() {
                 return Ok(());
             }
+            let came_late = std::mem::replace(&mut is_first, false);
             let asked = Moment::now(journal.session());
             match passes.claim(&member).await? {
+                // What was written after the table was rewritten is still plain.
+                Turn::Ended(_) if came_late && *rewrites && conversion.has_late().await? => {
+                    member = passes.join(work, &worker, options.lease).await?;
+                }
                 Turn::Ended(found) => {
                     let is_damaged = found.iter().any(|found| found == DAMAGED);
                     self.report.others_damaged = is_damaged && self.report.damaged == 0;
@@ -285,12 +299,16 @@ impl Run<'_> {
     async fn lay_out(&mut self, held: &Holding<'_>) -> MigrateResult<Left> {
         let Convert {
             conversion,
-            work,
+            repeats,
             journal,
             ..
         } = self.convert;
-        // Only what repeats has one.
-        let mut after = journal.cursor(work).await?;
+        let (mut reencryption, mut after) = (0, None);
+        if *repeats {
+            held.check().await?;
+            reencryption = conversion.reencryption().await?;
+            after = journal.position(reencryption).await?;
+        }
         let mut ranges = Vec::new();
         loop {
             if self.is_cancelled() {
@@ -304,7 +322,7 @@ impl Run<'_> {
             after.clone_from(&range.upto);
             ranges.push((range, rows));
         }
-        journal.lay_out(held.claim(), ranges).await?;
+        journal.lay_out(held.claim(), reencryption, ranges).await?;
         Ok(Left::Nothing)
     }
 
@@ -312,7 +330,6 @@ impl Run<'_> {
     async fn range(&mut self, held: &Holding<'_>, range: Range) -> MigrateResult<Left> {
         let Convert {
             conversion,
-            work,
             repeats,
             journal,
             ..
@@ -342,8 +359,7 @@ impl Run<'_> {
             }
         }
         let found = is_damaged.then_some(DAMAGED);
-        let finish = journal.finish(held.claim(), work, found, *repeats);
-        finish.await?;
+        journal.finish(held.claim(), found, *repeats).await?;
         Ok(Left::Nothing)
     }
 
@@ -352,7 +368,6 @@ impl Run<'_> {
     async fn rest(&mut self, held: &Holding<'_>) -> MigrateResult<Left> {
         let Convert {
             conversion,
-            work,
             journal,
             ..
         } = self.convert;
@@ -378,8 +393,7 @@ impl Run<'_> {
                 held.renew().await?;
                 let ended = conversion.end(&|| held.progressed()).await?;
                 let found = is_damaged.then_some(DAMAGED);
-                let finish = journal.finish_last(held.claim(), work, found);
-                finish.await?;
+                journal.finish_last(held.claim(), found).await?;
                 self.report.ended = Some(ended);
                 return Ok(Left::Nothing);
             }

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use secret_persistence_core::{
-    Coordinate, DeleteOptions, ErrorKind, SecretPersistence, SecretPersistenceExt, Written,
+    Coordinate, DeleteOptions, ErrorKind, SecretPersistence, SecretPersistenceExt, Timestamp,
+    Written,
 };
 use secret_persistence_db::{
     Conversion, Database, EncryptOptions, KeyRing, Mode, Progress, Range, RotateOptions,
@@ -282,6 +283,55 @@ async fn reencrypting_makes_new_data_keys_also_for_rows_that_were_rotated_before
         }
         // Its cursor is gone: the next run starts over.
         assert_eq!(store.rotate(&reencrypt, &|_| {}).await.unwrap().rotated, 5);
+        store.close().await;
+    }
+}
+
+/// What was done before an interruption is not repeated the next day, and is later: nobody knows any more why it
+/// was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_reencryption_goes_on_for_a_day() {
+    for place in Place::all("an_interrupted_reencryption").await {
+        let store = place.open(Mode::Encrypted, Some(&ring())).await.unwrap();
+        let writes: Vec<_> = (0..ROWS).map(|number| write(number, "value")).collect();
+        for written in store.write_many(&writes).await {
+            written.unwrap();
+        }
+        let raw = place.raw().await;
+        let reencrypt = RotateOptions::default().with_reencrypt(true);
+        for is_old in [false, true] {
+            let told = tokio::sync::Notify::new();
+            let tell = |progress: Progress| {
+                if progress.done > 500 {
+                    told.notify_one();
+                }
+            };
+            tokio::select! {
+                biased;
+                () = told.notified() => {}
+                rotated = store.rotate(&reencrypt, &tell) => panic!("it ended: {rotated:?}"),
+            }
+            if is_old {
+                let now = Timestamp::now().unix_seconds().to_string();
+                // The time begins a line. Years go by.
+                let old = match &place {
+                    Place::Sqlite(_) => format!(
+                        "CAST(replace(CAST(value AS TEXT), char(10) || '{0}', char(10) || '1000') AS BLOB)",
+                        &now[..4]
+                    ),
+                    #[cfg(feature = "postgres")]
+                    Place::Postgres(_) => format!(
+                        "convert_to(replace(convert_from(value, 'UTF8'), chr(10) || '{0}', chr(10) || '1000'), \
+                         'UTF8')",
+                        &now[..4]
+                    ),
+                };
+                let sql = format!("UPDATE secrets_meta SET value = {old} WHERE name = 'reencrypt'");
+                assert_eq!(raw.run(&sql).await.unwrap(), 1);
+            }
+            let rotated = store.rotate(&reencrypt, &|_| {}).await.unwrap().rotated;
+            assert_eq!(rotated == ROWS as u64, is_old, "{rotated}");
+        }
         store.close().await;
     }
 }

@@ -1,41 +1,51 @@
 //! What the processes of a conversion share: its passes, and how far encrypting again has come.
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use secret_persistence_db::Range;
+use secret_persistence_db::{Conversion, Range};
 use serde_json::{Value, json};
 
 use crate::address::{self, Variables};
 use crate::database::{self, Database, Purpose, Texts};
 use crate::journal::of_journal;
-use crate::journal::passes::{PAGE, PASS, Pages, Passes, held};
+use crate::journal::passes::{PAGE, PASS, Pages, Passes, held, interval};
 use crate::shared::held::Claims;
-use crate::{Claim, MigrateError, MigrateErrorKind, MigrateResult, SharedWork};
+use crate::{Claim, MigrateError, MigrateErrorKind, MigrateResult};
 
-/// The last name of the rows from the beginning of a table that are done, and the page that follows them.
-/// Names are in the order of the table, which is not that of this one.
+/// The position of a re-encryption: the last name of the rows from the beginning of its table that are done,
+/// the page that follows them, and since when. Names are in the order of the table, which is not that of this
+/// one.
 const TABLES: [(&str, &str); 3] = [
     ("convert_pass", PASS),
     ("convert_page", PAGE),
     (
-        "convert_cursor",
-        "settings TEXT{collation} PRIMARY KEY, pass BIGINT NOT NULL, page BIGINT NOT NULL, \
-         after TEXT{collation} NOT NULL",
+        "convert_position",
+        "reencryption BIGINT PRIMARY KEY, pass BIGINT NOT NULL, page BIGINT NOT NULL, \
+         after TEXT{collation} NOT NULL, reached TIMESTAMPTZ NOT NULL",
     ),
 ];
 
-/// Moves the cursor to the first page that has not ended, but this one. The same statement does not see
-/// that this one ends.
+/// Moves the position to the first page that has not ended, but this one. The same statement does not see
+/// that this one ends. `scan` is the re-encryption.
 const FOLLOWS: &str = ", follows AS ( \
-        SELECT page, after FROM convert_page \
+        SELECT scan, page, after FROM convert_page \
         WHERE pass = CAST($2 AS BIGINT) AND done = 0 AND page <> CAST($3 AS BIGINT) AND upto IS NOT NULL \
         ORDER BY page LIMIT 1), \
      moved AS ( \
-        INSERT INTO convert_cursor AS now (settings, pass, page, after) \
-        SELECT $1, CAST($2 AS BIGINT), follows.page, follows.after FROM follows CROSS JOIN held \
-        WHERE follows.after IS NOT NULL \
-        ON CONFLICT (settings) DO UPDATE SET pass = excluded.pass, page = excluded.page, after = excluded.after \
-        WHERE now.pass < excluded.pass OR now.page < excluded.page)";
+        INSERT INTO convert_position AS was (reencryption, pass, page, after, reached) \
+        SELECT follows.scan, CAST($2 AS BIGINT), follows.page, follows.after, now() \
+        FROM follows CROSS JOIN held WHERE follows.after IS NOT NULL \
+        ON CONFLICT (reencryption) DO UPDATE SET pass = excluded.pass, page = excluded.page, \
+            after = excluded.after, reached = excluded.reached \
+        WHERE was.pass < excluded.pass OR was.page < excluded.page)";
+
+/// Removes the position of the re-encryption that this page ends, and those that are void.
+const ENDED: &str = ", gone AS ( \
+        DELETE FROM convert_position USING held \
+        WHERE reached < now() - CAST($1 AS interval) OR reencryption = ( \
+            SELECT scan FROM convert_page \
+            WHERE pass = CAST($2 AS BIGINT) AND page = CAST($3 AS BIGINT)))";
 
 /// The journal of the processes that encrypt a table or rotate its key, in Postgres.
 ///
@@ -43,6 +53,8 @@ const FOLLOWS: &str = ", follows AS ( \
 #[derive(Debug)]
 pub struct ConvertJournal {
     database: Database,
+    /// When this process began to open it, before anything else that it does with a table.
+    opened: Instant,
 }
 
 impl ConvertJournal {
@@ -52,6 +64,7 @@ impl ConvertJournal {
     /// # Errors
     /// If it is not in Postgres or cannot be opened.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
+        let opened = Instant::now();
         let url = address::is_url(text).then(|| address::parse(text));
         let url = url.transpose()?;
         let Some(url) = url.filter(|url| url.scheme().starts_with("postgres")) else {
@@ -65,6 +78,7 @@ impl ConvertJournal {
         let database = Database::open(&url, &settings, Purpose::Share).await;
         let journal = Self {
             database: database.map_err(of_journal)?,
+            opened,
         };
         // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
         let tables = journal.database.tables(&TABLES).await.map_err(of_journal)?;
@@ -90,25 +104,28 @@ impl ConvertJournal {
         Passes::new(&self.database, "convert")
     }
 
-    /// Whether a pass of this work goes on, or has ended less than a lease ago.
-    pub(super) async fn is_recent(&self, work: &SharedWork) -> MigrateResult<bool> {
-        let sql = "SELECT '' FROM convert_pass \
-                   WHERE command = $1 AND settings = $2 AND halt IS NULL AND until > now()";
-        let parameters = vec![work.command.clone(), work.settings.clone()];
-        Ok(!self.few(sql, parameters).await?.is_empty())
+    /// How long ago this process began.
+    pub(super) fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
-    /// The last name of the rows that earlier passes of this work have done.
-    pub(super) async fn cursor(&self, work: &SharedWork) -> MigrateResult<Option<String>> {
-        let sql = "SELECT after FROM convert_cursor WHERE settings = $1";
-        let rows = self.few(sql, vec![work.settings.clone()]).await?;
+    /// The last name of the rows that earlier passes of a re-encryption have done, the last of them not long
+    /// ago.
+    pub(super) async fn position(&self, reencryption: u64) -> MigrateResult<Option<String>> {
+        let sql = "SELECT after FROM convert_position WHERE reencryption = CAST($1 AS BIGINT) \
+                   AND reached >= now() - CAST($2 AS interval)";
+        let rows = self
+            .few(sql, vec![reencryption.to_string(), counts()])
+            .await?;
         Ok(rows.into_iter().flatten().flatten().next())
     }
 
-    /// Ends the first page, and lays out one for each range, and one for what comes after all.
+    /// Ends the first page, and lays out one for each range, and one for what comes after all. Each has the
+    /// re-encryption that it is a part of, or 0.
     pub(super) async fn lay_out(
         &self,
         claim: Claim,
+        reencryption: u64,
         ranges: Vec<(Range, u64)>,
     ) -> MigrateResult<()> {
         let ranges: Vec<Value> = ranges
@@ -121,47 +138,39 @@ impl ConvertJournal {
                     FROM jsonb_array_elements(CAST($1 AS jsonb)) WITH ORDINALITY AS items(value, key)"
                 .to_owned(),
             parameter: Value::Array(ranges).to_string(),
-            scan: 0,
+            scan: reencryption,
             last: true,
         };
         self.passes().lay_out(claim, pages).await
     }
 
-    /// Ends the page of a range. `moves` says that the cursor follows.
+    /// Ends the page of a range. `moves` says that the position follows.
     pub(super) async fn finish(
         &self,
         claim: Claim,
-        work: &SharedWork,
         found: Option<&str>,
         moves: bool,
     ) -> MigrateResult<()> {
         let write = if moves { FOLLOWS } else { "" };
-        self.end(claim, write, work, found).await
+        self.end(claim, write, String::new(), found).await
     }
 
     /// Ends the last page: the next pass begins with the table.
-    pub(super) async fn finish_last(
-        &self,
-        claim: Claim,
-        work: &SharedWork,
-        found: Option<&str>,
-    ) -> MigrateResult<()> {
-        let write = ", gone AS (DELETE FROM convert_cursor USING held WHERE settings = $1)";
-        self.end(claim, write, work, found).await
+    pub(super) async fn finish_last(&self, claim: Claim, found: Option<&str>) -> MigrateResult<()> {
+        self.end(claim, ENDED, counts(), found).await
     }
 
     async fn end(
         &self,
         claim: Claim,
         write: &str,
-        work: &SharedWork,
+        parameter: String,
         found: Option<&str>,
     ) -> MigrateResult<()> {
         let held = held(", done = 1, found = NULLIF($6, '')");
         let found = vec![found.unwrap_or_default().to_owned()];
         let passes = self.passes();
-        let end = passes.write(&held, claim, write, work.settings.clone(), found);
-        end.await
+        passes.write(&held, claim, write, parameter, found).await
     }
 
     async fn few(&self, sql: &str, parameters: Vec<String>) -> MigrateResult<Vec<Texts>> {
@@ -176,6 +185,11 @@ impl ConvertJournal {
         )
         .with_place(self.to_string())
     }
+}
+
+/// How long a position counts.
+fn counts() -> String {
+    interval(Conversion::INTERRUPTED)
 }
 
 impl Claims for ConvertJournal {

@@ -30,6 +30,9 @@ const SHORT: Duration = Duration::from_millis(400);
 /// So many that there are four ranges.
 const ALL: u64 = 3 * ROWS as u64 + 7;
 
+/// Two ranges, and a part of a third.
+const HALF: u64 = 2 * ROWS as u64 + 500;
+
 async fn run(connection: &mut PgConnection, sql: &str) {
     let sql = sqlx::raw_sql(AssertSqlSafe(sql));
     sql.execute(connection).await.unwrap();
@@ -193,6 +196,19 @@ impl Process {
         report
     }
 
+    /// Stops after so many rows, as if it was killed.
+    async fn run_until(self, rows: u64) {
+        let told = AtomicU64::new(0);
+        let tell = |more| {
+            if told.fetch_add(more, Ordering::Relaxed) + more == rows {
+                self.cancellation.cancel();
+            }
+        };
+        let stopped = self.convert.run(&tell).await.unwrap();
+        assert_eq!(stopped.converted, rows);
+        self.close().await;
+    }
+
     async fn close(&self) {
         self.database.close().await;
         self.journal.close().await;
@@ -270,24 +286,109 @@ async fn a_reencryption_goes_on_where_all_were_killed() {
     encrypt.run().await.unwrap();
     site.watch().await;
     let what = What::Rotate { reencrypt: true };
+    // Two ranges have ended, and a third has begun.
     let process = site.process(what, SHORT).await;
-    let told = AtomicU64::new(0);
-    let tell = |rows| {
-        // Two ranges have ended, and a third has begun.
-        if told.fetch_add(rows, Ordering::Relaxed) + rows == 2 * ROWS as u64 + 500 {
-            process.cancellation.cancel();
-        }
-    };
-    let stopped = process.convert.run(&tell).await.unwrap();
-    assert_eq!(stopped.converted, 2 * ROWS as u64 + 500);
-    process.close().await;
+    process.run_until(HALF).await;
     tokio::time::sleep(SHORT * 2).await;
     let next = site.process(what, LONG).await.run().await.unwrap();
     assert_eq!(next.converted, ALL - 2 * ROWS as u64);
     assert_eq!(site.changes().await, (ALL + 500, 2));
-    let cursors = "SELECT COUNT(*) FROM convert_cursor";
-    assert_eq!(number(&mut site.connection, cursors).await, 0);
+    let positions = "SELECT COUNT(*) FROM convert_position";
+    assert_eq!(number(&mut site.connection, positions).await, 0);
     site.expect_values().await;
+    site.place.drop().await;
+}
+
+/// After a leak, every value needs a new data key. What an earlier run had done long ago, or before another
+/// one that has ended, would keep those that leaked.
+#[tokio::test]
+async fn a_position_that_is_left_over_keeps_no_data_key() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    let encrypt = site.process(What::Encrypt { rewrite: false }, LONG).await;
+    encrypt.run().await.unwrap();
+    let what = What::Rotate { reencrypt: true };
+    for meanwhile in ["one process alone", "a day"] {
+        site.process(what, SHORT).await.run_until(HALF).await;
+        if meanwhile == "a day" {
+            run(
+                &mut site.connection,
+                "UPDATE convert_position SET reached = reached - interval '25 hours'",
+            )
+            .await;
+        } else {
+            let options = RotateOptions::default().with_reencrypt(true);
+            let alone = Database::connect(site.config()).await.unwrap();
+            let rotated = alone.rotate(&options, &|_| {}).await.unwrap();
+            assert_eq!(rotated.rotated, ALL);
+            alone.close().await;
+        }
+        run(
+            &mut site.connection,
+            "CREATE TABLE leaked AS SELECT coordinate, ciphertext FROM secrets",
+        )
+        .await;
+        tokio::time::sleep(SHORT * 2).await;
+        let next = site.process(what, SHORT).await.run().await.unwrap();
+        assert_eq!(next.converted, ALL, "{meanwhile}");
+        let kept = "SELECT COUNT(*) FROM secrets JOIN leaked USING (coordinate, ciphertext)";
+        assert_eq!(number(&mut site.connection, kept).await, 0, "{meanwhile}");
+        run(&mut site.connection, "DROP TABLE leaked").await;
+        tokio::time::sleep(SHORT * 2).await;
+    }
+    // Those of a re-encryption that ended without this journal go when they are void for their age.
+    let positions = "SELECT COUNT(*) FROM convert_position";
+    assert_eq!(number(&mut site.connection, positions).await, 0);
+    site.expect_values().await;
+    site.place.drop().await;
+}
+
+/// Each command rewrites the table once, whenever its processes start: a large table takes hours.
+#[tokio::test]
+async fn a_process_that_comes_late_does_not_rewrite_the_table_again() {
+    let Some(mut site) = Site::new().await else {
+        return;
+    };
+    // `VACUUM FULL` gives the table another file.
+    let file = "SELECT CAST(pg_relation_filenode('secrets') AS BIGINT)";
+    let mut files = vec![number(&mut site.connection, file).await];
+    let mut rewritings = async |site: &mut Site, late: Process| {
+        let report = late.run().await.unwrap();
+        let now = number(&mut site.connection, file).await;
+        let is_rewritten = !files.contains(&now);
+        files.push(now);
+        let says = report.ended.is_some_and(|ended| ended.rewritten);
+        assert_eq!(says, is_rewritten);
+        (report.converted, is_rewritten)
+    };
+    let what = What::Encrypt { rewrite: true };
+    let late = site.process(what, SHORT).await;
+    let first = site.process(what, SHORT).await;
+    assert_eq!(rewritings(&mut site, first).await, (ALL, true));
+    // It began before that ended, and takes longer than a lease to come.
+    tokio::time::sleep(SHORT * 2).await;
+    assert_eq!(rewritings(&mut site, late).await, (0, false));
+    // It begins after that, but less than a lease.
+    let first = site.process(what, LONG).await;
+    assert_eq!(rewritings(&mut site, first).await, (0, true));
+    let late = site.process(what, LONG).await;
+    assert_eq!(rewritings(&mut site, late).await, (0, false));
+    // A damaged row is no reason, and a plain one is.
+    run(
+        &mut site.connection,
+        "INSERT INTO secrets (coordinate, payload, key_id) VALUES ('a', 'damaged', 'k1')",
+    )
+    .await;
+    let late = site.process(what, LONG).await;
+    assert_eq!(rewritings(&mut site, late).await, (0, false));
+    run(
+        &mut site.connection,
+        "INSERT INTO secrets (coordinate, payload) VALUES ('b', 'plain')",
+    )
+    .await;
+    let late = site.process(what, LONG).await;
+    assert_eq!(rewritings(&mut site, late).await, (1, true));
     site.place.drop().await;
 }
 
@@ -463,6 +564,9 @@ fn range(after: Option<&str>, upto: &str) -> (Range, u64) {
     (range, 10)
 }
 
+/// The re-encryption of some ranges.
+const ID: u64 = 7;
+
 #[tokio::test]
 async fn whoever_lapsed_changes_nothing() {
     let Some(mut site) = Site::new().await else {
@@ -483,9 +587,9 @@ async fn whoever_lapsed_changes_nothing() {
     let stale = claim(&slow, &other).await.claim;
     tokio::time::sleep(SHORT * 2).await;
     let first = claim(&quick, &member).await.claim;
-    lapses(slow.lay_out(stale, ranges()).await);
-    quick.lay_out(first, ranges()).await.unwrap();
-    lapses(quick.lay_out(first, ranges()).await);
+    lapses(slow.lay_out(stale, ID, ranges()).await);
+    quick.lay_out(first, ID, ranges()).await.unwrap();
+    lapses(quick.lay_out(first, ID, ranges()).await);
 
     // The slow one has the first range, and the quick one ends the second: the first is not done.
     let stale = claim(&slow, &other).await;
@@ -494,47 +598,43 @@ async fn whoever_lapsed_changes_nothing() {
     assert_eq!(second.after.as_deref(), Some("b"));
     assert_eq!(second.upto.as_deref(), Some("B"));
     quick
-        .finish(second.claim, &work, Some(DAMAGED), true)
+        .finish(second.claim, Some(DAMAGED), true)
         .await
         .unwrap();
-    assert_eq!(quick.cursor(&work).await.unwrap(), None);
+    assert_eq!(quick.position(ID).await.unwrap(), None);
     tokio::time::sleep(SHORT * 2).await;
     let again = claim(&quick, &member).await;
     assert_eq!(again.upto.as_deref(), Some("b"));
-    lapses(slow.finish(stale.claim, &work, None, true).await);
-    assert_eq!(quick.cursor(&work).await.unwrap(), None);
-    quick.finish(again.claim, &work, None, true).await.unwrap();
-    assert_eq!(quick.cursor(&work).await.unwrap().as_deref(), Some("B"));
-    assert_eq!(
-        quick
-            .cursor(&SharedWork::new("rotate", "others"))
-            .await
-            .unwrap(),
-        None
-    );
+    lapses(slow.finish(stale.claim, None, true).await);
+    assert_eq!(quick.position(ID).await.unwrap(), None);
+    quick.finish(again.claim, None, true).await.unwrap();
+    assert_eq!(quick.position(ID).await.unwrap().as_deref(), Some("B"));
+    assert_eq!(quick.position(ID + 1).await.unwrap(), None);
 
     // Nobody ends the conversion before the last range has ended.
     let third = claim(&quick, &member).await;
     assert_eq!(third.upto.as_deref(), Some("c"));
     let wait = slow.passes().claim(&other).await.unwrap();
     assert!(matches!(wait, Turn::Wait), "{wait:?}");
-    quick.finish(third.claim, &work, None, true).await.unwrap();
-    assert_eq!(quick.cursor(&work).await.unwrap().as_deref(), Some("B"));
+    quick.finish(third.claim, None, true).await.unwrap();
+    assert_eq!(quick.position(ID).await.unwrap().as_deref(), Some("B"));
     let stale = claim(&slow, &other).await;
     assert_eq!(stale.upto, None);
     tokio::time::sleep(SHORT * 2).await;
     let last = claim(&quick, &member).await;
-    lapses(slow.finish_last(stale.claim, &work, None).await);
-    assert!(quick.cursor(&work).await.unwrap().is_some());
-    quick.finish_last(last.claim, &work, None).await.unwrap();
-    assert_eq!(quick.cursor(&work).await.unwrap(), None);
+    lapses(slow.finish_last(stale.claim, None).await);
+    assert!(quick.position(ID).await.unwrap().is_some());
+    quick.finish_last(last.claim, None).await.unwrap();
+    assert_eq!(quick.position(ID).await.unwrap(), None);
     for process in [&quick, &slow] {
         let ended = process.passes().claim(&member).await.unwrap();
         assert!(
             matches!(&ended, Turn::Ended(found) if found == &[DAMAGED]),
             "{ended:?}"
         );
-        assert!(process.is_recent(&work).await.unwrap());
+        let again = process.passes();
+        let again = again.join_recent(&work, "late", LONG, Duration::ZERO).await;
+        assert_eq!(again.unwrap().pass, member.pass);
     }
     // Whoever asks with a longer lease does not change how long ago it ended.
     let late = Member::new(member.pass, "late", LONG * 36);

@@ -27,6 +27,9 @@ pub(crate) const PAGE: &str = "pass BIGINT, page BIGINT, scan BIGINT, after TEXT
 /// Those of a pass that was halted learn it with their next page, and until then go on with what they
 /// have. The same command may do so beside them; what another one does, they would undo. It therefore waits
 /// for the last lease of every halted pass since (`stragglers`), also if the pass after it has ended.
+///
+/// With `$5`, none begins if one of the same work has ended since so long ago, or less than a lease before: how
+/// long it still had to live when it ended is in `until`.
 const JOIN: &str = "WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(CAST($4 AS BIGINT)) AS yes), \
      begun AS ( \
         INSERT INTO @_pass AS now (one, pass, command, settings, ended, halt, until) \
@@ -37,10 +40,13 @@ const JOIN: &str = "WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock
             stragglers = CASE WHEN (SELECT yes FROM alone) THEN NULL \
                 WHEN now.halt IS NULL OR now.ended = 1 THEN now.stragglers \
                 ELSE GREATEST(now.stragglers, now.until) END \
-        WHERE (SELECT yes FROM alone) \
-           OR ((now.ended = 1 OR now.until < now()) \
-               AND (now.command = excluded.command OR COALESCE(now.stragglers < now(), true))) \
-           OR (now.halt IS NOT NULL AND now.command = excluded.command) \
+        WHERE ((SELECT yes FROM alone) \
+               OR ((now.ended = 1 OR now.until < now()) \
+                   AND (now.command = excluded.command OR COALESCE(now.stragglers < now(), true))) \
+               OR (now.halt IS NOT NULL AND now.command = excluded.command)) \
+          AND NOT COALESCE(now.ended = 1 AND now.halt IS NULL AND now.command = excluded.command \
+               AND now.settings = excluded.settings \
+               AND now.until > now() - CAST(NULLIF($5, '') AS interval), false) \
         RETURNING pass), \
      no_pages AS (DELETE FROM @_page USING begun WHERE @_page.pass < begun.pass), \
      first AS (INSERT INTO @_page (pass, page, secrets, epoch, done) SELECT pass, 0, 0, 0, 0 FROM begun) \
@@ -159,12 +165,35 @@ impl<'j> Passes<'j> {
         worker: &str,
         lease: Duration,
     ) -> MigrateResult<Member> {
+        self.enter(work, worker, lease, None).await
+    }
+
+    /// The same for work that is not repeated: joins also a pass of this work that has ended since so long ago,
+    /// or less than a lease before.
+    pub(crate) async fn join_recent(
+        &self,
+        work: &SharedWork,
+        worker: &str,
+        lease: Duration,
+        since: Duration,
+    ) -> MigrateResult<Member> {
+        self.enter(work, worker, lease, Some(since)).await
+    }
+
+    async fn enter(
+        &self,
+        work: &SharedWork,
+        worker: &str,
+        lease: Duration,
+        since: Option<Duration>,
+    ) -> MigrateResult<Member> {
         let parameters = || {
             vec![
                 work.command.clone(),
                 work.settings.clone(),
                 interval(lease),
                 JOURNAL_LOCK.to_string(),
+                since.map_or_else(String::new, interval),
             ]
         };
         loop {
@@ -174,6 +203,14 @@ impl<'j> Passes<'j> {
             }
             let pass = self.last().await?.ok_or_else(|| self.damaged())?;
             let is_same = pass.command == work.command;
+            let is_joined = since.is_some()
+                && pass.is_ended
+                && pass.halt.is_none()
+                && is_same
+                && pass.settings == work.settings;
+            if is_joined {
+                return Ok(Member::new(pass.number, worker, lease));
+            }
             let is_over = pass.is_ended && (is_same || !pass.has_stragglers);
             if is_over || (pass.halt.is_some() && is_same) {
                 continue;
@@ -498,6 +535,6 @@ fn under(claim: Claim, items: String, more: Vec<String>) -> Vec<String> {
     parameters
 }
 
-fn interval(lease: Duration) -> String {
+pub(crate) fn interval(lease: Duration) -> String {
     format!("{} milliseconds", lease.as_millis())
 }

@@ -4,19 +4,27 @@
 //! the row's update is certain. A saved row is certain only once its source has
 //! [finished](ConfigSource::finish): a source that writes a new file has not changed anything
 //! before.
+//!
+//! A source that [admits others](ConfigSource::admits_others) may be changed by processes that are paused, and by
+//! requests of killed ones that wait for a lock in its database. There, secrets are deleted only when their row
+//! is not what the process has read any more: its save compares the text and nothing else, so the note has
+//! what the text had in the places that are about to change.
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secret_persistence_core::connector::{
     ActingSecrets, Cleanup, ConnectorError, Place, Record, RecordState, pointers,
 };
+use secret_persistence_core::{Coordinate, ManagedCoordinate, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::session::by_key;
-use crate::shared::Held;
+use crate::shared::{Held, check};
 use crate::tracker::Tracker;
 use crate::{
-    ConfigRow, ConfigSource, Content, Failure, Journal, MigrateError, MigrateErrorKind,
-    MigrateResult,
+    Class, ConfigRow, ConfigSource, Content, Failure, Finding, Journal, MigrateError,
+    MigrateErrorKind, MigrateResult,
 };
 
 /// The changes of one command.
@@ -29,6 +37,8 @@ pub(super) struct Outbox<'r> {
     pub(super) tracker: &'r Tracker,
     /// How many notes are read at once.
     pub(super) page: usize,
+    /// For how long a change may still be saved of which the row says nothing.
+    pub(super) patience: Duration,
     /// The page of a shared journal under which changes are recorded.
     pub(super) held: Option<&'r Held<'r>>,
 }
@@ -38,55 +48,79 @@ pub(super) struct Outbox<'r> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     /// The configuration's key.
-    pub(super) configuration: String,
-    /// What tells the row's source apart from others with the same name.
-    source: String,
+    configuration: String,
+    /// What tells the row's source apart from others with the same name. Earlier builds did not note it.
+    #[serde(default)]
+    source: Option<String>,
     /// Whether the row was certainly not saved, so that the written secrets must be deleted.
-    pub(super) abandoned: bool,
-    /// Where the row is about to get pointers. While one of them holds something else, the row may still be
-    /// what the process has read.
+    abandoned: bool,
+    /// Where the row is about to get pointers instead of something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     places: Vec<String>,
+    /// Where it is about to get other pointers, with the names that it has there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    renames: BTreeMap<String, String>,
     /// The names.
-    pub(super) names: Record,
+    names: Record,
 }
 
 impl Change {
-    /// A change of a row that is about to get pointers at these places.
-    pub(super) fn new(
-        source: &dyn ConfigSource,
-        configuration: &str,
-        names: Record,
-        places: &[Place],
-    ) -> Self {
+    /// A change of a row. What the row has now must be added, or nobody can tell whether it is saved later.
+    pub(super) fn new(source: &dyn ConfigSource, configuration: &str, names: Record) -> Self {
         Self {
             configuration: configuration.to_owned(),
-            source: source.identity(),
+            source: Some(source.identity()),
             abandoned: false,
-            places: places
-                .iter()
-                .map(|place| place.as_str().to_owned())
-                .collect(),
+            places: Vec::new(),
+            renames: BTreeMap::new(),
             names,
         }
     }
 
-    /// Whether a row may still be what the process has read that is about to save it: it compares the text,
-    /// and nothing else, such as the specification.
-    pub(super) fn may_be_saved(&self, row: &ConfigRow) -> bool {
+    /// The row has no pointers at these places yet.
+    pub(super) fn with_places(mut self, places: &[Place]) -> Self {
+        let places = places.iter().map(|place| place.as_str().to_owned());
+        self.places = places.collect();
+        self
+    }
+
+    /// The row has pointers to these names yet.
+    pub(super) fn with_renames(mut self, names: &BTreeMap<String, ManagedCoordinate>) -> Self {
+        let renames = names
+            .iter()
+            .map(|(place, name)| (place.clone(), name.to_string()));
+        self.renames = renames.collect();
+        self
+    }
+
+    /// Whether a row may still be what the process has read that is about to save it: it has anything of what
+    /// was to be changed. `None` if the note does not say what that was: an earlier build wrote it.
+    fn may_be_saved(&self, row: &ConfigRow) -> Option<bool> {
+        if self.places.is_empty() && self.renames.is_empty() {
+            return None;
+        }
         let Content::Configuration(configuration) = &row.content else {
-            return false;
+            return Some(false);
         };
         let Ok(pointers) = pointers(configuration) else {
-            return true;
+            return Some(true);
         };
-        self.places.iter().any(|place| {
+        let is_raw = |place: &String| {
             configuration.pointer(place).is_some()
                 && pointers.iter().all(|(other, _)| other.as_str() != place)
-        })
+        };
+        let is_named = |(place, name): (&String, &String)| {
+            pointers.iter().any(|(other, pointer)| {
+                let now = pointer.coordinate.as_ref().map(Coordinate::as_str);
+                other.as_str() == place && now == Some(name)
+            })
+        };
+        Some(self.places.iter().any(is_raw) || self.renames.iter().any(is_named))
     }
 }
 
-/// What is known about the recorded changes.
+/// What is known about the recorded changes in sources that this process has alone. In others, the rows
+/// decide.
 #[derive(Clone, Copy)]
 pub(super) enum Knowledge {
     /// Every change that was not given up is saved: the sources have finished.
@@ -94,6 +128,57 @@ pub(super) enum Knowledge {
     /// They are from a killed run, and the rows decide: a row with its new secrets keeps them;
     /// otherwise the secrets are deleted.
     Rows,
+}
+
+/// What became of a recorded change.
+enum Outcome {
+    /// Its row was certainly not saved, and will not be.
+    Abandoned,
+    Kept(Why),
+    Saved,
+    /// This process has given it up, and tried to delete its secrets.
+    Tried,
+}
+
+/// Why a change is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Its note does not say what was to be changed. Its secrets are deleted after this time.
+    Earlier(Timestamp),
+    /// A service may insert the row again, as it was. The same.
+    Gone(Timestamp),
+    /// The process that recorded it may still save the row: it may be paused, or its request may wait for a
+    /// lock in the database after it was killed.
+    MayBeSaved,
+}
+
+/// A change whose outcome is not certain: its note stays, and the secrets that were written.
+pub(super) struct Kept {
+    pub(super) configuration: String,
+    pub(super) why: Why,
+    secrets: u64,
+}
+
+impl Kept {
+    /// Reports it, and what to do about it.
+    pub(super) fn report(&self, tracker: &Tracker) {
+        let detail = match self.why {
+            Why::Earlier(end) => format!(
+                "an earlier build has begun to change this row, and did not note whether it may still save it; \
+                 start again after {end}, which deletes what it has written"
+            ),
+            Why::Gone(end) => format!(
+                "the row is gone, and what was about to save it may do so if it comes back; start again after \
+                 {end}, which deletes what was written for it"
+            ),
+            Why::MayBeSaved => "a process that has ended or is paused may still save this row; start again when \
+                 the row has pointers or other values, or can be changed: that deletes what was written for it"
+                .to_owned(),
+        };
+        tracker.tally(|tally| tally.kept += self.secrets);
+        let finding = Finding::new(Class::Kept).in_configuration(&self.configuration, None);
+        tracker.found(finding.with_detail(detail));
+    }
 }
 
 impl Outbox<'_> {
@@ -135,26 +220,71 @@ impl Outbox<'_> {
         self.journal.put_note(note, None).await
     }
 
-    /// Ends every recorded change.
-    pub(super) async fn end(&self, knowledge: Knowledge) -> MigrateResult<()> {
-        let mut after = None;
-        loop {
-            let notes = self.notes(after.as_deref()).await?;
-            let Some((last, _)) = notes.last() else {
-                return Ok(());
-            };
-            after = Some(last.clone());
+    /// Ends every recorded change of which it is certain what became of it, and returns the others.
+    pub(super) async fn end(&self, knowledge: Knowledge) -> MigrateResult<Vec<Kept>> {
+        let (mut after, mut kept) = (None, Vec::new());
+        while let Some(notes) = self.notes(&mut after).await? {
             for (note, mut change) in notes {
-                change.abandoned = match knowledge {
-                    Knowledge::AllSaved if change.abandoned => continue,
-                    Knowledge::AllSaved => false,
-                    Knowledge::Rows => {
-                        change.abandoned || !matches!(self.row(&change).await?, Now::Saved)
+                if self.tracker.is_stopped() {
+                    return Ok(kept);
+                }
+                check(self.held).await?;
+                match self.outcome(&change, knowledge).await? {
+                    Outcome::Abandoned => change.abandoned = true,
+                    Outcome::Saved => change.abandoned = false,
+                    Outcome::Tried => continue,
+                    Outcome::Kept(why) => {
+                        kept.push(Kept {
+                            why,
+                            secrets: change.names.writes().len() as u64,
+                            configuration: change.configuration,
+                        });
+                        continue;
                     }
-                };
+                }
                 self.heal(&note, &change).await?;
+                if let Some(held) = self.held {
+                    held.progressed();
+                }
             }
         }
+        Ok(kept)
+    }
+
+    async fn outcome(&self, change: &Change, knowledge: Knowledge) -> MigrateResult<Outcome> {
+        let admits_others = self.source(change)?.0.admits_others();
+        match (knowledge, change.abandoned) {
+            (Knowledge::AllSaved, true) if !admits_others => return Ok(Outcome::Tried),
+            (Knowledge::AllSaved, false) if !admits_others => return Ok(Outcome::Saved),
+            (_, true) => return Ok(Outcome::Abandoned),
+            (_, false) => {}
+        }
+        let end = change.names.planned().saturating_add(self.patience);
+        let why = match self.row(change).await? {
+            Now::Saved => return Ok(Outcome::Saved),
+            Now::Gone | Now::Without(_) if !admits_others => return Ok(Outcome::Abandoned),
+            Now::Gone => Why::Gone(end),
+            Now::Without(row) => match change.may_be_saved(&row) {
+                Some(true) => return Ok(Outcome::Kept(Why::MayBeSaved)),
+                Some(false) => return Ok(Outcome::Abandoned),
+                None => Why::Earlier(end),
+            },
+        };
+        Ok(if end <= Timestamp::now() {
+            Outcome::Abandoned
+        } else {
+            Outcome::Kept(why)
+        })
+    }
+
+    /// The names that the recorded changes write.
+    pub(super) async fn names(&self) -> MigrateResult<HashSet<ManagedCoordinate>> {
+        let (mut after, mut names) = (None, HashSet::new());
+        while let Some(notes) = self.notes(&mut after).await? {
+            let writes = notes.iter().flat_map(|(_, change)| change.names.writes());
+            names.extend(writes.map(|write| write.coordinate.clone()));
+        }
+        Ok(names)
     }
 
     /// Removes the note of a change that was saved.
@@ -166,18 +296,24 @@ impl Outbox<'_> {
         self.journal.put_note(note, None).await
     }
 
-    /// The recorded changes after a note, in the order of their notes. None after the last.
-    pub(super) async fn notes(&self, after: Option<&str>) -> MigrateResult<Vec<(String, Change)>> {
-        let notes = self
-            .journal
-            .notes(Some(after.unwrap_or(self.sort)), self.page);
-        let ours = notes.await?.into_iter();
-        ours.take_while(|note| note.key.starts_with(self.sort))
+    /// The next recorded changes, in the order of their notes. `None` after the last.
+    async fn notes(
+        &self,
+        after: &mut Option<String>,
+    ) -> MigrateResult<Option<Vec<(String, Change)>>> {
+        let begin = after.as_deref().unwrap_or(self.sort);
+        let notes = self.journal.notes(Some(begin), self.page).await?;
+        let ours: MigrateResult<Vec<(String, Change)>> = notes
+            .into_iter()
+            .take_while(|note| note.key.starts_with(self.sort))
             .map(|note| {
                 let change = serde_json::from_str(&note.text).map_err(unreadable)?;
                 Ok((note.key, change))
             })
-            .collect()
+            .collect();
+        let ours = ours?;
+        *after = ours.last().map(|(last, _)| last.clone());
+        Ok(after.is_some().then_some(ours))
     }
 
     pub(super) fn report(&self, cleanup: &Cleanup) {
@@ -190,7 +326,7 @@ impl Outbox<'_> {
         self.journal.put_note(note, Some(&text(change)?)).await
     }
 
-    pub(super) async fn heal(&self, note: &str, change: &Change) -> MigrateResult<()> {
+    async fn heal(&self, note: &str, change: &Change) -> MigrateResult<()> {
         let state = if change.abandoned {
             // Claim the record before anything is deleted.
             self.put(note, change).await?;
@@ -212,17 +348,18 @@ impl Outbox<'_> {
     }
 
     /// The source of a change, and the id of its row.
-    pub(super) fn source<'c>(
-        &self,
-        change: &'c Change,
-    ) -> MigrateResult<(&dyn ConfigSource, &'c str)> {
+    fn source<'c>(&self, change: &'c Change) -> MigrateResult<(&dyn ConfigSource, &'c str)> {
+        let is_same = |source: &dyn ConfigSource| {
+            let noted = change.source.as_ref();
+            noted.is_none_or(|noted| *noted == source.identity())
+        };
         by_key(self.configs, &change.configuration)
-            .filter(|(source, _)| source.identity() == change.source)
+            .filter(|(source, _)| is_same(*source))
             .ok_or_else(|| unknown_source(&change.configuration))
     }
 
     /// What the row of a change is now.
-    pub(super) async fn row(&self, change: &Change) -> MigrateResult<Now> {
+    async fn row(&self, change: &Change) -> MigrateResult<Now> {
         let (source, id) = self.source(change)?;
         let Some(row) = source.row(id).await? else {
             return Ok(Now::Gone);
@@ -250,7 +387,7 @@ impl Outbox<'_> {
 }
 
 /// The row of a recorded change.
-pub(super) enum Now {
+enum Now {
     /// There is none, or none with a configuration.
     Gone,
     /// It contains secrets that were written for it.
@@ -281,8 +418,11 @@ fn text(change: &Change) -> MigrateResult<String> {
 fn unreadable(cause: serde_json::Error) -> MigrateError {
     MigrateError::new(
         MigrateErrorKind::Journal,
-        "a note in the journal was written by another version",
+        "a note in the journal was written by a later version",
     )
-    .with_hint("finish the run with the version that started it")
+    .with_hint(
+        "run the same command, with the same journal and configurations, in the version that wrote it until it ends \
+         without a row that is kept; then this version can go on",
+    )
     .with_source(cause)
 }

@@ -155,8 +155,9 @@ pub struct Tally {
     pub hydrated: u64,
     /// Secrets that were deleted: from the target by rollback, from the source by retire.
     pub deleted: u64,
-    /// Secrets that were not deleted because they are not equal on both sides, or because a
-    /// configuration names them in a storage that is left.
+    /// Secrets that were not deleted because they are not equal on both sides, because a
+    /// configuration names them in a storage that is left, or because a row for which an interrupted
+    /// split or unshare wrote them may still be saved.
     pub kept: u64,
     /// Secrets that are no longer in the source.
     pub gone: u64,
@@ -190,7 +191,9 @@ pub enum Class {
     /// An external secret, which is never copied.
     External,
     /// Rollback or retire did not delete it, because the two sides are not equal, or because a
-    /// configuration names it in a storage that is left. Needs no decision.
+    /// configuration names it in a storage that is left. For split and unshare: a row for which an
+    /// interrupted run has written secrets that may still be saved; one finding per change, whose detail
+    /// says what to do. Needs no decision.
     Kept,
     /// The target has lost it, or a copy was stopped before it wrote it; the next copy writes it,
     /// unless the detail says what to do first. Needs no decision.

@@ -154,6 +154,7 @@ impl Session<'_> {
             self.tracker.note(|report| report.unlisted = true);
             return Ok(());
         }
+        let to_come = self.copies_to_come().await?;
         let options = ListOptions::default().with_details(capabilities.cost.list_detail == 0);
         self.tracker.began(Phase::List, None);
         let mut after = None;
@@ -175,7 +176,9 @@ impl Session<'_> {
                 let after = after.as_ref()?;
                 Some(self.source.list_page(&options, Some(after)).await)
             };
-            let found = self.orphans_of_page(scan, began, &page.entries);
+            let mut entries = page.entries;
+            entries.retain(|entry| !to_come.contains(&entry.coordinate));
+            let found = self.orphans_of_page(scan, began, &entries);
             let (found, read) = futures::join!(found, read_ahead);
             found?;
             ahead = read;

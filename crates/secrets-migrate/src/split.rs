@@ -13,12 +13,12 @@ use secret_persistence_core::connector::{
     ActingSecrets, ConnectorError, ConnectorOptions, ConnectorSecrets, ConnectorSpec, Planned,
     Staged, pointers,
 };
-use secret_persistence_core::{Actor, Coordinate, Scope, SecretPersistence, Stores, Timestamp};
+use secret_persistence_core::{Actor, Coordinate, Scope, SecretPersistence, Stores};
 use serde_json::Value;
 
 use crate::holdings::scope_of;
 use crate::job::Job;
-use crate::outbox::{Change, Now, Outbox, failed};
+use crate::outbox::{Change, Knowledge, Outbox, Why, failed};
 use crate::session::{Meter, Rows, each_page, key, updatable};
 use crate::shared::{Held, check};
 use crate::tracker::Tracker;
@@ -128,7 +128,8 @@ impl Work<'_> {
             ..
         } = self.split;
         if !options.dry_run {
-            self.end_before().await?;
+            // What is kept now may be split below.
+            self.outbox(None).end(Knowledge::Rows).await?;
         }
         let scan = journal.begin_scan().await?;
         each_page(&self.tracker, configs, options, Phase::Split, &|page| {
@@ -145,88 +146,20 @@ impl Work<'_> {
         self.end_after(None).await
     }
 
-    /// Ends what a killed run has recorded for sources that this process has alone: there, the rows say
-    /// whether it was saved. What it has sent to others may still arrive.
-    async fn end_before(&self) -> MigrateResult<()> {
-        let outbox = self.outbox(None);
-        let mut after = None;
-        loop {
-            let notes = outbox.notes(after.as_deref()).await?;
-            let Some((last, _)) = notes.last() else {
-                return Ok(());
-            };
-            after = Some(last.clone());
-            for (note, mut change) in notes {
-                if outbox.source(&change)?.0.admits_others() {
-                    continue;
-                }
-                change.abandoned |= !matches!(outbox.row(&change).await?, Now::Saved);
-                outbox.heal(&note, &change).await?;
-            }
-        }
-    }
-
-    /// Ends the recorded changes after all rows, when the sources have finished. What this process has
-    /// given up in a source that it has alone has been tried.
+    /// Ends the recorded changes after all rows, when the sources have finished, and reports those that are
+    /// kept.
     async fn end_after(&self, held: Option<&Held<'_>>) -> MigrateResult<()> {
-        let outbox = self.outbox(None);
-        let mut after = None;
-        loop {
-            let notes = outbox.notes(after.as_deref()).await?;
-            let Some((last, _)) = notes.last() else {
-                return Ok(());
-            };
-            after = Some(last.clone());
-            for (note, mut change) in notes {
-                if self.tracker.is_stopped() {
-                    return Ok(());
-                }
-                check(held).await?;
-                if outbox.source(&change)?.0.admits_others() {
-                    match self.is_abandoned(&outbox, &change).await? {
-                        None => continue,
-                        Some(is_abandoned) => change.abandoned = is_abandoned,
-                    }
-                } else if change.abandoned {
-                    continue;
-                }
-                outbox.heal(&note, &change).await?;
-                if let Some(held) = held {
-                    held.progressed();
-                }
-            }
-        }
-    }
-
-    /// Whether a change was certainly not saved, and will not be. `None` if the process that recorded it may
-    /// still save the row: it may be paused, or its request may wait for a lock in the database after it was
-    /// killed.
-    async fn is_abandoned(
-        &self,
-        outbox: &Outbox<'_>,
-        change: &Change,
-    ) -> MigrateResult<Option<bool>> {
-        if change.abandoned {
-            return Ok(Some(true));
-        }
-        Ok(match outbox.row(change).await? {
-            Now::Saved => Some(false),
-            // A service may insert the row again, as it was.
-            Now::Gone => {
-                let patience = self.split.stores.connector.deadline + self.split.options.lease;
-                let end = change.names.planned().saturating_add(patience);
-                (end <= Timestamp::now()).then_some(true)
-            }
-            Now::Without(row) if change.may_be_saved(&row) => {
+        for kept in self.outbox(held).end(Knowledge::AllSaved).await? {
+            if kept.why == Why::MayBeSaved {
                 let failure = RowFailure::Row(
                     "a process that has ended or is paused may still save this row; start again",
                 );
                 self.tracker
-                    .not_hydrated(failure.in_row(&change.configuration));
-                None
+                    .not_hydrated(failure.in_row(&kept.configuration));
             }
-            Now::Without(_) => Some(true),
-        })
+            kept.report(&self.tracker);
+        }
+        Ok(())
     }
 
     async fn page(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
@@ -313,7 +246,7 @@ impl Work<'_> {
             });
             return Ok(None);
         }
-        let change = Change::new(source, &key, record, &planned.places());
+        let change = Change::new(source, &key, record).with_places(&planned.places());
         let note = self.outbox(held).open(&change).await?;
         check(held).await?;
         match planned.stage().await {
@@ -496,6 +429,7 @@ impl Work<'_> {
             secrets: &self.secrets,
             tracker: &self.tracker,
             page: self.split.options.page.get(),
+            patience: self.split.stores.connector.deadline + self.split.options.lease,
             held,
         }
     }

@@ -1,7 +1,7 @@
 //! Gives each configuration its own copy of shared secrets.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use secret_persistence_core::connector::{Record, SecretJson};
+use secret_persistence_core::connector::{ConnectorOptions, Record, SecretJson};
 use secret_persistence_core::{
     Error, ErrorKind, Location, ManagedCoordinate, Result, Scope, SecretPersistenceExt, Write,
 };
@@ -9,11 +9,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::holdings::Holding;
-use crate::outbox::{Change, Knowledge, Outbox};
+use crate::outbox::{Change, Kept, Knowledge, Outbox};
 use crate::scan::coordinates;
 use crate::session::{Rows, Session};
 use crate::{
-    Access, ConfigSource, Content, Failure, Mention, MigrateErrorKind, MigrateResult, Phase, Update,
+    Access, ConfigSource, Content, Failure, Mention, MigrateErrorKind, MigrateResult, Phase,
+    Shared, Update,
 };
 
 impl Session<'_> {
@@ -30,13 +31,30 @@ impl Session<'_> {
         for source in self.configs {
             source.finish().await?;
         }
-        self.copies_under_way().end(Knowledge::AllSaved).await
+        self.report_kept(self.copies_under_way().end(Knowledge::AllSaved).await?);
+        Ok(())
     }
 
     /// Ends the changes of a killed run: a row with its copies keeps them; otherwise they are
-    /// deleted.
+    /// deleted, unless it may still get them.
     pub(super) async fn settle_copies(&self) -> MigrateResult<()> {
-        self.copies_under_way().end(Knowledge::Rows).await
+        let kept = self.copies_under_way().end(Knowledge::Rows).await?;
+        // Unsharing looks at them again, after it has changed rows.
+        if self.options.decisions.shared != Some(Shared::Unshare) {
+            self.report_kept(kept);
+        }
+        Ok(())
+    }
+
+    /// The copies that rows may still get: they are no orphans.
+    pub(super) async fn copies_to_come(&self) -> MigrateResult<HashSet<ManagedCoordinate>> {
+        self.copies_under_way().names().await
+    }
+
+    fn report_kept(&self, kept: Vec<Kept>) {
+        for kept in kept {
+            kept.report(&self.tracker);
+        }
     }
 
     fn copies_under_way(&self) -> Outbox<'_> {
@@ -47,6 +65,7 @@ impl Session<'_> {
             secrets: &self.acting,
             tracker: &self.tracker,
             page: self.options.page.get(),
+            patience: ConnectorOptions::default().deadline + self.options.lease,
             held: None,
         }
     }
@@ -104,7 +123,8 @@ impl Session<'_> {
             .iter()
             .map(|write| Location::new(write.coordinate.clone()));
         let record = Record::of_writes(locations.collect());
-        let change = Change::new(source, &holding.key, record, &[]);
+        let places = places(holding, &shared);
+        let change = Change::new(source, &holding.key, record).with_renames(&places);
         let note = outbox.open(&change).await?;
         for result in self.source.write_many(&writes).await {
             if let Err(error) = result {
@@ -118,7 +138,7 @@ impl Session<'_> {
             .zip(writes.iter().map(|write| &write.coordinate))
             .collect();
         let mut changed = SecretJson::new((***configuration).clone());
-        rename(&mut changed, holding, &renamed);
+        rename(&mut changed, &places, &renamed);
         match source.update(&holding.row, &changed).await? {
             Update::Saved => {
                 tracker.tally(|tally| tally.unshared += writes.len() as u64);
@@ -180,28 +200,31 @@ fn fresh(holding: &Holding, coordinate: &ManagedCoordinate) -> Result<ManagedCoo
     }
 }
 
-/// Replaces the names in a row's own pointers and changes nothing else in them.
-fn rename(
-    configuration: &mut Value,
-    holding: &Holding,
-    renamed: &HashMap<&str, &ManagedCoordinate>,
-) {
-    let places: BTreeMap<&str, &ManagedCoordinate> = holding
+/// Where a row's own pointers name these secrets.
+fn places(holding: &Holding, shared: &[ManagedCoordinate]) -> BTreeMap<String, ManagedCoordinate> {
+    holding
         .held
         .iter()
         .filter_map(|held| {
             let pointer = held.pointer.as_ref()?;
-            let name = pointer.coordinate.as_ref()?;
-            let copy = renamed.get(name.as_str())?;
-            (pointer.reference_id.is_none() && held.coordinate().is_some())
-                .then(|| (held.place.as_str(), *copy))
+            let name = pointer.coordinate.as_ref()?.managed()?;
+            let is_own = pointer.reference_id.is_none() && held.coordinate().is_some();
+            (is_own && shared.contains(name))
+                .then(|| (held.place.as_str().to_owned(), name.clone()))
         })
-        .collect();
-    for (place, copy) in places {
-        if let Some(name) = configuration
-            .pointer_mut(place)
-            .and_then(|pointer| pointer.get_mut("_secret"))
-        {
+        .collect()
+}
+
+/// Replaces the names at these places, and changes nothing else there.
+fn rename(
+    configuration: &mut Value,
+    places: &BTreeMap<String, ManagedCoordinate>,
+    renamed: &HashMap<&str, &ManagedCoordinate>,
+) {
+    for (place, shared) in places {
+        let pointer = configuration.pointer_mut(place);
+        let name = pointer.and_then(|pointer| pointer.get_mut("_secret"));
+        if let (Some(name), Some(copy)) = (name, renamed.get(shared.as_str())) {
             *name = Value::String(copy.to_string());
         }
     }

@@ -10,10 +10,12 @@ mod left;
 mod linked;
 mod races;
 mod refusals;
+mod sent;
 mod splits;
 #[cfg(feature = "sqlite")]
 mod tables;
 mod tap;
+mod unshares;
 mod workspaces;
 mod world;
 pub(crate) mod wrapped;

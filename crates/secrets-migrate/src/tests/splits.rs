@@ -1,25 +1,25 @@
 //! Raw secrets taken out of rows, by processes that end anywhere.
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::{Either, pending, select};
 use secret_persistence_core::connector::{ConnectorOptions, hydrate_with, pointers};
 use secret_persistence_core::{
     Coordinate, ManagedCoordinate, Memory, Scope, SecretPersistenceExt, SecretValue, Write,
 };
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::sent::Sent;
 use super::tap::{Process, Tap, TapJournal};
 use super::world::{assert_complete, contents};
 use crate::{
-    Access, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Journal, MemoryConfigs,
-    MemoryJournal, MigrateOptions, MigrateResult, Report, Split, Update,
+    Access, Class, ConfigCursor, ConfigPage, ConfigRow, ConfigSource, Content, Journal,
+    MemoryConfigs, MemoryJournal, MigrateErrorKind, MigrateOptions, MigrateResult, Report, Split,
+    Update,
 };
 
 /// Saves nothing before it has finished, as a source does that writes a new file.
@@ -63,73 +63,6 @@ impl ConfigSource for Deferred {
             assert_eq!(self.rows.update(&row, &configuration).await?, Update::Saved);
         }
         Ok(())
-    }
-}
-
-/// A table that services use too. What was sent to it is saved even if the process that sent it is gone: the
-/// request waits for a lock in the database.
-#[derive(Debug)]
-struct Sent {
-    rows: Arc<MemoryConfigs>,
-    waiting: Mutex<Option<(ConfigRow, Value)>>,
-    /// Whether the next update waits.
-    waits: AtomicBool,
-    told: Notify,
-    /// Whether it arrives just before the next page is read.
-    arrives: AtomicBool,
-}
-
-impl Sent {
-    fn to(rows: &Arc<MemoryConfigs>) -> Arc<Self> {
-        Arc::new(Self {
-            rows: Arc::clone(rows),
-            waiting: Mutex::default(),
-            waits: AtomicBool::new(true),
-            told: Notify::new(),
-            arrives: AtomicBool::new(false),
-        })
-    }
-
-    async fn arrive(&self) -> Update {
-        let (row, configuration) = self.waiting.lock().unwrap().take().unwrap();
-        self.rows.update(&row, &configuration).await.unwrap()
-    }
-}
-
-impl fmt::Display for Sent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.rows.fmt(f)
-    }
-}
-
-#[async_trait]
-impl ConfigSource for Sent {
-    fn access(&self) -> Access {
-        Access::Update
-    }
-
-    fn admits_others(&self) -> bool {
-        true
-    }
-
-    async fn page(&self, after: Option<&ConfigCursor>, limit: usize) -> MigrateResult<ConfigPage> {
-        if self.arrives.swap(false, Ordering::SeqCst) {
-            assert_eq!(self.arrive().await, Update::Saved);
-        }
-        self.rows.page(after, limit).await
-    }
-
-    async fn row(&self, id: &str) -> MigrateResult<Option<ConfigRow>> {
-        self.rows.row(id).await
-    }
-
-    async fn update(&self, row: &ConfigRow, configuration: &Value) -> MigrateResult<Update> {
-        if self.waits.swap(false, Ordering::SeqCst) {
-            *self.waiting.lock().unwrap() = Some((row.clone(), configuration.clone()));
-            self.told.notify_one();
-            return pending().await;
-        }
-        self.rows.update(row, configuration).await
     }
 }
 
@@ -388,6 +321,33 @@ async fn a_dry_split_counts_and_writes_nothing() {
     assert_eq!(installation.store.len(), 2);
 }
 
+/// What a report says of a kept change, and what to do about it.
+fn row_is(meanwhile: &str) -> Vec<&'static str> {
+    match meanwhile {
+        "read late" => vec![],
+        "no secret any more" => vec![
+            "a process that has ended or is paused may still save this row",
+            "start again when",
+        ],
+        _ => vec!["the row is gone", "start again after 20"],
+    }
+}
+
+fn assert_kept(report: &Report, says: &[&str]) {
+    let kept = report.findings.get(&Class::Kept);
+    let count = u64::from(!says.is_empty());
+    assert_eq!(report.count(Class::Kept), count, "{report:?}");
+    // A password and a key.
+    assert_eq!(report.tally.kept, 2 * count, "{report:?}");
+    for kept in kept.iter().flat_map(|kept| &kept.listed) {
+        assert_eq!(kept.configuration.as_deref(), Some("configs#raw1"));
+        let detail = kept.detail.as_deref().unwrap();
+        for part in says {
+            assert!(detail.contains(part), "{detail}");
+        }
+    }
+}
+
 /// A process is killed, and what it has sent for its first row arrives later. Its row then names what it wrote,
 /// which nobody else has: it must still be there.
 #[tokio::test]
@@ -406,11 +366,7 @@ async fn what_a_killed_process_has_sent_may_arrive_at_any_time() {
                 .with_options(MigrateOptions::default().with_lease(Duration::ZERO))
         };
         let killed = split();
-        let (run, told) = (
-            std::pin::pin!(killed.run()),
-            std::pin::pin!(table.told.notified()),
-        );
-        assert!(matches!(select(run, told).await, Either::Right(_)));
+        table.kill_when_told(killed.run()).await;
         let row = installation.rows.row("raw1").await.unwrap().unwrap();
         let has_failed = meanwhile == "no secret any more";
         match meanwhile {
@@ -430,12 +386,10 @@ async fn what_a_killed_process_has_sent_may_arrive_at_any_time() {
             u64::from(has_failed),
             "{meanwhile}: {report:?}"
         );
-        let shown = format!("{report:?}");
-        assert_eq!(
-            shown.contains("may still save this row"),
-            has_failed,
-            "{shown}"
-        );
+        let shown = report.failures.iter().map(|failure| &failure.message);
+        let shown = shown.filter(|message| message.contains("may still save this row"));
+        assert_eq!(shown.count(), usize::from(has_failed), "{report:?}");
+        assert_kept(&report, &row_is(meanwhile));
         if meanwhile == "deleted for long" {
             // No service inserts it any more as it was.
             let connector = ConnectorOptions::default().with_deadline(Duration::ZERO);
@@ -453,4 +407,81 @@ async fn what_a_killed_process_has_sent_may_arrive_at_any_time() {
         }
         installation.assert_split(meanwhile).await;
     }
+}
+
+/// The note of a killed split as earlier builds wrote it: without the source, and without what the row had.
+async fn earlier(installation: &Installation, more: &str) {
+    let notes = installation.journal.notes(None, 9).await.unwrap();
+    assert_eq!(notes.len(), 1);
+    let mut note: Value = serde_json::from_str(&notes[0].text).unwrap();
+    let fields = note.as_object_mut().unwrap();
+    for field in ["source", "places"] {
+        assert!(fields.remove(field).is_some(), "{field}");
+    }
+    if !more.is_empty() {
+        fields.insert(more.to_owned(), json!(1));
+    }
+    let text = note.to_string();
+    let put = installation.journal.put_note(&notes[0].key, Some(&text));
+    put.await.unwrap();
+}
+
+/// A split that an earlier build has begun is ended by this one. What that cannot know is kept for as long as
+/// a change may take.
+#[tokio::test]
+async fn a_split_that_an_earlier_build_began_is_ended() {
+    let installation = Installation::new().await;
+    let table = Sent::to(&installation.rows);
+    let split = || {
+        Split::new(installation.store.clone(), installation.journal.clone())
+            .with_configs(table.clone())
+            .with_options(MigrateOptions::default().with_lease(Duration::ZERO))
+    };
+    let killed = split();
+    table.kill_when_told(killed.run()).await;
+    earlier(&installation, "").await;
+    let report = split().run().await.unwrap();
+    assert_complete(&report, "an earlier build");
+    assert_kept(&report, &["an earlier build", "start again after 20"]);
+    assert_eq!(table.arrive().await, Update::Changed);
+    let connector = ConnectorOptions::default().with_deadline(Duration::ZERO);
+    let report = split().with_connector_options(connector).run().await;
+    assert_complete(&report.unwrap(), "later");
+    installation.assert_split("an earlier build").await;
+
+    // In rows that this process has alone, nothing arrives late.
+    let installation = Installation::new().await;
+    let table = Sent::to(&installation.rows);
+    let killed = Split::new(installation.store.clone(), installation.journal.clone())
+        .with_configs(table.clone());
+    table.kill_when_told(killed.run()).await;
+    earlier(&installation, "").await;
+    let process = Process::endless();
+    let report = installation.split(&process, true).run().await.unwrap();
+    assert_complete(&report, "a file");
+    assert_kept(&report, &[]);
+    installation.assert_split("a file").await;
+}
+
+#[tokio::test]
+async fn a_note_of_a_later_build_is_left_alone_and_the_error_says_what_to_run() {
+    let installation = Installation::new().await;
+    let table = Sent::to(&installation.rows);
+    let killed = Split::new(installation.store.clone(), installation.journal.clone())
+        .with_configs(table.clone());
+    table.kill_when_told(killed.run()).await;
+    earlier(&installation, "later").await;
+    let before = contents(&installation.store).await;
+    let process = Process::endless();
+    let error = installation.split(&process, false).run().await.unwrap_err();
+    assert_eq!(error.kind(), MigrateErrorKind::Journal);
+    let hint = error.hint().unwrap();
+    for part in [
+        "the same command",
+        "same journal",
+        "in the version that wrote it",
+    ] {
+        assert!(hint.contains(part), "{hint}");
+    }
+    assert_eq!(contents(&installation.store).await, before);
 }

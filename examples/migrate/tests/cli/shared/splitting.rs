@@ -163,3 +163,48 @@ async fn one_command_starts_several_processes_that_split() {
     assert_eq!(server.count("secrets").await, SECRETS);
     server.drop().await;
 }
+
+/// The report counts what is kept, for people and for programs, and says what to do.
+#[tokio::test]
+async fn what_is_kept_is_counted_and_the_remedy_is_named() {
+    let Some(server) = Server::new().await else {
+        return;
+    };
+    let lab = Lab::empty();
+    let site = Site::new(&server).await;
+    let gate = Gate::before(&server, "UPDATE", "actor").await;
+    gate.close().await;
+    let mut crowd = Crowd::new(&server, &lab, site.arguments(&[])).with_lease(LEASE);
+    crowd.start(&[]);
+    crowd.until("SELECT coordinate FROM secrets LIMIT 1").await;
+    crowd.kill(0);
+    drop(crowd);
+    // Nothing of it waits in the database any more, and somebody deletes its rows.
+    server
+        .sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'UPDATE%actor%'",
+        )
+        .await;
+    server.sql("DELETE FROM actor").await;
+    gate.open().await;
+    let notes = server.count("migrate_note").await;
+    assert!(notes > 0, "it has noted no change");
+    let written = server.count("secrets").await;
+    let ran = site.run(&lab, &[]).expect(0).json();
+    assert_eq!(ran["findings"]["kept"]["count"], notes, "{ran}");
+    assert_eq!(ran["tally"]["kept"], 2 * notes, "{ran}");
+    let detail = ran["findings"]["kept"]["listed"][0]["detail"].as_str();
+    assert!(detail.unwrap().contains("start again after 2"), "{ran}");
+    let mut arguments = site.arguments(&[]);
+    arguments.retain(|argument| argument != "--json");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    server
+        .run(&lab, &arguments)
+        .expect(0)
+        .says(&format!("{notes:>10}  not deleted from the store"))
+        .says("the row is gone")
+        .says("start again after 2");
+    assert_eq!(server.count("secrets").await, written);
+    server.drop().await;
+}

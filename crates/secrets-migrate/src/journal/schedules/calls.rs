@@ -9,8 +9,8 @@ use super::Explorer;
 use super::tables::Tables;
 use super::world::{At, Command, Held, Step, World};
 use crate::{
-    Claim, Halt, Journal, Layout, Member, Mention, MigrateErrorKind, MigrateResult, Next, Select,
-    SharedWork, State, Stop, Transition,
+    Claim, ConfigCursor, ConfigurationsPage, Halt, Journal, Layout, Member, Mention,
+    MigrateErrorKind, MigrateResult, Next, Position, Select, SharedWork, State, Stop, Transition,
 };
 
 /// A lease that no step outlasts: it ends when the schedule says so.
@@ -62,7 +62,9 @@ impl Explorer {
         world.processes[process] = match (result, &at) {
             (Ok(()), _) => {
                 assert!(
-                    held.is_none() || was_current || matches!(at, At::Page(..)),
+                    held.is_none()
+                        || was_current
+                        || matches!(at, At::Page(..) | At::Rows(_, _, _, true)),
                     "a write under a claim that is another's: {before:?}, {at:?}"
                 );
                 if let (At::Intended(held, names, _), At::Sent(..)) = (&at, &next) {
@@ -99,7 +101,7 @@ impl Explorer {
     /// The next call of a process on the real journal, made once for everything that it depends on.
     async fn call(&mut self, world: &World, at: &At, halts: bool) -> Called {
         let store = match at {
-            At::Page(..) => world.store.clone(),
+            At::Page(..) | At::Rows(..) => world.store.clone(),
             _ => BTreeSet::new(),
         };
         let call = (world.tables.clone(), at.clone().knowing(true), store, halts);
@@ -176,9 +178,13 @@ impl Explorer {
                         page.after.map(|name| name.to_string()),
                         page.upto.to_string(),
                     ),
-                    Next::Configurations(_) | Next::Last(_) => {
-                        panic!("neither command has such a page")
-                    }
+                    Next::Configurations(page) => At::Rows(
+                        held(page.claim),
+                        page.scan,
+                        place(&page.after),
+                        page.upto.is_some(),
+                    ),
+                    Next::Last(claim) => At::Last(held(claim)),
                 }
             }
             (At::First(held), Some(claim)) if held.command == Command::Copy => {
@@ -189,7 +195,14 @@ impl Explorer {
                 sharing.mention_under(claim, scan, &mentions).await?;
                 At::Found(held, scan)
             }
+            (At::First(held), Some(claim)) if held.command == Command::Split => {
+                At::Found(held, sharing.begin_scan_under(claim).await?)
+            }
             (At::First(held), Some(claim)) => self.lay_out(held, claim, 0).await?,
+            (At::Found(held, scan), Some(claim)) if held.command == Command::Split => {
+                sharing.lay_out_configurations(claim, scan).await?;
+                At::Idle(held.command, held.pass)
+            }
             (At::Found(held, scan), Some(claim)) => self.lay_out(held, claim, scan).await?,
             (At::Page(held, after, upto), Some(_)) => {
                 let upto = ManagedCoordinate::parse(&upto).unwrap();
@@ -212,7 +225,36 @@ impl Explorer {
                     Command::Copy => At::Read(held, requests, rest),
                     // Nothing is noted before a delete.
                     Command::Rollback => At::Intended(held, requests, rest),
+                    Command::Split => panic!("a split has no pages of secrets"),
                 }
+            }
+            (At::Rows(held, scan, row, is_read), Some(claim)) => {
+                let key = self.names[row].to_string();
+                if !is_read {
+                    let cursor = (row + 1 < self.names.len()).then(|| (row + 1).to_string());
+                    let upto = Position::new(0, cursor.map(ConfigCursor::new));
+                    let next = upto.cursor.is_some().then_some(&upto);
+                    let page = ConfigurationsPage::new(claim, scan, position(row), None);
+                    let keys = std::slice::from_ref(&key);
+                    let twice = sharing.extend(&page, &upto, next, keys).await?;
+                    assert!(twice.is_empty(), "a page that nobody has read has new rows");
+                }
+                // What is saved needs no change.
+                if store.contains(&key) {
+                    At::Sent(held, Vec::new(), Vec::new())
+                } else {
+                    At::Read(held, vec![key], Vec::new())
+                }
+            }
+            (At::Last(held), Some(claim)) => {
+                sharing.finish(claim, &[], None).await?;
+                At::Idle(held.command, held.pass)
+            }
+            (At::Read(held, rows, rest), Some(claim)) if held.command == Command::Split => {
+                for row in &rows {
+                    sharing.put_note_under(claim, row, "").await?;
+                }
+                At::Intended(held, rows, rest)
             }
             (At::Read(held, writes, landed), Some(claim)) => {
                 let intents = transitions(&writes, State::Intent, true);
@@ -224,13 +266,12 @@ impl Explorer {
                 At::Sent(held, requests, rest)
             }
             (At::Sent(held, requests, rest), Some(claim)) => {
-                let copies = held.command == Command::Copy;
-                let state = if copies {
-                    State::Written
-                } else {
-                    State::Pending
+                let names = [requests, rest].concat();
+                let done = match held.command {
+                    Command::Copy => transitions(&names, State::Written, true),
+                    Command::Rollback => transitions(&names, State::Pending, false),
+                    Command::Split => Vec::new(),
                 };
-                let done = transitions(&[requests, rest].concat(), state, copies);
                 sharing.finish(claim, &done, None).await?;
                 At::Idle(held.command, held.pass)
             }
@@ -251,7 +292,19 @@ fn select(command: Command) -> Select {
     match command {
         Command::Copy => Select::all().with_states(&[State::Pending, State::Intent]),
         Command::Rollback => Select::all().with_intent(true),
+        Command::Split => panic!("a split has no pages of secrets"),
     }
+}
+
+/// The position before a row, which the cursor numbers.
+fn position(row: usize) -> Position {
+    let cursor = (row > 0).then(|| ConfigCursor::new(row.to_string()));
+    Position::new(0, cursor)
+}
+
+fn place(position: &Position) -> usize {
+    let cursor = position.cursor.as_ref();
+    cursor.map_or(0, |cursor| cursor.as_str().parse().unwrap())
 }
 
 fn transitions(names: &[String], state: State, intent: bool) -> Vec<Transition> {

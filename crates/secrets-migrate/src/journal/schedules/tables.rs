@@ -1,5 +1,5 @@
 //! The content of the journal's tables: brought about before a call, and read after it.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sqlx::{AssertSqlSafe, Row as _};
@@ -15,6 +15,10 @@ pub(super) struct Tables {
     /// State, intent and scan by name.
     pub(super) secrets: BTreeMap<String, (String, bool, u64)>,
     pub(super) scan: u64,
+    /// The configurations, with the last scan that has seen each.
+    pub(super) seen: BTreeMap<String, u64>,
+    /// The keys of the notes.
+    pub(super) notes: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +41,32 @@ pub(super) struct Page {
     /// Whether its lease lasts; `None` without one.
     pub(super) lasts: Option<bool>,
     pub(super) done: bool,
+}
+
+impl Tables {
+    /// The pages of configurations in order: after which row each begins, and up to which it goes once that is
+    /// known; none is the beginning, or the end.
+    pub(super) fn rows(&self) -> Vec<(Option<Option<String>>, Option<Option<String>>)> {
+        let cursor = |text: &String| {
+            let position: Option<(usize, Option<String>)> = serde_json::from_str(text).ok();
+            position.map(|(_, cursor)| cursor)
+        };
+        let pages = self.pages.iter().filter(|page| page.after.is_some());
+        pages
+            .map(|page| {
+                let ends = [&page.after, &page.upto];
+                let [after, upto] = ends.map(|end| end.as_ref().and_then(cursor));
+                (after, upto)
+            })
+            .collect()
+    }
+}
+
+impl Page {
+    /// Whether it is the page after all others.
+    pub(super) fn is_last(&self) -> bool {
+        self.number > 0 && self.upto.is_none()
+    }
 }
 
 impl Explorer {
@@ -70,7 +100,8 @@ impl Explorer {
             false => "NULL",
         };
         let mut sql = format!(
-            "BEGIN; DELETE FROM migrate_page; DELETE FROM migrate_secret; UPDATE migrate_run SET scan = {}; \
+            "BEGIN; DELETE FROM migrate_page; DELETE FROM migrate_secret; DELETE FROM migrate_configuration; \
+             DELETE FROM migrate_note; UPDATE migrate_run SET scan = {}; \
              UPDATE migrate_pass SET pass = {pass}, command = '{}', ended = {}, halt = {halt}, until = {}, \
                 stragglers = {stragglers};",
             tables.scan,
@@ -100,6 +131,20 @@ impl Explorer {
             )
             .unwrap();
         }
+        for (key, scan) in &tables.seen {
+            write!(
+                sql,
+                "INSERT INTO migrate_configuration (key, scan) VALUES ('{key}', {scan});"
+            )
+            .unwrap();
+        }
+        for key in &tables.notes {
+            write!(
+                sql,
+                "INSERT INTO migrate_note (key, text) VALUES ('{key}', '');"
+            )
+            .unwrap();
+        }
         sql.push_str("COMMIT");
         sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&self.tables)
@@ -116,7 +161,7 @@ impl Explorer {
         };
         let pass = rows(
             "SELECT pass, ended, halt IS NOT NULL, until > now(), COALESCE(stragglers > now(), false), \
-                command = 'rollback' FROM migrate_pass",
+                command FROM migrate_pass",
         )
         .await;
         let pages = rows(
@@ -138,10 +183,7 @@ impl Explorer {
         Tables {
             pass: Pass {
                 number: number(&pass[0], 0).unwrap(),
-                command: match pass[0].get(5) {
-                    true => Command::Rollback,
-                    false => Command::Copy,
-                },
+                command: Command::of(pass[0].get(5)),
                 is_ended: number(&pass[0], 1) == Some(1),
                 is_halted: pass[0].get(2),
                 lasts: pass[0].get(3),
@@ -162,6 +204,16 @@ impl Explorer {
                 .collect(),
             secrets: secrets.await.iter().map(secret).collect(),
             scan: number(&rows("SELECT scan FROM migrate_run").await[0], 0).unwrap(),
+            seen: rows("SELECT key, scan FROM migrate_configuration")
+                .await
+                .iter()
+                .map(|row| (row.get(0), number(row, 1).unwrap()))
+                .collect(),
+            notes: rows("SELECT key FROM migrate_note")
+                .await
+                .iter()
+                .map(|row| row.get(0))
+                .collect(),
         }
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Budget {
 pub(super) enum Command {
     Copy,
     Rollback,
+    /// It changes rows, of which each is a page.
+    Split,
 }
 
 impl Command {
@@ -25,7 +27,13 @@ impl Command {
         match self {
             Self::Copy => "copy",
             Self::Rollback => "rollback",
+            Self::Split => "split",
         }
+    }
+
+    pub(super) fn of(text: &str) -> Self {
+        let mut all = [Self::Copy, Self::Rollback, Self::Split].into_iter();
+        all.find(|command| command.as_str() == text).unwrap()
     }
 }
 
@@ -57,6 +65,11 @@ pub(super) enum At {
     Found(Held, u64),
     /// It has a page, with the last name before it and its last name.
     Page(Held, Option<String>, String),
+    /// It has a page of configurations of this scan, which begins at this row; and whether another process has
+    /// read it before.
+    Rows(Held, u64, usize, bool),
+    /// It has the page after all of them.
+    Last(Held),
     /// It has read the page: what it is about to write, and what has landed before.
     Read(Held, Vec<String>, Vec<String>),
     /// It may write, or delete.
@@ -76,8 +89,10 @@ impl At {
             | Self::Looked(..)
             | Self::Over => None,
             Self::First(held)
+            | Self::Last(held)
             | Self::Found(held, _)
             | Self::Page(held, ..)
+            | Self::Rows(held, ..)
             | Self::Read(held, ..)
             | Self::Intended(held, ..)
             | Self::Sent(held, ..) => Some(held),
@@ -92,8 +107,10 @@ impl At {
             | Self::Looked(..)
             | Self::Over => None,
             Self::First(held)
+            | Self::Last(held)
             | Self::Found(held, _)
             | Self::Page(held, ..)
+            | Self::Rows(held, ..)
             | Self::Read(held, ..)
             | Self::Intended(held, ..)
             | Self::Sent(held, ..) => Some(held),
@@ -131,7 +148,7 @@ pub(super) struct World {
     pub(super) processes: Vec<At>,
     /// Requests that have left their process.
     pub(super) flying: BTreeSet<(Command, String)>,
-    /// What the target holds.
+    /// What the target holds; for a split, the rows that are saved.
     pub(super) store: BTreeSet<String>,
     pub(super) left: Budget,
 }
@@ -181,6 +198,7 @@ impl World {
                         | At::Idle(..)
                         | At::Looked(..)
                         | At::Page(..)
+                        | At::Rows(..)
                 );
                 if self.left.repeats > 0 && writes {
                     steps.push(Step::Process(at, true));
@@ -225,7 +243,11 @@ impl World {
         match step {
             Step::Kill(process) => {
                 self.left.kills -= 1;
-                self.processes[process] = At::Outside(Command::Copy);
+                let splits = self.tables.pass.command == Command::Split;
+                self.processes[process] = At::Outside(match splits {
+                    true => Command::Split,
+                    false => Command::Copy,
+                });
             }
             Step::Rollback(process) => {
                 self.left.rollbacks -= 1;
@@ -263,7 +285,7 @@ impl World {
                 let request = self.flying.iter().nth(at).unwrap().clone();
                 self.flying.remove(&request);
                 match request {
-                    (Command::Copy, name) => self.store.insert(name),
+                    (Command::Copy | Command::Split, name) => self.store.insert(name),
                     (Command::Rollback, name) => self.store.remove(&name),
                 };
             }
@@ -289,7 +311,10 @@ impl World {
 
     /// What must be true in every state.
     pub(super) fn check(&self) -> Result<(), String> {
-        for name in &self.store {
+        if self.tables.pass.command == Command::Split {
+            self.check_split()?;
+        }
+        for name in self.store.difference(&self.tables.notes) {
             if !self.tables.secrets.get(name).is_some_and(|secret| secret.1) {
                 return Err(format!(
                     "the store has {name} and the journal has no intent"
@@ -316,6 +341,37 @@ impl World {
         Ok(())
     }
 
+    /// The pages are a chain: each begins where the one before it ends, and each row is in one. Whatever may
+    /// be saved is noted.
+    fn check_split(&self) -> Result<(), String> {
+        let rows = self.tables.rows();
+        for (before, page) in rows.iter().zip(rows.iter().skip(1)) {
+            if before.1.is_none() || before.1 != page.0 {
+                return Err(format!("the pages are no chain: {rows:?}"));
+            }
+        }
+        let read = rows.iter().filter(|(_, upto)| upto.is_some()).count();
+        let seen = self.tables.seen.iter();
+        let seen = seen.filter(|(_, scan)| **scan == self.tables.scan).count();
+        // Those of an earlier pass are seen until the next scan.
+        if !rows.is_empty() && read != seen {
+            return Err(format!("{read} pages are read, and {seen} rows are seen"));
+        }
+        let has_last = self.tables.pages.iter().any(|page| page.is_last());
+        let is_whole = rows.last().is_some_and(|(_, upto)| *upto == Some(None));
+        if has_last != is_whole {
+            return Err(format!("the last page is not where the rows end: {rows:?}"));
+        }
+        let sent = self.flying.iter().map(|(_, name)| name);
+        match sent
+            .chain(&self.store)
+            .find(|name| !self.tables.notes.contains(*name))
+        {
+            Some(name) => Err(format!("{name} may be saved and is not noted")),
+            None => Ok(()),
+        }
+    }
+
     /// What must be true when a process is told that its command has ended.
     pub(super) fn check_end(&self, command: Command) {
         let secrets = &self.tables.secrets;
@@ -327,6 +383,15 @@ impl World {
                 assert!(
                     !secrets.is_empty() && secrets.iter().all(written),
                     "the copy ended, and secrets are left: {self:?}"
+                );
+            }
+            Command::Split => {
+                let (rows, pages) = (self.tables.rows(), &self.tables.pages);
+                assert!(
+                    rows.last().is_some_and(|(_, upto)| *upto == Some(None))
+                        && rows.len() == self.store.len()
+                        && pages.iter().all(|page| page.done),
+                    "the split ended, and rows are left: {self:?}"
                 );
             }
             Command::Rollback => assert!(

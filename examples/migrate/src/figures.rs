@@ -136,8 +136,9 @@ static TALLY: [Figure; 23] = [
     ),
     figure(
         "kept",
-        &["rollback", "retire"],
-        "not deleted, because the two stores do not have the same value or nothing proves who wrote it",
+        &["copy", "rollback", "retire", "split"],
+        "not deleted, because the two stores do not have the same value or nothing proves who wrote it; for split \
+         and `copy --unshare`, because an interrupted run has written it for a row that may still be saved",
     ),
     figure(
         "gone",

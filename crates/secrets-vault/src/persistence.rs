@@ -332,6 +332,8 @@ impl SecretPersistence for Vault {
             },
             least: Cost {
                 write: if two { 3 } else { 2 },
+                // The folder. A page whose names are kept needs nothing, but which one that is nobody knows
+                // before, and a rate must not be exceeded.
                 ..Cost::ONE
             },
             ..Capabilities::LEAST

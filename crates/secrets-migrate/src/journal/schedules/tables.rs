@@ -44,21 +44,13 @@ pub(super) struct Page {
 }
 
 impl Tables {
-    /// The pages of configurations in order: after which row each begins, and up to which it goes once that is
-    /// known; none is the beginning, or the end.
-    pub(super) fn rows(&self) -> Vec<(Option<Option<String>>, Option<Option<String>>)> {
-        let cursor = |text: &String| {
-            let position: Option<(usize, Option<String>)> = serde_json::from_str(text).ok();
-            position.map(|(_, cursor)| cursor)
-        };
-        let pages = self.pages.iter().filter(|page| page.after.is_some());
-        pages
-            .map(|page| {
-                let ends = [&page.after, &page.upto];
-                let [after, upto] = ends.map(|end| end.as_ref().and_then(cursor));
-                (after, upto)
-            })
-            .collect()
+    /// The pages of configurations in order: the position before each, and its end once that is known.
+    pub(super) fn rows(&self) -> Vec<(&str, Option<&str>)> {
+        let pages = self.pages.iter().filter_map(|page| {
+            let end = page.upto.as_deref().filter(|end| !end.is_empty());
+            Some((page.after.as_deref()?, end))
+        });
+        pages.collect()
     }
 }
 

@@ -1,7 +1,10 @@
 //! A state: the tables, what each process remembers, the store; and what must be true in it.
 use std::collections::BTreeSet;
 
-use super::tables::Tables;
+use super::tables::{Page, Tables};
+
+/// The position after all configurations, as the journal writes it.
+const END: &str = "[0,null]";
 
 /// How much of what goes wrong a schedule contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -346,7 +349,7 @@ impl World {
     fn check_split(&self) -> Result<(), String> {
         let rows = self.tables.rows();
         for (before, page) in rows.iter().zip(rows.iter().skip(1)) {
-            if before.1.is_none() || before.1 != page.0 {
+            if before.1 != Some(page.0) {
                 return Err(format!("the pages are no chain: {rows:?}"));
             }
         }
@@ -357,8 +360,8 @@ impl World {
         if !rows.is_empty() && read != seen {
             return Err(format!("{read} pages are read, and {seen} rows are seen"));
         }
-        let has_last = self.tables.pages.iter().any(|page| page.is_last());
-        let is_whole = rows.last().is_some_and(|(_, upto)| *upto == Some(None));
+        let has_last = self.tables.pages.iter().any(Page::is_last);
+        let is_whole = rows.last().is_some_and(|(_, upto)| *upto == Some(END));
         if has_last != is_whole {
             return Err(format!("the last page is not where the rows end: {rows:?}"));
         }
@@ -388,7 +391,7 @@ impl World {
             Command::Split => {
                 let (rows, pages) = (self.tables.rows(), &self.tables.pages);
                 assert!(
-                    rows.last().is_some_and(|(_, upto)| *upto == Some(None))
+                    rows.last().is_some_and(|(_, upto)| *upto == Some(END))
                         && rows.len() == self.store.len()
                         && pages.iter().all(|page| page.done),
                     "the split ended, and rows are left: {self:?}"

@@ -13,9 +13,10 @@ use crate::{
     Orphaned, Phase, Select,
 };
 
-/// The mentions that a scan notes together. Names of a page of configurations lie all over the journal, so
-/// that a few thousand change as many pages of its file as many do. They take some 5 MB.
-const MENTIONS: usize = 20_000;
+/// A scan notes as many mentions together as there are in so many pages with one secret in each configuration.
+/// Names of one page lie all over the journal, so that a few thousand change as many pages of its file as many
+/// do. Those of 20,000 take some 5 MB.
+const PAGES: usize = 40;
 
 impl Session<'_> {
     /// Reads every configuration and lists the source. Afterwards, the journal contains everything
@@ -52,7 +53,7 @@ impl Session<'_> {
             for holding in &holdings {
                 self.scan_row(holding, &mut mentions);
             }
-            mentions.len() >= MENTIONS
+            mentions.len() >= PAGES * self.options.page.get()
         };
         match is_full {
             true => self.note_mentions(scan).await,

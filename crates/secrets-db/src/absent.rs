@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use secret_persistence_core::{Error, ErrorKind, Result};
 
 use crate::client::{Client, Columns, Filter, Head, Inserted, JoinedRow, Row, Rows, Swap};
+use crate::describe::{Describe, Described};
 use crate::schema::Layout;
 
 /// Contains nothing and refuses every change.
@@ -23,6 +24,13 @@ impl Absent {
                 self.name
             ),
         )
+    }
+}
+
+#[async_trait]
+impl Describe for Absent {
+    async fn describe(&self, _: &[&str]) -> Result<Vec<Described>> {
+        Ok(Vec::new())
     }
 }
 
@@ -50,10 +58,6 @@ impl Client for Absent {
 
     async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<Head>> {
         Ok(Vec::new())
-    }
-
-    async fn describe(&self, _: &str) -> Result<Option<Head>> {
-        Ok(None)
     }
 
     async fn scan(

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use secret_persistence_core::{Error, ErrorKind, Result, SecretValue};
 
+use crate::describe::Describe;
 use crate::envelope::Sealed;
 use crate::schema::Layout;
 
 /// One table in one database. Errors lack operation, store and coordinate, which the caller adds.
 #[async_trait]
-pub(crate) trait Client: Send + Sync {
+pub(crate) trait Client: Describe {
     /// The columns that the table has.
     fn layout(&self) -> Layout;
 
@@ -30,8 +31,6 @@ pub(crate) trait Client: Send + Sync {
 
     /// At most `limit` names after `after` that begin with `prefix`, in the table's order.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<Head>>;
-
-    async fn describe(&self, name: &str) -> Result<Option<Head>>;
 
     /// At most `limit` rows of a kind after one name and up to another, each with its name, in the
     /// table's order.
@@ -209,6 +208,7 @@ pub(crate) enum Values<'a> {
 }
 
 /// The columns of a row besides its value.
+#[derive(Clone)]
 pub(crate) struct Head {
     pub(crate) coordinate: String,
     pub(crate) owner: Option<String>,

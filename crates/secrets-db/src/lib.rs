@@ -12,6 +12,7 @@ mod conversion;
 mod database_url;
 #[cfg(feature = "postgres")]
 mod deadline;
+mod describe;
 mod encrypt;
 mod envelope;
 mod error;

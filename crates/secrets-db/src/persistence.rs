@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use crate::absent::Absent;
 use crate::client::{Client, Columns, Content, Head, Inserted, Rows, Values};
 use crate::config::{Config, Mode, Target};
+use crate::describe::Describer;
 use crate::envelope::{Binding, Sealed, open_joined};
 use crate::keyring::KeyRing;
 use crate::ring_check;
@@ -36,13 +37,17 @@ const SQLITE_CONCURRENCY: usize = 16;
 
 /// A table of secrets in SQLite or Postgres. Clones share it. The [crate's page](crate) has an
 /// example.
+///
+/// Calls of [`describe`](SecretPersistence::describe) that wait at the same moment share one statement
+/// of up to 1,000 names; one alone has its own. A caller that gives up takes nothing from the others.
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    client: Box<dyn Client>,
+    client: Arc<dyn Client>,
+    describer: Arc<Describer>,
     engine: &'static str,
     location: String,
     mode: Mode,
@@ -102,12 +107,12 @@ impl Database {
     }
 
     async fn open(config: Config) -> Result<Self> {
-        let (client, engine, location, concurrency): (Box<dyn Client>, _, _, _) =
+        let (client, engine, location, concurrency): (Arc<dyn Client>, _, _, _) =
             match &config.target {
                 #[cfg(feature = "sqlite")]
                 Target::Sqlite(path) => (
                     match crate::sqlite::SqliteClient::open(path, &config).await? {
-                        Some(client) => Box::new(client),
+                        Some(client) => Arc::new(client),
                         None => absent(&config),
                     },
                     "sqlite",
@@ -117,7 +122,7 @@ impl Database {
                 #[cfg(feature = "postgres")]
                 Target::Postgres(target) => (
                     match crate::postgres::PostgresClient::open(target, &config).await? {
-                        Some(client) => Box::new(client),
+                        Some(client) => Arc::new(client),
                         None => absent(&config),
                     },
                     "postgres",
@@ -179,6 +184,7 @@ impl Database {
         };
         Ok(Self {
             inner: Arc::new(Inner {
+                describer: Describer::new(Arc::clone(&client) as _, config.connect_timeout),
                 client,
                 engine,
                 location,
@@ -523,7 +529,8 @@ impl SecretPersistence for Database {
     }
 
     async fn describe(&self, coordinate: &ManagedCoordinate) -> Result<Entry> {
-        self.client()
+        self.inner
+            .describer
             .describe(coordinate.as_str())
             .await
             .and_then(|head| {
@@ -593,8 +600,8 @@ fn altered(what: &str) -> Error {
     )
 }
 
-fn absent(config: &Config) -> Box<dyn Client> {
-    Box::new(Absent {
+fn absent(config: &Config) -> Arc<dyn Client> {
+    Arc::new(Absent {
         name: config.to_string(),
     })
 }

@@ -16,6 +16,7 @@ use crate::client::{
 };
 use crate::config::{Config, IfMissing};
 use crate::deadline::within;
+use crate::describe::{Describe, Described};
 use crate::error::{POSTGRES, from_sqlx};
 use crate::naming::TableName;
 use crate::postgres_options::PostgresOptions;
@@ -265,7 +266,7 @@ impl Statements {
                 "{head} WHERE coordinate > $1 AND starts_with(coordinate, $2) \
                  ORDER BY coordinate LIMIT $3"
             ),
-            describe: format!("{head} WHERE coordinate = $1"),
+            describe: format!("{head} WHERE coordinate = ANY($1)"),
             delete: format!("DELETE FROM {table} WHERE coordinate = ANY($1)"),
             insert_plain: insert(
                 "payload",
@@ -284,6 +285,22 @@ impl Statements {
                 &format!("WHERE EXISTS (SELECT 1 FROM {meta} WHERE name = $8::text)"),
             ),
         }
+    }
+}
+
+#[async_trait]
+impl Describe for PostgresClient {
+    async fn describe(&self, names: &[&str]) -> Result<Vec<Described>> {
+        let rows = sqlx::query(AssertSqlSafe(self.sql.describe.as_str()))
+            .bind(names)
+            .fetch_all(&self.pool)
+            .await
+            .and_then(|rows| {
+                rows.iter()
+                    .map(|row| Ok((row.try_get(0)?, decode_head(row).map_err(failed))))
+                    .collect()
+            });
+        self.explained(rows).await
     }
 }
 
@@ -363,15 +380,6 @@ impl Client for PostgresClient {
             .await
             .and_then(|rows| rows.iter().map(decode_head).collect());
         self.explained(heads).await
-    }
-
-    async fn describe(&self, name: &str) -> Result<Option<Head>> {
-        let head = sqlx::query(AssertSqlSafe(self.sql.describe.as_str()))
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await
-            .and_then(|row| row.as_ref().map(decode_head).transpose());
-        self.explained(head).await
     }
 
     async fn scan(

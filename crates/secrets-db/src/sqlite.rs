@@ -20,6 +20,7 @@ use crate::client::{
     decode_end, decode_head, range_end,
 };
 use crate::config::{Config, IfMissing};
+use crate::describe::{Describe, Described};
 use crate::error::{SQLITE, from_sqlx};
 use crate::persistence::READ_BATCH;
 use crate::schema::{self, Dialect, Found, Layout};
@@ -275,7 +276,7 @@ impl Statements {
         let column = |present: bool, name: &'static str| if present { name } else { "NULL" };
         let expires = column(layout.expires, "expires");
         let head = format!(
-            "SELECT coordinate, {}, {}, {expires}, {} FROM {table}",
+            "SELECT coordinate, {}, {}, {expires}, {}",
             column(layout.owner, "owner"),
             column(layout.created, "created"),
             column(layout.sealed, "key_id"),
@@ -299,14 +300,30 @@ impl Statements {
                 )
             }),
             list: format!(
-                "{head} WHERE coordinate > $1 AND coordinate >= $2 \
+                "{head} FROM {table} WHERE coordinate > $1 AND coordinate >= $2 \
                  AND substr(coordinate, 1, length($2)) = $2 ORDER BY coordinate LIMIT $3"
             ),
-            describe: format!("{head} WHERE coordinate = $1"),
+            describe: format!("{head} {wanted}"),
             delete: format!(
                 "DELETE FROM {table} WHERE coordinate IN (SELECT value FROM json_each($1))"
             ),
         }
+    }
+}
+
+#[async_trait]
+impl Describe for SqliteClient {
+    async fn describe(&self, names: &[&str]) -> Result<Vec<Described>> {
+        sqlx::query(AssertSqlSafe(self.sql.describe.as_str()))
+            .bind(json_of(names)?)
+            .fetch_all(&self.readers)
+            .await
+            .and_then(|rows| {
+                rows.iter()
+                    .map(|row| Ok((row.try_get(0)?, decode_head(row).map_err(failed))))
+                    .collect()
+            })
+            .map_err(failed)
     }
 }
 
@@ -421,15 +438,6 @@ impl Client for SqliteClient {
             .fetch_all(&self.readers)
             .await
             .and_then(|rows| rows.iter().map(decode_head).collect())
-            .map_err(failed)
-    }
-
-    async fn describe(&self, name: &str) -> Result<Option<Head>> {
-        sqlx::query(AssertSqlSafe(self.sql.describe.as_str()))
-            .bind(name)
-            .fetch_optional(&self.readers)
-            .await
-            .and_then(|row| row.as_ref().map(decode_head).transpose())
             .map_err(failed)
     }
 

@@ -6,6 +6,7 @@
 
 mod canary;
 mod convert;
+mod describe;
 mod killed;
 mod ledger;
 #[cfg(feature = "postgres")]

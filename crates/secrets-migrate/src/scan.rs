@@ -15,8 +15,8 @@ use crate::{
 
 /// A scan notes as many mentions together as there are in so many pages with one secret in each configuration.
 /// Names of one page lie all over the journal, so that a few thousand change as many pages of its file as many
-/// do. Those of 20,000 take some 5 MB.
-const PAGES: usize = 40;
+/// do. Those of 10,000 take some 3 MB.
+const PAGES: usize = 20;
 
 impl Session<'_> {
     /// Reads every configuration and lists the source. Afterwards, the journal contains everything

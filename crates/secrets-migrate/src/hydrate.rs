@@ -8,6 +8,7 @@ use secret_persistence_core::{
 };
 
 use crate::holdings::{Held, Holding, Means};
+use crate::left::left_among;
 use crate::scan::coordinates;
 use crate::session::{Rows, Session, Work};
 use crate::{
@@ -88,7 +89,7 @@ impl Session<'_> {
         while !rows.is_empty() {
             self.still_held().await?;
             let holdings = self.holdings(source, rows).await?;
-            self.note_left(&holdings).await?;
+            self.note_left(left_among(&holdings)).await?;
             let reads = self.reads(from, &holdings).await;
             self.progressed();
             let (mut moved, mut moved_rereads) = (Vec::new(), Vec::new());

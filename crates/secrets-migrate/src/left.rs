@@ -34,30 +34,39 @@ impl LeftNames {
     }
 }
 
+/// A name, and the storage in which a row names it; none for a row of another workspace.
+type Left = (ManagedCoordinate, Option<String>);
+
+/// What rows name in a storage or for a workspace that is left.
+pub(super) fn left_among(holdings: &[Holding]) -> Vec<Left> {
+    holdings
+        .iter()
+        .flat_map(|holding| &holding.held)
+        .filter_map(|held| match &held.means {
+            Means::Elsewhere {
+                coordinate: Coordinate::Managed(name),
+                storage,
+            } => Some((name.clone(), Some(storage.clone()))),
+            Means::OtherWorkspace(Coordinate::Managed(name)) => Some((name.clone(), None)),
+            _ => None,
+        })
+        .collect()
+}
+
 impl Session<'_> {
-    /// Notes the secrets that rows name in a storage or for a workspace that is left.
-    pub(super) async fn note_left(&self, holdings: &[Holding]) -> MigrateResult<()> {
-        let (names, storages): (Vec<ManagedCoordinate>, Vec<Option<&String>>) = holdings
-            .iter()
-            .flat_map(|holding| &holding.held)
-            .filter_map(|held| match &held.means {
-                Means::Elsewhere {
-                    coordinate: Coordinate::Managed(name),
-                    storage,
-                } => Some((name.clone(), Some(storage))),
-                Means::OtherWorkspace(Coordinate::Managed(name)) => Some((name.clone(), None)),
-                _ => None,
-            })
-            .unzip();
-        if names.is_empty() {
+    /// Notes the secrets that rows name in a storage or for a workspace that is left. What the same scan
+    /// has found must be in the journal.
+    pub(super) async fn note_left(&self, left: Vec<Left>) -> MigrateResult<()> {
+        if left.is_empty() {
             return Ok(());
         }
+        let (names, storages): (Vec<_>, Vec<_>) = left.into_iter().unzip();
         let known = self.journal.find(&names).await?;
         let mut marks = Vec::new();
         for ((name, storage), known) in names.into_iter().zip(storages).zip(known) {
             if known.is_some() {
-                self.left.note(name.clone(), storage.cloned());
-                marks.push(Mark::Left(name, storage.cloned()));
+                self.left.note(name.clone(), storage.clone());
+                marks.push(Mark::Left(name, storage));
             }
         }
         self.mark(marks).await

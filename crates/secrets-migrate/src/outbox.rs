@@ -9,12 +9,14 @@
 //! requests of killed ones that wait for a lock in its database. There, secrets are deleted only when their row
 //! is not what the process has read any more: its save compares the text and nothing else, so the note has
 //! what the text had in the places that are about to change.
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use secret_persistence_core::connector::{
-    ActingSecrets, Cleanup, ConnectorError, Place, Record, RecordState, pointers,
+    ActingSecrets, Cleanup, ConnectorError, Place, Pointer, Record, RecordState, SecretJson,
+    pointers,
 };
 use secret_persistence_core::{Coordinate, ManagedCoordinate, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -23,8 +25,8 @@ use crate::session::by_key;
 use crate::shared::{Held, check};
 use crate::tracker::Tracker;
 use crate::{
-    Class, ConfigRow, ConfigSource, Content, Failure, Finding, Journal, MigrateError,
-    MigrateErrorKind, MigrateResult,
+    Class, ConfigSource, Content, Failure, Finding, Journal, MigrateError, MigrateErrorKind,
+    MigrateResult,
 };
 
 /// The changes of one command.
@@ -95,16 +97,14 @@ impl Change {
 
     /// Whether a row may still be what the process has read that is about to save it: it has anything of what
     /// was to be changed. `None` if the note does not say what that was: an earlier build wrote it.
-    fn may_be_saved(&self, row: &ConfigRow) -> Option<bool> {
+    fn may_be_saved(
+        &self,
+        configuration: &SecretJson,
+        pointers: &[(Place, Pointer)],
+    ) -> Option<bool> {
         if self.places.is_empty() && self.renames.is_empty() {
             return None;
         }
-        let Content::Configuration(configuration) = &row.content else {
-            return Some(false);
-        };
-        let Ok(pointers) = pointers(configuration) else {
-            return Some(true);
-        };
         let is_raw = |place: &String| {
             configuration.pointer(place).is_some()
                 && pointers.iter().all(|(other, _)| other.as_str() != place)
@@ -116,6 +116,13 @@ impl Change {
             })
         };
         Some(self.places.iter().any(is_raw) || self.renames.iter().any(is_named))
+    }
+
+    fn why_uncertain(&self) -> Why {
+        match self.renames.is_empty() {
+            true => Why::MayBeSaved,
+            false => Why::MayBeUnshared,
+        }
     }
 }
 
@@ -150,6 +157,8 @@ pub(super) enum Why {
     /// The process that recorded it may still save the row: it may be paused, or its request may wait for a
     /// lock in the database after it was killed.
     MayBeSaved,
+    /// The same of one that unshares.
+    MayBeUnshared,
 }
 
 /// A change whose outcome is not certain: its note stays, and the secrets that were written.
@@ -173,6 +182,9 @@ impl Kept {
             ),
             Why::MayBeSaved => "a process that has ended or is paused may still save this row; start again when \
                  the row has pointers or other values, or can be changed: that deletes what was written for it"
+                .to_owned(),
+            Why::MayBeUnshared => "a process that has ended or is paused may still save this row with copies of its shared \
+                 secrets; start again with --shared unshare, or when the row names other secrets: that deletes the copies"
                 .to_owned(),
         };
         tracker.tally(|tally| tally.kept += self.secrets);
@@ -252,23 +264,34 @@ impl Outbox<'_> {
     }
 
     async fn outcome(&self, change: &Change, knowledge: Knowledge) -> MigrateResult<Outcome> {
+        if change.abandoned {
+            // What it wrote is deleted without a look at its row, which may be in a source that this run does
+            // not have.
+            let source = self.source(change);
+            let admits_others = source.is_ok_and(|(source, _)| source.admits_others());
+            return Ok(match knowledge {
+                Knowledge::AllSaved if !admits_others => Outcome::Tried,
+                Knowledge::AllSaved | Knowledge::Rows => Outcome::Abandoned,
+            });
+        }
         let admits_others = self.source(change)?.0.admits_others();
-        match (knowledge, change.abandoned) {
-            (Knowledge::AllSaved, true) if !admits_others => return Ok(Outcome::Tried),
-            (Knowledge::AllSaved, false) if !admits_others => return Ok(Outcome::Saved),
-            (_, true) => return Ok(Outcome::Abandoned),
-            (_, false) => {}
+        if matches!(knowledge, Knowledge::AllSaved) && !admits_others {
+            return Ok(Outcome::Saved);
         }
         let end = change.names.planned().saturating_add(self.patience);
         let why = match self.row(change).await? {
             Now::Saved => return Ok(Outcome::Saved),
-            Now::Gone | Now::Without(_) if !admits_others => return Ok(Outcome::Abandoned),
+            Now::Unreadable if !admits_others => return Ok(Outcome::Saved),
+            Now::Gone | Now::Without(..) if !admits_others => return Ok(Outcome::Abandoned),
             Now::Gone => Why::Gone(end),
-            Now::Without(row) => match change.may_be_saved(&row) {
-                Some(true) => return Ok(Outcome::Kept(Why::MayBeSaved)),
-                Some(false) => return Ok(Outcome::Abandoned),
-                None => Why::Earlier(end),
-            },
+            Now::Unreadable => return Ok(Outcome::Kept(change.why_uncertain())),
+            Now::Without(configuration, pointers) => {
+                match change.may_be_saved(&configuration, &pointers) {
+                    Some(true) => return Ok(Outcome::Kept(change.why_uncertain())),
+                    Some(false) => return Ok(Outcome::Abandoned),
+                    None => Why::Earlier(end),
+                }
+            }
         };
         Ok(if end <= Timestamp::now() {
             Outcome::Abandoned
@@ -364,24 +387,23 @@ impl Outbox<'_> {
         let Some(row) = source.row(id).await? else {
             return Ok(Now::Gone);
         };
-        let Content::Configuration(configuration) = &row.content else {
+        let Content::Configuration(configuration) = row.content else {
             return Ok(Now::Gone);
         };
-        // An unreadable row may contain them. Compare names without the storage: they are new, and
-        // the same store may have several ids.
-        let locations = self.secrets.locations(configuration).await;
-        let is_saved = locations.map_or(true, |locations| {
+        let Ok(pointers) = pointers(&configuration) else {
+            return Ok(Now::Unreadable);
+        };
+        // Without the storage: the names are new, and the same store may have several ids. And without references:
+        // a change writes pointers to names.
+        let is_saved = pointers.iter().any(|(_, pointer)| {
+            let named = pointer.coordinate.as_ref().and_then(Coordinate::managed);
             let writes = change.names.writes();
-            locations.iter().any(|location| {
-                writes
-                    .iter()
-                    .any(|write| write.coordinate == location.coordinate)
-            })
+            named.is_some_and(|named| writes.iter().any(|write| write.coordinate == *named))
         });
         Ok(if is_saved {
             Now::Saved
         } else {
-            Now::Without(row)
+            Now::Without(configuration, pointers)
         })
     }
 }
@@ -392,8 +414,10 @@ enum Now {
     Gone,
     /// It contains secrets that were written for it.
     Saved,
+    /// It may contain them: one of its pointers has another form.
+    Unreadable,
     /// It contains none of them.
-    Without(ConfigRow),
+    Without(Arc<SecretJson>, Vec<(Place, Pointer)>),
 }
 
 /// A change was recorded for a row of a source that this run does not have.

@@ -7,15 +7,18 @@ use secret_persistence_core::{
 };
 
 use crate::holdings::{Holding, Means};
+use crate::left::left_among;
 use crate::session::{Rows, Session};
 use crate::{
     Class, Content, Finding, Mark, Mention, MigrateError, MigrateErrorKind, MigrateResult,
     Orphaned, Phase, Select,
 };
 
-/// A scan notes as many mentions together as there are in so many pages with one secret in each configuration.
-/// Names of one page lie all over the journal, so that a few thousand change as many pages of its file as many
-/// do. Those of 10,000 take some 3 MB.
+/// The mentions that a scan notes together; they take some 3 MB. Names of one page of configurations lie all
+/// over the journal, so that a few thousand change nearly as many pages of its file as many do.
+const MENTIONS: usize = 10_000;
+
+/// They are no more than those of so many pages with one secret in each configuration.
 const PAGES: usize = 20;
 
 impl Session<'_> {
@@ -38,7 +41,6 @@ impl Session<'_> {
     async fn scan_page(&self, scan: u64, page: Rows<'_>) -> MigrateResult<()> {
         self.still_held().await?;
         let holdings = self.holdings(page.source, page.rows).await?;
-        self.note_left(&holdings).await?;
         let keys: Vec<String> = holdings.iter().map(|row| row.key.clone()).collect();
         if let Some(twice) = self.see(scan, &keys).await?.into_iter().next() {
             return Err(MigrateError::new(
@@ -53,12 +55,14 @@ impl Session<'_> {
             for holding in &holdings {
                 self.scan_row(holding, &mut mentions);
             }
-            mentions.len() >= PAGES * self.options.page.get()
+            let most = PAGES.saturating_mul(self.options.page.get());
+            mentions.len() >= most.min(MENTIONS)
         };
-        match is_full {
-            true => self.note_mentions(scan).await,
-            false => Ok(()),
+        let left = left_among(&holdings);
+        if is_full || !left.is_empty() {
+            self.note_mentions(scan).await?;
         }
+        self.note_left(left).await
     }
 
     async fn note_mentions(&self, scan: u64) -> MigrateResult<()> {

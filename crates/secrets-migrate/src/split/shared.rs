@@ -4,7 +4,7 @@
 //! next one. A change is recorded under the claim, and a row is saved by compare-and-swap.
 //!
 //! A process that was paused may still be about to save a row, so its secrets are deleted only when the row
-//! is not what it has read any more: when all pages have ended, and only for rows that have no raw secret.
+//! is not what it has read any more, which the [outbox](crate::outbox) decides when all pages have ended.
 use std::sync::Arc;
 
 use tokio::time::sleep;

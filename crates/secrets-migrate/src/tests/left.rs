@@ -1,8 +1,12 @@
 //! One store under two storage ids: what a run deletes, and what configurations name by the other id.
+use std::num::NonZeroUsize;
+
+use futures::FutureExt as _;
 use secret_persistence_core::StorageId;
 use secret_persistence_core::connector::Pointer;
 use serde_json::{Value, json};
 
+use super::tap::{Done, Process, Tap};
 use super::world::{World, assert_complete, contents, has, name, pointer, put, remove, value};
 use crate::{AllReferences, Class, Decisions, Orphaned, Report, State, Stop, Storage};
 
@@ -107,4 +111,28 @@ async fn what_nothing_names_any_more_is_withdrawn() {
     assert_complete(&report, "copy");
     assert_eq!(report.tally.withdrawn, 1);
     assert!(!has(&world.target, 1).await);
+}
+
+/// What the same scan has found a moment ago is known when a later page names it by the other id.
+#[tokio::test]
+async fn a_copy_that_a_later_page_names_is_not_withdrawn() {
+    let mut world = World::with(1, 1).await;
+    world.options = world
+        .options
+        .with_page(NonZeroUsize::MIN)
+        .with_decisions(decisions());
+    world.row(31, json!({ "password": elsewhere(1) }));
+    let process = Process::endless();
+    let (source, configs) = (world.source.clone(), world.configs.clone());
+    let target = Tap::new(world.target.clone(), &process).after(move |done| {
+        if matches!(done, Done::Write(_)) {
+            remove(&source, 1).now_or_never();
+            configs.remove("1");
+        }
+    });
+    let source = Tap::new(world.source.clone(), &process);
+    let migration = world.migration_between(source, target, &process);
+    let report = migration.copy().await.unwrap();
+    assert_eq!(report.tally.withdrawn, 0, "{report:#?}");
+    assert!(has(&world.target, 1).await);
 }

@@ -29,13 +29,8 @@ pub(crate) struct Reencryption {
 impl Reencryption {
     /// The one that is under way with this key. Begins one if there is none.
     pub(crate) async fn under_way(client: &dyn Client, active: &KeyId) -> Result<Self> {
-        let entries = client.meta().await?;
-        let found = entries
-            .into_iter()
-            .find(|(name, _)| name == ENTRY)
-            .and_then(|(_, value)| Self::parse(&String::from_utf8(value).ok()?))
-            .filter(|found| found.active == active.as_str());
-        if let Some(found) = found {
+        let found = Self::read(client).await?;
+        if let Some(found) = found.filter(|found| found.active == active.as_str()) {
             return Ok(found);
         }
         let new = Self {
@@ -56,8 +51,13 @@ impl Reencryption {
         (age <= INTERRUPTED.as_secs()).then(|| last.clone())
     }
 
-    /// Notes that all rows up to a name are done.
+    /// Notes that all rows up to a name are done, unless another process has ended it meanwhile: then a later run
+    /// begins anew, whatever this one has done.
     pub(crate) async fn reach(&mut self, client: &dyn Client, last: &str) -> Result<()> {
+        let now = Self::read(client).await?;
+        if now.is_none_or(|now| now.id != self.id) {
+            return Ok(());
+        }
         self.reached = Some((Timestamp::now().unix_seconds(), last.to_owned()));
         self.put(client).await
     }
@@ -65,6 +65,12 @@ impl Reencryption {
     /// Notes that none is under way.
     pub(crate) async fn end(client: &dyn Client) -> Result<()> {
         client.remove_meta(ENTRY).await
+    }
+
+    async fn read(client: &dyn Client) -> Result<Option<Self>> {
+        let entries = client.meta().await?;
+        let entry = entries.into_iter().find(|(name, _)| name == ENTRY);
+        Ok(entry.and_then(|(_, value)| Self::parse(&String::from_utf8(value).ok()?)))
     }
 
     async fn put(&self, client: &dyn Client) -> Result<()> {

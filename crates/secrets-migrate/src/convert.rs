@@ -6,8 +6,11 @@ mod processes;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use secret_persistence_db::{
     Conversion, Database, EncryptOptions, Ended, Range, RotateOptions, Step,
 };
@@ -52,6 +55,8 @@ pub struct Convert {
     journal: Arc<ConvertJournal>,
     options: MigrateOptions,
     cancellation: Cancellation,
+    /// When the process began with it, until it runs: before anything else that it does with the table.
+    began: Mutex<Option<Instant>>,
 }
 
 impl Convert {
@@ -64,6 +69,7 @@ impl Convert {
         options: &EncryptOptions,
         journal: Arc<ConvertJournal>,
     ) -> MigrateResult<Self> {
+        let began = Instant::now();
         let conversion = database.encryption(options).await?;
         let settings = json!({
             "table": [database.to_string(), conversion.table_id().await?],
@@ -71,7 +77,7 @@ impl Convert {
             "rewrite": options.rewrite,
         });
         let work = SharedWork::new("encrypt", settings.to_string());
-        let mut convert = Self::of(conversion, work, journal);
+        let mut convert = Self::of(conversion, work, journal, began);
         convert.rewrites = options.rewrite;
         Ok(convert)
     }
@@ -85,6 +91,7 @@ impl Convert {
         options: &RotateOptions,
         journal: Arc<ConvertJournal>,
     ) -> MigrateResult<Self> {
+        let began = Instant::now();
         let conversion = database.rotation(options).await?;
         let settings = json!({
             "table": [database.to_string(), conversion.table_id().await?],
@@ -92,12 +99,17 @@ impl Convert {
             "reencrypt": options.reencrypt,
         });
         let work = SharedWork::new("rotate", settings.to_string());
-        let mut convert = Self::of(conversion, work, journal);
+        let mut convert = Self::of(conversion, work, journal, began);
         convert.repeats = options.reencrypt;
         Ok(convert)
     }
 
-    fn of(conversion: Conversion, work: SharedWork, journal: Arc<ConvertJournal>) -> Self {
+    fn of(
+        conversion: Conversion,
+        work: SharedWork,
+        journal: Arc<ConvertJournal>,
+        began: Instant,
+    ) -> Self {
         Self {
             conversion,
             work,
@@ -106,6 +118,7 @@ impl Convert {
             journal,
             options: MigrateOptions::default(),
             cancellation: Cancellation::new(),
+            began: Mutex::new(Some(began)),
         }
     }
 
@@ -143,7 +156,8 @@ impl Convert {
             named: HashSet::new(),
             report: ConvertReport::default(),
         };
-        run.share().await?;
+        let began = self.began.lock().take().unwrap_or_else(Instant::now);
+        run.share(began).await?;
         Ok(run.report)
     }
 }
@@ -216,7 +230,8 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    async fn share(&mut self) -> MigrateResult<()> {
+    /// `began` is when this process began with it.
+    async fn share(&mut self, began: Instant) -> MigrateResult<()> {
         let Convert {
             conversion,
             work,
@@ -229,7 +244,7 @@ impl Run<'_> {
         let passes = journal.passes();
         let worker = Uuid::new_v4().simple().to_string();
         let mut member = if *repeats || *rewrites {
-            let joined = passes.join_recent(work, &worker, options.lease, journal.age());
+            let joined = passes.join_recent(work, &worker, options.lease, began.elapsed());
             joined.await?
         } else {
             passes.join(work, &worker, options.lease).await?
@@ -243,8 +258,10 @@ impl Run<'_> {
             let came_late = std::mem::replace(&mut is_first, false);
             let asked = Moment::now(journal.session());
             match passes.claim(&member).await? {
-                // What was written after the table was rewritten is still plain.
-                Turn::Ended(_) if came_late && *rewrites && conversion.has_late().await? => {
+                // What was written since then is still plain, or under another key.
+                Turn::Ended(_)
+                    if came_late && (*rewrites || *repeats) && conversion.has_late().await? =>
+                {
                     member = passes.join(work, &worker, options.lease).await?;
                 }
                 Turn::Ended(found) => {
@@ -299,6 +316,7 @@ impl Run<'_> {
     async fn lay_out(&mut self, held: &Holding<'_>) -> MigrateResult<Left> {
         let Convert {
             conversion,
+            work,
             repeats,
             journal,
             ..
@@ -306,7 +324,7 @@ impl Run<'_> {
         let (mut reencryption, mut after) = (0, None);
         if *repeats {
             held.check().await?;
-            reencryption = conversion.reencryption().await?;
+            reencryption = of_table(conversion.reencryption().await?, work);
             after = journal.position(reencryption).await?;
         }
         let mut ranges = Vec::new();
@@ -444,3 +462,11 @@ impl Run<'_> {
 }
 
 type Holding<'h> = Arc<Held<'h, ConvertJournal>>;
+
+/// The id of a re-encryption of this table: a restored or cloned one has the same entry at another address.
+fn of_table(reencryption: u64, work: &SharedWork) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (reencryption, &work.settings).hash(&mut hasher);
+    // Numbers of Postgres have a sign.
+    hasher.finish() >> 1
+}

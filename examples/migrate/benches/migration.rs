@@ -6,7 +6,11 @@
 //! store, in this process and without a journal. It runs before and after the commands, and counts as the mean.
 
 // A measurement that cannot be taken ends.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout
+)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};

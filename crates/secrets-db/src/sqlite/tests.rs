@@ -1,9 +1,10 @@
-use secret_persistence_core::SecretValue;
+use secret_persistence_core::{SecretValue, Timestamp};
 use sqlx::Connection as _;
 
 use super::*;
 use crate::envelope::{Binding, Sealed, open_joined};
 use crate::keyring::KeyRing;
+use crate::reencryption::Reencryption;
 
 async fn open(path: &Path) -> SqliteClient {
     let settings = crate::SETTINGS.from_pairs([("path", path.to_string_lossy())]);
@@ -122,4 +123,19 @@ fn a_list_of_names_is_json() {
         let json = json_of(names).unwrap();
         assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), names);
     }
+}
+
+#[tokio::test]
+async fn a_reencryption_that_has_ended_is_not_brought_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = open(&folder.path().join("secrets.db")).await;
+    let key = "k1".parse().unwrap();
+    let mut paused = Reencryption::under_way(&client, &key).await.unwrap();
+    paused.reach(&client, "a").await.unwrap();
+    // Another process ends it, and then this one goes on.
+    Reencryption::end(&client).await.unwrap();
+    paused.reach(&client, "b").await.unwrap();
+    let next = Reencryption::under_way(&client, &key).await.unwrap();
+    assert_ne!(next.id, paused.id);
+    assert_eq!(next.cursor(Timestamp::now()), None);
 }

@@ -1,6 +1,6 @@
 //! What the processes of a conversion share: its passes, and how far encrypting again has come.
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use secret_persistence_db::{Conversion, Range};
@@ -14,7 +14,7 @@ use crate::shared::held::Claims;
 use crate::{Claim, MigrateError, MigrateErrorKind, MigrateResult};
 
 /// The position of a re-encryption: the last name of the rows from the beginning of its table that are done,
-/// the page that follows them, and since when. Names are in the order of the table, which is not that of this
+/// the page that follows them, and when it got there. Names are in the order of the table, which is not that of this
 /// one.
 const TABLES: [(&str, &str); 3] = [
     ("convert_pass", PASS),
@@ -53,8 +53,6 @@ const ENDED: &str = ", gone AS ( \
 #[derive(Debug)]
 pub struct ConvertJournal {
     database: Database,
-    /// When this process began to open it, before anything else that it does with a table.
-    opened: Instant,
 }
 
 impl ConvertJournal {
@@ -64,7 +62,6 @@ impl ConvertJournal {
     /// # Errors
     /// If it is not in Postgres or cannot be opened.
     pub async fn open(text: &str, variables: Variables<'_>) -> MigrateResult<Self> {
-        let opened = Instant::now();
         let url = address::is_url(text).then(|| address::parse(text));
         let url = url.transpose()?;
         let Some(url) = url.filter(|url| url.scheme().starts_with("postgres")) else {
@@ -78,7 +75,6 @@ impl ConvertJournal {
         let database = Database::open(&url, &settings, Purpose::Share).await;
         let journal = Self {
             database: database.map_err(of_journal)?,
-            opened,
         };
         // Check first: Postgres refuses even `IF NOT EXISTS` without the permission to create.
         let tables = journal.database.tables(&TABLES).await.map_err(of_journal)?;
@@ -102,11 +98,6 @@ impl ConvertJournal {
     /// What processes claim.
     pub(super) fn passes(&self) -> Passes<'_> {
         Passes::new(&self.database, "convert")
-    }
-
-    /// How long ago this process began.
-    pub(super) fn age(&self) -> Duration {
-        self.opened.elapsed()
     }
 
     /// The last name of the rows that earlier passes of a re-encryption have done, the last of them not long

@@ -344,6 +344,24 @@ async fn a_position_that_is_left_over_keeps_no_data_key() {
     site.place.drop().await;
 }
 
+/// A service may keep its journal open for months.
+#[tokio::test]
+async fn a_process_encrypts_again_whenever_it_is_told() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let encrypt = site.process(What::Encrypt { rewrite: false }, LONG).await;
+    encrypt.run().await.unwrap();
+    let process = site.process(What::Rotate { reencrypt: true }, SHORT).await;
+    for _ in 0..2 {
+        let report = process.convert.run(&|_| {}).await.unwrap();
+        assert_eq!(report.converted, ALL);
+        tokio::time::sleep(SHORT * 2).await;
+    }
+    process.close().await;
+    site.place.drop().await;
+}
+
 /// Each command rewrites the table once, whenever its processes start: a large table takes hours.
 #[tokio::test]
 async fn a_process_that_comes_late_does_not_rewrite_the_table_again() {

@@ -1,6 +1,5 @@
 //! What the processes of a conversion share: its passes, and how far encrypting again has come.
 use std::fmt;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use secret_persistence_db::{Conversion, Range};
